@@ -1,0 +1,94 @@
+"""Every file name in the project. Nothing else joins a path to a sweep's folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+RUNS = "runs"
+"""Where sweeps go when ``--out`` is not given: ``runs/NAME`` below the current folder."""
+
+
+def cache_folder() -> Path:
+    """``ORCH_CACHE``, or the user's cache folder. Only named here, made by whoever writes to it."""
+    if os.environ.get("ORCH_CACHE"):
+        return Path(os.environ["ORCH_CACHE"]).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser().resolve() / "orch"
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """The names inside one sweep's folder. Properties never create anything."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.resolve().name
+
+    @property
+    def spec(self) -> Path:
+        """The YAML as run, after ``--set``."""
+        return self.root / "spec.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.parquet"
+
+    @property
+    def data_report(self) -> Path:
+        return self.root / "data-report.txt"
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of Parquet segments."""
+        return self.root / "ledger"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def ray(self) -> Path:
+        """Ray's own storage for this sweep (checkpoints of paused trials); safe to delete afterwards."""
+        return self.root / "ray"
+
+    @property
+    def tracking_cursor(self) -> Path:
+        """How far the ledger has been shown to MLflow."""
+        return self.root / "tracking.json"
+
+    def fit(self, fit_id: str) -> Path:
+        """Folder of one trained model: ``weights.npz`` and ``job.json``."""
+        return self.root / "models" / fit_id
+
+    def probabilities(self, model: str, split: str, policy: str) -> Path:
+        """Crop-averaged probabilities of one model under one policy: ``.npz`` of sha256, probabilities, seconds."""
+        return self.root / "probabilities" / model / f"{split}-{policy}.npz"
+
+    @property
+    def winner(self) -> Path:
+        """Folder of the winner in the form that is registered and served."""
+        return self.root / "winner"
+
+    @property
+    def leaderboard_csv(self) -> Path:
+        return self.root / "leaderboard.csv"
+
+    @property
+    def leaderboard_parquet(self) -> Path:
+        return self.root / "leaderboard.parquet"
+
+    @property
+    def leaderboard_md(self) -> Path:
+        return self.root / "leaderboard.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"

@@ -1,0 +1,1 @@
+"""Trains and predicts; knows nothing of Ray, MLflow, Optuna or the orchestrator."""
