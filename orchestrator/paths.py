@@ -78,6 +78,11 @@ class SweepPaths:
         return self.root / "winner"
 
     @property
+    def evidence(self) -> Path:
+        """Which images the winner was trained, chosen and tested on; part of the served folder."""
+        return self.winner / "evidence.parquet"
+
+    @property
     def leaderboard_csv(self) -> Path:
         return self.root / "leaderboard.csv"
 

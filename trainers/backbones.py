@@ -157,3 +157,12 @@ def build_small_cnn(input_shape: tuple[int, int, int], include_top: bool, weight
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"conv_{block}_bn")(x)
         x = keras.layers.ReLU(name=f"conv_{block}_relu")(x)
     return keras.Model(inputs, x, name="small_cnn")
+
+
+def load_builder(row: Backbone) -> Any:
+    """The function that ``row.builder`` names; imports TensorFlow. Raises TrainerError."""
+    module, _, name = row.builder.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise TrainerError(f"the builder {row.builder!r} of {row.name} cannot be imported: {error}") from error

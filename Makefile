@@ -1,0 +1,51 @@
+# `make` alone lists what there is. Every target sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CODE   := orchestrator trainers dashboards tests docs
+
+export PYTHONDONTWRITEBYTECODE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep check test test-slow format docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(READY) ## make .venv with everything pinned by constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "orch needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...")'
+	@echo "setting up $(VENV): about 2 GB of packages the first time, several minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sweep: $(READY) ## the quick sweep: digits, no download, about three minutes on two cores; a fresh folder each time
+	@$(BIN)/orch sweep quick --fresh
+
+check: $(READY) ## format, lint, types, architecture, docs
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python docs/make_cli_reference.py --check
+
+test: $(READY) ## the tests, without the slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## the slow tests alone
+	@$(BIN)/python -m pytest -m slow
+
+format: $(READY) ## format, and mend what ruff can mend
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+docs: $(READY) ## write docs/cli.md again from the code
+	@$(BIN)/python docs/make_cli_reference.py
+
+clean: ## remove caches and builds; runs/, mlflow.db and .venv stay
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@find orchestrator trainers dashboards search_spaces tests docs -name __pycache__ -prune -exec rm -rf {} +

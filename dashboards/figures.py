@@ -1,0 +1,405 @@
+"""Pictures of a sweep, from plain tables to PNG files. No state, no pyplot: every call draws its own figure.
+
+Each title states what the picture shows. Every function makes the folder when it is missing,
+writes beside and renames, and returns the path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image, ImageOps
+
+from dashboards.style import BLUE, DPI, GREY, INK, PALE, STATE_COLOURS, VERMILION, headline, save, shorten, style
+
+
+def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
+    """Test accuracy with its interval, a line a row in the order of ``frame``; the winner's is blue, ``whole`` hollow.
+
+    ``frame`` needs the columns model, policy, accuracy, accuracy_low, accuracy_high, winner (exactly one true).
+    """
+    with matplotlib.rc_context(style()):
+        rows = frame.reset_index(drop=True)
+        place = int(np.flatnonzero(rows["winner"].to_numpy(bool))[0])
+        best = rows.loc[place]
+        figure = Figure(figsize=(8.4, 1.25 + 0.24 * len(rows)), dpi=DPI)
+        title = (
+            f"The winner is right on {100 * best.accuracy:.1f} % of the test images "
+            f"({100 * best.accuracy_low:.1f} to {100 * best.accuracy_high:.1f})"
+        )
+        note = (
+            f"{_row_name(best)}, chosen on validation, stands at place {place + 1} of {len(rows)} on test. "
+            "Lines are 95 % intervals; hollow: the whole image in one view."
+        )
+        headline(figure, title, note)
+        axes = figure.add_subplot()
+        axes.axvline(100 * best.accuracy, color=PALE, lw=1, zorder=0)
+        for y, row in rows.iterrows():
+            colour, width = (BLUE, 2.2) if row.winner else (GREY, 1.1)
+            axes.plot([100 * row.accuracy_low, 100 * row.accuracy_high], [y, y], color=colour, lw=width)
+            face = "white" if row.policy == "whole" else colour
+            axes.plot(100 * row.accuracy, y, "o", ms=6 if row.winner else 5, mfc=face, mec=colour, mew=1.3)
+            axes.text(
+                1.01, y, f"{100 * row.accuracy:.1f}", transform=axes.get_yaxis_transform(), va="center",
+                color=BLUE if row.winner else INK, weight="bold" if row.winner else "normal",
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [_row_name(row) for _, row in rows.iterrows()])
+        axes.tick_params(axis="y", length=0)
+        label = axes.get_yticklabels()[place]
+        label.set(color=BLUE, weight="bold")
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("test accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+        return save(figure, path)
+
+
+def _row_name(row: pd.Series) -> str:
+    return f"{shorten(str(row.model), 36)} · {shorten(str(row.policy), 24)}"
+
+
+def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> Path:
+    """Counts of (true, predicted); the colour is the share of the row: blue where right, vermilion where wrong.
+
+    ``labels`` and ``predicted``: int (images,), indices into ``classes``. The last column is each class's recall.
+    """
+    labels, predicted, n = np.asarray(labels), np.asarray(predicted), len(classes)
+    counts = np.zeros((n, n), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    names = [shorten(str(c), 22) for c in classes]
+    with matplotlib.rc_context(style()):
+        cell = 0.62 if n <= 10 else 0.42 if n <= 20 else 0.29
+        room = 0.6 + 0.075 * max(len(name) for name in names)
+        figure = Figure(figsize=(max(5.6, n * cell + room + 0.8), n * cell + room + 0.9), dpi=DPI)
+        headline(figure, *_confusion_title(counts, names))
+        axes = figure.add_subplot()
+        right, wrong = np.eye(n, dtype=bool), ~np.eye(n, dtype=bool)
+        for where, colour, strongest in ((right, BLUE, 1.0), (wrong & (counts > 0), VERMILION, 0.5)):
+            colours = LinearSegmentedColormap.from_list("", ["white", colour])
+            axes.imshow(np.where(where, shares, np.nan), cmap=colours, norm=PowerNorm(0.6, 0, strongest, clip=True))
+        size = 8.5 if n <= 20 else 6
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            dark = shares[i, j] > (0.35 if i == j else 0.2)
+            text = axes.text(j, i, str(counts[i, j]), ha="center", va="center", size=size)
+            text.set(color="white" if dark else INK, in_layout=False)
+        for i, total in enumerate(totals):
+            recall = f"{100 * shares[i, i]:.0f} %" if total else "no images"
+            axes.text(n - 0.3, i, recall, va="center", size=size, color=INK if total else GREY)
+        axes.text(n - 0.3, -0.62, "recall", va="bottom", size=size, color=GREY)
+        axes.set_xticks(range(n), names, rotation=0 if n <= 7 and max(map(len, names)) <= 9 else 90)
+        axes.set_yticks(range(n), names)
+        axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color=PALE, lw=0.5)
+        axes.tick_params(which="both", length=0, labelsize=9 if n <= 20 else 7.5)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        return save(figure, path)
+
+
+def _confusion_title(counts: np.ndarray, names: Sequence[str]) -> tuple[str, str]:
+    total, right = int(counts.sum()), int(np.trace(counts))
+    note = f"{right} of {total} images right ({100 * right / max(total, 1):.1f} %). Colour: share of the true class."
+    mistakes = counts - np.diag(np.diag(counts))
+    if not mistakes.any():
+        return "No image is taken for another class", note
+    i, j = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    of = counts[i].sum()
+    return f"Most common mistake: {names[i]} taken for {names[j]}, {mistakes[i, j]} of {of} images", note
+
+
+def mistakes_figure(
+    paths: Sequence[Path],
+    true: Sequence[str],
+    predicted: Sequence[str],
+    probability: Sequence[float],
+    path: Path,
+    most: int = 24,
+) -> Path:
+    """A contact sheet of the worst mistakes: of the images where ``true`` != ``predicted``, the most confident.
+
+    All four are parallel, an entry an image; ``probability`` is that of the predicted class. An image that cannot be
+    read gets a tile that says so.
+    """
+    wrong = [i for i in range(len(paths)) if true[i] != predicted[i]]
+    worst = sorted(wrong, key=lambda i: (-probability[i], str(paths[i])))[:most]
+    columns = min(6, max(len(worst), 3))
+    lines = math.ceil(len(worst) / columns)
+    tile, caption, top = 1.55, 0.58, 0.7
+    with matplotlib.rc_context(style()):
+        width, height = columns * (tile + 0.12) + 0.28, top + lines * (tile + caption) + 0.1
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        headline(figure, *_mistakes_title(len(wrong), len(paths), [predicted[i] for i in wrong], len(worst)))
+        figure.set_layout_engine("none")
+        for place, i in enumerate(worst):
+            left = 0.2 + (place % columns) * (tile + 0.12)
+            bottom = height - top - (place // columns) * (tile + caption) - tile
+            axes = figure.add_axes((left / width, bottom / height, tile / width, tile / height))
+            axes.set_axis_off()
+            _photo(axes, Path(paths[i]))
+            below = (
+                (f"{100 * probability[i]:.0f} % {shorten(str(predicted[i]), 15)}", VERMILION, 8.0, "bold"),
+                (f"is {shorten(str(true[i]), 22)}", INK, 8.0, "normal"),
+                (shorten(Path(paths[i]).name, 20), GREY, 6.0, "normal"),
+            )
+            for line, (text, colour, size, weight) in enumerate(below):
+                y = bottom - 0.04 - line * 0.15
+                figure.text(left / width, y / height, text, color=colour, size=size, weight=weight, va="top")
+        return save(figure, path)
+
+
+def _mistakes_title(wrong: int, total: int, into: Sequence[str], shown: int) -> tuple[str, str]:
+    if not wrong:
+        return f"No mistake among {total} images", "There is nothing to show."
+    names, counts = np.unique([str(name) for name in into], return_counts=True)
+    verb, common = "is" if wrong == 1 else "are", names[counts.argmax()]
+    title = f"{wrong} of {total} images {verb} wrong"
+    title += f", taken for {common}" if counts.max() == wrong else f"; {counts.max()} of them taken for {common}"
+    which = f"The {shown} most confident" if shown < wrong else "All of them"
+    return title, f"{which}, worst first: what the model says, then the label."
+
+
+def _photo(axes: Axes, path: Path) -> None:
+    try:
+        pixels = thumbnail(path, 300)
+    except OSError:
+        axes.add_patch(Rectangle((0, 0), 1, 1, color=PALE, transform=axes.transAxes))
+        axes.text(0.5, 0.5, "cannot be read", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        return
+    axes.imshow(pixels, interpolation="antialiased")
+    axes.set_anchor("NW")
+
+
+def thumbnail(path: Path, size: int) -> np.ndarray:
+    """The image upright (EXIF) and within ``size`` pixels, uint8 (height, width, 3). Raises OSError if unreadable."""
+    with Image.open(path) as opened:
+        image: Image.Image = opened
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        image.thumbnail((size, size))
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("P", "LA", "PA", "RGBA"):
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        return np.asarray(image.convert("RGB"))
+
+
+def curves_figure(frame: pd.DataFrame, path: Path) -> Path:
+    """Validation accuracy an epoch, a line a trial, coloured by the trial's state.
+
+    ``frame``: a row an epoch of a trial, columns id, epoch, val_accuracy, state and optionally name. Trials without a
+    finite accuracy are counted and not drawn.
+    """
+    with matplotlib.rc_context(style()):
+        states = frame.groupby("id")["state"].first().value_counts()
+        drawn = frame[np.isfinite(frame["val_accuracy"].astype(float))].sort_values(["id", "epoch"])
+        figure = Figure(figsize=(8.4, 4.8), dpi=DPI)
+        headline(figure, *_curves_title(states, drawn))
+        axes = figure.add_subplot()
+        best = drawn.loc[_best_row(drawn), "id"] if len(drawn) else None
+        width = 1.3 if len(states) and states.sum() <= 40 else 0.8
+        order = {"COMPLETED": 3, "STOPPED": 2, "FAILED": 2}
+        for trial, lines in drawn.groupby("id"):
+            state = lines["state"].iloc[0]
+            colour, z = STATE_COLOURS.get(state, INK), order.get(state, 1)
+            x, y = lines["epoch"], 100 * lines["val_accuracy"]
+            thick = 2.4 if trial == best else width
+            axes.plot(x, y, color=colour, lw=thick, alpha=1 if trial == best else 0.65, zorder=z + (trial == best))
+            marker = "X" if state == "FAILED" else "o"
+            axes.plot(x.iloc[-1], y.iloc[-1], marker, color=colour, ms=6 if state == "FAILED" else 3.5, mew=0, zorder=9)
+        if best is not None:
+            last = drawn[drawn["id"] == best].iloc[-1]
+            name = shorten(str(last.get("name") or last["id"]), 28)
+            axes.annotate(
+                f"{name}\n{100 * last['val_accuracy']:.1f} %", (last["epoch"], 100 * last["val_accuracy"]),
+                xytext=(8, 0), textcoords="offset points", va="center", weight="bold", annotation_clip=False,
+                color=STATE_COLOURS.get(last["state"], INK),
+            )  # fmt: skip
+        _state_key(axes, states)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return save(figure, path)
+
+
+def _best_row(drawn: pd.DataFrame) -> Any:
+    """The index of the highest last figure; COMPLETED trials first, if there are any."""
+    last = drawn.groupby("id").tail(1)
+    done = last[last["state"] == "COMPLETED"]
+    return (done if len(done) else last)["val_accuracy"].idxmax()
+
+
+def _curves_title(states: pd.Series, drawn: pd.DataFrame) -> tuple[str, str]:
+    if not len(drawn):
+        return "No trial has a validation accuracy", f"{int(states.sum())} trials."
+    row = drawn.loc[_best_row(drawn)]
+    title = f"{100 * row['val_accuracy']:.1f} % at epoch {int(row['epoch'])} is the best"
+    title += f" of {int(states.sum())} trials" if states.sum() > 1 else ", of the only trial"
+    pruned = int(states.get("PRUNED", 0))
+    if pruned:
+        title += f", {pruned} of them pruned"
+    return title, "A line is a trial and ends where the trial ended."
+
+
+def _state_key(axes: Axes, states: pd.Series) -> None:
+    """The states and their counts in their own colours, in a row above the axes."""
+    names = [s for s in STATE_COLOURS if s in states.index] + sorted(set(states.index) - set(STATE_COLOURS))
+    previous: Any = None
+    for name in names:
+        mark = "✕" if name == "FAILED" else "●"
+        text, colour = f"{mark} {name} {states[name]}", STATE_COLOURS.get(name, INK)
+        if previous is None:
+            previous = axes.text(0, 1.02, text, transform=axes.transAxes, color=colour, va="bottom")
+        else:
+            previous = axes.annotate(
+                text, (1, 0), xycoords=previous, xytext=(12, 0), textcoords="offset points", color=colour,
+                va="bottom", annotation_clip=False,
+            )  # fmt: skip
+
+
+def parameters_figure(frame: pd.DataFrame, path: Path) -> Path:
+    """Validation accuracy against every varied parameter, a small panel each, the one with the widest spread first.
+
+    ``frame``: a row a trial, with val_accuracy, columns that start with ``config_`` and optionally state. The spread
+    of a parameter is the distance between the best and the worst median of its values (of its thirds, where it is a
+    range), over groups of at least two trials; with a state column, of the COMPLETED trials alone if these vary.
+    """
+    trials = frame[np.isfinite(frame["val_accuracy"].astype(float))].reset_index(drop=True)
+    done = trials["state"] == "COMPLETED" if "state" in trials else pd.Series(True, index=trials.index)
+    if done.sum() < 4:
+        done = pd.Series(True, index=trials.index)
+    found = [_panel(trials, done, column) for column in trials if str(column).startswith("config_")]
+    panels = sorted((panel for panel in found if panel), key=lambda panel: -panel["spread"])
+    y = 100 * trials["val_accuracy"].astype(float)
+    floor = max(y.min(), y[done].min() - (y[done].max() - y[done].min()))
+    with matplotlib.rc_context(style()):
+        columns = min(3, max(len(panels), 1))
+        lines = max(math.ceil(len(panels) / columns), 1)
+        figure = Figure(figsize=(max(2.9 * columns, 6.2), 0.9 + 2.25 * lines), dpi=DPI)
+        headline(figure, *_parameters_title(panels, len(trials), int(done.sum()), bool((y < floor).any())))
+        shared = None
+        for place, panel in enumerate(panels):
+            axes = figure.add_subplot(lines, columns, place + 1, sharey=shared)
+            shared = shared or axes
+            _draw_panel(axes, panel, done, floor, int(10.5 * figure.get_figwidth() / columns))
+            if place % columns == 0:
+                axes.set_ylabel("validation accuracy, %")
+            else:
+                axes.tick_params(labelleft=False)
+        return save(figure, path)
+
+
+def _panel(trials: pd.DataFrame, done: pd.Series, column: str) -> dict[str, Any] | None:
+    """One parameter's positions, ticks and medians; None where it does not vary."""
+    values = trials[column]
+    if values.map(_level).nunique() < 2:
+        return None
+    y = 100 * trials["val_accuracy"].astype(float)
+    number = pd.to_numeric(values, errors="coerce")
+    is_range = number.notna().all() and not values.map(lambda v: isinstance(v, bool)).any() and number.nunique() > 7
+    panel: dict[str, Any] = {"name": column.removeprefix("config_"), "y": y}
+    if is_range:
+        panel["x"], panel["log"] = number, _is_skewed(number)
+        groups = pd.qcut(number[done], 3, duplicates="drop")
+        centres = number[done].groupby(groups, observed=True).median().to_numpy()
+    else:
+        order = sorted(values.map(_level).unique(), key=_level_order)
+        panel["ticks"] = order
+        position = values.map(lambda v: order.index(_level(v)))
+        panel["x"] = position + _jitter(len(position))
+        groups = position[done]
+        centres = np.sort(groups.unique())
+    grouped = y[done].groupby(groups, observed=True)
+    medians, sizes = grouped.median().to_numpy(), grouped.size().to_numpy()
+    panel["medians"] = [(c, m) for c, m, size in zip(centres, medians, sizes, strict=True) if size >= 2]
+    ranked = sorted((median, centre) for centre, median in panel["medians"])
+    panel["spread"] = float(ranked[-1][0] - ranked[0][0]) if len(ranked) > 1 else 0.0
+    if not is_range and panel["spread"]:
+        panel["extremes"] = [(panel["ticks"][int(centre)], median) for median, centre in (ranked[-1], ranked[0])]
+    return panel
+
+
+def _is_skewed(number: pd.Series) -> bool:
+    """Whether positive values crowd at their low end, as those drawn from a logarithmic range do."""
+    low, high = number.min(), number.max()
+    return bool(low > 0 and (number.median() - low) / (high - low) < 0.2)
+
+
+def _level(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "default"
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _level_order(level: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(level), "")
+    except ValueError:
+        return (1, 0.0, level)
+
+
+def _jitter(count: int) -> np.ndarray:
+    """Evenly spread offsets in [-0.18, 0.18], the same for every call."""
+    return 0.36 * ((np.arange(count) * 0.6180339887) % 1) - 0.18
+
+
+def _draw_panel(axes: Axes, panel: dict[str, Any], done: pd.Series, floor: float, room: int) -> None:
+    """``room``: how many characters fit side by side below the axes."""
+    x, y = panel["x"], panel["y"]
+    for others, marker in ((~done & (y >= floor), "o"), (~done & (y < floor), "v")):
+        axes.plot(x[others], y[others].clip(lower=floor), marker, ms=3.2, color=GREY, alpha=0.45, mew=0)
+    axes.plot(x[done], y[done], "o", ms=4, color=BLUE, alpha=0.6, mew=0)
+    if "ticks" in panel:
+        for centre, median in panel["medians"]:
+            axes.plot([centre - 0.3, centre + 0.3], [median, median], color=INK, lw=1.6, solid_capstyle="butt")
+        names = [shorten(t, 18) for t in panel["ticks"]]
+        tilt = sum(map(len, names)) + 2 * len(names) > room
+        axes.set_xticks(range(len(names)), names, rotation=35 if tilt else 0, ha="right" if tilt else "center")
+        if tilt:
+            for label in axes.get_xticklabels():
+                label.set_rotation_mode("anchor")
+        axes.set_xlim(-0.6, len(names) - 0.4)
+    else:
+        axes.plot([c for c, _ in panel["medians"]], [m for _, m in panel["medians"]], color=INK, lw=1.6)
+        if panel["log"]:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=6))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.set_title(panel["name"], loc="left", size=9.5, weight="bold", color=INK)
+    if panel["spread"]:
+        axes.set_title(f"spread {panel['spread']:.1f}", loc="right", size=8, color=GREY)
+
+
+def _parameters_title(panels: Sequence[dict[str, Any]], trials: int, done: int, cut: bool) -> tuple[str, str]:
+    if not panels:
+        return "No parameter varies", f"{trials} trials with a validation accuracy."
+    first = panels[0]
+    note = f"Blue: {done} trials"
+    if done < trials:
+        note = f"Blue: {done} COMPLETED trials; grey: {trials - done} others{', triangles lie below' if cut else ''}"
+    note += ". Black: medians of the blue. Spread: points between medians, while all other parameters vary too."
+    if "extremes" in first:
+        (high, high_median), (low, low_median) = first["extremes"]
+        name = first["name"]
+        return f"{name} sets the trials apart: {high} {high_median:.1f} %, {low} {low_median:.1f} % (medians)", note
+    if first["spread"]:
+        return f"{first['name']} sets the trials apart: {first['spread']:.1f} points between its thirds", note
+    return f"{len(panels)} parameters vary over {trials} trials", note

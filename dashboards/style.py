@@ -1,0 +1,75 @@
+"""The look that all pictures share: colours, fonts, the headline, and how a file is written.
+
+Colours are of Okabe and Ito's palette, told apart with any colour vision.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+DPI = 150
+INK, GREY, PALE = "#22262b", "#868e96", "#dfe3e7"
+BLUE, GREEN, VERMILION = "#0072b2", "#009e73", "#d55e00"
+STATE_COLOURS = {"COMPLETED": BLUE, "PRUNED": GREY, "STOPPED": GREEN, "FAILED": VERMILION}
+STYLE: dict[str, Any] = {
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.size": 0,
+    "axes.unicode_minus": True,
+    "text.parse_math": False,
+}
+CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
+
+
+def style() -> dict[str, Any]:
+    """``STYLE`` with, after the default font, whichever Chinese font is there, so that such class names are seen."""
+    there = set(font_manager.get_font_names())
+    return {**STYLE, "font.family": ["DejaVu Sans", *(name for name in CJK_FONTS if name in there)]}
+
+
+def headline(figure: Figure, title: str, note: str) -> None:
+    """Title and note at the top left, wrapped to the figure's width; the rest is left to a constrained layout."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(title, int(width * 10.5)) or [""]
+    notes = textwrap.wrap(note, int(width * 16))
+    needed = 0.14 + 0.2 * len(lines) + 0.16 * len(notes) + 0.1
+    figure.text(0.12 / width, 1 - 0.12 / height, "\n".join(lines), size=11.5, weight="bold", va="top", linespacing=1.15)
+    y = 1 - (0.17 + 0.2 * len(lines)) / height
+    figure.text(0.12 / width, y, "\n".join(notes), size=8.5, color=GREY, va="top", linespacing=1.25)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - needed / height), h_pad=0.08, w_pad=0.08)
+
+
+def shorten(text: str, most: int) -> str:
+    """``text`` within ``most`` characters, the middle left out."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+
+
+def save(figure: Figure, path: Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(beside, format="png", facecolor="white")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

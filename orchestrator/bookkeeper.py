@@ -1,0 +1,262 @@
+"""What one search is doing: which trials are live, and what the ledger and the source are told of them.
+
+Between Ray Tune, which speaks in its own ids and results, and the ledger, which speaks in events.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from orchestrator.cluster import StopSignals, explain, machine_resources
+from orchestrator.errors import Interrupted, OrchError
+from orchestrator.ledger import METRICS, Event, EventKind, Ledger, SweepState, TrialState, derive
+from orchestrator.proposer import TrialRequest, TrialSource
+from orchestrator.schedulers import METRIC, SchedulerSettings, WatchedScheduler, build_scheduler, replay
+
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How trials run. Paths must be absolute and mean the same on every node.
+
+    ``epochs``: of a full trial. ``cpus``, ``gpus``: of one trial; a GPU may be shared (0.5). ``concurrent``: trials
+    at once, None for as many as the resources hold. ``retries``: of a trial whose worker died or raised.
+    ``hours_left_s``: seconds until the search stops. ``target_accuracy``: the search stops once a COMPLETED trial has
+    this validation accuracy. ``logs``: one file a trial. ``storage``: Ray's own files, removed at the end.
+    ``stage``: what the ledger files the trials under.
+    """
+
+    epochs: int
+    logs: Path
+    storage: Path
+    factory: str = "trainers.training:open_fit"
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    concurrent: int | None = None
+    retries: int = 2
+    hours_left_s: float = math.inf
+    target_accuracy: float = math.inf
+    stage: str = "search"
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """``ended``: why no further trial was started, as a sentence. ``states``: state -> trials of this stage, those of
+    earlier processes included. ``started``: trials handed out by this call."""
+
+    ended: str
+    started: int
+    states: dict[str, int]
+    seconds: float
+
+
+@dataclass
+class LiveTrial:
+    """A trial that was handed to Tune and has not ended. ``active``: it holds or waits for a slot."""
+
+    request: TrialRequest
+    attempt: int
+    trial: Trial | None = None
+    active: bool = True
+    values: dict[int, float] = field(default_factory=dict)  # epoch -> validation accuracy
+
+
+class Bookkeeper:
+    """One call of ``run_trials``: what is live, and what the ledger and the source are told."""
+
+    def __init__(self, source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None) -> None:
+        self.source = source
+        self.settings = settings
+        self.ledger = ledger
+        self.signals = StopSignals()
+        self.scheduler = WatchedScheduler(build_scheduler(settings.scheduler, settings.epochs))
+        self.slots = _slots(settings)
+        self.started = 0
+        self.stopping = ""
+        self.live: dict[str, LiveTrial] = {}  # by Tune's id
+        self._on_event = on_event
+        self._deadline_s = time.monotonic() + settings.hours_left_s
+        events = ledger.events()
+        self._past = derive(events)
+        ended = {r.id: r.state for r in self._past.trials.values() if r.state.is_final and r.stage == settings.stage}
+        replay(self.scheduler.inner, events, ended)
+        self._best = _best_completed(self._past, settings.stage)
+
+    def outcome(self, seconds: float) -> SearchOutcome:
+        """How the search ended, counted over every process that worked on it."""
+        state = derive(self.ledger.events())
+        records = {key: record for key, record in state.trials.items() if record.stage == self.settings.stage}
+        return SearchOutcome(
+            self.stopping or self.source.exhausted, self.started, SweepState(records).counts(), seconds
+        )
+
+    def record(self, kind: EventKind, **values: Any) -> None:
+        event = self.ledger.append(kind, stage=self.settings.stage, **values)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    # what Tune asks
+
+    def next_request(self, tune_id: str) -> TrialRequest | None:
+        """The source's next trial if a slot is free; recorded as PENDING."""
+        waiting = 1 if self.settings.scheduler.name == "hyperband" else 0  # its brackets fill with trials that wait
+        if sum(live.active for live in self.live.values()) >= self.slots + waiting:
+            return None
+        request = self.source.ask()
+        if request is None:
+            return None
+        past = self._past.trials.get(request.id)
+        self.live[tune_id] = LiveTrial(request, attempt=(past.attempts if past else 0) + 1)
+        self.started += 1
+        created: dict[str, Any] = {}
+        if past is None:
+            created = {"config": request.job.config.to_dict(), "name": request.name, "number": request.number}
+            created |= {"seed": request.job.seed, "proposal": dict(request.proposal)}
+        reason = "started again after an interruption" if past else ""
+        self._record_state(tune_id, TrialState.PENDING, reason, created)
+        return request
+
+    def look_for_end(self) -> bool:
+        """Whether the search must stop now; ``stopping`` then says why."""
+        if self.stopping:
+            return True
+        if self.signals.received:
+            self.stopping = f"interrupted by {self.signals.received}"
+        elif time.monotonic() >= self._deadline_s:
+            self.stopping = "the hours of the budget were used up."
+        elif self._best >= self.settings.target_accuracy:
+            self.stopping = f"the target accuracy of {self.settings.target_accuracy:g} was reached ({self._best:.4f})."
+        return bool(self.stopping)
+
+    def kill_workers(self) -> None:
+        """End the workers of live trials at once; Tune alone would wait up to ten seconds for their epoch to end."""
+        for live in self.live.values():
+            actor = live.trial.temporary_state.ray_actor if live.trial else None
+            if actor is not None:
+                ray.kill(actor)
+
+    # what Tune reports
+
+    def on_start(self, trial: Trial) -> None:
+        live = self.live[trial.trial_id]
+        live.active, live.trial = True, trial
+        log = self.settings.logs / f"{live.request.id}.log"
+        self._record_state(trial.trial_id, TrialState.RUNNING, "", {"log": f"{log.parent.name}/{log.name}"})
+
+    def on_epoch(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        live = self.live[trial.trial_id]
+        if result["outcome"] == "failed":
+            return
+        epoch = result["epoch"]
+        live.values[epoch] = result[METRIC]
+        self.record(
+            EventKind.EPOCH,
+            trial=live.request.id,
+            attempt=live.attempt,
+            epoch=epoch,
+            rung=self.settings.scheduler.rung(epoch),
+            objectives=(result[METRIC],) if math.isfinite(result[METRIC]) else (),
+            **{name: result[name] for name in METRICS},
+        )
+        if self.scheduler.decisions.pop(trial.trial_id, "") == TrialScheduler.PAUSE and not result["done"]:
+            live.active = False
+            self._record_state(trial.trial_id, TrialState.PAUSED, f"waits at epoch {epoch} for its rung")
+
+    def on_retry(self, trial: Trial) -> None:
+        live = self.live[trial.trial_id]
+        live.active = True
+        kept = trial.checkpoint.metrics.get("epoch", 0) if trial.checkpoint and trial.checkpoint.metrics else 0
+        reason = f"retry {live.attempt} of {self.settings.retries} after: {_reason(trial)}"
+        live.attempt += 1
+        live.values = {epoch: value for epoch, value in live.values.items() if epoch <= kept}
+        self._record_state(trial.trial_id, TrialState.PENDING, reason, epoch=kept)
+
+    def on_failure(self, trial: Trial) -> None:
+        live = self.live[trial.trial_id]
+        tries = f"after {live.attempt} attempts: " if live.attempt > 1 else ""
+        self._end(trial.trial_id, TrialState.FAILED, tries + _reason(trial))
+
+    def on_end(self, trial: Trial) -> None:
+        """The worker said that it is done, or the scheduler stopped the trial."""
+        last, epochs = trial.last_result or {}, self.settings.epochs
+        if last.get("outcome") == "completed":
+            self._best = max(self._best, last[METRIC])
+            self._end(trial.trial_id, TrialState.COMPLETED, "")
+        elif last.get("outcome") == "failed":
+            self._end(trial.trial_id, TrialState.FAILED, last["reason"])
+        elif trial.trial_id in self.scheduler.pruned:
+            name, epoch = self.settings.scheduler.name, last.get("epoch", 0)
+            self._end(trial.trial_id, TrialState.PRUNED, f"stopped by {name} after epoch {epoch} of {epochs}")
+        else:
+            raise OrchError(f"Ray Tune ended trial {self.live[trial.trial_id].request.id} and did not say why.")
+
+    def close(self) -> None:
+        """After Tune returned: stop what was still live, or leave it unfinished for ``--resume`` and raise."""
+        if self.signals.received:
+            raise Interrupted(
+                f"{self.stopping}: every finished epoch is kept, {len(self.live)} unfinished trials will start again."
+            )
+        for tune_id in list(self.live):
+            if not self.stopping:
+                raise OrchError(f"Ray Tune returned with trial {self.live[tune_id].request.id} unfinished.")
+            self._end(tune_id, TrialState.STOPPED, self.stopping.rstrip("."))
+        self.ledger.flush()
+
+    def _end(self, tune_id: str, state: TrialState, reason: str) -> None:
+        self._record_state(tune_id, state, reason)
+        live = self.live.pop(tune_id)
+        self.source.tell(live.request.id, state, [live.values[epoch] for epoch in sorted(live.values)])
+
+    def _record_state(
+        self, tune_id: str, state: TrialState, reason: str, payload: Any = None, epoch: int | None = None
+    ) -> None:
+        live = self.live[tune_id]
+        done = max(live.values, default=0) if epoch is None else epoch
+        self.record(
+            EventKind.TRIAL,
+            trial=live.request.id,
+            state=str(state),
+            reason=reason,
+            attempt=live.attempt,
+            epoch=done,
+            rung=self.settings.scheduler.rung(done),
+            payload=payload,
+        )
+
+
+def _slots(settings: SearchSettings) -> int:
+    """How many trials run at once."""
+    have = machine_resources()
+    limits = [int(have.cpus / settings.cpus + 1e-9)] if settings.cpus else []
+    if settings.gpus:
+        per_device = int(1 / settings.gpus + 1e-9)
+        limits.append(int(have.gpus) * per_device if settings.gpus <= 1 else int(have.gpus / settings.gpus))
+    if settings.concurrent is not None:
+        limits.append(settings.concurrent)
+    return max(1, min(limits))
+
+
+def _best_completed(state: SweepState, stage: str) -> float:
+    values = [r.val_accuracy for r in state.trials.values() if r.state == TrialState.COMPLETED and r.stage == stage]
+    return max((value for value in values if math.isfinite(value)), default=-math.inf)
+
+
+def _reason(trial: Trial) -> str:
+    """The last error of ``trial``, from the file where Tune keeps it on this machine."""
+    path = trial.pickled_error_file
+    if path and Path(path).is_file():
+        return explain(cloudpickle.loads(Path(path).read_bytes()))
+    return "its worker could not be started"

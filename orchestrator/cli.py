@@ -1,0 +1,401 @@
+"""The verbs. What they do lies elsewhere and is imported inside them, so that ``orch --help`` starts at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from orchestrator import __version__
+from orchestrator.errors import DataError, OrchError
+from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNEXPECTED = 70
+"""Exit code of an error that is the program's own fault (EX_SOFTWARE of sysexits.h)."""
+INTERRUPTED = 130
+TRAINER_ERROR = 3
+BROKEN_PIPE = 1
+PIPE_COLUMNS = 160
+"""Width of a table when the output is no terminal and COLUMNS says nothing."""
+
+Until = Literal["data", "search", "final"]
+
+
+app = typer.Typer(
+    name="orch",
+    cls=Verbs,
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Look at the photos before spending a GPU on them.")
+promote_app = typer.Typer(
+    cls=Verbs, no_args_is_help=True, help="Put a sweep's winner into the registry, behind a gate."
+)
+
+Source = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one (orch spaces).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the file, as budget.trials=5. Repeatable."),
+]
+Folder = Annotated[
+    str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
+
+
+def console() -> Console:
+    """Where results go: coloured on a terminal (unless NO_COLOR), plain and wide enough in a pipe."""
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=PIPE_COLUMNS if piped else None)
+
+
+def print_json(values: Any) -> None:
+    """One JSON document on stdout; what is not a number (NaN) is null, so that every parser takes it."""
+    import json
+
+    from orchestrator.show import json_ready
+
+    typer.echo(json.dumps(json_ready(values), indent=2, ensure_ascii=False))
+
+
+@app.callback(epilog=examples("orch"))
+def start(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks. May stand anywhere.")] = False,
+) -> None:
+    """From labelled photos to the best classifier that transfer learning can give.
+
+    Write one YAML file, run a sweep, believe its leaderboard, promote the winner.
+    """
+    del debug  # taken from the line by ``run``; declared here for the help page
+    if version:
+        typer.echo(f"orch {__version__}")
+        raise typer.Exit
+
+
+@verb(app, "orch sweep", SEARCH)
+def sweep(  # one parameter for each option; they become one SweepRequest at once
+    source: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one (orch spaces).")
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The sweep's folder; default runs/NAME.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", metavar="", help="Take the next free folder: runs/NAME, runs/NAME-2 ...")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", metavar="", help="Go on with a sweep that stopped, or extend one.")
+    ] = False,
+    trials: Annotated[
+        str | None,
+        typer.Option(metavar="N|+N", help="Trials in all, instead of the file's; or, with --resume, so many more."),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Limit of the search in hours, instead of the file's.")
+    ] = None,
+    until: Annotated[
+        Until | None, typer.Option(help="Stop after the data, or after the search and before test is read.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster, as auto or ray-head:6379.")
+    ] = None,
+) -> None:
+    """Run a sweep: check the data, search, retrain the winner, read the test split once, write the leaderboard.
+
+    The sweep is a folder that says everything by itself. Ctrl-C stops it; --resume goes on without training a finished
+    trial again.
+    """
+    if source is None and not resume:
+        usage("which sweep? Name a YAML file or a shipped space (orch spaces), or go on with one: orch sweep --resume.")
+    if fresh and (resume or out is not None):
+        usage(f"--fresh takes a new folder by itself and cannot go with {'--resume' if resume else '--out'}.")
+    if trials is not None and not trials.removeprefix("+").isdigit():
+        usage(f"--trials wants a number of trials in all (40) or of additional ones (+20), not {trials!r}.")
+    if trials is not None and trials.startswith("+") and not resume:
+        usage("--trials +N gives a sweep more to do; name it with --resume, or say a number of trials in all.")
+    if resume and source is None and out is None:
+        from orchestrator.show import newest_unfinished
+
+        out = newest_unfinished()
+    from orchestrator import pipeline
+
+    request = pipeline.SweepRequest(
+        spec_source=source,
+        overrides=tuple(overrides or ()),
+        out=out,
+        fresh=fresh,
+        resume=resume,
+        trials=trials,
+        hours=hours,
+        until=until,
+        address=address,
+        console=console(),
+    )
+    pipeline.sweep(request)
+
+
+@verb(app, "orch check", SEARCH)
+def check(source: Source, overrides: Overrides = None) -> None:
+    """Check a file and nothing else: every mistake at once, with its line, what is allowed and the nearest spelling."""
+    from orchestrator.spec import load_spec
+
+    spec = load_spec(source, tuple(overrides or ()))
+    what = f"{spec.budget.trials} trials of at most {spec.budget.epochs} epochs"
+    if not spec.configurations:
+        size = spec.space.size()
+        of = "endlessly many" if size is None else f"{size:,}"
+        what += f", out of {of} configurations"
+    typer.echo(f"{source}: all right. The sweep {spec.name}: {what}.")
+
+
+@verb(app, "orch schema", SEARCH)
+def schema() -> None:
+    """Print the JSON Schema of the file, for editors that complete and check YAML."""
+    from orchestrator.spec import json_schema
+
+    print_json(json_schema())
+
+
+@verb(app, "orch spaces", SEARCH)
+def spaces() -> None:
+    """List the shipped search spaces: their names and what each is."""
+    from orchestrator.spec import shipped_spaces
+
+    found = shipped_spaces()
+    width = max((len(name) for name in found), default=0)
+    for name, file in found.items():
+        title = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        typer.echo(f"{name.ljust(width)}  {title}")
+
+
+@verb(data_app, "orch data check")
+def data_check(
+    source: Annotated[str, typer.Argument(metavar="PATH", help="A folder, a .csv or a .parquet table of photos.")],
+    as_json: AsJson = False,
+) -> None:
+    """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
+    from orchestrator.paths import cache_folder
+    from trainers.manifest import DataSource, check_data
+
+    report = check_data(DataSource(source, splits=None, cache=cache_folder()))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    if report.problems:
+        raise typer.Exit(DataError.exit_code)
+
+
+@verb(app, "orch status", RESULT)
+def status(folder: Folder = None) -> None:
+    """How is it going: the stage, the trials by state, the best so far, the time left. From the ledger alone."""
+    from orchestrator import show
+
+    show.print_status(show.find_sweep(folder), console())
+
+
+@verb(app, "orch show", RESULT)
+def show_sweep(folder: Folder = None, as_json: AsJson = False) -> None:
+    """What won, and why: the leaderboard, the winner and the trials. From the sweep's folder alone."""
+    from orchestrator import show
+
+    found = show.find_sweep(folder)
+    if as_json:
+        print_json(show.describe(found))
+        return
+    show.print_sweep(found, console())
+
+
+@verb(promote_app, "orch promote best")
+def promote_best(
+    folder: Folder = None,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Override every reason; the override is recorded.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Override one reason, by its code. Repeatable.")
+    ] = None,
+) -> None:
+    """Register the winner as a model version and make it the champion, unless the gate refuses, with the figures."""
+    from orchestrator import promoting, show
+
+    overridden = frozenset(allow or ()) | ({"force"} if force else frozenset())
+    typer.echo(promoting.promote(show.find_sweep(folder, finished=True), overridden, typer.echo))
+
+
+@verb(app, "orch predict", RESULT)
+def predict(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Photos, or folders of photos.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The registered model; default: the newest sweep's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label and probability of each photo, from the champion."""
+    from orchestrator import predictions
+
+    found = predictions.predict(paths, model)
+    if as_json:
+        print_json([one.to_dict() for one in found])
+    else:
+        predictions.print_predictions(found, console())
+    if any(one.error for one in found):
+        raise typer.Exit(DataError.exit_code)
+
+
+@verb(app, "orch sync", MACHINE)
+def sync(folder: Folder = None) -> None:
+    """Send MLflow what it has not seen of a sweep; what it has is not sent twice."""
+    from orchestrator import promoting, show
+
+    typer.echo(promoting.sync(show.find_sweep(folder)))
+
+
+@verb(app, "orch ui", MACHINE)
+def ui(
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the store that the sweeps write to. Ctrl-C ends it."""
+    import subprocess
+
+    from orchestrator import mlflow_store, show
+
+    command = mlflow_store.ui_command(port, show.newest_store())
+    typer.echo(f"the MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    try:
+        ended = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        ended = 0
+    raise typer.Exit(ended)
+
+
+@verb(app, "orch doctor", MACHINE)
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine has: cores, memory, GPU, disk, versions, MLflow, data. Exit code 1 if something is wrong."""
+    from orchestrator import doctor as examination
+
+    findings = examination.examine()
+    if as_json:
+        print_json([finding.to_dict() for finding in findings])
+    else:
+        examination.print_findings(findings, console())
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+app.add_typer(data_app, name="data", rich_help_panel=SEARCH)
+app.add_typer(promote_app, name="promote", rich_help_panel=RESULT)
+
+
+def usage(sentence: str) -> NoReturn:
+    """Refuse a command line that parses and makes no sense. Exit code 2, like every usage error."""
+    raise typer.BadParameter(sentence)
+
+
+def main() -> None:
+    """The entry point ``orch``."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code. Errors are sentences on stderr, and tracebacks with --debug.
+
+    ``--debug`` may stand anywhere before a ``--``. Raises whatever went wrong when it is given.
+    """
+    before, after = list(arguments), []
+    if "--" in before:
+        after = before[before.index("--") :]
+        before = before[: before.index("--")]
+    debug = "--debug" in before
+    line = [part for part in before if part != "--debug"] + after
+    try:
+        return _invoke(line or ["--help"])
+    except Exception as error:
+        if debug and not isinstance(error, TyperException | BrokenPipeError):
+            raise
+        return _explain(error)
+
+
+def _invoke(line: list[str]) -> int:
+    """Parse and run; typer's own control flow becomes an exit code, everything else is raised."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("orch", line) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as ending:
+        return ending.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("orch: interrupted.", err=True)
+        return INTERRUPTED
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong, on stderr, and give the exit code."""
+    from trainers.contract import TrainerError
+
+    if isinstance(error, TyperException):
+        return _explain_usage(error)
+    if isinstance(error, OrchError | TrainerError):
+        typer.echo(f"orch: {error}", err=True)
+        return error.exit_code if isinstance(error, OrchError) else TRAINER_ERROR
+    if isinstance(error, BrokenPipeError) and _reader_left():
+        return BROKEN_PIPE
+    kept = _keep_traceback(error)
+    text = " ".join(str(error).split()) or "no message"
+    typer.echo(
+        f"orch: an unexpected error: {type(error).__name__}: {text}; run again with --debug for the traceback, "
+        f"kept in {kept}",
+        err=True,
+    )
+    return UNEXPECTED
+
+
+def _explain_usage(error: TyperException) -> int:
+    """A usage error: the sentence and where to read more. A group without a verb has printed its help already."""
+    text = error.format_message().removeprefix("Invalid value: ")
+    if text:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "orch"
+        typer.echo(f"orch: {text}\nTry '{path} --help'.", err=True)
+    return error.exit_code
+
+
+def _reader_left() -> bool:
+    """Whether it is our own output that nobody reads any more (``orch show | head``); silences what is left of it."""
+    import select
+
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), select.POLLOUT)
+        left = any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
+    except (OSError, ValueError):  # stdout has no file behind it
+        return False
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write the traceback to a file that stays, and give its name."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="orch-traceback-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name

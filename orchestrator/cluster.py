@@ -1,0 +1,213 @@
+"""Ray, started or joined: sessions, what the machine offers, and plain jobs on its workers.
+
+Knows Ray, as ``search.py``, ``schedulers.py`` and ``worker.py`` do, and nothing of trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+import ray
+import ray.exceptions
+
+from orchestrator.errors import Interrupted, OrchError
+from orchestrator.worker import call_job
+
+OBJECT_STORE_BYTES = 200 * 1024**2
+"""Small: images and features go by path, never through Ray."""
+JOB_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray has in all, over every node of the cluster."""
+
+    cpus: float
+    gpus: float
+
+
+def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Resources:
+    """Start Ray on this machine, or join the cluster at ``address``; nothing to do where it is up already.
+
+    ``cpus`` defaults to every core, ``gpus`` to what Ray finds; neither is asked of a cluster. Workers of a local
+    Ray import from the driver's ``sys.path``; those of a cluster get the two packages of this project sent, and
+    whatever else a spec names by dotted path must be installed there. Raises OrchError if no cluster answers.
+    """
+    if ray.is_initialized():
+        return machine_resources()
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        here = Path(__file__).resolve().parent
+        packages = [str(here), str(here.parent / "trainers")]
+        options |= {"address": address, "runtime_env": {"env_vars": variables, "py_modules": packages}}
+    else:
+        variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+        options |= {
+            "num_cpus": cpus or os.cpu_count(),
+            "num_gpus": gpus,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "runtime_env": {"env_vars": variables},
+        }
+    try:
+        with quiet_ray():
+            ray.init(**options)
+        # Workers that die are said by the search, with their trial; Ray would print a paragraph for each on stdout,
+        # log_to_driver or not.
+        ray._private.worker._worker_logs_enabled = False
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
+    return machine_resources()
+
+
+def stop_ray() -> None:
+    """Stop a local Ray, or leave the cluster. Harmless where there is none."""
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_session(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Iterator[Resources]:
+    """``start_ray`` on the way in, ``stop_ray`` on the way out unless Ray was up before."""
+    was_up = ray.is_initialized()
+    try:
+        yield start_ray(address, cpus, gpus)
+    finally:
+        if not was_up:
+            stop_ray()
+
+
+def machine_resources() -> Resources:
+    """CPUs and GPUs that Ray has, busy ones included. Raises OrchError where Ray was not started."""
+    if not ray.is_initialized():
+        raise OrchError("Ray is not running; call start_ray first.")
+    found = ray.cluster_resources()
+    return Resources(found.get("CPU", 0.0), found.get("GPU", 0.0))
+
+
+@contextlib.contextmanager
+def quiet_ray() -> Iterator[None]:
+    """Ray's own log lines are no news for a person; what matters is said by the search."""
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.air", "ray.data")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+class StopSignals:
+    """While entered, SIGINT and SIGTERM set ``received`` instead of ending the process. Main thread only; in any
+    other thread signals are left as they are."""
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def run_jobs(
+    function: str,
+    jobs: Sequence[Mapping[str, Any]],
+    cpus: float = 1.0,
+    on_done: Callable[[int, dict[str, Any]], None] | None = None,
+    gpus: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Call ``function`` ("module:function", dict -> dict) on every job in parallel; the results in the jobs' order.
+
+    ``cpus`` and ``gpus`` are one job's; where a job holds ``threads`` they are set to its CPUs. ``on_done(index,
+    result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times.
+
+    Raises OrchError with the sentence of a TrainerError, or with what else went wrong in which job, and Interrupted
+    upon SIGINT or SIGTERM; the jobs that still run are given up.
+    """
+    check_fits(cpus, gpus, "a job")
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=JOB_RETRIES)(call_job)
+    filled = [{**job, "threads": max(1, int(cpus))} if "threads" in job else dict(job) for job in jobs]
+    with StopSignals() as signals:
+        waiting = {task.remote(function, job): index for index, job in enumerate(filled)}
+        results: dict[int, dict[str, Any]] = {}
+        try:
+            while waiting:
+                done, _ = ray.wait(list(waiting), timeout=0.2)
+                if signals.received:
+                    raise Interrupted(f"interrupted by {signals.received} with {len(waiting)} jobs to go.")
+                for reference in done:
+                    index = waiting.pop(reference)
+                    results[index] = _job_result(reference, f"job {index + 1} of {len(jobs)} ({function})")
+                    if on_done is not None:
+                        on_done(index, results[index])
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=True)
+    return [results[index] for index in range(len(jobs))]
+
+
+def _job_result(reference: Any, name: str) -> dict[str, Any]:
+    try:
+        how, value = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise OrchError(f"{name} failed: {explain(error)}") from error
+    if how == "refused":
+        raise OrchError(value)
+    return value
+
+
+def check_fits(cpus: float, gpus: float, who: str) -> None:
+    """Raises OrchError where ``who`` asks for more than Ray has in all, which would wait for ever."""
+    have = machine_resources()
+    if gpus > have.gpus:
+        raise OrchError(
+            f"{who} asks for {gpus:g} GPU and Ray sees {have.gpus:g}; set resources.gpus to 0 to use CPUs alone."
+        )
+    if cpus > have.cpus:
+        raise OrchError(f"{who} asks for {cpus:g} CPUs and Ray sees {have.cpus:g}; lower resources.cpus.")
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong in a worker, in one line."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out of memory: Ray ended the worker to keep the machine alive"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        text = str(cause).strip().splitlines()
+        name = type(cause).__name__
+        if isinstance(cause, MemoryError) or "ResourceExhausted" in name:
+            return f"out of memory ({name}{': ' + text[0] if text else ''})"
+        return f"{name}: {text[0]}" if text else name
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any("low on memory" in line for line in lines):
+        return "out of memory: Ray ended the worker to keep the machine alive"
+    if isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
+        return "its worker process died; native code crashed, or the system ended it for want of memory"
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

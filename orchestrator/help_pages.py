@@ -1,0 +1,109 @@
+"""How the verbs' help pages look: headings, examples, and no type where there is none to give."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+Examples = tuple[tuple[str, str], ...]
+
+SEARCH, RESULT, MACHINE = "Search", "Result", "Machine and tracking"
+"""The headings of ``orch --help``."""
+
+
+EXAMPLES: dict[str, Examples] = {
+    "orch": (
+        ("orch sweep quick", "a first sweep, on scikit-learn's digits, in about three minutes"),
+        ("orch data check photos/", "what a careful person would want to know about a folder of photos"),
+        ("orch sweep my.yaml", "the real one"),
+        ("orch promote best", "its winner becomes the champion"),
+        ("orch predict photo.jpg", "what the champion says"),
+    ),
+    "orch sweep": (
+        ("orch sweep quick", "a shipped space, by its name"),
+        ("orch sweep my.yaml --set budget.trials=5 --set data.seed=1", "override any field"),
+        ("orch sweep my.yaml --until search", "stop before the test split is read"),
+        ("orch sweep --resume", "go on with the newest unfinished sweep"),
+        ("orch sweep --resume --out runs/my --trials +20", "give a finished sweep 20 trials more"),
+        ("orch sweep my.yaml --address auto", "on the Ray cluster that runs here"),
+    ),
+    "orch check": (
+        ("orch check my.yaml", "every mistake at once, with its line and what is allowed"),
+        ("orch check full --set budget.trials=500", "a shipped space with an override"),
+    ),
+    "orch schema": (("orch schema > orch.schema.json", "point your editor's YAML plug-in at it"),),
+    "orch spaces": (("orch spaces", "the names that orch sweep and orch check know"),),
+    "orch data check": (
+        ("orch data check photos/", "a folder for each class"),
+        ("orch data check photos/split.csv --json", "a table with columns path and label, for a program"),
+    ),
+    "orch status": (
+        ("orch status", "the newest sweep"),
+        ("watch -n 5 orch status runs/my", "one of them, again and again"),
+    ),
+    "orch show": (
+        ("orch show", "what won, and why"),
+        ("orch show runs/my --json", "everything, for a program"),
+    ),
+    "orch promote best": (
+        ("orch promote best", "the newest finished sweep's winner"),
+        ("orch promote best runs/my --allow lower-accuracy", "override one reason of the gate"),
+        ("orch promote best runs/my --force", "override every reason; the registry keeps a note of it"),
+    ),
+    "orch predict": (
+        ("orch predict photo.jpg", "label and probability"),
+        ("orch predict photos/ --json", "every photo in a folder, for a program"),
+        ("orch predict photo.jpg --model garbage", "another registered model's champion"),
+    ),
+    "orch sync": (("orch sync", "after MLflow was away: send what it has not seen"),),
+    "orch ui": (
+        ("orch ui", "http://127.0.0.1:5000, on the store of the newest sweep"),
+        ("orch ui --port 5001", "on another port"),
+    ),
+    "orch doctor": (
+        ("orch doctor", "what this machine has, and what to do about what it lacks"),
+        ("orch doctor --json", "the same, for a program"),
+    ),
+}
+"""Every verb's examples: a command line and what it is for. Shown by --help and in docs/cli.md."""
+
+
+class Verb(TyperCommand):
+    """A verb whose --help takes no type."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _without_type(super().get_help_option(ctx))
+
+
+class Verbs(TyperGroup):
+    """A group of verbs whose --help takes no type."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _without_type(super().get_help_option(ctx))
+
+
+def _without_type(option: Any) -> Any:
+    if option is not None:
+        option.metavar = ""
+    return option
+
+
+def examples(verb: str) -> str:
+    """The epilog of a verb's help page, in rich's markup."""
+    rows = [f"[dim]# {what}[/dim]\n$ {line}" for line, what in EXAMPLES[verb]]
+    return "\n".join(["[bold]Examples[/bold]", *rows])
+
+
+def verb(group: typer.Typer, path: str, panel: str | None = None) -> Callable[[Callable[..., None]], None]:
+    """Register a function as the verb ``path`` ("orch data check"): its docstring is its help, its examples follow."""
+
+    def register(function: Callable[..., None]) -> None:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        group.command(path.split()[-1], cls=Verb, help=text, epilog=examples(path), rich_help_panel=panel)(function)
+
+    return register

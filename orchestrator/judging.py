@@ -1,0 +1,110 @@
+"""The last stage: the test split is read, and every final model is ranked under every crop policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.leaderboard import ModelPredictions, ensemble, rank, write
+from orchestrator.ledger import EventKind
+from orchestrator.running import RunningSweep
+from orchestrator.predicting import predict_missing, read_probabilities
+from orchestrator.stages import WINNER, FinalModel, Winner
+from trainers.manifest import Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Sequence[FinalModel]) -> pd.DataFrame:
+    """Read the test split: every model under every policy, ranked; the files, the figures and the winner's folder."""
+    from orchestrator.cluster import run_jobs
+
+    first_time = "leaderboard" not in sweep.state().stages
+    sweep.record(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": True})
+    sweep.tell(f"judge    {len(models)} networks under {len(sweep.spec.final.policies)} crop policies on the test split")
+    groups = dict.fromkeys(m.group for m in models)
+    predict_missing(sweep, [[m.fit for m in models if m.group == group] for group in groups], "test")
+
+    predictions, labels = _predictions(sweep, models)
+    winners = [m for m in models if m.group == WINNER]
+    form = winner.form if len(winners) > 1 else "single"
+    winner_row = (f"{WINNER}/ensemble" if form == "ensemble" else winners[0].name, winner.policy)
+    frame = rank(predictions, labels, winner_row)
+    write(frame, sweep.paths)
+
+    members = winners if form == "ensemble" else winners[:1]
+    job = {
+        "fits": [str(sweep.paths.fit(m.fit).resolve()) for m in members],
+        "output": str(sweep.paths.winner.resolve()),
+        "classes": list(manifest.classes),
+        "policy": winner.policy,
+        "threads": 1,
+        "precision": "float32",
+    }
+    run_jobs("trainers.serving:assemble", [job])
+    chosen = next(p for p in predictions if (p.model, p.policy) == winner_row)
+    write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
+    _draw(sweep, manifest, frame, chosen, labels)
+    row = frame[frame["winner"]].iloc[0].to_dict()
+    payload = {"winner_row": row, "rows": len(frame), "first_reading_of_test": first_time}
+    sweep.record(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=payload)
+    return frame
+
+
+def _predictions(sweep: RunningSweep, models: Sequence[FinalModel]) -> tuple[list[ModelPredictions], np.ndarray]:
+    predictions: list[ModelPredictions] = []
+    labels = np.zeros(0, np.int32)
+    for name in sweep.spec.final.policies:
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for model in models:
+            stored = read_probabilities(sweep.paths, model.fit, "test", name)
+            labels = stored["labels"]
+            predictions.append(ModelPredictions(model.name, name, stored["probabilities"], float(stored["seconds"])))
+            groups.setdefault(model.group, []).append(stored)
+        for group, members in groups.items():
+            if len(members) > 1:
+                shared = max(float(m["shared_seconds"]) for m in members)
+                seconds = shared + sum(float(m["seconds"]) - float(m["shared_seconds"]) for m in members)
+                mean = ensemble([m["probabilities"] for m in members])
+                predictions.append(ModelPredictions(f"{group}/ensemble", name, mean, seconds))
+    return predictions, labels
+
+
+def write_evidence(sweep: RunningSweep, manifest: Manifest, predicted: np.ndarray) -> None:
+    """Which images the winner was trained, chosen and tested on, and how it did; for the gate before promotion."""
+    import pandas as pd
+
+    table = manifest.table[["sha256", "split", "label"]].rename(columns={"split": "role"}).reset_index(drop=True)
+    test = table["role"] == "test"
+    table["predicted"] = pd.Series([None] * len(table), dtype="object")
+    table.loc[test, "predicted"] = [manifest.classes[i] for i in predicted]
+    table["correct"] = (table["predicted"] == table["label"]).where(test).astype("boolean")
+    table.to_parquet(sweep.paths.evidence)
+
+
+def _draw(
+    sweep: RunningSweep, manifest: Manifest, frame: pd.DataFrame, chosen: ModelPredictions, labels: np.ndarray
+) -> None:
+    """The pictures. A picture that cannot be drawn is said and costs nothing else."""
+    from dashboards import figures  # matplotlib: a second
+
+    folder, classes = sweep.paths.figures, manifest.classes
+    folder.mkdir(exist_ok=True)
+    predicted = chosen.probabilities.argmax(1)
+    test = manifest.split("test")
+    paths = test.paths()
+    try:
+        figures.leaderboard_figure(frame, folder / "leaderboard.png")
+        figures.confusion_figure(labels, predicted, classes, folder / "confusion.png")
+        figures.mistakes_figure(
+            paths,
+            [classes[i] for i in labels],
+            [classes[i] for i in predicted],
+            chosen.probabilities.max(1),
+            folder / "mistakes.png",
+        )
+    except (ValueError, OSError) as error:
+        sweep.tell(f"warning  a figure could not be drawn: {error}")

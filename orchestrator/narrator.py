@@ -1,0 +1,113 @@
+"""What a person reads while a sweep runs: one line for each thing that happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive
+from orchestrator.paths import SweepPaths
+from orchestrator.run_updates import run_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.opening import Opened
+    from orchestrator.spec import SweepSpec
+
+
+class Narrator:
+    """Prints to ``console``. Keeps only what a line needs: names, and how many have ended."""
+
+    def __init__(self, console: Console, spec: SweepSpec) -> None:
+        self._console = console
+        self._spec = spec
+        self._names: dict[str, str] = {}
+        self._last: dict[str, Event] = {}
+        self._started: dict[str, float] = {}
+        self._ended: dict[str, int] = {}
+        self._totals = {"search": spec.budget.trials}
+        self._first_epoch_told = False
+        self._began_s = time.monotonic()
+
+    def tell(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def opened(self, opened: Opened, ledger: Ledger) -> None:
+        """Where the sweep lies, and what an earlier process left."""
+        past = derive(ledger.events())
+        for record in past.trials.values():
+            self._names[record.id] = run_name(record.number, record.config, given=_given(record.name, record.id))
+            if record.state.is_final:
+                self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
+        how = f"goes on with {self._ended.get('search', 0)} trials done" if opened.resumed else "new"
+        self.tell(f"sweep    {opened.spec.name} in {opened.paths.root} ({how})")
+
+    def show(self, event: Event) -> None:
+        if event.kind == EventKind.EPOCH:
+            self._last[event.trial] = event
+            if not self._first_epoch_told and event.stage == "search":
+                self._first_epoch_told = True
+                self.tell(f"search   first epoch after {time.monotonic() - self._began_s:.0f} s")
+        elif event.kind == EventKind.STAGE and event.state == "BEGUN":
+            fits = event.data.get("fits")
+            if fits:
+                self._totals[event.stage] = fits
+        elif event.kind == EventKind.TRIAL:
+            self._trial(event)
+
+    def _trial(self, event: Event) -> None:
+        data = event.data
+        if "config" in data:
+            self._names[event.trial] = run_name(
+                data["number"], data["config"], given=_given(data.get("name", ""), event.trial)
+            )
+        state = TrialState(event.state)
+        if state == TrialState.RUNNING:
+            self._started.setdefault(event.trial, event.time_s)
+        if state == TrialState.PENDING and event.reason:
+            self.tell(f"         {self._names[event.trial]}: {event.reason}")
+        if state.is_final:
+            self.tell(self._final(event, state))
+
+    def _final(self, event: Event, state: TrialState) -> str:
+        stage = event.stage
+        self._ended[stage] = self._ended.get(stage, 0) + 1
+        done, total = self._ended[stage], self._totals.get(stage)
+        count = f"{done}/{total}" if total else str(done)
+        seconds = event.time_s - self._started.get(event.trial, event.time_s)
+        last = self._last.get(event.trial)
+        words = f"{stage:8s} {count:>6s}  {_accuracy(last)}  {state!s:9s} {self._names.get(event.trial, event.trial)}"
+        tail = f"; {event.reason}" if event.reason else ""
+        return f"{words}  ({event.epoch} epochs, {seconds:.0f} s{tail})"
+
+    def finished(self, paths: SweepPaths, seconds: float) -> None:
+        """The leaderboard, and what to type next."""
+        import pandas as pd
+
+        from orchestrator.leaderboard import to_rich
+
+        frame = pd.read_parquet(paths.leaderboard_parquet)
+        self._console.print()
+        self._console.print(to_rich(frame, "Leaderboard on the test split"))
+        row = frame[frame["winner"]].iloc[0]
+        self.tell(
+            f"\nThe winner, chosen on validation: {row['model']} with the crop policy {row['policy']}, test accuracy "
+            f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}). "
+            f"{seconds / 60:.1f} minutes; everything is in {paths.root}."
+        )
+        self.tell("\nNext:")
+        self.tell(f"  orch promote best {paths.root}   # put the winner into the registry")
+        self.tell("  orch ui                          # browse the trials in MLflow")
+
+
+def _given(name: str, trial: str) -> str:
+    return "" if name == trial else name
+
+
+def _accuracy(last: Event | None) -> str:
+    value: Any = last.val_accuracy if last is not None else None
+    if value is None or not math.isfinite(value):
+        return "  -  "
+    return f"{value:.3f}"

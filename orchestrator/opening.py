@@ -1,0 +1,114 @@
+"""Open a sweep's folder: a new one, or one that goes on with more to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import OrchError, SweepExists
+from orchestrator.paths import RUNS, SweepPaths
+from orchestrator.spec import SweepSpec, dump_spec, load_spec
+from orchestrator.tracking import TrackingSettings
+
+EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
+"""What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
+ELSEWHERE = ("resources", "tracking", "final")
+"""Parts that say where and how, not what was searched; they may change too."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A folder and the spec in force. ``resumed``: its ledger may hold events already."""
+
+    paths: SweepPaths
+    spec: SweepSpec
+    resumed: bool
+
+
+def open_new(spec: SweepSpec, out: Path | None, fresh: bool) -> Opened:
+    """A folder that does not exist yet. Raises SweepExists that names the two ways on."""
+    root = out or Path(RUNS) / spec.name
+    if fresh:
+        root = next_free(root)
+    paths = SweepPaths(root)
+    if paths.root.exists() and (not paths.root.is_dir() or any(paths.root.iterdir())):
+        raise SweepExists(
+            f"{root} exists already. Go on with that sweep: orch sweep --resume --out {root}; "
+            "or start another beside it with --out DIR or --fresh."
+        )
+    paths.root.mkdir(parents=True, exist_ok=True)
+    write_spec(paths, spec)
+    return Opened(paths, spec, resumed=False)
+
+
+def next_free(root: Path) -> Path:
+    """``root``, or ``root-2``, ``root-3`` ... : the first that does not exist."""
+    number, candidate = 1, root
+    while candidate.exists():
+        number += 1
+        candidate = root.with_name(f"{root.name}-{number}")
+    return candidate
+
+
+def open_existing(root: Path, source: str | None, overrides: Sequence[str], trials: str | None) -> Opened:
+    """The sweep in ``root`` with a larger budget perhaps. ``trials``: "40" in all, or "+20" more.
+
+    Raises OrchError where ``root`` is no sweep, or where more than the budget would change.
+    """
+    paths = SweepPaths(root)
+    if not paths.spec.is_file():
+        raise OrchError(f"{root} is not a sweep's folder: there is no {paths.spec.name} in it. Start one: orch sweep FILE.")
+    before = load_spec(str(paths.spec))
+    spec = load_spec(source or str(paths.spec), overrides)
+    if trials is not None:
+        wanted = before.budget.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
+        spec = load_spec(source or str(paths.spec), [*overrides, f"budget.trials={wanted}"])
+    changed = differences(before, spec)
+    if changed:
+        raise OrchError(
+            f"{', '.join(changed)} differ{'s' if len(changed) == 1 else ''} from the sweep in {root}, and would make "
+            f"its trials incomparable. Only {', '.join(EXTENDABLE)} and the parts {', '.join(ELSEWHERE)} may change; "
+            "for anything else start another sweep with --out DIR."
+        )
+    if spec != before:
+        write_spec(paths, spec)
+    return Opened(paths, spec, resumed=True)
+
+
+def differences(before: SweepSpec, after: SweepSpec) -> list[str]:
+    """The fields of ``after`` that differ and may not, as "budget.epochs"."""
+    old, new = before.model_dump(), after.model_dump()
+    changed = []
+    for part in old:
+        if part in ELSEWHERE or part == "name" or old[part] == new[part]:
+            continue
+        fields = old[part] if isinstance(old[part], dict) else {}
+        names = [f"{part}.{f}" for f in fields if old[part][f] != new[part].get(f)] or [part]
+        changed += [name for name in names if name not in EXTENDABLE]
+    return changed
+
+
+def write_spec(paths: SweepPaths, spec: SweepSpec) -> None:
+    """The spec in force, written beside and renamed."""
+    beside = paths.spec.with_name(f".{paths.spec.name}")
+    beside.write_text(dump_spec(spec))
+    beside.replace(paths.spec)
+
+
+def model_name(spec: SweepSpec) -> str:
+    """The registered model's name: ``tracking.model``, else the data's name."""
+    if spec.tracking.model:
+        return spec.tracking.model
+    source = spec.data.source
+    if ":" in source and not Path(source).exists():
+        source = source.rpartition(":")[2]
+    path = Path(source)
+    name = path.parent.name if path.suffix.lower() in (".csv", ".parquet") else path.name
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or spec.name
+
+
+def tracking_settings(spec: SweepSpec) -> TrackingSettings:
+    """Where MLflow is and what the sweep is called there."""
+    return TrackingSettings(spec.tracking.uri, spec.tracking.experiment or spec.name, dict(spec.tracking.tags))

@@ -1,0 +1,142 @@
+"""The order of the stages, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Interrupted
+from orchestrator.ledger import EventKind, Ledger
+from orchestrator.narrator import Narrator
+from orchestrator.running import RunningSweep
+from orchestrator.opening import Opened, open_existing, open_new, tracking_settings
+from orchestrator.paths import RUNS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.tracking import Tracker
+
+TRACKING_GRACE_S = 60.0
+"""How long the end of a sweep waits for MLflow to take the rest."""
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What ``orch sweep`` was asked. ``trials``: "40" in all or "+20" more; ``until``: "data", "search" or "final"."""
+
+    spec_source: str | None
+    console: Console
+    overrides: tuple[str, ...] = ()
+    out: Path | None = None
+    fresh: bool = False
+    resume: bool = False
+    trials: str | None = None
+    hours: float | None = None
+    until: str | None = None
+    address: str | None = None
+
+
+def sweep(request: SweepRequest) -> Path:
+    """Run every stage that is not done yet; the sweep's folder.
+
+    Raises OrchError and its children; whatever happens, the folder keeps what was done.
+    """
+    began_s = time.monotonic()
+    opened = _open(request)
+    narrator = Narrator(request.console, opened.spec)
+    with Ledger(opened.paths.ledger) as ledger:
+        narrator.opened(opened, ledger)
+        tracker = _tracker(opened)
+
+        def show(event: object) -> None:
+            narrator.show(event)
+            if tracker is not None:
+                tracker.show(event)
+
+        running = RunningSweep(opened.paths, opened.spec, ledger, show, narrator.tell)
+        with _recorded(running, request, tracker, narrator):
+            finished = _stages(running, request)
+        if finished:
+            narrator.finished(opened.paths, time.monotonic() - began_s)
+    return opened.paths.root
+
+
+def _stages(running: RunningSweep, request: SweepRequest) -> bool:
+    """Whether it went through to the leaderboard."""
+    from orchestrator.judging import judge
+    from orchestrator.search import machine_resources, ray_session  # Ray: seconds to import
+    from orchestrator.stages import gpus_per_trial, prepare_data, refit, search, select
+
+    manifest = prepare_data(running)
+    if request.until == "data":
+        return False
+    with ray_session(request.address or ""):
+        machine = machine_resources()
+        gpus = gpus_per_trial(running)
+        where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
+        running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
+        search(running, manifest)
+        if request.until == "search":
+            running.tell(f"stopped  after the search, as asked; test was not read. Go on: orch sweep --resume --out {running.paths.root}")
+            return False
+        winner = select(running, manifest)
+        models = refit(running, manifest, winner)
+        judge(running, manifest, winner, models)
+    return True
+
+
+def _open(request: SweepRequest) -> Opened:
+    from orchestrator.spec import load_spec
+
+    overrides = [*request.overrides]
+    if request.hours is not None:
+        overrides.append(f"budget.hours={request.hours}")
+    if not request.resume:
+        if request.trials is not None:
+            overrides.append(f"budget.trials={request.trials.lstrip('+')}")
+        return open_new(load_spec(str(request.spec_source), overrides), request.out, request.fresh)
+    root = request.out or Path(RUNS) / load_spec(str(request.spec_source), overrides).name
+    return open_existing(root, request.spec_source, overrides, request.trials)
+
+
+def _tracker(opened: Opened) -> Tracker | None:
+    if not opened.spec.tracking.enabled:
+        return None
+    from orchestrator.tracking import Tracker
+
+    tracker = Tracker(opened.paths, tracking_settings(opened.spec))
+    tracker.start()
+    return tracker
+
+
+@contextlib.contextmanager
+def _recorded(
+    running: RunningSweep, request: SweepRequest, tracker: Tracker | None, narrator: Narrator
+) -> Iterator[None]:
+    """Record how the sweep began and ended, and give MLflow time for the rest."""
+    spec = running.spec
+    facts = {"name": spec.name, "budget": {"trials": spec.budget.trials, "epochs": spec.budget.epochs}}
+    running.record(EventKind.SWEEP, state="RUNNING", payload=facts)
+    try:
+        yield
+    except Interrupted as error:
+        running.record(EventKind.SWEEP, state="INTERRUPTED", reason=str(error))
+        raise Interrupted(f"{error} Go on with: orch sweep --resume --out {running.paths.root}") from error
+    except BaseException as error:
+        running.record(EventKind.SWEEP, state="FAILED", reason=str(error) or type(error).__name__)
+        raise
+    else:
+        until = request.until if request.until in ("data", "search") else None
+        state = "STOPPED" if until else "FINISHED"
+        running.record(EventKind.SWEEP, state=state, reason=f"until {until}, as asked" if until else "")
+    finally:
+        running.ledger.flush()
+        if tracker is not None:
+            warning = tracker.close(TRACKING_GRACE_S)
+            if warning:
+                narrator.tell(f"warning  {warning}")

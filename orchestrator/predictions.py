@@ -1,0 +1,131 @@
+"""``orch predict``: files and folders in, the champion's label and probability for each out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import DataError, OrchError
+from orchestrator.paths import SweepPaths
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+"""What counts as a photo inside a folder; a file that is named itself is tried whatever it is called."""
+AT_ONCE = 64
+"""Photos that are held in memory together."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the champion says of one file. ``error`` is "" or why there is no answer; then the rest is empty."""
+
+    path: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; ``error`` only where there is one."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        return {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+        }
+
+
+def predict(paths: Sequence[Path], model: str | None) -> list[Prediction]:
+    """The champion of ``model`` (None: of the newest sweep's model) about every photo, in the order given.
+
+    An unreadable photo is answered with an error of its own. Raises DataError where a path does not exist or nothing
+    is a photo, TrackingError where there is no champion or MLflow does not answer.
+    """
+    files = photos(paths)
+    uri, name = _champion(model)
+    from orchestrator.registry import load_champion
+
+    champion = load_champion(uri, name)
+    found: list[Prediction] = []
+    for start in range(0, len(files), AT_ONCE):
+        found += _ask(champion, files[start : start + AT_ONCE])
+    return found
+
+
+def photos(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as the photos below them, sorted. Raises DataError."""
+    files: list[Path] = []
+    missing = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif path.is_file():
+            files.append(path)
+        else:
+            missing.append(str(path))
+    if missing:
+        raise DataError(f"there is no {', '.join(missing)}.")
+    if not files:
+        raise DataError(f"there is no photo in {', '.join(map(str, paths))} (looked for {' '.join(SUFFIXES)}).")
+    return files
+
+
+def _champion(model: str | None) -> tuple[str | None, str]:
+    """Where MLflow is and what the model is called, from the newest sweep where the person does not say."""
+    from orchestrator.opening import model_name
+    from orchestrator.show import find_sweep
+    from orchestrator.spec import load_spec
+
+    try:
+        spec = load_spec(str(SweepPaths(find_sweep(None)).spec))
+    except OrchError as error:
+        if model is not None:
+            return None, model
+        raise OrchError(f"which model? {error} Name one: orch predict PATH --model NAME.") from error
+    return spec.tracking.uri, model or model_name(spec)
+
+
+def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
+    """One call for all; where a file of them is no photo, one call each, so that the others have their answer."""
+    from trainers.contract import TrainerError
+
+    try:
+        return _answers(champion, files)
+    except (TrainerError, OSError) as error:
+        if len(files) == 1:
+            return [Prediction(str(files[0]), error=" ".join(str(error).split()))]
+    return [answer for file in files for answer in _ask(champion, [file])]
+
+
+def _answers(champion: Any, files: Sequence[Path]) -> list[Prediction]:
+    import pandas as pd
+
+    answers = champion.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
+    return [
+        Prediction(str(file), str(row["label"]), float(row["probability"]), json.loads(row["probabilities"]))
+        for file, row in zip(files, answers.to_dict("records"), strict=True)
+    ]
+
+
+def print_predictions(found: Sequence[Prediction], console: Console) -> None:
+    """One line a photo."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in found:
+        if one.error:
+            table.add_row(Text(one.path), "", Text(one.error, style="red"))
+        else:
+            table.add_row(Text(one.path), f"{one.probability:.3f}", Text(one.label or ""))
+    console.print(table)

@@ -1,0 +1,152 @@
+"""`orch promote best` and `orch sync`: between a finished sweep's folder and MLflow.
+
+The gate itself is ``promotion.decide``, which is pure; here its evidence is gathered and its decision carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from orchestrator import registry
+from orchestrator.errors import OrchError, PromotionRefused
+from orchestrator.ledger import EventKind, Ledger
+from orchestrator.opening import model_name, tracking_settings
+from orchestrator.paths import SweepPaths
+from orchestrator.promotion import Contender, Decision, decide
+from orchestrator.show import Sweep, parent_run, read_sweep
+from orchestrator.spec import load_spec
+from orchestrator.tracking import SyncResult, synchronise
+from trainers.manifest import Manifest
+
+CHALLENGER = "the challenger"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it: the registered model, its version, and the gate's decision."""
+
+    model: str
+    version: str
+    decision: Decision
+
+    def __str__(self) -> str:
+        return f"{self.decision.text}\n{self.model} version {self.version} is the champion."
+
+
+def sync(folder: Path) -> SyncResult:
+    """Send MLflow what it has not seen. Raises TrackingError."""
+    return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec))))
+
+
+def promote(folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None) -> Promotion:
+    """Register the winner of the sweep in ``folder`` and make it the champion, if the gate lets it.
+
+    ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger.
+    Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached.
+    """
+    sweep = read_sweep(folder)
+    winner, row = sweep.fact("winner"), sweep.fact("winner_row")
+    if winner is None or row is None or not sweep.paths.evidence.is_file():
+        raise OrchError(
+            f"{folder} has no finished leaderboard, so no winner; go on with it: orch sweep --resume --out {folder}"
+        )
+    spec = load_spec(str(sweep.paths.spec))
+    uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
+    run_id = parent_run(sweep)
+    if not run_id:
+        run_id = sync(folder).parent_run_id
+
+    champion = registry.champion(uri, name)
+    manifest = Manifest.read(sweep.paths.manifest)
+    evidence = pd.read_parquet(sweep.paths.evidence)
+    same = champion is not None and _is_same(champion.tags, champion.run_id, winner, run_id)
+    version = champion.version if champion is not None and same else ""
+    challenger = Contender(name if same else CHALLENGER, version, manifest.classes, _correct(evidence), _seen(evidence))
+    opponent = None if champion is None else _champion_contender(uri, champion, manifest, tell)
+    decision = decide(challenger, opponent, allow)
+    overridden = tuple(r.code for r in decision.reasons if r.overridden)
+    if not decision.allowed:
+        _note(sweep, {"promotion": "refused", "model": name, "text": decision.text})
+        raise PromotionRefused(decision.text)
+    if same:
+        return Promotion(name, version, decision)
+    version = registry.register(uri, name, sweep.paths.winner, _details(sweep, winner, row, manifest, run_id))
+    registry.set_champion(uri, name, version, overridden)
+    _note(
+        sweep,
+        {
+            "promotion": "champion",
+            "model": name,
+            "version": version,
+            "overridden": list(overridden),
+            "text": decision.text,
+        },
+    )
+    return Promotion(name, version, decision)
+
+
+def _is_same(tags: Mapping[str, str], champion_run: str, winner: Mapping[str, Any], run_id: str) -> bool:
+    same = tags.get("orch.trial") == winner["trial"] and tags.get("orch.policy") == winner["policy"]
+    return same and champion_run == run_id
+
+
+def _correct(evidence: pd.DataFrame) -> dict[str, bool]:
+    test = evidence[evidence["role"] == "test"]
+    return {str(sha): bool(hit) for sha, hit in zip(test["sha256"], test["correct"], strict=True)}
+
+
+def _seen(evidence: pd.DataFrame) -> frozenset[str]:
+    return frozenset(evidence.loc[evidence["role"] != "test", "sha256"])
+
+
+def _champion_contender(
+    uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
+) -> Contender:
+    """The champion on the challenger's test images: what it answered in its own sweep, and else what it answers now."""
+    evidence = registry.read_evidence(uri, champion.name, champion.version)
+    known = {} if evidence is None else _correct(evidence)
+    seen = frozenset() if evidence is None else _seen(evidence)
+    test = manifest.split("test")
+    hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
+    correct = {h: known[h] for h in hashes if h in known}
+    asked = [i for i, h in enumerate(hashes) if h not in known]
+    model = registry.load_champion(uri, champion.name)
+    if asked:
+        tell(f"asking the champion about {len(asked)} test images that it has not seen before")
+        paths = test.paths()
+        answers = model.predict(pd.DataFrame({"image": [paths[i].read_bytes() for i in asked]}))
+        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers["label"], strict=True)}
+    classes = tuple((model.metadata.metadata or {}).get("classes", ()))
+    return Contender(champion.name, champion.version, classes, correct, seen)
+
+
+def _details(
+    sweep: Sweep, winner: Mapping[str, Any], row: Mapping[str, Any], manifest: Manifest, run_id: str
+) -> registry.ModelDetails:
+    from orchestrator.environment import git_commit
+
+    return registry.ModelDetails(
+        run_id=run_id,
+        sweep=sweep.paths.name,
+        trial=winner["trial"],
+        policy=winner["policy"],
+        form=row["model"],
+        accuracy=row["accuracy"],
+        accuracy_low=row["accuracy_low"],
+        accuracy_high=row["accuracy_high"],
+        data=manifest.fingerprint,
+        classes=manifest.classes,
+        example=manifest.split("test").paths()[0].read_bytes(),
+        commit=git_commit(),
+    )
+
+
+def _note(sweep: Sweep, payload: Mapping[str, Any]) -> None:
+    with Ledger(sweep.paths.ledger) as ledger:
+        ledger.append(EventKind.NOTE, payload=payload)
+

@@ -1,0 +1,47 @@
+"""What the stages of one sweep share while it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.ledger import Event, EventKind, Ledger, SweepState, derive
+from orchestrator.paths import SweepPaths, cache_folder
+from orchestrator.spec import SweepSpec
+from trainers.contract import FitJob, TrialConfig
+
+
+@dataclass(frozen=True)
+class RunningSweep:
+    """What the stages share: where, what was asked for, the record, and whom to tell.
+
+    ``tell`` prints a line for a person; ``show`` hands an event to whoever watches.
+    """
+
+    paths: SweepPaths
+    spec: SweepSpec
+    ledger: Ledger
+    show: Callable[[Event], None]
+    tell: Callable[[str], None]
+
+    def record(self, kind: EventKind, **values: Any) -> Event:
+        event = self.ledger.append(kind, **values)
+        self.show(event)
+        return event
+
+    def state(self) -> SweepState:
+        return derive(self.ledger.events())
+
+    def fit_job(self, fit_id: str, config: TrialConfig, seed: int, splits: tuple[str, ...]) -> FitJob:
+        return FitJob(
+            id=fit_id,
+            config=config,
+            seed=seed,
+            manifest=str(self.paths.manifest.resolve()),
+            weights=self.spec.weights,
+            train_splits=splits,
+            output=str(self.paths.fit(fit_id).resolve()),
+            cache=str(cache_folder()),
+            precision=self.spec.resources.precision,
+        )

@@ -1,0 +1,225 @@
+"""Ray Tune's trial schedulers, built from plain settings, watched and replayed.
+
+``WatchedScheduler`` stands between Tune and the scheduler that decides. It notes which trials the scheduler itself
+stopped or paused, so that PRUNED is recorded where it is decided, and it keeps figures that are no numbers from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+from ray.tune.schedulers.hyperband import _Bracket
+
+from orchestrator.errors import OrchError
+from orchestrator.ledger import Event, EventKind, TrialState
+
+METRIC = "val_accuracy"
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """``grace_epochs``: no trial is stopped before (asha, median). ``reduction_factor``: one in so many goes on at each
+    rung (asha, hyperband). ``min_samples``: other trials that ``median`` wants to compare with.
+
+    asha: Li et al. 2020, arXiv 1810.05934. hyperband: Li et al. 2018, arXiv 1603.06560. median: Golovin et al. 2017.
+    """
+
+    name: str = "none"
+    grace_epochs: int = 1
+    reduction_factor: float = 3.0
+    min_samples: int = 3
+
+    def rung(self, epoch: int) -> int:
+        """How many of asha's milestones, grace x reduction^k, ``epoch`` has reached; 0 for the others."""
+        if self.name != "asha" or epoch < self.grace_epochs:
+            return 0
+        reached = 0
+        while self.grace_epochs * self.reduction_factor**reached <= epoch:
+            reached += 1
+        return reached
+
+
+def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
+    """The Ray scheduler that ``settings`` name, for trials of at most ``epochs``. Raises OrchError."""
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": METRIC, "mode": "max"}
+    if settings.name == "asha":
+        return ASHAScheduler(
+            max_t=epochs,
+            grace_period=min(settings.grace_epochs, epochs),
+            reduction_factor=settings.reduction_factor,
+            **common,
+        )
+    if settings.name == "hyperband":
+        return _SteadyHyperBand(max_t=epochs, reduction_factor=settings.reduction_factor, **common)
+    if settings.name == "median":
+        return MedianStoppingRule(
+            grace_period=settings.grace_epochs, min_samples_required=settings.min_samples, **common
+        )
+    if settings.name == "none":
+        return FIFOScheduler()
+    raise OrchError(f"there is no scheduler {settings.name!r}; known are {', '.join(SCHEDULERS)}.")
+
+
+class _SteadyBracket(_Bracket):
+    """A bracket that counts as full once its number of trials were added. Ray's counts those alive, so where trials
+    come one at a time the first bracket, which stops nobody, would never fill up."""
+
+    def filled(self) -> bool:
+        return len(self._all_trials) >= self._n0 or self._r != self._r0
+
+
+class _SteadyHyperBand(HyperBandScheduler):
+    def _create_bracket(self, s: int) -> _SteadyBracket:
+        return _SteadyBracket(
+            time_attr=self._time_attr,
+            max_trials=self._get_n0(s),
+            init_t_attr=self._get_r0(s),
+            max_t_attr=self._max_t_attr,
+            eta=self._eta,
+            s=s,
+        )
+
+
+class WatchedScheduler(TrialScheduler):
+    """Passes everything on to ``inner`` and remembers what it decided.
+
+    ``pruned``: Tune's ids of the trials that ``inner`` stopped. ``decisions``: the last answer for each trial.
+    """
+
+    def __init__(self, inner: TrialScheduler) -> None:
+        super().__init__()
+        self.inner = inner
+        self.pruned: set[str] = set()
+        self.decisions: dict[str, str] = {}
+        self.supports_buffered = inner.supports_buffered_results
+
+    @property
+    def metric(self) -> None:
+        """None, so that Tune does not insist on the metric in results that end a failed trial."""
+        return None
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        return self.supports_buffered
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.inner.on_trial_add(self._watch(tune_controller), trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self.inner.on_trial_error(self._watch(tune_controller), trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if not _is_number(result.get(METRIC)):
+            return TrialScheduler.CONTINUE
+        decision = self.inner.on_trial_result(self._watch(tune_controller), trial, result)
+        self.decisions[trial.trial_id] = decision
+        if decision == TrialScheduler.STOP:
+            self.pruned.add(trial.trial_id)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        if _is_number(result.get(METRIC)):
+            self.inner.on_trial_complete(self._watch(tune_controller), trial, result)
+        else:
+            self.inner.on_trial_remove(self._watch(tune_controller), trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self.inner.on_trial_remove(self._watch(tune_controller), trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        return self.inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        return self.inner.debug_string()
+
+    def _watch(self, tune_controller: Any) -> _WatchedController:
+        return _WatchedController(tune_controller, self.pruned)
+
+
+class _WatchedController:
+    """Tune's controller as a scheduler sees it; hyperband stops paused trials through it."""
+
+    def __init__(self, controller: Any, pruned: set[str]) -> None:
+        self._controller = controller
+        self._pruned = pruned
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._controller, name)
+
+    def stop_trial(self, trial: Trial) -> None:
+        self._pruned.add(trial.trial_id)
+        self._controller.stop_trial(trial)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class _PastTrial:
+    """What asha and median look at of a trial that ended in an earlier process."""
+
+    trial_id: str
+    status: str = Trial.TERMINATED
+
+
+class _NoController:
+    def get_live_trials(self) -> list[Trial]:
+        return []
+
+
+def replay(scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping[str, TrialState]) -> int:
+    """Feed the epochs of ``finished`` trials to asha or median in the order in which they came; returns how many.
+
+    Trials that were interrupted are left out, because they start again. Hyperband's brackets hold paused processes,
+    which do not survive their driver: it starts with new brackets, and the trials it had paused start again.
+    """
+    if not isinstance(scheduler, (ASHAScheduler, MedianStoppingRule)):
+        return 0
+    controller, trials, last, fed = _NoController(), {}, {}, 0
+    for event in _latest_attempts(events, finished):
+        if event.trial not in trials:
+            trials[event.trial] = _PastTrial(event.trial)
+            scheduler.on_trial_add(controller, trials[event.trial])
+        trial = trials[event.trial]
+        if event.kind == EventKind.EPOCH:
+            if _is_number(event.val_accuracy):
+                last[trial] = {"epoch": event.epoch, METRIC: event.val_accuracy}
+                scheduler.on_trial_result(controller, trial, last[trial])
+                fed += 1
+        elif trial in last:
+            scheduler.on_trial_complete(controller, trial, last[trial])
+    return fed
+
+
+def _latest_attempts(events: Iterable[Event], finished: Mapping[str, TrialState]) -> list[Event]:
+    """EPOCH events and the final TRIAL event of finished trials, in order, epochs of given-up attempts left out."""
+    kept: dict[int, Event] = {}
+    by_trial: dict[str, list[int]] = {}
+    for event in events:
+        if event.trial not in finished:
+            continue
+        seqs = by_trial.setdefault(event.trial, [])
+        if event.kind == EventKind.TRIAL and event.state == TrialState.PENDING:
+            for seq in [seq for seq in seqs if kept[seq].epoch > event.epoch]:
+                del kept[seq]
+                seqs.remove(seq)
+        elif event.kind == EventKind.EPOCH or (event.kind == EventKind.TRIAL and TrialState(event.state).is_final):
+            kept[event.seq] = event
+            seqs.append(event.seq)
+    return [kept[seq] for seq in sorted(kept)]

@@ -1,0 +1,224 @@
+"""Trials in, results out: Ray Tune runs what a ``TrialSource`` asks for, and the ledger is told everything.
+
+With ``cluster.py``, ``schedulers.py`` and ``worker.py`` the only code that knows Ray. The driver is the only writer:
+workers answer with metrics, and a Tune callback here turns them into events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from orchestrator.bookkeeper import Bookkeeper, OnEvent, SearchOutcome, SearchSettings
+from orchestrator.cluster import (
+    Resources,
+    StopSignals,
+    check_fits,
+    machine_resources,
+    quiet_ray,
+    ray_session,
+    run_jobs,
+    start_ray,
+    stop_ray,
+)
+from orchestrator.errors import OrchError
+from orchestrator.ledger import Ledger
+from orchestrator.proposer import TrialSource
+from orchestrator.schedulers import SchedulerSettings
+from orchestrator.worker import FitTrainable, fill_job
+
+__all__ = [
+    "Resources",
+    "SchedulerSettings",
+    "SearchOutcome",
+    "SearchSettings",
+    "machine_resources",
+    "ray_session",
+    "run_jobs",
+    "run_trials",
+    "start_ray",
+    "stop_ray",
+]
+
+
+def run_trials(
+    source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None = None
+) -> SearchOutcome:
+    """Run what ``source`` asks for until it is exhausted, the hours are used up or the target is reached.
+
+    Every event goes to ``ledger`` and then to ``on_event``. ``source`` must have replayed the ledger already; the
+    scheduler is replayed here. Ray is started if it is not up, and then stopped at the end.
+
+    A trial ends COMPLETED, PRUNED by the scheduler, STOPPED by the hours or the target, or FAILED: at once for a
+    TrainerError or a divergence, after ``retries`` for a crash. A failed trial never ends the search.
+
+    Raises Interrupted upon SIGINT or SIGTERM: trials that ran stay unfinished in the ledger, for the next run to
+    start again. Raises OrchError where a trial asks for more than Ray has.
+    """
+    began_s = time.monotonic()
+    with ray_session(settings.address):
+        check_fits(settings.cpus, settings.gpus, "a trial")
+        run = Bookkeeper(source, settings, ledger, on_event)
+        with StopSignals() as signals:
+            run.signals = signals
+            run.look_for_end()
+            try:
+                _run_tune(run)
+            finally:
+                ledger.flush()
+        run.close()
+    return run.outcome(time.monotonic() - began_s)
+
+
+def _run_tune(run: Bookkeeper) -> None:
+    settings, name = run.settings, f"{run.settings.stage or 'trials'}-{uuid.uuid4().hex[:8]}"
+    resources: dict[str, float] = {"cpu": settings.cpus}
+    if settings.gpus:
+        resources["gpu"] = settings.gpus
+    settings.storage.mkdir(parents=True, exist_ok=True)
+    try:
+        with quiet_ray(), _tune_environment(run.slots), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tune.run(
+                FitTrainable,
+                name=name,
+                storage_path=str(settings.storage),
+                resources_per_trial=resources,
+                num_samples=-1,
+                search_alg=_AskSource(run),
+                scheduler=run.scheduler,
+                stop=_StopEarly(run),
+                callbacks=[_Recorder(run)],
+                max_failures=settings.retries,
+                reuse_actors=True,
+                raise_on_failed_trial=False,
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                verbose=0,
+            )
+    except tune.TuneError as error:
+        raise OrchError(f"Ray Tune failed: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        shutil.rmtree(settings.storage / name, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _tune_environment(slots: int) -> Iterator[None]:
+    """What Tune reads from the environment: none of its own files, signal handlers or output, no change of folder."""
+    wanted = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "TUNE_WARN_THRESHOLD_S": "60",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _AskSource(Searcher):
+    """Tune's ``Searcher`` over the source. Results go to the source from the recorder, in the ledger's order."""
+
+    def __init__(self, run: Bookkeeper) -> None:
+        super().__init__(metric=None, mode=None)
+        self._run = run
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._run.look_for_end():
+            return Searcher.FINISHED
+        request = self._run.next_request(trial_id)
+        if request is None:
+            return Searcher.FINISHED if self._run.source.exhausted else None
+        settings = self._run.settings
+        return {
+            "job": fill_job(request.job, settings.cpus, settings.gpus),
+            "factory": settings.factory,
+            "epochs": settings.epochs,
+            "log": str(settings.logs / f"{request.id}.log"),
+        }
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Nothing: see ``_Recorder``."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is what a resumed sweep reads."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing, as ``save``."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("Ray's own restore is not used; the source replays the ledger.")
+
+
+class _StopEarly(Stopper):
+    """Ends the search as a whole; never a single trial."""
+
+    def __init__(self, run: Bookkeeper) -> None:
+        self._run = run
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        must_end = self._run.look_for_end()
+        if must_end:
+            self._run.kill_workers()
+        return must_end
+
+    def __reduce__(self) -> Any:
+        """Tune pickles it into a state file that nobody reads; the run itself cannot be pickled."""
+        return (type(None), ())
+
+
+class _Recorder(tune.Callback):
+    """Tune's news, to the run."""
+
+    def __init__(self, run: Bookkeeper) -> None:
+        self._run = run
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._run.ledger.flush_if_due()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._run.on_start(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._run.on_epoch(trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._run.on_end(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._run.on_retry(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._run.on_failure(trial)

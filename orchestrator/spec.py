@@ -1,0 +1,228 @@
+"""YAML -> ``SweepSpec``: frozen, complete, and every mistake told at once with its line.
+
+``load_spec`` reads a file, lays ``--set`` over it, fills in ``${ENV}`` and checks it whole before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+
+from orchestrator.errors import SpecError
+from orchestrator.fields import CONDITION, condition_schema, configuration_schema, search_schema
+from orchestrator.mistakes import Mistake, mistakes_of, nearest
+from orchestrator.searchpart import KINDS, Search
+from orchestrator.sections import (
+    BUILTIN,
+    SAMPLER_PACKAGES,
+    BudgetSpec,
+    DataSpec,
+    FinalSpec,
+    ResourcesSpec,
+    SamplerSpec,
+    SchedulerSpec,
+    SplitRatios,
+    SweepSpec,
+    TrackingSpec,
+    cross_mistakes,
+    with_trials,
+)
+from orchestrator.yamlfile import SettingRules, escape, read_document
+from trainers.backbones import backbone, weight_file
+from trainers.contract import TrainerError
+
+__all__ = [
+    "BudgetSpec",
+    "DataSpec",
+    "FinalSpec",
+    "ResourcesSpec",
+    "SamplerSpec",
+    "SchedulerSpec",
+    "SplitRatios",
+    "SweepSpec",
+    "TrackingSpec",
+    "dump_spec",
+    "json_schema",
+    "load_spec",
+    "shipped_spaces",
+]
+
+_SETTINGS = SettingRules(
+    short_forms={("budget", "scheduler"): "name", ("budget", "sampler"): "name"},
+    replaced={
+        "search": {
+            kind: tuple({*KINDS, "step", "log"} - {kind, *(("step", "log") * (kind == "int"))}) for kind in KINDS
+        }
+    },
+)
+
+
+def load_spec(
+    path_or_name: str,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    check_machine: bool = True,
+) -> SweepSpec:
+    """Read and check a sweep: a YAML file, or one that is shipped, by its name.
+
+    ``overrides`` are ``--set`` texts, "budget.trials=5". A relative ``data.source`` or ``weights`` starts at the
+    current folder and is absolute afterwards. ``check_machine``: the photos, weight files and samplers must be here.
+
+    Raises SpecError; its text holds every mistake, one a line, as ``FILE:LINE:COLUMN: field: what to do``.
+    """
+    file, text = _read_file(path_or_name)
+    document = read_document(text, file).override(overrides, _SETTINGS).expand(environ)
+    data = _with_absolute_paths(document.data)
+    spec, parts, mistakes = _validate(data)
+    if check_machine:
+        mistakes += machine_mistakes(parts)
+    if spec is None or mistakes or document.mistakes:
+        raise document.error(mistakes)
+    return spec
+
+
+def dump_spec(spec: SweepSpec) -> str:
+    """YAML text that ``load_spec`` turns back into an equal ``SweepSpec``; environment variables stay filled in."""
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 10_000
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    text = io.StringIO()
+    yaml.dump(_plain(spec.model_dump()), text)
+    return text.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the file, for editors. Describes the shape; ``load_spec`` checks more."""
+    schema = SweepSpec.model_json_schema(mode="validation")
+    schema["properties"]["search"] = search_schema()
+    schema["$defs"][CONDITION] = condition_schema()
+    budget = schema["$defs"]["BudgetSpec"]
+    budget["properties"]["first"] |= {"type": "array", "items": configuration_schema()}
+    budget["required"].remove("trials")  # counted where `configurations` are given
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Name -> file of the sweeps that come with the package."""
+    folder = Path(str(resources.files("search_spaces")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _read_file(path_or_name: str) -> tuple[str, str]:
+    """The file's name as shown in messages, and its text."""
+    path = Path(path_or_name)
+    shipped = shipped_spaces()
+    if not path.is_file() and path_or_name in shipped:
+        path = shipped[path_or_name]
+    elif path.is_dir():
+        raise SpecError(f"{path_or_name} is a folder; name the YAML file in it.")
+    elif not path.is_file():
+        near = difflib.get_close_matches(path.stem, shipped, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}.") from error
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
+    def absolute(text: Any, words: tuple[str, ...]) -> Any:
+        if not isinstance(text, str) or not text or text.startswith(words):
+            return text
+        return os.path.abspath(os.path.expanduser(text))
+
+    data = dict(data)
+    if isinstance(data.get("data"), dict) and "source" in data["data"]:
+        data["data"] = {**data["data"], "source": absolute(data["data"]["source"], (BUILTIN,))}
+    if "weights" in data and data["weights"] not in ("imagenet", "none"):
+        data["weights"] = absolute(data["weights"], ("\0",))
+    return data
+
+
+def _validate(data: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, Any], list[Mistake]]:
+    """The spec, or None; the parts that are right by themselves; every mistake among them."""
+    try:
+        spec = SweepSpec.model_validate(data)
+        return spec, {name: getattr(spec, name) for name in SweepSpec.model_fields}, []
+    except ValidationError as error:
+        mistakes = mistakes_of(error, SweepSpec)
+    parts = _sound_parts(with_trials(data), mistakes)
+    return None, parts, [*mistakes, *cross_mistakes(parts)]
+
+
+def _sound_parts(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[str, Any]:
+    """Each part without its wrong fields, as far as the rest says enough to check it against the others."""
+    parts: dict[str, Any] = {}
+    for name, field in SweepSpec.model_fields.items():
+        wrong = [m.keys for m in mistakes if m.keys[:1] == (name,)]
+        if name not in data or (name,) in wrong or (wrong and name not in ("data", "budget")):
+            continue
+        value = data[name]
+        if wrong:
+            value = {key: each for key, each in value.items() if not any(keys[1] == key for keys in wrong)}
+        if wrong and name == "budget":
+            kept = {key: value[key] for key in ("sampler", "first") if key in value}
+            value = {"trials": max(len(kept.get("first", ())), 1), "epochs": 1, **kept}
+        try:
+            part: Any = Annotated[field.annotation, *field.metadata, "part"]
+            parts[name] = TypeAdapter(part).validate_python(value)
+        except ValidationError:
+            continue  # what is wrong with it is among the mistakes already
+    return parts
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return escape(value) if isinstance(value, str) else value
+
+
+def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
+    """What this machine lacks for ``parts``: photos, weight files, a sampler's package."""
+    found = []
+    data, search, budget, weights = (parts.get(name) for name in ("data", "search", "budget", "weights"))
+    if data is not None and not data.source.startswith(BUILTIN) and not Path(data.source).exists():
+        text = f"there is no file or folder {data.source}. Relative paths start at the current folder."
+        found.append(Mistake(("data", "source"), text))
+    name = "" if budget is None else budget.sampler.name
+    package = SAMPLER_PACKAGES.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        text = f'the sampler {name} needs the package {package}, which is not installed: pip install "orch[{name}]".'
+        found.append(Mistake(("budget", "sampler"), text))
+    if weights is not None and weights not in ("imagenet", "none"):
+        found += _missing_weights(Path(weights), search)
+    return found
+
+
+def _missing_weights(folder: Path, search: Search | None) -> list[Mistake]:
+    if not folder.is_dir():
+        text = f"there is no folder {folder}{nearest(folder.name, ('imagenet', 'none'))}"
+        return [Mistake(("weights",), f"{text} Allowed: imagenet, none, or a folder of weight files.")]
+    if search is None:
+        return []
+    names = {values.get("backbone") for _, values in search.configurations}
+    names |= {name for domain in search.space.domains("backbone") for name in domain.values() or () if not search.named}
+    lacking = []
+    for row in [backbone(str(name)) for name in sorted(map(str, names - {None}))]:
+        try:
+            if row.imagenet:
+                weight_file(row, folder, row.native_size)
+        except TrainerError as error:
+            lacking.append(str(error))
+    return [Mistake(("weights",), " ".join(lacking))] if lacking else []

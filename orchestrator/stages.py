@@ -1,0 +1,315 @@
+"""The stages of a sweep up to the final models: data, search, select, refit. None of them reads the test split.
+
+A stage reads the ledger and the sweep's folder, does what is missing there, and records its result. So ``--resume``
+needs no case of its own: it runs the same stages again, and what is done is not redone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.errors import DataError, NoWinner
+from orchestrator.leaderboard import log_loss
+from orchestrator.ledger import Event, EventKind, TrialRecord, TrialState
+from orchestrator.running import RunningSweep
+from orchestrator.paths import cache_folder
+from orchestrator.predicting import predict_missing, read_probabilities
+from orchestrator.selection import Candidate, PolicyScore, choose, choose_policy
+from trainers.contract import FitJob, TrainerError, TrialConfig, canonical, trial_id
+from trainers.manifest import DataSource, Manifest, build_manifest
+from trainers.policies import policy as find_policy
+
+if TYPE_CHECKING:
+    from orchestrator.search import SearchSettings
+
+SEARCH, REFIT = "search", "refit"
+WINNER = "winner"
+"""Name of the winner's models on the leaderboard; those after it are ``runner-up-1`` and so on."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What was chosen on validation: a configuration, its crop policy and its form, with the reasons."""
+
+    trial: str
+    config: TrialConfig
+    policy: str
+    form: str
+    reason: str
+    runners_up: tuple[tuple[str, TrialConfig], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "trial": self.trial,
+            "model": self.form,
+            "policy": self.policy,
+            "reason": self.reason,
+            "config": self.config.non_defaults(),
+            "runners_up": [trial for trial, _ in self.runners_up],
+        }
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """One retrained network: ``name`` on the leaderboard (``winner/seed-0``) and the id of its fit."""
+
+    name: str
+    fit: str
+    config: TrialConfig
+
+    @property
+    def group(self) -> str:
+        return self.name.partition("/")[0]
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_data(sweep: RunningSweep) -> Manifest:
+    """The manifest of the sweep, made on the first call. Raises DataError."""
+    if sweep.paths.manifest.is_file():
+        return Manifest.read(sweep.paths.manifest)
+    data = sweep.spec.data
+    splits = None if data.splits == "own" else (data.splits.train, data.splits.validation, data.splits.test)
+    source = DataSource(
+        source=data.source, splits=splits, seed=data.seed, duplicates=data.duplicates, cache=cache_folder()
+    )
+    sweep.tell(f"data     reading {data.source}")
+    try:
+        manifest, report = build_manifest(source)
+    except TrainerError as error:
+        raise DataError(str(error)) from error
+    sweep.paths.data_report.write_text("\n".join(report.lines()) + "\n")
+    manifest.write(sweep.paths.manifest)
+    sizes = manifest.table["split"].value_counts().to_dict()
+    sweep.record(
+        EventKind.STAGE,
+        stage="data",
+        state="ENDED",
+        payload={"fingerprint": manifest.fingerprint, "classes": list(manifest.classes), "images": sizes},
+    )
+    sweep.tell(
+        f"data     {len(manifest.table)} images of {len(manifest.classes)} classes: {sizes.get('train', 0)} to train on, "
+        f"{sizes.get('validation', 0)} to choose on, {sizes.get('test', 0)} to judge on at the end"
+    )
+    for warning in report.warnings:
+        sweep.tell(f"warning  {warning}")
+    return manifest
+
+
+# --- search -------------------------------------------------------------------------------------------------------
+
+
+def search(sweep: RunningSweep, manifest: Manifest) -> None:
+    """Run trials until the budget is used up."""
+    from orchestrator.search import run_trials  # Ray: seconds to import
+
+    budget = sweep.spec.budget
+    source = _source(sweep, manifest)
+    source.replay(sweep.ledger.events())
+    before = sweep.state()
+    known = [r for r in before.trials.values() if r.stage == SEARCH and r.state.is_final]
+    if before.stages.get(SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
+        return
+    sweep.record(EventKind.STAGE, stage=SEARCH, state="BEGUN", payload={"trials": budget.trials})
+    outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)
+    counts = _search_state(sweep)
+    sweep.record(EventKind.STAGE, stage=SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended})
+    sweep.tell(f"search   {', '.join(f'{count} {state}' for state, count in counts.items())}. {outcome.ended}".rstrip())
+
+
+def _source(sweep: RunningSweep, manifest: Manifest) -> Any:
+    from orchestrator.proposer import FixedSource, Proposer, ProposerSettings, TrialRequest  # Optuna: a second
+
+    spec, budget = sweep.spec, sweep.spec.budget
+    fingerprint = manifest.fingerprint
+
+    def make_job(fit_id: str, config: TrialConfig) -> FitJob:
+        return sweep.fit_job(fit_id, config, budget.seed, ("train",))
+
+    if spec.configurations:
+        requests, seen = [], set()
+        for name, values in spec.configurations:
+            config = canonical({**values, "epochs": budget.epochs})
+            fit_id = trial_id(config, budget.seed, fingerprint)
+            if fit_id in seen:
+                sweep.tell(f"note     {name} is the same configuration as one before it, and trained once")
+                continue
+            seen.add(fit_id)
+            requests.append(TrialRequest(fit_id, name, len(requests) + 1, make_job(fit_id, config)))
+        return FixedSource(requests)
+    settings = ProposerSettings(
+        trials=budget.trials,
+        epochs=budget.epochs,
+        seed=budget.seed,
+        fingerprint=fingerprint,
+        sampler=budget.sampler.name,
+        startup_trials=budget.sampler.startup_trials,
+        first=tuple(budget.first),
+    )
+    return Proposer(spec.space, settings, make_job)
+
+
+def _search_state(sweep: RunningSweep) -> dict[str, int]:
+    found = [r.state for r in sweep.state().trials.values() if r.stage == SEARCH]
+    return {str(state): found.count(state) for state in TrialState if state in found}
+
+
+# --- select -------------------------------------------------------------------------------------------------------
+
+
+def select(sweep: RunningSweep, manifest: Manifest) -> Winner:
+    """The winner and its crop policy, on validation alone. Raises NoWinner."""
+    records = {r.id: r for r in sweep.state().trials.values() if r.stage == SEARCH}
+    images = int((manifest.table["split"] == "validation").sum())
+    epochs = sweep.spec.budget.epochs
+    selection = choose([_candidate(r, epochs, images) for r in records.values()], sweep.spec.final.runners_up)
+    trial = records[selection.winner.id]
+
+    predict_missing(sweep, [[trial.id]], "validation")
+    scores = []
+    for name in sweep.spec.final.policies:
+        stored = read_probabilities(sweep.paths, trial.id, "validation", name)
+        hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
+        loss = log_loss(stored["probabilities"], stored["labels"])
+        scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, find_policy(name).crops))
+    choice = choose_policy(scores)
+
+    final = sweep.spec.final
+    winner = Winner(
+        trial=trial.id,
+        config=TrialConfig(**trial.config),
+        policy=choice.policy,
+        form=final.winner_form if final.seeds > 1 else "single",
+        reason=f"{selection.reason} {choice.reason}",
+        runners_up=tuple((c.id, TrialConfig(**records[c.id].config)) for c in selection.runners_up),
+    )
+    earlier = sweep.state().stages.get("select", {}).get("winner")
+    if earlier != winner.to_dict():
+        payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
+        sweep.record(EventKind.STAGE, stage="select", state="ENDED", payload=payload)
+    sweep.tell(f"winner   {winner.reason}")
+    return winner
+
+
+def _candidate(record: TrialRecord, epochs: int, images: int) -> Candidate:
+    last = record.epochs[-1] if record.epochs else {}
+    accuracy = record.val_accuracy
+    seconds = [e["seconds"] for e in record.epochs if e.get("seconds") is not None]
+    return Candidate(
+        id=record.id,
+        name=record.name,
+        state=str(record.state),
+        epochs_done=len(record.epochs),
+        epochs_full=epochs,
+        val_accuracy=accuracy,
+        val_loss=last.get("val_loss") if last.get("val_loss") is not None else math.nan,
+        val_correct=round(accuracy * images) if math.isfinite(accuracy) else None,
+        val_total=images,
+        cost=float(np.median(seconds)) if seconds else math.nan,
+    )
+
+
+# --- refit --------------------------------------------------------------------------------------------------------
+
+
+def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[FinalModel]:
+    """Retrain the winner and the runners-up, each with every seed; those that FAILED are left out, with a sentence.
+
+    Raises NoWinner where none of the winner's fits came through.
+    """
+    from orchestrator.proposer import FixedSource, TrialRequest
+    from orchestrator.search import run_trials
+    final = sweep.spec.final
+    splits = ("train", "validation") if final.refit == "train+validation" else ("train",)
+    epochs = final.epochs or sweep.spec.budget.epochs
+    models, requests = [], []
+    groups = [(WINNER, winner.config), *((f"runner-up-{i}", c) for i, (_, c) in enumerate(winner.runners_up, start=1))]
+    for group, chosen in groups:
+        config = dataclasses.replace(chosen, epochs=epochs)
+        for seed in range(sweep.spec.budget.seed, sweep.spec.budget.seed + final.seeds):
+            name = f"{group}/seed-{seed}"
+            fit_id = trial_id(config, seed, f"{manifest.fingerprint}:{'+'.join(splits)}")
+            models.append(FinalModel(name, fit_id, config))
+            requests.append(TrialRequest(fit_id, name, len(requests) + 1, sweep.fit_job(fit_id, config, seed, splits)))
+
+    source = FixedSource(requests)
+    source.replay(sweep.ledger.events())
+    if not source.exhausted:
+        sweep.record(EventKind.STAGE, stage=REFIT, state="BEGUN", payload={"fits": len(requests)})
+        sweep.tell(f"refit    {len(requests)} networks on {' + '.join(splits)}, {epochs} epochs each")
+        run_trials(source, _refit_settings(sweep, epochs), sweep.ledger, sweep.show)
+        sweep.record(EventKind.STAGE, stage=REFIT, state="ENDED", payload={})
+    records = sweep.state().trials
+    good = [m for m in models if records[m.fit].state == TrialState.COMPLETED]
+    for model in models:
+        if model not in good:
+            sweep.tell(f"warning  {model.name} is left out: {records[model.fit].reason}")
+    if not any(m.group == WINNER for m in good):
+        raise NoWinner(f"every retraining of the winner failed; the logs are in {sweep.paths.logs}.")
+    return good
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def _search_settings(sweep: RunningSweep) -> SearchSettings:
+    from orchestrator.search import SchedulerSettings
+
+    budget = sweep.spec.budget
+    chosen = budget.scheduler
+    scheduler = SchedulerSettings(chosen.name, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials)
+    hours_left_s = math.inf if budget.hours is None else 3600 * budget.hours - seconds_searched(sweep.ledger.events())
+    return dataclasses.replace(
+        _refit_settings(sweep, budget.epochs),
+        stage=SEARCH,
+        scheduler=scheduler,
+        hours_left_s=max(hours_left_s, 0.0),
+        target_accuracy=math.inf if budget.target_accuracy is None else budget.target_accuracy,
+    )
+
+
+def _refit_settings(sweep: RunningSweep, epochs: int) -> SearchSettings:
+    from orchestrator.search import SchedulerSettings, SearchSettings
+
+    budget, resources = sweep.spec.budget, sweep.spec.resources
+    return SearchSettings(
+        epochs=epochs,
+        logs=sweep.paths.logs.resolve(),
+        storage=sweep.paths.ray.resolve(),
+        scheduler=SchedulerSettings("none"),
+        cpus=resources.cpus,
+        gpus=gpus_per_trial(sweep),
+        concurrent=None if budget.concurrent == "auto" else int(budget.concurrent),
+        retries=budget.retries,
+        stage=REFIT,
+    )
+
+
+def gpus_per_trial(sweep: RunningSweep) -> float:
+    """``resources.gpus``; "auto" is one where Ray sees any, else none."""
+    from orchestrator.search import machine_resources
+
+    wanted = sweep.spec.resources.gpus
+    if wanted != "auto":
+        return float(wanted)
+    return 1.0 if machine_resources().gpus >= 1 else 0.0
+
+
+def seconds_searched(events: Sequence[Event]) -> float:
+    """How long trials of the search have run so far, the pauses between two processes left out. Pure."""
+    total, first, last = 0.0, math.nan, math.nan
+    for event in events:
+        if event.kind == EventKind.SWEEP:  # a new process
+            total += 0.0 if math.isnan(first) else last - first
+            first = math.nan
+        elif event.trial and event.stage == SEARCH:
+            first = event.time_s if math.isnan(first) else first
+            last = event.time_s
+    return total + (0.0 if math.isnan(first) else last - first)

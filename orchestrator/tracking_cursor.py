@@ -1,0 +1,44 @@
+"""How far the ledger has been shown to MLflow: a small JSON file in the sweep's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What MLflow has seen. ``time_s`` is of event ``seq``: another time there means another ledger.
+
+    ``runs``: trial -> run id. ``files``: name relative to the sweep -> SHA-256 of what was sent.
+    ``environment``: of the machine that ran the sweep first.
+    """
+
+    uri: str = ""
+    seq: int = 0
+    time_s: float = 0.0
+    parent: str = ""
+    runs: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, uri: str) -> Cursor:
+        """This cursor if it speaks of the store at ``uri``, else one that has seen nothing."""
+        return self if self.uri == uri else Cursor(uri, environment=self.environment)
+
+
+def read_cursor(path: Path) -> Cursor:
+    """The cursor in ``path``; an empty one where there is none or it is damaged, since sending again does no harm."""
+    try:
+        return Cursor(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return Cursor()
+
+
+def write_cursor(path: Path, cursor: Cursor) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(asdict(cursor), indent=1))
+    os.replace(beside, path)

@@ -1,0 +1,106 @@
+"""A trainer without TensorFlow, for tests: a synthetic learning curve, and every way to go wrong.
+
+What a fit does is read from its configuration: ``dropout`` is its final accuracy's distance from 1, and ``recipe``
+may hold words that ask for trouble, such as "crash" or "sleep:0.2", separated by commas.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from trainers.contract import Diverged, EpochMetrics, FitJob, TrainerError
+
+
+def open_fit(job: FitJob) -> FakeFit:
+    return FakeFit(job)
+
+
+class FakeFit:
+    """``diverge``, ``nan``, ``refuse``, ``memory``, ``error``, ``crash`` go wrong in epoch 2; ``crash_once`` and
+    ``crash_below:N`` only on the first, or the first N attempts, counted in files beside ``job.output``."""
+
+    def __init__(self, job: FitJob) -> None:
+        self.job = job
+        self.epoch = 0
+        self.trouble = dict(word.partition(":")[::2] for word in job.config.recipe.split(","))
+        print(f"fake trainer opens {job.id} in process {os.getpid()}", flush=True)
+        if "refuse_open" in self.trouble:
+            raise TrainerError("the fake trainer refuses to open.")
+
+    def run_epoch(self) -> EpochMetrics:
+        self.epoch += 1
+        started_s = time.time()
+        if "sleep" in self.trouble:
+            time.sleep(float(self.trouble["sleep"]))
+        if self.epoch == int(self.trouble.get("at", 2)):
+            self._go_wrong()
+        if self.job.output:
+            self._note(started_s)
+        accuracy = (1 - self.job.config.dropout) * (1 - 0.5**self.epoch)
+        loss = math.nan if "nan" in self.trouble and self.epoch == 2 else 1 / self.epoch
+        return EpochMetrics(self.epoch, loss, accuracy, loss, accuracy, accuracy, 0.001, 0.01, 100.0)
+
+    def _go_wrong(self) -> None:
+        if "diverge" in self.trouble:
+            raise Diverged("diverged: the loss is nan in step 7 of epoch 2.")
+        if "refuse" in self.trouble:
+            raise TrainerError("the fake trainer refuses epoch 2.")
+        if "memory" in self.trouble:
+            raise MemoryError("a fake tensor is too large")
+        if "error" in self.trouble:
+            raise ValueError("a fake mistake in the code")
+        if "crash" in self.trouble or ("crash_once" in self.trouble and not self._marked()):
+            os._exit(17)
+
+    def _marked(self) -> bool:
+        """Whether this trial crashed before."""
+        mark = Path(self.job.output) / f"{self.job.id}.crashed"
+        if mark.exists():
+            return True
+        mark.touch()
+        return False
+
+    def _note(self, started_s: float) -> None:
+        row: dict[str, Any] = {
+            "id": self.job.id,
+            "epoch": self.epoch,
+            "pid": os.getpid(),
+            "start_s": started_s,
+            "end_s": time.time(),
+            "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "threads": self.job.threads,
+            "gpu_memory_share": self.job.gpu_memory_share,
+        }
+        with (Path(self.job.output) / "epochs.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save(self, folder: Path) -> None:
+        (folder / "epoch").write_text(str(self.epoch))
+
+    def restore(self, folder: Path) -> None:
+        self.epoch = int((folder / "epoch").read_text())
+
+    def finish(self) -> None:
+        if self.job.output:
+            (Path(self.job.output) / f"{self.job.id}.done").touch()
+
+
+def double(job: dict[str, Any]) -> dict[str, Any]:
+    """A plain job: twice its ``x``. "refuse" and "crash" go wrong, "crash_once" on the first attempt alone."""
+    if job.get("refuse"):
+        raise TrainerError(f"the fake job refuses {job['x']}.")
+    if job.get("error"):
+        raise ValueError("a fake mistake in the job")
+    if job.get("crash_once"):
+        mark = Path(job["crash_once"])
+        if not mark.exists():
+            mark.touch()
+            os._exit(17)
+    if job.get("sleep_s"):
+        time.sleep(job["sleep_s"])
+    return {"x": 2 * job["x"]}

@@ -1,0 +1,162 @@
+"""Crop policies: an image -> crops -> the mean of their probabilities.
+
+Crops are cut from a *canvas*: the image made square by the configuration's view, larger than the network's input
+by 1 / 0.875. ``predict`` is the job that a worker runs; models that share a prefix share its work.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from trainers import device
+from trainers.contract import FitJob, TrainerError
+from trainers.images import square
+from trainers.manifest import Manifest
+from trainers.model import Architecture, Network, Prefix
+from trainers.policies import policy as find_policy
+from trainers.training import prefix_of, read_weights
+
+ZOOM = 0.875
+"""Side of a centre or corner crop over the canvas's side (Krizhevsky et al. 2012: 224 of 256)."""
+PYRAMID_SCALES = (1.0, 0.875, 0.75)
+SMALLEST_RANDOM_CROP = 0.7
+BATCH_CROPS = 64
+
+
+def crops(source: Path | bytes, size: int, view: str, policy: str, sha256: str) -> np.ndarray:
+    """The crops of one image under ``policy``, uint8 (crops, size, size, 3), a pure function of its arguments."""
+    view = "centre_crop" if view == "random_crop" else view
+    if policy == "whole":
+        return square(source, size, view)[None]
+    if policy == "flip":
+        whole = square(source, size, view)
+        return np.stack([whole, whole[:, ::-1]])
+    side = round(size / ZOOM)
+    canvas = square(source, side, view)
+    if policy == "centre":
+        return _cut(canvas, size, (0.5, 0.5))[None]
+    if policy == "ten_crop":
+        corners = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
+        five = [_cut(canvas, size, corner) for corner in corners]
+        return np.stack(five + [crop[:, ::-1] for crop in five])
+    if policy == "pyramid":
+        scales = [_zoom(canvas, scale, (0.5, 0.5), size) for scale in PYRAMID_SCALES]
+        return np.stack(scales + [crop[:, ::-1] for crop in scales])
+    return _random_crops(canvas, size, find_policy(policy).crops, sha256)
+
+
+def _cut(canvas: np.ndarray, size: int, place: tuple[float, float]) -> np.ndarray:
+    top, left = (round((canvas.shape[0] - size) * p) for p in place)
+    return canvas[top : top + size, left : left + size]
+
+
+def _zoom(canvas: np.ndarray, scale: float, place: tuple[float, float], size: int) -> np.ndarray:
+    side = max(round(canvas.shape[0] * scale), 1)
+    crop = Image.fromarray(_cut(canvas, side, place))
+    return np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _random_crops(canvas: np.ndarray, size: int, count: int, sha256: str) -> np.ndarray:
+    draw = np.random.default_rng(int(sha256[:16], 16))
+    out = []
+    for _ in range(count):
+        scale, top, left = draw.uniform(SMALLEST_RANDOM_CROP, 1.0), draw.random(), draw.random()
+        out.append(_zoom(canvas, scale, (top, left), size))
+    return np.stack(out)
+
+
+@dataclass
+class _Model:
+    """One trained network above its prefix."""
+
+    id: str
+    network: Network
+    probabilities: list[np.ndarray]
+    seconds: float = 0.0
+
+
+def predict(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Predict one split under one policy with several models of one prefix.
+
+    ``job``: ``models`` (id -> folder of a finished fit), ``outputs`` (id -> .npz to write), ``manifest``, ``split``,
+    ``policy``, ``threads``, ``gpu_memory_share``, ``precision``. Each .npz holds ``sha256`` (n,), ``probabilities``
+    float32 (n, classes), ``labels`` int32 (n,), ``seconds``, what that model alone would have taken, and
+    ``shared_seconds``, the part of it that models of one prefix have in common: decoding, crops, prefix.
+
+    Returns ``{"seconds": id -> seconds, "images": n}``. Raises TrainerError.
+    """
+    policy_in_force = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
+    manifest = Manifest.read(Path(job["manifest"]))
+    part = manifest.split(job["split"])
+    prefix, models, view = _open(job["models"], len(manifest.classes), policy_in_force)
+    size = prefix.architecture.image_size
+    hashes, labels = part.table["sha256"].tolist(), part.labels()
+
+    shared_s = 0.0
+    for sources, names in _batches(part.paths(), hashes, max(BATCH_CROPS // find_policy(job["policy"]).crops, 1)):
+        started = time.perf_counter()
+        batch = np.stack([crops(s, size, view, job["policy"], h) for s, h in zip(sources, names, strict=True)])
+        features = prefix(batch.reshape(-1, size, size, 3))
+        shared_s += time.perf_counter() - started
+        for model in models:
+            started = time.perf_counter()
+            each = model.network.predict(features).reshape(*batch.shape[:2], -1)
+            model.probabilities.append(each.mean(1))
+            model.seconds += time.perf_counter() - started
+
+    for model in models:
+        arrays = {
+            "sha256": np.array(hashes),
+            "probabilities": np.concatenate(model.probabilities),
+            "labels": labels,
+            "seconds": np.float64(shared_s + model.seconds),
+            "shared_seconds": np.float64(shared_s),
+        }
+        write_arrays(Path(job["outputs"][model.id]), arrays)
+    return {"seconds": {m.id: shared_s + m.seconds for m in models}, "images": len(hashes)}
+
+
+def _open(folders: Mapping[str, str], classes: int, precision: str) -> tuple[Prefix, list[_Model], str]:
+    models: list[_Model] = []
+    architectures = []
+    view = ""
+    for name, folder in folders.items():
+        fit, arrays = read_weights(Path(folder))
+        network = open_network(fit, arrays, classes, precision)
+        architectures.append(network.architecture)
+        view = fit.config.view
+        models.append(_Model(name, network, []))
+    prefixes = [prefix_of(a) for a in architectures]
+    if any(p.description() != prefixes[0].description() for p in prefixes):
+        raise TrainerError("models of different prefixes cannot be predicted in one job.")
+    return prefixes[0], models, view
+
+
+def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
+    """The trained network of a finished fit."""
+    architecture = Architecture.of(fit.config, fit.weights, classes, precision)
+    network = Network(architecture, prefix_of(architecture))
+    network.set_numbers(fit.config)
+    network.load_state(arrays)
+    return network
+
+
+def _batches(paths: Sequence[Path], names: Sequence[str], size: int) -> Iterator[tuple[Sequence[Path], Sequence[str]]]:
+    for start in range(0, len(paths), size):
+        yield paths[start : start + size], names[start : start + size]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """One ``.npz``, written beside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    np.savez(beside, **arrays)  # type: ignore[arg-type]
+    os.replace(beside, path)

@@ -1,0 +1,71 @@
+"""What a worker process may take of its machine: threads, a share of a GPU's memory, a precision."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from trainers.contract import TrainerError
+
+_prepared: dict[str, Any] = {}
+
+
+def memory_limit_mb(share: float, total_mb: int) -> int:
+    """The part of a GPU's memory that a trial with ``share`` of it may use, rounded down, in MiB."""
+    if not 0 < share <= 1:
+        raise TrainerError(f"a trial's share of a GPU must lie in (0, 1], not {share}.")
+    return int(total_mb * share)
+
+
+def total_gpu_memory_mb() -> int:
+    """The memory of the first GPU this process may see, from nvidia-smi, in MiB."""
+    if shutil.which("nvidia-smi") is None:
+        raise TrainerError("a share of a GPU was asked for, but nvidia-smi is not here to say how much memory it has.")
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+def hold_gpu_memory(tf: Any, share: float, total_mb: Callable[[], int] = total_gpu_memory_mb) -> list[int]:
+    """Hold TensorFlow to ``share`` of each GPU it sees; returns the limits set, in MiB (0: grows as needed).
+
+    A whole GPU grows as needed. Must run before TensorFlow touches the device.
+    """
+    limits = []
+    for gpu in tf.config.list_physical_devices("GPU"):
+        if share >= 1:
+            tf.config.experimental.set_memory_growth(gpu, True)
+            limits.append(0)
+        else:
+            limit = memory_limit_mb(share, total_mb())
+            tf.config.set_logical_device_configuration(gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=limit)])
+            limits.append(limit)
+    return limits
+
+
+def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
+    """Set this process up once, before its first fit; returns the Keras dtype policy in force.
+
+    "auto" is float32 on CPUs, mixed_bfloat16 on GPUs of compute capability 8 or more, mixed_float16 on others.
+    """
+    import keras
+    import tensorflow as tf
+
+    if not _prepared:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        if gpu_memory_share > 0:
+            _prepared["limits_mb"] = hold_gpu_memory(tf, gpu_memory_share)
+        _prepared["threads"] = threads
+    policy = precision if precision != "auto" else _automatic_precision(tf)
+    keras.config.set_dtype_policy(policy)
+    return policy
+
+
+def _automatic_precision(tf: Any) -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "float32"
+    major, _ = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    return "mixed_bfloat16" if major >= 8 else "mixed_float16"

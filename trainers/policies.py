@@ -1,0 +1,62 @@
+"""One table of crop policies: how an image is cut at inference before the crops' probabilities are averaged.
+
+Names and counts only; ``trainers.crops`` cuts. Imports nothing heavy, so that checking a file is quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from trainers.contract import TrainerError
+
+MOST_RANDOM_CROPS = 100
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One row. ``crops`` is how many pictures the network sees for one image."""
+
+    name: str
+    crops: int
+    description: str
+
+
+POLICIES: dict[str, Policy] = {
+    row.name: row
+    for row in (
+        Policy("whole", 1, "the whole image, as in training; the plain one"),
+        Policy("centre", 1, "the centre of a slightly larger image"),
+        Policy("flip", 2, "the whole image and its mirror image"),
+        Policy("ten_crop", 10, "four corners and the centre of a slightly larger image, and their mirror images"),
+        Policy("pyramid", 6, "the centre at three scales, and their mirror images"),
+    )
+}
+"""The fixed ones. ``random_K`` for a whole number K, K random crops, comes on top."""
+
+
+def policy(name: str) -> Policy:
+    """The row called ``name``, or K random crops for ``random_K``. Raises TrainerError with the known names."""
+    if name in POLICIES:
+        return POLICIES[name]
+    count = re.fullmatch(r"random_([1-9][0-9]{0,2})", name, re.ASCII)
+    if count and int(count[1]) <= MOST_RANDOM_CROPS:
+        return Policy(name, int(count[1]), f"{count[1]} random crops of a slightly larger image")
+    raise TrainerError(_no_such_policy(name))
+
+
+def valid_policy(name: str) -> str | None:
+    """None for a known policy, else the sentence that says which there are."""
+    try:
+        policy(name)
+    except TrainerError as error:
+        return str(error)
+    return None
+
+
+def _no_such_policy(name: str) -> str:
+    random = f"random_K for K random crops, K from 1 to {MOST_RANDOM_CROPS}"
+    near = difflib.get_close_matches(name, (*POLICIES, "random_5"), n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"there is no policy {name!r}{hint} Known are {', '.join(POLICIES)}, and {random}."

@@ -1,0 +1,278 @@
+"""The one training loop. Read it from ``open_fit`` to ``run_epoch``.
+
+A fit is a pure function of its job: order, dropout and starting weights come from (seed, epoch, step) alone, so the
+same job gives the same epochs in a fresh process, in a warm one, and after a restore.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainers import device
+from trainers.contract import Diverged, EpochMetrics, FitJob, TrainerError, TrialConfig
+from trainers.features import evaluation_examples, training_examples
+from trainers.manifest import Manifest
+from trainers.model import Architecture, Network, Prefix
+
+WEIGHTS_FILE = "weights.npz"
+JOB_FILE = "job.json"
+STATE_FILE = "state.npz"
+PREDICT_BATCH = 128
+
+
+def open_fit(job: FitJob) -> TrainingFit:
+    """Open a fit in this process. Raises TrainerError."""
+    policy = device.prepare(job.threads, job.gpu_memory_share, job.precision)
+    return TrainingFit(job, policy)
+
+
+class TrainingFit:
+    """See ``trainers.contract.Fit``."""
+
+    def __init__(self, job: FitJob, precision: str) -> None:
+        config = self.config = job.config
+        self.job = job
+        self.epoch = 0
+
+        # Data: rows below the boundary come from the store.
+        manifest = Manifest.read(Path(job.manifest))
+        architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
+        prefix, cache = prefix_of(architecture), Path(job.cache)
+        self.train = training_examples(manifest.split(*job.train_splits), config, prefix, cache)
+        validates = "validation" not in job.train_splits
+        self.validation = (
+            evaluation_examples(manifest.split("validation"), config, prefix, cache) if validates else None
+        )
+
+        # Network: traced once for all trials of this architecture in this process.
+        self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
+        self.compiled.reset(config, job.seed)
+        self.batches = math.ceil(len(self.train) / config.batch_size)
+
+    def run_epoch(self) -> EpochMetrics:
+        started = time.perf_counter()
+        config, steps = self.config, self.compiled
+        order = np.random.default_rng((self.job.seed, 2, self.epoch)).permutation(len(self.train))
+        losses, correct, rate = 0.0, 0, 0.0
+
+        for number, chosen in enumerate(np.array_split(order, self.batches)):
+            step = self.epoch * self.batches + number
+            rate = learning_rate(config, step, self.batches * config.epochs)
+            loss, hits = steps.train_step(
+                tf.convert_to_tensor(self.train.rows.take(chosen)),
+                tf.convert_to_tensor(self.train.labels[chosen]),
+                tf.constant(rate, tf.float32),
+                tf.constant([self.job.seed, 2 * step], tf.int32),
+            )
+            losses += float(loss) * len(chosen)
+            correct += int(hits)
+
+        self.epoch += 1
+        trained_s = time.perf_counter() - started
+        metrics = EpochMetrics(
+            epoch=self.epoch,
+            loss=losses / len(order),
+            accuracy=correct / len(order),
+            **self._validate(),
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
+            images_per_s=len(order) / trained_s,
+        )
+        if metrics.diverged:
+            raise Diverged(
+                f"diverged: the loss became {metrics.loss} in epoch {metrics.epoch} at learning rate {rate:.3g}; "
+                "a lower learning_rate or clip_norm may help."
+            )
+        return metrics
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {"val_loss": math.nan, "val_accuracy": math.nan, "val_macro_f1": math.nan}
+        labels = self.validation.labels
+        rows = self.validation.rows
+        parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / PREDICT_BATCH))
+        probabilities = np.concatenate([self.compiled.network.predict(rows.take(part)) for part in parts])
+        predicted = probabilities.argmax(1)
+        true_class = probabilities[np.arange(len(labels)), labels]
+        return {
+            "val_loss": float(-np.log(np.maximum(true_class, 1e-7)).mean()),
+            "val_accuracy": float((predicted == labels).mean()),
+            "val_macro_f1": macro_f1(labels, predicted),
+        }
+
+    def save(self, folder: Path) -> None:
+        arrays = {f"w{i:04d}": a for i, a in enumerate(self.compiled.state())}
+        np.savez(folder / STATE_FILE, epoch=self.epoch, **arrays)
+
+    def restore(self, folder: Path) -> None:
+        with np.load(folder / STATE_FILE) as stored:
+            self.epoch = int(stored["epoch"])
+            self.compiled.load_state([stored[key] for key in sorted(stored.files) if key != "epoch"])
+
+    def finish(self) -> None:
+        if self.job.output:
+            write_weights(Path(self.job.output), self.job, self.compiled.network.state())
+
+
+def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
+    """The rate of one step: a linear rise over ``warmup`` of all steps, then constant or a half cosine to 0.
+
+    SGDR without restarts (Loshchilov & Hutter 2017, eq. 5): lr (1 + cos(pi t)) / 2, t from 0 to 1 after the rise.
+    """
+    rising = config.warmup * steps
+    if step < rising:
+        return config.learning_rate * (step + 1) / (rising + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    t = (step - rising) / max(steps - rising, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
+
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean over the classes that occur of 2 tp / (2 tp + fp + fn)."""
+    scores = []
+    for c in np.union1d(labels, predicted):
+        hits = np.sum((labels == c) & (predicted == c))
+        scores.append(2 * hits / (np.sum(labels == c) + np.sum(predicted == c)))
+    return float(np.mean(scores))
+
+
+def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
+    """``weights.npz`` and ``job.json``, each written beside and renamed; the job last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{WEIGHTS_FILE}.{os.getpid()}.npz"
+    np.savez(beside, **{f"w{i:04d}": a for i, a in enumerate(arrays)})
+    os.replace(beside, folder / WEIGHTS_FILE)
+    beside = folder / f".{JOB_FILE}.{os.getpid()}"
+    beside.write_text(json.dumps(job.to_dict(), indent=1))
+    os.replace(beside, folder / JOB_FILE)
+
+
+def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
+    """What ``write_weights`` wrote. Raises TrainerError where it is not there."""
+    if not (folder / JOB_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise TrainerError(f"there is no trained model in {folder}.")
+    with np.load(folder / WEIGHTS_FILE) as stored:
+        arrays = [stored[key] for key in sorted(stored.files)]
+    return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), arrays
+
+
+def prefix_of(architecture: Architecture) -> Prefix:
+    """The prefix, opened once a process; architectures that differ in their heads alone share one."""
+    return _prefix(replace(architecture, hidden=0, head="softmax", classes=1))
+
+
+@functools.lru_cache(maxsize=4)
+def _prefix(architecture: Architecture) -> Prefix:
+    return Prefix(architecture)
+
+
+@functools.lru_cache(maxsize=3)
+def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
+    """The network with its traced steps, one a process for each combination."""
+    return CompiledNetwork(Network(architecture, prefix_of(architecture)), optimizer, clip_norm, loss)
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """A configuration's numbers that the traced step reads from variables."""
+
+    smoothing: tf.Variable
+    weight_decay: tf.Variable
+
+
+class CompiledNetwork:
+    """A network, its optimiser and the traced steps, reset for each trial instead of traced anew."""
+
+    def __init__(self, network: Network, optimizer: str, clip_norm: float, loss: str) -> None:
+        self.network = network
+        self.numbers = _Numbers(tf.Variable(0.0, trainable=False), tf.Variable(0.0, trainable=False))
+        self.variables = network.trainable_parts()
+        self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.precision)
+        self.optimizer.build(self.variables)
+        self._loss = _LOSSES[loss]
+        self.train_step = tf.function(self._train_step, reduce_retracing=True)
+
+    def reset(self, config: TrialConfig, seed: int) -> None:
+        self.network.reset(config, seed)
+        self.numbers.smoothing.assign(config.smoothing)
+        self.numbers.weight_decay.assign(config.weight_decay)
+        fresh = _optimizer(config.optimizer, config.clip_norm, self.network.architecture.precision)
+        fresh.build(self.variables)
+        for old, new in zip(self.optimizer.variables, fresh.variables, strict=True):
+            old.assign(new)
+
+    def _train_step(
+        self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        classes = self.network.architecture.classes
+        one_hot = tf.one_hot(labels, classes)
+        smoothing = self.numbers.smoothing
+        # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.
+        target = one_hot * (1.0 - smoothing) + smoothing / classes
+        with tf.GradientTape() as tape:
+            logits, plain = self.network.training_logits(x, one_hot, seed)
+            loss = tf.reduce_mean(self._loss(target, logits))
+            scaled = self.optimizer.scale_loss(loss)
+        variables = [getattr(v, "value", v) for v in self.variables]
+        gradients = tape.gradient(scaled, variables)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        inner.learning_rate = rate
+        self.optimizer.apply(gradients, self.variables)
+        for variable in self.variables:
+            if len(variable.shape) > 1:
+                variable.assign(variable * (1.0 - rate * self.numbers.weight_decay))
+        hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
+        return loss, hits
+
+    def state(self) -> list[np.ndarray]:
+        return self.network.state() + [np.asarray(v) for v in self.optimizer.variables]
+
+    def load_state(self, arrays: list[np.ndarray]) -> None:
+        count = len(self.network.state())
+        self.network.load_state(arrays[:count])
+        for variable, array in zip(self.optimizer.variables, arrays[count:], strict=True):
+            variable.assign(array)
+
+
+def _optimizer(name: str, clip_norm: float, precision: str) -> Any:
+    clip = {"global_clipnorm": clip_norm} if clip_norm > 0 else {}
+    inner = {
+        "sgd": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **clip),
+        "adam": lambda: keras.optimizers.Adam(**clip),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**clip),
+    }[name]()
+    return keras.optimizers.LossScaleOptimizer(inner) if precision == "mixed_float16" else inner
+
+
+def _cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """-sum_k q(k) log p(k), shape (n,)."""
+    return -tf.reduce_sum(target * tf.nn.log_softmax(logits), 1)
+
+
+def _focal_cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """-sum_k q(k) (1 - p(k))^2 log p(k) (Lin et al. 2017, eq. 4, gamma = 2), shape (n,)."""
+    log_p = tf.nn.log_softmax(logits)
+    return -tf.reduce_sum(target * tf.square(1.0 - tf.exp(log_p)) * log_p, 1)
+
+
+_LOSSES = {
+    "categorical_crossentropy": _cross_entropy,
+    "categorical_focal_crossentropy": _focal_cross_entropy,
+}
+
+
+def with_output(job: FitJob, folder: Path) -> FitJob:
+    """The same job, its weights written to ``folder``."""
+    return replace(job, output=str(folder))
