@@ -5,7 +5,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CODE   := orchestrator trainers dashboards tests docs
 
-export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -18,9 +17,9 @@ setup: $(READY) ## make .venv with everything pinned by constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "orch needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...")'
-	@echo "setting up $(VENV): about 2 GB of packages the first time, several minutes"
+	@echo "setting up $(VENV): about 3 GB of packages the first time, a few minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' || { echo 'setting up failed; remove $(VENV) and run make again' >&2; exit 1; }
 	@touch $@
 
 sweep: $(READY) ## the quick sweep: digits, no download, about three minutes on two cores; a fresh folder each time

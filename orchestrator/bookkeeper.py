@@ -86,6 +86,7 @@ class Bookkeeper:
         self.slots = _slots(settings)
         self.started = 0
         self.stopping = ""
+        self.broken: Exception | None = None  # an error of the driver itself, to be raised once Tune let go
         self.live: dict[str, LiveTrial] = {}  # by Tune's id
         self._on_event = on_event
         self._deadline_s = time.monotonic() + settings.hours_left_s
@@ -131,7 +132,7 @@ class Bookkeeper:
 
     def look_for_end(self) -> bool:
         """Whether the search must stop now; ``stopping`` then says why."""
-        if self.stopping:
+        if self.stopping or self.broken is not None:
             return True
         if self.signals.received:
             self.stopping = f"interrupted by {self.signals.received}"
@@ -178,15 +179,16 @@ class Bookkeeper:
     def on_retry(self, trial: Trial) -> None:
         live = self.live[trial.trial_id]
         live.active = True
-        kept = trial.checkpoint.metrics.get("epoch", 0) if trial.checkpoint and trial.checkpoint.metrics else 0
-        reason = f"retry {live.attempt} of {self.settings.retries} after: {_reason(trial)}"
+        saved = trial.latest_checkpoint_result
+        kept = int(saved.metrics.get("epoch", 0)) if saved else 0
+        reason = f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
         live.attempt += 1
         live.values = {epoch: value for epoch, value in live.values.items() if epoch <= kept}
         self._record_state(trial.trial_id, TrialState.PENDING, reason, epoch=kept)
 
     def on_failure(self, trial: Trial) -> None:
-        live = self.live[trial.trial_id]
-        tries = f"after {live.attempt} attempts: " if live.attempt > 1 else ""
+        failures = trial.run_metadata.num_failures
+        tries = f"gave up after {failures} attempts: " if failures > 1 else ""
         self._end(trial.trial_id, TrialState.FAILED, tries + _reason(trial))
 
     def on_end(self, trial: Trial) -> None:
@@ -205,6 +207,8 @@ class Bookkeeper:
 
     def close(self) -> None:
         """After Tune returned: stop what was still live, or leave it unfinished for ``--resume`` and raise."""
+        if self.broken is not None:
+            raise self.broken
         if self.signals.received:
             raise Interrupted(
                 f"{self.stopping}: every finished epoch is kept, {len(self.live)} unfinished trials will start again."

@@ -127,9 +127,10 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
     if trials is not None and trials.startswith("+") and not resume:
         usage("--trials +N gives a sweep more to do; name it with --resume, or say a number of trials in all.")
     if resume and source is None and out is None:
-        from orchestrator.show import newest_unfinished
+        from orchestrator.show import find_sweep, newest_unfinished
 
-        out = newest_unfinished()
+        more_to_do = trials is not None or hours is not None
+        out = find_sweep(None) if more_to_do else newest_unfinished()
     from orchestrator import pipeline
 
     request = pipeline.SweepRequest(
@@ -153,7 +154,8 @@ def check(source: Source, overrides: Overrides = None) -> None:
     from orchestrator.spec import load_spec
 
     spec = load_spec(source, tuple(overrides or ()))
-    what = f"{spec.budget.trials} trials of at most {spec.budget.epochs} epochs"
+    trials, epochs = spec.budget.trials, spec.budget.epochs
+    what = f"{trials} trial{'s' * (trials != 1)} of at most {epochs} epoch{'s' * (epochs != 1)}"
     if not spec.configurations:
         size = spec.space.size()
         of = "endlessly many" if size is None else f"{size:,}"

@@ -18,7 +18,6 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 import ray.exceptions
 
@@ -47,7 +46,8 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
     """
     if ray.is_initialized():
         return machine_resources()
-    variables = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    # the second: a worker without a GPU sees none, where Ray would leave all of them visible
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         here = Path(__file__).resolve().parent

@@ -28,7 +28,8 @@ EXAMPLES: dict[str, Examples] = {
         ("orch sweep my.yaml --set budget.trials=5 --set data.seed=1", "override any field"),
         ("orch sweep my.yaml --until search", "stop before the test split is read"),
         ("orch sweep --resume", "go on with the newest unfinished sweep"),
-        ("orch sweep --resume --out runs/my --trials +20", "give a finished sweep 20 trials more"),
+        ("orch sweep --resume --trials +20", "give the newest sweep, finished or not, 20 trials more"),
+        ("orch sweep --resume --out runs/my", "go on with that one"),
         ("orch sweep my.yaml --address auto", "on the Ray cluster that runs here"),
     ),
     "orch check": (

@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.leaderboard import ModelPredictions, ensemble, rank, write
-from orchestrator.ledger import EventKind
-from orchestrator.running import RunningSweep
+from orchestrator.ledger import EventKind, SweepState, trials_frame
 from orchestrator.predicting import predict_missing, read_probabilities
-from orchestrator.stages import WINNER, FinalModel, Winner
+from orchestrator.running import RunningSweep
+from orchestrator.stages import SEARCH, WINNER, FinalModel, Winner
 from trainers.manifest import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEADERBOARD = "leaderboard"
 
 
 def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Sequence[FinalModel]) -> pd.DataFrame:
     """Read the test split: every model under every policy, ranked; the files, the figures and the winner's folder."""
     from orchestrator.cluster import run_jobs
 
-    first_time = "leaderboard" not in sweep.state().stages
-    sweep.record(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": True})
-    sweep.tell(f"judge    {len(models)} networks under {len(sweep.spec.final.policies)} crop policies on the test split")
+    policies = len(sweep.spec.final.policies)
+
+    def reads_test(jobs: int) -> None:
+        sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="BEGUN", payload={"reads_test": jobs})
+        sweep.tell(f"judge    {len(models)} networks under {policies} crop policies on the test split")
+
     groups = dict.fromkeys(m.group for m in models)
-    predict_missing(sweep, [[m.fit for m in models if m.group == group] for group in groups], "test")
+    predict_missing(sweep, [[m.fit for m in models if m.group == group] for group in groups], "test", reads_test)
 
     predictions, labels = _predictions(sweep, models)
     winners = [m for m in models if m.group == WINNER]
@@ -49,8 +54,7 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
     write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
     _draw(sweep, manifest, frame, chosen, labels)
     row = frame[frame["winner"]].iloc[0].to_dict()
-    payload = {"winner_row": row, "rows": len(frame), "first_reading_of_test": first_time}
-    sweep.record(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=payload)
+    sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload={"winner_row": row, "rows": len(frame)})
     return frame
 
 
@@ -96,7 +100,10 @@ def _draw(
     predicted = chosen.probabilities.argmax(1)
     test = manifest.split("test")
     paths = test.paths()
+    state = sweep.state()
     try:
+        figures.curves_figure(epochs_frame(state), folder / "curves.png")
+        figures.parameters_figure(search_frame(state), folder / "parameters.png")
         figures.leaderboard_figure(frame, folder / "leaderboard.png")
         figures.confusion_figure(labels, predicted, classes, folder / "confusion.png")
         figures.mistakes_figure(
@@ -108,3 +115,22 @@ def _draw(
         )
     except (ValueError, OSError) as error:
         sweep.tell(f"warning  a figure could not be drawn: {error}")
+
+
+def search_frame(state: SweepState) -> pd.DataFrame:
+    """One row a trial of the search, a ``config_`` column for each field."""
+    frame = trials_frame(state)
+    return frame[frame["stage"] == SEARCH].reset_index(drop=True)
+
+
+def epochs_frame(state: SweepState) -> pd.DataFrame:
+    """One row an epoch of the search: id, epoch, val_accuracy and the trial's state."""
+    import pandas as pd
+
+    rows = [
+        {"id": r.id, "epoch": epoch["epoch"], "val_accuracy": epoch["val_accuracy"], "state": str(r.state)}
+        for r in state.trials.values()
+        if r.stage == SEARCH
+        for epoch in r.epochs
+    ]
+    return pd.DataFrame(rows, columns=["id", "epoch", "val_accuracy", "state"])

@@ -281,7 +281,8 @@ def to_rich(frame: pd.DataFrame, title: str = "") -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    heading = Text(title) if title else None
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("")
     table.add_column("model", overflow="fold", min_width=8)
     table.add_column("policy", overflow="fold", min_width=8)

@@ -82,23 +82,23 @@ _KINDS = {
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def mistakes_of(error: ValidationError, model: type[BaseModel], above: Keys = ()) -> list[Mistake]:
-    """Every mistake that pydantic found in ``model``'s values, as sentences; ``above`` is where the model stands."""
+def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
+    """Every mistake that pydantic found in ``model``'s values, as sentences."""
     found: list[Mistake] = []
     for each in error.errors(include_url=False):
         loc: Keys = tuple(each["loc"])
         inner = each.get("ctx", {}).get("error")
         if isinstance(inner, Mistakes):
-            found += [dataclasses.replace(m, keys=(*above, *loc, *m.keys)) for m in inner.mistakes]
+            found += [dataclasses.replace(m, keys=(*loc, *m.keys)) for m in inner.mistakes]
         elif each["type"] == "missing":
             about = _field_at(model, loc)
             hint = f" {about.description}" if about and about.description else ""
-            found.append(Mistake((*above, *loc), f"is missing.{hint}", at_key=True))
+            found.append(Mistake(loc, f"is missing.{hint}", at_key=True))
         elif each["type"] == "extra_forbidden":
             owner = _model_at(model, loc[:-1]) or model
-            found.append(Mistake((*above, *loc), unknown_field(loc[-1], list(owner.model_fields)), at_key=True))
+            found.append(Mistake(loc, unknown_field(loc[-1], list(owner.model_fields)), at_key=True))
         else:
-            found.append(Mistake((*above, *loc), _sentence(each, model)))
+            found.append(Mistake(loc, _sentence(each, model)))
     return found
 
 

@@ -70,12 +70,7 @@ def reaching(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except ImportError as error:
-        raise TrackingError(
-            f"MLflow needs a package to reach {without_password(uri)}: {error}. "
-            "For Postgres it is: pip install psycopg2-binary."
-        ) from error
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         raise TrackingError(
             f"MLflow at {without_password(uri)} did not do it: {first_sentence(error)} "
             "`orch doctor` says whether it can be reached."
@@ -83,9 +78,15 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def first_sentence(error: BaseException) -> str:
-    """The start of what ``error`` says, on one line, at most 300 characters."""
+    """The start of what ``error`` says, on one line, at most 300 characters; ends like a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    if "Max retries exceeded" in text:  # urllib3 wraps the reason in half a page
+        reason = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
+        text = f"no answer ({reason[1].lower() if reason else 'timed out' if 'timed out' in text else 'no connection'})"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("psycopg"):
+        text += "; for Postgres, pip install 'psycopg[binary]'"
+    text = text if len(text) <= 300 else text[:297] + "..."
+    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def without_password(uri: str) -> str:
@@ -120,7 +121,7 @@ def reachable(uri: str | None = None, timeout_s: float = 3.0) -> tuple[bool, str
             )
             socket.create_connection((parts.hostname, port), timeout=timeout_s).close()
         except (OSError, ValueError) as error:
-            return False, f"no database answers at {shown}: {first_sentence(error)}. Is it started?"
+            return False, f"no database answers at {shown}: {first_sentence(error)} Is it started?"
         return True, f"the database at {shown} takes connections."
     folder = Path(unquote(parts.path) or uri)
     if parts.scheme in ("", "file"):

@@ -59,8 +59,8 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     """
     paths = SweepPaths(root)
     if not paths.spec.is_file():
-        raise OrchError(f"{root} is not a sweep's folder: there is no {paths.spec.name} in it. Start one: orch sweep FILE.")
-    before = load_spec(str(paths.spec))
+        raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: orch sweep FILE.")
+    before = load_spec(str(paths.spec), check_machine=False)
     spec = load_spec(source or str(paths.spec), overrides)
     if trials is not None:
         wanted = before.budget.trials + int(trials[1:]) if trials.startswith("+") else int(trials)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Interrupted
-from orchestrator.ledger import EventKind, Ledger
+from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.narrator import Narrator
-from orchestrator.running import RunningSweep
 from orchestrator.opening import Opened, open_existing, open_new, tracking_settings
 from orchestrator.paths import RUNS
+from orchestrator.running import RunningSweep
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def sweep(request: SweepRequest) -> Path:
         narrator.opened(opened, ledger)
         tracker = _tracker(opened)
 
-        def show(event: object) -> None:
+        def show(event: Event) -> None:
             narrator.show(event)
             if tracker is not None:
                 tracker.show(event)
@@ -82,7 +82,10 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
         running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
         search(running, manifest)
         if request.until == "search":
-            running.tell(f"stopped  after the search, as asked; test was not read. Go on: orch sweep --resume --out {running.paths.root}")
+            running.tell(
+                "stopped  after the search, as asked; test was not read. "
+                f"Go on: orch sweep --resume --out {running.paths.root}"
+            )
             return False
         winner = select(running, manifest)
         models = refit(running, manifest, winner)
@@ -124,9 +127,10 @@ def _recorded(
     running.record(EventKind.SWEEP, state="RUNNING", payload=facts)
     try:
         yield
-    except Interrupted as error:
-        running.record(EventKind.SWEEP, state="INTERRUPTED", reason=str(error))
-        raise Interrupted(f"{error} Go on with: orch sweep --resume --out {running.paths.root}") from error
+    except (Interrupted, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted by Ctrl-C."
+        running.record(EventKind.SWEEP, state="INTERRUPTED", reason=reason)
+        raise Interrupted(f"{reason} Go on with: orch sweep --resume --out {running.paths.root}") from error
     except BaseException as error:
         running.record(EventKind.SWEEP, state="FAILED", reason=str(error) or type(error).__name__)
         raise

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import OrchError
-from orchestrator.running import RunningSweep
 from orchestrator.paths import SweepPaths
+from orchestrator.running import RunningSweep
 from trainers.policies import policy as find_policy
 
 
-def predict_missing(sweep: RunningSweep, groups: Sequence[Sequence[str]], split: str) -> None:
+def predict_missing(
+    sweep: RunningSweep, groups: Sequence[Sequence[str]], split: str, before: Callable[[int], None] = lambda jobs: None
+) -> None:
     """Write the probabilities of fits that are not in the folder yet, under every crop policy of the spec.
 
     Each group holds fits of one configuration: they have the same prefix, which is run once for all of them.
+    ``before`` is told the number of jobs, if there is any.
     """
-    from orchestrator.cluster import run_jobs
+    from orchestrator.cluster import run_jobs  # Ray: seconds to import
 
-    jobs = []
-    for fits in groups:
-        for name in sweep.spec.final.policies:
-            missing = [fit for fit in fits if not sweep.paths.probabilities(fit, split, name).is_file()]
-            if missing:
-                jobs.append(
-                    {
-                        "models": {fit: str(sweep.paths.fit(fit).resolve()) for fit in missing},
-                        "outputs": {
-                            fit: str(sweep.paths.probabilities(fit, split, name).resolve()) for fit in missing
-                        },
-                        "manifest": str(sweep.paths.manifest.resolve()),
-                        "split": split,
-                        "policy": name,
-                        "threads": 1,
-                        "gpu_memory_share": 0.0,
-                        "precision": sweep.spec.resources.precision,
-                    }
-                )
+    jobs = [
+        job for fits in groups for name in sweep.spec.final.policies for job in _missing_job(sweep, fits, split, name)
+    ]
     if jobs:
+        before(len(jobs))
         jobs.sort(key=lambda job: -find_policy(str(job["policy"])).crops)  # the longest first
         run_jobs("trainers.crops:predict", jobs)
+
+
+def _missing_job(sweep: RunningSweep, fits: Sequence[str], split: str, policy: str) -> list[dict[str, Any]]:
+    """The job for those of ``fits`` without probabilities; [] where none is missing."""
+    paths = sweep.paths
+    missing = [fit for fit in fits if not paths.probabilities(fit, split, policy).is_file()]
+    if not missing:
+        return []
+    return [
+        {
+            "models": {fit: str(paths.fit(fit).resolve()) for fit in missing},
+            "outputs": {fit: str(paths.probabilities(fit, split, policy).resolve()) for fit in missing},
+            "manifest": str(paths.manifest.resolve()),
+            "split": split,
+            "policy": policy,
+            "threads": 1,
+            "gpu_memory_share": 0.0,
+            "precision": sweep.spec.resources.precision,
+        }
+    ]
 
 
 def read_probabilities(paths: SweepPaths, fit: str, split: str, policy: str) -> dict[str, np.ndarray]:

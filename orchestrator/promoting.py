@@ -40,10 +40,12 @@ class Promotion:
 
 def sync(folder: Path) -> SyncResult:
     """Send MLflow what it has not seen. Raises TrackingError."""
-    return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec))))
+    return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec), check_machine=False)))
 
 
-def promote(folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None) -> Promotion:
+def promote(
+    folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None
+) -> Promotion:
     """Register the winner of the sweep in ``folder`` and make it the champion, if the gate lets it.
 
     ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger.
@@ -55,7 +57,7 @@ def promote(folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[s
         raise OrchError(
             f"{folder} has no finished leaderboard, so no winner; go on with it: orch sweep --resume --out {folder}"
         )
-    spec = load_spec(str(sweep.paths.spec))
+    spec = load_spec(str(sweep.paths.spec), check_machine=False)
     uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
     run_id = parent_run(sweep)
     if not run_id:
@@ -149,4 +151,3 @@ def _details(
 def _note(sweep: Sweep, payload: Mapping[str, Any]) -> None:
     with Ledger(sweep.paths.ledger) as ledger:
         ledger.append(EventKind.NOTE, payload=payload)
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -211,6 +212,8 @@ class Proposer:
         if given is not None:
             self._study.enqueue_trial(given)
         trial = self._trials[ask] = self._study.ask()
+        if given is not None and learns_by_asking:
+            _ = trial.relative_params  # sampled, so that the sampler's state moves on, and not used
         values = self.space.resolve(lambda name, domain: _pick(trial, name, domain))
         return dict(trial.params), values
 
@@ -242,9 +245,11 @@ class Proposer:
 
 def _build_sampler(name: str, seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
     if name == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`, since Optuna 2.8
+            return optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True
+            )
     if name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "cmaes":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.environment import package_versions
 from orchestrator.errors import TrackingError
+from orchestrator.hush import hushed
 from orchestrator.mlflow_store import connect, reaching, store_uri
 from orchestrator.paths import SweepPaths
 
@@ -252,7 +253,8 @@ def _load(packed: Path) -> PyFuncModel:
 
     before = list(sys.path)
     try:
-        return pyfunc.load_model(str(packed), suppress_warnings=True)
+        with hushed():
+            return pyfunc.load_model(str(packed), suppress_warnings=True)
     finally:
         sys.path[:] = before
 

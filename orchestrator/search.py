@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray import tune
@@ -109,6 +109,8 @@ def _run_tune(run: Bookkeeper) -> None:
                 verbose=0,
             )
     except tune.TuneError as error:
+        if run.broken is not None:
+            raise run.broken from error
         raise OrchError(f"Ray Tune failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         shutil.rmtree(settings.storage / name, ignore_errors=True)
@@ -207,18 +209,27 @@ class _Recorder(tune.Callback):
         self._run.ledger.flush_if_due()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._run.on_start(trial)
+        self._tell(self._run.on_start, trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        self._run.on_epoch(trial, result)
+        self._tell(self._run.on_epoch, trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._run.on_end(trial)
+        self._tell(self._run.on_end, trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._run.on_retry(trial)
+        self._tell(self._run.on_retry, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._run.on_failure(trial)
+        self._tell(self._run.on_failure, trial)
+
+    def _tell(self, take: Callable[..., None], *news: Any) -> None:
+        """An error here is the driver's own; Tune would take it for the trial's and start that again."""
+        if self._run.broken is None:
+            try:
+                take(*news)
+            except Exception as error:
+                self._run.broken = error
+                raise

@@ -274,8 +274,10 @@ class FinalSpec(_Part):
 
 def _read_gpus(value: Any) -> float | str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == "auto" or (number and (0 <= value <= 1 or (1 < value <= 1024 and float(value).is_integer()))):
-        return value
+    if value == "auto":
+        return "auto"
+    if number and (0 <= value <= 1 or (1 < value <= 1024 and float(value).is_integer())):
+        return float(value)
     allowed = "a share of one GPU from 0 to 1, a whole number, or auto for one where there is one"
     raise ValueError(f"found {show(value)}; allowed: {allowed}.")
 
@@ -329,8 +331,9 @@ def with_trials(data: Any) -> Any:
         return data
     search, budget = data.get("search"), data.get("budget")
     named = len(search.named) if isinstance(search, Search) else 0
-    if isinstance(search, Mapping) and isinstance(search.get("configurations"), list | tuple):
-        named = len(search["configurations"])
+    if isinstance(search, Mapping) and "configurations" in search:
+        listed = search["configurations"]
+        named = max(len(listed), 1) if isinstance(listed, list | tuple) else 1
     if not named or not isinstance(budget, Mapping) or "trials" in budget:
         return data
     return {**data, "budget": {**budget, "trials": named}}

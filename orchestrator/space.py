@@ -207,19 +207,14 @@ class Space:
 
         Raises SpecError with the sentence of ``contains`` when ``values`` lie outside.
         """
-        given = {name: value for name, value in values.items() if name != "epochs"}
-        found = self._invert(given, {}, {})
-        if found is None:
-            raise SpecError(self._why_outside(given))
-        return found
+        parameters, outside = self._locate(values)
+        if outside:
+            raise SpecError(outside)
+        return parameters
 
     def contains(self, values: Mapping[str, Any]) -> str | None:
         """None if ``values`` lie in the space, else the sentence that says which one does not and what is allowed."""
-        given = {name: value for name, value in values.items() if name != "epochs"}
-        try:
-            return None if self._invert(given, {}, {}) is not None else self._why_outside(given)
-        except TrainerError as error:
-            return str(error)
+        return self._locate(values)[1]
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """All combinations of raw values, conditions honoured, the last field fastest.
@@ -236,6 +231,18 @@ class Space:
         if len(combinations) > LARGEST_COUNTED:
             return None
         return len({canonical(values) for values in combinations})
+
+    def _locate(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """The parameters behind ``values`` and None, or nothing and why there are none."""
+        given = {name: value for name, value in values.items() if name != "epochs"}
+        unknown = [name for name in given if name not in DEFAULTS]
+        if unknown:
+            return {}, f"there is no field {', '.join(unknown)}; known are {', '.join(DEFAULTS)}"
+        try:
+            found = self._invert(given, {}, {})
+        except TrainerError as error:
+            return {}, str(error)
+        return ({}, self._why_outside(given)) if found is None else (found, None)
 
     def _combinations(self, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if len(values) == len(self.fields):
@@ -265,8 +272,6 @@ class Space:
     def _why_outside(self, given: dict[str, Any]) -> str:
         raw: dict[str, Any] = {}
         for name, value in given.items():
-            if name not in DEFAULTS:
-                return f"there is no field {name!r}; known are {', '.join(DEFAULTS)}"
             if self.field(name) is None and value != DEFAULTS[name]:
                 return f"{name} is {show(value)}, but it is not searched here and stays {show(DEFAULTS[name])}"
         for field in self.fields:

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -57,14 +58,14 @@ __all__ = [
     "shipped_spaces",
 ]
 
+_RANGE_EXTRAS = {"step", "log"}
 _SETTINGS = SettingRules(
     short_forms={("budget", "scheduler"): "name", ("budget", "sampler"): "name"},
     replaced={
-        "search": {
-            kind: tuple({*KINDS, "step", "log"} - {kind, *(("step", "log") * (kind == "int"))}) for kind in KINDS
-        }
+        "search": {kind: tuple({*KINDS} - {kind} | (set() if kind == "int" else _RANGE_EXTRAS)) for kind in KINDS}
     },
 )
+"""A new kind of range pushes out the old one, so that ``--set search.dropout.uniform=[0,0.5]`` is enough."""
 
 
 def load_spec(
@@ -97,9 +98,16 @@ def dump_spec(spec: SweepSpec) -> str:
     yaml.default_flow_style = None
     yaml.width = 10_000
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(str, _represent_text)
     text = io.StringIO()
     yaml.dump(_plain(spec.model_dump()), text)
     return text.getvalue()
+
+
+def _represent_text(representer: Any, text: str) -> Any:
+    """In double quotes but for plain words: ruamel writes a few other texts so that they do not read back."""
+    plain = re.fullmatch(r"[\w/.]([\w/.+ -]*[\w/.+-])?", text, re.ASCII)
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
 def json_schema() -> dict[str, Any]:

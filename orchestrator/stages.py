@@ -17,9 +17,9 @@ import numpy as np
 from orchestrator.errors import DataError, NoWinner
 from orchestrator.leaderboard import log_loss
 from orchestrator.ledger import Event, EventKind, TrialRecord, TrialState
-from orchestrator.running import RunningSweep
 from orchestrator.paths import cache_folder
 from orchestrator.predicting import predict_missing, read_probabilities
+from orchestrator.running import RunningSweep
 from orchestrator.selection import Candidate, PolicyScore, choose, choose_policy
 from trainers.contract import FitJob, TrainerError, TrialConfig, canonical, trial_id
 from trainers.manifest import DataSource, Manifest, build_manifest
@@ -95,12 +95,17 @@ def prepare_data(sweep: RunningSweep) -> Manifest:
         payload={"fingerprint": manifest.fingerprint, "classes": list(manifest.classes), "images": sizes},
     )
     sweep.tell(
-        f"data     {len(manifest.table)} images of {len(manifest.classes)} classes: {sizes.get('train', 0)} to train on, "
-        f"{sizes.get('validation', 0)} to choose on, {sizes.get('test', 0)} to judge on at the end"
+        f"data     {len(manifest.table)} images of {len(manifest.classes)} classes: {sizes.get('train', 0)} to train "
+        f"on, {sizes.get('validation', 0)} to choose on, {sizes.get('test', 0)} to judge on at the end"
     )
     for warning in report.warnings:
         sweep.tell(f"warning  {warning}")
     return manifest
+
+
+def data_identity(manifest: Manifest) -> str:
+    """What a trial's id takes of the data: the images with their labels and splits, and the seed of their copies."""
+    return f"{manifest.fingerprint}-{manifest.seed}"
 
 
 # --- search -------------------------------------------------------------------------------------------------------
@@ -128,13 +133,14 @@ def _source(sweep: RunningSweep, manifest: Manifest) -> Any:
     from orchestrator.proposer import FixedSource, Proposer, ProposerSettings, TrialRequest  # Optuna: a second
 
     spec, budget = sweep.spec, sweep.spec.budget
-    fingerprint = manifest.fingerprint
+    fingerprint = data_identity(manifest)
 
     def make_job(fit_id: str, config: TrialConfig) -> FitJob:
         return sweep.fit_job(fit_id, config, budget.seed, ("train",))
 
     if spec.configurations:
-        requests, seen = [], set()
+        requests: list[TrialRequest] = []
+        seen: set[str] = set()
         for name, values in spec.configurations:
             config = canonical({**values, "epochs": budget.epochs})
             fit_id = trial_id(config, budget.seed, fingerprint)
@@ -209,7 +215,7 @@ def _candidate(record: TrialRecord, epochs: int, images: int) -> Candidate:
         epochs_done=len(record.epochs),
         epochs_full=epochs,
         val_accuracy=accuracy,
-        val_loss=last.get("val_loss") if last.get("val_loss") is not None else math.nan,
+        val_loss=math.nan if last.get("val_loss") is None else float(last["val_loss"]),
         val_correct=round(accuracy * images) if math.isfinite(accuracy) else None,
         val_total=images,
         cost=float(np.median(seconds)) if seconds else math.nan,
@@ -226,16 +232,18 @@ def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[Final
     """
     from orchestrator.proposer import FixedSource, TrialRequest
     from orchestrator.search import run_trials
+
     final = sweep.spec.final
     splits = ("train", "validation") if final.refit == "train+validation" else ("train",)
     epochs = final.epochs or sweep.spec.budget.epochs
-    models, requests = [], []
+    models: list[FinalModel] = []
+    requests: list[TrialRequest] = []
     groups = [(WINNER, winner.config), *((f"runner-up-{i}", c) for i, (_, c) in enumerate(winner.runners_up, start=1))]
     for group, chosen in groups:
         config = dataclasses.replace(chosen, epochs=epochs)
         for seed in range(sweep.spec.budget.seed, sweep.spec.budget.seed + final.seeds):
             name = f"{group}/seed-{seed}"
-            fit_id = trial_id(config, seed, f"{manifest.fingerprint}:{'+'.join(splits)}")
+            fit_id = trial_id(config, seed, f"{data_identity(manifest)}:{'+'.join(splits)}")
             models.append(FinalModel(name, fit_id, config))
             requests.append(TrialRequest(fit_id, name, len(requests) + 1, sweep.fit_job(fit_id, config, seed, splits)))
 

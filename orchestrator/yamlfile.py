@@ -126,11 +126,11 @@ class _Reader:
         except RecursionError as error:
             raise SpecError(f"{self.file}: lists and mappings are nested too deep to be read.") from error
         except YAMLError as error:
-            raise SpecError(self._broken(error)) from error
+            raise SpecError(self._broken(error, text)) from error
         except _LEAKS as error:
             raise SpecError(f"{self.file}: this is not YAML: {error}") from error
 
-    def _broken(self, error: YAMLError) -> str:
+    def _broken(self, error: YAMLError, text: str) -> str:
         mark = isinstance(error, MarkedYAMLError) and (error.problem_mark or error.context_mark)
         place = f"{self.file}:{mark.line + 1}:{mark.column + 1}" if mark else self.file
         if not isinstance(error, MarkedYAMLError):
@@ -141,7 +141,9 @@ class _Reader:
         if "another document" in problem:
             return f"{place}: found a second document (---); one file holds one sweep."
         context = f" ({error.context})" if error.context and error.context != problem else ""
-        return f"{place}: this is not YAML: {problem}{context}."
+        line = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        hint = ' Inside [ ] and { }, a text with ${NAME} needs quotes: "${NAME}".' if "${" in "".join(line) else ""
+        return f"{place}: this is not YAML: {problem}{context}.{hint}"
 
     def _place(self, node: Node) -> str:
         return f"{self.file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
@@ -172,7 +174,7 @@ class _Reader:
             if not isinstance(key_node, ScalarNode):
                 self._note(key_node, keys, "a field's name must be a word, not a list or a mapping.")
                 continue
-            name = str(key_node.value)
+            name = self._text(key_node, keys)
             if name in values:
                 first = self.key_places[(*keys, name)].removeprefix(f"{self.file}:").partition(":")[0]
                 self._note(key_node, (*keys, name), f"written twice; the first is in line {first}.")
@@ -182,7 +184,7 @@ class _Reader:
         return values
 
     def _scalar(self, node: ScalarNode, keys: Keys) -> Any:
-        kind, text = str(node.tag).removeprefix("tag:yaml.org,2002:"), str(node.value)
+        kind, text = str(node.tag).removeprefix("tag:yaml.org,2002:"), self._text(node, keys)
         if kind in ("str", "timestamp", "value", "merge"):
             return text
         if kind == "null":
@@ -197,6 +199,13 @@ class _Reader:
             return None
         self._note(node, keys, f"the tag {node.tag} has no meaning here; leave it out.")
         return None
+
+    def _text(self, node: ScalarNode, keys: Keys) -> str:
+        """The scalar's text, with two \\u escapes that stand for one character joined."""
+        joined = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if "\ufffd" in joined and "\ufffd" not in node.value:
+            self._note(node, keys, "half a character: a \\ud800 ... \\udfff escape needs its other half.")
+        return joined
 
     def _bounded(self, node: ScalarNode, keys: Keys, number: int | float) -> int | float | None:
         if isinstance(number, float) and math.isfinite(number):

@@ -73,6 +73,7 @@ class FakeFit:
             "start_s": started_s,
             "end_s": time.time(),
             "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "omp_threads": os.environ.get("OMP_NUM_THREADS"),
             "threads": self.job.threads,
             "gpu_memory_share": self.job.gpu_memory_share,
         }

@@ -151,9 +151,10 @@ def test_broken_bytes_are_an_image_or_a_sentence(cut: int, noise: bytes) -> None
     data = encoded(photo(), "JPEG")
     broken = data[:cut] + noise + data[cut + len(noise) :]
     try:
-        assert decode(broken).mode == "RGB"
+        outcome = decode(broken).mode
     except Unreadable as error:
-        assert str(error).startswith("the image cannot be read: ")
+        outcome = str(error)
+    assert outcome == "RGB" or outcome.startswith("the image cannot be read: ")
 
 
 @pytest.mark.parametrize("view", VIEWS)

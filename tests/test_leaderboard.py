@@ -318,10 +318,10 @@ def shown(frame: pd.DataFrame, width: int, **more) -> list[str]:
 
 
 def test_the_terminal_table_fits_100_columns_with_every_figure_whole(frame):
-    lines = shown(frame, 100, title="trashnet, 360 test images")
+    lines = shown(frame, 100, title="[trashnet], 360 test images")
     assert max(map(len, lines)) <= 100
     assert "…" not in "".join(lines)
-    assert lines[0].strip() == "trashnet, 360 test images"
+    assert lines[0].strip() == "[trashnet], 360 test images"
     stars = [line for line in lines if line.lstrip().startswith("★") and "chosen" not in line]
     assert len(stars) == 1
     row = frame[frame.winner].iloc[0]

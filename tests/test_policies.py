@@ -6,7 +6,9 @@ from trainers.contract import TrainerError
 from trainers.policies import POLICIES, policy, valid_policy
 
 
-@pytest.mark.parametrize(("name", "crops"), [("whole", 1), ("centre", 1), ("flip", 2), ("ten_crop", 10), ("pyramid", 6)])
+@pytest.mark.parametrize(
+    ("name", "crops"), [("whole", 1), ("centre", 1), ("flip", 2), ("ten_crop", 10), ("pyramid", 6)]
+)
 def test_fixed_policies(name, crops):
     assert (policy(name).name, policy(name).crops) == (name, crops)
     assert valid_policy(name) is None

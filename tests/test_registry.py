@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_store import new_store
+from fake_store import free_port, new_store, running_server
 
 from orchestrator import registry
 from orchestrator.errors import TrackingError
@@ -227,8 +227,27 @@ def test_names_that_mlflow_takes(store: str, name: str) -> None:
 
 
 def test_a_registry_that_is_away_is_a_sentence() -> None:
-    with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 did not do it: .*`orch doctor`"):
+    with pytest.raises(
+        TrackingError, match=r"at http://127.0.0.1:9 did not do it: no answer \(connection refused\)\. `orch"
+    ):
         registry.champion("http://127.0.0.1:9", "trash")
+
+
+@pytest.mark.slow
+def test_the_same_through_a_server(tmp_path: Path, model: Path) -> None:
+    paths = SweepPaths(tmp_path / "runs" / "tiny")
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="FINISHED")
+    with running_server(tmp_path / "server", free_port()) as uri:
+        run_id = synchronise(paths.root, TrackingSettings(uri)).parent_run_id
+        version = registry.register(uri, "trash", model, details(run_id))
+        registry.set_champion(uri, "trash", version)
+        evidence = registry.read_evidence(uri, "trash", version)
+        answer = registry.load_champion(uri, "trash").predict(pd.DataFrame({"image": [b"22"]}))
+        assert reachable(uri) == (True, f"the MLflow server at {uri} answers.")
+    assert answer["label"].tolist() == ["p_x"]
+    assert evidence is not None
+    pd.testing.assert_frame_equal(evidence, EVIDENCE)
 
 
 # --- the store ----------------------------------------------------------------------------------------------------
@@ -296,7 +315,13 @@ def test_passwords_are_not_shown() -> None:
     assert without_password("http://h:5000/") == "http://h:5000/"
 
 
+def test_a_missing_driver_says_how_to_get_it() -> None:
+    missing = ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2")
+    assert first_sentence(missing) == "No module named 'psycopg2'; for Postgres, pip install 'psycopg[binary]'."
+
+
 def test_errors_are_shown_short() -> None:
-    assert first_sentence(ValueError("a\n  b")) == "a b"
-    assert first_sentence(ValueError()) == "ValueError"
+    assert first_sentence(ValueError("a\n  b")) == "a b."
+    assert first_sentence(ValueError("a b!")) == "a b!"
+    assert first_sentence(ValueError()) == "ValueError."
     assert len(first_sentence(ValueError("x" * 999))) == 300

@@ -40,7 +40,9 @@ def high(name, domain):
 
 
 def test_fields_come_after_what_their_conditions_name():
-    space = Space.of({"backbone": [Case(Constant("vgg16"), (("margin", (0.2,)),))], "margin": [MARGINS], "head": [HEADS]})
+    space = Space.of(
+        {"backbone": [Case(Constant("vgg16"), (("margin", (0.2,)),))], "margin": [MARGINS], "head": [HEADS]}
+    )
     assert [field.name for field in space.fields] == ["head", "margin", "backbone"]
 
 
@@ -86,7 +88,9 @@ def test_a_condition_on_a_field_outside_the_space_reads_its_default():
 
 
 def test_grid_honours_conditions_and_size_counts_canonical_configurations():
-    space = Space.of({"head": [HEADS], "margin": [Case(Choice((0.1, 0.2)))], "batch_size": [Case(IntRange(16, 48, 16))]})
+    space = Space.of(
+        {"head": [HEADS], "margin": [Case(Choice((0.1, 0.2)))], "batch_size": [Case(IntRange(16, 48, 16))]}
+    )
     assert len(list(space.grid())) == 3 * 2 * 3
     assert space.size() == (1 + 2 + 2) * 3  # softmax has no margin
     conditional = Space.of({"head": [HEADS], "margin": [Case(Choice((0.1, 0.2)), MARGINS.when)]})
@@ -117,7 +121,8 @@ def test_grid_refuses_a_continuous_range():
         ({"head": "cosface", "margin": 0.6}, "margin is 0.6; allowed here: a number from 0.1 to 0.5"),
         ({"head": "normface"}, 'head is "normface"; allowed here: one of "softmax", "cosface", "arcface"'),
         ({"head": "softmax", "optimizer": "sgd"}, 'optimizer is "sgd", but it is not searched here and stays "adam"'),
-        ({"head": "softmax", "dropuot": 1}, "there is no field 'dropuot'"),
+        ({"head": "softmax", "dropuot": 1}, "there is no field dropuot; known are backbone, "),
+        ({"head": "softmax", "backbone": "vgg61"}, "there is no backbone 'vgg61'; did you mean vgg16?"),
     ],
 )
 def test_contains(values, sentence):
@@ -131,6 +136,8 @@ def test_fixed_fields_may_be_left_out_of_a_configuration():
     assert space.parameters_for({"smoothing": 0.1, "dropout": 0.3}) == {"smoothing": 0.1}
     with pytest.raises(SpecError, match=r"dropout is 0\.2; allowed here: 0\.3"):
         space.parameters_for({"smoothing": 0.1, "dropout": 0.2})
+    with pytest.raises(SpecError, match="there is no field color"):
+        space.parameters_for({"color": 1})
 
 
 def test_parameters_for_undoes_what_canonical_drops():

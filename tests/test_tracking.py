@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_store import new_store
+from fake_store import free_port, new_store, running_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,8 +265,8 @@ def recorded(paths: SweepPaths) -> dict[str, list[tuple[int, int, float]]]:
     return told
 
 
-def assert_mirrors(paths: SweepPaths, uri: str) -> dict[str, Any]:
-    runs = all_runs(uri)
+def assert_mirrors(paths: SweepPaths, uri: str, experiment: str = "orch") -> dict[str, Any]:
+    runs = all_runs(uri, experiment)
     assert states(runs) == ledger_states(paths)
     assert histories(uri, runs) == recorded(paths)
     parents = {run.data.tags.get("mlflow.parentRunId") for trial, run in runs.items() if trial}
@@ -513,36 +512,42 @@ class Unreliable:
         return answer
 
 
-def send_all(paths: SweepPaths, uri: str, client: Unreliable) -> int:
-    """Synchronise, starting anew whenever it fails; how often it failed."""
+def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, anew: bool = True) -> int:
+    """Synchronise; after a failure go on, or start ``anew`` as another process would. How often it failed."""
     failures = 0
+    synchroniser = Synchroniser(paths, settings, client.open)
+    synchroniser.load()
     while True:
-        synchroniser = Synchroniser(paths, TrackingSettings(uri), client.open)
         try:
-            synchroniser.load()
             while synchroniser.flush():
                 pass
-            return failures
         except ConnectionError:
             failures += 1
-        finally:
+            if anew:
+                synchroniser.release()
+                synchroniser = Synchroniser(paths, settings, client.open)
+                synchroniser.load()
+        else:
             synchroniser.release()
+            return failures
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_a_failure_at_any_call_is_mended(tmp_path: Path, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("after", "anew"), [(False, True), (True, True), (True, False)])
+def test_a_failure_at_any_call_is_mended(
+    tmp_path: Path, after: bool, anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("orchestrator.synchroniser.BATCH_EVENTS", 4)
     sweep = write_sweep(tmp_path / "tiny", [("aa", 2, "PRUNED")])
+    uri = new_store(tmp_path / "store")
     counting = Unreliable(0, after)
-    send_all(sweep, new_store(tmp_path / "reference"), counting)
+    send_all(sweep, TrackingSettings(uri), counting)
     assert counting.calls >= 12
     for fails_at in range(1, counting.calls + 1):
         sweep.tracking_cursor.unlink()
-        uri = new_store(tmp_path / str(fails_at))
-        assert send_all(sweep, uri, Unreliable(fails_at, after)) == 1
-        runs = assert_mirrors(sweep, uri)
+        elsewhere = TrackingSettings(uri, experiment=f"fails at {fails_at}")
+        assert send_all(sweep, elsewhere, Unreliable(fails_at, after), anew) == 1
+        runs = assert_mirrors(sweep, uri, elsewhere.experiment)
         assert len(connect(uri).list_artifacts(runs[""].info.run_id)) == 4
-        shutil.rmtree(tmp_path / str(fails_at))
 
 
 class Clock:
@@ -659,32 +664,6 @@ def test_the_machine_of_the_sweep_is_kept_whoever_syncs(tmp_path: Path, store: s
 # --- real servers -------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """An MLflow server on its own store, in a session of its own; ready when this returns."""
-    from orchestrator.mlflow_store import reachable, ui_command
-
-    command = ui_command(port, new_store(folder))
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    deadline_s = time.monotonic() + 120
-    while not reachable(f"http://127.0.0.1:{port}")[0]:
-        assert server.poll() is None, (folder / "server.log").read_text()
-        assert time.monotonic() < deadline_s, "the server did not start in two minutes"
-        time.sleep(0.5)
-    return server
-
-
-def stop_server(server: subprocess.Popen[bytes]) -> None:
-    os.killpg(server.pid, 15)
-    server.wait(30)
-
-
 @pytest.mark.slow
 def test_a_server_that_starts_late_misses_nothing(tmp_path: Path) -> None:
     paths = SweepPaths(tmp_path / "runs" / "tiny")
@@ -698,15 +677,12 @@ def test_a_server_that_starts_late_misses_nothing(tmp_path: Path) -> None:
             tracker.show(event)
         paths.spec.write_text("name: tiny\n")
         time.sleep(3)
-        server = start_server(tmp_path / "server", port)
-        try:
+        with running_server(tmp_path / "server", port):
             tracker.show(create_trial(ledger, "bb", 1))
             assert tracker.close(timeout_s=90) is None
             runs = assert_mirrors(paths, uri)
             assert runs["aa"].data.tags["orch.reason"] == "below the rung's best"
             assert [f.path for f in connect(uri).list_artifacts(runs[""].info.run_id)] == ["spec.yaml"]
-        finally:
-            stop_server(server)
 
 
 @pytest.fixture
@@ -714,7 +690,7 @@ def postgres() -> Iterator[str]:
     """The URI of an empty Postgres database."""
     if shutil.which("pg_ctl") is None or shutil.which("initdb") is None:
         pytest.skip("pg_ctl and initdb are not installed")
-    pytest.importorskip("psycopg2", reason="psycopg2 is not installed (pip install psycopg2-binary)")
+    pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'psycopg[binary]')")
     as_user = "postgres" if os.geteuid() == 0 else None  # Postgres refuses to run as root
     folder, port = Path(tempfile.mkdtemp(prefix="orch-pg-")), free_port()
     try:

@@ -135,7 +135,9 @@ def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:
     found = sorted(folder.glob(row.files)) if row.files else []
     if not found:
         there = ", ".join(sorted(p.name for p in folder.glob("*.h5"))) or "no .h5 file"
-        raise TrainerError(f"no weights for {row.name} in {folder}: looked for {row.files or 'nothing'}, found {there}.")
+        raise TrainerError(
+            f"no weights for {row.name} in {folder}: looked for {row.files or 'nothing'}, found {there}."
+        )
 
     def distance(path: Path) -> int:
         sizes = [int(part) for part in path.name.replace(".", "_").split("_") if part.isdigit() and len(part) == 3]

@@ -84,9 +84,10 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
     """The one ``TrialConfig`` that all equivalent ``values`` share.
 
     What has no effect takes its default: a margin where the head has none, a recipe without copies, the
-    backbone's native size spelt out, more layers than the backbone has (that is "all").
+    backbone's native size spelt out, more layers than the backbone has (that is "all"). Numbers take the type of
+    their field, so that 5 and 5.0 are the same trial.
 
-    Raises TrainerError for a field or a name that does not exist.
+    Raises TrainerError for a field or a name that does not exist, and for a fraction where a count belongs.
     """
     from trainers.backbones import backbone
     from trainers.heads import head
@@ -94,8 +95,10 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
     known = {f.name for f in dataclasses.fields(TrialConfig)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise TrainerError(f"unknown field {', '.join(unknown)} of a configuration; known are {', '.join(sorted(known))}")
-    config = TrialConfig(**values)
+        raise TrainerError(
+            f"unknown field {', '.join(unknown)} of a configuration; known are {', '.join(sorted(known))}"
+        )
+    config = TrialConfig(**{name: _typed(name, value) for name, value in values.items()})
     row, top = backbone(config.backbone), head(config.head)
     changes: dict[str, Any] = {}
     if config.image_size == row.native_size:
@@ -108,12 +111,25 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
         changes["margin"] = None
     if config.multiplier <= 1 and config.recipe != "flips":
         changes["recipe"] = "flips"
-    floats = {f.name for f in dataclasses.fields(TrialConfig) if f.type in ("float", "float | None")}
-    for name in floats:
-        value = changes.get(name, getattr(config, name))
-        if value is not None:
-            changes[name] = float(value)
     return dataclasses.replace(config, **changes)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """``value`` as the plain Python type of the field called ``name``."""
+    allowed = {f.name: str(f.type) for f in dataclasses.fields(TrialConfig)}[name].split(" | ")
+    if value is None:
+        if "None" in allowed:
+            return None
+    elif isinstance(value, str):
+        if "str" in allowed and (allowed == ["str"] or value == "all"):
+            return value
+    elif "float" in allowed:
+        return float(value)
+    elif "int" in allowed and int(value) == value:
+        return int(value)
+    names = {"int": "a whole number", "float": "a number", "str": "a name", "None": "none"}
+    words = ["all" if kind == "str" and len(allowed) > 1 else names[kind] for kind in allowed]
+    raise TrainerError(f"{name} must be {' or '.join(words)}, not {value!r}.")
 
 
 def trial_id(config: TrialConfig, seed: int, data: str) -> str:

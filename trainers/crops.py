@@ -6,7 +6,6 @@ by 1 / 0.875. ``predict`` is the job that a worker runs; models that share a pre
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from trainers import device
+from trainers.arrays import write_arrays
 from trainers.contract import FitJob, TrainerError
 from trainers.images import square
 from trainers.manifest import Manifest
@@ -99,6 +99,8 @@ def predict(job: Mapping[str, Any]) -> dict[str, Any]:
     prefix, models, view = _open(job["models"], len(manifest.classes), policy_in_force)
     size = prefix.architecture.image_size
     hashes, labels = part.table["sha256"].tolist(), part.labels()
+    if not hashes:
+        raise TrainerError(f"there is no image in the split {job['split']}, so nothing can be predicted.")
 
     shared_s = 0.0
     for sources, names in _batches(part.paths(), hashes, max(BATCH_CROPS // find_policy(job["policy"]).crops, 1)):
@@ -126,18 +128,19 @@ def predict(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open(folders: Mapping[str, str], classes: int, precision: str) -> tuple[Prefix, list[_Model], str]:
     models: list[_Model] = []
-    architectures = []
-    view = ""
+    prefixes: list[Prefix] = []
+    views: set[str] = set()
     for name, folder in folders.items():
         fit, arrays = read_weights(Path(folder))
         network = open_network(fit, arrays, classes, precision)
-        architectures.append(network.architecture)
-        view = fit.config.view
+        prefixes.append(prefix_of(network.architecture))
+        views.add(fit.config.view)
         models.append(_Model(name, network, []))
-    prefixes = [prefix_of(a) for a in architectures]
-    if any(p.description() != prefixes[0].description() for p in prefixes):
-        raise TrainerError("models of different prefixes cannot be predicted in one job.")
-    return prefixes[0], models, view
+    if not models:
+        raise TrainerError("no model was named to predict with.")
+    if len(views) > 1 or any(p.description() != prefixes[0].description() for p in prefixes):
+        raise TrainerError("models of different prefixes or views cannot be predicted in one job.")
+    return prefixes[0], models, views.pop()
 
 
 def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
@@ -152,11 +155,3 @@ def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision:
 def _batches(paths: Sequence[Path], names: Sequence[str], size: int) -> Iterator[tuple[Sequence[Path], Sequence[str]]]:
     for start in range(0, len(paths), size):
         yield paths[start : start + size], names[start : start + size]
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """One ``.npz``, written beside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(beside, **arrays)  # type: ignore[arg-type]
-    os.replace(beside, path)

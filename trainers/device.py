@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,11 +21,19 @@ def memory_limit_mb(share: float, total_mb: int) -> int:
 
 
 def total_gpu_memory_mb() -> int:
-    """The memory of the first GPU this process may see, from nvidia-smi, in MiB."""
+    """The memory of the first GPU this process may see, from nvidia-smi, in MiB. Raises TrainerError.
+
+    nvidia-smi itself looks at every GPU of the machine, so it is told the first of ``CUDA_VISIBLE_DEVICES``.
+    """
     if shutil.which("nvidia-smi") is None:
         raise TrainerError("a share of a GPU was asked for, but nvidia-smi is not here to say how much memory it has.")
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    answer = subprocess.run(query + (["--id", first] if first else []), capture_output=True, text=True)
+    if answer.returncode or not answer.stdout.split():
+        said = (answer.stderr or answer.stdout).strip() or "nothing"
+        raise TrainerError(f"nvidia-smi could not say how much memory the GPU has; it said: {said}")
+    return int(answer.stdout.split()[0])
 
 
 def hold_gpu_memory(tf: Any, share: float, total_mb: Callable[[], int] = total_gpu_memory_mb) -> list[int]:
@@ -45,22 +54,29 @@ def hold_gpu_memory(tf: Any, share: float, total_mb: Callable[[], int] = total_g
 
 
 def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
-    """Set this process up once, before its first fit; returns the Keras dtype policy in force.
+    """Set this process up once, before its first fit; returns the Keras dtype policy to build networks with.
 
-    "auto" is float32 on CPUs, mixed_bfloat16 on GPUs of compute capability 8 or more, mixed_float16 on others.
+    "auto" is float32 on CPUs, mixed_bfloat16 on GPUs of compute capability 8 or more, mixed_float16 on others. The
+    policy is only named, never made Keras' default: a process may train trials of several precisions.
     """
-    import keras
     import tensorflow as tf
 
     if not _prepared:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
         if gpu_memory_share > 0:
             _prepared["limits_mb"] = hold_gpu_memory(tf, gpu_memory_share)
-        _prepared["threads"] = threads
-    policy = precision if precision != "auto" else _automatic_precision(tf)
-    keras.config.set_dtype_policy(policy)
-    return policy
+        _prepared["threads"] = _hold_threads(tf, threads)
+    return precision if precision != "auto" else _automatic_precision(tf)
+
+
+def _hold_threads(tf: Any, threads: int) -> int:
+    """Let an operation use ``threads`` CPU threads; returns how many it may use (0: as many as there are cores)."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        # Somebody used TensorFlow in this process before: its threads are fixed by now, which costs time alone.
+        return tf.config.threading.get_intra_op_parallelism_threads()
+    return threads
 
 
 def _automatic_precision(tf: Any) -> str:

@@ -20,7 +20,7 @@ from trainers.model import Prefix
 from trainers.store import Rows, Shelf
 
 PREFIX_BATCH = 32
-"""Images the frozen part sees at a time; fixed, so that a row never depends on who asked for it."""
+"""Images the frozen part sees at a time. A row does not depend on its neighbours, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ def _examples(
     hashes = manifest.table["sha256"].tolist()
     size = prefix.architecture.image_size
     # An original has the same pixels under every recipe; only copies depend on it and on the data's seed.
-    keys = [
-        hashes[i.row] if not i.copy else f"{hashes[i.row]}:{i.copy}:{config.recipe}:{manifest.seed}" for i in items
-    ]
+    keys = [hashes[i.row] if not i.copy else f"{hashes[i.row]}:{i.copy}:{config.recipe}:{manifest.seed}" for i in items]
     images = Shelf(cache, "images", {"size": size, "view": view})
     decode = _Decoder(manifest, items, config.recipe, view, size)
     labels = manifest.labels()[[i.row for i in items]]

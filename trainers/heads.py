@@ -66,7 +66,7 @@ def default_scale(classes: int, loss_bound: float = 1e-3) -> float:
 
     NormFace (Wang et al. 2017, proposition 2): with features and weights of squared length s, the softmax loss of n
     balanced classes is bounded below by log(1 + (n - 1) exp(-s n / (n - 1))). Solved for s; without a scale (s = 1)
-    the bound of 40 classes is 2.6 and nothing can be learnt.
+    the bound of 40 classes is 2.7 and nothing can be learnt.
     """
     n = max(classes, 2)
     return (n - 1) / n * math.log((n - 1) / math.expm1(loss_bound))

@@ -8,8 +8,10 @@ block); the few frozen layers between are run with the rest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,6 @@ import tensorflow as tf
 from trainers.backbones import Backbone, backbone, load_builder, weight_file
 from trainers.contract import TrainerError, TrialConfig
 from trainers.heads import default_scale, head
-
-
-SERVED = "served:"
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,56 @@ class Architecture:
         )
 
 
-@functools.lru_cache(maxsize=4)
-def pretrained(name: str, weights: str, image_size: int, seed: int = 0) -> keras.Model:
+def build_backbone(name: str, weights: str, image_size: int, precision: str = "float32", seed: int = 0) -> keras.Model:
     """The whole backbone without a top. Without weights (or where none exist) its values come from ``seed``.
 
-    ``weights``: "imagenet" (Keras downloads them), "none", a folder, or "served:..." for a model whose values the
-    caller sets. Raises TrainerError.
+    ``weights``: "imagenet" (Keras downloads them), "none", or a folder. ``precision``: a Keras dtype policy.
+    Raises TrainerError.
     """
     row = backbone(name)
     if image_size < row.smallest_size:
         raise TrainerError(f"{name} takes images of {row.smallest_size} px or more, not {image_size}.")
+    random = is_random(name, weights)
+    keras_weights = "imagenet" if weights == "imagenet" and not random else None
     keras.utils.set_random_seed(seed)
-    shape = (image_size, image_size, 3)
-    build = load_builder(row)
-    if weights == "imagenet" and row.imagenet:
-        return build(input_shape=shape, include_top=False, weights="imagenet", **row.arguments)
-    model = build(input_shape=shape, include_top=False, weights=None, **row.arguments)
-    if weights not in ("none", "imagenet") and row.imagenet and not weights.startswith(SERVED):
+    with _dtype_policy(precision):
+        shape = (image_size, image_size, 3)
+        model = load_builder(row)(input_shape=shape, include_top=False, weights=keras_weights, **row.arguments)
+    if not random and keras_weights is None:
         file = weight_file(row, Path(weights), image_size)
         try:
             model.load_weights(file)
         except (ValueError, OSError) as error:
             raise TrainerError(f"the weights in {file} do not fit {name}: {error}") from error
     return model
+
+
+def is_random(name: str, weights: str) -> bool:
+    """Whether the backbone starts from random values: none were asked for, or none exist."""
+    return weights == "none" or not backbone(name).imagenet
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Layers made inside have the dtype policy ``name``; Keras' default is as before afterwards."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@functools.lru_cache(maxsize=4)
+def pretrained(name: str, weights: str, image_size: int, precision: str) -> keras.Model:
+    """``build_backbone`` with seed 0, built once a process. Shared: nobody changes its weights."""
+    return build_backbone(name, weights, image_size, precision)
+
+
+@functools.lru_cache(maxsize=2)
+def _random_weights(name: str, image_size: int, seed: int) -> list[list[np.ndarray]]:
+    """The starting values that ``seed`` gives each layer of a backbone without weights, in the layers' order."""
+    return [layer.get_weights() for layer in build_backbone(name, "none", image_size, seed=seed).layers]
 
 
 def boundary_index(model: keras.Model, unfrozen_layers: int | str) -> int:
@@ -93,23 +119,21 @@ def prefix_length(model: keras.Model, frozen: int) -> int:
     0 or 1 (the input alone) mean that the images themselves are that tensor.
     """
     position = {layer.name: i for i, layer in enumerate(model.layers)}
-    sources: list[set[int]] = []
-    for layer in model.layers:
-        node = layer._inbound_nodes[0]
-        sources.append({position[t._keras_history.operation.name] for t in node.input_tensors if not _is_input(t, layer)})
+    edges = {
+        (position[tensor._keras_history.operation.name], position[node.operation.name])
+        for nodes in model._nodes_by_depth.values()
+        for node in nodes
+        for tensor in node.input_tensors
+    }
     for q in range(frozen, 0, -1):
-        crossing = {source for i in range(q, len(sources)) for source in sources[i] if source < q}
+        crossing = {source for source, target in edges if (source < q) != (target < q)}
         if crossing <= {q - 1}:
             return q
     return 0
 
 
-def _is_input(tensor: Any, layer: keras.Layer) -> bool:
-    return tensor._keras_history.operation is layer
-
-
-def preprocess(row: Backbone, images: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
-    """uint8 RGB (n, s, s, 3) to what the backbone was trained on."""
+def preprocess(row: Backbone, images: tf.Tensor) -> tf.Tensor:
+    """uint8 RGB (n, s, s, 3) to what the backbone was trained on, in float32; its layers cast as they need."""
     x = tf.cast(images, "float32")
     if row.preprocessing == "tf":
         x = x / 127.5 - 1.0
@@ -117,7 +141,7 @@ def preprocess(row: Backbone, images: tf.Tensor, dtype: str = "float32") -> tf.T
         x = x[..., ::-1] - tf.constant([103.939, 116.779, 123.68])
     else:
         raise TrainerError(f"{row.name} names the preprocessing {row.preprocessing!r}; known are tf and caffe.")
-    return tf.cast(x, dtype)
+    return x
 
 
 def pool(features: tf.Tensor, pooling: str) -> tf.Tensor:
@@ -127,24 +151,34 @@ def pool(features: tf.Tensor, pooling: str) -> tf.Tensor:
 
 
 class Prefix:
-    """The frozen part of an architecture, from uint8 images to one tensor per image. A fixed function."""
+    """The frozen part of an architecture, from uint8 images to one tensor per image. A fixed function.
 
-    def __init__(self, architecture: Architecture) -> None:
+    ``spec`` is the shape (the first axis free) and dtype of what it gives: uint8 images where nothing is frozen,
+    else float32.
+    """
+
+    def __init__(self, architecture: Architecture, model: keras.Model | None = None) -> None:
+        """``model``: the whole backbone with its starting weights; without it the one that ``architecture`` names."""
         a = self.architecture = architecture
-        row, model = backbone(a.backbone), pretrained(a.backbone, a.weights, a.image_size)
+        if model is None:
+            model = pretrained(a.backbone, a.weights, a.image_size, a.precision)
+        row, self.model = backbone(a.backbone), model
         self.length = prefix_length(model, boundary_index(model, a.unfrozen_layers))
         self.is_identity = self.length <= 1
         self.layer = "" if self.is_identity else model.layers[self.length - 1].name
         pooled = self.length == len(model.layers)
         self.pooling = a.pooling if pooled else ""
+        images = tf.TensorSpec((None, a.image_size, a.image_size, 3), tf.uint8)
         if self.is_identity:
+            self.spec = images
             return
-        frozen = keras.Model(model.input, model.layers[self.length - 1].output)
-        frozen.trainable = False
+        output = model.layers[self.length - 1].output
+        self.spec = tf.TensorSpec((None, output.shape[-1]) if pooled else output.shape, tf.float32)
+        self._frozen = frozen = keras.Model(model.input, output)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, a.image_size, a.image_size, 3), tf.uint8)])
-        def run(images: tf.Tensor) -> tf.Tensor:
-            features = frozen(preprocess(row, images, frozen.compute_dtype), training=False)
+        @tf.function(input_signature=[images])
+        def run(pixels: tf.Tensor) -> tf.Tensor:
+            features = frozen(preprocess(row, pixels), training=False)
             return pool(features, self.pooling) if pooled else tf.cast(features, "float32")
 
         self._run: Callable[[tf.Tensor], tf.Tensor] = run
@@ -154,27 +188,24 @@ class Prefix:
         a = self.architecture
         return {
             "backbone": a.backbone,
-            "weights": weights_identity(a.backbone, a.weights, a.image_size),
+            "weights": self._weights_digest,
             "image_size": a.image_size,
             "layer": self.layer,
             "pooling": self.pooling,
             "precision": a.precision,
         }
 
+    @functools.cached_property
+    def _weights_digest(self) -> str:
+        """Of the values, not of a file's name: other weights under an old name must not find the old features."""
+        digest = hashlib.sha256()
+        for array in [] if self.is_identity else self._frozen.get_weights():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
     def __call__(self, images: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """uint8 (n, s, s, 3) -> float32 (n, ...); the images themselves where nothing is frozen."""
+        """uint8 (n, s, s, 3) -> what ``spec`` says; the images themselves where nothing is frozen."""
         return tf.convert_to_tensor(images) if self.is_identity else self._run(tf.convert_to_tensor(images))
-
-
-def weights_identity(name: str, weights: str, image_size: int) -> str:
-    """A word that changes whenever the backbone's starting values do."""
-    row = backbone(name)
-    if weights == "none" or not row.imagenet:
-        return "random-0"
-    if weights == "imagenet" or weights.startswith(SERVED):
-        return weights
-    file = weight_file(row, Path(weights), image_size)
-    return f"{file.name}:{file.stat().st_size}"
 
 
 class Network:
@@ -187,8 +218,9 @@ class Network:
     def __init__(self, architecture: Architecture, prefix: Prefix) -> None:
         a = self.architecture = architecture
         self.row, self.top = backbone(a.backbone), head(a.head)
-        model = pretrained(a.backbone, a.weights, a.image_size)
+        model = prefix.model
         frozen = boundary_index(model, a.unfrozen_layers)
+        self.input_spec = prefix.spec
         self.from_images = prefix.is_identity
         self.tail: keras.Model | None = None
         if prefix.length < len(model.layers):
@@ -201,6 +233,7 @@ class Network:
             for layer in self.tail.layers:
                 layer.trainable = layer.name not in frozen_names
             self._start = self.tail.get_weights()
+            self._position = {layer.name: i for i, layer in enumerate(model.layers)}
         width = int(model.output.shape[-1])
         if a.hidden:
             self.hidden = keras.layers.Dense(a.hidden, activation="relu", dtype="float32", name="hidden")
@@ -211,18 +244,18 @@ class Network:
         self.dropout = tf.Variable(0.0, trainable=False, name="dropout")
         self.scale = tf.Variable(1.0, trainable=False, name="scale")
         self.margin = tf.Variable(0.0, trainable=False, name="margin")
-        self._predict = tf.function(self.probabilities, reduce_retracing=True)
+        self._predict = tf.function(self.probabilities, input_signature=[self.input_spec])
 
     def reset(self, config: TrialConfig, seed: int) -> None:
         """Starting weights again; what is random comes from ``seed``; the configuration's numbers are set."""
         a = self.architecture
         if self.tail is not None:
-            if weights_identity(a.backbone, a.weights, a.image_size) == "random-0":
-                fresh = {l.name: l.get_weights() for l in pretrained(a.backbone, a.weights, a.image_size, seed).layers}
+            self.tail.set_weights(self._start)
+            if is_random(a.backbone, a.weights):
+                fresh = _random_weights(a.backbone, a.image_size, seed)
                 for layer in self.tail.layers:
-                    layer.set_weights(fresh.get(layer.name, layer.get_weights()))
-            else:
-                self.tail.set_weights(self._start)
+                    if layer.trainable and layer.weights:  # by place: a builder may leave names to Keras, which counts
+                        layer.set_weights(fresh[self._position[layer.name]])
         draw = np.random.default_rng((seed, 1))
         if a.hidden:
             self.hidden.set_weights([_glorot(draw, self.hidden.kernel.shape), np.zeros(a.hidden, np.float32)])
@@ -241,9 +274,7 @@ class Network:
     def features(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         """The prefix's output -> pooled features, float32 (n, channels)."""
         if self.tail is not None:
-            if self.from_images:
-                x = preprocess(self.row, x, self.tail.compute_dtype)
-            x = self.tail(tf.cast(x, self.tail.compute_dtype), training=training)
+            x = self.tail(preprocess(self.row, x) if self.from_images else x, training=training)
         return pool(x, self.architecture.pooling) if len(x.shape) == 4 else tf.cast(x, "float32")
 
     def plain_logits(self, features: tf.Tensor) -> tf.Tensor:
@@ -253,7 +284,7 @@ class Network:
         return tf.matmul(tf.math.l2_normalize(features, 1), tf.math.l2_normalize(tf.convert_to_tensor(self.kernel), 0))
 
     def training_logits(self, x: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(logits to be trained, logits as at inference). ``seed``: int32 (2,), for dropout alone."""
+        """(logits to be trained, logits as at inference). ``seed``: int64 (2,), for dropout alone."""
         features = self._drop(self.features(x, training=True), seed)
         if self.architecture.hidden:
             features = self._drop(self.hidden(features), seed + 1)

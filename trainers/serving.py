@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,32 +19,41 @@ import numpy as np
 import pandas as pd
 
 from trainers import device
+from trainers.arrays import read_list, write_list
 from trainers.backbones import backbone
 from trainers.contract import FitJob, TrainerError
+from trainers.images import Unreadable
 
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"
+SERVED_PRECISION = "float32"
+"""Whatever it was trained in: a served model runs on any CPU."""
 
 
 def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     """Put finished fits of one configuration together into a served folder; a job for a worker.
 
-    ``job``: ``fits`` (folders, the ensemble's members), ``output``, ``classes``, ``policy``, ``threads``, ``precision``.
-    Returns ``{"members": count}``. Raises TrainerError.
+    ``job``: ``fits`` (folders, the ensemble's members), ``output``, ``classes``, ``policy``, ``threads`` and
+    ``precision``.
+    Returns ``{"members": count}``. Raises TrainerError where there is no fit or they are not of one configuration.
     """
     from trainers.model import pretrained
     from trainers.training import read_weights
 
     device.prepare(job["threads"], 0.0, job["precision"])
+    fits = [read_weights(Path(folder)) for folder in job["fits"]]
+    if not fits:
+        raise TrainerError("no trained model was named, so nothing can be served.")
+    first = fits[0][0]
+    if any((fit.config, fit.weights) != (first.config, first.weights) for fit, _ in fits):
+        raise TrainerError("only models of one configuration and the same starting weights can be served together.")
     out = Path(job["output"])
     out.mkdir(parents=True, exist_ok=True)
-    fits = [read_weights(Path(folder)) for folder in job["fits"]]
-    first = fits[0][0]
     size = first.config.image_size or backbone(first.config.backbone).native_size
-    starting = pretrained(first.config.backbone, first.weights, size).get_weights()
-    _write_arrays(out / BACKBONE_FILE, starting)
+    starting = pretrained(first.config.backbone, first.weights, size, SERVED_PRECISION).get_weights()
+    write_list(out / BACKBONE_FILE, starting)
     for number, (_, arrays) in enumerate(fits):
-        _write_arrays(out / f"member-{number}.npz", arrays)
+        write_list(out / f"member-{number}.npz", arrays)
     described = {
         "classes": list(job["classes"]),
         "policy": job["policy"],
@@ -58,59 +68,58 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"members": len(fits)}
 
 
-def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(beside, **{f"w{i:04d}": a for i, a in enumerate(arrays)})
-    os.replace(beside, path)
-
-
-def _read_arrays(path: Path) -> list[np.ndarray]:
-    with np.load(path) as stored:
-        return [stored[key] for key in sorted(stored.files)]
-
-
 class ServedModel:
     """A classifier of photos under its own crop policy."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises TrainerError where ``folder`` is not a served model."""
+        """Raises TrainerError where ``folder`` is not a served model, or not a whole one."""
         if not (folder / MODEL_FILE).is_file():
             raise TrainerError(f"{folder} holds no {MODEL_FILE}; it is not a model that orch wrote.")
-        described = json.loads((folder / MODEL_FILE).read_text())
-        self.classes: tuple[str, ...] = tuple(described["classes"])
-        self.policy: str = described["policy"]
-        self.image_size: int = described["image_size"]
-        self.view: str = described["view"]
-        self._open(folder, FitJob.from_dict(described["fit"]), described["members"])
+        try:
+            described = json.loads((folder / MODEL_FILE).read_text())
+            starting = read_list(folder / BACKBONE_FILE)
+            members = [read_list(folder / f"member-{number}.npz") for number in range(described["members"])]
+            self.classes: tuple[str, ...] = tuple(described["classes"])
+            self.policy: str = described["policy"]
+            self.image_size: int = described["image_size"]
+            self.view: str = described["view"]
+            fit = FitJob.from_dict(described["fit"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise TrainerError(f"the model in {folder} is damaged ({error}); write or download it again.") from error
+        self._open(fit, starting, members)
 
-    def _open(self, folder: Path, fit: FitJob, members: int) -> None:
-        from trainers.model import Architecture, Network, Prefix, pretrained
+    def _open(self, fit: FitJob, starting: list[np.ndarray], members: list[list[np.ndarray]]) -> None:
+        from trainers.model import Architecture, Network, Prefix, build_backbone
 
-        device.prepare(os.cpu_count() or 1, 0.0, "float32")
-        # Built without weights under a name of its own, then given the stored ones: never another model's values.
-        weights = f"served:{folder}"
-        pretrained_model = pretrained(fit.config.backbone, weights, self.image_size)
-        pretrained_model.set_weights(_read_arrays(folder / BACKBONE_FILE))
-        architecture = Architecture.of(fit.config, weights, len(self.classes), "float32")
-        self._prefix = Prefix(architecture)
+        # Built anew for this model alone: another one in the same process keeps its own values.
+        whole = build_backbone(fit.config.backbone, "none", self.image_size, SERVED_PRECISION)
+        if [w.shape for w in whole.get_weights()] != [w.shape for w in starting]:
+            raise TrainerError(f"the stored weights are not those of a {fit.config.backbone}.")
+        whole.set_weights(starting)
+        architecture = Architecture.of(fit.config, fit.weights, len(self.classes), SERVED_PRECISION)
+        self._prefix = Prefix(architecture, whole)
         self._networks = []
-        for number in range(members):
+        for arrays in members:
             network = Network(architecture, self._prefix)
             network.set_numbers(fit.config)
-            network.load_state(_read_arrays(folder / f"member-{number}.npz"))
+            network.load_state(arrays)
             self._networks.append(network)
 
     def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
         """Encoded images (JPEG, PNG, ...) -> float32 (n, classes): the mean over crops and members.
 
-        Raises TrainerError for one that cannot be decoded.
+        Raises TrainerError for one that cannot be decoded, with its place, counted from 1.
         """
         from trainers.crops import crops
 
         out = np.zeros((len(images), len(self.classes)), np.float32)
         for i, image in enumerate(images):
             sha256 = hashlib.sha256(image).hexdigest()
-            features = self._prefix(crops(image, self.image_size, self.view, self.policy, sha256))
+            try:
+                cut = crops(image, self.image_size, self.view, self.policy, sha256)
+            except Unreadable as error:
+                raise Unreadable(f"image {i + 1} of {len(images)}", error.reason) from error
+            features = self._prefix(cut)
             out[i] = np.mean([network.predict(features).mean(0) for network in self._networks], 0)
         return out
 
@@ -133,9 +142,11 @@ class ServedModel:
 
 def _images(model_input: Any) -> Iterable[Any]:
     if isinstance(model_input, pd.DataFrame):
-        column = "image" if "image" in model_input else model_input.columns[0]
-        return model_input[column].tolist()
-    if isinstance(model_input, bytes | str):
+        if "image" not in model_input and len(model_input.columns) != 1:
+            columns = ", ".join(map(str, model_input.columns)) or "none"
+            raise TrainerError(f"the table needs a column image; it has {columns}.")
+        return model_input["image" if "image" in model_input else model_input.columns[0]].tolist()
+    if isinstance(model_input, bytes | bytearray | memoryview | str | Path):
         return [model_input]
     return list(model_input)
 
@@ -144,7 +155,7 @@ def _image_bytes(value: Any) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     text = str(value)
-    if len(text) < 4096 and Path(text).is_file():
+    if os.path.isfile(text):  # unlike Path.is_file, says no to text that is too long for a name
         return Path(text).read_bytes()
     try:
         return base64.b64decode(text, validate=True)

@@ -64,7 +64,9 @@ def read_source(source: str, cache: Path) -> Listing:
         try:
             return _read_folder(path.resolve())
         except OSError as error:
-            raise TrainerError(f"{error.filename or source} cannot be looked into: {error.strerror or error}.") from error
+            raise TrainerError(
+                f"{error.filename or source} cannot be looked into: {error.strerror or error}."
+            ) from error
     if path.suffix.lower() in TABLES:
         return _read_table(path.resolve())
     raise TrainerError(

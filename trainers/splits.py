@@ -15,7 +15,7 @@ from functools import partial
 from trainers.contract import TrainerError
 
 SPLITS = ("train", "validation", "test")
-ATTEMPTS = 200
+ATTEMPTS = 64
 """Orders that are tried before groups that hold several classes are called too entangled to split."""
 
 
@@ -92,9 +92,9 @@ def too_small_sentence(label: str, images: int, groups: int) -> str:
 
 
 def _place(group: _Group, seed: int, attempt: int) -> tuple[int, int, bytes]:
-    """The most entangled groups go first, then the largest; equal ones in an order that is random by the seed."""
+    """Even attempts begin with the most entangled groups, then the largest; ties and odd attempts are random."""
     order = hashlib.sha256(f"{seed}:{attempt}:{group.name}".encode()).digest()
-    return (-len(group.counts), -group.size, order) if attempt % 2 == 0 else (0, 0, order)
+    return (0, 0, order) if attempt % 2 else (-len(group.counts), -group.size, order)
 
 
 def _targets(counts: Counter[str], shares: tuple[float, float, float]) -> dict[str, list[int]]:

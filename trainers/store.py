@@ -14,8 +14,9 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -64,9 +65,10 @@ class Shelf:
         text = json.dumps(description, sort_keys=True)
         self.folder = cache / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._description = text
+        self._opened: dict[Path, _Segment] = {}
 
     def rows(self, keys: Sequence[str], compute: Callable[[Sequence[int]], Iterator[np.ndarray]]) -> Rows:
-        """The rows of ``keys``, in that order; missing ones are computed first.
+        """The rows of ``keys``, in that order; missing ones are computed first, and those of a damaged segment again.
 
         ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one
         process at a time for each bucket. Raises TrainerError where the disk is full or not writable.
@@ -82,8 +84,9 @@ class Shelf:
                 f"the cache {self.folder.parent.parent} cannot be written ({error.strerror or error}); free some space "
                 "there, or set ORCH_CACHE to a folder on another disk."
             ) from error
-        segments, where = self._open()
-        return Rows(segments, np.array([where[key] for key in keys], np.int64))
+        segments = list(self._opened.values())
+        where = {key: (number, row) for number, s in enumerate(segments) for row, key in enumerate(s.keys)}
+        return Rows([s.rows for s in segments], np.array([where[key] for key in keys], np.int64))
 
     def _fill(self, wanted: Mapping[str, int], compute: Callable[[Sequence[int]], Iterator[np.ndarray]]) -> None:
         pending = list(range(BUCKETS))
@@ -92,52 +95,78 @@ class Shelf:
             have = self._known_keys()
             missing = {key for key in wanted if key not in have}
             pending = [bucket for bucket in pending if any(_bucket(key) == bucket for key in missing)]
-            left = []
+            left: list[int] = []
             for bucket in pending:
                 # Another's bucket is skipped at first, and only waited for when nothing else is left to do.
-                wait = len(pending) == 1 or not (set(pending) - {bucket} - set(left))
+                wait = len(left) == len(pending) - 1
                 try:
                     with FileLock(self.folder / f".{bucket:02d}.lock", timeout=3600 if wait else 0):
                         have = self._known_keys()
                         keys = sorted(k for k in missing if _bucket(k) == bucket and k not in have)
                         if keys:
-                            self._write(keys, compute([wanted[k] for k in keys]))
+                            self._write(bucket, keys, compute([wanted[k] for k in keys]))
                 except Timeout:
                     left.append(bucket)
             pending = left
+        self._known_keys()
 
-    def _write(self, keys: list[str], batches: Iterator[np.ndarray]) -> None:
+    def _write(self, bucket: int, keys: list[str], batches: Iterator[np.ndarray]) -> None:
+        """Only under the bucket's lock: what a killed writer of it left half done is written over."""
         stem = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-        data, temporary = self.folder / f"{stem}.npy", self.folder / f".{stem}.{os.getpid()}.npy"
-        out: np.memmap | None = None
-        done = 0
+        data, names = (self.folder / f".{bucket:02d}.{kind}.half" for kind in ("npy", "keys"))
         try:
-            for batch in batches:
-                if out is None:
-                    out = np.lib.format.open_memmap(temporary, "w+", batch.dtype, (len(keys), *batch.shape[1:]))
-                out[done : done + len(batch)] = batch
-                done += len(batch)
-            if out is None or done != len(keys):
+            # Written, not mapped: on a full disk a mapped page kills the process, where a write says why.
+            with data.open("wb") as file:
+                done = 0
+                for batch in batches:
+                    if not done:
+                        _write_header(file, batch.dtype, (len(keys), *batch.shape[1:]))
+                    file.write(np.ascontiguousarray(batch).tobytes())
+                    done += len(batch)
+                file.flush()
+                os.fsync(file.fileno())
+            if done != len(keys):
                 raise AssertionError(f"{done} rows were computed where {len(keys)} were asked for")
-            out.flush()
-            os.replace(temporary, data)
+            names.write_text("\n".join(keys))
+            (self.folder / "description.json").write_text(self._description)
+            os.replace(data, self.folder / f"{stem}.npy")
+            os.replace(names, self.folder / f"{stem}.keys")
         finally:
-            temporary.unlink(missing_ok=True)
-        (self.folder / "description.json").write_text(self._description)
-        beside = self.folder / f".{stem}.{os.getpid()}.keys"
-        beside.write_text("\n".join(keys))
-        os.replace(beside, self.folder / f"{stem}.keys")
+            data.unlink(missing_ok=True)
+            names.unlink(missing_ok=True)
 
     def _known_keys(self) -> set[str]:
-        return {key for file in self.folder.glob("*.keys") for key in file.read_text().split("\n")}
+        """The keys of all sound segments, of which new ones are opened."""
+        for file in sorted(self.folder.glob("*.keys")):
+            if file not in self._opened:
+                segment = _open_segment(file)
+                if segment is not None:
+                    self._opened[file] = segment
+        return {key for segment in self._opened.values() for key in segment.keys}
 
-    def _open(self) -> tuple[list[np.ndarray], dict[str, tuple[int, int]]]:
-        segments, where = [], {}
-        for number, file in enumerate(sorted(self.folder.glob("*.keys"))):
-            segments.append(np.load(file.with_suffix(".npy"), mmap_mode="r"))
-            for row, key in enumerate(file.read_text().split("\n")):
-                where[key] = (number, row)
-        return segments, where
+
+@dataclass(frozen=True)
+class _Segment:
+    keys: list[str]
+    rows: np.ndarray
+
+
+def _open_segment(file: Path) -> _Segment | None:
+    """The segment whose list of keys is ``file``; None where rows are missing, cut short or not as many as keys.
+
+    Whoever needs such rows computes them again, into a segment that takes its place.
+    """
+    try:
+        keys = file.read_text().split("\n")
+        rows = np.load(file.with_suffix(".npy"), mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return _Segment(keys, rows) if len(rows) == len(keys) else None
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _bucket(key: str) -> int:

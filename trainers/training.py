@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainers import device
+from trainers.arrays import read_list, write_list
 from trainers.contract import Diverged, EpochMetrics, FitJob, TrainerError, TrialConfig
 from trainers.features import evaluation_examples, training_examples
 from trainers.manifest import Manifest
@@ -61,6 +62,8 @@ class TrainingFit:
         self.batches = math.ceil(len(self.train) / config.batch_size)
 
     def run_epoch(self) -> EpochMetrics:
+        """See ``trainers.contract.Fit``. ``loss`` is what is trained (smoothing, margin and dropout in it);
+        ``val_loss`` is the cross-entropy of the plain labels, so that trials of different losses compare."""
         started = time.perf_counter()
         config, steps = self.config, self.compiled
         order = np.random.default_rng((self.job.seed, 2, self.epoch)).permutation(len(self.train))
@@ -73,28 +76,33 @@ class TrainingFit:
                 tf.convert_to_tensor(self.train.rows.take(chosen)),
                 tf.convert_to_tensor(self.train.labels[chosen]),
                 tf.constant(rate, tf.float32),
-                tf.constant([self.job.seed, 2 * step], tf.int32),
+                tf.constant([self.job.seed, 2 * step], tf.int64),
             )
+            self._check_finite(float(loss), rate)
             losses += float(loss) * len(chosen)
             correct += int(hits)
 
-        self.epoch += 1
         trained_s = time.perf_counter() - started
-        metrics = EpochMetrics(
+        validated = self._validate()
+        if self.validation is not None:
+            self._check_finite(validated["val_loss"], rate)
+        self.epoch += 1
+        return EpochMetrics(
             epoch=self.epoch,
             loss=losses / len(order),
             accuracy=correct / len(order),
-            **self._validate(),
+            **validated,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             images_per_s=len(order) / trained_s,
         )
-        if metrics.diverged:
+
+    def _check_finite(self, loss: float, rate: float) -> None:
+        if not math.isfinite(loss):
             raise Diverged(
-                f"diverged: the loss became {metrics.loss} in epoch {metrics.epoch} at learning rate {rate:.3g}; "
+                f"diverged: the loss became {loss} in epoch {self.epoch + 1} at learning rate {rate:.3g}; "
                 "a lower learning_rate or clip_norm may help."
             )
-        return metrics
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -112,17 +120,24 @@ class TrainingFit:
         }
 
     def save(self, folder: Path) -> None:
-        arrays = {f"w{i:04d}": a for i, a in enumerate(self.compiled.state())}
-        np.savez(folder / STATE_FILE, epoch=self.epoch, **arrays)
+        """See ``trainers.contract.Fit``."""
+        write_list(folder / STATE_FILE, self.compiled.state(), epoch=self.epoch)
 
     def restore(self, folder: Path) -> None:
+        """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit."""
+        if not (folder / STATE_FILE).is_file():
+            raise TrainerError(f"there is no saved training in {folder}.")
+        self.compiled.load_state(read_list(folder / STATE_FILE))
         with np.load(folder / STATE_FILE) as stored:
             self.epoch = int(stored["epoch"])
-            self.compiled.load_state([stored[key] for key in sorted(stored.files) if key != "epoch"])
 
     def finish(self) -> None:
+        """See ``trainers.contract.Fit``. Raises Diverged rather than write a weight that is no number."""
+        arrays = self.compiled.network.state()
+        if not all(np.isfinite(a).all() for a in arrays):
+            raise Diverged("diverged: the last steps made weights that are no numbers; a lower learning_rate may help.")
         if self.job.output:
-            write_weights(Path(self.job.output), self.job, self.compiled.network.state())
+            write_weights(Path(self.job.output), self.job, arrays)
 
 
 def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
@@ -135,12 +150,12 @@ def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
         return config.learning_rate * (step + 1) / (rising + 1)
     if config.schedule == "constant":
         return config.learning_rate
-    t = (step - rising) / max(steps - rising, 1)
+    t = min((step - rising) / max(steps - rising, 1), 1.0)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean over the classes that occur of 2 tp / (2 tp + fp + fn)."""
+    """The mean of 2 tp / (2 tp + fp + fn) over the classes that occur among labels or predictions."""
     scores = []
     for c in np.union1d(labels, predicted):
         hits = np.sum((labels == c) & (predicted == c))
@@ -150,10 +165,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
     """``weights.npz`` and ``job.json``, each written beside and renamed; the job last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{WEIGHTS_FILE}.{os.getpid()}.npz"
-    np.savez(beside, **{f"w{i:04d}": a for i, a in enumerate(arrays)})
-    os.replace(beside, folder / WEIGHTS_FILE)
+    write_list(folder / WEIGHTS_FILE, arrays)
     beside = folder / f".{JOB_FILE}.{os.getpid()}"
     beside.write_text(json.dumps(job.to_dict(), indent=1))
     os.replace(beside, folder / JOB_FILE)
@@ -163,9 +175,7 @@ def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
     """What ``write_weights`` wrote. Raises TrainerError where it is not there."""
     if not (folder / JOB_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise TrainerError(f"there is no trained model in {folder}.")
-    with np.load(folder / WEIGHTS_FILE) as stored:
-        arrays = [stored[key] for key in sorted(stored.files)]
-    return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), arrays
+    return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
 
 
 def prefix_of(architecture: Architecture) -> Prefix:
@@ -202,7 +212,16 @@ class CompiledNetwork:
         self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.precision)
         self.optimizer.build(self.variables)
         self._loss = _LOSSES[loss]
-        self.train_step = tf.function(self._train_step, reduce_retracing=True)
+        # One trace for batches of every size, so that a trial's figures never depend on which came before it.
+        self.train_step = tf.function(
+            self._train_step,
+            input_signature=[
+                network.input_spec,
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((), tf.float32),
+                tf.TensorSpec((2,), tf.int64),
+            ],
+        )
 
     def reset(self, config: TrialConfig, seed: int) -> None:
         self.network.reset(config, seed)
@@ -227,12 +246,12 @@ class CompiledNetwork:
             scaled = self.optimizer.scale_loss(loss)
         variables = [getattr(v, "value", v) for v in self.variables]
         gradients = tape.gradient(scaled, variables)
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        inner.learning_rate = rate
-        self.optimizer.apply(gradients, self.variables)
+        # Decay acts on the weights that the gradient was taken at (Loshchilov & Hutter 2019, algorithm 2).
         for variable in self.variables:
             if len(variable.shape) > 1:
                 variable.assign(variable * (1.0 - rate * self.numbers.weight_decay))
+        self.optimizer.learning_rate = rate
+        self.optimizer.apply(gradients, self.variables)
         hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
         return loss, hits
 
@@ -271,8 +290,3 @@ _LOSSES = {
     "categorical_crossentropy": _cross_entropy,
     "categorical_focal_crossentropy": _focal_cross_entropy,
 }
-
-
-def with_output(job: FitJob, folder: Path) -> FitJob:
-    """The same job, its weights written to ``folder``."""
-    return replace(job, output=str(folder))

@@ -1,0 +1,61 @@
+"""Small photos for tests, and the sources that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from trainers.contract import TrainerError
+from trainers.manifest import DataSource, build_manifest
+
+RATIOS = (0.6, 0.2, 0.2)
+
+
+def write_photo(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> Path:
+    """A smooth random picture: the same bytes for the same seed, and like no other seed's."""
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def folder_of(root: Path, **classes: int) -> Path:
+    """A folder per class; photo i of the n-th class has seed 1000 n + i."""
+    for number, (label, count) in enumerate(sorted(classes.items())):
+        for i in range(count):
+            write_photo(root / label / f"{i:03d}.png", 1000 * number + i)
+    return root
+
+
+def source(path: Path | str, splits: tuple[float, float, float] | None = RATIOS, **options: object) -> DataSource:
+    return DataSource(str(path), splits, Path(str(path)).parent / "cache", **options)  # type: ignore[arg-type]
+
+
+def table_of(root: Path, rows: list[dict[str, str]], name: str = "table.csv") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(rows)
+    if name.endswith(".csv"):
+        frame.to_csv(root / name, index=False)
+    else:
+        frame.to_parquet(root / name)
+    return root / name
+
+
+def split_rows(root: Path, per_class: int = 6) -> list[dict[str, str]]:
+    folder_of(root, a=per_class, b=per_class)
+    splits = ("train", "train", "train", "train", "validation", "test")
+    return [
+        {"path": f"{label}/{i:03d}.png", "label": label, "split": splits[i % 6]}
+        for label in "ab"
+        for i in range(per_class)
+    ]
+
+
+def error_of(data: DataSource) -> str:
+    with pytest.raises(TrainerError) as caught:
+        build_manifest(data)
+    return str(caught.value)

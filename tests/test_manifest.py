@@ -1,0 +1,254 @@
+"""From files on a disk to a manifest and a report, or to a sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from photos_on_disk import error_of, folder_of, source, split_rows, table_of
+from PIL import Image
+
+from trainers.contract import TrainerError
+from trainers.manifest import DataSource, Manifest, build_manifest, check_data
+
+
+def test_folder_per_class(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "photos", cat=10, dog=20)
+    seen: list[tuple[int, int]] = []
+    manifest, report = build_manifest(source(root), lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 30) for i in range(1, 31)]
+    assert manifest.classes == ("cat", "dog")
+    table = manifest.table
+    assert list(table.columns) == ["path", "label", "split", "sha256", "width", "height", "group"]
+    assert table["path"].is_monotonic_increasing
+    assert table.iloc[0]["path"] == "cat/000.png"
+    assert set(zip(table["width"], table["height"], strict=True)) == {(48, 40)}
+    assert table.groupby("label")["split"].value_counts().to_dict() == {
+        ("cat", "train"): 6,
+        ("cat", "validation"): 2,
+        ("cat", "test"): 2,
+        ("dog", "train"): 12,
+        ("dog", "validation"): 4,
+        ("dog", "test"): 4,
+    }
+    assert table["group"].nunique() == 30
+    assert manifest.labels().dtype == np.int32
+    assert manifest.labels().tolist() == [0] * 10 + [1] * 20
+    assert all(p.is_absolute() and p.is_file() for p in manifest.paths())
+    assert (report.images, report.classes, report.imbalance) == (30, {"cat": 10, "dog": 20}, 2.0)
+    assert report.sizes == {"width": (48, 48, 48), "height": (40, 40, 40)}
+    assert (report.warnings, report.problems) == ((), ())
+
+
+def test_split_keeps_the_classes_and_refuses_unknown_names(tmp_path: Path) -> None:
+    manifest, _ = build_manifest(source(folder_of(tmp_path / "p", a=10, b=10)))
+    part = manifest.split("train", "validation")
+    assert (len(part.table), part.classes, part.seed) == (16, ("a", "b"), 0)
+    assert list(part.table.index) == list(range(16))
+    assert part.fingerprint != manifest.fingerprint
+    with pytest.raises(TrainerError, match="there is no split 'val'; known are train, validation, test"):
+        manifest.split("val")
+
+
+def test_fingerprint_and_splits_do_not_depend_on_the_place_or_the_names(tmp_path: Path) -> None:
+    first = folder_of(tmp_path / "one", a=12, b=15)
+    manifest, _ = build_manifest(source(first))
+    moved = tmp_path / "else" / "where"
+    shutil.copytree(first, moved)
+    for number, path in enumerate(sorted((moved / "a").iterdir(), reverse=True)):
+        path.rename(path.with_name(f"renamed{number:03d}.png"))
+    again, _ = build_manifest(source(moved))
+    assert again.table["path"].tolist() != manifest.table["path"].tolist()
+    assert again.fingerprint == manifest.fingerprint
+    assert len(manifest.fingerprint) == 16
+    other, _ = build_manifest(source(first, seed=1))
+    assert other.fingerprint != manifest.fingerprint
+
+
+def test_manifest_survives_the_disk(tmp_path: Path) -> None:
+    manifest, _ = build_manifest(source(folder_of(tmp_path / "p", a=5, b=5), seed=7))
+    path = tmp_path / "deep" / "manifest.parquet"
+    manifest.write(path)
+    again = Manifest.read(path)
+    pd.testing.assert_frame_equal(again.table, manifest.table)
+    assert (again.root, again.classes, again.seed) == (manifest.root, ("a", "b"), 7)
+    assert again.fingerprint == manifest.fingerprint
+    assert [p.name for p in path.parent.iterdir()] == ["manifest.parquet"]
+    assert len(pd.read_parquet(path)) == 10
+
+
+def test_reading_something_else_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"there is no manifest .*none\.parquet"):
+        Manifest.read(tmp_path / "none.parquet")
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(TrainerError, match=r"other\.parquet is a Parquet file but not a manifest of orch"):
+        Manifest.read(tmp_path / "other.parquet")
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(TrainerError, match=r"torn\.parquet cannot be read as a manifest: "):
+        Manifest.read(tmp_path / "torn.parquet")
+
+
+def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=6, b=6)
+    (root / "a" / "torn.jpg").write_bytes(b"nothing that is a picture")
+    (root / "b" / "empty.png").write_bytes(b"")
+    manifest, report = build_manifest(source(root))
+    assert len(manifest.table) == report.images == 12
+    assert report.unreadable == {
+        "a/torn.jpg": "it is not an image of a known format",
+        "b/empty.png": "the file is empty",
+    }
+    assert report.warnings == ("left out, because they cannot be read: 2 images, a/torn.jpg, b/empty.png.",)
+    text = "\n".join(report.lines())
+    assert "unreadable, left out: 2\n  a/torn.jpg: it is not an image of a known format\n" in text
+
+
+def test_class_without_a_readable_image_is_a_problem(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=6, b=6)
+    (root / "c").mkdir()
+    (root / "c" / "torn.png").write_bytes(b"torn")
+    assert error_of(source(root)) == "class 'c' has no image left that can be used."
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"torn")
+    assert "class 'a' has no image left that can be used." in error_of(source(root))
+    assert check_data(source(root)).images == 0
+
+
+def test_exif_orientation_counts_for_the_size(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=3, b=3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(root / "a" / "000.png") as image:
+        image.convert("RGB").save(root / "a" / "000.png", exif=exif)
+    manifest, _ = build_manifest(source(root))
+    assert manifest.table.loc[0, ["width", "height"]].tolist() == [40, 48]
+
+
+def with_duplicates(root: Path) -> Path:
+    """a/000 = a/copy (bytes), a/001 ~ a/near (pixels), a/002 = b/copy (bytes, other label)."""
+    folder_of(root, a=10, b=10)
+    shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
+    with Image.open(root / "a" / "001.png") as image:
+        image.resize((96, 80)).save(root / "a" / "near.png")
+    shutil.copy(root / "a" / "002.png", root / "b" / "copy.png")
+    return root
+
+
+def test_duplicates_share_a_group_and_a_split_and_are_reported(tmp_path: Path) -> None:
+    root = with_duplicates(tmp_path / "p")
+    for seed in range(4):
+        manifest, report = build_manifest(source(root, seed=seed))
+        assert manifest.table.groupby("group")["split"].nunique().max() == 1
+    rows = manifest.table.set_index("path")
+    assert rows["group"]["a/001.png"] == rows["group"]["a/near.png"]
+    assert report.exact_duplicates == (("a/000.png", "a/copy.png"), ("a/002.png", "b/copy.png"))
+    assert report.near_duplicates == (("a/001.png", "a/near.png"),)
+    assert report.conflicts == ((("a/002.png", "a"), ("b/copy.png", "b")),)
+    assert (report.images, report.groups, report.largest_group, report.dropped) == (23, 3, 2, ())
+    assert "1 set of duplicates with different labels; correct the labels" in report.warnings[0]
+    assert "2 images, 8.7% of all, are duplicates of one another" in report.warnings[1]
+
+
+def test_drop_keeps_one_of_each_and_no_contradiction(tmp_path: Path) -> None:
+    manifest, report = build_manifest(source(with_duplicates(tmp_path / "p"), duplicates="drop"))
+    assert report.dropped == ("a/002.png", "a/copy.png", "a/near.png", "b/copy.png")
+    assert len(manifest.table) == report.images == 19
+    assert "files with the same bytes are all left out" in report.warnings[0]
+
+
+def test_keep_holds_only_exact_duplicates_together(tmp_path: Path) -> None:
+    root = with_duplicates(tmp_path / "p")
+    manifest, report = build_manifest(source(root, duplicates="keep"))
+    rows = manifest.table.set_index("path")["group"]
+    assert rows["a/001.png"] != rows["a/near.png"]
+    assert rows["a/000.png"] == rows["a/copy.png"]
+    assert len(report.near_duplicates) == 1
+    assert error_of(source(root, duplicates="merge")) == "duplicates is 'merge'; it must be one of group, drop, keep."
+
+
+def test_classes_too_few_or_too_small(tmp_path: Path) -> None:
+    assert error_of(source(folder_of(tmp_path / "one", a=5))) == (
+        "there is only one class, 'a'; a classifier needs two or more."
+    )
+    text = error_of(source(folder_of(tmp_path / "two", a=9, b=2)))
+    assert text.startswith("class 'b' has 2 images; at least 3 are needed, one each for train, validation, test.")
+    report = check_data(source(tmp_path / "two"))
+    assert (report.images, report.too_small, report.splits) == (11, {"b": 2}, {})
+    assert report.problems == (text,)
+    assert f"problem: {text}" in report.lines()
+
+
+def test_tables_own_groups_join_those_of_duplicates(tmp_path: Path) -> None:
+    rows = split_rows(tmp_path / "t", 12)
+    shutil.copy(tmp_path / "t" / "a" / "000.png", tmp_path / "t" / "a" / "copy.png")
+    rows.append({"path": "a/copy.png", "label": "a", "split": "train"})
+    grouped = [{**r, "group": "g" if r["path"] in ("a/copy.png", "b/003.png") else ""} for r in rows]
+    manifest, report = build_manifest(source(table_of(tmp_path / "t", grouped)))
+    together = manifest.table.set_index("path")["group"]
+    assert together["a/000.png"] == together["a/copy.png"] == together["b/003.png"]
+    assert (report.groups, report.largest_group) == (1, 3)
+
+
+def test_own_splits_that_tear_a_group_are_respected_with_a_warning(tmp_path: Path) -> None:
+    rows = split_rows(tmp_path / "t")
+    shutil.copy(tmp_path / "t" / "a" / "000.png", tmp_path / "t" / "a" / "005.png")
+    manifest, report = build_manifest(source(table_of(tmp_path / "t", rows), None))
+    assert manifest.table.set_index("path")["split"][["a/000.png", "a/005.png"]].tolist() == ["train", "test"]
+    assert report.straddling == (("a/000.png", "a/005.png"),)
+    assert (
+        "the table's own splits tear 1 group of images that belong together: a/000.png ~ a/005.png." in report.warnings
+    )
+
+
+def test_check_reports_all_it_can_and_defaults_the_ratios(tmp_path: Path) -> None:
+    rows = split_rows(tmp_path / "t")
+    (tmp_path / "t" / "b" / "003.png").unlink()
+    report = check_data(source(table_of(tmp_path / "t", rows), None))
+    assert report.images == 11
+    assert report.splits["train"] == {"a": 4, "b": 3}
+    assert report.problems[0].startswith("1 file of table.csv cannot be found: b/003.png. Paths are relative to ")
+    folder = check_data(source(tmp_path / "t", None))
+    assert (folder.problems, sum(folder.splits["train"].values())) == ((), 7)
+    assert "give ratios" in error_of(source(tmp_path / "t", None))
+    with pytest.raises(TrainerError, match="there is no folder or table"):
+        check_data(source(tmp_path / "absent"))
+
+
+def test_report_as_lines_and_as_plain_values(tmp_path: Path) -> None:
+    report = check_data(source(with_duplicates(tmp_path / "p")))
+    lines = report.lines()
+    assert lines[0].endswith("p: 23 images in 2 classes")
+    assert lines[1].split() == ["class", "images", "train", "validation", "test"]
+    assert lines[4].split()[:2] == ["all", "23"]
+    assert "sets of exact duplicates: 2" in lines
+    assert "  a/001.png ~ a/near.png" in lines
+    assert "  a/002.png (a), b/copy.png (b)" in lines
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values["classes"] == {"a": 12, "b": 11}
+    assert values["imbalance"] == pytest.approx(12 / 11)
+
+
+def test_imports_without_tensorflow_or_other_heavy_libraries() -> None:
+    code = (
+        "import sys, trainers.manifest, trainers.images, trainers.augment; "
+        "print(sorted({'tensorflow', 'keras', 'sklearn', 'imagehash', 'scipy'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif("ORCH_DATA" not in os.environ, reason="ORCH_DATA names no folder of real photos")
+def test_trashnet_has_about_28_pairs_of_duplicates_and_no_huge_group(tmp_path: Path) -> None:
+    root = Path(os.environ["ORCH_DATA"]) / "trashnet"
+    report = check_data(DataSource(str(root), (0.7, 0.15, 0.15), tmp_path))
+    assert (report.images, len(report.classes), report.problems) == (2527, 6, ())
+    assert len(report.exact_duplicates) == len(report.conflicts) == 3
+    assert 20 <= len(report.near_duplicates) + len(report.exact_duplicates) <= 40
+    assert report.largest_group <= 4

@@ -1,0 +1,63 @@
+"""Data sets of a few tiny pictures that can be learnt, and the jobs that train on them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from trainers.contract import EpochMetrics, FitJob, TrialConfig, canonical
+from trainers.manifest import Manifest
+
+CLASSES = ("blue", "green", "red")
+COUNTS = {"train": 12, "validation": 5, "test": 4}
+
+
+def picture(label: int, seed: int, size: tuple[int, int] = (20, 24)) -> np.ndarray:
+    """uint8 (height, width, 3): noise, with the label's colour somewhat stronger."""
+    pixels = np.random.default_rng((label, seed)).integers(0, 160, (*size, 3))
+    pixels[..., 2 - label] += 80
+    return pixels.astype(np.uint8)
+
+
+def write_manifest(folder: Path, counts: dict[str, int] | None = None) -> Path:
+    """Pictures of each class in each split as PNG files (the first class has half as many in train); the manifest."""
+    rows = []
+    for label, name in enumerate(CLASSES):
+        for split, count in (counts or COUNTS).items():
+            for i in range(count // 2 if (label, split) == (0, "train") else count):
+                path = folder / name / f"{split}-{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = picture(label, hash_of(split) + i)
+                Image.fromarray(pixels).save(path)
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                height, width = pixels.shape[:2]
+                rows.append((f"{name}/{path.name}", name, split, sha256, width, height, sha256[:16]))
+    columns = ["path", "label", "split", "sha256", "width", "height", "group"]
+    table = pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
+    Manifest(folder, CLASSES, 0, table).write(folder / "manifest.parquet")
+    return folder / "manifest.parquet"
+
+
+def hash_of(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
+
+
+def config(**values: Any) -> TrialConfig:
+    """``small_cnn`` at 16 px, its last block unfrozen, three epochs; ``values`` on top."""
+    small = {"backbone": "small_cnn", "image_size": 16, "unfrozen_layers": 3, "batch_size": 8, "epochs": 3}
+    return canonical(small | {"learning_rate": 0.01} | values)
+
+
+def job(manifest: Path, cache: Path, seed: int = 0, output: str = "", **values: Any) -> FitJob:
+    """A job of ``config(**values)`` without weights."""
+    return FitJob("tiny", config(**values), seed, str(manifest), weights="none", cache=str(cache), output=output)
+
+
+def figures(metrics: EpochMetrics) -> dict[str, float]:
+    """An epoch without what depends on the clock."""
+    return {k: v for k, v in metrics.to_dict().items() if k not in ("seconds", "images_per_s")}
