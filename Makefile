@@ -31,6 +31,7 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python docs/make_cli_reference.py --check
+	@$(BIN)/python docs/make_file_reference.py --check
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
@@ -42,8 +43,9 @@ format: $(READY) ## format, and mend what ruff can mend
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-docs: $(READY) ## write docs/cli.md again from the code
+docs: $(READY) ## write docs/cli.md and the tables of docs/file.md again from the code
 	@$(BIN)/python docs/make_cli_reference.py
+	@$(BIN)/python docs/make_file_reference.py
 
 clean: ## remove caches and builds; runs/, mlflow.db and .venv stay
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

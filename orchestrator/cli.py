@@ -233,9 +233,9 @@ def promote_best(
     ] = None,
 ) -> None:
     """Register the winner as a model version and make it the champion, unless the gate refuses, with the figures."""
-    from orchestrator import promoting, show
+    from orchestrator import promoting, promotion, show
 
-    overridden = frozenset(allow or ()) | ({"force"} if force else frozenset())
+    overridden = frozenset(allow or ()) | ({promotion.FORCE} if force else frozenset())
     typer.echo(promoting.promote(show.find_sweep(folder, finished=True), overridden, typer.echo))
 
 

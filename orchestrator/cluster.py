@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from orchestrator.worker import call_job
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Small: images and features go by path, never through Ray."""
 JOB_RETRIES = 2
+ANSWER_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        _check_answers(address)
         here = Path(__file__).resolve().parent
         packages = [str(here), str(here.parent / "trainers")]
         options |= {"address": address, "runtime_env": {"env_vars": variables, "py_modules": packages}}
@@ -72,6 +75,22 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
     return machine_resources()
+
+
+def _check_answers(address: str) -> None:
+    """Raises OrchError unless something listens at ``address``; Ray itself would try for five minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in host or not host or not port.isdigit():
+        raise OrchError(
+            f"{address} is no address of a Ray cluster; give HOST:PORT of its head node, as in 10.0.0.1:6379, or auto. "
+            "The driver must run on a machine of the cluster."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN_S).close()
+    except OSError as error:
+        raise OrchError(f"could not join the Ray cluster at {address}: {error}") from error
 
 
 def stop_ray() -> None:

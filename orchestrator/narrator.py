@@ -77,10 +77,11 @@ class Narrator:
         done, total = self._ended[stage], self._totals.get(stage)
         count = f"{done}/{total}" if total else str(done)
         seconds = event.time_s - self._started.get(event.trial, event.time_s)
-        last = self._last.get(event.trial)
-        words = f"{stage:8s} {count:>6s}  {_accuracy(last)}  {state!s:9s} {self._names.get(event.trial, event.trial)}"
-        tail = f"; {event.reason}" if event.reason else ""
-        return f"{words}  ({event.epoch} epochs, {seconds:.0f} s{tail})"
+        name = self._names.get(event.trial, event.trial)
+        words = f"{stage:8s} {count:>6s}  {_accuracy(self._last.get(event.trial))}  {state!s:9s} {name}"
+        # Why a trial was pruned or stopped is in its state and its epochs; a failure needs its sentence.
+        tail = f": {event.reason}" if state == TrialState.FAILED else ""
+        return f"{words}  ({event.epoch} epochs, {seconds:.0f} s){tail}"
 
     def finished(self, paths: SweepPaths, seconds: float) -> None:
         """The leaderboard, and what to type next."""

@@ -14,8 +14,8 @@ from orchestrator.tracking import TrackingSettings
 
 EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
 """What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
-ELSEWHERE = ("resources", "tracking", "final")
-"""Parts that say where and how, not what was searched; they may change too."""
+ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
+"""What says where and how, not what was searched; it may change too. ``resources.precision`` changes figures."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     if changed:
         raise OrchError(
             f"{', '.join(changed)} differ{'s' if len(changed) == 1 else ''} from the sweep in {root}, and would make "
-            f"its trials incomparable. Only {', '.join(EXTENDABLE)} and the parts {', '.join(ELSEWHERE)} may change; "
+            f"its trials incomparable. Only {', '.join(EXTENDABLE)} and {', '.join(ELSEWHERE)} may change; "
             "for anything else start another sweep with --out DIR."
         )
     if spec != before:
@@ -86,7 +86,7 @@ def differences(before: SweepSpec, after: SweepSpec) -> list[str]:
             continue
         fields = old[part] if isinstance(old[part], dict) else {}
         names = [f"{part}.{f}" for f in fields if old[part][f] != new[part].get(f)] or [part]
-        changed += [name for name in names if name not in EXTENDABLE]
+        changed += [name for name in names if name not in (*EXTENDABLE, *ELSEWHERE)]
     return changed
 
 

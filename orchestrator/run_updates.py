@@ -103,7 +103,7 @@ def run_name(number: int, config: Mapping[str, Any], varied: Sequence[str] = CAR
         value = config.get(name)
         if name == "backbone" or value is None or value == plain.get(name):
             continue
-        text = f"{value:g}" if isinstance(value, int | float) else str(value)
+        text = f"{value:.3g}" if isinstance(value, int | float) else str(value)
         words.append(_SHORT.get(name, "{}").format(text))
     return " ".join([f"{number:03d}", *words])
 

@@ -64,12 +64,17 @@ def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
     if settings.name == "hyperband":
         return _SteadyHyperBand(max_t=epochs, reduction_factor=settings.reduction_factor, **common)
     if settings.name == "median":
-        return MedianStoppingRule(
-            grace_period=settings.grace_epochs, min_samples_required=settings.min_samples, **common
-        )
+        return _SteadyMedian(grace_period=settings.grace_epochs, min_samples_required=settings.min_samples, **common)
     if settings.name == "none":
         return FIFOScheduler()
     raise OrchError(f"there is no scheduler {settings.name!r}; known are {', '.join(SCHEDULERS)}.")
+
+
+class _SteadyMedian(MedianStoppingRule):
+    """Never pauses. Ray's yields to waiting trials while there are too few to compare with, which saves nothing."""
+
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
+        return TrialScheduler.CONTINUE
 
 
 class _SteadyBracket(_Bracket):
@@ -178,11 +183,6 @@ class _PastTrial:
     status: str = Trial.TERMINATED
 
 
-class _NoController:
-    def get_live_trials(self) -> list[Trial]:
-        return []
-
-
 def replay(scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping[str, TrialState]) -> int:
     """Feed the epochs of ``finished`` trials to asha or median in the order in which they came; returns how many.
 
@@ -191,19 +191,19 @@ def replay(scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping
     """
     if not isinstance(scheduler, (ASHAScheduler, MedianStoppingRule)):
         return 0
-    controller, trials, last, fed = _NoController(), {}, {}, 0
+    trials, last, fed = {}, {}, 0
     for event in _latest_attempts(events, finished):
         if event.trial not in trials:
             trials[event.trial] = _PastTrial(event.trial)
-            scheduler.on_trial_add(controller, trials[event.trial])
+            scheduler.on_trial_add(None, trials[event.trial])
         trial = trials[event.trial]
         if event.kind == EventKind.EPOCH:
             if _is_number(event.val_accuracy):
                 last[trial] = {"epoch": event.epoch, METRIC: event.val_accuracy}
-                scheduler.on_trial_result(controller, trial, last[trial])
+                scheduler.on_trial_result(None, trial, last[trial])
                 fed += 1
         elif trial in last:
-            scheduler.on_trial_complete(controller, trial, last[trial])
+            scheduler.on_trial_complete(None, trial, last[trial])
     return fed
 
 

@@ -21,8 +21,11 @@ def open_fit(job: FitJob) -> FakeFit:
 
 
 class FakeFit:
-    """``diverge``, ``nan``, ``refuse``, ``memory``, ``error``, ``crash`` go wrong in epoch 2; ``crash_once`` and
-    ``crash_below:N`` only on the first, or the first N attempts, counted in files beside ``job.output``."""
+    """``diverge``, ``nan``, ``refuse``, ``memory``, ``error`` and ``crash`` go wrong in epoch 2, or N with ``at:N``.
+
+    ``crash_once`` does so on the first attempt alone, remembered in ``job.output``. ``meet:N`` waits in epoch 1 until
+    N trials are there at once.
+    """
 
     def __init__(self, job: FitJob) -> None:
         self.job = job
@@ -35,6 +38,8 @@ class FakeFit:
     def run_epoch(self) -> EpochMetrics:
         self.epoch += 1
         started_s = time.time()
+        if "meet" in self.trouble and self.epoch == 1:
+            self._meet(int(self.trouble["meet"]))
         if "sleep" in self.trouble:
             time.sleep(float(self.trouble["sleep"]))
         if self.epoch == int(self.trouble.get("at", 2)):
@@ -56,6 +61,17 @@ class FakeFit:
             raise ValueError("a fake mistake in the code")
         if "crash" in self.trouble or ("crash_once" in self.trouble and not self._marked()):
             os._exit(17)
+
+    def _meet(self, trials: int) -> None:
+        """Wait until so many trials were here; those that come later find them all and pass."""
+        place = Path(self.job.output) / "meeting"
+        place.mkdir(exist_ok=True)
+        (place / self.job.id).touch()
+        until_s = time.monotonic() + 60
+        while len(list(place.iterdir())) < trials:
+            if time.monotonic() > until_s:
+                raise TrainerError(f"only {len(list(place.iterdir()))} of {trials} trials ran at once.")
+            time.sleep(0.01)
 
     def _marked(self) -> bool:
         """Whether this trial crashed before."""

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_fits import config
 
 from trainers.heads import HEADS, arcface_margin, cosface_margin, default_scale, head
 from trainers.model import Architecture, Network, Prefix
-from tiny_fits import config
 
 CLASSES, UNITS = 4, 6
 SEED = tf.constant([0, 0], tf.int64)

@@ -246,7 +246,8 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_prefix(tmp_path: Path) -> 
             text=True,
         )
         assert writer.stdout is not None
-        assert [writer.stdout.readline() for _ in range(9)][0] == "ready\n"
+        first, *_ = [writer.stdout.readline() for _ in range(9)]
+        assert first == "ready\n"
         until_s = time.monotonic() + chance.uniform(0.0, 0.2)
         while time.monotonic() < until_s:  # read while it writes and merges
             events = read_events(folder)

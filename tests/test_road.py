@@ -163,12 +163,12 @@ def test_gate_promotes_predicts_refuses_and_records_force(road: Road) -> None:
     assert "The accuracy is lower" in refused.stderr
     assert "--force" in refused.stderr
     client = MlflowClient(f"sqlite:///{road.folder / 'mlflow.db'}")
-    assert client.get_model_version_by_alias("digits", "champion").version == "1"
+    assert str(client.get_model_version_by_alias("digits", "champion").version) == "1"
 
     forced = road.orch("promote", "best", "runs/worse", "--force")
     assert forced.returncode == 0, forced.stderr
     champion = client.get_model_version_by_alias("digits", "champion")
-    assert champion.version == "2"
+    assert str(champion.version) == "2"
     assert champion.tags["orch.override"] == "lower-accuracy"
     notes = [e.data for e in read_events(road.folder / "runs" / "worse" / "ledger") if e.kind == EventKind.NOTE]
     assert [note["promotion"] for note in notes] == ["refused", "champion"]

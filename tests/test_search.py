@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -77,7 +79,7 @@ def notes(folder: Path) -> list[dict[str, Any]]:
 
 def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: None) -> None:
     seen: list[Event] = []
-    outcome, state, source = search(tmp_path, [request_of(n, tmp_path) for n in range(8)], seen.append)
+    outcome, state, source = search(tmp_path, [request_of(n, tmp_path, "meet:2") for n in range(8)], seen.append)
     assert outcome.states == {"COMPLETED": 8}
     assert outcome.started == 8
     assert outcome.ended == "all of the listed trials were handed out."
@@ -87,10 +89,10 @@ def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: 
         assert record.val_accuracy == pytest.approx(0.9 * (1 - 0.5**3))
         assert (tmp_path / f"{record.id}.done").exists()
         assert f"fake trainer opens {record.id}" in (tmp_path / record.log).read_text()
-        assert record.config == TrialConfig(dropout=0.1).to_dict()
+        assert record.config == TrialConfig(dropout=0.1, recipe="meet:2").to_dict()
     assert len({row["pid"] for row in notes(tmp_path)}) <= 2
     assert [event.seq for event in seen] == [event.seq for event in read_events(tmp_path / "ledger")]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["ledger", "logs", "ray"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["ledger", "logs", "meeting", "ray"]
     assert list((tmp_path / "ray").iterdir()) == []
 
 
@@ -100,7 +102,6 @@ TROUBLE = {
     "refuse": ("the fake trainer refuses epoch 2.", 1, 1),
     "refuse_open": ("the fake trainer refuses to open.", 1, 0),
     "memory": ("gave up after 2 attempts: out of memory (MemoryError: a fake tensor is too large)", 2, 1),
-    "error": ("gave up after 2 attempts: ValueError: a fake mistake in the code", 2, 1),
     "crash": (
         "gave up after 2 attempts: its worker process died; native code crashed, "
         "or the system ended it for want of memory",
@@ -125,7 +126,7 @@ def test_a_failed_trial_says_why_and_the_search_goes_on(
         assert f"fake trainer opens {record.id}" in (tmp_path / record.log).read_text()
         assert source.results[record.id] == record.state
     retried = [e for e in read_events(tmp_path / "ledger") if e.state == "PENDING" and e.reason]
-    assert len(retried) == 4
+    assert len(retried) == 3
     assert all(e.reason.startswith("retry 1 of 1 after: ") for e in retried)
     assert capfd.readouterr() == ("", "")
 
@@ -137,16 +138,16 @@ def test_no_retries_means_one_attempt(tmp_path: Path, ray_up: None) -> None:
 
 
 def test_the_hours_stop_what_runs(tmp_path: Path, ray_up: None) -> None:
+    requests = [request_of(n, tmp_path, "sleep:300") for n in range(5)]
     began_s = time.monotonic()
-    requests = [request_of(n, tmp_path, "sleep:60,at:9" if n else "flips") for n in range(5)]
-    outcome, state, source = search(tmp_path, requests, hours_left_s=3.0)
-    assert time.monotonic() - began_s < 8
+    outcome, state, source = search(tmp_path, requests, hours_left_s=4.0)
+    assert time.monotonic() - began_s < 60, "the search waited for an epoch to end"
     assert outcome.ended == "the hours of the budget were used up."
-    assert outcome.states == {"COMPLETED": 1, "STOPPED": 2}
-    assert {r.reason for r in state.trials.values()} == {"", "the hours of the budget were used up"}
-    assert source.results["trial01"] == TrialState.STOPPED
+    assert outcome.states == {"STOPPED": 2}
+    assert {r.reason for r in state.trials.values()} == {"the hours of the budget were used up"}
+    assert source.results == {"trial00": TrialState.STOPPED, "trial01": TrialState.STOPPED}
     outcome, state, _ = search(tmp_path, requests, hours_left_s=0.0)
-    assert (outcome.started, len(state.trials)) == (0, 3)
+    assert (outcome.started, len(state.trials)) == (0, 2)
 
 
 def test_the_target_stops_the_search_once_a_trial_is_trained_in_full(tmp_path: Path, ray_up: None) -> None:
@@ -159,12 +160,8 @@ def test_the_target_stops_the_search_once_a_trial_is_trained_in_full(tmp_path: P
 
 
 def test_concurrent_caps_the_trials_at_once(tmp_path: Path, ray_up: None) -> None:
-    requests = [request_of(n, tmp_path, "sleep:0.05") for n in range(4)]
-    search(tmp_path, requests, concurrent=1)
+    search(tmp_path, [request_of(n, tmp_path, "sleep:0.02") for n in range(4)], concurrent=1)
     assert most_at_once(notes(tmp_path)) == 1
-    (tmp_path / "two").mkdir()
-    search(tmp_path / "two", [request_of(n, tmp_path / "two", "sleep:0.1") for n in range(6)])
-    assert most_at_once(notes(tmp_path / "two")) == 2
 
 
 def most_at_once(rows: list[dict[str, Any]]) -> int:
@@ -213,27 +210,27 @@ def test_a_scheduler_prunes_the_worse_trials(tmp_path: Path, ray_up: None, name:
 
 
 def test_a_trial_that_crashes_after_a_pause_goes_on_from_there(tmp_path: Path, ray_up: None) -> None:
-    requests = [request_of(n, tmp_path, "crash_once,at:5", dropout=0.1 + 0.04 * n) for n in range(17)]
-    _, state, _ = search(tmp_path, requests, epochs=9, scheduler=SchedulerSettings("hyperband"))
+    """Brackets of 3 epochs: two trials in full, then three of which one goes on after epoch 1, and crashes in 2."""
+    requests = [request_of(n, tmp_path, "flips" if n < 2 else "crash_once", dropout=0.1 * n) for n in range(5)]
+    _, state, _ = search(tmp_path, requests, scheduler=SchedulerSettings("hyperband"))
     events = read_events(tmp_path / "ledger")
-    retries = [event for event in events if event.state == "PENDING" and event.attempt == 2]
-    assert {event.epoch for event in retries} == {0, 3}
-    for record in state.trials.values():
-        assert [epoch["epoch"] for epoch in record.epochs] == list(range(1, len(record.epochs) + 1))
-        assert record.state in (TrialState.COMPLETED, TrialState.PRUNED)
-    after = next(e for e in retries if e.epoch == 3)
-    assert next(e.epoch for e in events if e.trial == after.trial and e.seq > after.seq and e.kind == "EPOCH") == 4
+    (retry,) = (event for event in events if event.state == "PENDING" and event.reason.startswith("retry 1 of 2"))
+    after = [event for event in events if event.trial == retry.trial and event.seq > retry.seq]
+    assert retry.epoch == 1
+    assert [event.epoch for event in after if event.kind == EventKind.EPOCH] == [2, 3]
+    record = state.trials[retry.trial]
+    assert record.state == TrialState.COMPLETED
+    assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
+    assert sum(record.state == TrialState.PRUNED for record in state.trials.values()) == 2
 
 
-def test_a_figure_that_is_no_number_never_reaches_the_scheduler(tmp_path: Path, ray_up: None) -> None:
-    requests = [request_of(n, tmp_path, "nan" if n % 2 else "flips", dropout=0.02 * n) for n in range(8)]
-    for name in ("asha", "median", "hyperband"):
-        folder = tmp_path / name
-        folder.mkdir()
-        outcome, state, _ = search(folder, requests, scheduler=SchedulerSettings(name, grace_epochs=2))
-        assert sum(outcome.states.values()) == 8
-        failed = [record for record in state.trials.values() if record.state == TrialState.FAILED]
-        assert {record.reason for record in failed} == {"diverged: the loss was nan in epoch 2"}
+@pytest.mark.parametrize("name", ["asha", "hyperband"])
+def test_a_figure_that_is_no_number_never_reaches_the_scheduler(tmp_path: Path, ray_up: None, name: str) -> None:
+    requests = [request_of(n, tmp_path, "nan" if n % 2 else "flips", dropout=0.1 - 0.02 * n) for n in range(4)]
+    outcome, state, _ = search(tmp_path, requests, scheduler=SchedulerSettings(name, grace_epochs=2))
+    assert sum(outcome.states.values()) == 4
+    failed = [record for record in state.trials.values() if record.state == TrialState.FAILED]
+    assert {record.reason for record in failed} == {"diverged: the loss was nan in epoch 2"}
 
 
 @pytest.mark.parametrize(
@@ -320,7 +317,7 @@ def test_a_small_space_with_duplicates_is_searched_to_its_end(tmp_path: Path, ra
 def test_a_device_never_holds_more_trials_than_its_fractions_allow(
     tmp_path: Path, ray_up: None, gpus: float, cpus: float, per_device: int
 ) -> None:
-    requests = [request_of(n, tmp_path, "sleep:0.2") for n in range(8)]
+    requests = [request_of(n, tmp_path, f"meet:{2 * per_device},sleep:0.1") for n in range(8)]
     outcome, _, _ = search(tmp_path, requests, epochs=2, gpus=gpus, cpus=cpus)
     assert outcome.states == {"COMPLETED": 8}
     rows = notes(tmp_path)
@@ -443,7 +440,7 @@ def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp
     os.killpg(interrupted.pid, signal.SIGINT)
     output, _ = interrupted.communicate(timeout=30)
     assert interrupted.returncode == 130, output
-    assert time.monotonic() - began_s < 8
+    assert time.monotonic() - began_s < 20
     assert "Interrupted: interrupted by Ctrl-C: every finished epoch is kept, " in output
     assert "Traceback" not in output
 
@@ -466,10 +463,11 @@ def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp
 def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path) -> None:
     """A real head node on loopback, started from another folder, so that the packages must be sent there."""
     port = 26379
+    sockets = tempfile.mkdtemp(prefix="orch")  # a socket's path may have 107 characters, too few for tmp_path
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     ray_command = [sys.executable, "-m", "ray.scripts.scripts"]
     head = [*ray_command, "start", "--head", "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false"]
-    head += ["--node-ip-address", "127.0.0.1", "--temp-dir", str(tmp_path / "r"), "--block"]
+    head += ["--node-ip-address", "127.0.0.1", "--temp-dir", sockets, "--block"]
     cluster = subprocess.Popen(
         head, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -485,8 +483,9 @@ def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path) -> None:
         assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
         assert cluster.poll() is None, "leaving the cluster must not end it"
     finally:
-        os.killpg(cluster.pid, signal.SIGTERM)
+        os.killpg(cluster.pid, signal.SIGKILL)
         cluster.wait(timeout=30)
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 @pytest.mark.slow
@@ -511,6 +510,13 @@ def test_without_ray_the_resources_are_a_sentence() -> None:
     stop_ray()
     with pytest.raises(OrchError, match="Ray is not running; call start_ray first"):
         machine_resources()
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "head", ":6379"])
+def test_an_address_of_another_kind_is_a_sentence(address: str) -> None:
+    stop_ray()
+    with pytest.raises(OrchError, match="is no address of a Ray cluster; give HOST:PORT"), ray_session(address):
+        pass
 
 
 def test_a_cluster_that_does_not_answer_is_a_sentence() -> None:

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from trainers.backbones import Backbone
 from trainers.contract import EpochMetrics, FitJob, TrialConfig, canonical
 from trainers.manifest import Manifest
 
+if TYPE_CHECKING:
+    import keras
+
 CLASSES = ("blue", "green", "red")
+TINY = Backbone("tiny", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, files="tiny_*.weights.h5")
+"""``small_cnn`` once more, as one that has weight files: ``tiny_fits:TINY``."""
+RESIDUAL = Backbone("residual", "tiny_fits:build_residual", "tf", 16, 8, 18, imagenet=False)
+"""Two residual blocks of seven layers: ``tiny_fits:RESIDUAL``."""
 COUNTS = {"train": 12, "validation": 5, "test": 4}
+
+
+def build_residual(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    import keras
+    from keras.layers import Add, BatchNormalization, Conv2D, ReLU
+
+    inputs = keras.Input(input_shape)
+    x = ReLU(name="start")(BatchNormalization()(Conv2D(8, 3, strides=2)(inputs)))
+    for block in ("a", "b"):
+        y = ReLU()(BatchNormalization()(Conv2D(8, 3, padding="same")(x)))
+        y = BatchNormalization()(Conv2D(8, 3, padding="same", name=f"{block}_conv")(y))
+        x = ReLU(name=f"{block}_out")(Add()([x, y]))
+    return keras.Model(inputs, x)
 
 
 def picture(label: int, seed: int, size: tuple[int, int] = (20, 24)) -> np.ndarray:

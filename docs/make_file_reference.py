@@ -1,0 +1,212 @@
+"""Writes the tables of docs/file.md from the code: ``make docs``. With --check it compares, as ``make check`` does.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; the text around it is written by hand. What is
+allowed is taken from the sentence with which the field refuses a wrong value, so that page and errors agree.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pydantic import BaseModel, ValidationError  # noqa: E402
+from pydantic.fields import FieldInfo  # noqa: E402
+
+from orchestrator.fields import FIELDS  # noqa: E402
+from orchestrator.mistakes import mistakes_of, show  # noqa: E402
+from orchestrator.sections import (  # noqa: E402
+    BudgetSpec,
+    DataSpec,
+    FinalSpec,
+    ResourcesSpec,
+    SamplerSpec,
+    SchedulerSpec,
+    SplitRatios,
+    SweepSpec,
+    TrackingSpec,
+)
+from orchestrator.space import DEFAULTS  # noqa: E402
+from trainers.augment import RECIPES  # noqa: E402
+from trainers.backbones import BACKBONES  # noqa: E402
+from trainers.heads import HEADS  # noqa: E402
+from trainers.policies import MOST_RANDOM_CROPS, POLICIES, policy  # noqa: E402
+
+PAGE = ROOT / "docs" / "file.md"
+MARKED = re.compile(r"(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NEEDED = "needed"
+WRONG = ("?", object())
+"""No field takes both. Text comes first, for it is refused with the list of names; fields of text need the other."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def plain(value: Any) -> str:
+    """A default as the file would spell it."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {plain(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(plain, value)) + "]"
+    return value if isinstance(value, str) else show(value)
+
+
+def allowed(sentence: str) -> str:
+    """What is allowed, out of a field's own refusal. Raises ValueError where the sentence does not say."""
+    found = re.search(r"[aA]llowed: (.*)\.$", sentence)
+    if found is None:
+        raise ValueError(f"this refusal does not say what is allowed: {sentence}")
+    return found[1]
+
+
+def refusal(model: type[BaseModel], name: str) -> str:
+    """What ``model`` says to a wrong value of ``name``. Raises ValueError if it takes anything."""
+    for wrong in WRONG:
+        try:
+            model.model_validate({name: wrong})
+        except ValidationError as error:
+            texts = [mistake.text for mistake in mistakes_of(error, model) if mistake.keys[0] == name]
+            if texts:
+                return texts[0]
+    raise ValueError(f"{model.__name__}.{name} takes any value")
+
+
+def fields(model: type[BaseModel]) -> str:
+    """The fields of one part of the file."""
+    rows = [
+        (f"`{name}`", str(field.description), _default(field), _allowed(model, name, field))
+        for name, field in model.model_fields.items()
+    ]
+    return table(("field", "what it is", "default", "allowed"), rows)
+
+
+def _default(field: FieldInfo) -> str:
+    return NEEDED if field.is_required() else f"`{plain(field.get_default(call_default_factory=True))}`"
+
+
+def _allowed(model: type[BaseModel], name: str, field: FieldInfo) -> str:
+    words = allowed(refusal(model, name))
+    if field.annotation in (SchedulerSpec, SamplerSpec):
+        words += ", or a mapping with a name and its numbers"
+    return words + (", or null" if NoneType in get_args(field.annotation) else "")
+
+
+def parts() -> str:
+    """The top level of the file."""
+    rows = []
+    for name, field in SweepSpec.model_fields.items():
+        whole = field.is_required()
+        is_part = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        default = NEEDED if whole else "its fields' defaults" if is_part else _default(field)
+        rows.append((f"`{name}`", str(field.description), default))
+    return table(("part", "what it is", "default"), rows)
+
+
+def search() -> str:
+    """The fields that a search may name."""
+    rows = []
+    for name, rule in FIELDS.items():
+        words = allowed(str(rule.problem(WRONG[0])))
+        rows.append((f"`{name}`", rule.description, f"`{plain(DEFAULTS[name])}`", words))
+    return table(("field", "what it is", "default", "allowed"), rows)
+
+
+def backbones() -> str:
+    """The table of networks."""
+    rows = [
+        (
+            f"`{row.name}`",
+            str(row.layers),
+            f"{row.native_size} px",
+            f"{row.smallest_size} px",
+            "yes" if row.imagenet else "no: starts at random",
+            f"`{row.files}`" if row.files else "",
+        )
+        for row in BACKBONES.values()
+    ]
+    return table(
+        ("backbone", "layers", "native size", "smallest", "ImageNet weights", "file in a weights folder"), rows
+    )
+
+
+def heads() -> str:
+    """What each head takes."""
+    rows = [
+        (
+            f"`{row.name}`",
+            "yes" if row.has_scale else "no",
+            "yes" if row.has_margin else "no",
+            "" if row.default_margin is None else plain(row.default_margin),
+        )
+        for row in HEADS.values()
+    ]
+    return table(("head", "scale", "margin", "default margin"), rows)
+
+
+def recipes() -> str:
+    """What the copies of each recipe look like, in the words of its function."""
+    rows = [(f"`{name}`", " ".join(str(inspect.getdoc(row.apply)).split())) for name, row in RECIPES.items()]
+    return table(("recipe", "a copy is"), rows)
+
+
+def policies() -> str:
+    """Crop policies, and how many crops of an image the network sees."""
+    rows = [(f"`{row.name}`", str(row.crops), row.description) for row in POLICIES.values()]
+    shown = policy("random_5").description.replace("5", "K", 1)
+    return table(
+        ("policy", "crops", "what the network sees"), [*rows, ("`random_K`", f"K, 1 to {MOST_RANDOM_CROPS}", shown)]
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "parts": parts,
+    "data": lambda: fields(DataSpec),
+    "splits": lambda: fields(SplitRatios),
+    "search": search,
+    "backbones": backbones,
+    "heads": heads,
+    "recipes": recipes,
+    "budget": lambda: fields(BudgetSpec),
+    "scheduler": lambda: fields(SchedulerSpec),
+    "sampler": lambda: fields(SamplerSpec),
+    "final": lambda: fields(FinalSpec),
+    "policies": policies,
+    "resources": lambda: fields(ResourcesSpec),
+    "tracking": lambda: fields(TrackingSpec),
+}
+"""Name between the markers -> the table."""
+
+
+def filled(page: str) -> str:
+    """``page`` with every marked table as the code has it. Raises ValueError unless each of ``TABLES`` stands once."""
+    found = [match["name"] for match in MARKED.finditer(page)]
+    if sorted(found) != sorted(TABLES):
+        raise ValueError(f"the page has the tables {', '.join(found)}; it needs each of {', '.join(TABLES)} once")
+    return MARKED.sub(lambda match: f"{match[1]}{TABLES[match['name']]()}\n{match[3]}", page)
+
+
+def main() -> int:
+    page = PAGE.read_text(encoding="utf-8")
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(filled(page), encoding="utf-8")
+        return 0
+    if page == filled(page):
+        return 0
+    print(f"{PAGE.relative_to(ROOT)} does not say what the code says; run make docs.", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""The served model: the same probabilities as the leaderboard's, from bytes, text, paths or a table."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_fits import CLASSES, config, write_manifest
+
+from trainers.contract import FitJob, TrainerError
+from trainers.crops import predict
+from trainers.manifest import Manifest
+from trainers.model import build_backbone
+from trainers.serving import ServedModel, _load_pyfunc, assemble
+from trainers.training import open_fit
+
+ROOT = Path(__file__).resolve().parent.parent
+TRIAL = {"backbone": "tiny_fits:TINY", "head": "cosface", "hidden": 6, "view": "centre_crop", "epochs": 1}
+POLICIES = ("whole", "flip", "random_3")
+
+
+def weights_in(folder: Path, seed: int) -> str:
+    folder.mkdir()
+    build_backbone("small_cnn", "none", 16, seed=seed).save_weights(folder / "tiny_16.weights.h5")
+    return str(folder)
+
+
+def finish(manifest: Path, folder: Path, name: str, seed: int, weights: str, **values) -> str:
+    chosen = config(**TRIAL | values)
+    fit = open_fit(
+        FitJob(name, chosen, seed, str(manifest), weights, output=str(folder / name), cache=str(folder / "cache"))
+    )
+    fit.run_epoch()
+    fit.finish()
+    return str(folder / name)
+
+
+def put_together(fits: list[str], output: Path, policy: str = "flip") -> dict:
+    return assemble(
+        {
+            "fits": fits,
+            "output": str(output),
+            "classes": list(CLASSES),
+            "policy": policy,
+            "threads": 1,
+            "precision": "float32",
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict:
+    """Two fits of one configuration, what ``predict`` says of them under each policy, and served folders of both.
+
+    Their weights folder is gone by the time anything is served.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    manifest, weights = write_manifest(folder / "pictures"), weights_in(folder / "weights", 5)
+    fits = [finish(manifest, folder, f"fit-{seed}", seed, weights) for seed in (1, 2)]
+    expected = {}
+    for policy in POLICIES:
+        job = {"models": dict(enumerate(fits)), "outputs": {i: str(folder / f"{i}-{policy}.npz") for i in range(2)}}
+        job |= {"manifest": str(manifest), "split": "test", "policy": policy}
+        predict(job | {"threads": 1, "gpu_memory_share": 0.0, "precision": "float32"})
+        both = [np.load(folder / f"{i}-{policy}.npz")["probabilities"] for i in range(2)]
+        expected[policy] = np.mean(both, 0)
+        assert put_together(fits, folder / f"model-{policy}", policy) == {"members": 2}
+    shutil.rmtree(weights)
+    paths = Manifest.read(manifest).split("test").paths()
+    return {"folder": folder, "manifest": manifest, "fits": fits, "expected": expected, "paths": paths}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_served_model_agrees_with_the_leaderboard(made, policy):
+    served = _load_pyfunc(str(made["folder"] / f"model-{policy}"))
+    rows = served.probabilities([path.read_bytes() for path in made["paths"]])
+    np.testing.assert_allclose(rows, made["expected"][policy], atol=1e-5)
+    assert served.classes == CLASSES
+
+
+@pytest.mark.parametrize("kind", ["bytes", "base64", "path", "Path", "table", "table of one column", "array"])
+def test_every_kind_of_input_gives_the_same(made, kind):
+    paths = made["paths"][:3]
+    data = [path.read_bytes() for path in paths]
+    given = {
+        "bytes": data,
+        "base64": [base64.b64encode(d).decode() for d in data],
+        "path": [str(path) for path in paths],
+        "Path": paths,
+        "table": pd.DataFrame({"id": range(3), "image": data}),
+        "table of one column": pd.DataFrame({"0": [str(path) for path in paths]}),
+        "array": np.array(data, object),
+    }[kind]
+    answer = ServedModel(made["folder"] / "model-flip").predict(given)
+    expected = made["expected"]["flip"][:3]
+    assert answer.columns.tolist() == ["label", "probability", "probabilities"]
+    assert answer["label"].tolist() == [CLASSES[i] for i in expected.argmax(1)]
+    np.testing.assert_allclose(answer["probability"], expected.max(1), atol=1e-5)
+    for text, row in zip(answer["probabilities"], expected, strict=True):
+        assert list(json.loads(text)) == list(CLASSES)
+        np.testing.assert_allclose(list(json.loads(text).values()), row, atol=1e-5)
+
+
+def test_one_image_need_not_be_a_list(made):
+    served = ServedModel(made["folder"] / "model-whole")
+    for one in (made["paths"][0].read_bytes(), str(made["paths"][0]), made["paths"][0]):
+        assert len(served.predict(one)) == 1
+    assert len(served.predict([])) == 0
+
+
+def test_two_served_models_keep_their_own_weights(made, tmp_path):
+    """Another model takes the first one's place on disk and is loaded beside it."""
+    place = tmp_path / "model"
+    shutil.copytree(made["folder"] / "model-whole", place)
+    images = [path.read_bytes() for path in made["paths"][:4]]
+    first = ServedModel(place)
+    before = first.probabilities(images)
+    weights = weights_in(tmp_path / "weights", 6)
+    put_together([finish(made["manifest"], tmp_path, "other", 1, weights)], place, "whole")
+    second = ServedModel(place)
+    assert not np.allclose(second.probabilities(images), before, atol=1e-3)
+    np.testing.assert_array_equal(first.probabilities(images), before)
+
+
+def test_a_model_without_a_frozen_part_is_served_too(made, tmp_path):
+    fit = finish(made["manifest"], tmp_path, "all", 3, "none", backbone="small_cnn", unfrozen_layers="all")
+    put_together([fit], tmp_path / "model", "whole")
+    job = {"models": {"m": fit}, "outputs": {"m": str(tmp_path / "m.npz")}, "manifest": str(made["manifest"])}
+    predict(job | {"split": "test", "policy": "whole", "threads": 1, "gpu_memory_share": 0.0, "precision": "float32"})
+    rows = ServedModel(tmp_path / "model").probabilities([path.read_bytes() for path in made["paths"]])
+    np.testing.assert_allclose(rows, np.load(tmp_path / "m.npz")["probabilities"], atol=1e-5)
+
+
+def test_what_cannot_be_put_together_is_a_sentence(made, tmp_path):
+    with pytest.raises(TrainerError, match="no trained model was named"):
+        put_together([], tmp_path)
+    with pytest.raises(TrainerError, match="there is no trained model in"):
+        put_together([str(tmp_path)], tmp_path / "model")
+    other = finish(made["manifest"], tmp_path, "other", 1, "none", backbone="small_cnn", dropout=0.5)
+    with pytest.raises(TrainerError, match="only models of one configuration and the same starting weights"):
+        put_together([made["fits"][0], other], tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([b"no picture"], "image 1 of 1 cannot be read: it is not an image of a known format"),
+        ([b""], "image 1 of 1 cannot be read: the file is empty"),
+        (["no such photo.jpg"], "neither a file nor base64 text: 'no such photo.jpg'"),
+        (["?" * 5000], "neither a file nor base64 text: '????"),
+        (["A" * 1000], "image 1 of 1 cannot be read"),
+        (pd.DataFrame({"photo": [b""], "name": ["x"]}), "the table needs a column image; it has photo, name"),
+        (pd.DataFrame(), "the table needs a column image; it has none"),
+    ],
+)
+def test_what_is_no_image_is_a_sentence(made, given, sentence):
+    with pytest.raises(TrainerError, match=sentence.replace("?", r"\?")):
+        ServedModel(made["folder"] / "model-whole").predict(given)
+
+
+def test_the_image_that_is_wrong_is_told_by_its_place(made):
+    good = made["paths"][0].read_bytes()
+    with pytest.raises(TrainerError, match="image 2 of 3 cannot be read"):
+        ServedModel(made["folder"] / "model-whole").probabilities([good, good[:40], good])
+
+
+@pytest.mark.parametrize("damage", ["nothing there", "no member", "torn member", "torn description", "other backbone"])
+def test_a_wrong_folder_is_a_sentence(made, tmp_path, damage):
+    place = tmp_path / "model"
+    shutil.copytree(made["folder"] / "model-whole", place)
+    sentence = "the model in .*model is damaged .*write or download it again"
+    if damage == "nothing there":
+        (place / "model.json").unlink()
+        sentence = "model holds no model.json; it is not a model that orch wrote"
+    elif damage == "no member":
+        (place / "member-1.npz").unlink()
+    elif damage == "torn member":
+        (place / "member-1.npz").write_bytes((place / "member-1.npz").read_bytes()[:300])
+    elif damage == "torn description":
+        (place / "model.json").write_text('{"classes": [')
+    else:
+        shutil.copy(place / "member-0.npz", place / "backbone.npz")
+        sentence = "the stored weights are not those of a tiny_fits:TINY"
+    with pytest.raises(TrainerError, match=sentence):
+        ServedModel(place)
+
+
+def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
+    code = (
+        "import sys; from pathlib import Path; from trainers.serving import _load_pyfunc; "
+        f"sys.path.append({str(ROOT / 'tests')!r}); "
+        "early = 'tensorflow' in sys.modules; "
+        "print(_load_pyfunc(sys.argv[1]).predict([sys.argv[2]])['label'][0]); "
+        "print(early, [m for m in ('mlflow', 'orchestrator', 'ray', 'optuna') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(made["folder"] / "model-flip"), str(made["paths"][0])]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert answer == [CLASSES[made["expected"]["flip"][0].argmax()], "False []"]
