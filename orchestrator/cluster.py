@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,11 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
         ray._private.worker._worker_logs_enabled = False
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        if "AuthenticationError" in "".join(traceback.format_exception(error)):
+            raise OrchError(
+                f"could not {where}: it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to the token that its head node was started with."
+            ) from error
         raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
     return machine_resources()
 

@@ -1,4 +1,4 @@
-"""Keep native libraries' chatter off the terminal. TensorFlow writes to the process's stderr before it can be asked not to."""
+"""Keep native libraries' chatter off the terminal: TensorFlow writes to stderr before it can be asked not to."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from orchestrator.opening import Opened
     from orchestrator.spec import SweepSpec
+
+INDENT = " " * 9
+"""Width of the word that begins each line."""
 
 
 class Narrator:
@@ -32,6 +36,9 @@ class Narrator:
         self._began_s = time.monotonic()
 
     def tell(self, line: str) -> None:
+        """Print a line; on a terminal it is wrapped between words, under its first word. A pipe gets it whole."""
+        if self._console.is_terminal and line.strip():
+            line = textwrap.fill(line, self._console.width, subsequent_indent=INDENT, break_long_words=False)
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def opened(self, opened: Opened, ledger: Ledger) -> None:
@@ -93,14 +100,20 @@ class Narrator:
         self._console.print()
         self._console.print(to_rich(frame, "Leaderboard on the test split"))
         row = frame[frame["winner"]].iloc[0]
+        self._console.print()
         self.tell(
-            f"\nThe winner, chosen on validation: {row['model']} with the crop policy {row['policy']}, test accuracy "
+            f"The winner, chosen on validation: {row['model']} with the crop policy {row['policy']}, test accuracy "
             f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}). "
             f"{seconds / 60:.1f} minutes; everything is in {paths.root}."
         )
-        self.tell("\nNext:")
-        self.tell(f"  orch promote best {paths.root}   # put the winner into the registry")
-        self.tell("  orch ui                          # browse the trials in MLflow")
+        promote = f"orch promote best {paths.root}"
+        self._console.print("\nNext:", markup=False)
+        for command, what in (
+            (promote, "put the winner into the registry"),
+            ("orch ui", "browse the trials in MLflow"),
+        ):
+            line = f"  {command.ljust(len(promote))}   # {what}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _given(name: str, trial: str) -> str:

@@ -70,14 +70,14 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
     """Whether it went through to the leaderboard."""
     from orchestrator.judging import judge
     from orchestrator.search import machine_resources, ray_session  # Ray: seconds to import
-    from orchestrator.stages import gpus_per_trial, prepare_data, refit, search, select
+    from orchestrator.stages import prepare_data, refit, search, select
 
     manifest = prepare_data(running)
     if request.until == "data":
         return False
     with ray_session(request.address or ""):
         machine = machine_resources()
-        gpus = gpus_per_trial(running)
+        gpus = running.gpus_per_trial()
         where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
         running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
         search(running, manifest)

@@ -23,13 +23,15 @@ def predict_missing(
     """
     from orchestrator.cluster import run_jobs  # Ray: seconds to import
 
-    jobs = [
-        job for fits in groups for name in sweep.spec.final.policies for job in _missing_job(sweep, fits, split, name)
-    ]
+    gpus = sweep.gpus_per_trial()
+    policies = sweep.spec.final.policies
+    jobs = [job for fits in groups for name in policies for job in _missing_job(sweep, fits, split, name)]
     if jobs:
         before(len(jobs))
         jobs.sort(key=lambda job: -find_policy(str(job["policy"])).crops)  # the longest first
-        run_jobs("trainers.crops:predict", jobs)
+        for job in jobs:
+            job["gpu_memory_share"] = min(1.0, gpus)
+        run_jobs("trainers.crops:predict", jobs, sweep.spec.resources.cpus, gpus=gpus)
 
 
 def _missing_job(sweep: RunningSweep, fits: Sequence[str], split: str, policy: str) -> list[dict[str, Any]]:
@@ -46,7 +48,6 @@ def _missing_job(sweep: RunningSweep, fits: Sequence[str], split: str, policy: s
             "split": split,
             "policy": policy,
             "threads": 1,
-            "gpu_memory_share": 0.0,
             "precision": sweep.spec.resources.precision,
         }
     ]

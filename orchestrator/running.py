@@ -33,6 +33,15 @@ class RunningSweep:
     def state(self) -> SweepState:
         return derive(self.ledger.events())
 
+    def gpus_per_trial(self) -> float:
+        """``resources.gpus``; "auto" is one where Ray, which must be up, sees any, else none."""
+        from orchestrator.cluster import machine_resources  # Ray: seconds to import
+
+        wanted = self.spec.resources.gpus
+        if wanted != "auto":
+            return float(wanted)
+        return 1.0 if machine_resources().gpus >= 1 else 0.0
+
     def fit_job(self, fit_id: str, config: TrialConfig, seed: int, splits: tuple[str, ...]) -> FitJob:
         return FitJob(
             id=fit_id,

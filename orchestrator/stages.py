@@ -293,21 +293,11 @@ def _refit_settings(sweep: RunningSweep, epochs: int) -> SearchSettings:
         storage=sweep.paths.ray.resolve(),
         scheduler=SchedulerSettings("none"),
         cpus=resources.cpus,
-        gpus=gpus_per_trial(sweep),
+        gpus=sweep.gpus_per_trial(),
         concurrent=None if budget.concurrent == "auto" else int(budget.concurrent),
         retries=budget.retries,
         stage=REFIT,
     )
-
-
-def gpus_per_trial(sweep: RunningSweep) -> float:
-    """``resources.gpus``; "auto" is one where Ray sees any, else none."""
-    from orchestrator.search import machine_resources
-
-    wanted = sweep.spec.resources.gpus
-    if wanted != "auto":
-        return float(wanted)
-    return 1.0 if machine_resources().gpus >= 1 else 0.0
 
 
 def seconds_searched(events: Sequence[Event]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -408,11 +409,19 @@ with Ledger(folder / "ledger") as ledger:
 """
 
 
-def start_driver(folder: Path, recipe: str, address: str = "") -> subprocess.Popen[str]:
+def start_driver(
+    folder: Path, recipe: str, address: str = "", environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", DRIVER.format(root=str(ROOT)), str(folder), recipe, address]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -461,30 +470,39 @@ def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp
 
 @pytest.mark.slow
 def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path) -> None:
-    """A real head node on loopback, started from another folder, so that the packages must be sent there."""
+    """A real head node on loopback with a token of its own; a driver without the token is told what to set."""
     port = 26379
     sockets = tempfile.mkdtemp(prefix="orch")  # a socket's path may have 107 characters, too few for tmp_path
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    ray_command = [sys.executable, "-m", "ray.scripts.scripts"]
-    head = [*ray_command, "start", "--head", "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false"]
-    head += ["--node-ip-address", "127.0.0.1", "--temp-dir", sockets, "--block"]
-    cluster = subprocess.Popen(
-        head, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with_token = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port)]
+    head += ["--num-cpus", "2", "--include-dashboard", "false", "--node-ip-address", "127.0.0.1", "--temp-dir", sockets]
+    log = (tmp_path / "head.log").open("w")
+    node = {**with_token, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    cluster = subprocess.Popen(head, cwd=tmp_path, env=node, stdout=log, stderr=log, start_new_session=True)
+
+    def drive(environment: dict[str, str]) -> tuple[int, str]:
+        driver = start_driver(tmp_path / "sweep", "flips", f"127.0.0.1:{port}", environment)
+        output, _ = driver.communicate(timeout=120)
+        return driver.returncode, output
+
     try:
         deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s:
-            driver = start_driver(tmp_path / "sweep", "flips", f"127.0.0.1:{port}")
-            output, _ = driver.communicate(timeout=120)
-            if driver.returncode == 0:
-                break
-            assert "could not join the Ray cluster at 127.0.0.1:26379" in output
-        assert driver.returncode == 0, output
+        while "Ray runtime started" not in (tmp_path / "head.log").read_text():
+            assert cluster.poll() is None, (tmp_path / "head.log").read_text()
+            assert time.monotonic() < deadline_s, (tmp_path / "head.log").read_text()
+            time.sleep(0.2)
+        code, output = drive({**plain, "RAY_AUTH_MODE": "disabled"})
+        assert code != 0
+        assert "it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
+        code, output = drive(with_token)
+        assert code == 0, output
         assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
         assert cluster.poll() is None, "leaving the cluster must not end it"
     finally:
         os.killpg(cluster.pid, signal.SIGKILL)
         cluster.wait(timeout=30)
+        log.close()
         shutil.rmtree(sockets, ignore_errors=True)
 
 

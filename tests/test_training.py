@@ -107,13 +107,8 @@ def test_stored_features_change_nothing_inside_a_residual_block(manifest, cache)
     """The last convolution of a block is open: stored is the block before, and frozen layers lie above that."""
     fit_job = job(manifest, cache, backbone="tiny_fits:RESIDUAL", unfrozen_layers=4, optimizer="sgd")
     fit = open_fit(fit_job)
-    assert fit.compiled.network.tail.get_layer("b_conv").trainable
-    assert [layer.trainable for layer in fit.compiled.network.tail.layers if layer.weights] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    open_layers = [layer.trainable for layer in fit.compiled.network.tail.layers if layer.weights]
+    assert open_layers == [False, False, True, True]
     by_hand, stored = run_by_hand(fit_job), [epoch["loss"] for epoch in run(fit_job)]
     assert by_hand[-1] < 0.8 * by_hand[0]
     np.testing.assert_allclose(stored, by_hand, rtol=1e-5)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CLASSES = ("blue", "green", "red")
 TINY = Backbone("tiny", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, files="tiny_*.weights.h5")
 """``small_cnn`` once more, as one that has weight files: ``tiny_fits:TINY``."""
-RESIDUAL = Backbone("residual", "tiny_fits:build_residual", "tf", 16, 8, 18, imagenet=False)
+RESIDUAL = Backbone("residual", "tiny_fits:build_residual", "tf", 24, 8, 18, imagenet=False)
 """Two residual blocks of seven layers: ``tiny_fits:RESIDUAL``."""
 COUNTS = {"train": 12, "validation": 5, "test": 4}
 
