@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +73,22 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
         ray._private.worker._worker_logs_enabled = False
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-        if "AuthenticationError" in "".join(traceback.format_exception(error)):
+        if _wants_token(error):
             raise OrchError(
                 f"could not {where}: it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH to the token that its head node was started with."
             ) from error
         raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
     return machine_resources()
+
+
+def _wants_token(error: BaseException | None) -> bool:
+    """Whether a refused token lies behind ``error``. Ray keeps the refusal only as text in a later exception."""
+    while error is not None:
+        if "AuthenticationError" in f"{type(error).__name__} {error}":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _check_answers(address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive
@@ -28,9 +29,11 @@ class Narrator:
         self._console = console
         self._spec = spec
         self._names: dict[str, str] = {}
+        self._logs: dict[str, str] = {}
         self._last: dict[str, Event] = {}
         self._started: dict[str, float] = {}
         self._ended: dict[str, int] = {}
+        self._root = Path()
         self._totals = {"search": spec.budget.trials}
         self._first_epoch_told = False
         self._began_s = time.monotonic()
@@ -43,6 +46,7 @@ class Narrator:
 
     def opened(self, opened: Opened, ledger: Ledger) -> None:
         """Where the sweep lies, and what an earlier process left."""
+        self._root = opened.paths.root
         past = derive(ledger.events())
         for record in past.trials.values():
             self._names[record.id] = run_name(record.number, record.config, given=_given(record.name, record.id))
@@ -71,6 +75,8 @@ class Narrator:
                 data["number"], data["config"], given=_given(data.get("name", ""), event.trial)
             )
         state = TrialState(event.state)
+        if data.get("log"):
+            self._logs[event.trial] = str(self._root / data["log"])
         if state == TrialState.RUNNING:
             self._started.setdefault(event.trial, event.time_s)
         if state == TrialState.PENDING and event.reason:
@@ -87,7 +93,7 @@ class Narrator:
         name = self._names.get(event.trial, event.trial)
         words = f"{stage:8s} {count:>6s}  {_accuracy(self._last.get(event.trial))}  {state!s:9s} {name}"
         # Why a trial was pruned or stopped is in its state and its epochs; a failure needs its sentence.
-        tail = f": {event.reason}" if state == TrialState.FAILED else ""
+        tail = f": {event.reason} (log: {self._logs.get(event.trial, 'none')})" if state == TrialState.FAILED else ""
         return f"{words}  ({event.epoch} epochs, {seconds:.0f} s){tail}"
 
     def finished(self, paths: SweepPaths, seconds: float) -> None:

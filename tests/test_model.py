@@ -62,7 +62,7 @@ def expected_trainable(name: str, unfrozen: int | str) -> int:
         *(("small_cnn", n) for n in (0, 1, 3, 5, 9, "all")),
         *(("mobilenet_0.25", n) for n in (0, 5, 13, "all")),
         *(("mobilenet_v2", n) for n in (0, 5, 13, 17, "all")),
-        *(("resnet50", n) for n in (0, 5, 13)),
+        *(("resnet50", n) for n in (5, 13)),
         *(("vgg16", n) for n in (0, 5)),
     ],
 )
@@ -135,7 +135,7 @@ def assert_close(actual, expected, relative: float = 1e-5) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=relative * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("unfrozen", [0, 3, 5, 12, 13, 20, 60, 153, "all"])
+@pytest.mark.parametrize("unfrozen", [0, 3, 12, 13, 60, "all"])
 def test_prefix_then_tail_is_the_whole_network(unfrozen):
     prefix, network = network_of("mobilenet_v2", unfrozen, lively_mobilenet_v2())
     inputs = preprocess(network.row, tf.constant(IMAGES))
@@ -172,14 +172,14 @@ def test_only_unfrozen_batch_norms_move(unfrozen, moves):
 
 
 def test_a_frozen_batch_norm_inside_the_tail_is_in_inference_mode():
-    """mobilenet_v2 with 5 of block_16 open: the tail holds frozen batch norms, whose output must not see the batch."""
-    prefix, network = network_of("mobilenet_v2", 13)
+    """The end of a block is open, so its beginning is run with the tail; its output must not see the batch."""
+    prefix, network = network_of("tiny_fits:RESIDUAL", 4)
     frozen = [layer for layer in network.tail.layers if not layer.trainable and layer.weights]
     norms = [layer for layer in frozen if isinstance(layer, keras.layers.BatchNormalization)]
     assert norms
     before = [layer.moving_mean.numpy() for layer in norms]
     middle = keras.Model(network.tail.inputs, norms[0].output)
-    x = prefix(IMAGES)
+    x = prefix(IMAGES[:, :16, :16])
     np.testing.assert_allclose(middle(x, training=True), middle(x, training=False), rtol=1e-6, atol=1e-6)
     network.features(x, training=True)
     assert all(np.array_equal(layer.moving_mean.numpy(), b) for layer, b in zip(norms, before, strict=True))
@@ -223,7 +223,7 @@ def test_reset_makes_a_network_as_new(backbone_name):
 
 
 def test_frozen_layers_are_the_same_for_every_seed():
-    _, network = network_of("mobilenet_v2", 13)
+    _, network = network_of("tiny_fits:RESIDUAL", 4)
     network.reset(config(), 1)
     frozen = [layer for layer in network.tail.layers if not layer.trainable and layer.weights]
     first = [layer.get_weights()[0] for layer in frozen]

@@ -137,13 +137,14 @@ def test_a_fit_depends_on_its_job_alone(manifest, cache, tmp_path):
     assert [first, figures(resumed.run_epoch()), figures(resumed.run_epoch())] == alone["a"]
 
     code = (
-        "import sys, json; from pathlib import Path; from test_training import TRIALS, run, job; "
+        "import sys, json; from pathlib import Path; from test_training import TRIALS, run, job, tf; "
         "where = [Path(p) for p in sys.argv[1:]]; "
-        "print('figures:' + json.dumps({n: run(job(*where, seed=3, **TRIALS[n])) for n in ('c', 'b', 'a')}))"
+        "said = {n: run(job(*where, seed=3, **TRIALS[n])) for n in ('c', 'b', 'a')}; "
+        "print('said:' + json.dumps([said, tf.config.threading.get_intra_op_parallelism_threads()]))"
     )
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent)]}; {code}"]
     answer = subprocess.run([*command, str(manifest), str(cache)], capture_output=True, text=True, check=True)
-    assert json.loads(answer.stdout.partition("figures:")[2]) == alone
+    assert json.loads(answer.stdout.partition("said:")[2]) == [alone, 1]  # and held to one thread
 
 
 def test_a_fresh_cache_gives_the_same_figures(manifest, cache, tmp_path):

@@ -1,0 +1,83 @@
+"""What the stages decide without running anything."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.judging import epochs_frame, search_frame
+from orchestrator.ledger import Event, EventKind, Ledger, derive
+from orchestrator.narrator import Narrator
+from orchestrator.spec import load_spec
+from orchestrator.stages import seconds_searched
+from trainers.contract import TrialConfig
+
+
+def _event(seq: int, time_s: float, kind: EventKind, trial: str = "", stage: str = "") -> Event:
+    return Event(seq, time_s, str(kind), trial=trial, stage=stage)
+
+
+def test_time_searched_leaves_out_pauses_and_other_stages() -> None:
+    events = [
+        _event(1, 0, EventKind.SWEEP),
+        _event(2, 10, EventKind.TRIAL, "a", "search"),
+        _event(3, 40, EventKind.EPOCH, "a", "search"),
+        _event(4, 1000, EventKind.SWEEP),  # killed, and started again much later
+        _event(5, 1010, EventKind.TRIAL, "a", "search"),
+        _event(6, 1030, EventKind.TRIAL, "a", "search"),
+        _event(7, 1500, EventKind.EPOCH, "b", "refit"),
+    ]
+    assert seconds_searched(events) == 30 + 20
+    assert seconds_searched([]) == 0
+    assert seconds_searched(events[:1]) == 0
+
+
+def _ledger(folder: Path) -> list[Event]:
+    config = TrialConfig(backbone="small_cnn").to_dict()
+    with Ledger(folder / "ledger", clock=lambda: 100.0) as ledger:
+        for trial, stage in (("aaa", "search"), ("bbb", "refit")):
+            created = {"config": config, "name": "", "number": 1}
+            ledger.append(EventKind.TRIAL, trial=trial, stage=stage, state="PENDING", payload=created)
+            ledger.append(EventKind.TRIAL, trial=trial, stage=stage, state="RUNNING", payload={"log": f"logs/{trial}.log"})
+            for epoch in (1, 2):
+                values = {"loss": 1.0 / epoch, "val_accuracy": 0.5 if stage == "search" else math.nan}
+                ledger.append(EventKind.EPOCH, trial=trial, stage=stage, epoch=epoch, **values)
+            reason = "out of memory" if stage == "refit" else ""
+            state = "FAILED" if stage == "refit" else "COMPLETED"
+            ledger.append(EventKind.TRIAL, trial=trial, stage=stage, state=state, epoch=2, reason=reason)
+        return ledger.events()
+
+
+def test_figures_are_drawn_from_the_search_alone(tmp_path: Path) -> None:
+    state = derive(_ledger(tmp_path))
+    assert search_frame(state)["id"].tolist() == ["aaa"]
+    frame = epochs_frame(state)
+    assert frame[["id", "epoch", "state"]].to_numpy().tolist() == [["aaa", 1, "COMPLETED"], ["aaa", 2, "COMPLETED"]]
+
+
+def test_narrator_says_one_line_for_each_trial_that_ended(tmp_path: Path) -> None:
+    text = io.StringIO()
+    narrator = Narrator(Console(file=text, width=200), load_spec("quick"))
+    for event in _ledger(tmp_path):
+        narrator.show(event)
+    lines = text.getvalue().splitlines()
+    assert lines[0].startswith("search   first epoch after")
+    assert lines[1:] == [
+        "search     1/10  0.500  COMPLETED 001 small_cnn  (2 epochs, 0 s)",
+        "refit         1    -    FAILED    001 small_cnn  (2 epochs, 0 s): out of memory (log: logs/bbb.log)",
+    ]
+
+
+def test_narrator_wraps_between_words_on_a_terminal_and_not_in_a_pipe() -> None:
+    line = "warning  " + "word " * 30
+    terminal, pipe = io.StringIO(), io.StringIO()
+    Narrator(Console(file=terminal, width=60, force_terminal=True), load_spec("quick")).tell(line)
+    Narrator(Console(file=pipe, width=60), load_spec("quick")).tell(line)
+    assert len(pipe.getvalue().splitlines()) == 1
+    wrapped = terminal.getvalue().splitlines()
+    assert len(wrapped) > 1
+    assert all(part.startswith(" " * 9 + "word") for part in wrapped[1:])
+    assert all(len(part) <= 60 for part in wrapped)
