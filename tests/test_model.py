@@ -288,6 +288,13 @@ def test_a_layer_used_twice_is_not_cut_in_between():
     assert prefix_length(model, inside) <= 1
 
 
+def test_an_operation_outside_layers_is_a_sentence():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.ops.sqrt(keras.layers.Dense(4)(inputs)), name="mine")
+    with pytest.raises(TrainerError, match=r"the backbone mine computes sqrt\w* outside its layers; put it into"):
+        prefix_length(model, 2)
+
+
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_a_precision_stays_within_its_network(precision):
     chosen = config(unfrozen_layers=3)

@@ -304,7 +304,7 @@ def test_weight_decay_is_decoupled_and_only_on_kernels(optimizer):
     np.testing.assert_array_equal(np.asarray(decayed.network.bias), np.asarray(plain.network.bias))
 
 
-def test_reset_forgets_the_optimizer(manifest):
+def test_reset_forgets_the_optimizer():
     made = compiled()
     fresh = [a.copy() for a in made.state()]
     one_step(made, X, Y, 0.1)

@@ -116,9 +116,16 @@ def boundary_index(model: keras.Model, unfrozen_layers: int | str) -> int:
 def prefix_length(model: keras.Model, frozen: int) -> int:
     """The largest q <= ``frozen`` such that one tensor carries all that ``layers[q:]`` needs of ``layers[:q]``.
 
-    0 or 1 (the input alone) mean that the images themselves are that tensor.
+    0 or 1 (the input alone) mean that the images themselves are that tensor. Raises TrainerError for a model that
+    computes something outside its layers.
     """
     position = {layer.name: i for i, layer in enumerate(model.layers)}
+    loose = sorted(operation.name for operation in model.operations if operation.name not in position)
+    if loose:
+        raise TrainerError(
+            f"the backbone {model.name} computes {loose[0]} outside its layers; put it into a keras layer of its "
+            "own, so that the layers can be counted."
+        )
     edges = {
         (position[tensor._keras_history.operation.name], position[node.operation.name])
         for nodes in model._nodes_by_depth.values()
