@@ -41,7 +41,9 @@ def _ledger(folder: Path) -> list[Event]:
         for trial, stage in (("aaa", "search"), ("bbb", "refit")):
             created = {"config": config, "name": "", "number": 1}
             ledger.append(EventKind.TRIAL, trial=trial, stage=stage, state="PENDING", payload=created)
-            ledger.append(EventKind.TRIAL, trial=trial, stage=stage, state="RUNNING", payload={"log": f"logs/{trial}.log"})
+            ledger.append(
+                EventKind.TRIAL, trial=trial, stage=stage, state="RUNNING", payload={"log": f"logs/{trial}.log"}
+            )
             for epoch in (1, 2):
                 values = {"loss": 1.0 / epoch, "val_accuracy": 0.5 if stage == "search" else math.nan}
                 ledger.append(EventKind.EPOCH, trial=trial, stage=stage, epoch=epoch, **values)
