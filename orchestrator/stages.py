@@ -19,6 +19,7 @@ from orchestrator.leaderboard import log_loss
 from orchestrator.ledger import Event, EventKind, TrialRecord, TrialState
 from orchestrator.paths import cache_folder
 from orchestrator.predicting import predict_missing, read_probabilities
+from orchestrator.run_updates import run_name
 from orchestrator.running import RunningSweep
 from orchestrator.selection import Candidate, PolicyScore, choose, choose_policy
 from trainers.contract import FitJob, TrainerError, TrialConfig, canonical, trial_id
@@ -210,7 +211,7 @@ def _candidate(record: TrialRecord, epochs: int, images: int) -> Candidate:
     seconds = [e["seconds"] for e in record.epochs if e.get("seconds") is not None]
     return Candidate(
         id=record.id,
-        name=record.name,
+        name=run_name(record.number, record.config, given="" if record.name == record.id else record.name),
         state=str(record.state),
         epochs_done=len(record.epochs),
         epochs_full=epochs,
