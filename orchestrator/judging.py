@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from orchestrator.ledger import EventKind, SweepState, trials_frame
 from orchestrator.predicting import predict_missing, read_probabilities
 from orchestrator.running import RunningSweep
 from orchestrator.stages import SEARCH, WINNER, FinalModel, Winner
+from trainers.contract import TrialConfig
 from trainers.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
         sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="BEGUN", payload={"reads_test": jobs})
         sweep.tell(f"judge    {len(models)} networks under {policies} crop policies on the test split")
 
-    groups = dict.fromkeys(m.group for m in models)
-    predict_missing(sweep, [[m.fit for m in models if m.group == group] for group in groups], "test", reads_test)
+    prefixes: dict[Hashable, list[str]] = {}
+    for model in models:
+        prefixes.setdefault(_prefix_of(model.config), []).append(model.fit)
+    predict_missing(sweep, list(prefixes.values()), "test", reads_test)
 
     predictions, labels = _predictions(sweep, models)
     winners = [m for m in models if m.group == WINNER]
@@ -56,6 +59,11 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
     row = frame[frame["winner"]].iloc[0].to_dict()
     sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload={"winner_row": row, "rows": len(frame)})
     return frame
+
+
+def _prefix_of(config: TrialConfig) -> Hashable:
+    """What decides the frozen part and its input; models that agree in it share its work."""
+    return config.backbone, config.image_size, config.unfrozen_layers, config.pooling, config.view
 
 
 def _predictions(sweep: RunningSweep, models: Sequence[FinalModel]) -> tuple[list[ModelPredictions], np.ndarray]:

@@ -18,7 +18,7 @@ def predict_missing(
 ) -> None:
     """Write the probabilities of fits that are not in the folder yet, under every crop policy of the spec.
 
-    Each group holds fits of one configuration: they have the same prefix, which is run once for all of them.
+    Each group holds fits of one prefix (the frozen part), which is run once for all of them.
     ``before`` is told the number of jobs, if there is any.
     """
     from orchestrator.cluster import run_jobs  # Ray: seconds to import
