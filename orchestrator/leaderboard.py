@@ -41,6 +41,8 @@ COLUMNS = (
 ECE_BINS = 15
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % quantile."""
+ROWS_ON_A_TERMINAL = 16
+"""Rows shown on a screen before the rest is left to the file."""
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 """What a probability counts for at least in a log loss: one mistake costs at most 15.9 nats."""
 
@@ -275,8 +277,11 @@ def _p(p_value: float) -> str:
     return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0") if p_value < 1 else "1"
 
 
-def to_rich(frame: pd.DataFrame, title: str = "") -> Table:
-    """The leaderboard as a ``rich`` table that fits 100 columns; the winner's row is bold and starred."""
+def to_rich(frame: pd.DataFrame, title: str = "", most: int = ROWS_ON_A_TERMINAL) -> Table:
+    """The leaderboard as a ``rich`` table that fits 100 columns; the winner's row is bold and starred.
+
+    The first ``most`` rows and, wherever they land, the winner's and the ``whole`` row of the winner's model.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -298,10 +303,14 @@ def to_rich(frame: pd.DataFrame, title: str = "") -> Table:
         ("p", "right"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for row in frame.to_dict("records"):
+    winners = frame["model"].isin(frame.loc[frame["winner"], "model"])
+    shown = frame[(frame.index < most) | frame["winner"] | (winners & (frame["policy"] == WHOLE))]
+    for row in shown.to_dict("records"):
         cells = ["★" if row["winner"] else "", row["model"], row["policy"], *_cells(row)]
         table.add_row(*(Text(str(cell)) for cell in cells), style="bold green" if row["winner"] else "")
-    table.caption = "★ chosen on validation, not here   diff: points against the same model's whole   p: exact McNemar"
+    left_out = len(frame) - len(shown)
+    table.caption = f"{left_out} more rows in leaderboard.csv\n" if left_out else ""
+    table.caption += "★ chosen on validation, not here   diff: points against the same model's whole   p: exact McNemar"
     table.caption_justify = "left"
     return table
 

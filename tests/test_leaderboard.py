@@ -372,3 +372,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(frame, tmp_path, mo
         write(frame.head(1), paths)
     assert paths.leaderboard_csv.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_long_table_is_cut_on_a_terminal_and_says_so() -> None:
+    labels = np.arange(40) % 4
+    right = np.eye(4)[labels]
+    predictions = []
+    for number in range(12):
+        worse = right.copy()
+        worse[: number + 1] = np.roll(worse[: number + 1], 1, axis=1)
+        predictions += [ModelPredictions(f"m{number:02d}", policy, worse, 1.0) for policy in ("whole", "flip")]
+    table = to_rich(rank(predictions, labels, ("m11", "flip")), most=5)
+    assert table.row_count == 5 + 2  # the winner's row and its whole row come after the first five
+    assert str(table.caption).startswith("17 more rows in leaderboard.csv\n")
