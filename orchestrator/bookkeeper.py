@@ -211,7 +211,7 @@ class Bookkeeper:
             raise self.broken
         if self.signals.received:
             raise Interrupted(
-                f"{self.stopping}: every finished epoch is kept, {len(self.live)} unfinished trials will start again."
+                f"{self.stopping}: what has ended is kept, {len(self.live)} unfinished trials will start again."
             )
         for tune_id in list(self.live):
             if not self.stopping:

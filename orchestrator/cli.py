@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from orchestrator import __version__
-from orchestrator.errors import DataError, OrchError
+from orchestrator.errors import DataError, OrchError, SpecError
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 
 if TYPE_CHECKING:
@@ -354,7 +355,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, TyperException):
         return _explain_usage(error)
     if isinstance(error, OrchError | TrainerError):
-        typer.echo(f"orch: {error}", err=True)
+        placed = isinstance(error, SpecError) and re.match(r".+:\d+:\d+: ", str(error))
+        typer.echo(str(error) if placed else f"orch: {error}", err=True)  # editors read FILE:LINE:COLUMN at the start
         return error.exit_code if isinstance(error, OrchError) else TRAINER_ERROR
     if isinstance(error, BrokenPipeError) and _reader_left():
         return BROKEN_PIPE

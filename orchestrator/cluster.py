@@ -160,6 +160,8 @@ class StopSignals:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.received:
+            os.write(2, b"stopping; what is done is kept, please wait a moment\n")
         self.received = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
 
     def __exit__(

@@ -34,7 +34,7 @@ EXAMPLES: dict[str, Examples] = {
     ),
     "orch check": (
         ("orch check my.yaml", "every mistake at once, with its line and what is allowed"),
-        ("orch check full --set budget.trials=500", "a shipped space with an override"),
+        ("orch check quick --set budget.trials=500", "a shipped space with an override"),
     ),
     "orch schema": (("orch schema > orch.schema.json", "point your editor's YAML plug-in at it"),),
     "orch spaces": (("orch spaces", "the names that orch sweep and orch check know"),),

@@ -58,6 +58,9 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
     _draw(sweep, manifest, frame, chosen, labels)
     row = frame[frame["winner"]].iloc[0].to_dict()
     sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload={"winner_row": row, "rows": len(frame)})
+    looks = sum(e.stage == LEADERBOARD and "reads_test" in e.data for e in sweep.ledger.events())
+    if looks > 1:
+        sweep.tell(f"warning  the test split was read {looks} times for this sweep; each look makes it less of a test")
     return frame
 
 

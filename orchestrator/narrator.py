@@ -65,6 +65,7 @@ class Narrator:
             fits = event.data.get("fits")
             if fits:
                 self._totals[event.stage] = fits
+                self._ended[event.stage] = event.data.get("done", 0)
         elif event.kind == EventKind.TRIAL:
             self._trial(event)
 
@@ -94,7 +95,7 @@ class Narrator:
         words = f"{stage:8s} {count:>6s}  {_accuracy(self._last.get(event.trial))}  {state!s:9s} {name}"
         # Why a trial was pruned or stopped is in its state and its epochs; a failure needs its sentence.
         tail = f": {event.reason} (log: {self._logs.get(event.trial, 'none')})" if state == TrialState.FAILED else ""
-        return f"{words}  ({event.epoch} epochs, {seconds:.0f} s){tail}"
+        return f"{words}  ({event.epoch} epoch{'' if event.epoch == 1 else 's'}, {seconds:.0f} s){tail}"
 
     def finished(self, paths: SweepPaths, seconds: float) -> None:
         """The leaderboard, and what to type next."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
     manifest = prepare_data(running)
     if request.until == "data":
         return False
-    with ray_session(request.address or ""):
+    with ray_session(request.address or ""), _deaf_once_interrupted():
         machine = machine_resources()
         gpus = running.gpus_per_trial()
         where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
@@ -91,6 +93,17 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
         models = refit(running, manifest, winner)
         judge(running, manifest, winner, models)
     return True
+
+
+@contextlib.contextmanager
+def _deaf_once_interrupted() -> Iterator[None]:
+    """After the first Ctrl-C further ones are not heard, so that stopping Ray is not torn in the middle."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise
 
 
 def _open(request: SweepRequest) -> Opened:

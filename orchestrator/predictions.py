@@ -100,8 +100,13 @@ def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
         return _answers(champion, files)
     except (TrainerError, OSError) as error:
         if len(files) == 1:
-            return [Prediction(str(files[0]), error=" ".join(str(error).split()))]
+            return [Prediction(str(files[0]), error=_reason(error))]
     return [answer for file in files for answer in _ask(champion, [file])]
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without the place of the only photo in its call: the answer's path says which it is."""
+    return " ".join(str(error).split()).removeprefix("image 1 of 1 ")
 
 
 def _answers(champion: Any, files: Sequence[Path]) -> list[Prediction]:

@@ -5,6 +5,7 @@ The gate itself is ``promotion.decide``, which is pure; here its evidence is gat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from orchestrator.errors import OrchError, PromotionRefused
 from orchestrator.ledger import EventKind, Ledger
 from orchestrator.opening import model_name, tracking_settings
 from orchestrator.paths import SweepPaths
-from orchestrator.promotion import Contender, Decision, decide
+from orchestrator.promotion import ALREADY_CHAMPION, Contender, Decision, decide
 from orchestrator.show import Sweep, parent_run, read_sweep
 from orchestrator.spec import load_spec
 from orchestrator.tracking import SyncResult, synchronise
@@ -35,6 +36,8 @@ class Promotion:
     decision: Decision
 
     def __str__(self) -> str:
+        if [reason.code for reason in self.decision.reasons] == [ALREADY_CHAMPION]:
+            return f"{self.decision.reasons[0].sentence} Nothing was changed."
         return f"{self.decision.text}\n{self.model} version {self.version} is the champion."
 
 
@@ -48,47 +51,40 @@ def promote(
 ) -> Promotion:
     """Register the winner of the sweep in ``folder`` and make it the champion, if the gate lets it.
 
-    ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger.
-    Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached.
+    ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger. The sweep's lock is
+    held throughout, so that nothing is promoted which the ledger cannot take down.
+    Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached, OrchError where the sweep
+    has no winner yet or is being run.
     """
-    sweep = read_sweep(folder)
-    winner, row = sweep.fact("winner"), sweep.fact("winner_row")
-    if winner is None or row is None or not sweep.paths.evidence.is_file():
-        raise OrchError(
-            f"{folder} has no finished leaderboard, so no winner; go on with it: orch sweep --resume --out {folder}"
-        )
-    spec = load_spec(str(sweep.paths.spec), check_machine=False)
-    uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
-    run_id = parent_run(sweep)
-    if not run_id:
-        run_id = sync(folder).parent_run_id
-
-    champion = registry.champion(uri, name)
-    manifest = Manifest.read(sweep.paths.manifest)
-    evidence = pd.read_parquet(sweep.paths.evidence)
-    same = champion is not None and _is_same(champion.tags, champion.run_id, winner, run_id)
-    version = champion.version if champion is not None and same else ""
-    challenger = Contender(name if same else CHALLENGER, version, manifest.classes, _correct(evidence), _seen(evidence))
-    opponent = None if champion is None else _champion_contender(uri, champion, manifest, tell)
-    decision = decide(challenger, opponent, allow)
-    overridden = tuple(r.code for r in decision.reasons if r.overridden)
-    if not decision.allowed:
-        _note(sweep, {"promotion": "refused", "model": name, "text": decision.text})
-        raise PromotionRefused(decision.text)
-    if same:
-        return Promotion(name, version, decision)
-    version = registry.register(uri, name, sweep.paths.winner, _details(sweep, winner, row, manifest, run_id))
-    registry.set_champion(uri, name, version, overridden)
-    _note(
-        sweep,
-        {
-            "promotion": "champion",
-            "model": name,
-            "version": version,
-            "overridden": list(overridden),
-            "text": decision.text,
-        },
-    )
+    with Ledger(read_sweep(folder).paths.ledger) as ledger:
+        sweep = read_sweep(folder)
+        winner, row = sweep.fact("winner"), sweep.fact("winner_row")
+        if winner is None or row is None or not sweep.paths.evidence.is_file():
+            raise OrchError(
+                f"{folder} has no finished leaderboard, so no winner; go on with it: orch sweep --resume --out {folder}"
+            )
+        tell(f"{folder}: {row['model']} with the crop policy {row['policy']}, test accuracy {row['accuracy']:.3f}")
+        spec = load_spec(str(sweep.paths.spec), check_machine=False)
+        uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
+        run_id = parent_run(sweep) or sync(folder).parent_run_id
+        champion = registry.champion(uri, name)
+        manifest = Manifest.read(sweep.paths.manifest)
+        if champion is not None and _is_same(champion.tags, champion.run_id, winner, run_id):
+            this = Contender(name, champion.version, manifest.classes, {"": True}, frozenset())
+            return Promotion(name, champion.version, decide(this, this))
+        evidence = pd.read_parquet(sweep.paths.evidence)
+        challenger = Contender(CHALLENGER, "", manifest.classes, _correct(evidence), _seen(evidence))
+        opponent = None if champion is None else _champion_contender(uri, champion, manifest, tell)
+        decision = decide(challenger, opponent, allow)
+        note: dict[str, Any] = {"promotion": "refused", "model": name, "text": decision.text}
+        if not decision.allowed:
+            ledger.append(EventKind.NOTE, payload=note)
+            raise PromotionRefused(decision.text)
+        overridden = [reason.code for reason in decision.reasons if reason.overridden]
+        version = registry.register(uri, name, sweep.paths.winner, _details(sweep, winner, row, manifest, run_id))
+        registry.set_champion(uri, name, version, overridden)
+        note |= {"promotion": "champion", "version": version, "overridden": overridden}
+        ledger.append(EventKind.NOTE, payload=note)
     return Promotion(name, version, decision)
 
 
@@ -117,13 +113,13 @@ def _champion_contender(
     hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
     correct = {h: known[h] for h in hashes if h in known}
     asked = [i for i, h in enumerate(hashes) if h not in known]
-    model = registry.load_champion(uri, champion.name)
     if asked:
+        model = registry.load_champion(uri, champion.name)
         tell(f"asking the champion about {len(asked)} test images that it has not seen before")
         paths = test.paths()
         answers = model.predict(pd.DataFrame({"image": [paths[i].read_bytes() for i in asked]}))
         correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers["label"], strict=True)}
-    classes = tuple((model.metadata.metadata or {}).get("classes", ()))
+    classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
     return Contender(champion.name, champion.version, classes, correct, seen)
 
 
@@ -146,8 +142,3 @@ def _details(
         example=manifest.split("test").paths()[0].read_bytes(),
         commit=git_commit(),
     )
-
-
-def _note(sweep: Sweep, payload: Mapping[str, Any]) -> None:
-    with Ledger(sweep.paths.ledger) as ledger:
-        ledger.append(EventKind.NOTE, payload=payload)

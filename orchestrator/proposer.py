@@ -173,7 +173,7 @@ class Proposer:
     def _why_exhausted(self) -> str:
         used = len(self._requests)
         if used >= self.settings.trials:
-            return f"all {self.settings.trials} trials of the budget were handed out."
+            return f"All {self.settings.trials} trials of the budget were handed out."
         if self._size is not None and used >= self._size:
             return f"the space holds {self._size} different configurations and all of them were tried."
         return ""
@@ -302,7 +302,7 @@ class FixedSource:
 
     @property
     def exhausted(self) -> str:
-        return "" if self._left else "all of the listed trials were handed out."
+        return "" if self._left else "All of the listed trials were handed out."
 
     def ask(self) -> TrialRequest | None:
         return self._left.pop(0) if self._left else None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.environment import package_versions
-from orchestrator.errors import TrackingError
+from orchestrator.errors import OrchError, TrackingError
 from orchestrator.hush import hushed
 from orchestrator.mlflow_store import connect, reaching, store_uri
 from orchestrator.paths import SweepPaths
@@ -297,11 +297,11 @@ def set_champion(uri: str | None, model_name: str, version: str, override: Seque
 
 
 def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
-    """The champion, ready to predict. Raises TrackingError, too, where there is none."""
+    """The champion, ready to predict. Raises OrchError where there is none, TrackingError where MLflow is away."""
     uri = store_uri(uri)
     found = champion(uri, model_name)
     if found is None:
-        raise TrackingError(f"there is no champion of {model_name} yet; `orch promote best` makes one.")
+        raise OrchError(f"there is no champion of {model_name} yet; `orch promote best` makes one.")
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-champion-") as folder:
         return _load(_download(uri, found.source, folder))
 

@@ -19,6 +19,7 @@ from orchestrator.ledger import Event, EventKind, SweepState, TrialRecord, Trial
 from orchestrator.paths import RUNS, SweepPaths
 from orchestrator.run_updates import run_name
 from orchestrator.tracking_cursor import read_cursor
+from orchestrator.wrapping import tell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -27,17 +28,22 @@ FINISHED = "FINISHED"
 """State of a sweep that went through every stage; what ``describe`` calls the stage "finished"."""
 SEARCH = "search"
 """Stage of the trials that count; retrained models are trials of other stages."""
+STATUS_INDENT = 9
+"""Width of the word that begins each line of the status."""
+SHOW_INDENT = 4
+"""Indent of what follows in a wrapped line of ``orch show``."""
 BEST_ROWS = 10
 """How many trials a person is shown; --json has all."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's folder, read once."""
+    """A sweep's folder, read once. ``runner`` is what ``running_process`` said."""
 
     paths: SweepPaths
     events: tuple[Event, ...]
     state: SweepState
+    runner: str | None = None
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -68,6 +74,16 @@ class Sweep:
         scored = [record for record in self.trials if math.isfinite(record.val_accuracy)]
         return sorted(scored, key=lambda record: (record.state != TrialState.COMPLETED, -record.val_accuracy))
 
+    def test_reads(self) -> int:
+        """How many times the networks were run on the test split."""
+        return sum(
+            event.kind == EventKind.STAGE
+            and event.stage == "leaderboard"
+            and event.state == "BEGUN"
+            and "reads_test" in event.data
+            for event in self.events
+        )
+
     def fact(self, name: str) -> Any:
         """The latest value of ``name`` in the payload of a SWEEP, STAGE or NOTE event; None where there is none."""
         for event in reversed(self.events):
@@ -83,8 +99,29 @@ def read_sweep(folder: Path) -> Sweep:
     paths = SweepPaths(Path(folder))
     if not paths.ledger.is_dir():
         raise OrchError(f"{folder} is not a sweep's folder: there is no {paths.ledger.name}/ in it.")
+    runner = running_process(paths)  # before the events, so that what it ends meanwhile does not look interrupted
     events = read_events(paths.ledger)
-    return Sweep(paths, tuple(events), derive(events))
+    return Sweep(paths, tuple(events), derive(events), runner)
+
+
+def running_process(paths: SweepPaths) -> str | None:
+    """The PID of the process that runs the sweep, "unknown" before it has written it; None where none does.
+
+    Holds a shared lock for an instant on a file opened for reading, so the file is neither made nor changed.
+    """
+    import fcntl
+
+    try:
+        file = paths.lock.open()
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown"
+        fcntl.flock(file, fcntl.LOCK_UN)
+    return None
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
@@ -222,7 +259,7 @@ def progress(sweep: Sweep, now_s: float) -> Progress:
     trials = sweep.trials
     ended = [record for record in trials if record.state.is_final]
     started = [record.started_s for record in trials if math.isfinite(record.started_s)]
-    running = sum(record.state == TrialState.RUNNING for record in trials)
+    running = sum(record.state == TrialState.RUNNING for record in trials) if sweep.runner else 0
     last = now_s if running else max((record.ended_s for record in ended if math.isfinite(record.ended_s)), default=0.0)
     elapsed_s = max(last - min(started), 0.0) if started else 0.0
     per_hour = 3600 * len(ended) / elapsed_s if elapsed_s > 0 else math.nan
@@ -241,12 +278,15 @@ def _budget(sweep: Sweep) -> int | None:
 def print_status(folder: Path, console: Console) -> None:
     """How is it going."""
     sweep = read_sweep(folder)
-    for line in status_lines(sweep, time.time()):
-        console.print(line, markup=False, soft_wrap=True)
+    *lines, following = status_lines(sweep, time.time())
+    for line in lines:
+        tell(console, line, STATUS_INDENT)
+    _print_whole(console, following)
 
 
 def status_lines(sweep: Sweep, now_s: float) -> list[str]:
-    """The stage, the trials by state, the best so far, the rate, the time left, and what to type next. Pure."""
+    """The stage and whether it runs, the trials by state, the best so far, the rate, the time left, and last of all
+    what to type next. Pure."""
     done = progress(sweep, now_s)
     lines = [f"{sweep.paths.name}: {_stage_words(sweep)}"]
     if sweep.trials:
@@ -254,10 +294,11 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
         lines.append(f"trials   {done.ended}{of} ended; {_states_words(sweep)}")
     best = sweep.best()
     if best:
-        lines.append(f"best     {best[0].val_accuracy:.3f} on validation: {_trial_words(best[0])}, {best[0].state}")
+        first, state = best[0], _state_word(sweep, best[0].state)
+        lines.append(f"best     {first.val_accuracy:.3f} on validation: {_trial_words(first)}, {state}")
     if done.elapsed_s > 0 and done.ended:
-        lines.append(f"rate     {done.per_hour:.0f} trials an hour over {_duration(done.elapsed_s)}")
-    if sweep.stage == SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
+        lines.append(f"rate     {_count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
+    if sweep.runner and sweep.stage == SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
         lines.append(f"left     about {_duration(done.left_s)} of search at that rate")
     failed = [record for record in sweep.trials if record.state == TrialState.FAILED]
     if failed:
@@ -269,9 +310,13 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
 def print_sweep(folder: Path, console: Console) -> None:
     """What won, and why; the leaderboard; the best trials; what to type next."""
     sweep = read_sweep(folder)
-    console.print(f"{sweep.paths.name}: {_stage_words(sweep)}; {_states_words(sweep)}", markup=False, soft_wrap=True)
+    tell(console, f"{sweep.paths.name}: {_stage_words(sweep)}; {_states_words(sweep)}", SHOW_INDENT)
     for line in winner_lines(sweep.fact("winner")):
-        console.print(line, markup=False, soft_wrap=True)
+        tell(console, line, SHOW_INDENT)
+    reads = sweep.test_reads()
+    if reads > 1:
+        line = f"test was read {reads} times for this sweep; each further look makes its figures less trustworthy"
+        tell(console, line, SHOW_INDENT)
     if sweep.paths.leaderboard_parquet.is_file():
         import pandas as pd
 
@@ -283,10 +328,13 @@ def print_sweep(folder: Path, console: Console) -> None:
         console.print(_trials_table(sweep))
     for record in sweep.trials:
         if record.state == TrialState.FAILED:
-            console.print(
-                f"failed: {_trial_words(record)}: {record.reason} ({record.log})", markup=False, soft_wrap=True
-            )
-    console.print(f"next: {_next_words(sweep)}", markup=False, soft_wrap=True)
+            tell(console, f"failed: {_trial_words(record)}: {record.reason} ({record.log})", SHOW_INDENT)
+    _print_whole(console, f"next: {_next_words(sweep)}")
+
+
+def _print_whole(console: Console, line: str) -> None:
+    """A line with a command stays in one piece on a terminal too, so that it can be copied."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def winner_lines(winner: Any) -> list[str]:
@@ -299,7 +347,7 @@ def winner_lines(winner: Any) -> list[str]:
     lines = [f"winner: {named or 'chosen'}"]
     config = winner.get("config")
     if isinstance(config, Mapping):
-        lines.append("  " + " ".join(f"{name}={value}" for name, value in config.items()))
+        lines.append("  " + " ".join(f"{name}={_value_words(value)}" for name, value in config.items()))
     if winner.get("reason"):
         lines.append(f"  because {winner['reason']}")
     return lines
@@ -309,29 +357,60 @@ def _trials_table(sweep: Sweep) -> RenderableType:
     from rich.table import Table
 
     shown = sweep.best()[:BEST_ROWS]
-    title = f"the best {len(shown)} of {len(sweep.trials)} trials, on validation"
+    title = f"the best {len(shown)} of {_count(len(sweep.trials), 'trial')}, on validation"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("accuracy", justify="right")
     table.add_column("epochs", justify="right")
     table.add_column("state", no_wrap=True)
     table.add_column("trial")
     for record in shown:
-        table.add_row(f"{record.val_accuracy:.4f}", str(len(record.epochs)), str(record.state), _trial_words(record))
+        table.add_row(
+            f"{record.val_accuracy:.4f}",
+            str(len(record.epochs)),
+            _state_word(sweep, record.state),
+            _trial_words(record),
+        )
     return table
 
 
 def _stage_words(sweep: Sweep) -> str:
     if sweep.finished:
         return "finished"
+    where = f"in the stage {sweep.stage}" if sweep.stage else "before the first stage"
+    if sweep.runner:
+        return f"{where}; running, PID {sweep.runner}"
     states = [event for event in sweep.state.sweep if event.state]
     stopped = states and states[-1].state not in ("RUNNING", "PENDING")
-    how = f" ({states[-1].state.lower()}{', ' + states[-1].reason if states[-1].reason else ''})" if stopped else ""
-    return f"in the stage {sweep.stage or 'before the first'}{how}"
+    how = f" ({_end_words(states[-1].state, states[-1].reason)})" if stopped else ""
+    return f"{where}{how}; not running"
+
+
+def _end_words(state: str, reason: str) -> str:
+    """How a sweep ended, with nothing said twice: a reason may begin with the state, or name the stage it is in."""
+    word, why = state.lower(), reason.rstrip(".")
+    if why.endswith(", as asked"):
+        return f"{word} as asked"
+    if not why or why.startswith(word):
+        return why or word
+    return f"{word}: {why}"
+
+
+def _state_word(sweep: Sweep, state: str) -> str:
+    """A trial's state for a person: what the ledger last heard to be running does not run in a sweep that does not."""
+    return "interrupted" if state == TrialState.RUNNING and not sweep.runner else str(state)
 
 
 def _states_words(sweep: Sweep) -> str:
-    counts = [f"{count} {state}" for state, count in sweep.states().items()]
+    counts = [f"{count} {_state_word(sweep, state)}" for state, count in sweep.states().items()]
     return ", ".join(counts) or "no trials yet"
+
+
+def _value_words(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _trial_words(record: TrialRecord) -> str:
@@ -341,8 +420,10 @@ def _trial_words(record: TrialRecord) -> str:
 
 def _next_words(sweep: Sweep) -> str:
     root = sweep.paths.root
+    if not sweep.finished and sweep.runner:
+        return "let it run; Ctrl-C where it runs stops it and keeps what is done"
     if not sweep.finished:
-        return f"orch sweep --resume --out {root}   (if it is not running)"
+        return f"orch sweep --resume --out {root}"
     if sweep.fact("winner"):
         return f"orch promote best {root}"
     return f"orch sweep --resume --out {root} --trials +20"

@@ -124,6 +124,7 @@ def search(sweep: RunningSweep, manifest: Manifest) -> None:
     if before.stages.get(SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
         return
     sweep.record(EventKind.STAGE, stage=SEARCH, state="BEGUN", payload={"trials": budget.trials})
+    sweep.tell("search   starting workers; they decode each photo once and run each frozen part once")
     outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)
     counts = _search_state(sweep)
     sweep.record(EventKind.STAGE, stage=SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended})
@@ -251,7 +252,9 @@ def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[Final
     source = FixedSource(requests)
     source.replay(sweep.ledger.events())
     if not source.exhausted:
-        sweep.record(EventKind.STAGE, stage=REFIT, state="BEGUN", payload={"fits": len(requests)})
+        sweep.record(
+            EventKind.STAGE, stage=REFIT, state="BEGUN", payload={"fits": len(requests), "done": len(source.results)}
+        )
         sweep.tell(f"refit    {len(requests)} networks on {' + '.join(splits)}, {epochs} epochs each")
         run_trials(source, _refit_settings(sweep, epochs), sweep.ledger, sweep.show)
         sweep.record(EventKind.STAGE, stage=REFIT, state="ENDED", payload={})

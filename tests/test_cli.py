@@ -131,7 +131,8 @@ def test_each_error_is_one_sentence_and_its_exit_code(
 
     monkeypatch.setattr(pipeline, "sweep", fail)
     assert cli.run(["sweep", "quick"]) == code
-    assert capsys.readouterr().err == f"orch: {error}\n"
+    prefix = "" if isinstance(error, errors.SpecError) else "orch: "  # FILE:LINE:COLUMN comes first, for editors
+    assert capsys.readouterr().err == f"{prefix}{error}\n"
     with pytest.raises(type(error)):
         cli.run(["sweep", "quick", "--debug"])
 

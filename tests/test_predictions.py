@@ -90,6 +90,19 @@ def test_one_bad_photo_costs_the_others_nothing(champion: Champion, tmp_path: Pa
     assert champion.asked == [(None, "garbage")]
 
 
+def test_an_error_says_why_and_leaves_the_place_to_the_path(
+    champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(frame: pd.DataFrame) -> pd.DataFrame:
+        raise TrainerError(f"image 1 of {len(frame)} cannot be read: the file is empty.")
+
+    monkeypatch.setattr(champion, "predict", refuse)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    found = predictions.predict([tmp_path], "garbage")
+    assert [one.error for one in found] == ["cannot be read: the file is empty."] * 2
+
+
 def test_good_photos_are_asked_about_together(champion: Champion, tmp_path: Path) -> None:
     for i in range(predictions.AT_ONCE + 1):
         (tmp_path / f"{i:03}.png").write_bytes(b"x")

@@ -138,7 +138,7 @@ def test_the_budget_counts_distinct_configurations() -> None:
     source = propose(SMALL, sampler="random", trials=4)
     found = run(source, 99)
     assert len(set(configs(found))) == 4
-    assert source.exhausted == "all 4 trials of the budget were handed out."
+    assert source.exhausted == "All 4 trials of the budget were handed out."
 
 
 def test_a_duplicate_of_a_running_trial_gets_its_result_when_that_ends() -> None:
@@ -333,7 +333,7 @@ def test_a_fixed_list_is_handed_out_in_order_and_leaves_out_what_ended(tmp_path:
     source = FixedSource(requests)
     assert [source.ask() for _ in range(3)] == requests
     assert source.ask() is None
-    assert source.exhausted == "all of the listed trials were handed out."
+    assert source.exhausted == "All of the listed trials were handed out."
     with Ledger(tmp_path / "ledger") as ledger:
         for trial, states in (("t1", ["PENDING", "RUNNING"]), ("t2", ["PENDING", "RUNNING", "FAILED"])):
             for state in states:

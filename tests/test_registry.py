@@ -14,7 +14,7 @@ import pytest
 from fake_store import free_port, new_store, running_server
 
 from orchestrator import registry
-from orchestrator.errors import TrackingError
+from orchestrator.errors import OrchError, TrackingError
 from orchestrator.ledger import EventKind, Ledger
 from orchestrator.mlflow_store import (
     connect,
@@ -87,7 +87,7 @@ def details(run_id: str, **changes: Any) -> ModelDetails:
 
 def test_no_champion_yet(store: str) -> None:
     assert registry.champion(store, "trash") is None
-    with pytest.raises(TrackingError, match=r"no champion of trash yet; `orch promote best` makes one"):
+    with pytest.raises(OrchError, match=r"no champion of trash yet; `orch promote best` makes one"):
         registry.load_champion(store, "trash")
 
 

@@ -83,7 +83,7 @@ def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: 
     outcome, state, source = search(tmp_path, [request_of(n, tmp_path, "meet:2") for n in range(8)], seen.append)
     assert outcome.states == {"COMPLETED": 8}
     assert outcome.started == 8
-    assert outcome.ended == "all of the listed trials were handed out."
+    assert outcome.ended == "All of the listed trials were handed out."
     assert set(source.results.values()) == {TrialState.COMPLETED}
     for record in state.trials.values():
         assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
@@ -450,7 +450,7 @@ def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp
     output, _ = interrupted.communicate(timeout=30)
     assert interrupted.returncode == 130, output
     assert time.monotonic() - began_s < 20
-    assert "Interrupted: interrupted by Ctrl-C: every finished epoch is kept, " in output
+    assert "Interrupted: interrupted by Ctrl-C: what has ended is kept, " in output
     assert "Traceback" not in output
 
     last = start_driver(tmp_path, "flips")

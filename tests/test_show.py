@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from sweep_on_disk import ROW, WINNER, write_sweep
 
 from orchestrator import show
 from orchestrator.errors import OrchError
+from orchestrator.ledger import EventKind, Ledger
+from orchestrator.paths import SweepPaths
+from orchestrator.wrapping import wrapped
 
 
 def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
@@ -60,15 +64,49 @@ def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
 
 def test_status_of_a_running_sweep_says_how_it_goes_and_how_long_it_takes(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny", ended="RUNNING")
-    sweep = show.read_sweep(tmp_path / "tiny")
+    sweep = replace(show.read_sweep(tmp_path / "tiny"), runner="4711")
     text = "\n".join(show.status_lines(sweep, now_s=1_000_000.0 + 240))
-    assert "tiny: in the stage search" in text
+    assert "tiny: in the stage search; running, PID 4711\n" in text
     assert "3 of 4 ended; 1 RUNNING, 1 COMPLETED, 1 PRUNED, 1 FAILED" in text
     assert "0.950 on validation: aaaaaaaaa1" in text
     assert "45 trials an hour over 0:04:00" in text
     assert "about 0:01:20 of search" in text
     assert "the loss became NaN in epoch 1" in text
-    assert f"orch sweep --resume --out {tmp_path / 'tiny'}" in text
+    assert "next     let it run; Ctrl-C" in text
+    assert "--resume" not in text
+
+
+def test_status_of_a_sweep_whose_process_is_gone_calls_its_trials_interrupted(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny", ended="RUNNING")
+    lines = show.status_lines(show.read_sweep(tmp_path / "tiny"), now_s=9e9)
+    assert lines[0] == "tiny: in the stage search; not running"
+    assert lines[1] == "trials   3 of 4 ended; 1 interrupted, 1 COMPLETED, 1 PRUNED, 1 FAILED"
+    assert "rate     60 trials an hour over 0:03:00" in lines
+    assert not [line for line in lines if line.startswith("left")]
+    assert lines[-1] == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
+    described = show.describe(tmp_path / "tiny")
+    assert described["states"]["RUNNING"] == 1
+    assert described["trials"][3]["state"] == "RUNNING"
+    shown = _shown(tmp_path / "tiny")
+    assert "1 interrupted" in shown
+    assert "RUNNING" not in shown
+
+
+def test_who_runs_a_sweep_is_told_by_the_lock_which_stays_as_it_is(tmp_path: Path) -> None:
+    paths = SweepPaths(tmp_path / "tiny")
+    paths.root.mkdir()
+    assert show.running_process(paths) is None
+    assert not paths.lock.exists()
+    with Ledger(paths.ledger):
+        assert show.running_process(paths) == str(os.getpid())
+        assert show.read_sweep(paths.root).runner == str(os.getpid())
+        paths.lock.write_text("")
+        assert show.running_process(paths) == "unknown"
+    paths.lock.write_text("4711\n")
+    assert show.running_process(paths) is None
+    assert paths.lock.read_text() == "4711\n"
+    with Ledger(paths.ledger):
+        pass
 
 
 def test_progress_counts_the_time_in_which_trials_ran(tmp_path: Path) -> None:
@@ -91,8 +129,14 @@ def test_progress_before_the_first_trial_has_no_rate(tmp_path: Path) -> None:
     ("ended", "reason", "words"),
     [
         ("FINISHED", "", "tiny: finished"),
-        ("STOPPED", "until search, as asked", "in the stage search (stopped, until search, as asked)"),
-        ("INTERRUPTED", "", "in the stage search (interrupted)"),
+        ("STOPPED", "until search, as asked", "in the stage search (stopped as asked); not running"),
+        ("INTERRUPTED", "", "in the stage search (interrupted); not running"),
+        (
+            "INTERRUPTED",
+            "interrupted by Ctrl-C: 2 trials to go.",
+            "in the stage search (interrupted by Ctrl-C: 2 trials to go); not running",
+        ),
+        ("FAILED", "no disk", "in the stage search (failed: no disk); not running"),
     ],
 )
 def test_the_stage_in_words(tmp_path: Path, ended: str, reason: str, words: str) -> None:
@@ -100,11 +144,63 @@ def test_the_stage_in_words(tmp_path: Path, ended: str, reason: str, words: str)
     assert words in show.status_lines(show.read_sweep(tmp_path / "tiny"), 0.0)[0]
 
 
+def _shown(folder: Path, *, width: int = 140, terminal: bool = False) -> str:
+    text = io.StringIO()
+    show.print_sweep(folder, Console(file=text, width=width, force_terminal=terminal, no_color=True, highlight=False))
+    return text.getvalue()
+
+
+def test_long_lines_break_between_words_on_a_terminal_and_not_in_a_pipe(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny", ended="INTERRUPTED", reason="interrupted by Ctrl-C: " + "many words " * 12 + "end.")
+    assert "many words " * 12 + "end)" in _shown(tmp_path / "tiny", width=60).splitlines()[0]
+    first, second, *_ = _shown(tmp_path / "tiny", width=60, terminal=True).splitlines()
+    assert len(first) <= 60
+    assert first.endswith(("many", "words"))
+    assert second.startswith("    ")
+    text = io.StringIO()
+    show.print_status(tmp_path / "tiny", Console(file=text, width=60, force_terminal=True, no_color=True))
+    *lines, following = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert following == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
+
+
+def test_wrapping_breaks_no_word_and_leaves_what_fits() -> None:
+    assert wrapped("ab  cd", 6, 2) == "ab  cd"
+    assert wrapped("one two three", 9, 2) == "one two\n  three"
+    assert wrapped("see --no-such-option", 8, 2) == "see\n  --no-such-option"
+
+
+def test_a_winners_floats_are_rounded_for_a_person() -> None:
+    winner = {"trial": "a", "config": {"dropout": 0.4086349130852387, "epochs": 12, "flip": True, "rate": 1e-05}}
+    assert show.winner_lines(winner)[1] == "  dropout=0.4086 epochs=12 flip=True rate=1e-05"
+
+
+@pytest.mark.parametrize(("reads", "said"), [(1, False), (2, True)])
+def test_more_than_one_look_at_the_test_split_is_told(tmp_path: Path, reads: int, said: bool) -> None:
+    paths = write_sweep(tmp_path / "tiny")
+    with Ledger(paths.ledger) as ledger:
+        for _ in range(reads):
+            ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 3})
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"fits": 1})
+    sentence = "test was read 2 times for this sweep; each further look makes its figures less trustworthy\n"
+    assert (sentence in _shown(tmp_path / "tiny")) == said
+
+
+def test_one_trial_is_not_called_trials(tmp_path: Path) -> None:
+    paths = SweepPaths(tmp_path / "one")
+    about = {"trial": "aaaaaaaaa1", "stage": "search"}
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.TRIAL, **about, state="PENDING", payload={"number": 1}, time_s=0.0)
+        ledger.append(EventKind.TRIAL, **about, state="RUNNING", time_s=0.0)
+        ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=0.5, time_s=3000.0)
+        ledger.append(EventKind.TRIAL, **about, state="COMPLETED", epoch=1, time_s=3600.0)
+    assert "the best 1 of 1 trial, on validation" in _shown(paths.root)
+    assert "rate     1 trial an hour over 1:00:00" in show.status_lines(show.read_sweep(paths.root), 9e9)
+
+
 def test_show_prints_winner_reason_leaderboard_trials_and_what_to_type_next(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
-    text = io.StringIO()
-    show.print_sweep(tmp_path / "tiny", Console(file=text, width=140, highlight=False))
-    shown = text.getvalue()
+    shown = _shown(tmp_path / "tiny")
     for part in (
         "winner: trial aaaaaaaaa1, model ensemble, policy whole",
         "because aaaaaaaaa1 has the highest validation accuracy.",
