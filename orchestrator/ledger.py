@@ -33,6 +33,7 @@ __all__ = [
     "TrialState",
     "derive",
     "read_events",
+    "running_process",
     "trials_frame",
 ]
 
@@ -151,6 +152,26 @@ def _take_lock(path: Path) -> filelock.FileLock:
         ) from None
     path.write_text(f"{os.getpid()}\n")
     return lock
+
+
+def running_process(paths: SweepPaths) -> str | None:
+    """The PID of the process that runs the sweep, "unknown" before it has written it; None where none does.
+
+    Holds a shared lock for an instant on a file opened for reading, so the file is neither made nor changed.
+    """
+    import fcntl
+
+    try:
+        file = paths.lock.open()
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown"
+        fcntl.flock(file, fcntl.LOCK_UN)
+    return None
 
 
 # --- derived state ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive
 from orchestrator.paths import SweepPaths
 from orchestrator.run_updates import run_name
+from orchestrator.wrapping import tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.opening import Opened
     from orchestrator.spec import SweepSpec
 
-INDENT = " " * 9
+INDENT = 9
 """Width of the word that begins each line."""
 
 
@@ -40,9 +40,7 @@ class Narrator:
 
     def tell(self, line: str) -> None:
         """Print a line; on a terminal it is wrapped between words, under its first word. A pipe gets it whole."""
-        if self._console.is_terminal and line.strip():
-            line = textwrap.fill(line, self._console.width, subsequent_indent=INDENT, break_long_words=False)
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(self._console, line, INDENT)
 
     def opened(self, opened: Opened, ledger: Ledger) -> None:
         """Where the sweep lies, and what an earlier process left."""

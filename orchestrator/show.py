@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger import Event, EventKind, SweepState, TrialRecord, TrialState, derive, read_events
+from orchestrator.ledger import (
+    Event,
+    EventKind,
+    SweepState,
+    TrialRecord,
+    TrialState,
+    derive,
+    read_events,
+    running_process,
+)
 from orchestrator.paths import RUNS, SweepPaths
 from orchestrator.run_updates import run_name
 from orchestrator.tracking_cursor import read_cursor
@@ -102,26 +111,6 @@ def read_sweep(folder: Path) -> Sweep:
     runner = running_process(paths)  # before the events, so that what it ends meanwhile does not look interrupted
     events = read_events(paths.ledger)
     return Sweep(paths, tuple(events), derive(events), runner)
-
-
-def running_process(paths: SweepPaths) -> str | None:
-    """The PID of the process that runs the sweep, "unknown" before it has written it; None where none does.
-
-    Holds a shared lock for an instant on a file opened for reading, so the file is neither made nor changed.
-    """
-    import fcntl
-
-    try:
-        file = paths.lock.open()
-    except FileNotFoundError:
-        return None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "unknown"
-        fcntl.flock(file, fcntl.LOCK_UN)
-    return None
 
 
 # --- finding ------------------------------------------------------------------------------------------------------

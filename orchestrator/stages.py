@@ -255,7 +255,8 @@ def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[Final
         sweep.record(
             EventKind.STAGE, stage=REFIT, state="BEGUN", payload={"fits": len(requests), "done": len(source.results)}
         )
-        sweep.tell(f"refit    {len(requests)} networks on {' + '.join(splits)}, {epochs} epochs each")
+        left = len(requests) - len(source.results)
+        sweep.tell(f"refit    {left} networks on {' + '.join(splits)}, {epochs} epochs each")
         run_trials(source, _refit_settings(sweep, epochs), sweep.ledger, sweep.show)
         sweep.record(EventKind.STAGE, stage=REFIT, state="ENDED", payload={})
     records = sweep.state().trials

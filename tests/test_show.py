@@ -15,7 +15,7 @@ from sweep_on_disk import ROW, WINNER, write_sweep
 
 from orchestrator import show
 from orchestrator.errors import OrchError
-from orchestrator.ledger import EventKind, Ledger
+from orchestrator.ledger import EventKind, Ledger, running_process
 from orchestrator.paths import SweepPaths
 from orchestrator.wrapping import wrapped
 
@@ -95,15 +95,15 @@ def test_status_of_a_sweep_whose_process_is_gone_calls_its_trials_interrupted(tm
 def test_who_runs_a_sweep_is_told_by_the_lock_which_stays_as_it_is(tmp_path: Path) -> None:
     paths = SweepPaths(tmp_path / "tiny")
     paths.root.mkdir()
-    assert show.running_process(paths) is None
+    assert running_process(paths) is None
     assert not paths.lock.exists()
     with Ledger(paths.ledger):
-        assert show.running_process(paths) == str(os.getpid())
+        assert running_process(paths) == str(os.getpid())
         assert show.read_sweep(paths.root).runner == str(os.getpid())
         paths.lock.write_text("")
-        assert show.running_process(paths) == "unknown"
+        assert running_process(paths) == "unknown"
     paths.lock.write_text("4711\n")
-    assert show.running_process(paths) is None
+    assert running_process(paths) is None
     assert paths.lock.read_text() == "4711\n"
     with Ledger(paths.ledger):
         pass
