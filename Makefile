@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' || { echo 'setting up failed; remove $(VENV) and run make again' >&2; exit 1; }
 	@touch $@
 
-sweep: $(READY) ## the quick sweep: digits, no download, about three minutes on two cores; a fresh folder each time
+sweep: $(READY) ## the quick sweep: digits, no download, about a minute on two cores; a fresh folder each time
 	@$(BIN)/orch sweep quick --fresh
 
 check: $(READY) ## format, lint, types, architecture, docs

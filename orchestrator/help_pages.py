@@ -17,7 +17,7 @@ SEARCH, RESULT, MACHINE = "Search", "Result", "Machine and tracking"
 
 EXAMPLES: dict[str, Examples] = {
     "orch": (
-        ("orch sweep quick", "a first sweep, on scikit-learn's digits, in about three minutes"),
+        ("orch sweep quick", "a first sweep, on scikit-learn's digits, in about a minute"),
         ("orch data check photos/", "what a careful person would want to know about a folder of photos"),
         ("orch sweep my.yaml", "the real one"),
         ("orch promote best", "its winner becomes the champion"),
