@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import subprocess
@@ -192,22 +193,27 @@ def test_a_damaged_segment_is_computed_again(tmp_path, damage):
         lost = []  # the second time nothing is missing any more
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """The system refuses to write a file of more than 4 kB, as a full disk would."""
+    """The system refuses to write a file of more than 4 kB, as a full disk would.
+
+    For as short as can be: it holds for the whole process, the log that pytest writes included.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_a_sentence(tmp_path, small_files):
+def test_a_full_disk_is_a_sentence(tmp_path):
     def large(positions: Sequence[int]) -> Iterator[np.ndarray]:
         yield np.zeros((len(positions), 10_000), np.float32)
 
     shelf = Shelf(tmp_path, "numbers", {})
     sentence = rf"the cache {tmp_path} cannot be written \(File too large\); free some space there, or set ORCH_CACHE"
-    with pytest.raises(TrainerError, match=sentence):
+    with pytest.raises(TrainerError, match=sentence), small_files():
         shelf.rows(keys_of(5), large)
     assert not [f for f in shelf.folder.iterdir() if f.suffix in (".npy", ".keys", ".half")]
 
