@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,12 @@ class Backbone:
 
     ``builder``: dotted "module:function" called with ``input_shape``, ``include_top=False``, ``weights=None`` and
     ``arguments``; returns a ``keras.Model`` from float images to one feature map.
-    ``preprocessing``: "tf" (x / 127.5 - 1) or "caffe" (BGR, ImageNet means subtracted); input is 0..255 RGB.
+    ``preprocessing``: "tf" (x / 127.5 - 1), "caffe" (BGR, ImageNet means subtracted), "torch" (x / 255, ImageNet means
+    subtracted, divided by their deviations) or "none" (the network does it itself); input is 0..255 RGB.
     ``layers``: the length of the model's ``layers``. ``imagenet``: Keras can download weights for it.
-    ``files``: the pattern of a weight file's name in a weights folder.
+    ``files``: the pattern of a weight file's name in a weights folder; several have a space between them.
+    ``output_strides``: what the image's side over the last feature map's can be; 16 where the last halving is a
+    stride that can become 1. ``source``, ``licence``: where ImageNet weights come from, and on what terms.
     """
 
     name: str
@@ -38,21 +41,77 @@ class Backbone:
     imagenet: bool = True
     files: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
+    output_strides: tuple[int, ...] = (32,)
+    source: str = ""
+    licence: str = ""
 
 
-def _mobilenet(alpha: float) -> Backbone:
+def _family(preprocessing: str, source: str, licence: str, **values: Any) -> Backbone:
+    """What the rows of one family share. Unless said otherwise: 224 px, 32 or more, output stride 16 or 32."""
+    shared: dict[str, Any] = {"native_size": 224, "smallest_size": 32, "layers": 0, "output_strides": (16, 32)} | values
+    return Backbone("", "", preprocessing, source=source, licence=licence, **shared)
+
+
+def _row(family: Backbone, name: str, application: str, layers: int, **values: Any) -> Backbone:
+    """The row of ``keras.applications.<application>``."""
+    values = {"builder": f"keras.applications:{application}", "files": _files(name)} | values
+    return replace(family, name=name, layers=layers, **values)
+
+
+def _mended(family: Backbone, name: str, application: str, layers: int, **values: Any) -> Backbone:
+    """A row whose graph ``trainers.builders`` mends; by ``build_layered`` where no builder is given."""
+    values = {"builder": "trainers.builders:build_layered", "arguments": {"application": application}} | values
+    return _row(family, name, application, layers, **values)
+
+
+def _files(*starts: str) -> str:
+    """The patterns of files whose names begin so: Keras' own end in notop, ours in no_top."""
+    return " ".join(f"{start}_*no*top*.h5" for start in starts)
+
+
+def _mobilenet(alpha: float, in_keras_names: str) -> Backbone:
     name = f"mobilenet_{alpha}"
-    return Backbone(
-        name,
-        "keras.applications:MobileNet",
-        preprocessing="tf",
-        native_size=224,
-        smallest_size=32,
-        layers=86,
-        files=f"{name}_*_no_top.weights.h5",
-        arguments={"alpha": alpha},
-    )
+    files = _files(name, f"mobilenet_{in_keras_names}")
+    return _row(_MOBILENET, name, "MobileNet", 86, files=files, arguments={"alpha": alpha})
 
+
+def _mobilenet_v2(name: str, alpha: float) -> Backbone:
+    files, arguments = _files(f"mobilenet_v2_*{alpha}"), {} if alpha == 1 else {"alpha": alpha}
+    return _row(_MOBILENET, name, "MobileNetV2", 154, files=files, arguments=arguments)
+
+
+def _mobilenet_v3(size: str, layers: int) -> Backbone:
+    name = f"mobilenet_v3_{size}"
+    files = _files(name, f"weights_{name}_224_1.0_float")
+    return _mended(_MOBILENET_V3, name, f"MobileNetV3{size.title()}", layers, files=files)
+
+
+def _efficientnet(letter: str, layers: int, native_size: int) -> Backbone:
+    files = _files(f"efficientnet_{letter}", f"efficientnet{letter}")
+    row = _mended(_EFFICIENTNET, f"efficientnet_{letter}", f"EfficientNet{letter.upper()}", layers, files=files)
+    return replace(row, builder="trainers.builders:build_efficientnet", native_size=native_size)
+
+
+def _efficientnet_v2(letter: str, layers: int, native_size: int) -> Backbone:
+    name, files = f"efficientnet_v2_{letter}", _files(f"efficientnet_v2_{letter}", f"efficientnetv2-{letter}")
+    row = _row(_EFFICIENTNET_V2, name, f"EfficientNetV2{letter.upper()}", layers, files=files)
+    return replace(row, native_size=native_size)
+
+
+_SLIM = "tensorflow/models, ported by Keras"
+_VGG = _family("caffe", "VGG, Oxford, ported by Keras", "CC-BY-4.0")
+_RESNET = _family("caffe", "KaimingHe/deep-residual-networks, ported by Keras", "MIT")
+_RESNET_V2 = _family("tf", "facebook/fb.resnet.torch, ported by Keras", "BSD-3-Clause")
+_SENET = _family("torch", "timm/seresnet50.*_in1k (Hugging Face), converted", "Apache-2.0", imagenet=False)
+_XCEPTION = _family("tf", "Keras' author", "MIT", native_size=299, smallest_size=71)
+_INCEPTION = _family("tf", _SLIM, "Apache-2.0", native_size=299, smallest_size=75, output_strides=(32,))
+_DENSENET = _family("torch", "liuzhuang13/DenseNet, ported by Keras", "BSD-3-Clause")
+_MOBILENET = _family("tf", _SLIM, "Apache-2.0")
+_MOBILENET_V3 = _family("none", _SLIM, "Apache-2.0")
+_EFFICIENTNET = _family("none", "tensorflow/tpu, ported by Keras", "Apache-2.0")
+_EFFICIENTNET_V2 = _family("none", "google/automl, ported by Keras", "Apache-2.0")
+_CONVNEXT = _family("none", "facebookresearch/ConvNeXt, ported by Keras", "MIT", output_strides=(32,))
+_NASNET = _family("tf", _SLIM, "Apache-2.0", output_strides=(32,))
 
 BACKBONES: dict[str, Backbone] = {
     row.name: row
@@ -66,34 +125,50 @@ BACKBONES: dict[str, Backbone] = {
             layers=10,
             imagenet=False,
         ),
-        *(_mobilenet(alpha) for alpha in (0.25, 0.5, 0.75, 1.0)),
-        Backbone(
-            "mobilenet_v2",
-            "keras.applications:MobileNetV2",
-            preprocessing="tf",
-            native_size=224,
-            smallest_size=32,
-            layers=154,
-            files="mobilenet_v2_1.0_*_no_top.weights.h5",
-        ),
-        Backbone(
-            "resnet50",
-            "keras.applications:ResNet50",
-            preprocessing="caffe",
-            native_size=224,
-            smallest_size=32,
-            layers=175,
-            files="resnet50_*no_top*.h5",
-        ),
-        Backbone(
-            "vgg16",
-            "keras.applications:VGG16",
-            preprocessing="caffe",
-            native_size=224,
-            smallest_size=32,
-            layers=19,
-            files="vgg16_*no_top*.h5",
-        ),
+        _mobilenet(0.25, "2_5"),
+        _mobilenet(0.5, "5_0"),
+        _mobilenet(0.75, "7_5"),
+        _mobilenet(1.0, "1_0"),
+        _mobilenet_v2("mobilenet_v2", 1.0),
+        *(_mobilenet_v2(f"mobilenet_v2_{alpha}", alpha) for alpha in (0.35, 0.5, 0.75, 1.3, 1.4)),
+        _mobilenet_v3("small", 175),
+        _mobilenet_v3("large", 203),
+        _row(_VGG, "vgg16", "VGG16", 19),
+        _row(_VGG, "vgg19", "VGG19", 22),
+        _row(_RESNET, "resnet50", "ResNet50", 175),
+        _row(_RESNET, "resnet101", "ResNet101", 345),
+        _row(_RESNET, "resnet152", "ResNet152", 515),
+        _row(_RESNET_V2, "resnet50v2", "ResNet50V2", 190),
+        _row(_RESNET_V2, "resnet101v2", "ResNet101V2", 377),
+        _row(_RESNET_V2, "resnet152v2", "ResNet152V2", 564),
+        replace(_SENET, name="senet50", builder="trainers.senet:build_senet50", layers=255, files=_files("senet50")),
+        _row(_XCEPTION, "xception", "Xception", 132),
+        _row(_INCEPTION, "inception_v3", "InceptionV3", 311),
+        _row(_INCEPTION, "inception_resnet_v2", "InceptionResNetV2", 780),
+        _row(_DENSENET, "densenet121", "DenseNet121", 427),
+        _row(_DENSENET, "densenet169", "DenseNet169", 595),
+        _row(_DENSENET, "densenet201", "DenseNet201", 707),
+        _efficientnet("b0", 238, 224),
+        _efficientnet("b1", 340, 240),
+        _efficientnet("b2", 340, 260),
+        _efficientnet("b3", 385, 300),
+        _efficientnet("b4", 475, 380),
+        _efficientnet("b5", 577, 456),
+        _efficientnet("b6", 667, 528),
+        _efficientnet("b7", 814, 600),
+        _efficientnet_v2("b0", 270, 224),
+        _efficientnet_v2("b1", 334, 240),
+        _efficientnet_v2("b2", 349, 260),
+        _efficientnet_v2("b3", 409, 300),
+        _efficientnet_v2("s", 513, 384),
+        _efficientnet_v2("m", 740, 480),
+        _efficientnet_v2("l", 1028, 480),
+        _mended(_CONVNEXT, "convnext_tiny", "ConvNeXtTiny", 151),
+        _mended(_CONVNEXT, "convnext_small", "ConvNeXtSmall", 295),
+        _mended(_CONVNEXT, "convnext_base", "ConvNeXtBase", 295),
+        _mended(_CONVNEXT, "convnext_large", "ConvNeXtLarge", 295),
+        _mended(_CONVNEXT, "convnext_xlarge", "ConvNeXtXLarge", 295),
+        _row(_NASNET, "nasnet_mobile", "NASNetMobile", 769),
     )
 }
 
@@ -132,12 +207,11 @@ def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:
     """
     if not folder.is_dir():
         raise TrainerError(f"the weights folder {folder} does not exist.")
-    found = sorted(folder.glob(row.files)) if row.files else []
+    found = sorted({file for pattern in row.files.split() for file in folder.glob(pattern)})
     if not found:
         there = ", ".join(sorted(p.name for p in folder.glob("*.h5"))) or "no .h5 file"
-        raise TrainerError(
-            f"no weights for {row.name} in {folder}: looked for {row.files or 'nothing'}, found {there}."
-        )
+        sought = " or ".join(row.files.split()) or "nothing"
+        raise TrainerError(f"no weights for {row.name} in {folder}: looked for {sought}, found {there}.")
 
     def distance(path: Path) -> int:
         sizes = [int(part) for part in path.name.replace(".", "_").split("_") if part.isdigit() and len(part) == 3]
