@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny_fits import CLASSES, config, write_manifest
 
@@ -60,6 +61,23 @@ def test_nothing_frozen_gives_the_decoded_images(manifest, tmp_path):
         image = square(paths[item.row], 16, "squash")
         np.testing.assert_array_equal(row, augment(image, hashes[item.row], item.copy, "contest", manifest.seed))
         assert label == train.labels()[item.row]
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.2}, {"cutmix": 1.0}])
+def test_what_mixes_images_reads_images_whatever_is_frozen(manifest, tmp_path, values):
+    prefix = prefix_for(unfrozen_layers=0, **values)
+    examples = training_examples(manifest.split("train"), config(unfrozen_layers=0, **values), prefix, tmp_path)
+    assert examples.rows.shape == (16, 16, 3)
+    assert examples.rows.take(np.arange(3)).dtype == np.uint8
+
+
+def test_the_same_picture_twice_is_one_row_and_two_examples(manifest, tmp_path, decoded):
+    twice = Manifest(manifest.root, manifest.classes, 0, pd.concat([manifest.split("test").table] * 2))
+    examples = evaluation_examples(twice, config(), prefix_for(), tmp_path)
+    assert len(examples) == 24 == len(examples.rows)
+    assert len(decoded) == 12
+    rows = examples.rows.take(np.arange(24))
+    np.testing.assert_array_equal(rows[:12], rows[12:])
 
 
 def test_below_the_boundary_rows_are_the_prefix_of_those_images(manifest, tmp_path):

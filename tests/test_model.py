@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import keras
@@ -22,6 +23,7 @@ from trainers.model import (
     prefix_length,
     preprocess,
 )
+from trainers.prefix import is_random
 
 SIZES = {"small_cnn": 16, "mobilenet_0.25": 32, "mobilenet_v2": 32, "resnet50": 32, "vgg16": 32}
 CLASSES = 4
@@ -29,7 +31,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
 def architecture_of(name: str, unfrozen: int | str, **values) -> Architecture:
-    chosen = TrialConfig(backbone=name, image_size=SIZES.get(name, 16), unfrozen_layers=unfrozen, **values)
+    size = SIZES.get(name, max(backbone(name).smallest_size, 16))
+    chosen = TrialConfig(**{"backbone": name, "image_size": size, "unfrozen_layers": unfrozen} | values)
     return Architecture.of(chosen, "none", CLASSES)
 
 
@@ -114,20 +117,23 @@ def test_the_prefix_ends_at_the_nearest_single_tensor(name, unfrozen, cut):
     assert prefix.length <= boundary_index(prefix.model, unfrozen)
 
 
-@functools.cache
-def lively_mobilenet_v2() -> keras.Model:
+def liven(model: keras.Model, name: str, images: np.ndarray) -> keras.Model:
     """Random weights, and moving statistics that fit them: with those of the start all features are about 1e-12.
 
     One variance for all channels of a layer: a nearly constant channel would turn rounding into a large difference.
     """
-    model = build_backbone("mobilenet_v2", "none", 32)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
         layer.momentum = 0.0
-    model(preprocess(backbone("mobilenet_v2"), tf.constant(IMAGES)), training=True)
+    model(preprocess(backbone(name), tf.constant(images)), training=True)
     for layer in norms:
         layer.moving_variance.assign(np.full(layer.moving_variance.shape, np.mean(layer.moving_variance), np.float32))
     return model
+
+
+@functools.cache
+def lively_mobilenet_v2() -> keras.Model:
+    return liven(build_backbone("mobilenet_v2", "none", 32), "mobilenet_v2", IMAGES)
 
 
 def assert_close(actual, expected, relative: float = 1e-5) -> None:
@@ -148,6 +154,37 @@ def test_prefix_then_tail_is_the_whole_network(unfrozen):
         assert_close(network.features(eager, training=False), expected)
     assert_close(network.features(prefix(IMAGES), training=False), expected, 1e-3)
     assert prefix.spec.is_compatible_with(prefix(IMAGES))
+
+
+FAMILIES = [
+    *("vgg16", "resnet50", "resnet50v2", "senet50", "xception", "inception_v3", "inception_resnet_v2", "densenet121"),
+    *("mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny", "nasnet_mobile"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prefix_then_tail_is_the_whole_network_for_each_family(name):
+    """Nothing unfrozen, five layers, the middle of a block, a half, everything; every second one at a finer stride."""
+    row = backbone(name)
+    model = build_backbone(name, "none", row.smallest_size)
+    images = np.random.default_rng(0).integers(0, 256, (3, row.smallest_size, row.smallest_size, 3), np.uint8)
+    liven(model, name, images)
+    whole: dict[int, np.ndarray] = {}
+    cut = 0
+    for number, unfrozen in enumerate((0, 5, row.layers // 8 + 1, row.layers // 2, "all")):
+        stride = 16 if number % 2 and 16 in row.output_strides else 32
+        prefix, network = network_of(name, unfrozen, model, output_stride=stride)
+        if stride not in whole:
+            inputs = preprocess(row, tf.constant(images))
+            whole[stride] = np.asarray(pool(prefix.model(inputs, training=False), "average"))
+            assert np.abs(whole[stride]).max() > 0.01
+        # Not traced: a trace rounds differently, which hundreds of random layers turn into a thousandth.
+        rows = prefix(images) if prefix.is_identity else prefix._features(tf.constant(images))
+        actual = network.features(rows, training=False)
+        np.testing.assert_allclose(actual, whole[stride], rtol=0, atol=1e-4 * max(np.abs(whole[stride]).max(), 1))
+        cut += not prefix.is_identity
+    assert cut >= (1 if name == "nasnet_mobile" else 3)
 
 
 def test_prefix_then_tail_of_the_other_residual_network():
@@ -305,3 +342,171 @@ def test_a_precision_stays_within_its_network(precision):
     assert keras.config.dtype_policy().name == "float32"
     plain = Architecture.of(chosen, "none", CLASSES)
     assert Network(plain, Prefix(plain)).tail.get_layer("conv_3").compute_dtype == "float32"
+
+
+def build_with_dropout(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    """Two blocks, each with a Dropout and a batch norm, and Keras' layer that derives values from its weights."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Normalization(name="normalise")(inputs)
+    for block in "ab":
+        x = keras.layers.Conv2D(6, 3, strides=2, activation="relu", name=f"{block}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"{block}_bn")(x)
+        x = keras.layers.Dropout(0.5, name=f"{block}_drop")(x)
+    return keras.Model(inputs, x)
+
+
+DROPPING = Backbone("dropping", "test_model:build_with_dropout", "none", 16, 16, 8, imagenet=False)
+TARGET = tf.one_hot([0, 1, 2], CLASSES)
+SMALL_IMAGES = IMAGES[:, :16, :16]
+
+
+def losses_of(network: Network, rows: tf.Tensor, seeds: list[int]) -> list[float]:
+    """One traced training step for each seed, weights as they were."""
+
+    @tf.function
+    def step(seed: tf.Tensor) -> tf.Tensor:
+        logits, _ = network.training_logits(rows, TARGET, seed)
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(TARGET, logits))
+
+    return [float(step(tf.constant([7, s], tf.int64))) for s in seeds]
+
+
+@pytest.mark.parametrize("unfrozen", [3, 6, "all"])
+def test_what_is_random_inside_a_backbone_comes_from_the_seed_alone(unfrozen):
+    prefix, network = network_of("test_model:DROPPING", unfrozen)
+    assert len(network._generators) == (1 if unfrozen == 3 else 2)
+    network.reset(config(dropout=0.2), 0)
+    rows = prefix(SMALL_IMAGES)
+    start = network.state()
+    first = losses_of(network, rows, [0, 2, 4, 2])
+    network.load_state(start)
+    again = losses_of(network, rows, [4, 2, 0, 2])
+    assert first[1] == first[3]
+    assert len(set(first)) == 3
+    assert again == [first[2], first[1], first[0], first[1]]
+    other = Network(prefix.architecture, prefix)  # as in a process of its own
+    other.reset(config(dropout=0.2), 0)
+    assert losses_of(other, rows, [0, 2, 4, 2]) == first
+
+
+def test_two_random_layers_drop_different_units():
+    _, network = network_of("test_model:DROPPING", "all")
+    network.training_logits(tf.constant(SMALL_IMAGES), TARGET, tf.constant([7, 0], tf.int64))
+    one, other = (tuple(np.asarray(g.state)) for g in network._generators)
+    assert one != other
+
+
+@pytest.mark.parametrize("unfrozen", [0, 1])
+def test_frozen_layers_run_in_inference_mode_inside_the_network(unfrozen):
+    """Where images are mixed the frozen part runs here: it neither drops units nor moves its statistics."""
+    prefix, network = network_of("test_model:DROPPING", unfrozen, mixup=1.0)
+    assert prefix.is_identity
+    assert prefix.layer == ""
+    network.reset(config(), 0)
+    norm = network.tail.get_layer("b_bn")
+    inside = keras.Model(network.tail.input, norm.output)
+    before = [w.copy() for w in norm.get_weights()]
+    images = preprocess(network.row, tf.constant(SMALL_IMAGES))
+    np.testing.assert_array_equal(inside(images, training=True), inside(images, training=False))
+    one, other = losses_of(network, tf.constant(SMALL_IMAGES), [0, 2])
+    assert (one == other) == (unfrozen == 0)  # the last layer, the only one that 1 leaves open, drops units
+    assert all(np.array_equal(a, b) for a, b in zip(norm.get_weights(), before, strict=True))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
+def test_mixing_puts_the_boundary_at_the_input_and_changes_no_function(mixup, cutmix):
+    stored_prefix, stored = network_of("mobilenet_v2", 5, lively_mobilenet_v2())
+    prefix, network = network_of("mobilenet_v2", 5, lively_mobilenet_v2(), mixup=mixup, cutmix=cutmix)
+    assert prefix.architecture.mixes
+    assert network.input_spec == tf.TensorSpec((None, 32, 32, 3), tf.uint8)
+    assert count(network.trainable_parts()) == count(stored.trainable_parts())
+    expected = stored.features(stored_prefix(IMAGES), training=False)
+    assert_close(network.features(prefix(IMAGES), training=False), expected, 1e-3)
+    assert_close(network.features(tf.constant(IMAGES, tf.float32), training=False), expected, 1e-3)
+    halves = 0.5 * IMAGES[:1].astype(np.float32) + 0.5 * IMAGES[1:2]
+    assert network.features(tf.constant(halves), training=True).shape == (1, 1280)
+
+
+def test_unmixed_configurations_have_the_architecture_that_they_had():
+    old = Architecture.of(config(), "none", CLASSES)
+    assert (old.output_stride, old.feature_fusion, old.mixes) == (32, "none", False)
+    assert dataclasses.replace(old, mixes=True) != old
+
+
+@pytest.mark.parametrize("unfrozen", [6, "all"])
+def test_values_derived_from_weights_are_derived_again(unfrozen):
+    """Keras' Normalization goes on with the mean that it had when it was built, whatever ``set_weights`` puts there."""
+    model = build_backbone("test_model:DROPPING", "none", 16)
+    mean = np.array([100, 50, 20], np.float32)
+    model.get_layer("normalise").set_weights([mean, mean**2, np.int64(1)])
+    prefix, network = network_of("test_model:DROPPING", unfrozen, model)
+    by_hand = (SMALL_IMAGES.astype(np.float32) - mean) / mean
+    rest = keras.Model(model.layers[1].output, model.output)
+    expected = pool(rest(by_hand, training=False), "average")
+    np.testing.assert_allclose(network.features(prefix(SMALL_IMAGES), training=False), expected, rtol=1e-4, atol=1e-5)
+    if unfrozen == "all":
+        state = network.state()
+        network.reset(config(), 0)  # without weights the layer takes its pixels as they are
+        assert float(np.abs(network.tail.layers[1].mean).max()) == 0
+        network.load_state(state)
+        np.testing.assert_array_equal(np.ravel(network.tail.layers[1].mean), mean)
+
+
+@pytest.mark.slow
+def test_efficientnet_drops_paths_by_the_seed_alone():
+    prefix, network = network_of("efficientnet_b0", "all", image_size=32)
+    assert len(network._generators) == 9
+    network.reset(config(), 0)
+    rows = prefix(IMAGES)
+    start = network.state()
+    first = losses_of(network, rows, [0, 2])
+    network.load_state(start)
+    assert losses_of(network, rows, [0, 2]) == first
+    assert len(set(first)) == 2
+
+
+def test_torch_preprocessing_is_that_of_keras():
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    row = dataclasses.replace(DROPPING, preprocessing="torch")
+    expected = keras.applications.densenet.preprocess_input(images.astype(np.float32))
+    np.testing.assert_allclose(preprocess(row, tf.constant(images)), expected, atol=1e-5)
+    np.testing.assert_array_equal(preprocess(DROPPING, tf.constant(images)), images.astype(np.float32))
+    odd = dataclasses.replace(DROPPING, preprocessing="grey")
+    with pytest.raises(TrainerError, match="names the preprocessing 'grey'; known are tf, caffe, torch and none"):
+        preprocess(odd, tf.constant(images))
+
+
+def test_weights_may_be_one_file(tmp_path):
+    stored = build_backbone("small_cnn", "none", 32, seed=5)
+    file = tmp_path / "mine.weights.h5"
+    stored.save_weights(file)
+    for name in ("tiny_fits:TINY", "small_cnn"):
+        read = build_backbone(name, str(file), 32)
+        assert not is_random(name, str(file))
+        assert all(np.array_equal(a, b) for a, b in zip(read.get_weights(), stored.get_weights(), strict=True))
+    assert is_random("small_cnn", str(tmp_path))  # no pattern says which file in a folder would be its own
+    with pytest.raises(TrainerError, match=r"mine.weights.h5"):
+        build_backbone("mobilenet_0.25", str(file), 32)
+
+
+def test_weights_that_nobody_offers_for_download_are_a_sentence():
+    with pytest.raises(TrainerError, match=r"Keras has no weights of senet50 to download; let weights name a file"):
+        build_backbone("senet50", "imagenet", 32)
+    assert is_random("small_cnn", "imagenet")
+
+
+def test_a_finer_map_is_cut_at_the_same_layers():
+    for unfrozen, refined in ((0, True), (5, True), (13, True), (40, False)):
+        plain, finer = (Prefix(architecture_of("mobilenet_v2", unfrozen, output_stride=s)) for s in (32, 16))
+        assert finer.layer == plain.layer
+        assert finer.length == plain.length
+        # Below the halving that was taken back the rows are the same, and are found again.
+        assert finer.description() == plain.description() | (
+            {"output_stride": 16} if refined and unfrozen != "all" else {}
+        )
+
+
+def test_a_served_backbone_takes_its_stride_from_the_architecture():
+    plain = build_backbone("mobilenet_0.25", "none", 64)
+    architecture = architecture_of("mobilenet_0.25", 5, output_stride=16, image_size=64)
+    assert Prefix(architecture, plain).model.output_shape == (None, 4, 4, 256)

@@ -25,6 +25,7 @@ from trainers.features import training_items
 from trainers.heads import default_scale
 from trainers.images import square
 from trainers.manifest import DataSource, Manifest, build_manifest
+from trainers.mixing import mix
 from trainers.model import Architecture, Network, Prefix, build_backbone
 from trainers.training import CompiledNetwork, learning_rate, macro_f1, open_fit, read_weights
 
@@ -171,7 +172,8 @@ def test_an_epoch_reports_what_happened(manifest, cache):
     assert epochs[-1].loss < epochs[0].loss
     assert epochs[-1].val_accuracy == pytest.approx(1, abs=0.21)
     assert all(0 <= e.accuracy <= 1 and 0 <= e.val_macro_f1 <= 1 for e in epochs)
-    assert all(e.seconds > 0 and e.images_per_s > 0 for e in epochs)
+    assert all(e.seconds > 0 and e.train_images_per_s > 0 for e in epochs)
+    assert all(math.isnan(e.images_per_s) and not e.fold_val_accuracy for e in epochs)  # neither was asked for
     assert epochs[0].learning_rate > epochs[-1].learning_rate > 0
 
 
@@ -252,12 +254,15 @@ def test_macro_f1_is_that_of_scikit_learn():
         assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
 
 
+EVEN = np.array([4, 4, 4])
+
+
 def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwork:
     """A head alone over 64 features, reset."""
     trial = config(unfrozen_layers=0, **values)
     architecture = Architecture.of(trial, "none", len(CLASSES))
     made = CompiledNetwork(Network(architecture, Prefix(architecture)), trial.optimizer, trial.clip_norm, loss)
-    made.reset(trial, 0)
+    made.reset(trial, 0, EVEN)
     return made
 
 
@@ -309,8 +314,84 @@ def test_reset_forgets_the_optimizer():
     fresh = [a.copy() for a in made.state()]
     one_step(made, X, Y, 0.1)
     assert not all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
-    made.reset(config(unfrozen_layers=0), 0)
+    made.reset(config(unfrozen_layers=0), 0, EVEN)
     assert all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "categorical_focal_crossentropy"])
+def test_class_weights_multiply_the_loss_of_each_example(loss):
+    trial, counts = config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1, balance="class_weights"), [2, 12, 4]
+    made = compiled(loss, optimizer="sgd", smoothing=0.1)
+    made.reset(trial, 0, np.array(counts))
+    logits = X @ np.asarray(made.network.kernel)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    target = np.eye(len(CLASSES))[Y] * 0.9 + 0.1 / len(CLASSES)
+    each = -(target * ((1 - p) ** 2 if "focal" in loss else 1.0) * np.log(p)).sum(1)
+    weights = np.array([3.0, 0.5, 1.5])[Y]  # 18 / (3 counts)
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx((weights * each).mean(), rel=1e-5)
+    made.reset(config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1), 0, np.array(counts))
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx(each.mean(), rel=1e-5)  # and are gone for the next trial
+
+
+@pytest.mark.parametrize(
+    ("balance", "shares"), [("none", [1 / 9, 2 / 3, 2 / 9]), ("class_weights", [1 / 3] * 3), ("sampling", [1 / 3] * 3)]
+)
+def test_logit_adjustment_is_told_the_prior_that_training_sees(balance, shares):
+    made = compiled(head="logit_adjusted")
+    made.reset(config(unfrozen_layers=0, head="logit_adjusted", balance=balance), 0, np.array([2, 12, 4]))
+    adjusted = np.exp(made.network.log_prior.numpy())
+    np.testing.assert_allclose(adjusted / adjusted.sum(), shares, rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.5}, {"cutmix": 1.0, "balance": "class_weights"}])
+def test_a_mixed_step_trains_the_mixed_label_and_counts_the_larger_one(values):
+    trial, counts = config(smoothing=0.1, optimizer="sgd", **values), np.array([2, 12, 4])
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    made = CompiledNetwork(
+        Network(architecture, Prefix(architecture)), "sgd", trial.clip_norm, "categorical_crossentropy"
+    )
+    made.reset(trial, 0, counts)
+    images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    seed = tf.constant([5, 8], tf.int64)
+    alphas = (tf.constant(trial.mixup, tf.float32), tf.constant(trial.cutmix, tf.float32))
+    pictures, label = mix(images, np.eye(len(CLASSES), dtype=np.float32)[Y], *alphas, seed)
+    trained, _ = made.network.training_logits(pictures, label, seed)
+    target = label.numpy() * 0.9 + 0.1 / len(CLASSES)
+    weights = label.numpy() @ (np.array([3.0, 0.5, 1.5]) if trial.balance == "class_weights" else np.ones(3))
+    expected = -(target * tf.nn.log_softmax(trained).numpy()).sum(1) * weights
+    loss, hits = made.train_step(tf.constant(images), tf.constant(Y), tf.constant(0.0), seed)
+    assert float(loss) == pytest.approx(expected.mean(), rel=1e-4)
+    assert int(hits) == (trained.numpy().argmax(1) == label.numpy().argmax(1)).sum()
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_mixed_pictures_are_learnt_from(manifest, cache, values):
+    fit = open_fit(job(manifest, cache, epochs=12, batch_size=4, unfrozen_layers="all", **values))
+    assert fit.train.rows.take(np.arange(2)).dtype == np.uint8
+    epochs = [fit.run_epoch() for _ in range(12)]
+    assert epochs[-1].val_accuracy > 0.79
+    assert epochs[-1].loss < epochs[0].loss
+
+
+def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manifest, cache):
+    training.compiled.cache_clear()
+    seen = [open_fit(job(manifest, cache, **values)).compiled for values in ({}, {"mixup": 0.2}, {"cutmix": 0.7})]
+    assert seen[0] is not seen[1]
+    assert seen[1] is seen[2]
+    assert run(job(manifest, cache, mixup=0.2), 1) != run(job(manifest, cache, mixup=0.8), 1)
+
+
+def test_balanced_sampling_trains_on_every_class_equally_often(manifest, cache):
+    fit = open_fit(job(manifest, cache, balance="sampling", batch_size=30))
+    drawn = []
+    whole = fit.compiled.train_step
+    fit.compiled.train_step = lambda x, labels, *rest: (drawn.append(labels.numpy()), whole(x, labels, *rest))[1]
+    try:
+        fit.run_epoch()
+    finally:
+        fit.compiled.train_step = whole
+    assert np.bincount(np.concatenate(drawn)).tolist() == [10, 10, 10]
+    assert fit.class_counts.tolist() == [6, 12, 12]
 
 
 def test_real_photos_are_learnt_far_above_chance(orch_data, orch_weights, tmp_path):

@@ -24,6 +24,9 @@ SCHEDULES = ("constant", "cosine")
 POOLINGS = ("average", "max")
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+OUTPUT_STRIDES = (16, 32)
+FUSIONS = ("none", "concat", "sum")
+BALANCES = ("none", "class_weights", "sampling")
 
 
 class TrainerError(Exception):
@@ -43,6 +46,10 @@ class TrialConfig:
     ``multiplier`` is the training set's size over its original size (1 = no augmentation).
     ``weight_decay`` is decoupled (Loshchilov & Hutter 2019): w <- w - lr * weight_decay * w, kernels only.
     ``scale`` and ``margin`` are None where the head has none; ``hidden`` is units of a dense layer, 0 for none.
+    ``output_stride`` is the image's side over the last feature map's: 16 keeps twice the detail a side.
+    ``feature_fusion``: pooled features of several stages, concatenated, or summed through a small neck.
+    ``mixup`` and ``cutmix`` are the alpha of their Beta distribution, 0 for none. ``balance``: what weighs the classes
+    in training beside (or instead of) the multiplier: nothing, weights in the loss, or how often each is drawn.
     """
 
     backbone: str = "mobilenet_1.0"
@@ -66,6 +73,11 @@ class TrialConfig:
     margin: float | None = None  # None: the head's default
     loss: str = "categorical_crossentropy"
     recipe: str = "flips"
+    output_stride: int = 32
+    feature_fusion: str = "none"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    balance: str = "none"
     epochs: int = 10
 
     def non_defaults(self) -> dict[str, Any]:
@@ -144,10 +156,13 @@ class FitJob:
 
     ``train_splits``: ("train",) in the search, ("train", "validation") for a refit; validation metrics are
     computed on "validation" unless it is trained on, then they are NaN. Test is never read by a fit.
-    ``weights``: "imagenet", "none" or a folder of weight files.
+    ``weights``: "imagenet", "none", a folder of weight files, or one file that fits the configuration's backbone.
     ``output``: folder where ``Fit.finish`` writes ``weights.npz``; "" to write nothing.
     ``threads``: CPU threads TensorFlow may use. ``gpu_memory_share``: in (0, 1], 0 without a GPU.
     ``cache``: folder of decoded images and features.
+    ``folds``: 0 for one fit on the manifest's own split; k >= 2 for k fits in step, each validated on its own fold,
+    whose figures are averaged; ``Fit.finish`` then writes ``fold-1`` to ``fold-k`` below ``output``.
+    ``measure_speed``: measure ``EpochMetrics.images_per_s``.
     """
 
     id: str
@@ -161,6 +176,8 @@ class FitJob:
     threads: int = 1
     gpu_memory_share: float = 0.0
     precision: str = "auto"
+    folds: int = 0
+    measure_speed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -175,7 +192,13 @@ class FitJob:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch, counted from 1. Validation figures are NaN where validation is trained on."""
+    """One epoch, counted from 1. Validation figures are NaN where validation is trained on.
+
+    ``seconds`` is the epoch's, validation included. ``train_images_per_s``: training images over the time of their
+    steps, which stored features make fast. ``images_per_s``: photos a second that the whole network answers from
+    decoded pixels, frozen part included, on this worker; NaN where the job did not ask for it. With folds every
+    figure is the mean over them, ``seconds`` the sum, and ``fold_val_accuracy`` holds each fold's.
+    """
 
     epoch: int
     loss: float
@@ -185,7 +208,9 @@ class EpochMetrics:
     val_macro_f1: float
     learning_rate: float
     seconds: float
-    images_per_s: float
+    train_images_per_s: float
+    images_per_s: float = math.nan
+    fold_val_accuracy: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

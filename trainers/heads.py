@@ -1,7 +1,11 @@
 """One table of heads: how features become logits, exactly as the papers' equations.
 
 Let x be a feature vector, w_j the weights of class j, y the true class, s a scale, m a margin, and
-cos t_j = <x, w_j> / (|x| |w_j|). Margins act in training only; at inference every normalised head gives s cos t_j.
+cos t_j = <x, w_j> / (|x| |w_j|). Margins and priors act in training only; at inference a normalised head gives
+s cos t_j (SphereFace |x| cos t_j) and every other one <x, w_j> + b_j.
+
+Where the target is a mixture of classes (mixup, cutmix: weights q_j that sum to 1), each class's margin acts in
+proportion to its weight: cos t_j + q_j (turned_j - cos t_j).
 
 The table imports without TensorFlow. A head of your own joins by a dotted name, ``my_module:MY_HEAD``.
 """
@@ -11,7 +15,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainers.backbones import lookup
@@ -21,37 +25,75 @@ from trainers.backbones import lookup
 class Head:
     """One row.
 
-    ``normalised``: features and weights have unit length and there is no bias.
-    ``margin_function``: dotted "module:function" of (cosines, one_hot, margin) -> cosines with the margin applied
-    at the true class; "" for none. Shapes (batch, classes), (batch, classes), scalar.
+    ``normalised``: the weights of a class have unit length and there is no bias. ``normalise_features``: so have the
+    features, which a scale then multiplies; else their length stays (SphereFace).
+    ``margin_function``: dotted "module:function" of (cosines, target, margin) -> cosines with the margin applied in
+    proportion to the target; "" for none. Shapes (batch, classes), (batch, classes), scalar.
+    ``smallest_margin`` to ``largest_margin``, both included, is where the margin means what its paper says.
+    ``centres``: weight vectors a class; the nearest one counts. ``prior_strength``: tau of logit adjustment, 0 for no
+    adjustment.
     """
 
     name: str
     normalised: bool = False
     margin_function: str = ""
     default_margin: float | None = None
+    normalise_features: bool = True
+    smallest_margin: float = 0.0
+    largest_margin: float = math.inf
+    centres: int = 1
+    prior_strength: float = 0.0
 
     @property
     def has_scale(self) -> bool:
-        return self.normalised
+        return self.normalised and self.normalise_features
 
     @property
     def has_margin(self) -> bool:
         return bool(self.margin_function)
 
-    def apply_margin(self, cosines: Any, one_hot: Any, margin: Any) -> Any:
+    def apply_margin(self, cosines: Any, target: Any, margin: Any) -> Any:
         module, _, name = self.margin_function.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        return function(cosines, one_hot, margin)
+        return function(cosines, target, margin)
 
+
+_ARCFACE = Head(
+    "arcface",
+    normalised=True,
+    margin_function="trainers.heads:arcface_margin",
+    default_margin=0.2,
+    largest_margin=math.pi / 2,
+)
 
 HEADS: dict[str, Head] = {
     row.name: row
     for row in (
         Head("softmax"),
         Head("normface", normalised=True),
-        Head("cosface", normalised=True, margin_function="trainers.heads:cosface_margin", default_margin=0.2),
-        Head("arcface", normalised=True, margin_function="trainers.heads:arcface_margin", default_margin=0.2),
+        # m = 4 of the SphereFace paper needs a schedule that blends softmax in; 1.35 is what ArcFace's authors train it
+        # with, without one (Deng et al. 2019, table 2).
+        Head(
+            "sphereface",
+            normalised=True,
+            margin_function="trainers.heads:sphereface_margin",
+            default_margin=1.35,
+            normalise_features=False,
+            smallest_margin=1.0,
+            largest_margin=4.0,
+        ),
+        Head(
+            "cosface",
+            normalised=True,
+            margin_function="trainers.heads:cosface_margin",
+            default_margin=0.2,
+            largest_margin=1.0,
+        ),
+        _ARCFACE,
+        # Deng et al. 2020: three centres a class, so that wrong labels gather around one that is not in use.
+        replace(_ARCFACE, name="subcentre_arcface", centres=3),
+        # Menon et al. 2021, equation 10, tau = 1.
+        Head("logit_adjusted", prior_strength=1.0),
     )
 }
 
@@ -72,12 +114,30 @@ def default_scale(classes: int, loss_bound: float = 1e-3) -> float:
     return (n - 1) / n * math.log((n - 1) / math.expm1(loss_bound))
 
 
-def cosface_margin(cosines: Any, one_hot: Any, margin: Any) -> Any:
+def loss_bound(classes: int, scale: float) -> float:
+    """The least loss that a normalised head of this scale can reach (proposition 2 of NormFace; see above)."""
+    n = max(classes, 2)
+    return math.log1p((n - 1) * math.exp(-scale * n / (n - 1)))
+
+
+def log_prior(counts: Any) -> Any:
+    """log of each class's share of the training examples, float32 (classes,).
+
+    A class without one would get minus infinity, so it counts as much as the smallest class that has some.
+    """
+    import numpy as np
+
+    counts = np.asarray(counts, np.float64)
+    counts = np.where(counts > 0, counts, counts[counts > 0].min())
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def cosface_margin(cosines: Any, target: Any, margin: Any) -> Any:
     """CosFace (Wang et al. 2018, eq. 4): cos t_y - m at the true class."""
-    return cosines - one_hot * margin
+    return cosines - target * margin
 
 
-def arcface_margin(cosines: Any, one_hot: Any, margin: Any) -> Any:
+def arcface_margin(cosines: Any, target: Any, margin: Any) -> Any:
     """ArcFace (Deng et al. 2019, eq. 3): cos(t_y + m) at the true class.
 
     cos(t + m) = cos t cos m - sin t sin m. Beyond t = pi - m it would rise again; there, as in the authors' code,
@@ -89,4 +149,20 @@ def arcface_margin(cosines: Any, one_hot: Any, margin: Any) -> Any:
     turned = cosines * ops.cos(margin) - sines * ops.sin(margin)
     falling = cosines - margin * ops.sin(margin)
     with_margin = ops.where(cosines > ops.cos(math.pi - margin), turned, falling)
-    return cosines + one_hot * (with_margin - cosines)
+    return cosines + target * (with_margin - cosines)
+
+
+def sphereface_margin(cosines: Any, target: Any, margin: Any) -> Any:
+    """A-Softmax (Liu et al. 2017, eq. 7): psi(t_y) at the true class, to be multiplied by |x|.
+
+    psi(t) = (-1)^k cos(m t) - 2k for t in [k pi / m, (k + 1) pi / m], k = 0, 1, ...; it falls from 1 on without a jump.
+    An m that is no whole number ends within its last interval, at t = pi, and falls all the same.
+    """
+    from keras import ops
+
+    # The angle by its tangent: the arc cosine has no finite slope at 1 and -1.
+    angles = ops.arctan2(ops.sqrt(ops.maximum(1.0 - cosines * cosines, 1e-7)), cosines)
+    k = ops.stop_gradient(ops.floor(margin * angles / math.pi))
+    sign = 1.0 - 2.0 * ops.mod(k, 2.0)
+    psi = sign * ops.cos(margin * angles) - 2.0 * k
+    return cosines + target * (psi - cosines)

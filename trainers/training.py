@@ -1,7 +1,7 @@
 """The one training loop. Read it from ``open_fit`` to ``run_epoch``.
 
-A fit is a pure function of its job: order, dropout and starting weights come from (seed, epoch, step) alone, so the
-same job gives the same epochs in a fresh process, in a warm one, and after a restore.
+A fit is a pure function of its job: order, mixing, dropout and starting weights come from (seed, epoch, step) alone,
+so the same job gives the same epochs in a fresh process, in a warm one, and after a restore.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ import tensorflow as tf
 
 from trainers import device
 from trainers.arrays import read_list, write_list
-from trainers.contract import Diverged, EpochMetrics, FitJob, TrainerError, TrialConfig
-from trainers.features import evaluation_examples, training_examples
+from trainers.balance import class_weights, effective_counts, example_order
+from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError, TrialConfig
+from trainers.features import Examples, evaluation_examples, folded_examples, training_examples
+from trainers.folds import FoldedFit
 from trainers.manifest import Manifest
+from trainers.mixing import mix
 from trainers.model import Architecture, Network, Prefix
+from trainers.speed import images_per_second
 
 WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
@@ -32,41 +36,58 @@ STATE_FILE = "state.npz"
 PREDICT_BATCH = 128
 
 
-def open_fit(job: FitJob) -> TrainingFit:
-    """Open a fit in this process. Raises TrainerError."""
-    policy = device.prepare(job.threads, job.gpu_memory_share, job.precision)
-    return TrainingFit(job, policy)
+def open_fit(job: FitJob) -> Fit:
+    """Open a fit in this process: one ``TrainingFit``, or with ``job.folds`` one for each fold. Raises TrainerError."""
+    precision = device.prepare(job.threads, job.gpu_memory_share, job.precision)
+    manifest, config = Manifest.read(Path(job.manifest)), job.config
+    architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
+
+    # Rows below the boundary come from the store.
+    prefix, cache = prefix_of(architecture), Path(job.cache)
+    if job.folds:
+        parts = folded_examples(_folds(job, manifest), config, prefix, cache)
+        return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
+    train = training_examples(manifest.split(*job.train_splits), config, prefix, cache)
+    if "validation" in job.train_splits:
+        return TrainingFit(job, architecture, train, None)
+    validation = evaluation_examples(manifest.split("validation"), config, prefix, cache)
+    return TrainingFit(job, architecture, train, validation)
+
+
+def _folds(job: FitJob, manifest: Manifest) -> list[Manifest]:
+    """The manifest's folds, each with its own split. Raises TrainerError where they are not what the job asks for."""
+    if manifest.folds != job.folds:
+        raise TrainerError(f"{job.folds} folds were asked for, but {job.manifest} has {manifest.folds or 'none'}.")
+    if job.train_splits != ("train",):
+        raise TrainerError("a fit with folds is validated on each fold, so it trains on the split train alone.")
+    return [manifest.fold(number) for number in range(1, job.folds + 1)]
 
 
 class TrainingFit:
-    """See ``trainers.contract.Fit``."""
+    """One configuration trained once. See ``trainers.contract.Fit``."""
 
-    def __init__(self, job: FitJob, precision: str) -> None:
+    def __init__(self, job: FitJob, architecture: Architecture, train: Examples, validation: Examples | None) -> None:
+        """Without ``validation`` the figures of it are NaN."""
         config = self.config = job.config
-        self.job = job
+        self.job, self.train, self.validation = job, train, validation
         self.epoch = 0
-
-        # Data: rows below the boundary come from the store.
-        manifest = Manifest.read(Path(job.manifest))
-        architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
-        prefix, cache = prefix_of(architecture), Path(job.cache)
-        self.train = training_examples(manifest.split(*job.train_splits), config, prefix, cache)
-        validates = "validation" not in job.train_splits
-        self.validation = (
-            evaluation_examples(manifest.split("validation"), config, prefix, cache) if validates else None
-        )
+        self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
+        self.batches = math.ceil(len(train) / config.batch_size)
 
         # Network: traced once for all trials of this architecture in this process.
         self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
-        self.compiled.reset(config, job.seed)
-        self.batches = math.ceil(len(self.train) / config.batch_size)
+        self.compiled.reset(config, job.seed, self.class_counts)
+        self.images_per_s = (
+            images_per_second(prefix_of(architecture), self.compiled.network) if job.measure_speed else math.nan
+        )
 
     def run_epoch(self) -> EpochMetrics:
-        """See ``trainers.contract.Fit``. ``loss`` is what is trained (smoothing, margin and dropout in it);
-        ``val_loss`` is the cross-entropy of the plain labels, so that trials of different losses compare."""
+        """See ``trainers.contract.Fit``. ``loss`` is what is trained (smoothing, margin, dropout, mixing and
+        class weights in it), over the examples that the epoch drew; ``accuracy`` counts the larger label of a mixed
+        image. ``val_loss`` is the cross-entropy of the plain labels, so that trials of different losses compare."""
         started = time.perf_counter()
         config, steps = self.config, self.compiled
-        order = np.random.default_rng((self.job.seed, 2, self.epoch)).permutation(len(self.train))
+        order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch)
         losses, correct, rate = 0.0, 0, 0.0
 
         for number, chosen in enumerate(np.array_split(order, self.batches)):
@@ -91,10 +112,13 @@ class TrainingFit:
             epoch=self.epoch,
             loss=losses / len(order),
             accuracy=correct / len(order),
-            **validated,
+            val_loss=validated["val_loss"],
+            val_accuracy=validated["val_accuracy"],
+            val_macro_f1=validated["val_macro_f1"],
             learning_rate=rate,
             seconds=time.perf_counter() - started,
-            images_per_s=len(order) / trained_s,
+            train_images_per_s=len(order) / trained_s,
+            images_per_s=self.images_per_s,
         )
 
     def _check_finite(self, loss: float, rate: float) -> None:
@@ -119,6 +143,20 @@ class TrainingFit:
             "val_macro_f1": macro_f1(labels, predicted),
         }
 
+    @property
+    def validation_images(self) -> int:
+        """How many images ``val_accuracy`` is the mean over."""
+        return len(self.validation) if self.validation is not None else 0
+
+    def state(self) -> list[np.ndarray]:
+        """All that training changes but the count of epochs: weights and the optimiser's values, as copies."""
+        return [np.array(array) for array in self.compiled.state()]
+
+    def take_turn(self, state: list[np.ndarray]) -> None:
+        """Go on with what ``state`` gave, after another fit had the network that both share."""
+        self.compiled.set_numbers(self.config, self.class_counts)
+        self.compiled.load_state(state)
+
     def save(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``."""
         write_list(folder / STATE_FILE, self.compiled.state(), epoch=self.epoch)
@@ -131,13 +169,16 @@ class TrainingFit:
         with np.load(folder / STATE_FILE) as stored:
             self.epoch = int(stored["epoch"])
 
+    def check(self) -> None:
+        """Raises Diverged where a weight is no number."""
+        if not all(np.isfinite(a).all() for a in self.compiled.network.state()):
+            raise Diverged("diverged: the last steps made weights that are no numbers; a lower learning_rate may help.")
+
     def finish(self) -> None:
         """See ``trainers.contract.Fit``. Raises Diverged rather than write a weight that is no number."""
-        arrays = self.compiled.network.state()
-        if not all(np.isfinite(a).all() for a in arrays):
-            raise Diverged("diverged: the last steps made weights that are no numbers; a lower learning_rate may help.")
+        self.check()
         if self.job.output:
-            write_weights(Path(self.job.output), self.job, arrays)
+            write_weights(Path(self.job.output), self.job, self.compiled.network.state())
 
 
 def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
@@ -194,12 +235,22 @@ def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss:
     return CompiledNetwork(Network(architecture, prefix_of(architecture)), optimizer, clip_norm, loss)
 
 
-@dataclass(frozen=True)
 class _Numbers:
     """A configuration's numbers that the traced step reads from variables."""
 
-    smoothing: tf.Variable
-    weight_decay: tf.Variable
+    def __init__(self, classes: int) -> None:
+        self.smoothing, self.weight_decay, self.mixup, self.cutmix = (
+            tf.Variable(0.0, trainable=False) for _ in range(4)
+        )
+        self.class_weights = tf.Variable(tf.ones(classes), trainable=False)
+
+    def set(self, config: TrialConfig, class_counts: np.ndarray) -> None:
+        self.smoothing.assign(config.smoothing)
+        self.weight_decay.assign(config.weight_decay)
+        self.mixup.assign(config.mixup)
+        self.cutmix.assign(config.cutmix)
+        weighted = config.balance == "class_weights"
+        self.class_weights.assign(class_weights(class_counts) if weighted else np.ones(len(class_counts)))
 
 
 class CompiledNetwork:
@@ -207,7 +258,7 @@ class CompiledNetwork:
 
     def __init__(self, network: Network, optimizer: str, clip_norm: float, loss: str) -> None:
         self.network = network
-        self.numbers = _Numbers(tf.Variable(0.0, trainable=False), tf.Variable(0.0, trainable=False))
+        self.numbers = _Numbers(network.architecture.classes)
         self.variables = network.trainable_parts()
         self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.precision)
         self.optimizer.build(self.variables)
@@ -223,33 +274,41 @@ class CompiledNetwork:
             ],
         )
 
-    def reset(self, config: TrialConfig, seed: int) -> None:
+    def reset(self, config: TrialConfig, seed: int, class_counts: np.ndarray) -> None:
+        """As new for a trial. ``class_counts``: training examples of each class, copies included."""
         self.network.reset(config, seed)
-        self.numbers.smoothing.assign(config.smoothing)
-        self.numbers.weight_decay.assign(config.weight_decay)
+        self.set_numbers(config, class_counts)
         fresh = _optimizer(config.optimizer, config.clip_norm, self.network.architecture.precision)
         fresh.build(self.variables)
         for old, new in zip(self.optimizer.variables, fresh.variables, strict=True):
             old.assign(new)
 
+    def set_numbers(self, config: TrialConfig, class_counts: np.ndarray) -> None:
+        """The configuration's numbers and the classes' weights, and nothing that training changes."""
+        self.network.set_numbers(config, effective_counts(class_counts, config.balance))
+        self.numbers.set(config, class_counts)
+
     def _train_step(
         self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        classes = self.network.architecture.classes
-        one_hot = tf.one_hot(labels, classes)
-        smoothing = self.numbers.smoothing
+        numbers, classes = self.numbers, self.network.architecture.classes
+        plain_target = tf.one_hot(labels, classes)
+        if self.network.architecture.mixes:
+            x, plain_target = mix(x, plain_target, numbers.mixup, numbers.cutmix, seed)
+            labels = tf.argmax(plain_target, 1, tf.int32)
         # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.
-        target = one_hot * (1.0 - smoothing) + smoothing / classes
+        target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
+        weights = tf.linalg.matvec(plain_target, numbers.class_weights)
         with tf.GradientTape() as tape:
-            logits, plain = self.network.training_logits(x, one_hot, seed)
-            loss = tf.reduce_mean(self._loss(target, logits))
+            logits, plain = self.network.training_logits(x, plain_target, seed)
+            loss = tf.reduce_mean(weights * self._loss(target, logits))
             scaled = self.optimizer.scale_loss(loss)
         variables = [getattr(v, "value", v) for v in self.variables]
         gradients = tape.gradient(scaled, variables)
         # Decay acts on the weights that the gradient was taken at (Loshchilov & Hutter 2019, algorithm 2).
         for variable in self.variables:
             if len(variable.shape) > 1:
-                variable.assign(variable * (1.0 - rate * self.numbers.weight_decay))
+                variable.assign(variable * (1.0 - rate * numbers.weight_decay))
         self.optimizer.learning_rate = rate
         self.optimizer.apply(gradients, self.variables)
         hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
