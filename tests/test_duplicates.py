@@ -11,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
+from trainers import duplicates
 from trainers.duplicates import (
+    HASH_DISTANCE,
+    Thumbnails,
     Union,
+    close_hashes,
     find_duplicates,
     group_names,
     members_of,
     near_pairs,
+    perceptual_hashes,
     to_drop,
 )
 
@@ -31,7 +36,8 @@ def small(image: Image.Image) -> np.ndarray:
 
 
 def pairs_of(*images: Image.Image) -> list[tuple[int, int]]:
-    return near_pairs(np.stack([small(i) for i in images]), np.ones(len(images), bool))
+    with Thumbnails(small(i) for i in images) as thumbnails:
+        return near_pairs(thumbnails, np.ones(len(images), bool))
 
 
 def test_a_resized_a_brighter_and_a_slightly_cropped_copy_are_near_and_another_scene_is_not() -> None:
@@ -61,8 +67,23 @@ def test_flat_images_are_never_near() -> None:
     assert pairs_of(*(Image.fromarray(n) for n in noise), Image.new("L", (80, 80), 255), Image.new("L", (80, 80))) == []
 
 
+def test_hashes_are_those_of_imagehash() -> None:
+    import imagehash
+
+    random = np.random.default_rng(0)
+    pictures = [scene(s) for s in range(60)]
+    pictures += [Image.fromarray(random.integers(0, 256, (32, 32), np.uint8)) for _ in range(30)]
+    pictures += [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.new("L", (32, 32), 7)]
+    thumbnails = np.stack([small(picture) for picture in pictures])
+    expected = [imagehash.phash(Image.fromarray(one)).hash for one in thumbnails]
+    bits = np.unpackbits(perceptual_hashes(thumbnails).view(np.uint8)).reshape(-1, 8, 8)
+    assert len(expected) == 93
+    assert np.array_equal(bits.astype(bool), np.stack(expected))
+    assert perceptual_hashes(thumbnails[:0]).shape == (0,)
+
+
 def test_a_thousand_times_the_same_scene_is_one_group_of_n_minus_one_pairs_and_quick() -> None:
-    thumbnails = np.repeat(small(scene(0))[None], 1000, axis=0)
+    thumbnails = Thumbnails([small(scene(0))] * 1000)
     begin = time.perf_counter()
     pairs = near_pairs(thumbnails, np.ones(1000, bool))
     assert len(pairs) == 999
@@ -76,14 +97,14 @@ def table(*rows: tuple[str, str, str | None], side: int = 160) -> pd.DataFrame:
 
 
 def test_below_32_pixels_on_both_sides_only_exact_duplicates_count() -> None:
-    thumbnails = [small(scene(0))] * 3
+    thumbnails = Thumbnails([small(scene(0))] * 3)
     rows = table(("a", "s1", None), ("a", "s1", None), ("a", "s2", None))
     assert find_duplicates(rows.assign(width=31, height=31), thumbnails).sets == [[0, 1]]
     assert find_duplicates(rows.assign(width=32, height=8), thumbnails).sets == [[0, 1, 2]]
 
 
 def test_groups_join_duplicates_and_the_tables_own_and_are_named_by_content() -> None:
-    thumbnails = [small(scene(s)) for s in (0, 0, 1, 2, 3, 4)]
+    thumbnails = Thumbnails(small(scene(s)) for s in (0, 0, 1, 2, 3, 4))
     rows = table(
         *(("a", sha * 64, group) for sha, group in zip("fedcba", [None, "g", "g", "h", "h", None], strict=True))
     )
@@ -94,7 +115,7 @@ def test_groups_join_duplicates_and_the_tables_own_and_are_named_by_content() ->
 
 
 def test_drop_keeps_the_first_of_each_label_and_nothing_that_contradicts_itself() -> None:
-    thumbnails = [small(scene(s)) for s in (0, 0, 0, 1, 1, 2, 2)]
+    thumbnails = Thumbnails(small(scene(s)) for s in (0, 0, 0, 1, 1, 2, 2))
     rows = table(*zip("aaaaabb", ["s0", "s1", "s0", "s2", "s2", "s3", "s4"], [None] * 7, strict=True))
     rows.loc[4, "label"] = "b"  # the same bytes, once a and once b
     rows.loc[6, "label"] = "c"  # near, once b and once c
@@ -125,4 +146,34 @@ def test_members_of_lists_what_occurs_twice() -> None:
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_to_compare(n: int) -> None:
-    assert near_pairs(np.zeros((n, 32, 32), np.uint8), np.ones(n, bool)) == []
+    assert near_pairs(Thumbnails([np.zeros((32, 32), np.uint8)] * n), np.ones(n, bool)) == []
+
+
+@given(st.integers(0, 2**32), st.integers(0, 60), st.sampled_from([3, 12, 64]))
+@settings(max_examples=60, deadline=None)
+def test_close_hashes_are_those_of_a_comparison_of_each_with_each(seed: int, n: int, bits: int) -> None:
+    """Few bits that vary make everything alike, which takes the other way through."""
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 2**bits, n, np.uint64, endpoint=False) if bits < 64 else np.zeros(n, np.uint64)
+    if bits == 64:
+        for i in range(n):
+            flips = random.choice(64, random.integers(0, 12), replace=False)
+            hashes[i] = np.uint64(sum(1 << int(bit) for bit in flips))
+    found = {(a, b) for a, close in close_hashes(hashes) for b in close.tolist()}
+    expected = {
+        (a, b)
+        for a in range(n)
+        for b in range(a + 1, n)
+        if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= HASH_DISTANCE
+    }
+    assert found == expected
+
+
+def test_close_hashes_come_in_order_and_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.random.default_rng(1).integers(0, 2**16, 300, np.uint64)
+    at_once = [(a, b.tolist()) for a, b in close_hashes(hashes)]
+    monkeypatch.setattr(duplicates, "CANDIDATES_AT_ONCE", 7)
+    assert [(a, b.tolist()) for a, b in close_hashes(hashes)] == at_once
+    assert [a for a, _ in at_once] == sorted({a for a, _ in at_once})
+    assert all(b == sorted(b) and b[0] > a for a, b in at_once)
+    assert len(at_once) > 100

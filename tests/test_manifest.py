@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from photos_on_disk import error_of, folder_of, source, split_rows, table_of
+from photos_on_disk import error_of, folder_of, source, split_rows, table_of, told
 from PIL import Image
 
+from orchestrator.leaderboard import accuracy_interval
 from trainers.contract import TrainerError
+from trainers.division import FEW_TEST_IMAGES, interval_half_width
 from trainers.manifest import DataSource, Manifest, build_manifest, check_data
 
 
@@ -26,7 +31,7 @@ def test_folder_per_class(tmp_path: Path) -> None:
     assert seen == [(i, 30) for i in range(1, 31)]
     assert manifest.classes == ("cat", "dog")
     table = manifest.table
-    assert list(table.columns) == ["path", "label", "split", "sha256", "width", "height", "group"]
+    assert list(table.columns) == ["path", "label", "split", "sha256", "width", "height", "group", "fold"]
     assert table["path"].is_monotonic_increasing
     assert table.iloc[0]["path"] == "cat/000.png"
     assert set(zip(table["width"], table["height"], strict=True)) == {(48, 40)}
@@ -44,7 +49,8 @@ def test_folder_per_class(tmp_path: Path) -> None:
     assert all(p.is_absolute() and p.is_file() for p in manifest.paths())
     assert (report.images, report.classes, report.imbalance) == (30, {"cat": 10, "dog": 20}, 2.0)
     assert report.sizes == {"width": (48, 48, 48), "height": (40, 40, 40)}
-    assert (report.warnings, report.problems) == ((), ())
+    assert (told(report), report.problems) == ((), ())
+    assert (manifest.folds, set(table["fold"]), report.folds) == (0, {0}, ())
 
 
 def test_split_keeps_the_classes_and_refuses_unknown_names(tmp_path: Path) -> None:
@@ -105,7 +111,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
         "a/torn.jpg": "it is not an image of a known format",
         "b/empty.png": "the file is empty",
     }
-    assert report.warnings == ("left out, because they cannot be read: 2 images, a/torn.jpg, b/empty.png.",)
+    assert told(report) == ("left out, because they cannot be read: 2 images, a/torn.jpg, b/empty.png.",)
     text = "\n".join(report.lines())
     assert "unreadable, left out: 2\n  a/torn.jpg: it is not an image of a known format\n" in text
 
@@ -203,7 +209,7 @@ def test_own_splits_that_tear_a_group_are_respected_with_a_warning(tmp_path: Pat
     assert manifest.table.set_index("path")["split"][["a/000.png", "a/005.png"]].tolist() == ["train", "test"]
     assert report.straddling == (("a/000.png", "a/005.png"),)
     assert (
-        "the table's own splits tear 1 group of images that belong together: a/000.png ~ a/005.png." in report.warnings
+        "the data's own splits tear 1 group of images that belong together: a/000.png ~ a/005.png." in report.warnings
     )
 
 
@@ -217,7 +223,7 @@ def test_check_reports_all_it_can_and_defaults_the_ratios(tmp_path: Path) -> Non
     folder = check_data(source(tmp_path / "t", None))
     assert (folder.problems, sum(folder.splits["train"].values())) == ((), 7)
     assert "give ratios" in error_of(source(tmp_path / "t", None))
-    with pytest.raises(TrainerError, match="there is no folder or table"):
+    with pytest.raises(TrainerError, match="there is no folder, table or archive"):
         check_data(source(tmp_path / "absent"))
 
 
@@ -233,6 +239,103 @@ def test_report_as_lines_and_as_plain_values(tmp_path: Path) -> None:
     values = json.loads(json.dumps(report.to_dict()))
     assert values["classes"] == {"a": 12, "b": 11}
     assert values["imbalance"] == pytest.approx(12 / 11)
+
+
+def test_folds_share_out_what_is_not_test_and_leave_test_as_it_is(tmp_path: Path) -> None:
+    root = with_duplicates(folder_of(tmp_path / "p", a=15, b=20))
+    plain, _ = build_manifest(source(root))
+    manifest, report = build_manifest(source(root, folds=4))
+    assert (manifest.folds, plain.folds) == (4, 0)
+    table = manifest.table
+    assert (table["split"] == "test").tolist() == (plain.table["split"] == "test").tolist()
+    assert set(table["split"]) == {"train", "test"}
+    assert ((table["fold"] > 0) == (table["split"] == "train")).all()
+    assert table[table["fold"] > 0].groupby("group")["fold"].nunique().max() == 1
+    sizes = table["fold"].value_counts()
+    assert sorted(sizes[[1, 2, 3, 4]].tolist()) == [sum(fold.values()) for fold in sorted(report.folds, key=sum_of)]
+    assert f"folds: 4 of {', '.join(str(sum_of(fold)) for fold in report.folds)} images; train holds all of them" in (
+        report.lines()
+    )
+    assert manifest.fingerprint != plain.fingerprint
+    seen: list[str] = []
+    for number in (1, 2, 3, 4):
+        one = manifest.fold(number)
+        validation = one.split("validation").table
+        assert (validation["fold"] == number).all()
+        assert set(one.split("train").table["fold"]) == {1, 2, 3, 4} - {number}
+        assert one.split("test").table["path"].tolist() == manifest.split("test").table["path"].tolist()
+        assert set(validation["label"]) == {"a", "b"}
+        assert one.table["split"].dtype == table["split"].dtype
+        assert one.fingerprint not in (manifest.fingerprint, plain.fingerprint)
+        seen += validation["path"].tolist()
+    assert sorted(seen) == manifest.split("train").table["path"].tolist()
+    with pytest.raises(TrainerError, match="there is no fold 5; they are 1 to 4"):
+        manifest.fold(5)
+    with pytest.raises(TrainerError, match="there is no fold 1; the data has none; set folds"):
+        plain.fold(1)
+
+
+def sum_of(fold: Mapping[str, int]) -> int:
+    return sum(fold.values())
+
+
+def test_folds_survive_the_disk_and_older_manifests_have_none(tmp_path: Path) -> None:
+    manifest, _ = build_manifest(source(folder_of(tmp_path / "p", a=9, b=9), folds=3))
+    manifest.write(tmp_path / "m.parquet")
+    again = Manifest.read(tmp_path / "m.parquet")
+    pd.testing.assert_frame_equal(again.table, manifest.table)
+    assert (again.folds, again.fingerprint, again.fold(2).folds) == (3, manifest.fingerprint, 3)
+    plain, _ = build_manifest(source(tmp_path / "p"))
+    old = dataclasses.replace(plain, table=plain.table.drop(columns="fold"))
+    assert (old.folds, old.fingerprint) == (0, plain.fingerprint)
+    old.write(tmp_path / "old.parquet")
+    read = Manifest.read(tmp_path / "old.parquet")
+    assert (read.folds, set(read.table["fold"]), read.fingerprint) == (0, {0}, plain.fingerprint)
+
+
+def test_fingerprint_of_a_manifest_without_folds_is_as_it_always_was(tmp_path: Path) -> None:
+    rows = [(f"{i:064x}", "ab"[i % 2], ("train", "validation", "test")[i % 3]) for i in range(12)]
+    table = pd.DataFrame(rows, columns=["sha256", "label", "split"]).assign(
+        path=[f"{i}.png" for i in range(12)], fold=0
+    )
+    manifest = Manifest(tmp_path, ("a", "b"), 0, table)
+    expected = hashlib.sha256(json.dumps([["a", "b"], sorted(map(list, rows))]).encode()).hexdigest()[:16]
+    assert manifest.fingerprint == expected
+
+
+def test_folds_of_a_table_pool_its_train_and_validation(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t", split_rows(tmp_path / "t", 12))
+    manifest, report = build_manifest(source(table, None, folds=5))
+    assert {s: sum(c.values()) for s, c in report.splits.items()} == {"train": 20, "test": 4}
+    assert [sum(fold.values()) for fold in report.folds] == [4] * 5
+    assert manifest.table.set_index("path")["split"]["a/005.png"] == "test"
+    assert told(report) == ()
+
+
+def test_folds_for_which_a_class_is_too_small_are_a_problem(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=20, b=5, c=4)
+    needed = "at least 5 are needed, one for each fold. Add images to it, use fewer folds, or take the class out."
+    assert error_of(source(root, folds=5)) == (
+        f"class 'b' has, outside test, 4 images; {needed}\nclass 'c' has, outside test, 3 images; {needed}"
+    )
+    report = check_data(source(root, folds=5))
+    assert (report.too_small, report.folds, report.splits) == ({"b": 5, "c": 4}, (), {})
+    assert "folds is 1; it must be 0 for one split, or 2 to 20" in error_of(source(root, folds=1))
+
+
+def test_small_test_split_is_a_warning_with_the_width_of_its_interval(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=60, b=60)
+    _, report = build_manifest(source(root))
+    assert report.warnings == (
+        "the test split holds 24 images: an accuracy of 90 % measured on so few is known to within 12 percentage "
+        "points either way (95 % interval). Add images, or give test a larger share.",
+    )
+    for correct, images in ((18, 20), (45, 50), (81, 90), (50, 100)):
+        low, high = accuracy_interval(correct, images)  # the leaderboard's
+        assert interval_half_width(correct / images, images) == pytest.approx((high - low) / 2, abs=1e-6)
+    assert FEW_TEST_IMAGES == 100
+    large = folder_of(tmp_path / "large", a=50, b=52)
+    assert told(build_manifest(source(large, (0.01, 0.01, 0.98)))[1]) == ()
 
 
 def test_imports_without_tensorflow_or_other_heavy_libraries() -> None:

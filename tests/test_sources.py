@@ -11,48 +11,43 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, write_photo
+from photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, told, write_photo
 from PIL import Image
 
-from trainers.manifest import DataSource, Manifest, build_manifest
-from trainers.sources import make_builtin
+from trainers.builtins import make_builtin
+from trainers.manifest import DataSource, Manifest, build_manifest, check_data
 
 
 def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     assert "holds no images. Put one folder per class into it" in error_of(source(nothing))
-    assert error_of(source(tmp_path / "absent")) == f"there is no folder or table {tmp_path / 'absent'}."
+    assert error_of(source(tmp_path / "absent")) == f"there is no folder, table or archive {tmp_path / 'absent'}."
     folder_of(tmp_path / "outer" / "inner" / "photos", a=4, b=4)
     right = (tmp_path / "outer" / "inner" / "photos").resolve()
     assert error_of(source(tmp_path / "outer")).endswith(f"pass {right} instead.")
     flat = tmp_path / "flat"
     write_photo(flat / "x.png", 0)
     assert "holds 1 image but no class folders. Sort them into one folder per class" in error_of(source(flat))
-    for part in ("train", "val"):
-        folder_of(tmp_path / "parts" / part, a=4, b=4)
-    text = error_of(source(tmp_path / "parts"))
-    assert "but these do: train, val." in text
-    assert "write a table with the columns path, label and split" in text
     (tmp_path / "notes.txt").write_text("x")
-    assert "is neither a folder nor a table" in error_of(source(tmp_path / "notes.txt"))
+    assert "is neither a folder nor a table nor an archive" in error_of(source(tmp_path / "notes.txt"))
 
 
 def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "p", a=4, b=4)
     (root / "a" / "notes.txt").write_text("x")
     (root / "a" / ".hidden.png").write_bytes(b"x")
-    write_photo(root / "a" / "more" / "x.png", 77)
     write_photo(root / "loose.png", 78)
-    (root / "hollow").mkdir()
+    (root / "hollow" / "deep").mkdir(parents=True)
     manifest, report = build_manifest(source(root))
     assert manifest.classes == ("a", "b")
-    assert report.warnings == (
-        "folders inside the class folder a are not read: more.",
-        "1 file in a without an image's suffix will not be read: notes.txt.",
+    assert told(report) == (
+        "1 file without an image's suffix will not be read: a/notes.txt.",
         "the folder hollow holds no image and is no class.",
         "1 image beside the class folders will not be read: loose.png.",
     )
+    (root / "b" / "void").mkdir()
+    assert "2 folders hold no image and are no classes: b/void, hollow." in told(check_data(source(root)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -77,7 +72,7 @@ def test_table_with_its_own_splits(tmp_path: Path, name: str) -> None:
     assert manifest.root == (tmp_path / "t").resolve()
     again, report = build_manifest(source(path, (0.4, 0.3, 0.3)))
     assert (again.table["split"] == "train").sum() < 8
-    assert report.warnings == ("the table has splits of its own; they are not used, because ratios are given.",)
+    assert told(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
 
 
 def test_labels_of_a_csv_stay_text(tmp_path: Path) -> None:
@@ -92,7 +87,7 @@ def test_labels_of_a_csv_stay_text(tmp_path: Path) -> None:
         (lambda r: r.pop("label"), "there is no column label. It has path, split; needed are path and label"),
         (lambda r: r.update(Split=r.pop("split")), "there is an unknown column 'Split'; did you mean split?"),
         (lambda r: r.update(split="val"), "the column split holds 'val'; allowed are train, validation, test."),
-        (lambda r: r.update(split="train"), "no row has the split validation or test; all of train, validation"),
+        (lambda r: r.update(split="train"), "no image has the split validation or test; all of train, validation"),
         (lambda r: r.update(split=""), "the data has no splits of its own; give ratios of train, validation and test"),
         (lambda r: r.update(split=r["split"].replace("test", "")), "the column split is empty in 2 rows; each needs"),
         (lambda r: r.update(path=f"{r['label']}/0.png"), "2 files listed more than once: a/0.png, b/0.png."),
@@ -113,6 +108,11 @@ def test_tables_that_are_no_tables_are_sentences(tmp_path: Path) -> None:
     assert "empty.csv cannot be read: No columns to parse from file." in error_of(source(tmp_path / "empty.csv"))
     (tmp_path / "heading.csv").write_text("path,label\n")
     assert "heading.csv has no rows." in error_of(source(tmp_path / "heading.csv"))
+    for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        (tmp_path / "odd.csv").write_text(f"path{sign}label\na/1.png{sign}a,b\n")
+        assert f"odd.csv is separated by {name}; it must be separated by commas." in error_of(
+            source(tmp_path / "odd.csv")
+        )
     (tmp_path / "x.parquet").write_bytes(b"no")
     assert "x.parquet cannot be read: " in error_of(source(tmp_path / "x.parquet"))
 
@@ -121,7 +121,7 @@ def test_other_columns_are_noted_and_missing_classes_in_own_splits_told(tmp_path
     rows = [{**r, "camera": "x"} for r in split_rows(tmp_path / "t")]
     kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "test")]
     _, report = build_manifest(source(table_of(tmp_path / "t", kept), None))
-    assert report.warnings == ("columns of table.csv that are not used: camera.", "class 'b' has no image in test.")
+    assert told(report) == ("columns of table.csv that are not used: camera.", "class 'b' has no image in test.")
     kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "train")]
     assert error_of(source(table_of(tmp_path / "t", kept), None)) == (
         "class 'b' has no image in train, so it cannot be learnt."

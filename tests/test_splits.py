@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.contract import TrainerError
-from trainers.splits import SPLITS, assign, check_ratios, too_small
+from trainers.splits import SPLITS, assign, assign_folds, check_ratios, too_small
 
 RATIO = st.floats(0.02, 1)
 RATIOS = st.tuples(RATIO, RATIO, RATIO)
@@ -148,3 +148,50 @@ def test_groups_too_entangled_to_split_are_a_sentence() -> None:
     assert not can_be_split(labels, groups)
     with pytest.raises(TrainerError, match=r"class '.' cannot have an image in each split: its groups also hold other"):
         assign(labels, groups, (0.6, 0.2, 0.2), 0)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(2, 20), SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_folds_of_single_images_differ_by_at_most_one_image_a_class(extra: list[int], folds: int, seed: int) -> None:
+    labels = [f"c{c}" for c, more in enumerate(extra) for _ in range(folds - 1 + more)]
+    numbers = assign_folds(labels, names(len(labels)), folds, seed)
+    got = Counter(zip(labels, numbers, strict=True))
+    for label in set(labels):
+        counts = [got[label, number] for number in range(1, folds + 1)]
+        assert min(counts) >= 1
+        assert max(counts) - min(counts) <= 1
+    whole = Counter(numbers)
+    assert set(whole) == set(range(1, folds + 1))
+    assert max(whole.values()) - min(whole.values()) <= len(extra)
+
+
+@given(st.lists(st.integers(1, 9), min_size=5, max_size=40), st.integers(2, 5), SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_groups_lie_in_one_fold_and_folds_do_not_depend_on_the_order(sizes: list[int], folds: int, seed: int) -> None:
+    groups = [name for name, size in zip(names(len(sizes)), sizes, strict=True) for _ in range(size)]
+    numbers = assign_folds(["a"] * len(groups), groups, folds, seed)
+    assert len(set(zip(groups, numbers, strict=True))) == len(sizes)
+    assert set(numbers) == set(range(1, folds + 1))
+    assert assign_folds(["a"] * len(groups), groups[::-1], folds, seed) == numbers[::-1]
+
+
+def test_many_small_classes_make_even_folds() -> None:
+    labels = [f"c{c:02d}" for c in range(40) for _ in range(7)]
+    assert set(Counter(assign_folds(labels, names(280), 5, 0)).values()) == {56}
+    assert assign_folds(labels, names(280), 5, 0) != assign_folds(labels, names(280), 5, 1)
+
+
+def test_folds_that_cannot_be_are_sentences() -> None:
+    for folds in (-1, 1, 21):
+        with pytest.raises(TrainerError, match=f"folds is {folds}; it must be 0 for one split, or 2 to 20 for"):
+            assign_folds(["a"] * 30, names(30), folds, 0)
+    with pytest.raises(TrainerError) as caught:
+        assign_folds(["a"] * 9 + ["b"] * 4, [*names(9), "x", "x", "y", "z"], 5, 0)
+    assert str(caught.value) == (
+        "class 'b' has, outside test, 4 images, which by their duplicates and groups count as 3; at least 5 are "
+        "needed, one for each fold. Add images to it, use fewer folds, or take the class out."
+    )
+    labels = [c for c, out in zip("abcd", range(4), strict=True) for g in range(4) if g != out]
+    groups = [f"g{g}" for out in range(4) for g in range(4) if g != out]
+    with pytest.raises(TrainerError, match=r"class '.' cannot have an image in each of 3 folds: its groups also hold"):
+        assign_folds(labels, groups, 3, 0)

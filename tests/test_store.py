@@ -222,3 +222,18 @@ def test_a_cache_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainerError, match=r"cannot be written \(Not a directory\).*set ORCH_CACHE to a folder"):
         Shelf(tmp_path / "file", "numbers", {}).rows(keys_of(5), Numbers())
+
+
+def test_rows_outlive_their_files_and_a_file_cut_short_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(40), Numbers())
+    assert everything(rows) == list(range(40))
+    assert rows.take(np.arange(0)).shape == (0, 3)
+    files = list(tmp_path.rglob("*.npy"))
+    for file in files:
+        file.rename(file.with_suffix(".away"))
+    assert everything(rows) == list(range(40))
+    for file in files:
+        file.write_bytes(b"short")
+    with pytest.raises(TrainerError, match=r"\.npy was cut short; remove it and run again"):
+        rows.take(np.arange(40))

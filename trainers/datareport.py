@@ -19,18 +19,21 @@ class DataReport:
     """Everything that ``orch data check`` prints. Paths are relative to the folder of the source.
 
     ``images`` are those that are used: readable and not dropped. ``splits``: split -> class -> images, empty where no
-    split could be made. ``sizes``: "width" and "height" -> (min, median, max) in px after EXIF orientation.
+    split could be made. ``folds``: class -> images of fold 1, 2, ..., which share out the split "train".
+    ``sizes``: "width" and "height" -> (min, median, max) in px after EXIF orientation.
     ``unreadable``: path -> reason. ``exact_duplicates``: sets of files with the same bytes. ``near_duplicates``: pairs
     that, chained, make the groups. ``conflicts``: duplicates with different labels, each a tuple of (path, label).
     ``dropped``: left out because duplicates are dropped. ``groups``: how many groups hold more than one image.
-    ``too_small``: class -> its groups, where they are fewer than the splits. ``straddling``: duplicate groups that
-    the data's own splits tear apart. ``problems`` prevent a sweep, ``warnings`` do not.
+    ``too_small``: class -> its groups, where they are fewer than the splits, or than the folds and test.
+    ``straddling``: duplicate groups that the data's own splits tear apart. ``problems`` prevent a sweep, ``warnings``
+    do not.
     """
 
     source: str
     images: int = 0
     classes: Mapping[str, int] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    folds: tuple[Mapping[str, int], ...] = ()
     sizes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
     exact_duplicates: tuple[tuple[str, ...], ...] = ()
@@ -85,6 +88,9 @@ class DataReport:
         if names:
             cells = "".join(f"  {sum(self.splits[s].values()):>10,}" for s in names)
             lines.append(f"  {'all':<{width}}  {self.images:>8,}{cells}")
+        if self.folds:
+            sizes = ", ".join(f"{sum(fold.values()):,}" for fold in self.folds)
+            lines.append(f"folds: {len(self.folds)} of {sizes} images; train holds all of them")
         lines.append(f"imbalance: the largest class has {self.imbalance:.1f} times the images of the smallest")
         return lines
 

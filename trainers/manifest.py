@@ -1,7 +1,8 @@
-"""Folders, tables or a built-in -> the manifest: path, label, split, sha256, size, group of every image.
+"""Folders, pairs, tables, archives or a built-in -> the manifest: path, label, split, sha256, size, group, fold of
+every image.
 
-Imports without TensorFlow. Splits are made here, before any augmentation; duplicates share a group, and a group never
-straddles two splits unless the data's own splits say so.
+Imports without TensorFlow. Splits and folds are made here, before any augmentation; duplicates share a group, and a
+group never straddles two splits or folds unless the data's own splits say so.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -24,43 +23,45 @@ import pyarrow.parquet as pq
 
 from trainers.contract import TrainerError
 from trainers.datareport import LARGE_GROUP, DataReport
-from trainers.duplicates import THUMBNAIL, Duplicates, find_duplicates, group_names, members_of, to_drop
-from trainers.images import Unreadable, thumbnail
-from trainers.sources import BUILTIN, Listing, count, make_builtin, name_some, read_source, split_problems
-from trainers.splits import SPLITS, assign, check_ratios, too_small, too_small_sentence
+from trainers.division import Division, divide
+from trainers.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
+from trainers.listing import Listing, Notes, count, name_some
+from trainers.photoscan import Photo, Progress, scan
+from trainers.sources import Source, common_folder, is_made, names_of, read_source, source_folders
+from trainers.splits import SPLITS, check_folds, check_ratios, too_small
 
 __all__ = ["DEFAULT_SPLITS", "DataReport", "DataSource", "Manifest", "build_manifest", "check_data"]
 
 DEFAULT_SPLITS = (0.7, 0.15, 0.15)
 DUPLICATES = ("group", "drop", "keep")
 COLUMNS = ("path", "label", "split", "sha256", "width", "height", "group")
+FOLD = "fold"
 METADATA = b"orch"
-READ_AT_ONCE = 512
-MOST_THREADS = 16
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)
 class DataSource:
     """Where the photos are and how they are divided.
 
-    ``source``: a folder per class; a .csv or .parquet table with the columns path (relative to the table), label and
-    optionally split (train, validation, test) and group; or "builtin:digits".
-    ``splits``: ratios of train, validation, test; None takes the table's own split column.
+    ``source``: a folder of class folders, which may be nested ("recyclable/paper") and lie in top folders train,
+    validation and test; a folder of pairs (``img_1.jpg`` beside ``img_1.txt`` that holds ``img_1.jpg, 0``); a .csv or
+    .parquet table with the columns path (relative to the table), label and optionally split (train, validation, test)
+    and group; a zip or tar archive of one of these; "builtin:digits"; or several of them in a tuple, which are merged.
+    ``splits``: ratios of train, validation, test; None takes the data's own.
+    ``folds``: 0, or 2 to 20: train and validation are one pool, divided into so many folds.
     ``duplicates``: "group" keeps exact and near duplicates in one split; "drop" keeps the first by path of each set
     of duplicates (of each label, where near duplicates differ in it) and none of those whose bytes are the same and
     labels are not; "keep" holds only exact duplicates together and lets near ones fall where they may. The table's
     own groups are never torn, and nothing is dropped for being in one.
-    ``cache``: folder where built-ins are written.
+    ``cache``: folder where built-ins are written and archives unpacked.
     """
 
-    source: str
+    source: Source
     splits: tuple[float, float, float] | None
     cache: Path
     seed: int = 0
     duplicates: str = "group"
+    folds: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +69,25 @@ class Manifest:
     """The images of a data set. Two manifests are the same data where their fingerprints are equal.
 
     ``table``: path (posix, relative to ``root``), label, split, sha256 (of the file), width, height (px, after EXIF
-    orientation), group (16 hex digits); sorted by path. ``classes``: sorted; a label's index is its place there.
-    ``seed``: the data's, of splits and augmentation. ``source``: as in ``DataSource``.
+    orientation), group (16 hex digits), fold; sorted by path. A row of fold 1, 2, ... has the split "train"; fold is
+    0 for test, and for all where there are no folds. ``classes``: sorted; a label's index is its place there.
+    ``seed``: the data's, of splits and augmentation. ``source``: as in ``DataSource``; ``folders``: where there are
+    several sources, the folder of each.
     """
 
     root: Path
     classes: tuple[str, ...]
     seed: int
     table: pd.DataFrame
-    source: str = ""
+    source: Source = ""
+    folders: tuple[Path, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over the classes and the sorted (sha256, label, split); not over where the files lie."""
-        rows = sorted(zip(*(self.table[c].tolist() for c in ("sha256", "label", "split")), strict=True))
+        """16 hex digits over the classes and the sorted (sha256, label, split), with folds also the fold; not over
+        where the files lie."""
+        columns = ("sha256", "label", "split", *((FOLD,) if self.folds else ()))
+        rows = sorted(zip(*(self.table[c].tolist() for c in columns), strict=True))
         return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()[:16]
 
     def split(self, *names: str) -> Manifest:
@@ -91,6 +97,22 @@ class Manifest:
             raise TrainerError(f"there is no split {', '.join(map(repr, unknown))}; known are {', '.join(SPLITS)}.")
         rows = self.table[self.table["split"].isin(names)].reset_index(drop=True)
         return dataclasses.replace(self, table=rows)
+
+    @cached_property
+    def folds(self) -> int:
+        """How many folds there are; 0 where the images are not divided into folds."""
+        return int(self.table[FOLD].max()) if FOLD in self.table and len(self.table) else 0
+
+    def fold(self, number: int) -> Manifest:
+        """The same images, where those of fold ``number`` are "validation" and those of the other folds "train".
+
+        Test stays as it is. Raises TrainerError for a fold that is not there.
+        """
+        if not 1 <= number <= self.folds:
+            known = f"they are 1 to {self.folds}" if self.folds else "the data has none; set folds"
+            raise TrainerError(f"there is no fold {number}; {known}.")
+        split = self.table["split"].mask(self.table[FOLD] > 0, "train").mask(self.table[FOLD] == number, "validation")
+        return dataclasses.replace(self, table=self.table.assign(split=split))
 
     def labels(self) -> np.ndarray:
         """int32 (images,): each label's place in ``classes``."""
@@ -103,7 +125,13 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """One Parquet file, written beside and then renamed; root, classes, seed and source in its metadata."""
-        about = {"root": str(self.root), "classes": self.classes, "seed": self.seed, "source": self.source}
+        about = {
+            "root": str(self.root),
+            "classes": self.classes,
+            "seed": self.seed,
+            "source": self.source,
+            "folders": [str(folder) for folder in self.folders],
+        }
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()})
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,9 +144,11 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """What ``write`` wrote. A built-in whose files are missing on this machine is written again into the cache.
+        """What ``write`` wrote; without a column fold, as older ones are, no row is in a fold.
 
-        Raises TrainerError for a missing file and for one that is not a manifest.
+        What lay in the cache and is missing on this machine (a built-in, an archive's files) is put there again.
+        Raises TrainerError for a missing file, for one that is not a manifest, and for an archive that is gone or has
+        changed.
         """
         try:
             table = pq.read_table(path)
@@ -130,11 +160,18 @@ class Manifest:
         if about is None or not set(COLUMNS) <= set(table.column_names):
             raise TrainerError(f"{path} is a Parquet file but not a manifest of orch.")
         values = json.loads(about)
+        source = values["source"]
+        rows = table.to_pandas()
         manifest = cls(
-            Path(values["root"]), tuple(values["classes"]), values["seed"], table.to_pandas(), values["source"]
+            Path(values["root"]),
+            tuple(values["classes"]),
+            values["seed"],
+            rows if FOLD in rows else rows.assign(fold=0),
+            source if isinstance(source, str) else tuple(source),
+            tuple(Path(folder) for folder in values.get("folders", ())),
         )
-        if manifest.source.startswith(BUILTIN) and not all(p.exists() for p in manifest.paths()):
-            manifest = dataclasses.replace(manifest, root=make_builtin(manifest.source, _cache_folder()))
+        if manifest.source and is_made(manifest.source) and not all(p.exists() for p in manifest.paths()):
+            return _made_again(manifest)
         return manifest
 
 
@@ -142,7 +179,8 @@ def build_manifest(source: DataSource, progress: Progress | None = None) -> tupl
     """Read every image once, find duplicates, make the splits.
 
     Unreadable images are left out and named in the report. Raises TrainerError with every problem at once: nothing
-    there, folders nested too deep, a wrong table, a class too small to split, no splits at all.
+    there, one folder around all classes, a wrong table or text, a broken archive, a class too small to
+    split, no splits at all.
     """
     _check(source)
     listing = read_source(source.source, source.cache)
@@ -172,23 +210,25 @@ def _check(source: DataSource) -> None:
         raise TrainerError(f"duplicates is {source.duplicates!r}; it must be one of {', '.join(DUPLICATES)}.")
     if source.splits is not None:
         check_ratios(source.splits)
+    if source.folds:
+        check_folds(source.folds)
 
 
 def _examine(source: DataSource, listing: Listing, progress: Progress | None) -> tuple[Manifest | None, DataReport]:
     """The report, and the manifest where the report has no problems."""
-    opened = _open_all(listing, progress)
-    notes = _Notes([*listing.warnings], [*listing.problems])
-    unreadable = _note_unreadable(listing, opened, notes)
-    readable = [image for image in opened if not image.reason]
-    rows = listing.rows[[not image.reason for image in opened]].reset_index(drop=True)
-    rows = rows.assign(**{c: [getattr(image, c) for image in readable] for c in ("sha256", "width", "height")})
-
-    same = find_duplicates(rows, [image.thumbnail for image in readable])
+    notes = Notes([*listing.warnings], [*listing.problems])
+    with Thumbnails() as thumbnails:
+        photos = scan(listing, thumbnails, progress)
+        unreadable = _note_unreadable(listing, photos, notes)
+        readable = [photo for photo in photos if not photo.reason]
+        rows = listing.rows[[not photo.reason for photo in photos]].reset_index(drop=True)
+        rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in ("sha256", "width", "height")})
+        same = find_duplicates(rows, thumbnails)
     rows["group"] = group_names(rows, same, near_too=source.duplicates != "keep")
     dropped = to_drop(rows, same) if source.duplicates == "drop" else []
     _note_duplicates(rows, same, source.duplicates, notes)
     report = DataReport(
-        source.source,
+        " + ".join(names_of(source.source)),
         unreadable=unreadable,
         exact_duplicates=tuple(tuple(rows["path"][i] for i in members) for members in same.exact),
         near_duplicates=tuple((rows["path"][a], rows["path"][b]) for a, b in same.near),
@@ -197,58 +237,20 @@ def _examine(source: DataSource, listing: Listing, progress: Progress | None) ->
     )
     rows = rows.drop(index=dropped).reset_index(drop=True)
     _note_classes(listing, rows, notes)
-    rows["split"], straddling_groups = _splits(source, listing, rows, notes)
-    report = _with_counts(report, rows, straddling_groups, notes)
+    division = divide(listing, rows, source.splits, source.folds, source.seed, notes)
+    rows["split"], rows[FOLD] = division.splits, np.array(division.folds, np.int64)
+    report = _with_counts(report, rows, division, source.folds, notes)
     if report.problems:
         return None, report
     classes = tuple(sorted(set(rows["label"])))
-    table = rows[list(COLUMNS)].astype({c: str for c in COLUMNS if c not in ("width", "height")})
-    return Manifest(listing.root, classes, source.seed, table, source.source), report
+    table = rows[[*COLUMNS, FOLD]].astype({c: str for c in COLUMNS if c not in ("width", "height")})
+    single = names_of(source.source)
+    manifest = Manifest(listing.root, classes, source.seed, table, single[0] if len(single) == 1 else single)
+    return dataclasses.replace(manifest, folders=listing.folders), report
 
 
-@dataclass
-class _Notes:
-    warnings: list[str]
-    problems: list[str]
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """One image as found: ``reason`` is why it cannot be read, or empty."""
-
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    reason: str = ""
-    thumbnail: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
-
-
-def _open(path: Path) -> _Opened:
-    try:
-        data = path.read_bytes()
-        width, height, small = thumbnail(data, THUMBNAIL)
-    except Unreadable as error:
-        return _Opened(reason=error.reason)
-    except OSError as error:
-        return _Opened(reason=error.strerror or str(error))
-    return _Opened(hashlib.sha256(data).hexdigest(), width, height, thumbnail=small)
-
-
-def _open_all(listing: Listing, progress: Progress | None) -> list[_Opened]:
-    """Every image of the listing, in its order; Pillow decodes outside Python's lock, so threads help."""
-    paths = [listing.root / path for path in listing.rows["path"]]
-    done: list[_Opened] = []
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        for start in range(0, len(paths), READ_AT_ONCE):
-            for opened in pool.map(_open, paths[start : start + READ_AT_ONCE]):
-                done.append(opened)
-                if progress is not None:
-                    progress(len(done), len(paths))
-    return done
-
-
-def _note_unreadable(listing: Listing, opened: Sequence[_Opened], notes: _Notes) -> dict[str, str]:
-    unreadable = {p: o.reason for p, o in zip(listing.rows["path"], opened, strict=True) if o.reason}
+def _note_unreadable(listing: Listing, photos: Sequence[Photo], notes: Notes) -> dict[str, str]:
+    unreadable = {path: p.reason for path, p in zip(listing.rows["path"], photos, strict=True) if p.reason}
     if unreadable:
         notes.warnings.append(
             f"left out, because they cannot be read: {count(len(unreadable), 'image')}, {name_some(unreadable)}."
@@ -256,7 +258,7 @@ def _note_unreadable(listing: Listing, opened: Sequence[_Opened], notes: _Notes)
     return unreadable
 
 
-def _note_duplicates(rows: pd.DataFrame, same: Duplicates, duplicates: str, notes: _Notes) -> None:
+def _note_duplicates(rows: pd.DataFrame, same: Duplicates, duplicates: str, notes: Notes) -> None:
     if same.conflicts:
         what = "files with the same bytes are all left out, of near ones one of each label is kept"
         notes.warnings.append(
@@ -272,73 +274,26 @@ def _note_duplicates(rows: pd.DataFrame, same: Duplicates, duplicates: str, note
         )
 
 
-def _note_classes(listing: Listing, rows: pd.DataFrame, notes: _Notes) -> None:
+def _note_classes(listing: Listing, rows: pd.DataFrame, notes: Notes) -> None:
     gone = sorted(set(listing.rows["label"]) - set(rows["label"]))
     notes.problems += [f"class {label!r} has no image left that can be used." for label in gone]
     if rows["label"].nunique() == 1 and not gone:
         notes.problems.append(f"there is only one class, {rows['label'][0]!r}; a classifier needs two or more.")
 
 
-def _splits(
-    source: DataSource, listing: Listing, rows: pd.DataFrame, notes: _Notes
-) -> tuple[list[str | None], list[list[int]]]:
-    """The split of each row, None where none can be made, and the groups that the data's own splits tear apart."""
-    labels, groups = rows["label"].tolist(), rows["group"].tolist()
-    none: list[str | None] = [None] * len(rows)
-    if source.splits is None:
-        if not listing.has_splits:
-            notes.problems.append(
-                "the data has no splits of its own; give ratios of train, validation and test (such as 0.7, 0.15, "
-                "0.15), or a table with a column split."
-            )
-            return none, []
-        problems = split_problems(rows["split"])
-        notes.problems += problems
-        return (none, []) if problems else (rows["split"].tolist(), _note_own_splits(rows, notes))
-    if listing.has_splits:
-        notes.warnings.append("the table has splits of its own; they are not used, because ratios are given.")
-    small = too_small(labels, groups)
-    if not small and labels:
-        try:
-            return list(assign(labels, groups, source.splits, source.seed)), []
-        except TrainerError as error:
-            notes.problems.append(str(error))
-    counts = Counter(labels)
-    notes.problems += [too_small_sentence(label, counts[label], n) for label, n in small.items()]
-    return none, []
-
-
-def _note_own_splits(rows: pd.DataFrame, notes: _Notes) -> list[list[int]]:
-    for label, own in rows.groupby("label")["split"]:
-        absent = [s for s in SPLITS if s not in set(own)]
-        if "train" in absent:
-            notes.problems.append(f"class {label!r} has no image in train, so it cannot be learnt.")
-        elif absent:
-            notes.warnings.append(f"class {label!r} has no image in {' and '.join(absent)}.")
-    torn = [members for members in members_of(rows["group"]) if rows["split"][members].nunique() > 1]
-    if torn:
-        notes.warnings.append(
-            f"the table's own splits tear {count(len(torn), 'group')} of images that belong together: "
-            f"{name_some(' ~ '.join(rows['path'][members]) for members in torn)}."
-        )
-    return torn
-
-
-def _with_counts(report: DataReport, rows: pd.DataFrame, torn: Sequence[list[int]], notes: _Notes) -> DataReport:
+def _with_counts(report: DataReport, rows: pd.DataFrame, division: Division, folds: int, notes: Notes) -> DataReport:
     """``report`` with what can be counted once it is known which images are used and where."""
     labels = rows["label"]
-    splits = {
-        name: {str(c): int(n) for c, n in labels[rows["split"] == name].value_counts().sort_index().items()}
-        for name in SPLITS
-        if bool((rows["split"] == name).any())
-    }
+    splits = {name: _by_class(labels[rows["split"] == name]) for name in SPLITS if (rows["split"] == name).any()}
+    numbers = sorted(set(rows[FOLD]) - {0})
     sizes = rows["group"].value_counts()
     together = sizes[sizes > 1]
     return dataclasses.replace(
         report,
         images=len(rows),
-        classes={str(c): int(n) for c, n in labels.value_counts().sort_index().items()},
+        classes=_by_class(labels),
         splits=splits,
+        folds=tuple(_by_class(labels[rows[FOLD] == number]) for number in numbers),
         sizes={
             side: (int(rows[side].min()), int(rows[side].median()), int(rows[side].max()))
             for side in ("width", "height")
@@ -346,15 +301,48 @@ def _with_counts(report: DataReport, rows: pd.DataFrame, torn: Sequence[list[int
         },
         groups=len(together),
         largest_group=int(together.max()) if len(together) else 0,
-        too_small=too_small(labels.tolist(), rows["group"].tolist()),
-        straddling=tuple(tuple(rows["path"][i] for i in members) for members in torn),
+        too_small=too_small(labels.tolist(), rows["group"].tolist(), max(len(SPLITS), folds + 1)),
+        straddling=tuple(tuple(rows["path"][i] for i in members) for members in division.torn),
         warnings=tuple(notes.warnings),
         problems=tuple(notes.problems),
     )
 
 
+def _by_class(labels: pd.Series) -> dict[str, int]:
+    return {str(c): int(n) for c, n in labels.value_counts().sort_index().items()}
+
+
+def _made_again(manifest: Manifest) -> Manifest:
+    """``manifest`` where its images lie now: archives are unpacked and built-ins written anew.
+
+    The cache may be elsewhere than when the manifest was made, so each path is moved from its source's old folder to
+    the new one.
+    """
+    old = manifest.folders or (manifest.root,)
+    new = source_folders(manifest.source, _cache_folder())
+    moves = sorted(zip(map(str, old), map(str, new), strict=True), key=lambda move: -len(move[0]))
+    root = common_folder(new)
+    paths = [os.path.relpath(_moved(os.path.normpath(path), moves), root) for path in manifest.paths()]
+    table = manifest.table.assign(path=pd.Series(paths, dtype=manifest.table["path"].dtype))
+    found = dataclasses.replace(manifest, root=root, table=table, folders=new if manifest.folders else ())
+    missing = [path.as_posix() for path in found.paths() if not path.exists()]
+    if missing:
+        raise TrainerError(
+            f"{count(len(missing), 'image')} of the manifest cannot be found in {' + '.join(names_of(found.source))} "
+            f"any more: {name_some(missing)}. Bring back the data as it was, or begin a new sweep."
+        )
+    return found
+
+
+def _moved(path: str, moves: Sequence[tuple[str, str]]) -> str:
+    for old, new in moves:
+        if path.startswith(f"{old}/"):
+            return new + path[len(old) :]
+    return path
+
+
 def _cache_folder() -> Path:
-    """Where built-ins are made again on a machine that has not got them: ``ORCH_CACHE``, or the user's cache folder."""
+    """Where built-ins and archives are put on a machine that has not got them: ``ORCH_CACHE``, or the user's cache."""
     if os.environ.get("ORCH_CACHE"):
         return Path(os.environ["ORCH_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"

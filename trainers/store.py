@@ -25,13 +25,16 @@ from trainers.contract import TrainerError
 
 BUCKETS = 16
 IN_MEMORY_BYTES = 256 * 2**20
-"""Sets of rows up to this size are copied into memory; larger ones are read from the mapped files."""
+"""Sets of rows up to this size are copied into memory; larger ones are read from the files."""
 
 
 class Rows:
-    """Read-only rows in a given order. ``shape`` and ``dtype`` are one row's."""
+    """Read-only rows in a given order. ``shape`` and ``dtype`` are one row's.
 
-    def __init__(self, segments: list[np.ndarray], places: np.ndarray) -> None:
+    Of a set larger than IN_MEMORY_BYTES only the rows just taken are in memory.
+    """
+
+    def __init__(self, segments: list[np.memmap], places: np.ndarray) -> None:
         """``places``: int (n, 2), the segment and the row in it of each of the n rows."""
         self._segments, self._places = segments, places
         self.shape = segments[0].shape[1:]
@@ -52,9 +55,25 @@ class Rows:
         return self._dense[indices] if self._dense is not None else self._gather(indices)
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
+        """Read, not copied from the mapped files: pages of those would count as this process's memory and stay."""
         out = np.empty((len(indices), *self.shape), self.dtype)
-        for i, (segment, row) in enumerate(self._places[indices]):
-            out[i] = self._segments[segment][row]
+        items = int(np.prod(self.shape))
+        as_bytes = out.reshape(len(indices), items).view(np.uint8)
+        places = self._places[indices]
+        for number in np.unique(places[:, 0]):
+            segment, chosen = self._segments[number], np.flatnonzero(places[:, 0] == number)
+            try:
+                file = os.open(segment.filename, os.O_RDONLY)
+            except FileNotFoundError:  # the cache was emptied meanwhile; what is mapped is still there
+                out[chosen] = segment[places[chosen, 1]]
+                continue
+            try:
+                for i in chosen:
+                    begin = segment.offset + int(places[i, 1]) * as_bytes.shape[1]
+                    if os.preadv(file, [as_bytes[i]], begin) != as_bytes.shape[1]:
+                        raise TrainerError(f"{segment.filename} was cut short; remove it and run again.")
+            finally:
+                os.close(file)
         return out
 
 
@@ -85,7 +104,9 @@ class Shelf:
                 "there, or set ORCH_CACHE to a folder on another disk."
             ) from error
         segments = list(self._opened.values())
-        where = {key: (number, row) for number, s in enumerate(segments) for row, key in enumerate(s.keys)}
+        where = {
+            key: (number, row) for number, s in enumerate(segments) for row, key in enumerate(s.keys) if key in wanted
+        }
         return Rows([s.rows for s in segments], np.array([where[key] for key in keys], np.int64))
 
     def _fill(self, wanted: Mapping[str, int], compute: Callable[[Sequence[int]], Iterator[np.ndarray]]) -> None:
@@ -148,7 +169,7 @@ class Shelf:
 @dataclass(frozen=True)
 class _Segment:
     keys: list[str]
-    rows: np.ndarray
+    rows: np.memmap
 
 
 def _open_segment(file: Path) -> _Segment | None:

@@ -1,0 +1,53 @@
+"""Data sets that need no download: written into the cache from what is installed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from trainers.contract import TrainerError
+
+BUILTIN = "builtin:"
+BUILTINS = ("builtin:digits",)
+
+
+def make_builtin(source: str, cache: Path) -> Path:
+    """The folder of a built-in data set below ``cache``; files that are missing there are written first.
+
+    Safe against another process that does the same. Raises TrainerError for an unknown name or an unwritable cache.
+    """
+    if source not in BUILTINS:
+        raise TrainerError(f"there is no built-in data set {source!r}; known are {', '.join(BUILTINS)}.")
+    root = cache.expanduser().resolve() / "builtin" / source.removeprefix(BUILTIN)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _write_digits(root)
+    except OSError as error:
+        raise TrainerError(
+            f"the cache {cache} cannot be written ({error.strerror or error}); free some space there, or set "
+            "ORCH_CACHE to another folder."
+        ) from error
+    return root
+
+
+def _write_digits(root: Path) -> None:
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    data = load_digits()
+    names = [root / str(label) / f"{number:04d}.png" for number, label in enumerate(data.target)]
+    if all(name.exists() for name in names):
+        return
+    with FileLock(root.parent / f".{root.name}.lock"):
+        for name, pixels in zip(names, data.images, strict=True):
+            if name.exists():
+                continue
+            name.parent.mkdir(exist_ok=True)
+            beside = name.with_name(f".{name.name}.{os.getpid()}")
+            # 0..16 becomes 0..255. Uncompressed, so that the bytes do not depend on the version of zlib.
+            picture = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+            picture.save(beside, format="PNG", compress_level=0)
+            os.replace(beside, name)

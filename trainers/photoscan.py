@@ -1,0 +1,60 @@
+"""Reads every photo of a listing once: its hash, size and thumbnail. Memory does not grow with the photos' sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainers.duplicates import THUMBNAIL, Thumbnails
+from trainers.images import Unreadable, thumbnail
+from trainers.listing import Listing
+
+READ_AT_ONCE = 512
+MOST_THREADS = 16
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image as found: ``reason`` is why it cannot be read, or empty. Sizes in px, after EXIF orientation."""
+
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def scan(listing: Listing, thumbnails: Thumbnails, progress: Progress | None = None) -> list[Photo]:
+    """Every image of the listing, in its order; the thumbnails of the readable ones are added to ``thumbnails``."""
+    paths = listing.rows["path"].tolist()
+    done: list[Photo] = []
+    # Pillow decodes outside Python's lock, so threads help.
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        for start in range(0, len(paths), READ_AT_ONCE):
+            files = [listing.root / path for path in paths[start : start + READ_AT_ONCE]]
+            for photo, small in pool.map(_look, files):
+                done.append(photo)
+                if small is not None:
+                    thumbnails.add(small)
+                if progress is not None:
+                    progress(len(done), len(paths))
+    return done
+
+
+def _look(path: Path) -> tuple[Photo, np.ndarray | None]:
+    try:
+        data = path.read_bytes()
+        width, height, small = thumbnail(data, THUMBNAIL)
+    except Unreadable as error:
+        return Photo(reason=error.reason), None
+    except OSError as error:
+        return Photo(reason=error.strerror or str(error)), None
+    return Photo(hashlib.sha256(data).hexdigest(), width, height), small

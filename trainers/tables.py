@@ -1,0 +1,140 @@
+"""A CSV or Parquet table of photos: the columns path and label, and optionally split and group."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainers.contract import TrainerError
+from trainers.listing import COLUMNS, TABLES, Listing, Notes, count, listing, name_some
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def read_table(path: Path) -> Listing:
+    """The images that the table at ``path`` (absolute) names, relative to its folder.
+
+    Raises TrainerError where it cannot be read, lacks a needed column or holds no usable row.
+    """
+    table = _load_table(path)
+    notes = Notes()
+    _check_columns(path, [str(c) for c in table.columns], notes)
+    if table.empty:
+        raise TrainerError(f"the table {path} has no rows.")
+    rows = pd.DataFrame({c: _text(table[c]) if c in table else None for c in COLUMNS}, dtype=object)
+    for column in ("path", "label"):
+        blank = [str(i + 1) for i in np.flatnonzero(rows[column].isna())]
+        if blank:
+            notes.problems.append(
+                f"the column {column} is empty in {count(len(blank), 'row')}: row {name_some(blank)}."
+            )
+    rows = rows[rows["path"].notna() & rows["label"].notna()].copy()
+    rows["path"] = [Path(p).as_posix() for p in rows["path"]]
+    absolute = [p for p in rows["path"] if Path(p).is_absolute()]
+    if absolute:
+        notes.problems.append(f"paths must be relative to the table's folder; not so: {name_some(absolute)}.")
+    twice = rows["path"][rows["path"].duplicated()].unique().tolist()
+    if twice:
+        notes.problems.append(f"{count(len(twice), 'file')} listed more than once: {name_some(twice)}.")
+    missing = [p for p in rows["path"].unique() if not (path.parent / p).is_file()]
+    if missing:
+        notes.problems.append(
+            f"{count(len(missing), 'file')} of {path.name} cannot be found: {name_some(missing)}. Paths are relative "
+            f"to {path.parent}."
+        )
+    rows = rows[~rows["path"].isin({*missing, *absolute})].drop_duplicates("path")
+    if rows.empty:
+        raise TrainerError(" ".join(notes.problems))
+    return listing(path.parent, rows, notes)
+
+
+def is_photo_table(path: Path) -> bool:
+    """Whether the file at ``path`` is a table with the columns path and label; opens no more than its heading."""
+    if path.suffix.lower() not in TABLES:
+        return False
+    try:
+        if path.suffix.lower() == ".parquet":
+            columns = pq.read_schema(path).names
+        else:
+            columns = [name.strip().strip('"') for name in _heading(path).split(",")]
+    except (OSError, pa.ArrowException):
+        return False
+    return {"path", "label"} <= set(columns)
+
+
+def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
+    """What is wrong with the data's own splits, of which ``names`` are allowed and ``needed`` must be there."""
+    problems = []
+    blank = int(splits.isna().sum())
+    if blank:
+        problems.append(f"the column split is empty in {count(blank, 'row')}; each needs one of {', '.join(names)}.")
+    found = set(splits.dropna())
+    unknown = sorted(found - set(names))
+    if unknown:
+        problems.append(f"the column split holds {name_some(map(repr, unknown))}; allowed are {', '.join(names)}.")
+    absent = [s for s in needed if s not in found]
+    if absent:
+        problems.append(
+            f"no image has the split {' or '.join(absent)}; all of {', '.join(needed)} are needed. Add them, or give "
+            "ratios, which divide all images anew."
+        )
+    return problems
+
+
+def _load_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        _check_separator(path)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except TrainerError:
+        raise
+    except Exception as error:  # the readers raise a dozen kinds; each is about this file
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise TrainerError(f"the table {path} cannot be read: {reason}.") from error
+
+
+def _heading(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline(10_000).rstrip("\r\n")
+
+
+def _check_separator(path: Path) -> None:
+    heading = _heading(path)
+    for sign, name in SEPARATORS.items():
+        if sign in heading and "," not in heading:
+            raise TrainerError(
+                f"the table {path} is separated by {name}; it must be separated by commas. Save it so (in a "
+                f"spreadsheet: export as CSV with comma), or write it with pandas: "
+                f"pd.read_csv({path.name!r}, sep={sign!r}).to_csv({path.name!r}, index=False)."
+            )
+
+
+def _text(column: pd.Series) -> list[str | None]:
+    """Strings without blanks around them; None where there is nothing."""
+    texts = [None if pd.isna(value) else str(value).strip() for value in column]
+    return [text or None for text in texts]
+
+
+def _check_columns(path: Path, columns: list[str], notes: Notes) -> None:
+    mistakes = []
+    for column in columns:
+        near = difflib.get_close_matches(column.strip().lower(), [c for c in COLUMNS if c not in columns], 1, 0.75)
+        if column not in COLUMNS and near:
+            mistakes.append(f"there is an unknown column {column!r}; did you mean {near[0]}?")
+    for column in ("path", "label"):
+        if column not in columns:
+            mistakes.append(f"there is no column {column}.")
+    if mistakes:
+        raise TrainerError(
+            f"the table {path}: {' '.join(mistakes)} It has {', '.join(columns) or 'no column'}; needed are path and "
+            "label, and optionally split and group."
+        )
+    others = [c for c in columns if c not in COLUMNS]
+    if others:
+        notes.warnings.append(f"columns of {path.name} that are not used: {name_some(others)}.")
