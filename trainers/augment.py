@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance
 
 from trainers.backbones import lookup
 from trainers.contract import TrainerError
+from trainers.published import rand, trivial
 
 Generator = np.random.Generator
 
@@ -151,6 +152,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("contest", contest),
         Recipe("colour", colour),
         Recipe("rich", rich),
+        Recipe("trivial", trivial),
+        Recipe("rand", rand),
     )
 }
 

@@ -1,0 +1,191 @@
+"""A sheet of small pictures, a row each, in strips of columns under headings: arrays and words -> one PNG file."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dashboards.style import DPI, GREY, INK, PALE, headline, save, shorten, style
+
+GAP, STRIP_GAP, MARGIN = 0.04, 0.22, 0.12
+"""Inches between two cells, between two strips, and around the sheet."""
+EDGE = tuple(round(255 * part) for part in to_rgb(PALE))
+CAPTION_LINE, TITLE_LINE = 0.095, 0.13
+"""Inches of one line below a picture, and above a column."""
+LARGEST_CELL, SMALLEST_CELL, USUAL_WIDTH = 1.15, 0.74, 13.0
+NARROWEST, FEWEST_ROWS = 5.6, 5
+"""Inches of a sheet, and rows of a block before another begins beside it."""
+LETTERS_AN_INCH = 13
+"""Of a title and of a caption, roughly."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Neighbouring columns: a heading above them all, and a title a column."""
+
+    heading: str
+    titles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A square picture, uint8 (side, side, 3), and a line or two below it."""
+
+    pixels: np.ndarray
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row's name, a second line in grey, and as many cells as there are columns; None stays empty."""
+
+    name: str
+    detail: str
+    cells: tuple[Cell | None, ...]
+
+
+def contact_sheet(title: str, note: str, strips: Sequence[Strip], rows: Sequence[Row], path: Path) -> Path:
+    """Draw the sheet. Small pictures are enlarged without smoothing, large ones reduced with it.
+
+    Raises ValueError where a row has not a cell for each column. Makes the folder, writes beside and renames.
+    """
+    columns = sum(len(strip.titles) for strip in strips)
+    wrong = [row.name for row in rows if len(row.cells) != columns]
+    if wrong:
+        raise ValueError(f"there are {columns} columns, but not as many cells in {', '.join(wrong)}")
+    sheet = _Sheet.of(strips, rows)
+    with matplotlib.rc_context(style()):
+        headroom = 0.56 + 0.16 * len(textwrap.wrap(note, int(sheet.width * 16)))
+        width, height = sheet.width + 2 * MARGIN, sheet.height + headroom + MARGIN
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        headline(figure, title, note)
+        figure.set_layout_engine("none")  # a pixel of the canvas is a pixel of the file
+        axes = figure.add_axes((MARGIN / width, MARGIN / height, sheet.width / width, sheet.height / height))
+        axes.set_axis_off()
+        axes.imshow(_canvas(sheet, rows), extent=(0, sheet.width, sheet.height, 0), aspect="auto")
+        for block in range(sheet.blocks):
+            _draw_headings(axes, sheet, strips, block * sheet.block_width)
+        for number, row in enumerate(rows):
+            _draw_words(axes, sheet, number, row)
+        return save(figure, path)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Where everything lies, in inches from the top left. ``lefts``: of each column.
+
+    Rows of few columns stand in several blocks side by side, ``rows_a_block`` below each other.
+    """
+
+    cell: float
+    lefts: tuple[float, ...]
+    top: float
+    row_height: float
+    block_width: float
+    blocks: int
+    rows_a_block: int
+
+    @property
+    def width(self) -> float:
+        return max(self.block_width * self.blocks - STRIP_GAP, NARROWEST)
+
+    @property
+    def height(self) -> float:
+        return self.top + self.row_height * self.rows_a_block
+
+    def corner(self, number: int) -> tuple[float, float]:
+        """Left and top of row ``number``."""
+        block, place = divmod(number, self.rows_a_block)
+        return block * self.block_width, self.top + place * self.row_height
+
+    @classmethod
+    def of(cls, strips: Sequence[Strip], rows: Sequence[Row]) -> _Sheet:
+        columns = sum(len(strip.titles) for strip in strips)
+        names = [len(line) for row in rows for line in (_name(row.name), _detail(row.detail))]
+        x = 0.2 + 0.075 * max(names, default=0)
+        cell = min(LARGEST_CELL, max(SMALLEST_CELL, (USUAL_WIDTH - x) / max(columns, 1)))
+        lefts: list[float] = []
+        for strip in strips:
+            room = 0.085 * len(strip.heading)  # a heading longer than its strip pushes the next one away
+            start = x
+            for _ in strip.titles:
+                lefts.append(x)
+                x += cell + GAP
+            x = max(x, start + room) + STRIP_GAP
+        captions = max(
+            (each.caption.count("\n") + 1 for row in rows for each in row.cells if each and each.caption), default=0
+        )
+        titles = max((len(_title(title, cell)) for strip in strips for title in strip.titles), default=0)
+        row_height = cell + GAP + CAPTION_LINE * captions
+        top = 0.36 + TITLE_LINE * titles
+        blocks = max(1, min(int(USUAL_WIDTH / x), math.ceil(len(rows) / FEWEST_ROWS)))
+        rows_a_block = math.ceil(len(rows) / blocks)
+        return cls(cell, tuple(lefts), top, row_height, x, math.ceil(len(rows) / max(rows_a_block, 1)), rows_a_block)
+
+
+def _draw_headings(axes: Axes, sheet: _Sheet, strips: Sequence[Strip], start: float) -> None:
+    """Those of the block that begins at ``start``."""
+    place = 0
+    for strip in strips:
+        left = start + sheet.lefts[place]
+        right = start + sheet.lefts[place + len(strip.titles) - 1] + sheet.cell
+        axes.text(left, 0.17, strip.heading, size=9.5, weight="bold", va="baseline", color=INK)
+        axes.plot([left, right], [0.25, 0.25], color=PALE, lw=1.2, solid_capstyle="butt")
+        for title in strip.titles:
+            middle = start + sheet.lefts[place] + sheet.cell / 2
+            lines = "\n".join(_title(title, sheet.cell))
+            axes.text(middle, sheet.top - 0.05, lines, size=7.5, ha="center", va="bottom", color=GREY, linespacing=1.1)
+            place += 1
+
+
+def _draw_words(axes: Axes, sheet: _Sheet, number: int, row: Row) -> None:
+    x, y = sheet.corner(number)
+    axes.text(x, y + sheet.cell / 2 - 0.02, _name(row.name), size=8.5, va="bottom", color=INK)
+    axes.text(x, y + sheet.cell / 2 + 0.02, _detail(row.detail), size=6.5, va="top", color=GREY)
+    for left, cell in zip(sheet.lefts, row.cells, strict=True):
+        if cell and cell.caption:
+            below = y + sheet.cell + 0.025
+            axes.text(x + left, below, cell.caption, size=5.5, va="top", color=GREY, linespacing=1.1)
+
+
+def _canvas(sheet: _Sheet, rows: Sequence[Row]) -> np.ndarray:
+    """All pictures in their places on white, each with a thin edge; uint8, a pixel of the file each."""
+    side = round(sheet.cell * DPI)
+    canvas = np.full((round(sheet.height * DPI), round(sheet.width * DPI), 3), 255, np.uint8)
+    for number, row in enumerate(rows):
+        x, y = sheet.corner(number)
+        top = round(y * DPI)
+        for offset, cell in zip(sheet.lefts, row.cells, strict=True):
+            if cell:
+                left = round((x + offset) * DPI)
+                canvas[top : top + side, left : left + side] = EDGE
+                canvas[top + 1 : top + side - 1, left + 1 : left + side - 1] = _fitted(cell.pixels, side - 2)
+    return canvas
+
+
+def _fitted(pixels: np.ndarray, side: int) -> np.ndarray:
+    way = Image.Resampling.NEAREST if pixels.shape[0] < side / 2 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), way))
+
+
+def _title(title: str, cell: float) -> list[str]:
+    """In lines that fit above a cell, broken at blanks and underlines."""
+    return textwrap.wrap(title.replace("_", " "), max(4, int(cell * LETTERS_AN_INCH)), break_long_words=False)
+
+
+def _name(name: str) -> str:
+    return shorten(name, 26)
+
+
+def _detail(detail: str) -> str:
+    return shorten(detail, 30)

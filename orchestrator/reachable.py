@@ -1,0 +1,63 @@
+"""Which values of a few fields the trials of a file can have together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.space import DEFAULTS, Domain, Field, IntRange, Space, Uniform, Value
+from orchestrator.spec import SweepSpec
+from trainers.contract import canonical
+
+
+def reachable(spec: SweepSpec, *names: str) -> list[dict[str, Value]]:
+    """Every combination of values that the fields ``names`` can have in one trial, each once, in the space's order.
+
+    Of a range both ends. Fields that the file does not mention have their defaults, and values without effect are
+    those of ``canonical`` (a recipe without copies is flips).
+    """
+    if spec.configurations:
+        whole = [{**DEFAULTS, **values} for _, values in spec.configurations]
+    else:
+        fields = tuple(field for field in spec.space.fields if field.name in _needed(spec.space, names))
+        whole = [{**DEFAULTS, **values} for values in _combinations(fields, {})]
+    found = [_canonical(values, names) for values in whole]
+    return [values for place, values in enumerate(found) if values not in found[:place]]
+
+
+def values_of(spec: SweepSpec, name: str) -> list[Any]:
+    """Every value that the field ``name`` can have, each once; of a range both ends."""
+    return [values[name] for values in reachable(spec, name)]
+
+
+def _canonical(values: dict[str, Value], names: tuple[str, ...]) -> dict[str, Value]:
+    exact = canonical(values).to_dict()
+    return {name: exact[name] for name in names}
+
+
+def _needed(space: Space, names: tuple[str, ...]) -> set[str]:
+    """``names``, and every field that a condition on the way to them speaks of."""
+    needed: set[str] = set()
+    waiting = [*names]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            field = space.field(name)
+            waiting += [other for case in field.cases for other, _ in case.when] if field else []
+    return needed
+
+
+def _combinations(fields: tuple[Field, ...], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if len(values) == len(fields):
+        yield values
+        return
+    field = fields[len(values)]
+    _, domain = field.active(values)
+    for value in _listed(domain):
+        yield from _combinations(fields, {**values, field.name: value})
+
+
+def _listed(domain: Domain) -> tuple[Any, ...]:
+    """The values of a list, the ends of a range."""
+    return (domain.low, domain.high) if isinstance(domain, Uniform | IntRange) else tuple(domain.values())
