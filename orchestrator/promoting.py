@@ -22,6 +22,7 @@ from orchestrator.promotion import ALREADY_CHAMPION, Contender, Decision, decide
 from orchestrator.show import Sweep, parent_run, read_sweep
 from orchestrator.spec import load_spec
 from orchestrator.tracking import SyncResult, synchronise
+from trainers.backbones import backbone
 from trainers.manifest import Manifest
 
 CHALLENGER = "the challenger"
@@ -141,4 +142,14 @@ def _details(
         classes=manifest.classes,
         example=manifest.split("test").paths()[0].read_bytes(),
         commit=git_commit(),
+        modules=own_modules(winner["config"]),
     )
+
+
+def own_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules beside ``trainers`` that a configuration's network is made of: its dotted names, and their builders."""
+    names = [str(config.get(field, "")) for field in ("backbone", "head")]
+    dotted = [name for name in names if ":" in name]
+    builders = [backbone(name).builder for name in names[:1] if name in dotted]
+    modules = dict.fromkeys(name.partition(":")[0] for name in dotted + builders)
+    return tuple(m for m in modules if m.partition(".")[0] not in ("trainers", "keras", "tensorflow"))

@@ -6,12 +6,14 @@ that takes seconds.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,13 @@ CHAMPION = "champion"
 EVIDENCE = SweepPaths(Path()).evidence.name
 """File in a model's folder: which images it was trained, chosen and tested on, and how it did.
 Columns ``sha256``, ``role`` (train, validation, test), ``label``, ``predicted``, ``correct``."""
-SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py")
+INPUT = (
+    "photos as encoded bytes, base64 text, `data:` URLs, paths, or uint8 pixels (height, width, 3); in a column "
+    "`image`, or as the whole input. Over HTTP: "
+    '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
+)
+"""What a registered model takes, in Markdown; MLflow's signature says nothing of it, see ``signature``."""
+SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock")
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ class ModelDetails:
 
     ``run_id``: the sweep's run in MLflow. ``form``: "one network" or "ensemble of K", say. ``data``: the manifest's
     fingerprint. ``example``: one encoded image. ``loader``: the module with ``_load_pyfunc``, which is copied into the
-    model with its package.
+    model with its package. ``modules``: what else the model imports (a backbone of the user's own); a module of an
+    installed distribution becomes a requirement, any other is copied with its package.
     """
 
     run_id: str
@@ -70,6 +79,7 @@ class ModelDetails:
     example: bytes
     commit: str = ""
     loader: str = "trainers.serving"
+    modules: tuple[str, ...] = ()
     extra_tags: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
@@ -94,7 +104,7 @@ class ModelDetails:
             f"Test accuracy **{self.accuracy:.3f}** "
             f"(95 % interval {self.accuracy_low:.3f} to {self.accuracy_high:.3f}) "
             f"on data `{self.data}` with {len(self.classes)} classes.\n\n"
-            "Input: a column `image` of encoded images (bytes; base64 text in JSON). "
+            f"Input: {INPUT}. "
             "Output: `label`, `probability`, `probabilities` (JSON: class -> probability)."
         )
 
@@ -193,22 +203,36 @@ def _pack(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) 
     from mlflow import pyfunc
     from mlflow.models import Model
 
+    code, distributions = _what_it_imports([details.loader, *details.modules])
     pyfunc.save_model(
         path=str(packed),
         loader_module=details.loader,
         data_path=str(model_folder),
-        code_paths=[str(_package_of(details.loader))],
-        pip_requirements=[f"{name}=={version}" for name, version in package_versions(SERVED_WITH).items()],
+        code_paths=code,
+        pip_requirements=[f"{n}=={v}" for n, v in package_versions((*SERVED_WITH, *distributions)).items()],
         signature=signature(),
-        input_example=pd.DataFrame({"image": [details.example]}),
+        input_example=pd.DataFrame({"image": [base64.b64encode(details.example).decode()]}),  # as it is in JSON
         mlflow_model=Model(
             artifact_path=logged.artifact_location,
             model_uuid=logged.model_id,
             model_id=logged.model_id,
             run_id=details.run_id,
         ),
-        metadata={"sweep": details.sweep, "policy": details.policy, "classes": list(details.classes)},
+        metadata={"sweep": details.sweep, "policy": details.policy, "classes": list(details.classes), "input": INPUT},
     )
+
+
+def _what_it_imports(modules: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Folders or files to copy, and distributions to require, so that ``modules`` can be imported elsewhere.
+
+    This project is copied even where it is installed: no index has it.
+    """
+    tops = dict.fromkeys(module.partition(".")[0] for module in modules)
+    installed = metadata.packages_distributions() if len(tops) > 1 else {}
+    loader = modules[0].partition(".")[0]
+    required = [name for top in tops if top != loader for name in installed.get(top, [])]
+    copied = [str(_package_of(top)) for top in tops if top == loader or top not in installed]
+    return copied, tuple(dict.fromkeys(required))
 
 
 def _package_of(module: str) -> Path:
@@ -221,12 +245,16 @@ def _package_of(module: str) -> Path:
 
 
 def signature() -> ModelSignature:
-    """``image`` (bytes) -> ``label``, ``probability``, ``probabilities`` (JSON text: classes may have any name)."""
+    """Of what comes out: ``label``, ``probability``, ``probabilities`` (JSON text: classes may have any name).
+
+    Of what goes in there is none on purpose, since any that MLflow has refuses some of what the model takes: a binary
+    column base64-decodes paths and ``data:`` URLs as well and fails on pixels, an "any" column refuses whatever is no
+    table. So MLflow hands everything on, and the model itself says what it cannot read.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "label"),

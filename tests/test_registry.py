@@ -25,6 +25,7 @@ from orchestrator.mlflow_store import (
     without_password,
 )
 from orchestrator.paths import SweepPaths
+from orchestrator.promoting import own_modules
 from orchestrator.registry import ModelDetails
 from orchestrator.tracking import TrackingSettings, synchronise
 
@@ -128,10 +129,33 @@ def test_the_packed_model_says_what_it_needs(store: str, run_id: str, model: Pat
     assert (packed / "code" / "fake_model.py").is_file()
     loaded = pyfunc.load_model(str(packed))
     schema = loaded.metadata.signature
-    assert schema.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
+    assert schema.inputs is None
     assert [column["name"] for column in schema.outputs.to_dict()] == ["label", "probability", "probabilities"]
-    assert loaded.input_example["image"].tolist() == [b"abc"]
+    assert loaded.input_example["image"].tolist() == [base64.b64encode(b"abc").decode()]
     assert loaded.metadata.metadata["classes"] == list(CLASSES)
+    assert loaded.metadata.metadata["input"] == registry.INPUT
+
+
+def test_a_backbone_of_ones_own_travels_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own code is copied; an installed distribution is required, by its own name."""
+    (tmp_path / "my_nets").mkdir()
+    (tmp_path / "my_nets" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, required = registry._what_it_imports(["trainers.serving", "my_nets.small", "PIL.Image", "my_nets.large"])
+    assert [Path(c).name for c in code] == ["trainers", "my_nets"]
+    assert [name.lower() for name in required] == ["pillow"]
+    assert registry._what_it_imports(["trainers.serving"])[1] == ()
+
+
+def test_which_modules_are_ones_own() -> None:
+    assert own_modules({"backbone": "mobilenet_1.0", "head": "arcface"}) == ()
+    assert own_modules({}) == ()
+    # its builder is this project's
+    assert own_modules({"backbone": "tiny_fits:TINY", "head": "my_heads.margin:HEAD"}) == (
+        "tiny_fits",
+        "my_heads.margin",
+    )
+    assert own_modules({"backbone": "tiny_fits:RESIDUAL"}) == ("tiny_fits",)
 
 
 def test_the_trainers_package_is_what_the_real_loader_packs() -> None:
@@ -142,21 +166,32 @@ def test_the_trainers_package_is_what_the_real_loader_packs() -> None:
         registry._package_of("nowhere.serving")
 
 
-def test_the_version_answers_json_over_http(store: str, run_id: str, model: Path) -> None:
-    """As ``mlflow models serve`` does: the same parser, the same model, base64 text for bytes."""
+TEXT = base64.b64encode(b"1234").decode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["image"], "data": [[TEXT]]}},
+        {"dataframe_records": [{"image": TEXT}]},
+        {"inputs": {"image": [TEXT]}},
+        {"instances": [{"image": TEXT}]},
+    ],
+    ids=lambda body: next(iter(body)),
+)
+def test_the_version_answers_json_over_http(store: str, run_id: str, model: Path, body: dict[str, Any]) -> None:
+    """As ``mlflow models serve`` does: the same parser, the same model, which is handed the text as it was sent."""
     from mlflow import artifacts, pyfunc
     from mlflow.pyfunc.scoring_server import invocations
 
     version = registry.register(store, "trash", model, details(run_id))
     source = connect(store).get_model_version("trash", version).source
     loaded = pyfunc.load_model(artifacts.download_artifacts(artifact_uri=source, tracking_uri=store))
-    image = base64.b64encode(b"1234").decode()
-    body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}})
-    answer = invocations(body, "application/json", loaded, loaded.metadata.get_input_schema())
+    answer = invocations(json.dumps(body), "application/json", loaded, loaded.metadata.get_input_schema())
     assert answer.status == 200, answer.response
     (row,) = json.loads(answer.response)["predictions"]
-    assert row["label"] == "métal/scrap"
-    assert json.loads(row["probabilities"]) == {"glass": 0.0, "métal/scrap": 1.0, "p_x": 0.0}
+    assert row["label"] == CLASSES[len(TEXT) % 3]
+    assert json.loads(row["probabilities"]) == {"glass": 0.0, "métal/scrap": 0.0, "p_x": 1.0}
 
 
 def test_evidence_is_fetched_alone(store: str, run_id: str, model: Path) -> None:

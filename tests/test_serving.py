@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tiny_fits import CLASSES, config, write_manifest
 
 from trainers.contract import FitJob, TrainerError
@@ -85,19 +86,38 @@ def test_the_served_model_agrees_with_the_leaderboard(made, policy):
     assert served.classes == CLASSES
 
 
-@pytest.mark.parametrize("kind", ["bytes", "base64", "path", "Path", "table", "table of one column", "array"])
+def pixels(path: Path) -> np.ndarray:
+    return np.array(Image.open(path).convert("RGB"))
+
+
+KINDS = {
+    "bytes": lambda paths: [path.read_bytes() for path in paths],
+    "base64": lambda paths: [base64.b64encode(path.read_bytes()).decode() for path in paths],
+    "base64 in lines": lambda paths: [base64.encodebytes(path.read_bytes()).decode() for path in paths],
+    "data URL": lambda paths: [
+        f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in paths
+    ],
+    "path": lambda paths: [str(path) for path in paths],
+    "Path": lambda paths: paths,
+    "table": lambda paths: pd.DataFrame({"id": range(3), "image": [path.read_bytes() for path in paths]}),
+    "table of one column": lambda paths: pd.DataFrame({"0": [str(path) for path in paths]}),
+    "table of pixels": lambda paths: pd.DataFrame({"image": [pixels(path) for path in paths]}),
+    "table of lists": lambda paths: pd.DataFrame({"image": [pixels(path).tolist() for path in paths]}),
+    "mapping": lambda paths: {"id": [1, 2, 3], "image": np.array([str(path) for path in paths])},
+    "mapping of pixels": lambda paths: {"image": np.stack([pixels(path) for path in paths])},
+    "array of bytes": lambda paths: np.array([path.read_bytes() for path in paths], object),
+    "array of text": lambda paths: np.array([str(path) for path in paths]),
+    "array of pixels": lambda paths: np.stack([pixels(path) for path in paths]),
+    "wide integers": lambda paths: np.stack([pixels(path) for path in paths]).astype(np.int64),
+    "arrays of pixels": lambda paths: [pixels(path) for path in paths],
+    "lists": lambda paths: [pixels(path).tolist() for path in paths],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_input_gives_the_same(made, kind):
-    paths = made["paths"][:3]
-    data = [path.read_bytes() for path in paths]
-    given = {
-        "bytes": data,
-        "base64": [base64.b64encode(d).decode() for d in data],
-        "path": [str(path) for path in paths],
-        "Path": paths,
-        "table": pd.DataFrame({"id": range(3), "image": data}),
-        "table of one column": pd.DataFrame({"0": [str(path) for path in paths]}),
-        "array": np.array(data, object),
-    }[kind]
+    """The pictures are PNG files, so that pixels say the same as files."""
+    given = KINDS[kind](made["paths"][:3])
     answer = ServedModel(made["folder"] / "model-flip").predict(given)
     expected = made["expected"]["flip"][:3]
     assert answer.columns.tolist() == ["label", "probability", "probabilities"]
@@ -110,9 +130,11 @@ def test_every_kind_of_input_gives_the_same(made, kind):
 
 def test_one_image_need_not_be_a_list(made):
     served = ServedModel(made["folder"] / "model-whole")
-    for one in (made["paths"][0].read_bytes(), str(made["paths"][0]), made["paths"][0]):
+    path = made["paths"][0]
+    for one in (path.read_bytes(), str(path), path, pixels(path), pixels(path).tolist(), {"image": str(path)}):
         assert len(served.predict(one)) == 1
-    assert len(served.predict([])) == 0
+    for none in ([], np.zeros((0, 8, 8, 3), np.uint8), pd.DataFrame({"image": []})):
+        assert len(served.predict(none)) == 0
 
 
 def test_two_served_models_keep_their_own_weights(made, tmp_path):
@@ -149,21 +171,66 @@ def test_what_cannot_be_put_together_is_a_sentence(made, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        ([b"no picture"], "image 1 of 1 cannot be read: it is not an image of a known format"),
-        ([b""], "image 1 of 1 cannot be read: the file is empty"),
-        (["no such photo.jpg"], "neither a file nor base64 text: 'no such photo.jpg'"),
-        (["?" * 5000], "neither a file nor base64 text: '????"),
-        (["A" * 1000], "image 1 of 1 cannot be read"),
-        (pd.DataFrame({"photo": [b""], "name": ["x"]}), "the table needs a column image; it has photo, name"),
-        (pd.DataFrame(), "the table needs a column image; it has none"),
-    ],
-)
+SMALL = np.zeros((8, 9, 3), np.uint8)
+REFUSED = [
+    ([b"no picture"], "image 1 of 1 cannot be read: it is not an image of a known format"),
+    ([b""], "image 1 of 1 cannot be read: the file is empty"),
+    (["no such photo.jpg"], "image 1 of 1 is neither a file nor base64 text: 'no such photo.jpg'"),
+    (["?" * 5000], "image 1 of 1 is neither a file nor base64 text: '????"),
+    (["A" * 1000], "image 1 of 1 cannot be read"),
+    (["data:image/svg+xml,<svg/>"], "image 1 of 1 is a data: URL without base64: 'data:image/svg+xml,<svg/>'"),
+    (pd.DataFrame({"photo": [b""], "name": ["x"]}), "the table needs a column image; it has photo, name"),
+    (pd.DataFrame(), "the table needs a column image; it has none"),
+    ({"a": 1, "b": 2}, "the table needs a column image; it has a, b"),
+    (SMALL / 255, "image 1 of 1 holds float64 numbers; .* whole numbers from 0 to 255 .* so do not scale it"),
+    (SMALL.astype(np.float32).tolist(), "image 1 of 1 holds float64 numbers"),
+    (SMALL == 0, "image 1 of 1 holds bool numbers"),
+    (SMALL[..., 0], r"image 1 of 1 has the shape \(8, 9\); a photo is given as whole numbers"),
+    (np.zeros((2, 8, 8, 4), np.uint8), r"image 1 of 2 has the shape \(8, 8, 4\)"),
+    (SMALL.astype(np.int64) - 1, "image 1 of 1 holds numbers from -1 to -1; a photo"),
+    (SMALL.astype(np.int64) + 256, "image 1 of 1 holds numbers from 256 to 256; a photo"),
+    ([SMALL, SMALL[..., 0]], r"image 2 of 2 has the shape \(8, 9\)"),
+    ([[[[0, 0, 0]]], [[[0, 0, 0], [0, 0]]]], "image 2 of 2 is a list that holds more than numbers, or rows of unequal"),
+    (pd.DataFrame({"image": [np.stack([SMALL, SMALL])]}), r"image 1 of 1 has the shape \(2, 8, 9, 3\)"),
+    ([None], "image 1 of 1 is None: give encoded bytes, base64 text, a path or pixels"),
+    (7, "image 1 of 1 is 7: give encoded bytes"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), REFUSED)
 def test_what_is_no_image_is_a_sentence(made, given, sentence):
-    with pytest.raises(TrainerError, match=sentence.replace("?", r"\?")):
+    with pytest.raises(TrainerError, match=sentence.replace("?", r"\?").replace("+", r"\+")):
         ServedModel(made["folder"] / "model-whole").predict(given)
+
+
+def test_paths_can_be_kept_from_a_served_model(made, monkeypatch):
+    served, path = ServedModel(made["folder"] / "model-whole"), made["paths"][0]
+    monkeypatch.setenv("ORCH_SERVE_PATHS", "0")
+    with pytest.raises(TrainerError, match="image 1 of 1 is neither a file nor base64 text"):
+        served.predict([str(path)])
+    assert len(served.predict([path.read_bytes()])) == 1
+
+
+def test_a_file_that_may_not_be_read_is_a_sentence(made, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(TrainerError, match=r"image 1 of 1, the file .*\.png, cannot be opened: Permission denied"):
+        ServedModel(made["folder"] / "model-whole").predict([str(made["paths"][0])])
+
+
+def test_mlflow_is_told_the_sentence_alone(made):
+    """MLflow's server puts the whole request before the message of what it catches."""
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException) as caught:
+        ServedModel(made["folder"] / "model-whole").predict(["nothing.jpg"])
+    caught.value.message = f"Failed to predict data. Error: {caught.value.message}"
+    told = json.loads(caught.value.serialize_as_json())
+    assert told["message"] == "image 1 of 1 is neither a file nor base64 text: 'nothing.jpg'."
+    assert caught.value.get_http_status_code() == 400
+    assert isinstance(caught.value, TrainerError)
 
 
 def test_the_image_that_is_wrong_is_told_by_its_place(made):

@@ -6,12 +6,12 @@ which the frozen part is in use) and one ``member-K.npz`` for each network of th
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
+import sys
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from trainers.arrays import read_list, write_list
 from trainers.backbones import backbone
 from trainers.contract import FitJob, TrainerError
 from trainers.images import Unreadable
+from trainers.photoinput import photos
 
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"
@@ -58,6 +59,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
         "classes": list(job["classes"]),
         "policy": job["policy"],
         "members": len(fits),
+        "fits": [Path(folder).name for folder in job["fits"]],
         "image_size": size,
         "view": first.config.view,
         "fit": first.to_dict() | {"manifest": "", "output": "", "cache": ""},
@@ -69,7 +71,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ServedModel:
-    """A classifier of photos under its own crop policy."""
+    """A classifier of photos under its own crop policy: ``networks`` above one ``prefix``, in float32."""
 
     def __init__(self, folder: Path) -> None:
         """Raises TrainerError where ``folder`` is not a served model, or not a whole one."""
@@ -84,7 +86,7 @@ class ServedModel:
             self.image_size: int = described["image_size"]
             self.view: str = described["view"]
             fit = FitJob.from_dict(described["fit"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise TrainerError(f"the model in {folder} is damaged ({error}); write or download it again.") from error
         self._open(fit, starting, members)
 
@@ -97,13 +99,13 @@ class ServedModel:
             raise TrainerError(f"the stored weights are not those of a {fit.config.backbone}.")
         whole.set_weights(starting)
         architecture = Architecture.of(fit.config, fit.weights, len(self.classes), SERVED_PRECISION)
-        self._prefix = Prefix(architecture, whole)
-        self._networks = []
+        self.prefix = Prefix(architecture, whole)
+        self.networks = []
         for arrays in members:
-            network = Network(architecture, self._prefix)
+            network = Network(architecture, self.prefix)
             network.set_numbers(fit.config)
             network.load_state(arrays)
-            self._networks.append(network)
+            self.networks.append(network)
 
     def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
         """Encoded images (JPEG, PNG, ...) -> float32 (n, classes): the mean over crops and members.
@@ -119,15 +121,20 @@ class ServedModel:
                 cut = crops(image, self.image_size, self.view, self.policy, sha256)
             except Unreadable as error:
                 raise Unreadable(f"image {i + 1} of {len(images)}", error.reason) from error
-            features = self._prefix(cut)
-            out[i] = np.mean([network.predict(features).mean(0) for network in self._networks], 0)
+            features = self.prefix(cut)
+            out[i] = np.mean([network.predict(features).mean(0) for network in self.networks], 0)
         return out
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """What MLflow calls. A column ``image`` of bytes, base64 text or paths -> ``label``, ``probability`` and
-        ``probabilities`` (JSON: class -> probability), one row an image, in order.
+        """What MLflow calls. What ``trainers.photoinput.photos`` takes -> ``label``, ``probability`` and
+        ``probabilities`` (JSON: class -> probability), one row an image, in order. ``params`` has no effect.
+
+        Raises TrainerError; to MLflow it is an error of the caller's, status 400.
         """
-        rows = self.probabilities([_image_bytes(value) for value in _images(model_input)])
+        try:
+            rows = self.probabilities(photos(model_input))
+        except TrainerError as error:
+            raise _for_mlflow(error) from error
         best = rows.argmax(1) if len(rows) else np.zeros(0, int)
         return pd.DataFrame(
             {
@@ -140,27 +147,27 @@ class ServedModel:
         )
 
 
-def _images(model_input: Any) -> Iterable[Any]:
-    if isinstance(model_input, pd.DataFrame):
-        if "image" not in model_input and len(model_input.columns) != 1:
-            columns = ", ".join(map(str, model_input.columns)) or "none"
-            raise TrainerError(f"the table needs a column image; it has {columns}.")
-        return model_input["image" if "image" in model_input else model_input.columns[0]].tolist()
-    if isinstance(model_input, bytes | bytearray | memoryview | str | Path):
-        return [model_input]
-    return list(model_input)
+def _for_mlflow(error: TrainerError) -> TrainerError:
+    """``error`` as one that MLflow's server answers with status 400 and the sentence alone.
 
+    Only where MLflow is loaded already, as it is when it calls; else ``error`` itself. MLflow puts the whole request,
+    photo and all, before the ``message`` of its own exceptions, and a traceback after others: hence the property.
+    """
+    mlflow = sys.modules.get("mlflow.exceptions")
+    if mlflow is None:
+        return error
+    sentence = str(error)
 
-def _image_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    text = str(value)
-    if os.path.isfile(text):  # unlike Path.is_file, says no to text that is too long for a name
-        return Path(text).read_bytes()
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise TrainerError(f"neither a file nor base64 text: {text[:60]!r}") from error
+    class Refused(TrainerError, mlflow.MlflowException):  # type: ignore[name-defined, misc]
+        @property
+        def message(self) -> str:
+            return sentence
+
+        @message.setter
+        def message(self, value: str) -> None:
+            """Leave it as it is."""
+
+    return Refused.invalid_parameter_value(sentence)
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:

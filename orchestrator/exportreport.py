@@ -1,0 +1,257 @@
+"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure but for ``write``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.leaderboard import PairedDifference, accuracy_interval, paired_difference, signed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class ExportState(StrEnum):
+    """What became of one format."""
+
+    KEPT = "kept"
+    OVERRIDDEN = "overridden"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is in the folder."""
+        return self in (ExportState.KEPT, ExportState.OVERRIDDEN)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How one form of the model does on the test split.
+
+    ``difference`` is this accuracy minus the original's on the same photos, paired. ``largest_change`` is the largest
+    difference of any probability of any photo, ``same_label`` the share of photos with the original's answer.
+    ``latency_ms``: the median time a photo takes from its decoded crops to probabilities; NaN where none was measured.
+    ``size_mb``: in 10^6 bytes.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    difference: PairedDifference
+    largest_change: float
+    same_label: float
+    latency_ms: float
+    size_mb: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """One format: its file, what became of it and why. ``figures`` is None where it could not be written.
+
+    ``note``: what else a person should know of it, a sentence or "".
+    """
+
+    name: str
+    file: str
+    state: ExportState
+    reason: str
+    figures: Figures | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Every format beside the original. ``model`` is the leaderboard's row, ``bound`` the accuracy that may be lost.
+
+    ``from_photos``: how the SavedModel's signature from encoded photos does, None without one. ``facts``: the machine
+    and versions that the latency holds for.
+    """
+
+    sweep: str
+    trial: str
+    model: str
+    policy: str
+    crops: int
+    photos: int
+    bound: float
+    threads: int
+    original: Figures
+    exports: tuple[Export, ...]
+    from_photos: str | None
+    facts: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; what was not measured is None."""
+        return _plain(asdict(self))
+
+    @property
+    def refusals(self) -> list[str]:
+        """A sentence for each format that is not there."""
+        return [f"{e.name}: {e.reason}" for e in self.exports if not e.state.is_there]
+
+
+def figures(
+    probabilities: np.ndarray, original: np.ndarray, labels: np.ndarray, latency_ms: float, size_mb: float
+) -> Figures:
+    """``probabilities`` and ``original``: (photos, classes) of the same photos; ``labels``: (photos,) class indices."""
+    if probabilities.shape != original.shape or len(labels) != len(original):
+        raise ValueError(
+            f"shapes {probabilities.shape}, {original.shape} and {labels.shape} are not of the same photos"
+        )
+    hits, before = probabilities.argmax(1) == labels, original.argmax(1) == labels
+    low, high = accuracy_interval(int(hits.sum()), len(hits))
+    return Figures(
+        accuracy=float(hits.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        difference=paired_difference(before, hits),
+        largest_change=float(np.abs(probabilities - original).max()),
+        same_label=float((probabilities.argmax(1) == original.argmax(1)).mean()),
+        latency_ms=latency_ms,
+        size_mb=size_mb,
+    )
+
+
+def decide(found: Figures, bound: float, force: bool) -> tuple[ExportState, str]:
+    """Whether an export may stay, and why: not if its accuracy lies more than ``bound`` below the original's.
+
+    A probability that is no number is never accepted. The figure counts, not the end of its interval, so that the same
+    files are always decided alike.
+    """
+    if not math.isfinite(found.largest_change):
+        return ExportState.REFUSED, "it answers with what is no number."
+    change = found.difference
+    lost = -change.difference
+    interval = f"95 % interval {signed(change.low)} to {signed(change.high)} points, p {change.p_value:.2g}"
+    if lost <= bound + 1e-12:
+        return ExportState.KEPT, ""
+    sentence = (
+        f"its accuracy on test is {found.accuracy:.3f}, {100 * lost:.1f} points below the original's ({interval}); "
+        f"{100 * bound:g} may be lost"
+    )
+    if force:
+        return ExportState.OVERRIDDEN, f"{sentence}; kept all the same, as asked."
+    return ExportState.REFUSED, f"{sentence}. --bound allows more, --force keeps it whatever it loses."
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+HEAD = (
+    *("format", "accuracy, % (95 %)", "against the original, points (95 %)", "p", "largest change", "same label, %"),
+    *("latency, ms", "size, MB", ""),
+)
+DASH = "\N{EN DASH}"
+
+
+def to_markdown(report: ExportReport) -> str:
+    """The report as a page."""
+    lines = [
+        f"# Exports of {report.sweep}",
+        "",
+        f"The winner, trial `{report.trial}` ({report.model}), crop policy `{report.policy}` "
+        f"({report.crops} crop{'s' if report.crops > 1 else ''} a photo), on {report.photos} test photos.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|",
+        *(f"| {' | '.join(_cells(row))} |" for row in _rows(report)),
+        "",
+    ]
+    said = [f"- {line}" for line in remarks(report)]
+    lines += [*said, ""] if said else []
+    lines += [f"{report.from_photos}\n"] if report.from_photos else []
+    lines += [how_to_read(report), ""]
+    return "\n".join(lines)
+
+
+def remarks(report: ExportReport) -> list[str]:
+    """A line for each format that was not simply kept, or of which there is something to know."""
+    lines = []
+    for export in report.exports:
+        lines += [f"{export.name} was {export.state}: {export.reason}"] if export.reason else []
+        lines += [f"{export.name}: {export.note}"] if export.note and export.state.is_there else []
+    return lines
+
+
+def how_to_read(report: ExportReport) -> str:
+    """One paragraph under the table."""
+    machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
+    return (
+        "Every form was asked about the same crops of the same photos. Intervals: Wilson for accuracy, Agresti and Min "
+        "for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. Latency: "
+        f"the median photo, from decoded crops to probabilities, on {report.threads} "
+        f"thread{'s' if report.threads > 1 else ''}; {machine}. "
+        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's."
+    )
+
+
+def to_rich(report: ExportReport) -> Table:
+    """The table for a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"exports of {report.sweep}, on {report.photos} test photos", title_justify="left")
+    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1), False
+    names = ("format", "acc % (95 %)", "diff (95 %)", "p", "change", "same %", "ms", "MB", "")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("format", "") else "right", no_wrap=name != "format")
+    for row in _rows(report):
+        refused = row[0] is not None and not row[0].state.is_there
+        table.add_row(*(Text(cell) for cell in _cells(row)), style="red" if refused else "")
+    table.caption = f"diff: points against the original, paired; ms: median photo, {report.threads} thread"
+    table.caption_justify = "left"
+    return table
+
+
+def _rows(report: ExportReport) -> Sequence[tuple[Export | None, Figures | None]]:
+    return [(None, report.original), *((export, export.figures) for export in report.exports)]
+
+
+def _cells(row: tuple[Export | None, Figures | None]) -> list[str]:
+    export, found = row
+    name, state = ("original", "") if export is None else (export.name, str(export.state))
+    if found is None:
+        return [name, *[""] * 7, state]
+    change = found.difference
+    against = f"{signed(change.difference)} ({signed(change.low)} to {signed(change.high)})" if export else ""
+    return [
+        name,
+        f"{100 * found.accuracy:.1f} ({100 * found.accuracy_low:.1f}{DASH}{100 * found.accuracy_high:.1f})",
+        against,
+        f"{change.p_value:.2g}" if export else "",
+        f"{found.largest_change:.1g}" if export else "",
+        f"{100 * found.same_label:.1f}" if export else "",
+        "" if math.isnan(found.latency_ms) else f"{found.latency_ms:.2f}",
+        f"{found.size_mb:.2f}",
+        state,
+    ]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file beside and rename it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(values), indent=1, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, StrEnum) else value
