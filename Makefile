@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CODE   := orchestrator trainers dashboards tests docs
+PARITY := .venv-parity
+CODE   := orchestrator trainers dashboards benchmarks tests docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep check test test-slow format docs clean
+.PHONY: help setup sweep check test test-slow parity space serve-test search-quality format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -32,6 +33,7 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python docs/make_cli_reference.py --check
 	@$(BIN)/python docs/make_file_reference.py --check
+	@$(BIN)/python docs/make_backbone_table.py --check
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
@@ -39,13 +41,28 @@ test: $(READY) ## the tests, without the slow ones
 test-slow: $(READY) ## the slow tests alone
 	@$(BIN)/python -m pytest -m slow
 
+parity: $(READY) ## senet50 against timm with the same weights; sets up a second environment with torch the first time
+	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about a gigabyte"; $(PYTHON) -m venv $(PARITY) \
+	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
+	@$(PARITY)/bin/python -m tests.parity_senet50
+
+space: $(READY) ## every backbone and every head through an epoch of orch sweep full, on digits
+	@$(BIN)/python -m benchmarks.space_coverage
+
+serve-test: $(READY) ## a clean environment serves a champion over HTTP and answers a photo
+	@$(BIN)/python -m tests.serve_test
+
+search-quality: $(READY) ## samplers and schedulers against planted optima; writes docs/search-quality.md
+	@$(BIN)/python -m benchmarks.search_quality
+
 format: $(READY) ## format, and mend what ruff can mend
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-docs: $(READY) ## write docs/cli.md and the tables of docs/file.md again from the code
+docs: $(READY) ## write docs/cli.md and docs/backbones.md and the tables of docs/file.md again from the code
 	@$(BIN)/python docs/make_cli_reference.py
 	@$(BIN)/python docs/make_file_reference.py
+	@$(BIN)/python docs/make_backbone_table.py
 
 clean: ## remove caches and builds; runs/, mlflow.db and .venv stay
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

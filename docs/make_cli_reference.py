@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from typer.main import get_command  # noqa: E402
 
-from orchestrator import cli, errors  # noqa: E402
+from orchestrator import cli, errors, exits  # noqa: E402
 from orchestrator.help_pages import EXAMPLES  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -41,7 +41,7 @@ def exit_codes() -> list[tuple[int, str]]:
     """Exit code and what it means, smallest first, from the errors' own words."""
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.OrchError)]
     found = [(kind.exit_code, " ".join(str(kind.__doc__).split()).replace("``", "`")) for kind in kinds]
-    found.append((cli.UNEXPECTED, "The program's own fault; the traceback is kept in the file that is named."))
+    found.append((exits.UNEXPECTED, "The program's own fault; the traceback is kept in the file that is named."))
     return sorted([(0, "Done."), *found])
 
 

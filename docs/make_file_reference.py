@@ -131,8 +131,8 @@ def backbones() -> str:
             str(row.layers),
             f"{row.native_size} px",
             f"{row.smallest_size} px",
-            "yes" if row.imagenet else "no: starts at random",
-            f"`{row.files}`" if row.files else "",
+            "yes" if row.imagenet else "to convert" if row.files else "none: starts at random",
+            " or ".join(f"`{pattern}`" for pattern in row.files.split()),
         )
         for row in BACKBONES.values()
     ]

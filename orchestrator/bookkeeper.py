@@ -20,8 +20,9 @@ from ray.tune.schedulers import TrialScheduler
 from orchestrator.cluster import StopSignals, explain, machine_resources
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.ledger import METRICS, Event, EventKind, Ledger, SweepState, TrialState, derive
+from orchestrator.objectives import ACCURACY
 from orchestrator.proposer import TrialRequest, TrialSource
-from orchestrator.schedulers import METRIC, SchedulerSettings, WatchedScheduler, build_scheduler, replay
+from orchestrator.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, replay
 
 OnEvent = Callable[[Event], None]
 
@@ -34,7 +35,7 @@ class SearchSettings:
     at once, None for as many as the resources hold. ``retries``: of a trial whose worker died or raised.
     ``hours_left_s``: seconds until the search stops. ``target_accuracy``: the search stops once a COMPLETED trial has
     this validation accuracy. ``logs``: one file a trial. ``storage``: Ray's own files, removed at the end.
-    ``stage``: what the ledger files the trials under.
+    ``stage``: what the ledger files the trials under. ``objectives``: the figures that the source is told.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class SearchSettings:
     target_accuracy: float = math.inf
     stage: str = "search"
     address: str = ""
+    objectives: tuple[str, ...] = (ACCURACY,)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class LiveTrial:
     attempt: int
     trial: Trial | None = None
     active: bool = True
-    values: dict[int, float] = field(default_factory=dict)  # epoch -> validation accuracy
+    values: dict[int, tuple[float, ...]] = field(default_factory=dict)  # epoch -> each objective
 
 
 class Bookkeeper:
@@ -82,7 +84,8 @@ class Bookkeeper:
         self.settings = settings
         self.ledger = ledger
         self.signals = StopSignals()
-        self.scheduler = WatchedScheduler(build_scheduler(settings.scheduler, settings.epochs))
+        metric = settings.scheduler.metric
+        self.scheduler = WatchedScheduler(build_scheduler(settings.scheduler, settings.epochs), metric)
         self.slots = _slots(settings)
         self.started = 0
         self.stopping = ""
@@ -93,7 +96,7 @@ class Bookkeeper:
         events = ledger.events()
         self._past = derive(events)
         ended = {r.id: r.state for r in self._past.trials.values() if r.state.is_final and r.stage == settings.stage}
-        replay(self.scheduler.inner, events, ended)
+        replay(self.scheduler.inner, events, ended, metric)
         self._best = _best_completed(self._past, settings.stage)
 
     def outcome(self, seconds: float) -> SearchOutcome:
@@ -162,16 +165,14 @@ class Bookkeeper:
         if result["outcome"] == "failed":
             return
         epoch = result["epoch"]
-        live.values[epoch] = result[METRIC]
-        self.record(
-            EventKind.EPOCH,
-            trial=live.request.id,
-            attempt=live.attempt,
-            epoch=epoch,
-            rung=self.settings.scheduler.rung(epoch),
-            objectives=(result[METRIC],) if math.isfinite(result[METRIC]) else (),
-            **{name: result[name] for name in METRICS},
-        )
+        values = live.values[epoch] = tuple(result[name] for name in self.settings.objectives)
+        about: dict[str, Any] = {"trial": live.request.id, "attempt": live.attempt, "epoch": epoch}
+        about["rung"] = self.settings.scheduler.rung(epoch)
+        for fold, accuracy in enumerate(result["fold_val_accuracy"], start=1):
+            self.record(EventKind.EPOCH, fold=fold, val_accuracy=accuracy, **about)
+        known = all(math.isfinite(value) for value in values)
+        metrics = {name: result[name] for name in METRICS}
+        self.record(EventKind.EPOCH, objectives=values if known else (), **metrics, **about)
         if self.scheduler.decisions.pop(trial.trial_id, "") == TrialScheduler.PAUSE and not result["done"]:
             live.active = False
             self._record_state(trial.trial_id, TrialState.PAUSED, f"waits at epoch {epoch} for its rung")
@@ -195,7 +196,7 @@ class Bookkeeper:
         """The worker said that it is done, or the scheduler stopped the trial."""
         last, epochs = trial.last_result or {}, self.settings.epochs
         if last.get("outcome") == "completed":
-            self._best = max(self._best, last[METRIC])
+            self._best = max(self._best, last[ACCURACY])
             self._end(trial.trial_id, TrialState.COMPLETED, "")
         elif last.get("outcome") == "failed":
             self._end(trial.trial_id, TrialState.FAILED, last["reason"])
@@ -222,7 +223,8 @@ class Bookkeeper:
     def _end(self, tune_id: str, state: TrialState, reason: str) -> None:
         self._record_state(tune_id, state, reason)
         live = self.live.pop(tune_id)
-        self.source.tell(live.request.id, state, [live.values[epoch] for epoch in sorted(live.values)])
+        rows = [live.values[epoch] for epoch in sorted(live.values)]
+        self.source.tell(live.request.id, state, [row[0] for row in rows], rows[-1] if rows else ())
 
     def _record_state(
         self, tune_id: str, state: TrialState, reason: str, payload: Any = None, epoch: int | None = None

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from orchestrator import __version__
-from orchestrator.errors import DataError, OrchError, SpecError
+from orchestrator.errors import DataError
+from orchestrator.exits import INTERRUPTED, explain
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
+from orchestrator.material import data_app, weights_app
+from orchestrator.options import AsJson, Folder, Overrides, Source, console, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-UNEXPECTED = 70
-"""Exit code of an error that is the program's own fault (EX_SOFTWARE of sysexits.h)."""
-INTERRUPTED = 130
-TRAINER_ERROR = 3
-BROKEN_PIPE = 1
-PIPE_COLUMNS = 160
-"""Width of a table when the output is no terminal and COLUMNS says nothing."""
+    pass
 
 Until = Literal["data", "search", "final"]
 
@@ -39,37 +32,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Look at the photos before spending a GPU on them.")
 promote_app = typer.Typer(
     cls=Verbs, no_args_is_help=True, help="Put a sweep's winner into the registry, behind a gate."
 )
-
-Source = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one (orch spaces).")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the file, as budget.trials=5. Repeatable."),
-]
-Folder = Annotated[
-    str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
-]
-AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
-
-
-def console() -> Console:
-    """Where results go: coloured on a terminal (unless NO_COLOR), plain and wide enough in a pipe."""
-    from rich.console import Console
-
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(highlight=False, width=PIPE_COLUMNS if piped else None)
-
-
-def print_json(values: Any) -> None:
-    """One JSON document on stdout; what is not a number (NaN) is null, so that every parser takes it."""
-    import json
-
-    from orchestrator.show import json_ready
-
-    typer.echo(json.dumps(json_ready(values), indent=2, ensure_ascii=False))
 
 
 @app.callback(epilog=examples("orch"))
@@ -184,25 +149,6 @@ def spaces() -> None:
         typer.echo(f"{name.ljust(width)}  {title}")
 
 
-@verb(data_app, "orch data check")
-def data_check(
-    source: Annotated[str, typer.Argument(metavar="PATH", help="A folder, a .csv or a .parquet table of photos.")],
-    as_json: AsJson = False,
-) -> None:
-    """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
-    from orchestrator.paths import cache_folder
-    from trainers.manifest import DataSource, check_data
-
-    report = check_data(DataSource(source, splits=None, cache=cache_folder()))
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        for line in report.lines():
-            typer.echo(line)
-    if report.problems:
-        raise typer.Exit(DataError.exit_code)
-
-
 @verb(app, "orch status", RESULT)
 def status(folder: Folder = None) -> None:
     """How is it going: the stage, the trials by state, the best so far, the time left. From the ledger alone."""
@@ -221,6 +167,28 @@ def show_sweep(folder: Folder = None, as_json: AsJson = False) -> None:
         print_json(show.describe(found))
         return
     show.print_sweep(found, console())
+
+
+@verb(app, "orch compare", RESULT)
+def compare(
+    folder: Folder = None,
+    against: Annotated[
+        str, typer.Option(metavar="NAME", help="The configuration to compare with: its own name, or winner.")
+    ] = "winner",
+    policy: Annotated[str, typer.Option(metavar="NAME", help="The crop policy under which.")] = "whole",
+    as_json: AsJson = False,
+) -> None:
+    """Every retrained configuration against one of them: paired differences on the same test images, with intervals.
+
+    From the probabilities that the sweep kept; the test split is not read again.
+    """
+    from orchestrator import comparing, show
+
+    found = comparing.compare(show.find_sweep(folder, finished=True), against, policy)
+    if as_json:
+        print_json(comparing.records(found))
+    else:
+        console().print(comparing.to_rich(found))
 
 
 @verb(promote_app, "orch promote best")
@@ -258,6 +226,43 @@ def predict(
         predictions.print_predictions(found, console())
     if any(one.error for one in found):
         raise typer.Exit(DataError.exit_code)
+
+
+@verb(app, "orch export", RESULT)
+def export(
+    folder: Folder = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="As savedmodel,tflite; left out: all that can be written here."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where; default exports in the sweep's folder.")
+    ] = None,
+    bound: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Test accuracy that an export may lose.")
+    ] = 0.01,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Keep what loses more; the override is recorded.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the winner as SavedModel, TFLite (float, fp16, int8) and ONNX, each judged beside the original.
+
+    The exports answer the test split: accuracy, its paired difference, latency and size stand in the report, the look
+    is recorded in the sweep's ledger, and a format that loses more than the bound is refused.
+    """
+    from orchestrator import exporting, show
+
+    formats = () if to is None else tuple(to.split(","))
+    request = exporting.ExportRequest(formats=formats, out=out, bound=bound, force=force)
+    tell = (lambda line: None) if as_json else typer.echo
+    report = exporting.export(show.find_sweep(folder, finished=True), request, tell)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        exporting.print_report(report, console())
+    if (refusal := exporting.refusal(report)) is not None:
+        raise refusal
 
 
 @verb(app, "orch sync", MACHINE)
@@ -301,6 +306,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 app.add_typer(data_app, name="data", rich_help_panel=SEARCH)
+app.add_typer(weights_app, name="weights", rich_help_panel=SEARCH)
 app.add_typer(promote_app, name="promote", rich_help_panel=RESULT)
 
 
@@ -330,7 +336,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug and not isinstance(error, TyperException | BrokenPipeError):
             raise
-        return _explain(error)
+        return explain(error)
 
 
 def _invoke(line: list[str]) -> int:
@@ -346,60 +352,3 @@ def _invoke(line: list[str]) -> int:
         typer.echo("orch: interrupted.", err=True)
         return INTERRUPTED
     return 0
-
-
-def _explain(error: Exception) -> int:
-    """Say what went wrong, on stderr, and give the exit code."""
-    from trainers.contract import TrainerError
-
-    if isinstance(error, TyperException):
-        return _explain_usage(error)
-    if isinstance(error, OrchError | TrainerError):
-        placed = isinstance(error, SpecError) and re.match(r".+:\d+:\d+: ", str(error))
-        typer.echo(str(error) if placed else f"orch: {error}", err=True)  # editors read FILE:LINE:COLUMN at the start
-        return error.exit_code if isinstance(error, OrchError) else TRAINER_ERROR
-    if isinstance(error, BrokenPipeError) and _reader_left():
-        return BROKEN_PIPE
-    kept = _keep_traceback(error)
-    text = " ".join(str(error).split()) or "no message"
-    typer.echo(
-        f"orch: an unexpected error: {type(error).__name__}: {text}; run again with --debug for the traceback, "
-        f"kept in {kept}",
-        err=True,
-    )
-    return UNEXPECTED
-
-
-def _explain_usage(error: TyperException) -> int:
-    """A usage error: the sentence and where to read more. A group without a verb has printed its help already."""
-    text = error.format_message().removeprefix("Invalid value: ")
-    if text:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "orch"
-        typer.echo(f"orch: {text}\nTry '{path} --help'.", err=True)
-    return error.exit_code
-
-
-def _reader_left() -> bool:
-    """Whether it is our own output that nobody reads any more (``orch show | head``); silences what is left of it."""
-    import select
-
-    try:
-        watched = select.poll()
-        watched.register(sys.stdout.fileno(), select.POLLOUT)
-        left = any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
-    except (OSError, ValueError):  # stdout has no file behind it
-        return False
-    if left:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return left
-
-
-def _keep_traceback(error: Exception) -> str:
-    """Write the traceback to a file that stays, and give its name."""
-    import tempfile
-    import traceback
-
-    with tempfile.NamedTemporaryFile("w", prefix="orch-traceback-", suffix=".txt", delete=False) as file:
-        file.write("".join(traceback.format_exception(error)))
-    return file.name

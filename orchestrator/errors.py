@@ -45,6 +45,12 @@ class TrackingError(OrchError):
     exit_code = 7
 
 
+class ExportRefused(OrchError):
+    """A format could not be written, or lost more accuracy than it may; the message holds the figures."""
+
+    exit_code = 8
+
+
 class Interrupted(OrchError):
     """Ctrl-C: everything so far is kept; the message says how to go on."""
 

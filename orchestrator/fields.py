@@ -9,7 +9,17 @@ from typing import Any
 
 from orchestrator.mistakes import show, unknown_value
 from trainers.backbones import BACKBONES, backbone
-from trainers.contract import LOSSES, OPTIMIZERS, POOLINGS, SCHEDULES, VIEWS, TrainerError
+from trainers.contract import (
+    BALANCES,
+    FUSIONS,
+    LOSSES,
+    OPTIMIZERS,
+    OUTPUT_STRIDES,
+    POOLINGS,
+    SCHEDULES,
+    VIEWS,
+    TrainerError,
+)
 from trainers.heads import HEADS, head
 
 
@@ -67,25 +77,33 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Names:
-    """A field that holds a name of a table. ``find`` looks up one's own by a dotted name; None for a closed table.
+    """A field that holds one of a table's names, or one of a few whole numbers.
 
-    ``refused`` holds names that have a reason of their own.
+    ``find`` looks up one's own by a dotted name; None for a closed table. ``refused`` holds names that have a reason of
+    their own. ``yes`` and ``no`` are the names that YAML's true and false stand for; "" where they stand for none.
     """
 
     description: str
-    known: Callable[[], Iterable[str]]
+    known: Callable[[], Iterable[str | int]]
     find: Callable[[str], object] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    yes: str = ""
+    no: str = ""
 
     def problem(self, value: Any) -> str | None:
         """None if ``value`` is a known name, else the sentence. A dotted name is imported."""
         known = tuple(self.known())
-        if isinstance(value, str) and value in known:
+        if isinstance(value, bool) and self._word(value):
             return None
-        if isinstance(value, str) and value in self.refused:
-            return f"found {show(value)}; {self.refused[value]}"
+        if isinstance(value, str | int) and not isinstance(value, bool) and value in known:
+            return None
+        if isinstance(value, str) and value.lower() in self.refused:
+            return f"found {show(value)}; {self.refused[value.lower()]}"
+        if not any(isinstance(each, str) for each in known):
+            as_text = "the text " if isinstance(value, str) else ""
+            return f"found {as_text}{show(value)}; allowed: {' or '.join(map(str, known))}."
         if self.find is None or not isinstance(value, str) or ":" not in value:
-            return unknown_value(value, known, ", or your own as my_module:NAME" if self.find else "")
+            return unknown_value(value, [*map(str, known)], ", or your own as my_module:NAME" if self.find else "")
         try:
             self.find(value)
         except TrainerError as error:
@@ -95,10 +113,15 @@ class Names:
         return None
 
     def clean(self, value: Any) -> Any:
-        return value
+        """An allowed value in its one spelling."""
+        return self._word(value) if isinstance(value, bool) else value
+
+    def _word(self, value: bool) -> str:
+        return self.yes if value else self.no
 
     def schema(self) -> dict[str, Any]:
-        names = {"enum": list(self.known())}
+        booleans = [value for value in (True, False) if self._word(value)]
+        names = {"enum": [*self.known(), *booleans]}
         return {"anyOf": [names, {"type": "string", "pattern": "^[^:]+:[^:]+$"}]} if self.find else names
 
 
@@ -118,6 +141,14 @@ NO_BINARY_CROSSENTROPY = (
     "with a softmax over the classes it scores every class as a yes/no question of its own, and the accuracy that "
     "Keras then reports is binary and far too high. Use categorical_crossentropy."
 )
+ADAMW_IS_ADAM = "adam with weight_decay above 0 is AdamW here, for the decay is decoupled. Use adam and weight_decay."
+HIGHEST_MARGIN = 4
+"""What any margin head takes; each has a range of its own within."""
+
+GPU_MEMORY = Numbers(
+    "GPU memory of one trial in GB; the case applies where there is at least so much.", 0, 10_000, ("low",)
+)
+"""What a ``when`` may ask of the machine, beside the fields."""
 
 FIELDS: dict[str, Numbers | Names] = {
     "backbone": Names("The network below the head.", lambda: BACKBONES, backbone),
@@ -136,7 +167,7 @@ FIELDS: dict[str, Numbers | Names] = {
     ),
     "view": Names("How a photo becomes square.", lambda: VIEWS),
     "learning_rate": Numbers("The peak learning rate.", 0, 10, open=("low",)),
-    "optimizer": Names("The optimiser.", lambda: OPTIMIZERS),
+    "optimizer": Names("The optimiser.", lambda: OPTIMIZERS, refused={"adamw": ADAMW_IS_ADAM}),
     "weight_decay": Numbers("Decoupled weight decay of the kernels.", 0, 1),
     "batch_size": Numbers("Images in one step.", 1, 65_536, whole=True),
     "schedule": Names("How the learning rate falls after the warm-up.", lambda: SCHEDULES),
@@ -147,9 +178,36 @@ FIELDS: dict[str, Numbers | Names] = {
     "scale": Numbers(
         "The scale of a normalised head.", 0, 1000, open=("low",), null="the default for the number of classes"
     ),
-    "margin": Numbers("The margin of a margin head; acts in training only.", 0, 3, null="the head's default"),
+    "margin": Numbers(
+        "The margin of a margin head; acts in training only.", 0, HIGHEST_MARGIN, null="the head's default"
+    ),
     "loss": Names("The loss.", lambda: LOSSES, refused={"binary_crossentropy": NO_BINARY_CROSSENTROPY}),
     "recipe": Names("How copies are augmented where the multiplier is above 1.", _recipes, _find_recipe),
+    "output_stride": Names(
+        "The image's side over the last feature map's; 16 keeps twice the detail a side, for the backbones that can.",
+        lambda: OUTPUT_STRIDES,
+    ),
+    "feature_fusion": Names(
+        "Pooled features of several stages, concatenated (true), or summed through a small neck; none (false) uses the "
+        "last alone.",
+        lambda: FUSIONS,
+        yes="concat",
+        no="none",
+    ),
+    "mixup": Numbers(
+        "Alpha of the Beta distribution by which two images are blended; 0 = never. Frozen layers then run in every "
+        "step, for a blend cannot be stored.",
+        *(0, 10),
+    ),
+    "cutmix": Numbers(
+        "Alpha of the Beta distribution by which a box of one image is pasted into another; 0 = never. Frozen layers "
+        "then run in every step.",
+        *(0, 10),
+    ),
+    "balance": Names(
+        "What makes up for uneven classes beside the multiplier: weights in the loss, or how often each is drawn.",
+        lambda: BALANCES,
+    ),
 }
 """The fields of ``TrialConfig`` but epochs, which belong to the budget, in the same order."""
 
@@ -166,10 +224,11 @@ CONDITION = "Condition"
 
 def condition_schema() -> dict[str, Any]:
     """JSON Schema of a ``when``."""
-    properties = {
+    properties: dict[str, Any] = {
         name: {"anyOf": [rule.schema(), {"type": "array", "items": rule.schema(), "minItems": 1}]}
         for name, rule in FIELDS.items()
     }
+    properties["gpu_memory_gb"] = {"description": GPU_MEMORY.description, **GPU_MEMORY.schema()}
     return {
         "description": "The case applies where each named field has (one of) the given values.",
         **{"type": "object", "properties": properties, "additionalProperties": False, "minProperties": 1},

@@ -42,6 +42,18 @@ EXAMPLES: dict[str, Examples] = {
         ("orch data check photos/", "a folder for each class"),
         ("orch data check photos/split.csv --json", "a table with columns path and label, for a program"),
     ),
+    "orch data preview": (
+        ("orch data preview my.yaml", "a contact sheet of each view and each recipe, preview.png"),
+        ("orch data preview trashnet --images 6 --out sheet.png", "six photos, elsewhere"),
+    ),
+    "orch weights list": (
+        ("orch weights list", "every backbone, and the file in ORCH_WEIGHTS that fits it"),
+        ("orch weights list weights/ --json", "another folder, for a program"),
+    ),
+    "orch weights convert": (
+        ("orch weights convert seresnet50.safetensors", "a file that weights: FOLDER finds for senet50"),
+        ("orch weights convert model.pth --backbone senet50 --out weights/senet50_224_no_top.weights.h5", "elsewhere"),
+    ),
     "orch status": (
         ("orch status", "the newest sweep"),
         ("watch -n 5 orch status runs/my", "one of them, again and again"),
@@ -49,6 +61,10 @@ EXAMPLES: dict[str, Examples] = {
     "orch show": (
         ("orch show", "what won, and why"),
         ("orch show runs/my --json", "everything, for a program"),
+    ),
+    "orch compare": (
+        ("orch compare", "the runners-up against the newest sweep's winner"),
+        ("orch compare ablation --against base --policy flip", "every configuration against the one named base"),
     ),
     "orch promote best": (
         ("orch promote best", "the newest finished sweep's winner"),
@@ -59,6 +75,10 @@ EXAMPLES: dict[str, Examples] = {
         ("orch predict photo.jpg", "label and probability"),
         ("orch predict photos/ --json", "every photo in a folder, for a program"),
         ("orch predict photo.jpg --model garbage", "another registered model's champion"),
+    ),
+    "orch export": (
+        ("orch export", "the newest sweep's winner in every format"),
+        ("orch export runs/my --to tflite-int8 --out phone/ --bound 0.02", "one of them, and how much it may lose"),
     ),
     "orch sync": (("orch sync", "after MLflow was away: send what it has not seen"),),
     "orch ui": (

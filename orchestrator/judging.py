@@ -57,8 +57,9 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
     write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
     _draw(sweep, manifest, frame, chosen, labels)
     row = frame[frame["winner"]].iloc[0].to_dict()
-    sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload={"winner_row": row, "rows": len(frame)})
-    looks = sum(e.stage == LEADERBOARD and "reads_test" in e.data for e in sweep.ledger.events())
+    facts = {"winner_row": row, "rows": len(frame), "models": [_facts(m) for m in models]}
+    sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload=facts)
+    looks = sum("reads_test" in event.data for event in sweep.ledger.events() if event.kind == EventKind.STAGE)
     if looks > 1:
         sweep.tell(f"warning  the test split was read {looks} times for this sweep; each look makes it less of a test")
     return frame
@@ -66,7 +67,14 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
 
 def _prefix_of(config: TrialConfig) -> Hashable:
     """What decides the frozen part and its input; models that agree in it share its work."""
-    return config.backbone, config.image_size, config.unfrozen_layers, config.pooling, config.view
+    mixes = config.mixup > 0 or config.cutmix > 0  # then nothing below the network is shared
+    network = config.backbone, config.image_size, config.output_stride, config.feature_fusion, config.pooling
+    return *network, config.unfrozen_layers, config.view, mixes
+
+
+def _facts(model: FinalModel) -> dict[str, str]:
+    """Which fit a name on the leaderboard stands for."""
+    return {"model": model.name, "fit": model.fit, "configuration": model.configuration}
 
 
 def _predictions(sweep: RunningSweep, models: Sequence[FinalModel]) -> tuple[list[ModelPredictions], np.ndarray]:
@@ -77,14 +85,16 @@ def _predictions(sweep: RunningSweep, models: Sequence[FinalModel]) -> tuple[lis
         for model in models:
             stored = read_probabilities(sweep.paths, model.fit, "test", name)
             labels = stored["labels"]
-            predictions.append(ModelPredictions(model.name, name, stored["probabilities"], float(stored["seconds"])))
+            seconds, given = float(stored["seconds"]), model.configuration
+            predictions.append(ModelPredictions(model.name, name, stored["probabilities"], seconds, given))
             groups.setdefault(model.group, []).append(stored)
         for group, members in groups.items():
             if len(members) > 1:
                 shared = max(float(m["shared_seconds"]) for m in members)
                 seconds = shared + sum(float(m["seconds"]) - float(m["shared_seconds"]) for m in members)
                 mean = ensemble([m["probabilities"] for m in members])
-                predictions.append(ModelPredictions(f"{group}/ensemble", name, mean, seconds))
+                given = next(model.configuration for model in models if model.group == group)
+                predictions.append(ModelPredictions(f"{group}/ensemble", name, mean, seconds, given))
     return predictions, labels
 
 

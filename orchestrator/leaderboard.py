@@ -38,6 +38,8 @@ COLUMNS = (
     "p_value",
     "winner",
 )
+CONFIGURATION = "configuration"
+"""The name that a person gave the model's configuration; a last column, there where at least one has a name."""
 ECE_BINS = 15
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % quantile."""
@@ -52,12 +54,14 @@ class ModelPredictions:
     """What one model under one crop policy says of every test image.
 
     ``probabilities``: float (images, classes), rows sum to 1. ``seconds``: how long they took, all images together.
+    ``configuration``: the name that a person gave the model's configuration, "" for none.
     """
 
     model: str
     policy: str
     probabilities: np.ndarray
     seconds: float
+    configuration: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class PairedDifference:
 
 
 def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tuple[str, str]) -> pd.DataFrame:
-    """One row for each of ``predictions``, with the columns ``COLUMNS``; best first.
+    """One row for each of ``predictions``, with the columns ``COLUMNS`` and perhaps ``CONFIGURATION``; best first.
 
     ``labels``: int (images,), class indices. Sorted by accuracy, then log loss, then model and policy; the row of
     ``winner`` = (model, policy) is marked wherever it lands. ``images_per_s`` is NaN where no time was measured.
@@ -106,9 +110,11 @@ def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tu
                 "difference_high": paired.high,
                 "p_value": paired.p_value,
                 "winner": (p.model, p.policy) == tuple(winner),
+                CONFIGURATION: p.configuration,
             }
         )
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    named = any(p.configuration for p in predictions)
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *([CONFIGURATION] if named else [])])
     by = ["accuracy", "log_loss", "model", "policy"]
     return frame.sort_values(by, ascending=[False, True, True, True], kind="stable", ignore_index=True)
 
@@ -230,7 +236,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(head)} |", "|---|---|---|--:|--:|--:|--:|---|--:|---|"]
     for row in frame.to_dict("records"):
         accuracy, interval, f1, loss, ece, speed, difference, between, p = _cells(row)
-        cells = [row["model"], row["policy"], f"{accuracy} ({interval})", f1, loss, ece, speed]
+        cells = [_who(row), row["policy"], f"{accuracy} ({interval})", f1, loss, ece, speed]
         cells += [f"{difference} ({between})" if between else difference, p, "winner" if row["winner"] else ""]
         cells = [str(cell).replace("|", "\\|") for cell in cells]
         if row["winner"]:
@@ -243,6 +249,11 @@ HOW_TO_READ = (
     "The winner was chosen on validation, not here. Differences are paired: the same images under the same model's "
     "whole row. Intervals: Wilson for accuracy, Agresti and Min for differences; p: exact McNemar."
 )
+
+
+def _who(row: dict[str, Any]) -> str:
+    """The model, and the name of its configuration where it has one."""
+    return f"{row['model']} {row[CONFIGURATION]}" if row.get(CONFIGURATION) else str(row["model"])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -306,7 +317,7 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = ROWS_ON_A_TERMINAL
     winners = frame["model"].isin(frame.loc[frame["winner"], "model"])
     shown = frame[(frame.index < most) | frame["winner"] | (winners & (frame["policy"] == WHOLE))]
     for row in shown.to_dict("records"):
-        cells = ["★" if row["winner"] else "", row["model"], row["policy"], *_cells(row)]
+        cells = ["★" if row["winner"] else "", _who(row), row["policy"], *_cells(row)]
         table.add_row(*(Text(str(cell)) for cell in cells), style="bold green" if row["winner"] else "")
     left_out = len(frame) - len(shown)
     table.caption = f"{left_out} more rows in leaderboard.csv\n" if left_out else ""

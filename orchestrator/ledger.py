@@ -219,6 +219,7 @@ class TrialRecord:
     """What the ledger knows of one trial.
 
     ``epochs`` holds the metrics of each epoch in order, of the latest attempt; ``val_accuracy`` is the last one's.
+    ``folds`` holds, epoch by epoch, the validation accuracy of each fold in order; () without folds.
     ``log`` is relative to the sweep's folder. ``created`` is the payload of the event that created it.
     """
 
@@ -230,6 +231,7 @@ class TrialRecord:
     state: TrialState
     reason: str = ""
     epochs: tuple[dict[str, Any], ...] = ()
+    folds: tuple[tuple[int, int, float], ...] = ()  # epoch, fold, validation accuracy
     attempts: int = 0
     log: str = ""
     created_s: float = math.nan
@@ -239,8 +241,18 @@ class TrialRecord:
 
     @property
     def val_accuracy(self) -> float:
-        value = self.epochs[-1]["val_accuracy"] if self.epochs else None
+        return self.figure("val_accuracy")
+
+    def figure(self, metric: str) -> float:
+        """The last epoch's value of ``metric``; NaN where there is none."""
+        value = self.epochs[-1].get(metric) if self.epochs else None
         return math.nan if value is None else float(value)
+
+    @property
+    def fold_val_accuracy(self) -> tuple[float, ...]:
+        """The last epoch's validation accuracy of each fold; () without folds."""
+        last = self.epochs[-1]["epoch"] if self.epochs else 0
+        return tuple(value for epoch, _, value in sorted(self.folds) if epoch == last)
 
 
 @dataclass(frozen=True)
@@ -271,16 +283,7 @@ def derive(events: Iterable[Event]) -> SweepState:
         if event.kind == EventKind.TRIAL:
             trials[event.trial] = _apply(trials.get(event.trial), event)
         elif event.kind == EventKind.EPOCH:
-            record = trials[event.trial]
-            kept = tuple(epoch for epoch in record.epochs if epoch["epoch"] < event.epoch)
-            row = {
-                "epoch": event.epoch,
-                **event.metrics,
-                "rung": event.rung,
-                "fold": event.fold,
-                "time_s": event.time_s,
-            }
-            trials[event.trial] = replace(record, epochs=(*kept, row))
+            trials[event.trial] = _with_epoch(trials[event.trial], event)
         elif event.kind == EventKind.STAGE:
             stages[event.stage] = {**event.data, "state": event.state}
         elif event.kind == EventKind.NOTE:
@@ -288,6 +291,17 @@ def derive(events: Iterable[Event]) -> SweepState:
         else:
             sweep.append(event)
     return SweepState(trials, stages, tuple(notes), tuple(sweep))
+
+
+def _with_epoch(record: TrialRecord, event: Event) -> TrialRecord:
+    """``record`` after an EPOCH event: of a fold, or of the trial as a whole."""
+    if event.fold:
+        folds = tuple(row for row in record.folds if row[:2] < (event.epoch, event.fold))
+        value = math.nan if event.val_accuracy is None else event.val_accuracy
+        return replace(record, folds=(*folds, (event.epoch, event.fold, value)))
+    kept = tuple(epoch for epoch in record.epochs if epoch["epoch"] < event.epoch)
+    row = {"epoch": event.epoch, **event.metrics, "rung": event.rung, "time_s": event.time_s}
+    return replace(record, epochs=(*kept, row))
 
 
 def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
@@ -307,6 +321,7 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
     changes: dict[str, Any] = {"state": state, "reason": event.reason}
     if state == TrialState.PENDING:
         changes["epochs"] = tuple(epoch for epoch in record.epochs if epoch["epoch"] <= event.epoch)
+        changes["folds"] = tuple(row for row in record.folds if row[0] <= event.epoch)
     if state == TrialState.RUNNING:
         changes["attempts"] = max(record.attempts, event.attempt)
         if math.isnan(record.started_s):

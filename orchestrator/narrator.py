@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive
+from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths
-from orchestrator.run_updates import run_name
+from orchestrator.run_updates import label, run_name, varied_fields
 from orchestrator.wrapping import tell
 
 if TYPE_CHECKING:
@@ -47,13 +48,15 @@ class Narrator:
         self._root = opened.paths.root
         past = derive(ledger.events())
         for record in past.trials.values():
-            self._names[record.id] = run_name(record.number, record.config, given=_given(record.name, record.id))
+            self._names[record.id] = label(record)
             if record.state.is_final:
                 self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
         how = f"goes on with {self._ended.get('search', 0)} trials done" if opened.resumed else "new"
         self.tell(f"sweep    {opened.spec.name} in {opened.paths.root} ({how})")
 
     def show(self, event: Event) -> None:
+        if event.kind == EventKind.EPOCH and event.fold:
+            return
         if event.kind == EventKind.EPOCH:
             self._last[event.trial] = event
             if not self._first_epoch_told and event.stage == "search":
@@ -70,9 +73,9 @@ class Narrator:
     def _trial(self, event: Event) -> None:
         data = event.data
         if "config" in data:
-            self._names[event.trial] = run_name(
-                data["number"], data["config"], given=_given(data.get("name", ""), event.trial)
-            )
+            given = data.get("name", "")
+            given = "" if given == event.trial else given
+            self._names[event.trial] = run_name(data["number"], data["config"], varied_fields(data), given)
         state = TrialState(event.state)
         if data.get("log"):
             self._logs[event.trial] = str(self._root / data["log"])
@@ -90,10 +93,16 @@ class Narrator:
         count = f"{done}/{total}" if total else str(done)
         seconds = event.time_s - self._started.get(event.trial, event.time_s)
         name = self._names.get(event.trial, event.trial)
-        words = f"{stage:8s} {count:>6s}  {_accuracy(self._last.get(event.trial))}  {state!s:9s} {name}"
+        last = self._last.get(event.trial)
+        words = f"{stage:8s} {count:>6s}  {_accuracy(last)}{self._others(last)}  {state!s:9s} {name}"
         # Why a trial was pruned or stopped is in its state and its epochs; a failure needs its sentence.
         tail = f": {event.reason} (log: {self._logs.get(event.trial, 'none')})" if state == TrialState.FAILED else ""
         return f"{words}  ({event.epoch} epoch{'' if event.epoch == 1 else 's'}, {seconds:.0f} s){tail}"
+
+    def _others(self, last: Event | None) -> str:
+        """The figures besides the accuracy that the sweep is after."""
+        values = {name: last.metrics[name] for name in self._spec.objective if name != ACCURACY} if last else {}
+        return "".join(f"  {OBJECTIVES[name].show(value)}" for name, value in values.items() if value is not None)
 
     def finished(self, paths: SweepPaths, seconds: float) -> None:
         """The leaderboard, and what to type next."""
@@ -119,10 +128,6 @@ class Narrator:
         ):
             line = f"  {command.ljust(len(promote))}   # {what}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _given(name: str, trial: str) -> str:
-    return "" if name == trial else name
 
 
 def _accuracy(last: Event | None) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.datasection import ARCHIVES, TABLES
 from orchestrator.errors import OrchError, SweepExists
+from orchestrator.gpumemory import smallest_gpu_gb
 from orchestrator.paths import RUNS, SweepPaths
 from orchestrator.spec import SweepSpec, dump_spec, load_spec
 from orchestrator.tracking import TrackingSettings
@@ -28,7 +30,10 @@ class Opened:
 
 
 def open_new(spec: SweepSpec, out: Path | None, fresh: bool) -> Opened:
-    """A folder that does not exist yet. Raises SweepExists that names the two ways on."""
+    """A folder that does not exist yet. Raises SweepExists that names the two ways on.
+
+    A space that depends on the GPU's memory is settled here, so that the sweep stays the same on another machine.
+    """
     root = out or Path(RUNS) / spec.name
     if fresh:
         root = next_free(root)
@@ -38,9 +43,28 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool) -> Opened:
             f"{root} exists already. Go on with that sweep: orch sweep --resume --out {root}; "
             "or start another beside it with --out DIR or --fresh."
         )
+    spec = with_gpu_memory(spec)
     paths.root.mkdir(parents=True, exist_ok=True)
     write_spec(paths, spec)
     return Opened(paths, spec, resumed=False)
+
+
+def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
+    """``spec`` with ``resources.gpu_memory_gb`` as a number where its space asks for one.
+
+    "auto" is the smallest GPU's memory times the trial's share of it. Raises OrchError where nvidia-smi fails.
+    """
+    resources = spec.resources
+    if not spec.asks_for_gpu_memory or resources.gpu_memory_gb != "auto":
+        return spec
+    share = 1.0 if resources.gpus == "auto" else min(1.0, float(resources.gpus))
+    memory_gb = round(share * smallest_gpu_gb(), 1) if share else 0.0
+    return _replace_memory(spec, memory_gb)
+
+
+def _replace_memory(spec: SweepSpec, memory_gb: float | str) -> SweepSpec:
+    resources = spec.resources.model_copy(update={"gpu_memory_gb": memory_gb})
+    return spec.model_copy(update={"resources": resources})
 
 
 def next_free(root: Path) -> Path:
@@ -65,7 +89,9 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     if trials is not None:
         wanted = before.budget.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
         spec = load_spec(source or str(paths.spec), [*overrides, f"budget.trials={wanted}"])
-    changed = differences(before, spec)
+    if spec.resources.gpu_memory_gb == "auto":
+        spec = with_gpu_memory(_replace_memory(spec, before.resources.gpu_memory_gb))
+    changed = differences(with_gpu_memory(before), spec)
     if changed:
         raise OrchError(
             f"{', '.join(changed)} differ{'s' if len(changed) == 1 else ''} from the sweep in {root}, and would make "
@@ -84,8 +110,9 @@ def differences(before: SweepSpec, after: SweepSpec) -> list[str]:
     for part in old:
         if part in ELSEWHERE or part == "name" or old[part] == new[part]:
             continue
-        fields = old[part] if isinstance(old[part], dict) else {}
-        names = [f"{part}.{f}" for f in fields if old[part][f] != new[part].get(f)] or [part]
+        mappings = isinstance(old[part], dict) and isinstance(new[part], dict)
+        fields = dict.fromkeys([*old[part], *new[part]]) if mappings else {}
+        names = [f"{part}.{f}" for f in fields if old[part].get(f) != new[part].get(f)] or [part]
         changed += [name for name in names if name not in (*EXTENDABLE, *ELSEWHERE)]
     return changed
 
@@ -101,12 +128,18 @@ def model_name(spec: SweepSpec) -> str:
     """The registered model's name: ``tracking.model``, else the data's name."""
     if spec.tracking.model:
         return spec.tracking.model
-    source = spec.data.source
+    name = "-".join(_short_name(source) for source in spec.data.sources)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or spec.name
+
+
+def _short_name(source: str) -> str:
+    """What a person would call the data: its folder, its archive without the ending, or the built-in's name."""
     if ":" in source and not Path(source).exists():
         source = source.rpartition(":")[2]
     path = Path(source)
-    name = path.parent.name if path.suffix.lower() in (".csv", ".parquet") else path.name
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or spec.name
+    if path.suffix.lower() in TABLES:
+        return path.parent.name
+    return next((path.name[: -len(end)] for end in ARCHIVES if path.name.lower().endswith(end)), path.name)
 
 
 def tracking_settings(spec: SweepSpec) -> TrackingSettings:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Interrupted
 from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.narrator import Narrator
+from orchestrator.objectives import ACCURACY
 from orchestrator.opening import Opened, open_existing, open_new, tracking_settings
 from orchestrator.paths import RUNS
 from orchestrator.running import RunningSweep
@@ -136,7 +137,10 @@ def _recorded(
 ) -> Iterator[None]:
     """Record how the sweep began and ended, and give MLflow time for the rest."""
     spec = running.spec
-    facts = {"name": spec.name, "budget": {"trials": spec.budget.trials, "epochs": spec.budget.epochs}}
+    facts: dict[str, Any] = {"name": spec.name}
+    facts["budget"] = {"trials": spec.budget.trials, "epochs": spec.budget.epochs}
+    if spec.objective != (ACCURACY,):
+        facts["objectives"] = list(spec.objective)
     running.record(EventKind.SWEEP, state="RUNNING", payload=facts)
     try:
         yield

@@ -12,20 +12,25 @@ from orchestrator.paths import SweepPaths
 from orchestrator.running import RunningSweep
 from trainers.policies import policy as find_policy
 
+MODELS_AT_ONCE = 8
+"""Networks that one job holds in memory; a sweep of many configurations has dozens of one prefix."""
+
 
 def predict_missing(
     sweep: RunningSweep, groups: Sequence[Sequence[str]], split: str, before: Callable[[int], None] = lambda jobs: None
 ) -> None:
     """Write the probabilities of fits that are not in the folder yet, under every crop policy of the spec.
 
-    Each group holds fits of one prefix (the frozen part), which is run once for all of them.
+    With folds the split "validation" is all of them: each of a trial's networks predicts the fold that it did not see.
+
+    Each group holds fits of one prefix (the frozen part), which is run once for ``MODELS_AT_ONCE`` of them.
     ``before`` is told the number of jobs, if there is any.
     """
     from orchestrator.cluster import run_jobs  # Ray: seconds to import
 
     gpus = sweep.gpus_per_trial()
     policies = sweep.spec.final.policies
-    jobs = [job for fits in groups for name in policies for job in _missing_job(sweep, fits, split, name)]
+    jobs = [job for fits in groups for name in policies for job in missing_jobs(sweep, fits, split, name)]
     if jobs:
         before(len(jobs))
         jobs.sort(key=lambda job: -find_policy(str(job["policy"])).crops)  # the longest first
@@ -34,22 +39,22 @@ def predict_missing(
         run_jobs("trainers.crops:predict", jobs, sweep.spec.resources.cpus, gpus=gpus)
 
 
-def _missing_job(sweep: RunningSweep, fits: Sequence[str], split: str, policy: str) -> list[dict[str, Any]]:
-    """The job for those of ``fits`` without probabilities; [] where none is missing."""
+def missing_jobs(sweep: RunningSweep, fits: Sequence[str], split: str, policy: str) -> list[dict[str, Any]]:
+    """The jobs for those of ``fits`` without probabilities; [] where none is missing."""
     paths = sweep.paths
     missing = [fit for fit in fits if not paths.probabilities(fit, split, policy).is_file()]
-    if not missing:
-        return []
     return [
         {
-            "models": {fit: str(paths.fit(fit).resolve()) for fit in missing},
-            "outputs": {fit: str(paths.probabilities(fit, split, policy).resolve()) for fit in missing},
+            "models": {fit: str(paths.fit(fit).resolve()) for fit in some},
+            "outputs": {fit: str(paths.probabilities(fit, split, policy).resolve()) for fit in some},
             "manifest": str(paths.manifest.resolve()),
             "split": split,
             "policy": policy,
+            "folds": sweep.spec.data.folds if split == "validation" else 0,
             "threads": 1,
             "precision": sweep.spec.resources.precision,
         }
+        for some in (missing[start : start + MODELS_AT_ONCE] for start in range(0, len(missing), MODELS_AT_ONCE))
     ]
 
 

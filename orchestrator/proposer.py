@@ -20,6 +20,7 @@ from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, TrialState
+from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.space import LARGEST_COUNTED, Choice, Domain, IntRange, Space, Uniform
 from trainers.contract import FitJob, TrialConfig, canonical, trial_id
 
@@ -54,8 +55,10 @@ class TrialSource(Protocol):
         """The next trial; None when there is none now: for ever if ``exhausted``, else until the next ``tell``."""
         ...
 
-    def tell(self, trial: str, state: TrialState, values: Sequence[float]) -> None:
-        """``trial`` (an id) ended as ``state``; ``values`` are its epochs' validation accuracies, the last one last."""
+    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
+        """``trial`` (an id) ended as ``state``. ``values``: its epochs' values of the first objective, in order.
+        ``last``: the last epoch's value of every objective; may be left out where there is one.
+        """
         ...
 
 
@@ -64,6 +67,7 @@ class ProposerSettings:
     """``trials``: distinct configurations in all, those of earlier runs included. ``first``: tried before the rest.
 
     ``startup_trials``: random ones before tpe, gp or cmaes begin to learn. ``fingerprint`` is the manifest's.
+    ``objectives``: names of figures; with several the sampler looks for trials that none beats in all of them.
     """
 
     trials: int
@@ -73,6 +77,7 @@ class ProposerSettings:
     sampler: str = "tpe"
     startup_trials: int = 10
     first: tuple[Mapping[str, Any], ...] = ()
+    objectives: tuple[str, ...] = (ACCURACY,)
 
 
 MakeJob = Callable[[str, TrialConfig], FitJob]
@@ -87,8 +92,12 @@ class Proposer:
     once. Optuna is told COMPLETED as COMPLETE, PRUNED as PRUNED with each epoch's value, FAILED as FAIL. It has no
     word for STOPPED: with at least one epoch it is PRUNED, which is what the sampler can learn from, without FAIL.
 
+    With several objectives COMPLETED is told with a value of each, and is a FAIL where one of them is no number.
+    Optuna takes epochs' values for one objective alone: PRUNED then comes without them. tpe counts such trials among
+    the bad ones once it has enough COMPLETE ones; gp, as with one objective, learns from COMPLETE alone.
+
     grid goes once through all combinations in an order shuffled by ``seed`` and learns nothing.
-    Raises OrchError for an unknown sampler, or one whose library is not installed.
+    Raises OrchError for an unknown sampler, one whose library is not installed, and cmaes with several objectives.
     """
 
     def __init__(self, space: Space, settings: ProposerSettings, make_job: MakeJob) -> None:
@@ -97,12 +106,15 @@ class Proposer:
         self._make_job = make_job
         self._grid = _shuffled_grid(space, settings.seed) if settings.sampler == "grid" else None
         self._size = len(self._grid) if self._grid is not None else space.size()
+        if len(settings.objectives) > 1 and settings.sampler == "cmaes":
+            raise OrchError("the sampler cmaes learns from one objective alone; use tpe, gp or random with several.")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
+        directions = ["minimize" if OBJECTIVES[name].minimised else "maximize" for name in settings.objectives]
+        self._study = optuna.create_study(directions=directions, sampler=self._sampler(0))
         self._trials: dict[int, optuna.Trial] = {}
         self._asks = 0
         self._requests: dict[str, TrialRequest] = {}
-        self._ended: dict[str, tuple[TrialState, tuple[float, ...]]] = {}
+        self._ended: dict[str, tuple[TrialState, tuple[float, ...], tuple[float, ...]]] = {}
         self._waiting: dict[str, list[int]] = {}  # trial -> asks that wait for its result, its own first
         self._unfinished: list[TrialRequest] = []
         self._skipped: list[dict[str, Any]] = []  # duplicates since the last new trial
@@ -132,10 +144,10 @@ class Proposer:
             )
         return None
 
-    def tell(self, trial: str, state: TrialState, values: Sequence[float]) -> None:
-        self._ended[trial] = (state, tuple(values))
+    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
+        result = self._ended[trial] = (state, tuple(values), tuple(last))
         for ask in self._waiting.pop(trial):
-            self._tell_study(ask, state, values)
+            self._tell_study(ask, *result)
 
     def replay(self, events: Iterable[Event]) -> None:
         """Bring the source to where ``events``, a sweep's whole ledger, leave it. Call before the first ``ask``.
@@ -143,7 +155,7 @@ class Proposer:
         Trials that were created and never ended are the next to be handed out, with their old ids and numbers.
         Raises OrchError if the ledger's trials do not belong to this space, seed and data.
         """
-        values: dict[str, dict[int, float]] = {}
+        values: dict[str, dict[int, tuple[float, ...]]] = {}
         for event in events:
             created = event.data.get("proposal") if event.kind == EventKind.TRIAL and event.trial else None
             if created and "ask" in created:
@@ -151,13 +163,15 @@ class Proposer:
                 values[event.trial] = {}
             if event.trial not in self._requests:
                 continue
-            if event.kind == EventKind.EPOCH:
-                values[event.trial][event.epoch] = math.nan if event.val_accuracy is None else event.val_accuracy
+            if event.kind == EventKind.EPOCH and not event.fold:
+                found = [event.metrics[name] for name in self.settings.objectives]
+                values[event.trial][event.epoch] = tuple(math.nan if value is None else value for value in found)
             elif event.state == TrialState.PENDING:
                 values[event.trial] = {e: v for e, v in values[event.trial].items() if e <= event.epoch}
             elif event.state and TrialState(event.state).is_final:
-                past = values[event.trial]
-                self.tell(event.trial, TrialState(event.state), [past[epoch] for epoch in sorted(past)])
+                rows = [row for _, row in sorted(values[event.trial].items())]
+                last = rows[-1] if rows else ()
+                self.tell(event.trial, TrialState(event.state), [row[0] for row in rows], last)
         self._unfinished = [request for trial, request in self._requests.items() if trial not in self._ended]
 
     def _replay_creation(self, trial: str, created: Mapping[str, Any]) -> None:
@@ -217,14 +231,16 @@ class Proposer:
         values = self.space.resolve(lambda name, domain: _pick(trial, name, domain))
         return dict(trial.params), values
 
-    def _tell_study(self, ask: int, state: TrialState, values: Sequence[float]) -> None:
+    def _tell_study(self, ask: int, state: TrialState, values: Sequence[float], last: Sequence[float]) -> None:
         if self._grid is not None:
             return
+        several = len(self.settings.objectives) > 1
         finite = [(epoch, value) for epoch, value in enumerate(values, start=1) if math.isfinite(value)]
-        if state == TrialState.COMPLETED and finite:
-            self._study.tell(ask, finite[-1][1])
+        complete = [*last] if several else [value for _, value in finite[-1:]]
+        if state == TrialState.COMPLETED and complete and all(map(math.isfinite, complete)):
+            self._study.tell(ask, complete)
         elif state in (TrialState.PRUNED, TrialState.STOPPED) and finite:
-            for epoch, value in finite:
+            for epoch, value in () if several else finite:
                 self._trials[ask].report(value, epoch)
             self._study.tell(ask, state=OptunaState.PRUNED)
         else:
@@ -307,7 +323,7 @@ class FixedSource:
     def ask(self) -> TrialRequest | None:
         return self._left.pop(0) if self._left else None
 
-    def tell(self, trial: str, state: TrialState, values: Sequence[float]) -> None:
+    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
         self.results[trial] = state
 
     def replay(self, events: Iterable[Event]) -> None:

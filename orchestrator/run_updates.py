@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger import METRICS, Event, EventKind, TrialState
+from orchestrator.ledger import METRICS, Event, EventKind, TrialRecord, TrialState
 from trainers.contract import TrialConfig
 
 CARD = ("backbone", "unfrozen_layers", "dropout", "multiplier", "head", "smoothing")
-"""The card's six fields: a run's name shows those that differ from a plain trial."""
+"""The card's six fields: a run's name shows those that differ from a plain trial, and whatever else was searched."""
 
 RUN_STATUS: dict[str, str] = {
     TrialState.PENDING: "SCHEDULED",
@@ -59,6 +59,11 @@ _SHORT = {
     "scale": "s={}",
     "margin": "m={}",
     "warmup": "warmup={}",
+    "output_stride": "stride={}",
+    "feature_fusion": "fusion={}",
+    "mixup": "mixup={}",
+    "cutmix": "cutmix={}",
+    "balance": "balance={}",
     "epochs": "{}ep",
 }
 
@@ -108,6 +113,23 @@ def run_name(number: int, config: Mapping[str, Any], varied: Sequence[str] = CAR
     return " ".join([f"{number:03d}", *words])
 
 
+def varied_fields(created: Mapping[str, Any]) -> tuple[str, ...]:
+    """The card's fields and those that the trial's proposal had to choose; ``created``: the payload that created it."""
+    proposal = created.get("proposal") or {}
+    chosen = [name.partition("@")[0] for name in proposal.get("parameters") or ()]
+    return tuple(dict.fromkeys([*CARD, *chosen]))
+
+
+def given_name(record: TrialRecord) -> str:
+    """The name that a person, or the refit, gave the trial; "" where it has none but its id."""
+    return "" if record.name == record.id else record.name
+
+
+def label(record: TrialRecord) -> str:
+    """``run_name`` of what the ledger knows of a trial."""
+    return run_name(record.number, record.config, varied_fields(record.created), given_name(record))
+
+
 def run_updates(events: Iterable[Event]) -> list[RunUpdate]:
     """One update for each run that ``events`` (in order of ``seq``) touch, the runs in order of first touch."""
     drafts: dict[str, _Draft] = {}
@@ -154,7 +176,7 @@ class _Draft:
             return
         number = int(data.get("number") or 0)
         given = str(data.get("name") or "")
-        self._name = run_name(number, data["config"], given="" if given == event.trial else given)
+        self._name = run_name(number, data["config"], varied_fields(data), "" if given == event.trial else given)
         self._params = {key: _text(value) for key, value in data["config"].items()}
         self._tags |= {"orch.number": str(number), "orch.stage": event.stage}
 
@@ -189,11 +211,11 @@ class _Draft:
 
 
 def _points(event: Event) -> list[Point]:
-    """An epoch's finite values; validation figures are NaN where validation is trained on."""
-    prefix = f"fold_{event.fold}/" if event.fold else ""
+    """An epoch's finite values; validation figures are NaN where validation is trained on. A fold's name ends in it."""
+    suffix = f"_fold_{event.fold}" if event.fold else ""
     values = {name: getattr(event, name) for name in METRICS}
     return [
-        Point(prefix + name, float(value), _milliseconds(event.time_s), event.epoch)
+        Point(name + suffix, float(value), _milliseconds(event.time_s), event.epoch)
         for name, value in values.items()
         if value is not None and math.isfinite(value)
     ]

@@ -48,7 +48,7 @@ class RunningSweep:
             config=config,
             seed=seed,
             manifest=str(self.paths.manifest.resolve()),
-            weights=self.spec.weights,
+            weights=self.spec.weights_for(config.backbone),
             train_splits=splits,
             output=str(self.paths.fit(fit_id).resolve()),
             cache=str(cache_folder()),

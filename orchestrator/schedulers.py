@@ -23,15 +23,16 @@ from ray.tune.schedulers.hyperband import _Bracket
 
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, TrialState
+from orchestrator.objectives import ACCURACY, OBJECTIVES
 
-METRIC = "val_accuracy"
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
 
 @dataclass(frozen=True)
 class SchedulerSettings:
     """``grace_epochs``: no trial is stopped before (asha, median). ``reduction_factor``: one in so many goes on at each
-    rung (asha, hyperband). ``min_samples``: other trials that ``median`` wants to compare with.
+    rung (asha, hyperband). ``min_samples``: other trials that ``median`` wants to compare with. ``metric``: the
+    objective that trials are stopped by; of several it is the first, and no scheduler looks at the others.
 
     asha: Li et al. 2020, arXiv 1810.05934. hyperband: Li et al. 2018, arXiv 1603.06560. median: Golovin et al. 2017.
     """
@@ -40,6 +41,7 @@ class SchedulerSettings:
     grace_epochs: int = 1
     reduction_factor: float = 3.0
     min_samples: int = 3
+    metric: str = ACCURACY
 
     def rung(self, epoch: int) -> int:
         """How many of asha's milestones, grace x reduction^k, ``epoch`` has reached; 0 for the others."""
@@ -53,7 +55,8 @@ class SchedulerSettings:
 
 def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
     """The Ray scheduler that ``settings`` name, for trials of at most ``epochs``. Raises OrchError."""
-    common: dict[str, Any] = {"time_attr": "epoch", "metric": METRIC, "mode": "max"}
+    mode = "min" if OBJECTIVES[settings.metric].minimised else "max"
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": settings.metric, "mode": mode}
     if settings.name == "asha":
         return ASHAScheduler(
             max_t=epochs,
@@ -103,9 +106,10 @@ class WatchedScheduler(TrialScheduler):
     ``pruned``: Tune's ids of the trials that ``inner`` stopped. ``decisions``: the last answer for each trial.
     """
 
-    def __init__(self, inner: TrialScheduler) -> None:
+    def __init__(self, inner: TrialScheduler, metric: str = ACCURACY) -> None:
         super().__init__()
         self.inner = inner
+        self.watched = metric
         self.pruned: set[str] = set()
         self.decisions: dict[str, str] = {}
         self.supports_buffered = inner.supports_buffered_results
@@ -129,7 +133,7 @@ class WatchedScheduler(TrialScheduler):
         self.inner.on_trial_error(self._watch(tune_controller), trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if not _is_number(result.get(METRIC)):
+        if not _is_number(result.get(self.watched)):
             return TrialScheduler.CONTINUE
         decision = self.inner.on_trial_result(self._watch(tune_controller), trial, result)
         self.decisions[trial.trial_id] = decision
@@ -138,7 +142,7 @@ class WatchedScheduler(TrialScheduler):
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        if _is_number(result.get(METRIC)):
+        if _is_number(result.get(self.watched)):
             self.inner.on_trial_complete(self._watch(tune_controller), trial, result)
         else:
             self.inner.on_trial_remove(self._watch(tune_controller), trial)
@@ -183,7 +187,9 @@ class _PastTrial:
     status: str = Trial.TERMINATED
 
 
-def replay(scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping[str, TrialState]) -> int:
+def replay(
+    scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping[str, TrialState], metric: str = ACCURACY
+) -> int:
     """Feed the epochs of ``finished`` trials to asha or median in the order in which they came; returns how many.
 
     Trials that were interrupted are left out, because they start again. Hyperband's brackets hold paused processes,
@@ -198,8 +204,9 @@ def replay(scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping
             scheduler.on_trial_add(None, trials[event.trial])
         trial = trials[event.trial]
         if event.kind == EventKind.EPOCH:
-            if _is_number(event.val_accuracy):
-                last[trial] = {"epoch": event.epoch, METRIC: event.val_accuracy}
+            value = event.metrics[metric]
+            if _is_number(value):
+                last[trial] = {"epoch": event.epoch, metric: value}
                 scheduler.on_trial_result(None, trial, last[trial])
                 fed += 1
         elif trial in last:
@@ -212,7 +219,7 @@ def _latest_attempts(events: Iterable[Event], finished: Mapping[str, TrialState]
     kept: dict[int, Event] = {}
     by_trial: dict[str, list[int]] = {}
     for event in events:
-        if event.trial not in finished:
+        if event.trial not in finished or event.fold:
             continue
         seqs = by_trial.setdefault(event.trial, [])
         if event.kind == EventKind.TRIAL and event.state == TrialState.PENDING:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.fields import FIELDS, Names, Numbers
+from orchestrator.fields import FIELDS, GPU_MEMORY, Names, Numbers
 from orchestrator.mistakes import Keys, Mistake, Mistakes, show, unknown_field
+from orchestrator.searchmistakes import Notes, check_conditions, check_named, check_nothing_varies, check_space
 from orchestrator.space import Case, Choice, Constant, Domain, IntRange, Space, Uniform, Value, find_circle
-from trainers.backbones import backbone
-from trainers.contract import TrialConfig, canonical
-from trainers.heads import head
 
 KINDS = ("value", "choice", "uniform", "loguniform", "int")
 """What a case may be; exactly one of them stands in it."""
+
+GPU = "gpu_memory_gb"
+"""The word of a ``when`` that asks for a GPU's memory."""
 
 EPOCHS_ELSEWHERE = " Epochs are set in budget."
 
@@ -31,6 +32,10 @@ class Search:
         """Name and values of each named trial, the constants of the file filled in."""
         return tuple((name, _completed(self.space, dict(given))) for name, given in self.named)
 
+    def on_gpu(self, memory_gb: float) -> Search:
+        """What is searched where a trial has ``memory_gb`` of GPU memory; see ``Space.on_gpu``."""
+        return Search(self.space.on_gpu(memory_gb), self.named)
+
 
 def _completed(space: Space, given: dict[str, Any]) -> dict[str, Any]:
     values = dict(given)
@@ -41,25 +46,11 @@ def _completed(space: Space, given: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-class _Notes:
-    """Collects mistakes below ``keys``."""
-
-    def __init__(self, keys: Keys = (), found: list[Mistake] | None = None) -> None:
-        self.keys = keys
-        self.found = [] if found is None else found
-
-    def at(self, *keys: str | int) -> _Notes:
-        return _Notes((*self.keys, *keys), self.found)
-
-    def add(self, text: str, at_key: bool = False) -> None:
-        self.found.append(Mistake(self.keys, text, at_key))
-
-
 def read_search(raw: Any) -> Search:
     """Raises Mistakes that hold everything that is wrong in it."""
     if isinstance(raw, Search):
         return raw
-    notes = _Notes()
+    notes = Notes()
     if not isinstance(raw, Mapping):
         raise Mistakes([Mistake((), f"found {show(raw)}; allowed: a mapping of fields, each with what it may be.")])
     for name in raw:
@@ -73,17 +64,16 @@ def read_search(raw: Any) -> Search:
         notes.at(circle[0]).add(f"its conditions go in a circle: {' -> '.join(circle)}.", at_key=True)
         raise Mistakes(notes.found)
     space = Space.of(sound)
-    _check_conditions(space, notes)
+    check_conditions(space, notes)
     named: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()
     if "configurations" in raw:
         named = _read_named(raw["configurations"], notes.at("configurations"))
-        _check_nothing_varies(space, notes)
+        check_nothing_varies(space, notes)
     if not notes.found and named:
-        _check_named(Search(space, named), notes)
+        check_named(Search(space, named).configurations, [dict(given) for _, given in named], notes)
     asked = {other for each in sound.values() for case in each for other, _ in case.when} | {"backbone", "head"}
     if "configurations" not in raw and not asked & (raw.keys() - sound.keys()):
-        _check_sizes(space, notes)
-        _check_effects(space, notes)
+        check_space(space, notes)
     if notes.found:
         raise Mistakes(notes.found)
     return Search(space, named)
@@ -92,7 +82,7 @@ def read_search(raw: Any) -> Search:
 # One field
 
 
-def _read_cases(name: str, raw: Any, notes: _Notes) -> tuple[Case, ...]:
+def _read_cases(name: str, raw: Any, notes: Notes) -> tuple[Case, ...]:
     """The cases of one field; () where mistakes were noted."""
     if isinstance(raw, Mapping):
         return _whole([_read_case(name, raw, notes)])
@@ -108,7 +98,7 @@ def _read_cases(name: str, raw: Any, notes: _Notes) -> tuple[Case, ...]:
         return (Case(domain),) if domain else ()
     cases = _whole([_read_case(name, item, notes.at(i)) for i, item in enumerate(raw)])
     for i, case in enumerate(cases[:-1]):
-        if not case.when:
+        if not case.is_conditional:
             notes.at(i + 1).add("is never reached: the case before it has no `when`, so it always applies.")
             return ()
     return cases
@@ -120,7 +110,7 @@ def _whole(cases: Iterable[Case | None]) -> tuple[Case, ...]:
     return tuple(case for case in found if case) if all(found) else ()
 
 
-def _read_case(name: str, raw: Mapping[str, Any], notes: _Notes) -> Case | None:
+def _read_case(name: str, raw: Mapping[str, Any], notes: Notes) -> Case | None:
     kinds = [kind for kind in KINDS if kind in raw]
     allowed = (*KINDS, "step", "log", "when")
     wrong = [key for key in raw if key not in allowed]
@@ -136,7 +126,7 @@ def _read_case(name: str, raw: Mapping[str, Any], notes: _Notes) -> Case | None:
         if key in raw and kind != "int":
             hint = "write loguniform instead" if key == "log" else "it belongs to int"
             notes.at(key).add(f"{kind} has no {key}; {hint}.", at_key=True)
-    when = _read_when(name, raw["when"], notes.at("when")) if "when" in raw else ()
+    when = _read_when(name, raw["when"], notes.at("when")) if "when" in raw else _When()
     if kind == "value":
         domain: Domain | None = _read_choice(name, [raw[kind]], notes.at(kind), listed=False)
     elif kind == "choice" and not isinstance(raw[kind], list | tuple):
@@ -146,10 +136,10 @@ def _read_case(name: str, raw: Mapping[str, Any], notes: _Notes) -> Case | None:
         domain = _read_choice(name, raw[kind], notes.at(kind))
     else:
         domain = _read_range(name, kind, raw, notes)
-    return Case(domain, when) if domain and when is not None and not wrong else None
+    return Case(domain, when.fields, when.gpu_memory_gb) if domain and when and not wrong else None
 
 
-def _read_choice(name: str, items: Sequence[Any], notes: _Notes, listed: bool = True) -> Domain | None:
+def _read_choice(name: str, items: Sequence[Any], notes: Notes, listed: bool = True) -> Domain | None:
     if not items:
         notes.add("found an empty list; give it at least one value.")
         return None
@@ -168,10 +158,11 @@ def _read_choice(name: str, items: Sequence[Any], notes: _Notes, listed: bool = 
     return Constant(values[0]) if len(values) == 1 else Choice(tuple(values))
 
 
-def _read_range(name: str, kind: str, raw: Mapping[str, Any], notes: _Notes) -> Domain | None:
+def _read_range(name: str, kind: str, raw: Mapping[str, Any], notes: Notes) -> Domain | None:
     rule, ends, here = FIELDS[name], raw[kind], notes.at(kind)
     if isinstance(rule, Names):
-        here.add(f"{name} holds names, so it takes a value or a list, not a range.")
+        kind = "names" if any(isinstance(value, str) for value in rule.known()) else "a few numbers"
+        here.add(f"{name} holds {kind}, so it takes a value or a list, not a range.")
         return None
     if rule.whole and kind != "int":
         here.add(f"{name} holds whole numbers, so its range is written {{int: [LOW, HIGH]}}.")
@@ -199,7 +190,7 @@ def _read_range(name: str, kind: str, raw: Mapping[str, Any], notes: _Notes) -> 
     return Uniform(float(low), float(high), log=kind == "loguniform")
 
 
-def _read_int_range(low: int, high: int, raw: Mapping[str, Any], notes: _Notes) -> Domain | None:
+def _read_int_range(low: int, high: int, raw: Mapping[str, Any], notes: Notes) -> Domain | None:
     step, log = raw.get("step", 1), raw.get("log", False)
     if not isinstance(step, int) or isinstance(step, bool) or not 1 <= step <= high - low:
         notes.at("step").add(f"found {show(step)}; allowed: a whole number, at least 1 and at most {high - low}.")
@@ -213,7 +204,13 @@ def _read_int_range(low: int, high: int, raw: Mapping[str, Any], notes: _Notes) 
     return IntRange(low, low + (high - low) // step * step, step, log)
 
 
-def _read_when(name: str, raw: Any, notes: _Notes) -> tuple[tuple[str, tuple[Value, ...]], ...] | None:
+@dataclass(frozen=True)
+class _When:
+    fields: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    gpu_memory_gb: float = 0
+
+
+def _read_when(name: str, raw: Any, notes: Notes) -> _When | None:
     if not isinstance(raw, Mapping) or not raw:
         notes.add(f"found {show(raw)}; allowed: a mapping of other fields, as in {{head: [cosface, arcface]}}.")
         return None
@@ -221,8 +218,12 @@ def _read_when(name: str, raw: Any, notes: _Notes) -> tuple[tuple[str, tuple[Val
     found: dict[str, tuple[Value, ...]] = {}
     for other, values in raw.items():
         here = notes.at(other)
-        if other not in FIELDS:
-            here.add(unknown_field(other, list(FIELDS)), at_key=True)
+        if other == GPU:
+            problem = GPU_MEMORY.problem(values)
+            if problem:
+                here.add(problem)
+        elif other not in FIELDS:
+            here.add(unknown_field(other, [*FIELDS, GPU]), at_key=True)
         elif other == name:
             here.add(f"{name} cannot depend on itself.", at_key=True)
         else:
@@ -232,7 +233,7 @@ def _read_when(name: str, raw: Any, notes: _Notes) -> tuple[tuple[str, tuple[Val
             found[other] = tuple(options) if options is not None else ()
     if len(notes.found) > before:
         return None
-    return tuple((other, found[other]) for other in FIELDS if other in found)
+    return _When(tuple((other, found[other]) for other in FIELDS if other in found), float(raw.get(GPU, 0)))
 
 
 # Named configurations
@@ -240,7 +241,7 @@ def _read_when(name: str, raw: Any, notes: _Notes) -> tuple[tuple[str, tuple[Val
 
 def read_configuration(raw: Any, notes_at: Keys = (), named: bool = False) -> tuple[dict[str, Value], list[Mistake]]:
     """The values of one configuration and what is wrong with them. ``named``: it may hold a ``name`` too."""
-    notes = _Notes(notes_at)
+    notes = Notes(notes_at)
     if not isinstance(raw, Mapping):
         notes.add(f"found {show(raw)}; allowed: a mapping of fields, each with one value.")
         return {}, notes.found
@@ -259,7 +260,7 @@ def read_configuration(raw: Any, notes_at: Keys = (), named: bool = False) -> tu
     return {name: values[name] for name in FIELDS if name in values}, notes.found
 
 
-def _read_named(raw: Any, notes: _Notes) -> tuple[tuple[str, tuple[tuple[str, Value], ...]], ...]:
+def _read_named(raw: Any, notes: Notes) -> tuple[tuple[str, tuple[tuple[str, Value], ...]], ...]:
     if not isinstance(raw, list | tuple) or not raw:
         notes.add(f"found {show(raw)}; allowed: a list of named trials, as in - {{name: step-1, dropout: 0.5}}.")
         return ()
@@ -282,85 +283,6 @@ def _read_named(raw: Any, notes: _Notes) -> tuple[tuple[str, tuple[tuple[str, Va
     return tuple(found.items())
 
 
-# What must fit together
-
-
-def _check_conditions(space: Space, notes: _Notes) -> None:
-    for field in space.fields:
-        for i, case in enumerate(field.cases):
-            here = notes.at(field.name, i) if len(field.cases) > 1 else notes.at(field.name)
-            for other, _ in case.when:
-                if any(isinstance(domain, Uniform) for domain in space.domains(other)):
-                    here.at("when", other).add(
-                        f"{other} is a continuous range, which no single value can match; a condition needs a field "
-                        "with a value, a list or an int range.",
-                        at_key=True,
-                    )
-
-
-def _check_nothing_varies(space: Space, notes: _Notes) -> None:
-    for field in space.fields:
-        if any(not isinstance(case.domain, Constant) for case in field.cases):
-            notes.at(field.name).add("varies, but beside `configurations` only single values may stand.", at_key=True)
-
-
-def _check_named(search: Search, notes: _Notes) -> None:
-    seen: dict[TrialConfig, str] = {}
-    for i, (name, values) in enumerate(search.configurations):
-        here = notes.at("configurations", i)
-        row = backbone(values.get("backbone", TrialConfig.backbone))
-        if (size := values.get("image_size")) is not None and size < row.smallest_size:
-            here.add(f"image_size is {size}, but {row.name} takes no image below {row.smallest_size} pixels.")
-        top = head(values.get("head", TrialConfig.head))
-        for effect, has in (("scale", top.has_scale), ("margin", top.has_margin)):
-            if not has and dict(search.named[i][1]).get(effect) is not None:
-                here.at(effect).add(f"the head {top.name} has no {effect}; leave it out.", at_key=True)
-                break
-        else:
-            twin = seen.setdefault(canonical(values), name)
-            if twin != name:
-                here.add(f'"{name}" is the same configuration as "{twin}", and would not be trained again.')
-
-
-def _names(space: Space, name: str, case: Case) -> list[str]:
-    """The names that ``name`` can have where ``case`` applies."""
-    wanted = dict(case.when).get(name)
-    names = [str(value) for domain in space.domains(name) for value in domain.values() or ()]
-    return [value for value in dict.fromkeys(names) if wanted is None or value in wanted]
-
-
-def _check_sizes(space: Space, notes: _Notes) -> None:
-    """Every image size must be large enough for each backbone that it can meet."""
-    sizes = space.field("image_size")
-    taken: set[str] = set()
-    for i, case in enumerate(sizes.cases if sizes else ()):
-        here = notes.at("image_size", i) if sizes and len(sizes.cases) > 1 else notes.at("image_size")
-        options = case.domain.values() or ()
-        smallest = min((size for size in options if isinstance(size, int)), default=None)
-        met = [name for name in _names(space, "backbone", case) if name not in taken]
-        small = [row for row in map(backbone, met) if smallest is not None and smallest < row.smallest_size]
-        if small:
-            names = ", ".join(row.name for row in small)
-            need = max(row.smallest_size for row in small)
-            here.add(f"{smallest} pixels are too few for {names}; allowed with what it can meet: at least {need}.")
-        if [other for other, _ in case.when] == ["backbone"]:
-            taken.update(map(str, case.when[0][1]))
-
-
-def _check_effects(space: Space, notes: _Notes) -> None:
-    """A scale or a margin needs at least one head that has it."""
-    for effect in ("scale", "margin"):
-        field = space.field(effect)
-        for i, case in enumerate(field.cases if field else ()):
-            here = notes.at(effect, i) if field and len(field.cases) > 1 else notes.at(effect)
-            heads = _names(space, "head", case)
-            having = [name for name in heads if getattr(head(name), f"has_{effect}")]
-            if heads and not having and case.domain != Constant(None):
-                subject = "the head" if len(heads) == 1 else "the heads"
-                has = "has" if len(heads) == 1 else "have"
-                here.add(f"{subject} {', '.join(heads)} {has} no {effect}; leave it out, or add a head that has one.")
-
-
 # Back to plain values
 
 
@@ -376,8 +298,10 @@ def plain_search(search: Search) -> dict[str, Any]:
 
 
 def _plain_case(case: Case) -> dict[str, Any]:
-    when = {"when": {name: list(values) if len(values) > 1 else values[0] for name, values in case.when}}
-    return {**_plain_domain(case.domain), **(when if case.when else {})}
+    when: dict[str, Any] = {name: list(values) if len(values) > 1 else values[0] for name, values in case.when}
+    if case.gpu_memory_gb:
+        when[GPU] = case.gpu_memory_gb
+    return {**_plain_domain(case.domain), **({"when": when} if when else {})}
 
 
 def _plain_domain(domain: Domain) -> dict[str, Any]:

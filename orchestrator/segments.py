@@ -47,6 +47,7 @@ METRICS = (
     "val_macro_f1",
     "learning_rate",
     "seconds",
+    "train_images_per_s",
     "images_per_s",
 )
 """The figures of one epoch, as ``trainers.contract.EpochMetrics`` names them."""
@@ -58,6 +59,9 @@ class Event:
 
     ``trial`` is "" where the event is about no trial. ``attempt`` counts the starts of a trial from 1.
     In a TRIAL event ``epoch`` is the number of epochs done so far. Metrics are None where there is none.
+    ``fold`` 0 is the trial itself, whose figures are the mean over its folds if it has any; an EPOCH event of fold
+    1, 2, ... comes before it and holds that fold's ``val_accuracy`` alone. ``objectives`` are the values of what the
+    sweep is after, in its order; () where one of them is no number.
     ``payload`` is JSON text: a configuration, a stage's result, anything.
     """
 
@@ -79,6 +83,7 @@ class Event:
     val_macro_f1: float | None = None
     learning_rate: float | None = None
     seconds: float | None = None
+    train_images_per_s: float | None = None
     images_per_s: float | None = None
     objectives: tuple[float, ...] = ()
     payload: str = "{}"
@@ -182,7 +187,13 @@ def _read_segments(segments: Sequence[Segment], folder: Path) -> list[Event]:
                 f"{segment.path.name} is gone. Restore it from a copy; or move that and every later segment away "
                 "and run with --resume."
             )
-        for row in pq.read_table(io.BytesIO(content)).to_pylist():
-            row["objectives"] = tuple(row["objectives"] or ())
-            events.append(Event(**row))
+        events += [_event(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
     return events
+
+
+def _event(row: dict[str, Any]) -> Event:
+    """One row of a segment. In segments without ``train_images_per_s`` the one speed was that of training."""
+    if "train_images_per_s" not in row:
+        row["train_images_per_s"], row["images_per_s"] = row.get("images_per_s"), None
+    row["objectives"] = tuple(row["objectives"] or ())
+    return Event(**row)

@@ -1,5 +1,7 @@
 """Which trial wins, and with which crop policy. Pure: rows in, a choice and its reason out.
 
+With one objective the best trial wins. With a rule (``Rule``) it is the best in one figure among those within bounds.
+
 Only validation is looked at. Nothing here has a parameter through which a test figure could come in.
 """
 
@@ -7,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from orchestrator.errors import NoWinner
+from orchestrator.objectives import ACCURACY, LOSS, MACRO_F1, OBJECTIVES, SPEED, front_of
 
 COMPLETED = "COMPLETED"
 WHOLE = "whole"
@@ -24,6 +27,8 @@ class Candidate:
     ``val_accuracy`` in [0, 1] and ``val_loss`` (nats) are the last epoch's, NaN where there is none. Where
     ``val_correct`` and ``val_total`` (images) are given they are the accuracy, and the reason counts in images.
     ``cost``: seconds, of whatever all candidates share (an image, an epoch); lower is cheaper, NaN is unknown.
+    ``val_macro_f1`` in [0, 1] and ``images_per_s`` matter where they are objectives or bounds. ``folds``: how many
+    folds the figures are taken over, 0 for one validation split.
     """
 
     id: str
@@ -36,6 +41,14 @@ class Candidate:
     val_correct: int | None = None
     val_total: int | None = None
     cost: float = math.nan
+    val_macro_f1: float = math.nan
+    images_per_s: float = math.nan
+    folds: int = 0
+
+    def value(self, figure: str) -> float:
+        """The objective called ``figure``; NaN where it is unknown."""
+        known = {ACCURACY: self.accuracy, MACRO_F1: self.val_macro_f1, LOSS: self.val_loss, SPEED: self.images_per_s}
+        return known[figure]
 
     @property
     def accuracy(self) -> float:
@@ -62,22 +75,79 @@ class Selection:
     runners_up: tuple[Candidate, ...]
 
 
-def choose(candidates: Iterable[Candidate], runners_up: int = 0) -> Selection:
-    """The eligible candidate with the highest validation accuracy, and up to ``runners_up`` that come after it.
+@dataclass(frozen=True)
+class Rule:
+    """What the winner is best in, among the candidates within the bounds (figure -> value); names of ``OBJECTIVES``."""
+
+    best: str = ACCURACY
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> tuple[tuple[str, float], ...]:
+        return (*self.at_least.items(), *self.at_most.items())
+
+    def shortfalls(self, candidate: Candidate) -> dict[str, float]:
+        """Figure -> by how much of its bound ``candidate`` misses it, infinite where unknown; {} within all bounds."""
+        found = {}
+        for name, bound in self.bounds:
+            missing = OBJECTIVES[name].cost(candidate.value(name)) - OBJECTIVES[name].cost(bound)
+            if not missing <= 0:
+                found[name] = _last(missing) / bound if bound else _last(missing)
+        return found
+
+    def words(self) -> str:
+        """The bounds for a sentence: "at least 50.0 images/s and at most 0.5000 in val_loss"."""
+        said = [f"at least {_bound(name, value)}" for name, value in self.at_least.items()]
+        return " and ".join([*said, *(f"at most {_bound(name, value)}" for name, value in self.at_most.items())])
+
+
+def _bound(name: str, value: float) -> str:
+    shown = OBJECTIVES[name].show(value)
+    return shown if name == SPEED else f"{shown} {OBJECTIVES[name].words}"
+
+
+PLAIN = Rule()
+"""The most accurate one."""
+
+
+def choose(candidates: Iterable[Candidate], runners_up: int = 0, rule: Rule = PLAIN) -> Selection:
+    """The eligible candidate that is best by ``rule``, and up to ``runners_up`` that come after it.
 
     Ties go to the lower validation loss, then to the cheaper one, then to the smaller id: the same candidates in
-    any order give the same choice. Raises NoWinner, with the count of every state, when none is eligible.
+    any order give the same choice. Raises NoWinner when none is eligible, with the count of every state, or when
+    none of the eligible lies within the rule's bounds, with the one that comes nearest.
     """
     candidates = list(candidates)
-    eligible = sorted((c for c in candidates if c.is_eligible), key=_rank)
+    eligible = [c for c in candidates if c.is_eligible]
     if not eligible:
         raise NoWinner(_no_winner(candidates))
-    winner, others = eligible[0], eligible[1:]
-    return Selection(winner, _reason(winner, others, len(candidates)), tuple(others[: max(runners_up, 0)]))
+    within = sorted((c for c in eligible if not rule.shortfalls(c)), key=lambda c: _rank(c, rule))
+    known = [c for c in within if math.isfinite(c.value(rule.best))]
+    if not known:
+        raise NoWinner(_none_within(within, eligible, rule))
+    winner, others = known[0], known[1:]
+    if rule.best == ACCURACY and not rule.bounds:
+        reason = _reason(winner, others, len(candidates))
+    else:
+        reason = _reason_by_rule(winner, others, (len(eligible), len(candidates)), rule)
+    return Selection(winner, reason, tuple(others[: max(runners_up, 0)]))
 
 
-def _rank(candidate: Candidate) -> tuple[float, float, float, str]:
-    return (-candidate.accuracy, _last(candidate.val_loss), _last(candidate.cost), candidate.id)
+def pareto_front(candidates: Iterable[Candidate], objectives: Sequence[str]) -> tuple[Candidate, ...]:
+    """The eligible candidates that no other beats: none is as good in all of ``objectives`` and better in one.
+
+    Those of equal figures are all kept; one with an unknown figure is left out. The best in the first objective comes
+    first; the same candidates in any order give the same front.
+    """
+    known = [c for c in candidates if c.is_eligible and all(math.isfinite(c.value(name)) for name in objectives)]
+    front = front_of([[OBJECTIVES[name].cost(c.value(name)) for name in objectives] for c in known])
+    return tuple(sorted((known[i] for i in front), key=lambda c: _rank(c, Rule(best=objectives[0]))))
+
+
+def _rank(candidate: Candidate, rule: Rule = PLAIN) -> tuple[float, float, float, str]:
+    first = _last(OBJECTIVES[rule.best].cost(candidate.value(rule.best)))
+    return (first, _last(candidate.val_loss), _last(candidate.cost), candidate.id)
 
 
 def _last(value: float) -> float:
@@ -103,6 +173,54 @@ def _reason(winner: Candidate, others: Sequence[Candidate], total: int) -> str:
     )
 
 
+def _reason_by_rule(winner: Candidate, others: Sequence[Candidate], counts: tuple[int, int], rule: Rule) -> str:
+    row, (eligible, total) = OBJECTIVES[rule.best], counts
+    superlative = "lowest" if row.minimised else "highest"
+    pool = _among(eligible, total)
+    if rule.bounds:
+        lies = "lies" if not others else "lie"
+        pool = f"the {1 + len(others)} that {lies} within the bounds ({rule.words()}), of {pool}"
+    text = f"{winner.label} has the {superlative} {row.words} of {pool}: {_rule_figure(winner, rule)}"
+    if not others:
+        return f"{text}."
+    second = others[0]
+    tied = row.cost(second.value(rule.best)) == row.cost(winner.value(rule.best))
+    text += f"; the runner-up {second.label} has {_rule_figure(second, rule)}"
+    return f"{text}, and {_tie_break(winner, second)}." if tied else f"{text}."
+
+
+def _rule_figure(candidate: Candidate, rule: Rule) -> str:
+    """The figure that decides, and those that are bounded, of one candidate."""
+    shown = []
+    for name in dict.fromkeys([rule.best, *(bounded for bounded, _ in rule.bounds)]):
+        figure = _figure(candidate) if name == ACCURACY else OBJECTIVES[name].show(candidate.value(name))
+        shown.append(figure if name in (rule.best, SPEED) else f"{figure} {OBJECTIVES[name].words}")
+    return " at ".join([shown[0], " and ".join(shown[1:])]) if len(shown) > 1 else shown[0]
+
+
+def _none_within(within: Sequence[Candidate], eligible: Sequence[Candidate], rule: Rule) -> str:
+    """Why the rule finds nobody, and who comes nearest."""
+    if within:
+        return (
+            f"there is no winner: none of the {len(within)} COMPLETED trials within the bounds has a "
+            f"{OBJECTIVES[rule.best].words}; name another figure in final.choose.best and go on with `--resume`."
+        )
+    bounds = f"there is no winner: none of {len(eligible)} trials COMPLETED at full budget has {rule.words()}"
+    unknown = [n for n, _ in rule.bounds if not any(math.isfinite(c.value(n)) for c in eligible)]
+    if unknown:
+        return (
+            f"{bounds}, for {unknown[0]} was not measured in this sweep. Leave its bound out of final.choose and go on "
+            "with `--resume`, or start another sweep."
+        )
+    nearest = min(eligible, key=lambda c: (sum(rule.shortfalls(c).values()), _rank(c, rule)))
+    figures = dict.fromkeys([*(name for name, _ in rule.bounds), ACCURACY])
+    has = " and ".join(_bound(name, nearest.value(name)) for name in figures)
+    return (
+        f"{bounds}; {nearest.label} comes nearest, with {has}. "
+        "Loosen final.choose and go on with `--resume`, or give it more trials with `--resume --trials +N`."
+    )
+
+
 def _among(eligible: int, total: int) -> str:
     if eligible == total:
         return f"{total} trials, all COMPLETED at full budget" if total > 1 else "1 trial, COMPLETED at full budget"
@@ -112,7 +230,8 @@ def _among(eligible: int, total: int) -> str:
 def _figure(candidate: Candidate) -> str:
     text = f"{100 * candidate.accuracy:.2f} %"
     if candidate.val_correct is not None and candidate.val_total:
-        text += f" ({candidate.val_correct} of {candidate.val_total} images)"
+        over = f" in {candidate.folds} folds" if candidate.folds else ""
+        text += f" ({candidate.val_correct} of {candidate.val_total} images{over})"
     return text
 
 

@@ -14,155 +14,51 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import OrchError
-from orchestrator.ledger import (
-    Event,
-    EventKind,
-    SweepState,
-    TrialRecord,
-    TrialState,
-    derive,
-    read_events,
-    running_process,
+from orchestrator.ledger import TrialRecord, TrialState
+from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.run_updates import label
+from orchestrator.sweepfolder import (
+    SEARCH,
+    Sweep,
+    find_sweep,
+    leaderboard,
+    newest_store,
+    newest_unfinished,
+    parent_run,
+    read_sweep,
+    sweeps,
 )
-from orchestrator.paths import RUNS, SweepPaths
-from orchestrator.run_updates import run_name
-from orchestrator.tracking_cursor import read_cursor
 from orchestrator.wrapping import tell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-FINISHED = "FINISHED"
-"""State of a sweep that went through every stage; what ``describe`` calls the stage "finished"."""
-SEARCH = "search"
-"""Stage of the trials that count; retrained models are trials of other stages."""
+__all__ = [
+    "Progress",
+    "Sweep",
+    "describe",
+    "find_sweep",
+    "front_lines",
+    "json_ready",
+    "leaderboard",
+    "newest_store",
+    "newest_unfinished",
+    "parent_run",
+    "print_status",
+    "print_sweep",
+    "progress",
+    "read_sweep",
+    "status_lines",
+    "sweeps",
+    "winner_lines",
+]
+
 STATUS_INDENT = 9
 """Width of the word that begins each line of the status."""
 SHOW_INDENT = 4
 """Indent of what follows in a wrapped line of ``orch show``."""
 BEST_ROWS = 10
 """How many trials a person is shown; --json has all."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep's folder, read once. ``runner`` is what ``running_process`` said."""
-
-    paths: SweepPaths
-    events: tuple[Event, ...]
-    state: SweepState
-    runner: str | None = None
-
-    @property
-    def trials(self) -> list[TrialRecord]:
-        """Those of the search, in the order of their creation."""
-        return [record for record in self.state.trials.values() if record.stage in ("", SEARCH)]
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last that was heard of the sweep is that it finished."""
-        states = [event.state for event in self.state.sweep if event.state]
-        return bool(states) and states[-1] == FINISHED
-
-    @property
-    def stage(self) -> str:
-        """The stage it is in, or stopped in; "finished" after the last, "" before the first."""
-        if self.finished:
-            return "finished"
-        begun = [event.stage for event in self.events if event.kind == EventKind.STAGE]
-        return begun[-1] if begun else ""
-
-    def states(self) -> dict[str, int]:
-        """State -> number of trials of the search, in the order of ``TrialState``."""
-        found = [record.state for record in self.trials]
-        return {str(state): found.count(state) for state in TrialState if state in found}
-
-    def best(self) -> list[TrialRecord]:
-        """Trials with a validation accuracy, the highest first; those trained in full before the others."""
-        scored = [record for record in self.trials if math.isfinite(record.val_accuracy)]
-        return sorted(scored, key=lambda record: (record.state != TrialState.COMPLETED, -record.val_accuracy))
-
-    def test_reads(self) -> int:
-        """How many times the networks were run on the test split."""
-        return sum(
-            event.kind == EventKind.STAGE
-            and event.stage == "leaderboard"
-            and event.state == "BEGUN"
-            and "reads_test" in event.data
-            for event in self.events
-        )
-
-    def fact(self, name: str) -> Any:
-        """The latest value of ``name`` in the payload of a SWEEP, STAGE or NOTE event; None where there is none."""
-        for event in reversed(self.events):
-            if event.kind in (EventKind.SWEEP, EventKind.STAGE, EventKind.NOTE):
-                data = event.data
-                if isinstance(data, Mapping) and data.get(name) is not None:
-                    return data[name]
-        return None
-
-
-def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's folder. Raises OrchError where it is none or its ledger is damaged."""
-    paths = SweepPaths(Path(folder))
-    if not paths.ledger.is_dir():
-        raise OrchError(f"{folder} is not a sweep's folder: there is no {paths.ledger.name}/ in it.")
-    runner = running_process(paths)  # before the events, so that what it ends meanwhile does not look interrupted
-    events = read_events(paths.ledger)
-    return Sweep(paths, tuple(events), derive(events), runner)
-
-
-# --- finding ------------------------------------------------------------------------------------------------------
-
-
-def sweeps(runs: Path) -> list[Path]:
-    """The sweeps' folders in ``runs``, the one written to last first."""
-    found = [path.parent for path in runs.glob("*/" + SweepPaths(runs).ledger.name) if path.is_dir()]
-    return sorted(found, key=lambda folder: SweepPaths(folder).ledger.stat().st_mtime_ns, reverse=True)
-
-
-def find_sweep(given: str | None, finished: bool = False, runs: Path = Path(RUNS)) -> Path:
-    """The folder that a person means: a path, a name below ``runs``, or, with None, the newest (finished) one.
-
-    Raises OrchError that lists what there is.
-    """
-    if given is not None:
-        for folder in (Path(given), runs / given):
-            if SweepPaths(folder).ledger.is_dir():
-                return folder
-        raise OrchError(f"there is no sweep {given!r}. {_list(runs)}")
-    for folder in sweeps(runs):
-        if not finished or read_sweep(folder).finished:
-            return folder
-    raise OrchError(f"there is no {'finished ' if finished else ''}sweep. {_list(runs)}")
-
-
-def newest_unfinished(runs: Path = Path(RUNS)) -> Path:
-    """The newest sweep that has stages to go. Raises OrchError that says how a finished one is extended."""
-    for folder in sweeps(runs):
-        if not read_sweep(folder).finished:
-            return folder
-    raise OrchError(
-        f"there is no unfinished sweep. {_list(runs)} "
-        f"A finished one goes on with more to do: orch sweep --resume --out {runs}/NAME --trials +20."
-    )
-
-
-def newest_store(runs: Path = Path(RUNS)) -> str | None:
-    """The address of the MLflow store that the newest sweep wrote to; None where there is no sweep that did."""
-    for folder in sweeps(runs):
-        uri = read_cursor(SweepPaths(folder).tracking_cursor).uri
-        if uri:
-            return uri
-    return None
-
-
-def _list(runs: Path) -> str:
-    names = ", ".join(folder.name for folder in sweeps(runs))
-    return (
-        f"Below {runs}/ there is {names}." if names else f"Below {runs}/ there is none yet; orch sweep FILE makes one."
-    )
 
 
 # --- for a program ------------------------------------------------------------------------------------------------
@@ -172,6 +68,9 @@ def describe(folder: Path) -> dict[str, Any]:
     """Everything, for a program: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
     ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None before there is one), ``leaderboard``
     (rows), ``mlflow`` (the parent run's id, None where MLflow has not seen the sweep). What is not a number is None.
+
+    With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the trials that
+    none beats in all of them; with folds a trial has ``folds``, its validation accuracy in each.
     """
     sweep = read_sweep(folder)
     return json_ready(
@@ -187,6 +86,7 @@ def describe(folder: Path) -> dict[str, Any]:
                     "epochs": len(record.epochs),
                     "val_accuracy": record.val_accuracy,
                     "config": record.config,
+                    **_further_figures(sweep, record),
                 }
                 for record in sweep.trials
             ],
@@ -197,18 +97,13 @@ def describe(folder: Path) -> dict[str, Any]:
     )
 
 
-def leaderboard(paths: SweepPaths) -> list[dict[str, Any]]:
-    """The leaderboard's rows, best first; [] before there is one."""
-    if not paths.leaderboard_parquet.is_file():
-        return []
-    import pyarrow.parquet as pq
-
-    return pq.read_table(paths.leaderboard_parquet).to_pylist()
-
-
-def parent_run(sweep: Sweep) -> str | None:
-    """The id of the sweep's run in MLflow; None where MLflow has not seen it."""
-    return read_cursor(sweep.paths.tracking_cursor).parent or None
+def _further_figures(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
+    names, found = sweep.objectives, dict[str, Any]()
+    if names != (ACCURACY,):
+        found["objectives"] = {name: record.figure(name) for name in names}
+    if record.folds:
+        found["folds"] = record.fold_val_accuracy
+    return found
 
 
 def json_ready(value: Any) -> Any:
@@ -284,7 +179,11 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
     best = sweep.best()
     if best:
         first, state = best[0], _state_word(sweep, best[0].state)
-        lines.append(f"best     {first.val_accuracy:.3f} on validation: {_trial_words(first)}, {state}")
+        figures = ", ".join([f"{first.val_accuracy:.3f} on validation", *_other_figures(sweep, first)])
+        lines.append(f"best     {figures}: {_trial_words(first)}, {state}")
+    front = sweep.front()
+    if front:
+        lines.append(f"front    {_count(len(front), 'trial')} that none beats in all of {', '.join(sweep.objectives)}")
     if done.elapsed_s > 0 and done.ended:
         lines.append(f"rate     {_count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
     if sweep.runner and sweep.stage == SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
@@ -339,6 +238,21 @@ def winner_lines(winner: Any) -> list[str]:
         lines.append("  " + " ".join(f"{name}={_value_words(value)}" for name, value in config.items()))
     if winner.get("reason"):
         lines.append(f"  because {winner['reason']}")
+    return lines + [f"  {line}" for line in front_lines(winner)]
+
+
+def front_lines(winner: Mapping[str, Any]) -> list[str]:
+    """With several objectives, the trials that none beats in all of them, one a line, the chosen one marked. Pure."""
+    front = winner.get("front")
+    if not front:
+        return []
+    names = [name for name in OBJECTIVES if name in front[0]["values"]]
+    lines = [f"{_count(len(front), 'trial')} that none beats in all of {', '.join(names)}:"]
+    for row in front:
+        figures = ", ".join(OBJECTIVES[name].show(row["values"][name]) for name in names)
+        lines.append(f"{'*' if row['chosen'] else ' '} {figures}: {row.get('name') or row['trial']}")
+    if not any(row["chosen"] for row in front):
+        lines.append("The winner is none of them: a trial as good in every one of these and better in one beats it.")
     return lines
 
 
@@ -349,17 +263,39 @@ def _trials_table(sweep: Sweep) -> RenderableType:
     title = f"the best {len(shown)} of {_count(len(sweep.trials), 'trial')}, on validation"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("accuracy", justify="right")
+    others = [name for name in sweep.objectives if name != ACCURACY]
+    folds = any(record.folds for record in shown)
+    for name in [*others, *(["folds"] if folds else [])]:
+        table.add_column(name, justify="right")
     table.add_column("epochs", justify="right")
     table.add_column("state", no_wrap=True)
     table.add_column("trial")
     for record in shown:
         table.add_row(
             f"{record.val_accuracy:.4f}",
+            *(_figure_words(record, name) for name in others),
+            *([_fold_words(record)] if folds else []),
             str(len(record.epochs)),
             _state_word(sweep, record.state),
             _trial_words(record),
         )
     return table
+
+
+def _other_figures(sweep: Sweep, record: TrialRecord) -> list[str]:
+    """The objectives besides the accuracy, for a sentence."""
+    return [_figure_words(record, name) for name in sweep.objectives if name != ACCURACY]
+
+
+def _figure_words(record: TrialRecord, name: str) -> str:
+    value = record.figure(name)
+    return OBJECTIVES[name].show(value) if math.isfinite(value) else "-"
+
+
+def _fold_words(record: TrialRecord) -> str:
+    """The lowest and the highest validation accuracy among the folds."""
+    values = record.fold_val_accuracy
+    return f"{min(values):.3f} to {max(values):.3f}" if values else "-"
 
 
 def _stage_words(sweep: Sweep) -> str:
@@ -403,8 +339,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _trial_words(record: TrialRecord) -> str:
-    given = record.name if record.name != record.id else ""
-    return f"{record.id} {run_name(record.number, record.config, given=given)}"
+    return f"{record.id} {label(record)}"
 
 
 def _next_words(sweep: Sweep) -> str:

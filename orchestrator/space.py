@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,13 +101,24 @@ Domain = Constant | Choice | Uniform | IntRange
 
 @dataclass(frozen=True)
 class Case:
-    """A domain and the condition under which it applies: each named field has one of the listed values."""
+    """A domain and the condition under which it applies: each named field has one of the listed values.
+
+    ``gpu_memory_gb``: and a trial has at least so much memory of a GPU. ``Space.on_gpu`` settles that; until then
+    such a case does not match.
+    """
 
     domain: Domain
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    gpu_memory_gb: float = 0
+
+    @property
+    def is_conditional(self) -> bool:
+        return bool(self.when or self.gpu_memory_gb)
 
     def matches(self, values: Mapping[str, Value]) -> bool:
-        return all(values.get(name, DEFAULTS[name]) in allowed for name, allowed in self.when)
+        return not self.gpu_memory_gb and all(
+            values.get(name, DEFAULTS[name]) in allowed for name, allowed in self.when
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,14 @@ class Field:
     def parameter(self, index: int) -> str:
         return self.name if len(self.cases) == 1 else f"{self.name}@{index}"
 
+    def on_gpu(self, memory_gb: float) -> Field:
+        """The cases that a trial with ``memory_gb`` of GPU memory can reach, nothing asked of the GPU any more."""
+        found: list[Case] = []
+        for case in self.cases:
+            if case.gpu_memory_gb <= memory_gb and all(earlier.when for earlier in found):
+                found.append(dataclasses.replace(case, gpu_memory_gb=0))
+        return Field(self.name, tuple(found))
+
 
 @dataclass(frozen=True)
 class Space:
@@ -150,15 +170,25 @@ class Space:
             done[ready] = Field(ready, ordered[ready])
         return cls(tuple(done.values()))
 
+    def on_gpu(self, memory_gb: float) -> Space:
+        """The space of a machine where a trial has ``memory_gb`` of GPU memory (0 = no GPU): cases that need more are
+        dropped, the others ask no more for it. A field without a case left keeps its default.
+        """
+        fields = [field.on_gpu(memory_gb) for field in self.fields]
+        return Space(tuple(field for field in fields if field.cases))
+
     def field(self, name: str) -> Field | None:
         return next((field for field in self.fields if field.name == name), None)
 
     def domains(self, name: str) -> tuple[Domain, ...]:
-        """Everything that ``name`` can be: the domains of the cases that can apply, and its default if none may."""
+        """Everything that ``name`` can be: the domains of the cases that can apply, and its default if none may.
+
+        Cases that ask for a GPU's memory are among them.
+        """
         field = self.field(name)
         cases = [case for case in field.cases if self.can_meet(case)] if field else []
         found = [case.domain for case in cases]
-        if all(case.when for case in cases):
+        if all(case.is_conditional for case in cases):
             found.append(Constant(DEFAULTS[name]))
         return tuple(found)
 
@@ -183,7 +213,7 @@ class Space:
         """Whether some parameter exists only under a condition."""
         asked = self.parameters()
         return any(
-            field.parameter(index) in asked and (case.when or len(field.cases) > 1)
+            field.parameter(index) in asked and (case.is_conditional or len(field.cases) > 1)
             for field in self.fields
             for index, case in enumerate(field.cases)
         )

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +21,13 @@ from ruamel.yaml import YAML
 
 from orchestrator.errors import SpecError
 from orchestrator.fields import CONDITION, condition_schema, configuration_schema, search_schema
-from orchestrator.mistakes import Mistake, mistakes_of, nearest
+from orchestrator.mistakes import Mistake, mistakes_of
 from orchestrator.searchpart import KINDS, Search
 from orchestrator.sections import (
     BUILTIN,
     SAMPLER_PACKAGES,
     BudgetSpec,
+    ChooseSpec,
     DataSpec,
     FinalSpec,
     ResourcesSpec,
@@ -38,12 +39,12 @@ from orchestrator.sections import (
     cross_mistakes,
     with_trials,
 )
+from orchestrator.weightsection import OTHERS, WORDS, missing_weights
 from orchestrator.yamlfile import SettingRules, escape, read_document
-from trainers.backbones import backbone, weight_file
-from trainers.contract import TrainerError
 
 __all__ = [
     "BudgetSpec",
+    "ChooseSpec",
     "DataSpec",
     "FinalSpec",
     "ResourcesSpec",
@@ -60,7 +61,7 @@ __all__ = [
 
 _RANGE_EXTRAS = {"step", "log"}
 _SETTINGS = SettingRules(
-    short_forms={("budget", "scheduler"): "name", ("budget", "sampler"): "name"},
+    short_forms={("budget", "scheduler"): "name", ("budget", "sampler"): "name", ("weights",): OTHERS},
     replaced={
         "search": {kind: tuple({*KINDS} - {kind} | (set() if kind == "int" else _RANGE_EXTRAS)) for kind in KINDS}
     },
@@ -148,16 +149,21 @@ def _read_file(path_or_name: str) -> tuple[str, str]:
 
 
 def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
-    def absolute(text: Any, words: tuple[str, ...]) -> Any:
-        if not isinstance(text, str) or not text or text.startswith(words):
-            return text
-        return os.path.abspath(os.path.expanduser(text))
+    def absolute(value: Any, is_word: Callable[[str], bool]) -> Any:
+        if isinstance(value, list | tuple):
+            return [absolute(item, is_word) for item in value]
+        if isinstance(value, Mapping):
+            return {name: absolute(item, is_word) for name, item in value.items()}
+        if not isinstance(value, str) or not value or is_word(value):
+            return value
+        return os.path.abspath(os.path.expanduser(value))
 
     data = dict(data)
     if isinstance(data.get("data"), dict) and "source" in data["data"]:
-        data["data"] = {**data["data"], "source": absolute(data["data"]["source"], (BUILTIN,))}
-    if "weights" in data and data["weights"] not in ("imagenet", "none"):
-        data["weights"] = absolute(data["weights"], ("\0",))
+        source = absolute(data["data"]["source"], lambda text: text.startswith(BUILTIN))
+        data["data"] = {**data["data"], "source": source}
+    if "weights" in data:
+        data["weights"] = absolute(data["weights"], lambda text: text in WORDS)
     return data
 
 
@@ -205,32 +211,28 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     """What this machine lacks for ``parts``: photos, weight files, a sampler's package."""
     found = []
     data, search, budget, weights = (parts.get(name) for name in ("data", "search", "budget", "weights"))
-    if data is not None and not data.source.startswith(BUILTIN) and not Path(data.source).exists():
-        text = f"there is no file or folder {data.source}. Relative paths start at the current folder."
-        found.append(Mistake(("data", "source"), text))
+    if data is not None:
+        for i, source in enumerate(data.sources):
+            if not source.startswith(BUILTIN) and not Path(source).exists():
+                place = () if isinstance(data.source, str) else (i,)
+                text = f"there is no file or folder {source}. Relative paths start at the current folder."
+                found.append(Mistake(("data", "source", *place), text))
     name = "" if budget is None else budget.sampler.name
     package = SAMPLER_PACKAGES.get(name)
     if package and importlib.util.find_spec(package) is None:
         text = f'the sampler {name} needs the package {package}, which is not installed: pip install "orch[{name}]".'
         found.append(Mistake(("budget", "sampler"), text))
-    if weights is not None and weights not in ("imagenet", "none"):
-        found += _missing_weights(Path(weights), search)
+    if weights is not None:
+        found += missing_weights(weights, _backbones(search))
     return found
 
 
-def _missing_weights(folder: Path, search: Search | None) -> list[Mistake]:
-    if not folder.is_dir():
-        text = f"there is no folder {folder}{nearest(folder.name, ('imagenet', 'none'))}"
-        return [Mistake(("weights",), f"{text} Allowed: imagenet, none, or a folder of weight files.")]
+def _backbones(search: Search | None) -> set[str]:
+    """Every backbone that the search names; none where the search is wrong."""
     if search is None:
-        return []
-    names = {values.get("backbone") for _, values in search.configurations}
-    names |= {name for domain in search.space.domains("backbone") for name in domain.values() or () if not search.named}
-    lacking = []
-    for row in [backbone(str(name)) for name in sorted(map(str, names - {None}))]:
-        try:
-            if row.imagenet:
-                weight_file(row, folder, row.native_size)
-        except TrainerError as error:
-            lacking.append(str(error))
-    return [Mistake(("weights",), " ".join(lacking))] if lacking else []
+        return set()
+    if search.named:
+        names = {values.get("backbone") for _, values in search.configurations}
+    else:
+        names = {name for domain in search.space.domains("backbone") for name in domain.values() or ()}
+    return {str(name) for name in names - {None}}

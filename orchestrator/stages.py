@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.classcounts import class_count_lines
 from orchestrator.errors import DataError, NoWinner
 from orchestrator.leaderboard import log_loss
 from orchestrator.ledger import Event, EventKind, TrialRecord, TrialState
 from orchestrator.paths import cache_folder
 from orchestrator.predicting import predict_missing, read_probabilities
-from orchestrator.run_updates import run_name
+from orchestrator.run_updates import given_name, label
 from orchestrator.running import RunningSweep
-from orchestrator.selection import Candidate, PolicyScore, choose, choose_policy
+from orchestrator.selection import Candidate, PolicyScore, Rule, choose, choose_policy, pareto_front
+from orchestrator.show import front_lines
+from orchestrator.spec import SweepSpec
 from trainers.contract import FitJob, TrainerError, TrialConfig, canonical, trial_id
 from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.policies import policy as find_policy
@@ -36,7 +39,10 @@ WINNER = "winner"
 
 @dataclass(frozen=True)
 class Winner:
-    """What was chosen on validation: a configuration, its crop policy and its form, with the reasons."""
+    """What was chosen on validation: a configuration, its crop policy and its form, with the reasons.
+
+    ``front``: with several objectives, the trials that no other beats in all of them, as ``orch show`` lists them.
+    """
 
     trial: str
     config: TrialConfig
@@ -44,9 +50,10 @@ class Winner:
     form: str
     reason: str
     runners_up: tuple[tuple[str, TrialConfig], ...]
+    front: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        facts = {
             "trial": self.trial,
             "model": self.form,
             "policy": self.policy,
@@ -54,15 +61,20 @@ class Winner:
             "config": self.config.non_defaults(),
             "runners_up": [trial for trial, _ in self.runners_up],
         }
+        return facts | ({"front": list(self.front)} if self.front else {})
 
 
 @dataclass(frozen=True)
 class FinalModel:
-    """One retrained network: ``name`` on the leaderboard (``winner/seed-0``) and the id of its fit."""
+    """One retrained network: ``name`` on the leaderboard (``winner/seed-0``) and the id of its fit.
+
+    ``configuration``: the name that a person gave it among ``search.configurations``, else "".
+    """
 
     name: str
     fit: str
     config: TrialConfig
+    configuration: str = ""
 
     @property
     def group(self) -> str:
@@ -76,12 +88,8 @@ def prepare_data(sweep: RunningSweep) -> Manifest:
     """The manifest of the sweep, made on the first call. Raises DataError."""
     if sweep.paths.manifest.is_file():
         return Manifest.read(sweep.paths.manifest)
-    data = sweep.spec.data
-    splits = None if data.splits == "own" else (data.splits.train, data.splits.validation, data.splits.test)
-    source = DataSource(
-        source=data.source, splits=splits, seed=data.seed, duplicates=data.duplicates, cache=cache_folder()
-    )
-    sweep.tell(f"data     reading {data.source}")
+    source = data_source(sweep.spec)
+    sweep.tell(f"data     reading {', '.join(sweep.spec.data.sources)}")
     try:
         manifest, report = build_manifest(source)
     except TrainerError as error:
@@ -95,13 +103,48 @@ def prepare_data(sweep: RunningSweep) -> Manifest:
         state="ENDED",
         payload={"fingerprint": manifest.fingerprint, "classes": list(manifest.classes), "images": sizes},
     )
-    sweep.tell(
-        f"data     {len(manifest.table)} images of {len(manifest.classes)} classes: {sizes.get('train', 0)} to train "
-        f"on, {sizes.get('validation', 0)} to choose on, {sizes.get('test', 0)} to judge on at the end"
-    )
+    sweep.tell(f"data     {_split_words(manifest)}")
+    for i, line in enumerate(class_count_lines(manifest, sweep.spec)):
+        sweep.tell(f"{'' if i else 'classes':8s} {line}")
     for warning in report.warnings:
         sweep.tell(f"warning  {warning}")
     return manifest
+
+
+def data_source(spec: SweepSpec) -> DataSource:
+    """What the file says of the photos, for ``build_manifest``."""
+    data = spec.data
+    splits = None if data.splits == "own" else (data.splits.train, data.splits.validation, data.splits.test)
+    return DataSource(
+        source=data.source,
+        splits=splits,
+        seed=data.seed,
+        duplicates=data.duplicates,
+        cache=cache_folder(),
+        folds=data.folds,
+    )
+
+
+def _split_words(manifest: Manifest) -> str:
+    sizes = manifest.table["split"].value_counts().to_dict()
+    if manifest.folds:
+        use = f"{images_to_choose_on(manifest)} in {manifest.folds} folds to train and choose on"
+    else:
+        use = f"{sizes.get('train', 0)} to train on, {sizes.get('validation', 0)} to choose on"
+    return (
+        f"{len(manifest.table)} images of {len(manifest.classes)} classes: {use}, {sizes.get('test', 0)} to judge on "
+        "at the end"
+    )
+
+
+def images_to_choose_on(manifest: Manifest) -> int:
+    """Images that a trial's validation figures are taken over: those of the validation split, or of all folds."""
+    return sum(fold_sizes(manifest)) if manifest.folds else int((manifest.table["split"] == "validation").sum())
+
+
+def fold_sizes(manifest: Manifest) -> tuple[int, ...]:
+    """How many images lie in fold 1, 2, ...; () without folds."""
+    return tuple(int((manifest.table["fold"] == fold).sum()) for fold in range(1, manifest.folds + 1))
 
 
 def data_identity(manifest: Manifest) -> str:
@@ -125,6 +168,8 @@ def search(sweep: RunningSweep, manifest: Manifest) -> None:
         return
     sweep.record(EventKind.STAGE, stage=SEARCH, state="BEGUN", payload={"trials": budget.trials})
     sweep.tell("search   starting workers; they decode each photo once and run each frozen part once")
+    if manifest.folds:
+        sweep.tell(f"search   each trial is {manifest.folds} fits, one a fold; its figures are their means")
     outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)
     counts = _search_state(sweep)
     sweep.record(EventKind.STAGE, stage=SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended})
@@ -138,7 +183,8 @@ def _source(sweep: RunningSweep, manifest: Manifest) -> Any:
     fingerprint = data_identity(manifest)
 
     def make_job(fit_id: str, config: TrialConfig) -> FitJob:
-        return sweep.fit_job(fit_id, config, budget.seed, ("train",))
+        job = sweep.fit_job(fit_id, config, budget.seed, ("train",))
+        return dataclasses.replace(job, folds=spec.data.folds, measure_speed=spec.measures_speed)
 
     if spec.configurations:
         requests: list[TrialRequest] = []
@@ -160,6 +206,7 @@ def _source(sweep: RunningSweep, manifest: Manifest) -> Any:
         sampler=budget.sampler.name,
         startup_trials=budget.sampler.startup_trials,
         first=tuple(budget.first),
+        objectives=spec.objective,
     )
     return Proposer(spec.space, settings, make_job)
 
@@ -175,21 +222,22 @@ def _search_state(sweep: RunningSweep) -> dict[str, int]:
 def select(sweep: RunningSweep, manifest: Manifest) -> Winner:
     """The winner and its crop policy, on validation alone. Raises NoWinner."""
     records = {r.id: r for r in sweep.state().trials.values() if r.stage == SEARCH}
-    images = int((manifest.table["split"] == "validation").sum())
-    epochs = sweep.spec.budget.epochs
-    selection = choose([_candidate(r, epochs, images) for r in records.values()], sweep.spec.final.runners_up)
+    epochs, final, objectives = sweep.spec.budget.epochs, sweep.spec.final, sweep.spec.objective
+    candidates = [candidate(r, epochs, manifest) for r in records.values()]
+    rule = Rule(final.choose.best or objectives[0], final.choose.at_least, final.choose.at_most)
+    selection = choose(candidates, final.runners_up, rule)
     trial = records[selection.winner.id]
+    front = pareto_front(candidates, objectives) if len(objectives) > 1 else ()
 
     predict_missing(sweep, [[trial.id]], "validation")
     scores = []
-    for name in sweep.spec.final.policies:
+    for name in final.policies:
         stored = read_probabilities(sweep.paths, trial.id, "validation", name)
         hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
         loss = log_loss(stored["probabilities"], stored["labels"])
         scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, find_policy(name).crops))
     choice = choose_policy(scores)
 
-    final = sweep.spec.final
     winner = Winner(
         trial=trial.id,
         config=TrialConfig(**trial.config),
@@ -197,30 +245,46 @@ def select(sweep: RunningSweep, manifest: Manifest) -> Winner:
         form=final.winner_form if final.seeds > 1 else "single",
         reason=f"{selection.reason} {choice.reason}",
         runners_up=tuple((c.id, TrialConfig(**records[c.id].config)) for c in selection.runners_up),
+        front=tuple(
+            {
+                "trial": c.id,
+                "name": c.name,
+                "values": {name: c.value(name) for name in objectives},
+                "chosen": c.id == trial.id,
+            }
+            for c in front
+        ),
     )
     earlier = sweep.state().stages.get("select", {}).get("winner")
     if earlier != winner.to_dict():
         payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
         sweep.record(EventKind.STAGE, stage="select", state="ENDED", payload=payload)
+    for i, line in enumerate(front_lines(winner.to_dict())):
+        sweep.tell(f"{'' if i else 'front':8s} {line}")
     sweep.tell(f"winner   {winner.reason}")
     return winner
 
 
-def _candidate(record: TrialRecord, epochs: int, images: int) -> Candidate:
-    last = record.epochs[-1] if record.epochs else {}
-    accuracy = record.val_accuracy
+def candidate(record: TrialRecord, epochs: int, manifest: Manifest) -> Candidate:
+    """A trial as selection sees it. With folds it is as accurate as the mean over all their images."""
+    accuracy, images = record.val_accuracy, images_to_choose_on(manifest)
     seconds = [e["seconds"] for e in record.epochs if e.get("seconds") is not None]
+    parts = zip(record.fold_val_accuracy, fold_sizes(manifest), strict=True) if manifest.folds else [(accuracy, images)]
+    known = math.isfinite(accuracy)
     return Candidate(
         id=record.id,
-        name=run_name(record.number, record.config, given="" if record.name == record.id else record.name),
+        name=label(record),
         state=str(record.state),
         epochs_done=len(record.epochs),
         epochs_full=epochs,
         val_accuracy=accuracy,
-        val_loss=math.nan if last.get("val_loss") is None else float(last["val_loss"]),
-        val_correct=round(accuracy * images) if math.isfinite(accuracy) else None,
+        val_loss=record.figure("val_loss"),
+        val_correct=sum(round(share * size) for share, size in parts) if known else None,
         val_total=images,
         cost=float(np.median(seconds)) if seconds else math.nan,
+        val_macro_f1=record.figure("val_macro_f1"),
+        images_per_s=record.figure("images_per_s"),
+        folds=manifest.folds,
     )
 
 
@@ -240,13 +304,16 @@ def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[Final
     epochs = final.epochs or sweep.spec.budget.epochs
     models: list[FinalModel] = []
     requests: list[TrialRequest] = []
-    groups = [(WINNER, winner.config), *((f"runner-up-{i}", c) for i, (_, c) in enumerate(winner.runners_up, start=1))]
-    for group, chosen in groups:
+    known = sweep.state().trials
+    chosen_ones = [(winner.trial, winner.config), *winner.runners_up]
+    for place, (trial, chosen) in enumerate(chosen_ones):
+        group = f"runner-up-{place}" if place else WINNER
+        given = given_name(known[trial]) if trial in known else ""
         config = dataclasses.replace(chosen, epochs=epochs)
         for seed in range(sweep.spec.budget.seed, sweep.spec.budget.seed + final.seeds):
             name = f"{group}/seed-{seed}"
             fit_id = trial_id(config, seed, f"{data_identity(manifest)}:{'+'.join(splits)}")
-            models.append(FinalModel(name, fit_id, config))
+            models.append(FinalModel(name, fit_id, config, given))
             requests.append(TrialRequest(fit_id, name, len(requests) + 1, sweep.fit_job(fit_id, config, seed, splits)))
 
     source = FixedSource(requests)
@@ -277,11 +344,13 @@ def _search_settings(sweep: RunningSweep) -> SearchSettings:
 
     budget = sweep.spec.budget
     chosen = budget.scheduler
-    scheduler = SchedulerSettings(chosen.name, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials)
+    first = sweep.spec.objective[0]
+    scheduler = SchedulerSettings(chosen.name, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials, first)
     hours_left_s = math.inf if budget.hours is None else 3600 * budget.hours - seconds_searched(sweep.ledger.events())
     return dataclasses.replace(
         _refit_settings(sweep, budget.epochs),
         stage=SEARCH,
+        objectives=sweep.spec.objective,
         scheduler=scheduler,
         hours_left_s=max(hours_left_s, 0.0),
         target_accuracy=math.inf if budget.target_accuracy is None else budget.target_accuracy,

@@ -32,9 +32,15 @@ ROOMS = {
         "orchestrator.mlflow_store",
     },
     "sqlalchemy": {"orchestrator.mlflow_store"},
-    "typer": {"orchestrator.cli", "orchestrator.help_pages"},
+    "typer": {
+        "orchestrator.cli",
+        "orchestrator.material",
+        "orchestrator.options",
+        "orchestrator.help_pages",
+        "orchestrator.exits",
+    },
     "ruamel": {"orchestrator.spec", "orchestrator.yamlfile"},
-    "matplotlib": {"dashboards.figures", "dashboards.style"},
+    "matplotlib": {"dashboards.figures", "dashboards.contact_sheet", "dashboards.style"},
 }
 """Vendor -> the only modules that may know it."""
 TENSORFLOW = {"tensorflow", "keras"}
@@ -45,6 +51,9 @@ TABLES = {
     "trainers.heads",
     "trainers.augment",
     "trainers.policies",
+    "trainers.balance",
+    "trainers.exportformats",
+    "trainers.images",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {
@@ -53,6 +62,10 @@ PURE = {
     "orchestrator.promotion",
     "orchestrator.space",
     "orchestrator.run_updates",
+    "orchestrator.objectives",
+    "orchestrator.comparison",
+    "orchestrator.classcounts",
+    "orchestrator.reachable",
 }
 PURE_VENDORS = {"numpy", "pandas", "rich"}
 """What a pure module may use: arrays, tables, and rich to lay one out."""
@@ -227,7 +240,10 @@ def _loaded(code: str) -> list[str]:
 
 def test_the_command_line_the_spec_and_the_tables_import_nothing_heavy() -> None:
     modules = "orchestrator.cli, orchestrator.spec, orchestrator.space, orchestrator.help_pages"
-    tables = "trainers.contract, trainers.backbones, trainers.heads, trainers.policies, trainers.augment"
+    tables = (
+        "trainers.contract, trainers.backbones, trainers.heads, trainers.policies, trainers.augment, "
+        "trainers.balance, trainers.exportformats"
+    )
     assert _loaded(f"import {modules}, {tables}") == []
 
 

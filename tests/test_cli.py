@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sweep_on_disk import write_sweep
 
-from orchestrator import cli, errors, pipeline
+from orchestrator import cli, errors, exits, pipeline
 from trainers.contract import TrainerError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,7 +149,7 @@ def test_an_unexpected_error_keeps_its_traceback_in_a_file(
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.setattr(pipeline, "sweep", fail)
-    assert cli.run(["sweep", "quick"]) == cli.UNEXPECTED
+    assert cli.run(["sweep", "quick"]) == exits.UNEXPECTED
     said = capsys.readouterr().err
     assert said.startswith("orch: an unexpected error: ZeroDivisionError: division by zero; run again with --debug")
     kept = Path(said.strip().rpartition("kept in ")[2])
@@ -181,7 +181,7 @@ def test_a_reader_that_leaves_early_is_no_error(here: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, env=env, check=True)
     assert done.stderr == ""
-    assert done.stdout.strip() in ("0", str(cli.BROKEN_PIPE))
+    assert done.stdout.strip() in ("0", str(exits.BROKEN_PIPE))
 
 
 def test_a_broken_connection_is_not_taken_for_a_reader_that_left(
@@ -191,7 +191,7 @@ def test_a_broken_connection_is_not_taken_for_a_reader_that_left(
         raise BrokenPipeError("to the Ray cluster")
 
     monkeypatch.setattr(pipeline, "sweep", fail)
-    assert cli.run(["sweep", "quick"]) == cli.UNEXPECTED
+    assert cli.run(["sweep", "quick"]) == exits.UNEXPECTED
     said = capsys.readouterr().err
     assert "to the Ray cluster" in said
     Path(said.strip().rpartition("kept in ")[2]).unlink()

@@ -385,3 +385,15 @@ def test_a_long_table_is_cut_on_a_terminal_and_says_so() -> None:
     table = to_rich(rank(predictions, labels, ("m11", "flip")), most=5)
     assert table.row_count == 5 + 2  # the winner's row and its whole row come after the first five
     assert str(table.caption).startswith("17 more rows in leaderboard.csv\n")
+
+
+def test_a_name_that_a_person_gave_is_a_last_column_and_stands_beside_the_model() -> None:
+    labels = np.array([0, 1, 1])
+    p = np.eye(2)[[0, 1, 0]]
+    models = [ModelPredictions("winner/seed-0", "whole", p, 1.0, "x2"), ModelPredictions("other", "whole", p, 1.0)]
+    frame = rank(models, labels, ("winner/seed-0", "whole"))
+    assert list(frame.columns) == [*COLUMNS, "configuration"]
+    assert dict(zip(frame["model"], frame["configuration"], strict=True)) == {"winner/seed-0": "x2", "other": ""}
+    assert "| **winner/seed-0 x2** |" in to_markdown(frame)
+    plain = rank([ModelPredictions("winner/seed-0", "whole", p, 1.0)], labels, ("winner/seed-0", "whole"))
+    assert list(plain.columns) == list(COLUMNS)

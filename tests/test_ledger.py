@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import ledger as ledger_module
+from orchestrator import segments as segments_module
 from orchestrator.errors import OrchError
 from orchestrator.ledger import (
     METRICS,
@@ -349,3 +351,45 @@ def test_trials_frame_has_a_column_for_each_field_of_a_configuration(tmp_path: P
     assert frame.loc[0, "seconds"] == pytest.approx(0.3)
     assert math.isnan(frame.loc[1, "val_accuracy"])
     json.loads(frame.to_json())
+
+
+# --- folds and speeds ---------------------------------------------------------------------------------------------
+
+
+def test_each_fold_is_kept_apart_from_the_trials_own_figures(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger") as ledger:
+        create(ledger, "a")
+        ledger.append(EventKind.TRIAL, trial="a", state="RUNNING", attempt=1)
+        for epoch in (1, 2):
+            for fold in (1, 2, 3):
+                value = epoch / 10 + fold / 100
+                ledger.append(EventKind.EPOCH, trial="a", epoch=epoch, fold=fold, val_accuracy=value)
+            ledger.append(EventKind.EPOCH, trial="a", epoch=epoch, **metrics(epoch / 10 + 0.02))
+        ledger.append(EventKind.EPOCH, trial="a", epoch=3, fold=1, val_accuracy=0.9)  # killed before the others
+        record = derive(ledger.events()).trials["a"]
+        assert [epoch["epoch"] for epoch in record.epochs] == [1, 2]
+        assert record.val_accuracy == pytest.approx(0.22)
+        assert record.fold_val_accuracy == pytest.approx((0.21, 0.22, 0.23))
+        ledger.append(EventKind.TRIAL, trial="a", state="PENDING", epoch=1)  # a new attempt from epoch 1 on
+        record = derive(ledger.events()).trials["a"]
+        assert record.fold_val_accuracy == pytest.approx((0.11, 0.12, 0.13))
+        assert len(record.folds) == 3
+    assert derive(read_events(tmp_path / "ledger")).trials["a"] == record
+    assert trials_frame(derive(read_events(tmp_path / "ledger")))["val_accuracy"].tolist() == pytest.approx([0.12])
+
+
+def test_the_one_speed_of_an_older_record_was_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = segments_module._schema()
+    older = whole.remove(whole.get_field_index("train_images_per_s"))
+    monkeypatch.setattr(segments_module, "_schema", lambda: older)
+    monkeypatch.setattr(segments_module, "fields", lambda kind: [f for f in fields(kind) if f.name in older.names])
+    with Ledger(tmp_path / "ledger") as ledger:
+        run_whole_trial(ledger, "a", epochs=1)
+    monkeypatch.undo()
+    with Ledger(tmp_path / "ledger") as ledger:  # goes on with the record as it is written now
+        run_whole_trial(ledger, "b", epochs=1)
+        ledger.compact()
+    state = derive(read_events(tmp_path / "ledger"))
+    speeds = {key: (r.figure("train_images_per_s"), r.figure("images_per_s")) for key, r in state.trials.items()}
+    assert math.isnan(speeds["a"][1])
+    assert (speeds["a"][0], speeds["b"]) == (0.1, (0.1, 0.1))

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import OrchError, SweepExists
 from orchestrator.opening import differences, model_name, next_free, open_existing, open_new
-from orchestrator.spec import load_spec
+from orchestrator.spec import SweepSpec, load_spec
 
 
 def test_new_sweep_writes_its_spec_and_is_refused_the_second_time(tmp_path: Path) -> None:
@@ -98,3 +98,102 @@ def test_the_registered_model_is_called_after_the_data(tmp_path: Path) -> None:
         )
     ]
     assert named == ["digits", "my-photos", "trashnet", "garbage"]
+
+
+# --- the GPU's memory ---------------------------------------------------------------------------------------------
+
+BY_MEMORY = (
+    "name: demo\ndata: {source: 'builtin:digits'}\nweights: none\nbudget: {trials: 2, epochs: 1}\n"
+    "search: {batch_size: [{choice: [64, 128], when: {gpu_memory_gb: 16}}, {choice: [8, 16]}]}\n"
+)
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """A program of that name that says ``lines`` and is found first; none of them: it fails."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "nvidia-smi"
+    body = "\n".join(f"echo '{line}'" for line in lines) or "echo 'no driver' >&2; exit 9"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(
+    ("lines", "resources", "memory"),
+    [
+        (("15360",), "{}", 16.1),
+        (("15360", "81920"), "{gpus: 1}", 16.1),
+        (("24576",), "{gpus: 0.5}", 12.9),
+        (("24576",), "{gpus: 2}", 25.8),
+        (("24576",), "{gpus: 0}", 0.0),
+        (("24576",), "{gpu_memory_gb: 7}", 7.0),
+    ],
+)
+def test_the_memory_is_measured_at_opening_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], resources: str, memory: float
+) -> None:
+    nvidia_smi(tmp_path / "bin", monkeypatch, *lines)
+    (tmp_path / "f.yaml").write_text(f"{BY_MEMORY}resources: {resources}\n")
+    opened = open_new(load_spec(str(tmp_path / "f.yaml")), tmp_path / "sweep", fresh=False)
+    assert opened.spec.resources.gpu_memory_gb == memory
+    sizes = (64, 128) if memory >= 16 else (8, 16)
+    assert opened.spec.space.domains("batch_size")[0].values() == sizes
+
+    nvidia_smi(tmp_path / "bin", monkeypatch, "4096")  # another machine goes on with it
+    for source in (None, str(tmp_path / "f.yaml")):
+        again = open_existing(tmp_path / "sweep", source, (), "+1")
+        assert again.spec.resources.gpu_memory_gb == memory
+        assert again.spec.space == opened.spec.space
+    if memory != 7:
+        with pytest.raises(OrchError, match=r"resources\.gpu_memory_gb differs from the sweep"):
+            open_existing(tmp_path / "sweep", None, ("resources.gpu_memory_gb=3",), None)
+
+
+def test_a_driver_that_fails_is_a_sentence_and_none_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path / "bin", monkeypatch)
+    (tmp_path / "f.yaml").write_text(BY_MEMORY)
+    spec = load_spec(str(tmp_path / "f.yaml"))
+    with pytest.raises(OrchError, match=r"nvidia-smi does not say how much memory the GPU has \(no driver\); mend the"):
+        open_new(spec, tmp_path / "sweep", fresh=False)
+    assert not (tmp_path / "sweep").exists()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert open_new(spec, tmp_path / "sweep", fresh=False).spec.resources.gpu_memory_gb == 0.0
+
+
+def test_a_space_that_does_not_ask_for_memory_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(tmp_path / "bin", monkeypatch)
+    assert open_new(load_spec("quick"), tmp_path / "quick", fresh=False).spec.resources.gpu_memory_gb == "auto"
+
+
+def test_new_words_do_not_change_an_older_sweep(tmp_path: Path) -> None:
+    """Spec files of before know neither folds nor objectives nor the rule."""
+    opened = open_new(load_spec("quick"), tmp_path / "quick", fresh=False)
+    words = ("folds:", "objective:", "choose:", "best:", "at_least:", "at_most:")
+    lines = [line for line in opened.paths.spec.read_text().splitlines() if not line.strip().startswith(words)]
+    text = "\n".join(lines).replace("gpu_memory_gb: auto, ", "")
+    assert "gpu_memory" not in text
+    opened.paths.spec.write_text(text + "\n")
+    assert open_existing(opened.paths.root, None, (), None).spec == opened.spec
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("data.folds=5", "data.folds differs"),
+        ("objective=val_loss", "objective differs"),
+        ("weights.vgg16=none", "weights differs"),
+    ],
+)
+def test_what_makes_other_trials_may_not_change(tmp_path: Path, override: str, named: str) -> None:
+    root = open_new(load_spec("quick"), tmp_path / "quick", fresh=False).paths.root
+    with pytest.raises(OrchError, match=named):
+        open_existing(root, None, (override,), None)
+    assert open_existing(root, None, ("final.choose.best=val_loss",), None).spec.final.choose.best == "val_loss"
+
+
+def test_several_sources_and_archives_name_the_model() -> None:
+    values = {"name": "x", "search": {"dropout": 0.1}, "budget": {"trials": 1, "epochs": 1}}
+    for source, name in ((("/a/paper", "/b/glass.tar.gz"), "paper-glass"), ("/a/Photos.ZIP", "Photos")):
+        assert model_name(SweepSpec(**values, data={"source": source})) == name

@@ -348,3 +348,106 @@ def test_a_space_of_one_configuration_is_one_trial() -> None:
     source = propose(Space.of({"dropout": [Case(Constant(0.3))]}))
     assert configs(run(source, 99)) == [canonical({"dropout": 0.3, "epochs": 3})]
     assert source.exhausted == "the space holds 1 different configurations and all of them were tried."
+
+
+# --- several objectives -------------------------------------------------------------------------------------------
+
+BOTH = ("val_accuracy", "images_per_s")
+
+
+def figures(config: TrialConfig) -> list[float]:
+    """Of a configuration: its score, and a speed that falls with the hidden units."""
+    return [score(config), 1000 / (1 + config.hidden)]
+
+
+def run_several(source: Any, trials: int) -> list[TrialRequest]:
+    """One after the other; every third trial is PRUNED after its first epoch, every fifth FAILED."""
+    done = []
+    while len(done) < trials and (request := source.ask()) is not None:
+        last = figures(request.job.config)
+        state = {0: TrialState.PRUNED, 1: TrialState.FAILED}.get(request.number % 5, TrialState.COMPLETED)
+        values = [last[0]] if state == TrialState.PRUNED else [last[0] / 2, last[0]]
+        source.tell(request.id, state, values, last)
+        done.append(request)
+    return done
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_several_objectives_are_told_as_they_are(sampler: str) -> None:
+    source = propose(WIDE, sampler=sampler, objectives=BOTH, startup_trials=3)
+    done = run_several(source, 20)
+    told = source._study.trials
+    assert [trial.state for trial in told[:5]] == [
+        *(OptunaState.FAIL, OptunaState.COMPLETE, OptunaState.COMPLETE, OptunaState.COMPLETE, OptunaState.PRUNED)
+    ]
+    complete = [(t, r) for t, r in zip(told, done, strict=True) if t.state == OptunaState.COMPLETE]
+    assert len(complete) == 12
+    assert all(trial.values == figures(request.job.config) for trial, request in complete)
+    assert all(t.values is None and not t.intermediate_values for t in told if t.state != OptunaState.COMPLETE)
+
+
+@pytest.mark.parametrize(("last", "told"), [((0.9, math.nan), "FAIL"), ((), "FAIL"), ((0.9, 5.0), "COMPLETE")])
+def test_an_objective_that_is_no_number_is_a_failure(last: tuple[float, ...], told: str) -> None:
+    source = propose(WIDE, objectives=BOTH)
+    request = source.ask()
+    assert request is not None
+    source.tell(request.id, TrialState.COMPLETED, [0.5, 0.9], last)
+    assert source._study.trials[0].state.name == told
+
+
+def test_a_loss_is_minimised_and_one_objective_needs_no_last_values() -> None:
+    source = propose(WIDE, objectives=("val_loss",))
+    for loss in (0.5, 0.2, 0.9):
+        request = source.ask()
+        assert request is not None
+        source.tell(request.id, TrialState.COMPLETED, [1.0, loss])
+    assert source._study.best_value == 0.2
+
+
+def test_a_duplicate_is_told_every_objective() -> None:
+    source = propose(SMALL, sampler="random", seed=1, objectives=BOTH)
+    while (request := source.ask()) is not None:
+        source.tell(request.id, TrialState.COMPLETED, [0.5], figures(request.job.config))
+    told = source._study.trials
+    assert len(told) > 6, "the draws hold no duplicate; choose another seed"
+    for trial in told:
+        assert trial.values == figures(canonical({**trial.params, "epochs": 3}))
+
+
+@pytest.mark.parametrize("killed_after", [1, 7, 13])
+def test_several_objectives_survive_a_kill(tmp_path: Path, killed_after: int) -> None:
+    def source() -> Proposer:
+        return propose(WIDE, objectives=BOTH, startup_trials=3)
+
+    whole = run_several(source(), 16)
+    with Ledger(tmp_path / "ledger") as ledger:
+        for request in run_several(first := source(), killed_after):
+            state, values, last = first._ended[request.id]
+            payload = {"number": request.number, "proposal": dict(request.proposal)}
+            ledger.append(EventKind.TRIAL, trial=request.id, state="PENDING", payload=payload)
+            ledger.append(EventKind.TRIAL, trial=request.id, state="RUNNING", attempt=1)
+            for epoch, value in enumerate(values, start=1):
+                ledger.append(EventKind.EPOCH, trial=request.id, epoch=epoch, fold=1, val_accuracy=0.1)
+                row = {"val_accuracy": value, "images_per_s": last[1]}
+                ledger.append(EventKind.EPOCH, trial=request.id, epoch=epoch, objectives=(value, last[1]), **row)
+            ledger.append(EventKind.TRIAL, trial=request.id, state=str(state))
+        resumed = source()
+        resumed.replay(ledger.events())
+    after = run_several(resumed, 16 - killed_after)
+    assert configs(after) == configs(whole)[killed_after:]
+    assert len(whole) == 16
+
+
+def test_tpe_finds_the_whole_front() -> None:
+    """Half of the last trials lie near the front: the best dropout and rate, at any number of hidden units."""
+    source = propose(WIDE, objectives=BOTH, startup_trials=10, seed=3)
+    scores = []
+    while len(scores) < 60 and (request := source.ask()) is not None:
+        scores.append(score(request.job.config))
+        source.tell(request.id, TrialState.COMPLETED, scores[-1:], figures(request.job.config))
+    assert sum(scores[-20:]) / 20 > sum(scores[:10]) / 10 + 0.03
+
+
+def test_cmaes_takes_one_objective_only() -> None:
+    with pytest.raises(OrchError, match="cmaes learns from one objective alone; use tpe, gp or random with several"):
+        propose(WIDE, sampler="cmaes", objectives=BOTH)

@@ -178,7 +178,7 @@ def test_a_trial_that_asks_for_more_than_there_is_is_refused(tmp_path: Path, ray
 
 
 class Deaf(FixedSource):
-    def tell(self, trial: str, state: TrialState, values: Sequence[float]) -> None:
+    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
         raise OrchError("the source cannot take it.")
 
 
@@ -309,6 +309,73 @@ def test_a_small_space_with_duplicates_is_searched_to_its_end(tmp_path: Path, ra
     assert outcome.states == {"COMPLETED": 6}
     assert len({json.dumps(record.config) for record in state.trials.values()}) == 6
     assert [record.number for record in state.trials.values()] == [1, 2, 3, 4, 5, 6]
+
+
+# --- folds and objectives -----------------------------------------------------------------------------------------
+
+
+def test_folds_speed_and_several_objectives_reach_the_record_and_the_source(tmp_path: Path, ray_up: None) -> None:
+    job = FitJob("f", TrialConfig(dropout=0.2, hidden=9, recipe="flips"), 0, "m", folds=4, measure_speed=True)
+    told: list[tuple[Any, ...]] = []
+
+    class Source(FixedSource):
+        def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
+            super().tell(trial, state, values, last)
+            told.append((state, list(values), tuple(last)))
+
+    names = ("val_macro_f1", "val_loss", "images_per_s")
+    source = Source([TrialRequest("f", "", 1, job)])
+    seen: list[Event] = []
+    with Ledger(tmp_path / "ledger") as ledger:
+        settings = settings_of(tmp_path, objectives=names, scheduler=SchedulerSettings("asha", metric=names[0]))
+        run_trials(source, settings, ledger, seen.append)
+        record = derive(ledger.events()).trials["f"]
+    accuracy = [0.8 * (1 - 0.5**epoch) for epoch in (1, 2, 3)]
+    assert [epoch["val_accuracy"] for epoch in record.epochs] == pytest.approx(accuracy)
+    assert record.fold_val_accuracy == pytest.approx([accuracy[-1] + 0.01 * step for step in (-1.5, -0.5, 0.5, 1.5)])
+    assert (record.figure("images_per_s"), record.figure("train_images_per_s")) == (100.0, 100.0)
+    assert len(record.folds) == 4 * 3
+    [(state, values, last)] = told
+    assert state == TrialState.COMPLETED
+    assert values == pytest.approx([value / 2 for value in accuracy])
+    assert last == pytest.approx((accuracy[-1] / 2, 1 / 3, 100.0))
+    rows = [event for event in seen if event.kind == EventKind.EPOCH]
+    assert [(event.epoch, event.fold) for event in rows[:6]] == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 0), (2, 1)]
+    assert rows[4].objectives == pytest.approx((accuracy[0] / 2, 1.0, 100.0))
+    assert {event.objectives for event in rows if event.fold} == {()}
+
+
+def test_a_figure_that_nobody_measured_leaves_no_objectives(tmp_path: Path, ray_up: None) -> None:
+    search(tmp_path, [request_of(1, tmp_path)], objectives=("val_accuracy", "images_per_s"))
+    rows = [event for event in read_events(tmp_path / "ledger") if event.kind == EventKind.EPOCH]
+    assert [(event.objectives, event.images_per_s) for event in rows] == [((), None)] * 3
+
+
+def test_a_scheduler_stops_the_higher_losses(tmp_path: Path) -> None:
+    """asha, fed as a resumed search feeds it: of three trials at epoch 1 the one with the lowest loss goes on."""
+    events: list[Event] = []
+    for number, loss in enumerate((0.2, 0.9, 0.5)):
+        about: dict[str, Any] = {"time_s": 0.0, "trial": str(number)}
+        for fold in (1, 0):
+            row = {"val_accuracy": 0.5} if fold else {"val_accuracy": 0.5, "val_loss": loss}
+            events.append(Event(len(events) + 1, kind=EventKind.EPOCH, epoch=1, fold=fold, **row, **about))
+        events.append(Event(len(events) + 1, kind=EventKind.TRIAL, state="PRUNED", epoch=1, **about))
+    scheduler = build_scheduler(SchedulerSettings("asha", metric="val_loss"), 9)
+    assert replay(scheduler, events, dict.fromkeys("012", TrialState.PRUNED), "val_loss") == 3
+    decisions = [
+        scheduler.on_trial_result(None, trial, {"epoch": 1, "val_loss": loss})
+        for trial, loss in zip(_added(scheduler, "xy"), (0.1, 0.8), strict=True)
+    ]
+    assert decisions == ["CONTINUE", "STOP"]
+
+
+def _added(scheduler: Any, names: str) -> list[Any]:
+    from orchestrator.schedulers import _PastTrial
+
+    trials = [_PastTrial(name) for name in names]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    return trials
 
 
 # --- GPUs ---------------------------------------------------------------------------------------------------------

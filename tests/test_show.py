@@ -270,3 +270,71 @@ def test_json_ready_leaves_no_value_that_json_has_no_word_for() -> None:
         "path": "a/b",
         "1": ["x"],
     }
+
+
+# --- several objectives and folds ---------------------------------------------------------------------------------
+
+
+def _several(root: Path) -> SweepPaths:
+    """Three COMPLETED trials and a PRUNED one, with folds and speeds; the second is beaten by the first."""
+    paths = SweepPaths(root)
+    with Ledger(paths.ledger) as ledger:
+        facts = {"name": "s", "budget": {"trials": 4, "epochs": 1}, "objectives": ["val_accuracy", "images_per_s"]}
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload=facts)
+        for number, (accuracy, speed) in enumerate([(0.9, 20.0), (0.8, 10.0), (0.7, 300.0), (0.95, 500.0)], start=1):
+            about = {"trial": f"t{number}", "stage": "search"}
+            proposal = {"ask": number, "parameters": {"dropout": 0.1, "learning_rate@1": 0.02}}
+            config = {"backbone": "small_cnn", "learning_rate": 0.02, "pooling": "max"}
+            created = {"number": number, "config": config, "proposal": proposal}
+            ledger.append(EventKind.TRIAL, **about, state="PENDING", payload=created)
+            ledger.append(EventKind.TRIAL, **about, state="RUNNING")
+            for fold in (1, 2):
+                ledger.append(EventKind.EPOCH, **about, epoch=1, fold=fold, val_accuracy=accuracy + (fold - 1.5) / 50)
+            ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=accuracy, images_per_s=speed, seconds=1.0)
+            ledger.append(EventKind.TRIAL, **about, state="PRUNED" if number == 4 else "COMPLETED", epoch=1)
+        front = [
+            {
+                "trial": "t1",
+                "name": "001 small_cnn",
+                "values": {"val_accuracy": 0.9, "images_per_s": 20},
+                "chosen": True,
+            },
+            {"trial": "t3", "name": "", "values": {"val_accuracy": 0.7, "images_per_s": 300}, "chosen": False},
+        ]
+        winner = {"trial": "t1", "model": "single", "policy": "whole", "reason": "it is.", "front": front}
+        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})
+    return paths
+
+
+def test_the_front_is_shown_to_programs_and_to_people(tmp_path: Path) -> None:
+    paths = _several(tmp_path / "s")
+    sweep = show.read_sweep(paths.root)
+    assert [record.id for record in sweep.front()] == ["t1", "t3"]
+    described = show.describe(paths.root)
+    assert [row["trial"] for row in described["winner"]["front"]] == ["t1", "t3"]
+    assert described["trials"][0]["objectives"] == {"val_accuracy": 0.9, "images_per_s": 20.0}
+    assert described["trials"][0]["folds"] == pytest.approx([0.89, 0.91])
+    status = show.status_lines(sweep, 9e9)
+    assert "best     0.900 on validation, 20.0 images/s: t1 001 small_cnn lr=0.02, COMPLETED" in status
+    assert "front    2 trials that none beats in all of val_accuracy, images_per_s" in status
+    shown = _shown(paths.root)
+    for part in (
+        "2 trials that none beats in all of val_accuracy, images_per_s:",
+        "* 90.00 %, 20.0 images/s: 001 small_cnn",
+        "    70.00 %, 300 images/s: t3",
+        "0.890 to 0.910",
+        "20.0 images/s",
+    ):
+        assert part in shown, part
+
+
+def test_a_winner_that_is_beaten_by_the_front_is_said() -> None:
+    front = [{"trial": "a", "name": "a", "values": {"val_accuracy": 0.9, "images_per_s": 5.0}, "chosen": False}]
+    assert show.front_lines({"front": front})[-1].startswith("The winner is none of them")
+    assert show.front_lines({}) == []
+
+
+def test_one_objective_has_no_front(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny")
+    assert show.read_sweep(tmp_path / "tiny").front() == []
+    assert not [line for line in show.status_lines(show.read_sweep(tmp_path / "tiny"), 0.0) if "front" in line]

@@ -122,7 +122,7 @@ def test_grid_refuses_a_continuous_range():
         ({"head": "normface"}, 'head is "normface"; allowed here: one of "softmax", "cosface", "arcface"'),
         ({"head": "softmax", "optimizer": "sgd"}, 'optimizer is "sgd", but it is not searched here and stays "adam"'),
         ({"head": "softmax", "dropuot": 1}, "there is no field dropuot; known are backbone, "),
-        ({"head": "softmax", "backbone": "vgg61"}, "there is no backbone 'vgg61'; did you mean vgg16?"),
+        ({"head": "softmax", "backbone": "vg16"}, "there is no backbone 'vg16'; did you mean vgg16?"),
     ],
 )
 def test_contains(values, sentence):
@@ -168,6 +168,50 @@ def test_parameters_for_undoes_what_canonical_drops():
     assert canonical(space.resolve(lambda name, _: parameters[name])) == config
 
 
+BATCHES = {
+    "backbone": [Case(Choice(("mobilenet_1.0", "vgg16")))],
+    "batch_size": [
+        Case(Choice((64, 128)), (("backbone", ("mobilenet_1.0",)),), gpu_memory_gb=8),
+        Case(Choice((32, 64)), gpu_memory_gb=16),
+        Case(Choice((16, 32))),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "parameters", "sizes"),
+    [
+        (0, {"backbone", "batch_size"}, {(16, 32)}),
+        (7.9, {"backbone", "batch_size"}, {(16, 32)}),
+        (8, {"backbone", "batch_size@0", "batch_size@1"}, {(64, 128), (16, 32)}),
+        (16, {"backbone", "batch_size@0", "batch_size@1"}, {(64, 128), (32, 64)}),
+        (80, {"backbone", "batch_size@0", "batch_size@1"}, {(64, 128), (32, 64)}),
+    ],
+)
+def test_the_gpu_decides_which_cases_there_are(memory_gb, parameters, sizes):
+    space = Space.of(BATCHES).on_gpu(memory_gb)
+    assert set(space.parameters()) == parameters
+    assert {domain.options for domain in space.domains("batch_size")} == sizes
+    assert not any(case.gpu_memory_gb for field in space.fields for case in field.cases)
+    assert space.on_gpu(0) == space  # nothing is asked any more
+    mobile = next(values for values in space.grid() if values["backbone"] == "mobilenet_1.0")
+    assert (mobile["batch_size"] == 64) == (memory_gb >= 8)
+
+
+def test_before_the_gpu_is_known_all_its_cases_are_checked_and_none_applies():
+    space = Space.of(BATCHES)
+    assert {domain.options for domain in space.domains("batch_size")} == {(64, 128), (32, 64), (16, 32)}
+    assert {values["batch_size"] for values in space.grid()} == {16, 32}
+
+
+def test_without_the_gpu_a_field_keeps_its_default():
+    space = Space.of({"batch_size": [Case(Constant(64), gpu_memory_gb=16)]})
+    assert space.domains("batch_size") == (Constant(64), Constant(32))
+    assert space.on_gpu(15.9) == Space(())
+    assert space.on_gpu(16) == Space.of({"batch_size": [Case(Constant(64))]})
+    assert not space.on_gpu(16).is_conditional
+
+
 POOL = {
     "backbone": [Constant("mobilenet_1.0"), Choice(("mobilenet_1.0", "small_cnn", "vgg16"))],
     "unfrozen_layers": [Choice((0, 13, "all")), IntRange(0, 100, 20), Choice((86, "all"))],
@@ -193,7 +237,8 @@ def spaces(draw):
             for other in draw(st.lists(st.sampled_from(order[:position]), max_size=2)) if position else []:
                 options = [v for domain in POOL[other] if not isinstance(domain, Uniform) for v in domain.values()]
                 when[other] = tuple(dict.fromkeys(draw(st.lists(st.sampled_from(options), min_size=1, max_size=3))))
-            found.append(Case(draw(st.sampled_from(POOL[name])), tuple(when.items())))
+            memory = draw(st.sampled_from([0, 0, 0, 8, 16]))
+            found.append(Case(draw(st.sampled_from(POOL[name])), tuple(when.items()), memory))
         cases[name] = found
     return Space.of(cases)
 
@@ -208,8 +253,9 @@ def picker(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(space=spaces(), data=st.data())
-def test_parameters_for_is_the_inverse_of_resolve(space, data):
+@given(space=spaces(), memory_gb=st.sampled_from([None, 0, 8, 16]), data=st.data())
+def test_parameters_for_is_the_inverse_of_resolve(space, memory_gb, data):
+    space = space if memory_gb is None else space.on_gpu(memory_gb)
     pick = picker(data.draw)
     asked = {}
 

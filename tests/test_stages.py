@@ -83,3 +83,27 @@ def test_narrator_wraps_between_words_on_a_terminal_and_not_in_a_pipe() -> None:
     assert len(wrapped) > 1
     assert all(part.startswith(" " * 9 + "word") for part in wrapped[1:])
     assert all(len(part) <= 60 for part in wrapped)
+
+
+def test_narrator_tells_the_trials_own_figure_and_every_objective(tmp_path: Path) -> None:
+    text = io.StringIO()
+    spec = load_spec("quick", ["objective=[val_accuracy,val_loss,images_per_s]"])
+    narrator = Narrator(Console(file=text, width=200), spec)
+    about = {"trial": "aaa", "stage": "search"}
+    with Ledger(tmp_path / "ledger", clock=lambda: 100.0) as ledger:
+        created = {
+            "config": TrialConfig(backbone="small_cnn", batch_size=64).to_dict(),
+            "number": 1,
+            "proposal": {"parameters": {"batch_size": 64}},
+        }
+        ledger.append(EventKind.TRIAL, state="PENDING", payload=created, **about)
+        ledger.append(EventKind.TRIAL, state="RUNNING", **about)
+        figures = {"val_accuracy": 0.5, "val_loss": 0.25, "images_per_s": 1234.0}
+        ledger.append(EventKind.EPOCH, epoch=1, **figures, **about)
+        ledger.append(EventKind.EPOCH, epoch=2, fold=1, val_accuracy=0.9, **about)
+        ledger.append(EventKind.TRIAL, state="STOPPED", epoch=1, **about)
+        for event in ledger.events():
+            narrator.show(event)
+    assert text.getvalue().splitlines()[1:] == [
+        "search     1/10  0.500  0.2500  1,234 images/s  STOPPED   001 small_cnn batch=64  (1 epoch, 0 s)"
+    ]

@@ -26,12 +26,14 @@ from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive, re
 from orchestrator.mlflow_store import connect
 from orchestrator.paths import SweepPaths
 from orchestrator.run_updates import (
+    CARD,
     RUN_STATUS,
     leaderboard_update,
     run_name,
     run_updates,
     spec_params,
     sweep_note,
+    varied_fields,
 )
 from orchestrator.synchroniser import Synchroniser
 from orchestrator.tracking import Tracker, TrackingSettings, delay_s, synchronise
@@ -88,8 +90,25 @@ def test_an_epoch_becomes_points_and_what_is_not_a_number_does_not() -> None:
 
 
 def test_the_epochs_of_a_fold_have_names_of_their_own() -> None:
-    (update,) = run_updates([Event(1, 0.0, "EPOCH", trial="a", epoch=1, fold=2, loss=1.0)])
-    assert update.points[0].key == "fold_2/loss"
+    (update,) = run_updates(
+        [
+            Event(1, 0.0, "EPOCH", trial="a", epoch=1, fold=2, val_accuracy=0.5),
+            Event(2, 0.0, "EPOCH", trial="a", epoch=1, val_accuracy=0.6, train_images_per_s=900.0, images_per_s=80.0),
+        ]
+    )
+    assert [(point.key, point.value) for point in update.points] == [
+        *[("val_accuracy_fold_2", 0.5), ("val_accuracy", 0.6)],
+        *[("train_images_per_s", 900.0), ("images_per_s", 80.0)],
+    ]
+
+
+def test_a_run_is_named_after_what_its_proposal_chose() -> None:
+    config = TrialConfig(learning_rate=0.02, pooling="max", batch_size=64, output_stride=16, mixup=0.2).to_dict()
+    chosen = {"learning_rate@1": 0.02, "batch_size": 64, "output_stride": 16, "mixup": 0.2}
+    payload = {"config": config, "number": 4, "name": "", "proposal": {"ask": 4, "parameters": chosen, "skipped": []}}
+    (update,) = run_updates([Event(1, 0.0, "TRIAL", trial="a", state="PENDING", payload=json.dumps(payload))])
+    assert update.name == "004 mobilenet_1.0 lr=0.02 batch=64 stride=16 mixup=0.2"
+    assert varied_fields({}) == CARD
 
 
 def test_a_finished_sweep_names_its_winner() -> None:
