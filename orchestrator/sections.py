@@ -129,7 +129,7 @@ class SweepSpec(Section):
     @property
     def configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]:
         """Name and values of the named trials to run; () for a search."""
-        return self.search.configurations[: self.budget.trials]
+        return self.search.on_gpu(self.gpu_memory_gb).configurations[: self.budget.trials]
 
     @model_validator(mode="before")
     @classmethod

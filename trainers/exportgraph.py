@@ -18,7 +18,7 @@ def probabilities_of(served: ServedModel, pixels: tf.Tensor) -> tf.Tensor:
     """uint8 or float32 pixels 0 to 255, (n, size, size, 3) -> float32 (n, classes), to be traced into a graph."""
     prefix = served.prefix
     # The traced step takes uint8 alone; what it was traced from takes floats as well, which int8 calibration needs.
-    features = pixels if prefix.is_identity else prefix._features(pixels)
+    features = pixels if prefix.is_identity else prefix.trace(pixels)
     answers = [network.probabilities(features) for network in served.networks]
     # One sum after the other, and no AddN: LiteRT has no integer form of that.
     return functools.reduce(lambda total, answer: total + answer, answers) * (1.0 / len(answers))

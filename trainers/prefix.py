@@ -84,7 +84,7 @@ def build_backbone(
     if weights == "imagenet" and random and row.files:
         raise TrainerError(
             f"Keras has no weights of {name} to download; let weights name a file of them or a folder that holds "
-            f"{row.files}, or be none."
+            f"{' or '.join(row.files.split())}, or be none."
         )
     keras_weights = "imagenet" if weights == "imagenet" and not random else None
     keras.utils.set_random_seed(seed)
@@ -203,7 +203,7 @@ class Prefix:
             self.spec = images
             return
         self._open(pooled)
-        self._run: tf.types.experimental.PolymorphicFunction = tf.function(self._features, input_signature=[images])
+        self._run: tf.types.experimental.PolymorphicFunction = tf.function(self.trace, input_signature=[images])
 
     def _open(self, pooled: bool) -> None:
         """Make the frozen model and what says how its outputs become a row."""
@@ -220,7 +220,8 @@ class Prefix:
             self.pooling = self.architecture.pooling
             self.spec = tf.TensorSpec((None, self.packing.width), tf.float32)
 
-    def _features(self, pixels: tf.Tensor) -> tf.Tensor:
+    def trace(self, pixels: tf.Tensor) -> tf.Tensor:
+        """uint8 (n, s, s, 3) -> what ``spec`` says, as operations of whoever traces it: not where nothing is frozen."""
         outputs = self._frozen(preprocess(self.row, pixels), training=False)
         if self.packing is None:
             return pool(outputs, self.pooling) if self.pooling else tf.cast(outputs, "float32")
