@@ -41,8 +41,8 @@ test: $(READY) ## the tests, without the slow ones
 test-slow: $(READY) ## the slow tests alone
 	@$(BIN)/python -m pytest -m slow
 
-parity: $(READY) ## senet50 against timm with the same weights; sets up a second environment with torch the first time
-	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about a gigabyte"; $(PYTHON) -m venv $(PARITY) \
+parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
+	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \
 	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
 	@$(PARITY)/bin/python -m tests.parity_senet50
 
