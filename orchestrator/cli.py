@@ -176,6 +176,9 @@ def compare(
         str, typer.Option(metavar="NAME", help="The configuration to compare with: its own name, or winner.")
     ] = "winner",
     policy: Annotated[str, typer.Option(metavar="NAME", help="The crop policy under which.")] = "whole",
+    policies: Annotated[
+        bool, typer.Option("--policies", metavar="", help="Compare the crop policies instead, over all networks.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Every retrained configuration against one of them: paired differences on the same test images, with intervals.
@@ -184,7 +187,8 @@ def compare(
     """
     from orchestrator import comparing, show
 
-    found = comparing.compare(show.find_sweep(folder, finished=True), against, policy)
+    root = show.find_sweep(folder, finished=True)
+    found = comparing.compare_policies(root) if policies else comparing.compare(root, against, policy)
     if as_json:
         print_json(comparing.records(found))
     else:

@@ -36,7 +36,8 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """``frame``: as ``comparison.compare`` makes it; ``policy``: the crop policy; ``images``: of the test split."""
+    """``frame``: as ``comparison.compare`` makes it; ``images``: of the test split. ``policy``: the crop policy, or "" where
+    the rows are the policies."""
 
     frame: pd.DataFrame
     policy: str
@@ -61,14 +62,7 @@ def compare(folder: Path, against: str = "winner", policy: str = WHOLE) -> Compa
     the ensembles, or the networks one by one. Raises OrchError for a name or a policy that is not there, and where the
     sweep has no leaderboard.
     """
-    sweep = read_sweep(folder)
-    networks = _networks(sweep)
-    if not networks:
-        raise OrchError(
-            f"{folder} has no finished leaderboard, so nothing to compare; go on with it: orch sweep --resume --out "
-            f"{folder}"
-        )
-    policies = sorted({str(row["policy"]) for row in leaderboard(sweep.paths)})
+    sweep, networks, policies = _open(folder)
     if policy not in policies:
         raise OrchError(
             f"the sweep was not judged under the crop policy {policy!r}; it was under {', '.join(policies)}."
@@ -78,6 +72,34 @@ def compare(folder: Path, against: str = "winner", policy: str = WHOLE) -> Compa
     judged = _judged(networks, stored, kind)
     baseline = against if kind == "network" else _shown_as(group, kind, networks)
     return Comparison(compare_judged(judged, baseline), policy, judged[0].correct.shape[1])
+
+
+def compare_policies(folder: Path, configuration: str = "") -> Comparison:
+    """Every crop policy of the sweep in ``folder`` against ``whole``, as the mean over its retrained networks.
+
+    ``configuration``: over the networks of one alone, named as in ``compare``; "" for all. Raises OrchError as it does.
+    """
+    sweep, networks, policies = _open(folder)
+    if configuration:
+        group, _ = _find(networks, configuration)
+        networks = [n for n in networks if n.group == group]
+    judged = []
+    for name in policies:
+        correct = _correct([read_probabilities(sweep.paths, n.fit, "test", name) for n in networks])
+        judged.append(Judged(name, "", correct))
+    frame = compare_judged(judged, WHOLE, same_networks=True)
+    return Comparison(frame, "", judged[0].correct.shape[1])
+
+
+def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
+    sweep = read_sweep(folder)
+    networks = _networks(sweep)
+    if not networks:
+        raise OrchError(
+            f"{folder} has no finished leaderboard, so nothing to compare; go on with it: orch sweep --resume --out "
+            f"{folder}"
+        )
+    return sweep, networks, sorted({str(row["policy"]) for row in leaderboard(sweep.paths)})
 
 
 def _networks(sweep: Sweep) -> list[_Network]:
@@ -142,7 +164,7 @@ def _correct(parts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
 
 def records(found: Comparison) -> list[dict[str, Any]]:
     """The rows as plain JSON can hold them, each with its crop policy."""
-    rows = [{**row, "policy": found.policy} for row in found.frame.to_dict("records")]
+    rows = [{**row, "policy": found.policy or row["model"]} for row in found.frame.to_dict("records")]
     return list(json_ready(rows))
 
 
@@ -152,9 +174,15 @@ def to_rich(found: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"Against {_who(_baseline(found))} on {found.images} test images, crop policy {found.policy}"
+    how = f"crop policy {found.policy}" if found.policy else "the mean over the networks"
+    title = f"Against {_who(_baseline(found))} on {found.images} test images, {how}"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    columns = (("configuration", "left"), ("networks", "right"), ("acc %", "right"), ("(95 %)", "left"))
+    columns = (
+        ("configuration" if found.policy else "crop policy", "left"),
+        ("networks", "right"),
+        ("acc %", "right"),
+        ("(95 %)", "left"),
+    )
     for name, justify in (*columns, ("diff", "right"), ("(95 %)", "left"), ("p", "right")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in found.frame.to_dict("records"):
@@ -165,7 +193,15 @@ def to_rich(found: Comparison) -> Table:
 
 def to_markdown(found: Comparison) -> str:
     """The rows as a Markdown table and a line on how to read it."""
-    head = ["configuration", "networks", "accuracy, %", "(95 %)", "difference, points", "(95 %)", "p"]
+    head = [
+        "configuration" if found.policy else "crop policy",
+        "networks",
+        "accuracy, %",
+        "(95 %)",
+        "difference, points",
+        "(95 %)",
+        "p",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---|--:|--:|---|--:|---|--:|"]
     for row in found.frame.to_dict("records"):
         cells = [cell.replace("|", "\\|") for cell in _cells(row)]

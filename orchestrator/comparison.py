@@ -41,14 +41,15 @@ class Judged:
     correct: np.ndarray
 
 
-def compare(judged: Sequence[Judged], baseline: str, seed: int = 0) -> pd.DataFrame:
+def compare(judged: Sequence[Judged], baseline: str, seed: int = 0, same_networks: bool = False) -> pd.DataFrame:
     """One row for each of ``judged``, with the columns ``COLUMNS``; the most accurate first.
 
     ``difference`` is the accuracy minus that of the model called ``baseline`` on the same images, shares of 1.
     Between single networks (or ensembles) interval and p are ``paired_difference``'s: they speak of these networks on
     other images. Where either side has several networks, accuracy is their mean, and a bootstrap over images and
     networks alike (``seed`` is its own) gives intervals (percentiles) and p (twice the smaller tail at 0), so that both
-    allow for what another training would change: they are wide where the seeds disagree.
+    allow for what another training would change: they are wide where the seeds disagree. ``same_networks``: the rows of
+    all are the same networks in the same order (under several crop policies), so that they are drawn together too.
 
     Raises ValueError unless ``baseline`` is one of them and all were judged on the same images.
     """
@@ -58,7 +59,9 @@ def compare(judged: Sequence[Judged], baseline: str, seed: int = 0) -> pd.DataFr
     if len({each.correct.shape[1] for each in judged}) > 1 or not judged[0].correct.size:
         raise ValueError(f"all need the same images, at least 1; got {[j.correct.shape for j in judged]}")
     base = by_name[baseline]
-    draws = _bootstrap(judged, seed) if any(len(each.correct) > 1 for each in judged) else {}
+    if same_networks and len({len(each.correct) for each in judged}) > 1:
+        raise ValueError(f"the same networks stand for all; got {[j.correct.shape for j in judged]}")
+    draws = _bootstrap(judged, seed, same_networks) if any(len(each.correct) > 1 for each in judged) else {}
     rows = []
     for each in judged:
         hits = each.correct.mean(axis=0)
@@ -83,8 +86,9 @@ def _paired(base: Judged, other: Judged, draws: Mapping[str, np.ndarray]) -> Pai
     return PairedDifference(difference, float(low), float(high), min(1.0, 2 * tail))
 
 
-def _bootstrap(judged: Sequence[Judged], seed: int) -> dict[str, np.ndarray]:
-    """Model -> its accuracy in each of ``RESAMPLES`` resamples. All share the images drawn; each draws its networks.
+def _bootstrap(judged: Sequence[Judged], seed: int, same_networks: bool) -> dict[str, np.ndarray]:
+    """Model -> its accuracy in each of ``RESAMPLES`` resamples. All share the images drawn; each draws its networks,
+    or all share those too.
 
     Resampling S networks gives (S - 1) / S of their variance, which matters for three: weights are spread by
     sqrt(S / (S - 1)) around 1 / S (Rao & Wu 1988, JASA 83, rescaled bootstrap). A single network has no spread.
@@ -94,11 +98,17 @@ def _bootstrap(judged: Sequence[Judged], seed: int) -> dict[str, np.ndarray]:
     for start in range(0, RESAMPLES, RESAMPLES_AT_ONCE):
         count = min(RESAMPLES_AT_ONCE, RESAMPLES - start)
         shares = draw.multinomial(images, np.full(images, 1 / images), size=count) / images
+        shared = _network_weights(draw, len(judged[0].correct), count) if same_networks else None
         for each in judged:
-            networks = len(each.correct)
+            weights = shared if shared is not None else _network_weights(draw, len(each.correct), count)
             accuracies = shares @ each.correct.T.astype(np.float64)
-            even = np.full(networks, 1 / networks)
-            weights = draw.multinomial(networks, even, size=count) / networks
-            spread = np.sqrt(networks / (networks - 1)) if networks > 1 else 1.0
-            found[each.model].append(((even + spread * (weights - even)) * accuracies).sum(axis=1))
+            found[each.model].append((weights * accuracies).sum(axis=1))
     return {model: np.concatenate(parts) for model, parts in found.items()}
+
+
+def _network_weights(draw: np.random.Generator, networks: int, count: int) -> np.ndarray:
+    """How much each network weighs in each of ``count`` resamples, float64 (count, networks); rows sum to 1."""
+    even = np.full(networks, 1 / networks)
+    weights = draw.multinomial(networks, even, size=count) / networks
+    spread = np.sqrt(networks / (networks - 1)) if networks > 1 else 1.0
+    return even + spread * (weights - even)

@@ -186,3 +186,29 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         comparing.compare(paths.root, "winner", "random_5")
     with pytest.raises(OrchError, match="has no finished leaderboard, so nothing to compare; go on with it"):
         comparing.compare(write_sweep(tmp_path / "new", ended="INTERRUPTED").root)
+
+
+def test_the_same_networks_under_two_policies_are_drawn_together() -> None:
+    whole = right(0.8, 1, 4)
+    better = whole.copy()
+    better[:, :20] = True  # the same few images in each network
+    apart = row_of(compare([Judged("whole", "", whole), Judged("flip", "", better)], "whole"), "flip")
+    together = row_of(compare([Judged("whole", "", whole), Judged("flip", "", better)], "whole", 0, True), "flip")
+    width = [row["difference_high"] - row["difference_low"] for row in (together, apart)]
+    assert together["difference"] == apart["difference"] > 0
+    assert width[0] < width[1]
+    with pytest.raises(ValueError, match="the same networks stand for all"):
+        compare([Judged("whole", "", whole), Judged("flip", "", better[:2])], "whole", 0, True)
+
+
+def test_the_crop_policies_of_a_sweep_are_compared_over_all_its_networks(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "s").root
+    found = comparing.compare_policies(folder)
+    assert found.frame.loc[found.frame["baseline"], "model"].tolist() == ["whole"]
+    assert set(found.frame["networks"]) == {5}
+    assert {record["policy"] for record in comparing.records(found)} == {"whole", "flip"} == set(found.frame["model"])
+    assert comparing.to_markdown(found).startswith("| crop policy |")
+    one = comparing.compare_policies(folder, "winner")
+    assert set(one.frame["networks"]) == {2}
+    with pytest.raises(OrchError, match="no final model is called"):
+        comparing.compare_policies(folder, "nobody")
