@@ -36,8 +36,8 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """``frame``: as ``comparison.compare`` makes it; ``images``: of the test split. ``policy``: the crop policy, or "" where
-    the rows are the policies."""
+    """``frame``: as ``comparison.compare`` makes it; ``images``: of the test split. ``policy``: the crop policy, or ""
+    where the rows are the policies."""
 
     frame: pd.DataFrame
     policy: str
