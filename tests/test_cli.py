@@ -118,6 +118,7 @@ ERRORS = [
     (errors.NoWinner("nothing to choose."), 5),
     (errors.PromotionRefused("lower."), 6),
     (errors.TrackingError("away."), 7),
+    (errors.ExportRefused("it lost too much."), 8),
     (errors.Interrupted("stopped."), 130),
 ]
 
