@@ -5,12 +5,11 @@ A worker writes and asks them; here the evidence is gathered, ``exportreport.dec
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +33,7 @@ from orchestrator.exportreport import (
     to_rich,
     write,
 )
+from orchestrator.judging import Judged, judged_winner
 from orchestrator.leaderboard import ensemble, signed
 from orchestrator.ledger import EventKind, Ledger
 from orchestrator.paths import SweepPaths
@@ -78,25 +78,25 @@ def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = l
     Reading the test split is recorded in the ledger before it happens, what came of it after; the sweep's lock is held
     throughout. A format that was refused or failed is not in the folder, not from an earlier export either: the report
     is complete, and ``refusal`` makes the error of it. Raises OrchError where the sweep has no winner yet, is being
-    run, or something was asked for that does not exist.
+    run, was interrupted on the way to another winner, or something was asked for that does not exist.
     """
     formats = _formats(request)
     out = request.out or SweepPaths(folder).root / "exports"
     with Ledger(read_sweep(folder).paths.ledger) as ledger:
         sweep = read_sweep(folder)
-        winner, row, fits = _winner(sweep)
+        judged = _winner(sweep)
         manifest = Manifest.read(sweep.paths.manifest)
-        original, labels = _stored(sweep, manifest, fits, winner["policy"])
+        original, labels = _stored(sweep, manifest, judged.fits, judged.winner["policy"])
         names = [f.name for f in formats]
         ledger.append(EventKind.STAGE, stage=EXPORT, state="BEGUN", payload={"reads_test": 1, "formats": names})
-        tell(f"export   {', '.join(names)} of {row['model']}, asked about {len(labels)} test photos")
+        tell(f"export   {', '.join(names)} of {judged.row['model']}, asked about {len(labels)} test photos")
         for name in FORMATS if not request.formats else ():
             if name not in names:
                 tell(f"note     {name} is left out: pip install {' '.join(FORMATS[name].needs)}")
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
             answer = _run(sweep, formats, Path(staging), request.address)
-            report = _judge(sweep, request, (original, labels), answer, Path(staging))
+            report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
             _place(report, Path(staging), out)
         write(out / REPORT, to_markdown(report))
         write(out / REPORT_JSON, as_json(report.to_dict()))
@@ -145,25 +145,18 @@ def _formats(request: ExportRequest) -> tuple[ExportFormat, ...]:
         raise OrchError(str(error)) from error
 
 
-def _winner(sweep: Sweep) -> tuple[Mapping[str, Any], Mapping[str, Any], list[str]]:
-    """The winner, its leaderboard row, and the ids of its fits. Raises OrchError where there is none yet."""
-    folder = sweep.paths.root
-    winner, row = sweep.fact("winner"), sweep.fact("winner_row")
-    described = sweep.paths.winner / "model.json"
-    if winner is None or row is None or not described.is_file():
-        raise OrchError(
-            f"{folder} has no finished leaderboard, so no winner; go on with it: orch sweep --resume --out {folder}"
-        )
-    fits = json.loads(described.read_text()).get("fits")
-    if not fits:
+def _winner(sweep: Sweep) -> Judged:
+    """What was judged, with the ids of its fits. Raises OrchError where there is none yet, or no ids."""
+    judged = judged_winner(sweep)
+    if not judged.fits:
         raise OrchError(
             f"the winner in {sweep.paths.winner} does not say which networks it is made of; "
-            f"orch sweep --resume --out {folder} writes it again."
+            f"orch sweep --resume --out {sweep.paths.root} writes it again."
         )
-    return winner, row, fits
+    return judged
 
 
-def _stored(sweep: Sweep, manifest: Manifest, fits: list[str], policy: str) -> tuple[np.ndarray, np.ndarray]:
+def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) -> tuple[np.ndarray, np.ndarray]:
     """The winner's probabilities as they were judged, (photos, classes), and the labels; read, not computed."""
     members = [read_probabilities(sweep.paths, fit, "test", policy) for fit in fits]
     hashes = manifest.split("test").table["sha256"].tolist()
@@ -202,13 +195,14 @@ def _answers(staging: Path, name: str) -> Path:
 
 def _judge(
     sweep: Sweep,
+    judged: Judged,
     request: ExportRequest,
     truth: tuple[np.ndarray, np.ndarray],
     answer: Mapping[str, Any],
     staging: Path,
 ) -> ExportReport:
     original, labels = truth
-    winner, row = sweep.fact("winner"), sweep.fact("winner_row")
+    winner, row = judged.winner, judged.row
 
     def found(name: str) -> Figures:
         measured = answer["measured"][name]

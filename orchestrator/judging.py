@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.errors import OrchError
 from orchestrator.leaderboard import ModelPredictions, ensemble, rank, write
 from orchestrator.ledger import EventKind, SweepState, trials_frame
 from orchestrator.predicting import predict_missing, read_probabilities
 from orchestrator.running import RunningSweep
 from orchestrator.stages import SEARCH, WINNER, FinalModel, Winner
+from orchestrator.sweepfolder import Sweep
 from trainers.contract import TrialConfig
 from trainers.manifest import Manifest
 
@@ -19,6 +23,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEADERBOARD = "leaderboard"
+DESCRIBED = "model.json"
+"""File in the winner's folder that says what it is, written after its networks."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The winner of the last finished leaderboard.
+
+    ``winner``: as it was chosen (``Winner.to_dict``). ``row``: its row. ``fits``: the networks in its folder, which
+    folders written by earlier versions do not name.
+    """
+
+    winner: Mapping[str, Any]
+    row: Mapping[str, Any]
+    fits: tuple[str, ...]
 
 
 def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Sequence[FinalModel]) -> pd.DataFrame:
@@ -52,17 +71,65 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
         "threads": 1,
         "precision": "float32",
     }
+    (sweep.paths.winner / DESCRIBED).unlink(missing_ok=True)  # a folder that is half written is no model
     run_jobs("trainers.serving:assemble", [job])
     chosen = next(p for p in predictions if (p.model, p.policy) == winner_row)
     write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
     _draw(sweep, manifest, frame, chosen, labels)
     row = frame[frame["winner"]].iloc[0].to_dict()
-    facts = {"winner_row": row, "rows": len(frame), "models": [_facts(m) for m in models]}
+    facts = {
+        "winner_row": row,
+        "judged": winner.to_dict(),
+        "rows": len(frame),
+        "models": [_facts(m) for m in models],
+    }
     sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload=facts)
     looks = sum("reads_test" in event.data for event in sweep.ledger.events() if event.kind == EventKind.STAGE)
     if looks > 1:
         sweep.tell(f"warning  the test split was read {looks} times for this sweep; each look makes it less of a test")
     return frame
+
+
+def judged_winner(sweep: Sweep) -> Judged:
+    """What the last finished leaderboard judged, whatever was chosen since, and the folder holds.
+
+    Raises OrchError where there is none, and where a later run that did not finish left another model in the folder.
+    """
+    ended = [e for e in sweep.events if e.kind == EventKind.STAGE and e.state == "ENDED"]
+    boards = [e for e in ended if e.stage == LEADERBOARD and e.data.get("winner_row")]
+    chosen = [e for e in ended if e.stage == "select" and e.data.get("winner")]
+    path = sweep.paths.winner / DESCRIBED
+    if not boards or not path.is_file():
+        raise not_judged(sweep)
+    facts, described = boards[-1].data, json.loads(path.read_text())
+    winner, row = facts.get("judged"), facts["winner_row"]
+    if winner is None:  # an earlier version wrote it down when it was chosen alone
+        if not chosen or chosen[-1].seq > boards[-1].seq:
+            raise _half_way(sweep)
+        winner = chosen[-1].data["winner"]
+    members = [m for m in facts.get("models", ()) if m["model"].partition("/")[0] == WINNER]
+    whole = row["model"] == f"{WINNER}/ensemble"
+    expected = [m["fit"] for m in members if whole or m["model"] == row["model"]]
+    fits = described.get("fits", [])
+    if (expected and fits and fits != expected) or described.get("policy", winner["policy"]) != winner["policy"]:
+        raise _half_way(sweep)
+    return Judged(winner, row, tuple(fits))
+
+
+def not_judged(sweep: Sweep) -> OrchError:
+    """The error that says that there is no winner yet."""
+    return OrchError(f"{sweep.paths.root} has no finished leaderboard, so no winner; {_go_on(sweep)}")
+
+
+def _half_way(sweep: Sweep) -> OrchError:
+    return OrchError(
+        f"{sweep.paths.root} was given more to do after its last leaderboard and did not finish, so its model and its "
+        f"figures are not of the same winner; {_go_on(sweep)}"
+    )
+
+
+def _go_on(sweep: Sweep) -> str:
+    return f"go on with it: orch sweep --resume --out {sweep.paths.root}"
 
 
 def _prefix_of(config: TrialConfig) -> Hashable:

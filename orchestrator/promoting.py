@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import registry
-from orchestrator.errors import OrchError, PromotionRefused
+from orchestrator.errors import PromotionRefused
+from orchestrator.judging import Judged, judged_winner, not_judged
 from orchestrator.ledger import EventKind, Ledger
 from orchestrator.opening import model_name, tracking_settings
 from orchestrator.paths import SweepPaths
@@ -55,22 +56,21 @@ def promote(
     ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger. The sweep's lock is
     held throughout, so that nothing is promoted which the ledger cannot take down.
     Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached, OrchError where the sweep
-    has no winner yet or is being run.
+    has no winner yet, is being run, or was interrupted on the way to another winner.
     """
     with Ledger(read_sweep(folder).paths.ledger) as ledger:
         sweep = read_sweep(folder)
-        winner, row = sweep.fact("winner"), sweep.fact("winner_row")
-        if winner is None or row is None or not sweep.paths.evidence.is_file():
-            raise OrchError(
-                f"{folder} has no finished leaderboard, so no winner; go on with it: orch sweep --resume --out {folder}"
-            )
+        judged = judged_winner(sweep)
+        if not sweep.paths.evidence.is_file():
+            raise not_judged(sweep)
+        row = judged.row
         tell(f"{folder}: {row['model']} with the crop policy {row['policy']}, test accuracy {row['accuracy']:.3f}")
         spec = load_spec(str(sweep.paths.spec), check_machine=False)
         uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
         run_id = parent_run(sweep) or sync(folder).parent_run_id
         champion = registry.champion(uri, name)
         manifest = Manifest.read(sweep.paths.manifest)
-        if champion is not None and _is_same(champion.tags, champion.run_id, winner, run_id):
+        if champion is not None and _is_same(champion, judged, run_id):
             this = Contender(name, champion.version, manifest.classes, {"": True}, frozenset())
             return Promotion(name, champion.version, decide(this, this))
         evidence = pd.read_parquet(sweep.paths.evidence)
@@ -82,21 +82,32 @@ def promote(
             ledger.append(EventKind.NOTE, payload=note)
             raise PromotionRefused(decision.text)
         overridden = [reason.code for reason in decision.reasons if reason.overridden]
-        version = registry.register(uri, name, sweep.paths.winner, _details(sweep, winner, row, manifest, run_id))
+        version = registry.register(uri, name, sweep.paths.winner, _details(sweep, judged, manifest, run_id))
         registry.set_champion(uri, name, version, overridden)
         note |= {"promotion": "champion", "version": version, "overridden": overridden}
         ledger.append(EventKind.NOTE, payload=note)
     return Promotion(name, version, decision)
 
 
-def _is_same(tags: Mapping[str, str], champion_run: str, winner: Mapping[str, Any], run_id: str) -> bool:
-    same = tags.get("orch.trial") == winner["trial"] and tags.get("orch.policy") == winner["policy"]
-    return same and champion_run == run_id
+def _is_same(champion: registry.ChampionInfo, judged: Judged, run_id: str) -> bool:
+    """Whether the champion is made of the same networks; where it does not name them, of the same trial."""
+    tags, winner = champion.tags, judged.winner
+    if champion.run_id != run_id or tags.get("orch.policy") != winner["policy"]:
+        return False
+    if "orch.fits" in tags and judged.fits:
+        return bool(json.loads(tags["orch.fits"]) == list(judged.fits))
+    return tags.get("orch.trial") == winner["trial"]
 
 
 def _correct(evidence: pd.DataFrame) -> dict[str, bool]:
     test = evidence[evidence["role"] == "test"]
     return {str(sha): bool(hit) for sha, hit in zip(test["sha256"], test["correct"], strict=True)}
+
+
+def _answers(evidence: pd.DataFrame) -> dict[str, str]:
+    """sha256 of a test image -> the class that the model gave it."""
+    test = evidence[(evidence["role"] == "test") & evidence["predicted"].notna()]
+    return {str(sha): str(label) for sha, label in zip(test["sha256"], test["predicted"], strict=True)}
 
 
 def _seen(evidence: pd.DataFrame) -> frozenset[str]:
@@ -106,13 +117,16 @@ def _seen(evidence: pd.DataFrame) -> frozenset[str]:
 def _champion_contender(
     uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
 ) -> Contender:
-    """The champion on the challenger's test images: what it answered in its own sweep, and else what it answers now."""
+    """The champion on the challenger's test images: what it answered in its own sweep, and else what it answers now.
+
+    Its answers are held against the challenger's labels: an image may have been given another since.
+    """
     evidence = registry.read_evidence(uri, champion.name, champion.version)
-    known = {} if evidence is None else _correct(evidence)
+    known = {} if evidence is None else _answers(evidence)
     seen = frozenset() if evidence is None else _seen(evidence)
     test = manifest.split("test")
     hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
-    correct = {h: known[h] for h in hashes if h in known}
+    correct = {h: known[h] == label for h, label in zip(hashes, labels, strict=True) if h in known}
     asked = [i for i, h in enumerate(hashes) if h not in known]
     if asked:
         model = registry.load_champion(uri, champion.name)
@@ -124,11 +138,10 @@ def _champion_contender(
     return Contender(champion.name, champion.version, classes, correct, seen)
 
 
-def _details(
-    sweep: Sweep, winner: Mapping[str, Any], row: Mapping[str, Any], manifest: Manifest, run_id: str
-) -> registry.ModelDetails:
+def _details(sweep: Sweep, judged: Judged, manifest: Manifest, run_id: str) -> registry.ModelDetails:
     from orchestrator.environment import git_commit
 
+    winner, row = judged.winner, judged.row
     return registry.ModelDetails(
         run_id=run_id,
         sweep=sweep.paths.name,
@@ -143,6 +156,7 @@ def _details(
         example=manifest.split("test").paths()[0].read_bytes(),
         commit=git_commit(),
         modules=own_modules(winner["config"]),
+        fits=judged.fits,
     )
 
 

@@ -89,8 +89,9 @@ class Proposer:
 
     Configurations that are the same once canonical are trained once: a proposal that repeats a finished trial is
     told that trial's result, one that repeats a running trial is told when it ends, and another is asked for at
-    once. Optuna is told COMPLETED as COMPLETE, PRUNED as PRUNED with each epoch's value, FAILED as FAIL. It has no
-    word for STOPPED: with at least one epoch it is PRUNED, which is what the sampler can learn from, without FAIL.
+    once. Optuna is told COMPLETED as COMPLETE with the last epoch's value (FAIL where that is no number, whatever
+    earlier epochs had), PRUNED as PRUNED with each epoch's value, FAILED as FAIL. It has no word for STOPPED: with at
+    least one epoch it is PRUNED, which is what the sampler can learn from, without FAIL.
 
     With several objectives COMPLETED is told with a value of each, and is a FAIL where one of them is no number.
     Optuna takes epochs' values for one objective alone: PRUNED then comes without them. tpe counts such trials among
@@ -236,7 +237,7 @@ class Proposer:
             return
         several = len(self.settings.objectives) > 1
         finite = [(epoch, value) for epoch, value in enumerate(values, start=1) if math.isfinite(value)]
-        complete = [*last] if several else [value for _, value in finite[-1:]]
+        complete = [*last] if several else [*values[-1:]]
         if state == TrialState.COMPLETED and complete and all(map(math.isfinite, complete)):
             self._study.tell(ask, complete)
         elif state in (TrialState.PRUNED, TrialState.STOPPED) and finite:

@@ -63,7 +63,8 @@ class ModelDetails:
     ``run_id``: the sweep's run in MLflow. ``form``: "one network" or "ensemble of K", say. ``data``: the manifest's
     fingerprint. ``example``: one encoded image. ``loader``: the module with ``_load_pyfunc``, which is copied into the
     model with its package. ``modules``: what else the model imports (a backbone of the user's own); a module of an
-    installed distribution becomes a requirement, any other is copied with its package.
+    installed distribution becomes a requirement, any other is copied with its package. ``fits``: ids of the networks
+    that it is made of, () where they are not known.
     """
 
     run_id: str
@@ -80,6 +81,7 @@ class ModelDetails:
     commit: str = ""
     loader: str = "trainers.serving"
     modules: tuple[str, ...] = ()
+    fits: tuple[str, ...] = ()
     extra_tags: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
@@ -94,7 +96,9 @@ class ModelDetails:
             "orch.data": self.data,
             "orch.classes": json.dumps(self.classes, ensure_ascii=False),
         }
-        return tags | ({"orch.git_commit": self.commit} if self.commit else {}) | dict(self.extra_tags)
+        tags |= {"orch.git_commit": self.commit} if self.commit else {}
+        tags |= {"orch.fits": json.dumps(self.fits)} if self.fits else {}
+        return tags | dict(self.extra_tags)
 
     def description(self) -> str:
         """Markdown for the registry's page."""

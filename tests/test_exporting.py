@@ -509,6 +509,35 @@ def test_a_sweep_without_a_winner(sweep: SweepPaths, tmp_path: Path) -> None:
         run_export(sweep, "tflite")
 
 
+def choose_another(sweep: SweepPaths, judged: bool) -> None:
+    """The sweep went on, chose another winner and was killed in its refit."""
+    row = {"model": "winner/ensemble", "policy": POLICY}
+    with Ledger(sweep.ledger) as ledger:
+        if judged:
+            winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
+            models = [{"model": f"winner/seed-{n}", "fit": f"fit-{n}", "configuration": ""} for n in (1, 2)]
+            facts = {"winner_row": row, "judged": winner, "models": models}
+            ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=facts)
+        another = {"trial": "another", "model": "single", "policy": "whole"}
+        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": another})
+
+
+def test_a_winner_that_was_chosen_since_is_not_what_is_exported(sweep: SweepPaths) -> None:
+    choose_another(sweep, judged=True)
+    report = run_export(sweep, "tflite")
+    assert (report.trial, report.policy, report.exports[0].state) == ("fit-0", POLICY, ExportState.KEPT)
+    assert json.loads((sweep.root / "exports" / "card.json").read_text())["trial"] == "fit-0"
+
+
+def test_a_sweep_that_did_not_write_down_what_it_judged_must_go_on_first(sweep: SweepPaths) -> None:
+    choose_another(sweep, judged=False)
+    with pytest.raises(
+        OrchError, match=r"was given more to do after its last leaderboard .*: orch sweep --resume --ou"
+    ):
+        run_export(sweep, "tflite")
+    assert not [e for e in read_events(sweep.ledger) if e.stage == EXPORT]
+
+
 def test_probabilities_of_other_photos(sweep: SweepPaths) -> None:
     path = sweep.probabilities("fit-1", "test", POLICY)
     arrays = dict(np.load(path))

@@ -188,6 +188,9 @@ def test_a_sampler_that_repeats_itself_waits_for_running_trials_and_then_gives_u
         (TrialState.STOPPED, [], OptunaState.FAIL, None, {}),
         (TrialState.FAILED, [0.1], OptunaState.FAIL, None, {}),
         (TrialState.COMPLETED, [math.nan], OptunaState.FAIL, None, {}),
+        (TrialState.COMPLETED, [0.1, 0.2, math.nan], OptunaState.FAIL, None, {}),
+        (TrialState.COMPLETED, [math.nan, 0.2], OptunaState.COMPLETE, 0.2, {}),
+        (TrialState.COMPLETED, [], OptunaState.FAIL, None, {}),
     ],
 )
 def test_optuna_is_told_the_state_as_it_is(

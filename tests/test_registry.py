@@ -83,6 +83,10 @@ def details(run_id: str, **changes: Any) -> ModelDetails:
     return ModelDetails(**{**values, **changes})
 
 
+def test_a_version_names_its_networks() -> None:
+    assert json.loads(details("run", fits=("b2", "a1")).tags()["orch.fits"]) == ["b2", "a1"]
+
+
 # --- versions and the champion ------------------------------------------------------------------------------------
 
 
@@ -109,6 +113,7 @@ def test_register_then_promote_then_predict(
     assert found.tags["orch.test_accuracy_low"] == "0.9200"
     assert found.tags["orch.data"] == "fedcba9876543210"
     assert found.tags["orch.git_commit"] == "c0ffee"
+    assert "orch.fits" not in found.tags
     assert json.loads(found.tags["orch.classes"]) == list(CLASSES)
     assert "0.941** (95 % interval 0.920 to 0.960)" in found.description
     answer = registry.load_champion(store, "trash").predict(pd.DataFrame({"image": [b"", b"1", b"22"]}))
