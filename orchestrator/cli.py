@@ -126,6 +126,8 @@ def check(source: Source, overrides: Overrides = None) -> None:
         size = spec.space.size()
         of = "endlessly many" if size is None else f"{size:,}"
         what += f", out of {of} configurations"
+        if spec.asks_for_gpu_memory and spec.resources.gpu_memory_gb == "auto":
+            what += " without a GPU; its memory is measured when the sweep starts"
     typer.echo(f"{source}: all right. The sweep {spec.name}: {what}.")
 
 

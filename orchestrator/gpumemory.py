@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 import shutil
 import subprocess
 
@@ -10,24 +13,43 @@ from orchestrator.errors import OrchError
 MIB = 2**20
 GB = 10**9
 TIMEOUT_S = 20
+NO_DEVICE = "No devices were found"
+"""What nvidia-smi says on a machine with a driver and no GPU; its exit code depends on the version."""
 
 
 def smallest_gpu_gb() -> float:
-    """Memory of the smallest GPU in GB of 10^9 bytes, rounded to 0.1; 0.0 without nvidia-smi.
+    """Memory of the smallest GPU that CUDA may use, in GB of 10^9 bytes, rounded to 0.1.
 
-    A card sold with 16 GB reports 15,360 MiB or more, which is 16.1 of these. Raises OrchError where nvidia-smi is
-    there and fails.
+    0.0 without nvidia-smi, without a device, and where ``CUDA_VISIBLE_DEVICES`` hides all of them; nvidia-smi itself
+    looks at every GPU, so it is told which ones that variable leaves. A card sold with 16 GB reports 15,360 MiB or
+    more, which is 16.1 of these. Raises OrchError where nvidia-smi is there and fails.
     """
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    program, visible = shutil.which("nvidia-smi"), _visible_devices()
+    if program is None or visible == []:
         return 0.0
     query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    query += [f"--id={','.join(visible)}"] if visible else []
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        if NO_DEVICE in done.stdout + done.stderr:
+            return 0.0
+        done.check_returncode()
         return round(min(float(line) for line in done.stdout.split()) * MIB / GB, 1)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = " ".join(str(getattr(error, "stderr", "") or error).split())[:200]
         raise OrchError(
             f"nvidia-smi does not say how much memory the GPU has ({said}); mend the driver, or write the number: "
-            "--set resources.gpu_memory_gb=16."
+            "--set resources.gpu_memory_gb=16, or --set resources.gpu_memory_gb=0 without a GPU."
         ) from error
+
+
+def _visible_devices() -> list[str] | None:
+    """The ids in ``CUDA_VISIBLE_DEVICES``, None where it is not set.
+
+    As CUDA reads it: from the first entry on that is no id, such as -1 or an empty text, all are hidden.
+    """
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is None:
+        return None
+    ids = (each.strip() for each in said.split(","))
+    return list(itertools.takewhile(lambda each: re.fullmatch(r"\d+|(GPU|MIG)-\S+", each), ids))

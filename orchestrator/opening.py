@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.datasection import ARCHIVES, TABLES
-from orchestrator.errors import OrchError, SweepExists
+from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.gpumemory import smallest_gpu_gb
 from orchestrator.paths import RUNS, SweepPaths
+from orchestrator.sections import cross_mistakes
 from orchestrator.spec import SweepSpec, dump_spec, load_spec
 from orchestrator.tracking import TrackingSettings
 
@@ -52,7 +53,8 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool) -> Opened:
 def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
     """``spec`` with ``resources.gpu_memory_gb`` as a number where its space asks for one.
 
-    "auto" is the smallest GPU's memory times the trial's share of it. Raises OrchError where nvidia-smi fails.
+    "auto" is the smallest GPU's memory times the trial's share of it. Raises OrchError where nvidia-smi fails, and
+    SpecError where the file does not fit together with so much memory.
     """
     resources = spec.resources
     if not spec.asks_for_gpu_memory or resources.gpu_memory_gb != "auto":
@@ -63,8 +65,14 @@ def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
 
 
 def _replace_memory(spec: SweepSpec, memory_gb: float | str) -> SweepSpec:
+    """``spec`` with that memory, checked: a copy alone would not be. Raises SpecError."""
     resources = spec.resources.model_copy(update={"gpu_memory_gb": memory_gb})
-    return spec.model_copy(update={"resources": resources})
+    settled = spec.model_copy(update={"resources": resources})
+    found = cross_mistakes({name: getattr(settled, name) for name in SweepSpec.model_fields})
+    if found:
+        where = f"with resources.gpu_memory_gb {memory_gb}, as measured"
+        raise SpecError("\n".join(f"{where}: {'.'.join(map(str, each.keys))}: {each.text}" for each in found))
+    return settled
 
 
 def next_free(root: Path) -> Path:

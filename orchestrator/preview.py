@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.errors import DataError
+from orchestrator.opening import with_gpu_memory
 from orchestrator.reachable import reachable, values_of
 from orchestrator.spec import SweepSpec
 from orchestrator.stages import data_source
@@ -41,10 +42,11 @@ def preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], N
 
     Columns: each view; copies 1 to k of every recipe at the largest multiplier it can have; mixup and cutmix at each
     alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the splits), decodes
-    those shown, which are fewer where the columns are many. ``progress`` is told a line for each step. Raises
-    DataError where the photos cannot be used.
+    those shown, which are fewer where the columns are many. ``progress`` is told a line for each step. A space that
+    asks for the GPU's memory is that of this machine. Raises DataError where the photos cannot be used.
     """
     tell = progress or (lambda line: None)
+    spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")
     try:
         manifest, _ = build_manifest(data_source(spec))

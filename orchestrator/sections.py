@@ -153,7 +153,11 @@ class SweepSpec(Section):
 
 
 def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
-    """What does not fit together among ``parts``, the top-level fields that are right by themselves. Pure."""
+    """What does not fit together among ``parts``, the top-level fields that are right by themselves. Pure.
+
+    Of a GPU memory still to be measured every possible one counts: the sampler must take the space of each, a first
+    trial must lie in one.
+    """
     search, budget, resources = parts.get("search"), parts.get("budget"), parts.get("resources")
     found = _mistakes_beside_folds(parts.get("data"), parts.get("final"))
     if search is None or budget is None:
@@ -162,7 +166,7 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
         return found + _mistakes_beside_configurations(search, budget)
     memory = "auto" if resources is None else resources.gpu_memory_gb
     spaces = [search.space.on_gpu(each) for each in (_memories(search) if memory == "auto" else [memory])]
-    refusal = sampler_refusal(budget.sampler.name, spaces[0])
+    refusal = next(filter(None, (sampler_refusal(budget.sampler.name, space) for space in spaces)), None)
     objectives = parts.get("objective") or ()
     if refusal:
         found.append(Mistake(("budget", "sampler"), refusal))

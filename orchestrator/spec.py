@@ -39,6 +39,7 @@ from orchestrator.sections import (
     cross_mistakes,
     with_trials,
 )
+from orchestrator.space import DEFAULTS
 from orchestrator.weightsection import OTHERS, WORDS, missing_weights
 from orchestrator.yamlfile import SettingRules, escape, read_document
 
@@ -228,11 +229,11 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
 
 
 def _backbones(search: Search | None) -> set[str]:
-    """Every backbone that the search names; none where the search is wrong."""
+    """Every backbone that a trial can have; none where the search is wrong."""
     if search is None:
         return set()
     if search.named:
-        names = {values.get("backbone") for _, values in search.configurations}
+        names = {values.get("backbone", DEFAULTS["backbone"]) for _, values in search.configurations}
     else:
         names = {name for domain in search.space.domains("backbone") for name in domain.values() or ()}
-    return {str(name) for name in names - {None}}
+    return {str(name) for name in names}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import OrchError, SweepExists
+from orchestrator import cli
+from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.opening import differences, model_name, next_free, open_existing, open_new
 from orchestrator.spec import SweepSpec, load_spec
 
@@ -116,6 +117,7 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> No
     program.write_text(f"#!/bin/sh\n{body}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,53 @@ def test_a_driver_that_fails_is_a_sentence_and_none_is_no_gpu(tmp_path: Path, mo
     assert not (tmp_path / "sweep").exists()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert open_new(spec, tmp_path / "sweep", fresh=False).spec.resources.gpu_memory_gb == 0.0
+
+
+@pytest.mark.parametrize(("lines", "first"), [((), 64), (("15360",), 16)])
+def test_what_does_not_fit_the_measured_memory_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], first: int
+) -> None:
+    nvidia_smi(tmp_path / "bin", monkeypatch, *lines)
+    if not lines:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "f.yaml").write_text(BY_MEMORY.replace("epochs: 1", f"epochs: 1, first: [{{batch_size: {first}}}]"))
+    spec = load_spec(str(tmp_path / "f.yaml"))
+    memory = "16.1" if lines else "0.0"
+    with pytest.raises(
+        SpecError, match=rf"^with resources\.gpu_memory_gb {memory}, as measured: budget\.first\.0: lies"
+    ):
+        open_new(spec, tmp_path / "sweep", fresh=False)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_what_does_not_fit_the_memory_of_a_sweep_is_refused_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(tmp_path / "bin", monkeypatch, "15360")
+    file = tmp_path / "f.yaml"
+    file.write_text(BY_MEMORY)
+    root = open_new(load_spec(str(file)), tmp_path / "sweep", fresh=False).paths.root
+    before = (root / "spec.yaml").read_text()
+    file.write_text(BY_MEMORY.replace("epochs: 1", "epochs: 1, first: [{batch_size: 16}]"))
+    with pytest.raises(SpecError, match=r"gpu_memory_gb 16\.1, as measured: budget\.first\.0: lies outside the space"):
+        open_existing(root, str(file), (), None)
+    assert (root / "spec.yaml").read_text() == before
+
+
+def test_the_check_says_that_it_did_not_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nvidia_smi(tmp_path / "bin", monkeypatch)  # would fail
+    (tmp_path / "f.yaml").write_text(BY_MEMORY)
+    said = []
+    for more in ((), ("--set", "resources.gpu_memory_gb=16"), ("--set", "search.batch_size=[8,16,32]")):
+        assert cli.run(["check", str(tmp_path / "f.yaml"), *more]) == 0
+        said.append(capsys.readouterr().out.partition(", out of ")[2])
+    assert said == [
+        "2 configurations without a GPU; its memory is measured when the sweep starts.\n",
+        "2 configurations.\n",
+        "3 configurations.\n",
+    ]
 
 
 def test_a_space_that_does_not_ask_for_memory_starts_no_program(

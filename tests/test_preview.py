@@ -14,6 +14,7 @@ from PIL import Image
 
 from dashboards import contact_sheet
 from dashboards.contact_sheet import Cell, Row, Strip
+from orchestrator import opening
 from orchestrator import preview as preview_module
 from orchestrator.errors import DataError
 from orchestrator.preview import MOST_COPIES, blend, choose_rows, largest_size, preview, recipes_shown
@@ -168,6 +169,20 @@ def test_a_blends_share_is_that_of_its_pixels() -> None:
     assert min(shares) < 0.1
     assert max(shares) > 0.9
     assert white.min() == 250
+
+
+def test_the_gpus_memory_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[tuple[list[Strip], list[Row], str]]
+) -> None:
+    photos = folder_of(tmp_path / "photos", a=8, b=8)
+    spec = spec_of(photos, "{backbone: small_cnn, image_size: [{value: 48, when: {gpu_memory_gb: 16}}, {value: 32}]}")
+    for memory_gb in (16.1, 8.0):
+        monkeypatch.setattr(opening, "smallest_gpu_gb", lambda memory_gb=memory_gb: memory_gb)
+        preview(spec, 2, tmp_path / "a.png")
+    assert [note.partition(" pixels")[0] for _, _, note in drawn] == [
+        "2 training photos at 48 x 48",
+        "2 training photos at 32 x 32",
+    ]
 
 
 def test_the_same_file_gives_the_same_sheet_without_tensorflow(tmp_path: Path) -> None:

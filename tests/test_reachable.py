@@ -28,9 +28,25 @@ CONDITIONAL = """
 """
 
 
+INNER = """
+  multiplier: {int: [1, 7]}
+  recipe:
+    - {value: rand, when: {multiplier: [1, 3]}}
+    - {value: rich, when: {multiplier: 7}}
+    - {value: contest}
+"""
+
+
 @pytest.mark.parametrize(
     ("search", "names", "expected"),
     [
+        (
+            INNER,
+            ("multiplier", "recipe"),
+            [(1.0, "flips"), (2.0, "contest"), (3.0, "rand"), (6.0, "contest"), (7.0, "rich")],
+        ),
+        (INNER.replace("[1, 3]", "[3, 50]"), ("recipe",), [("flips",), ("rand",), ("contest",), ("rich",)]),
+        ("  multiplier: {int: [1, 7]}", ("multiplier",), [(1.0,), (7.0,)]),
         ("  dropout: 0.5", ("dropout",), [(0.5,)]),
         ("  dropout: 0.5", ("multiplier", "balance"), [(1.0, "none")]),
         ("  dropout: {uniform: [0.1, 0.6]}", ("dropout",), [(0.1,), (0.6,)]),

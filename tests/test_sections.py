@@ -236,6 +236,33 @@ def test_a_first_trial_may_lie_in_the_space_of_any_memory_until_that_is_known(lo
     assert found.startswith("4:40: budget.first.0: lies outside the space: ")
 
 
+SAMPLERS = [
+    (
+        "gp",
+        "dropout: [{uniform: [0, 0.1], when: {backbone: small_cnn, gpu_memory_gb: 8}}, {uniform: [0, 0.2]}]",
+        "take",
+    ),
+    ("grid", "learning_rate: [{loguniform: [0.001, 0.01], when: {gpu_memory_gb: 16}}, {value: 0.001}]", "is a continu"),
+    ("grid", "learning_rate: [{value: 0.001, when: {gpu_memory_gb: 16}}, {loguniform: [0.001, 0.01]}]", "is a continu"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "search", "sentence"), SAMPLERS)
+def test_the_sampler_must_take_the_space_of_every_memory(load: Load, sampler: str, search: str, sentence: str) -> None:
+    search = f"backbone: [small_cnn, vgg16], {search}"
+    found = mistakes(load, sweep("weights: none", search, budget=f", sampler: {sampler}"))
+    found = [line for line in found if "not installed" not in line]
+    assert len(found) == 1
+    assert found[0].startswith("4:41: budget.sampler: the ")
+    assert sentence in found[0]
+
+
+def test_only_a_memory_that_is_given_narrows_what_the_sampler_must_take(load: Load) -> None:
+    file = sweep("resources: {gpu_memory_gb: 8}", SAMPLERS[1][1], budget=", sampler: grid")
+    assert load(file).space.size() == 1
+    assert len(mistakes(load, file, "resources.gpu_memory_gb=16")) == 1
+
+
 @given(st.floats(0, 1000))
 def test_a_number_that_was_given_is_never_measured(memory: float) -> None:
     values = {"name": "x", "data": {"source": "builtin:digits"}, "budget": {"trials": 1, "epochs": 1}}

@@ -661,6 +661,14 @@ def test_a_weights_folder_must_hold_a_file_for_each_backbone(load, tmp_path):
     assert "weights: no weights for vgg16" in found[0]
 
 
+def test_the_default_backbone_of_a_named_trial_needs_its_weights_too(load, tmp_path):
+    (tmp_path / "w").mkdir()
+    file = sweep("configurations: [{name: a, dropout: 0.1}, {name: b, backbone: small_cnn}]", rest="weights: w\n")
+    [found] = mistakes(load, file, "budget={epochs: 1}")
+    assert found.startswith(f"f.yaml:5:10: weights: no weights for {DEFAULTS['backbone']} in ")
+    assert load(file, "budget={epochs: 1}", "search.backbone=small_cnn").budget.trials == 2
+
+
 def test_a_missing_weights_folder_may_be_a_misspelt_word(load):
     [found] = mistakes(load, sweep(rest="weights: imagenett\n"))
     assert re.search(
@@ -767,10 +775,16 @@ def test_shipped_trashnet_finds_the_real_photos_and_weights():
 # There and back
 
 
+GO_WITH_EVERYTHING = [row.name for row in BACKBONES.values() if row.smallest_size <= 32 and 16 in row.output_strides]
+"""Backbones that take every image size and output stride that ``raw_sweeps`` draws."""
+
+
 @st.composite
 def raw_sweeps(draw):
     def value(name):
         rule = FIELDS[name]
+        if name == "backbone":
+            return draw(st.sampled_from(GO_WITH_EVERYTHING))
         if isinstance(rule, Names):
             return draw(st.sampled_from(list(rule.known())))
         assert isinstance(rule, Numbers)
