@@ -197,6 +197,15 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100_000])
 
 
+def zip_of(*names: str) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as packed:
+            for name in names:
+                packed.writestr(name, b"x")
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "sentence"),
     [
@@ -206,6 +215,11 @@ def cut_short(path: Path) -> None:
         ("x.tar", lambda path: path.write_bytes(b"no archive"), "cannot be read: file could not be opened"),
         ("x.tar", lambda path: path.write_bytes(b""), "cannot be read: "),
         ("x.tar", lambda path: tar_of(path), "holds no files."),
+        ("x.zip", zip_of("a/1.png", "a/./1.png"), "cannot be read: it holds 'a/1.png' twice. Is it complete?"),
+        ("x.zip", zip_of("a", "a/1.png"), "cannot be read: 'a/1.png' cannot be a file's name here (File exists)."),
+        ("x.zip", zip_of("a/1.png", "a"), "cannot be read: 'a' cannot be a file's name here (Is a directory)."),
+        ("x.zip", zip_of("a", "a/b/1.png"), "cannot be read: 'a/b/1.png' cannot be a file's name here (Not a dir"),
+        ("x.zip", zip_of(f"{'a' * 300}.png"), f"cannot be read: '{'a' * 60}...' cannot be a file's name here (File n"),
         ("x.tar.gz", cut_short, "cannot be read: "),
         ("x.tar.xz", cut_short, "cannot be read: "),
         ("x.tar.bz2", cut_short, "cannot be read: "),
@@ -252,3 +266,28 @@ def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
     (half / "stray.png").write_bytes(b"x")
     again = unpack(archive, tmp_path / "second")
     assert sorted(p.name for p in again.rglob("*.png")) == ["000.png", "000.png", "001.png", "001.png"]
+
+
+def test_a_size_below_nothing_does_not_lead_round_for_ever(tmp_path: Path) -> None:
+    """A hidden member, which is passed over, whose size (in base 256) makes it its own successor."""
+    header = bytearray(tar_member(".hidden", 0).tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = (-512).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    tar_of(tmp_path / "x.tar", tar_member("a/1.png", 0))
+    first = (tmp_path / "x.tar").read_bytes()[:512]
+    (tmp_path / "x.tar").write_bytes(first + header + bytes(10240))
+    try:
+        tarfile.TarInfo("x")._block(-512)  # type: ignore[attr-defined]
+    except tarfile.HeaderError:  # a later Python takes such a header for the end
+        assert [p.name for p in unpack(tmp_path / "x.tar", tmp_path / "cache").rglob("*.*")] == ["1.png"]
+    else:
+        assert "cannot be read: '.hidden' has a negative size. Is it complete?" in error_of(source(tmp_path / "x.tar"))
+
+
+def test_names_in_a_zip_are_files_below_its_folder(tmp_path: Path) -> None:
+    zip_of("a/./1.png", "a//2.png")(tmp_path / "x.zip")
+    folder = unpack(tmp_path / "x.zip", tmp_path / "cache")
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png")) == ["a/1.png", "a/2.png"]
+    (tmp_path / "cache" / "archives" / f".{folder.name}.half").write_text("in the way of unpacking again")
+    assert unpack(tmp_path / "x.zip", tmp_path / "cache") == folder

@@ -147,6 +147,30 @@ def test_two_images_of_one_stem_share_a_text_that_names_one(tmp_path: Path) -> N
     assert found.warnings == ("1 image without a text beside it will not be read: img_1.png.",)
 
 
+def test_names_that_differ_in_capitals_alone_are_told_apart(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    for number, name in enumerate(("IMG_1", "Img_1", "img_1", "img_2")):
+        write_photo(root / f"{name}.jpg", number)
+        (root / f"{name}.txt").write_text(f"{name}.jpg, {number}")
+    if len([*root.iterdir()]) < 8:
+        pytest.skip("this disk does not tell capitals apart")
+    (root / "img_2.txt").write_text("IMG_2.JPG, 3")
+    found = read_pairs(root, walk(root))
+    assert found.problems == ()
+    assert found.rows[["path", "label"]].values.tolist() == [
+        ["IMG_1.jpg", "0"],
+        ["Img_1.jpg", "1"],
+        ["img_1.jpg", "2"],
+        ["img_2.jpg", "3"],
+    ]
+
+
+def test_a_json_that_is_nested_too_deep_is_no_rule_file(tmp_path: Path) -> None:
+    root = pairs(tmp_path / "p", 2)
+    (root / "deep.json").write_text("[" * 100_000)
+    assert read_pairs(root, walk(root)).rows["label"].tolist() == ["0", "0"]
+
+
 def test_pairs_in_top_folders_named_as_splits(tmp_path: Path) -> None:
     for n, part in enumerate(("train", "val", "test")):
         pairs(tmp_path / "p" / part, 4, 4, first=1 + 100 * n)

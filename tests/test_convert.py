@@ -122,6 +122,21 @@ def test_prefixes_of_wrappers_are_removed(tmp_path, prefix):
     assert read_state_dict(tmp_path / "wrapped.safetensors").keys() == read_state_dict(FIXTURE).keys()
 
 
+def test_two_networks_in_one_file_are_a_sentence(tmp_path):
+    plain = load_file(FIXTURE)
+    first, second = sorted(name for name in plain if not name.endswith("num_batches_tracked"))[:2]
+    twice = {f"module.{first}": plain[first], f"backbone.{second}": plain[second]}
+    save_file(plain | twice, tmp_path / "x.safetensors")
+    with pytest.raises(TrainerError) as caught:
+        read_state_dict(tmp_path / "x.safetensors")
+    sentence = str(caught.value)
+    assert "x.safetensors holds several networks, for some tensors have one name" in sentence
+    assert "2 of them: " in sentence
+    assert {f"{first} and module.{first}", f"backbone.{second} and {second}"} == set(
+        sentence.split("2 of them: ")[1].removesuffix(". Save the one that is meant alone.").split(", ")
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -158,7 +173,8 @@ def test_a_pth_file_without_torch_is_a_sentence(tmp_path):
 def test_a_pth_file_gives_the_same_as_safetensors(tmp_path):
     code = (
         "import sys, torch; from safetensors.torch import load_file; state = load_file(sys.argv[1]);"
-        "torch.save({'epoch': 3, 'state_dict': {'module.' + k: v for k, v in state.items()}}, sys.argv[2])"
+        "state = {'module.' + k: torch.nn.Parameter(v, v.is_floating_point()) for k, v in state.items()};"
+        "torch.save({'epoch': 3, 'state_dict': state}, sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, str(FIXTURE), str(tmp_path / "x.pth")], check=True)
     read, expected = read_state_dict(tmp_path / "x.pth"), read_state_dict(FIXTURE)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,11 +34,12 @@ def decoded(monkeypatch) -> list[str]:
     """The files that were decoded, in order."""
     seen: list[str] = []
 
-    def noting(path, *arguments):
+    def noting(path, sha256):
         seen.append(path.name)
-        return square(path, *arguments)
+        return bytes_of(path, sha256)
 
-    monkeypatch.setattr(features, "square", noting)
+    bytes_of = features._bytes_of
+    monkeypatch.setattr(features, "_bytes_of", noting)
     return seen
 
 
@@ -133,6 +138,83 @@ def test_a_photo_that_is_gone_is_named(tmp_path):
     manifest.paths()[0].unlink()
     with pytest.raises(TrainerError, match=r"train-0.png cannot be read: there is no such file"):
         training_examples(manifest, config(), prefix_for(), tmp_path / "cache")
+
+
+def test_a_photo_that_changed_is_named_unless_its_row_is_stored(tmp_path):
+    manifest = Manifest.read(write_manifest(tmp_path, {"train": 4}))
+    prefix = prefix_for()
+    first = training_examples(manifest, config(), prefix, tmp_path / "cache")
+    manifest.paths()[0].write_bytes(manifest.paths()[1].read_bytes())
+    again = training_examples(manifest, config(), prefix, tmp_path / "cache")
+    places = np.arange(len(first))
+    np.testing.assert_array_equal(again.rows.take(places), first.rows.take(places))
+    with pytest.raises(TrainerError, match=r"train-0.png changed since the manifest was made; put the file back"):
+        training_examples(manifest, config(), prefix, tmp_path / "other")
+
+
+def test_a_photo_that_was_broken_when_it_was_listed_is_named(tmp_path):
+    manifest = Manifest.read(write_manifest(tmp_path, {"train": 4}))
+    manifest.paths()[0].write_bytes(b"no picture")
+    manifest.table.loc[0, "sha256"] = hashlib.sha256(b"no picture").hexdigest()
+    with pytest.raises(TrainerError, match=r"train-0.png cannot be read: it is not an image of a known format\."):
+        training_examples(manifest, config(), prefix_for(), tmp_path / "cache")
+
+
+RECIPE = """
+import functools
+from trainers.augment import Recipe
+
+class Object:
+    def __call__(self, image, k, random):
+        return image // {divisor}
+
+def apply(image, k, random):
+    return image // {divisor}
+
+plain = Recipe("plain", apply)
+other = Recipe("other", Object())
+partial = Recipe("partial", functools.partial(lambda by, image, k, random: image // by, {divisor}))
+built = {{}}
+exec("def made(image, k, random): return (lambda: image // {divisor})()", built)
+made = Recipe("made", built["made"])
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "other", "partial", "made"])
+def test_copies_of_a_recipe_that_was_rewritten_are_never_reused(manifest, tmp_path, monkeypatch, decoded, kind):
+    module = f"own_recipe_{kind}"
+    monkeypatch.syspath_prepend(tmp_path)
+    trial = config(multiplier=2, recipe=f"{module}:{kind}", unfrozen_layers="all")
+    prefix, train, rows = prefix_for(unfrozen_layers="all"), manifest.split("train"), []
+    for version, divisor in enumerate((2, 2, 3)):
+        (tmp_path / f"{module}.py").write_text(RECIPE.format(divisor=divisor) + "#" * version)
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        examples = training_examples(train, trial, prefix, tmp_path / "cache")
+        rows.append(examples.rows.take(np.arange(len(examples))))
+        assert len(decoded) == (60, 60, 90)[version]
+    originals = len(train.table)
+    np.testing.assert_array_equal(rows[1], rows[0])
+    np.testing.assert_array_equal(rows[2][:originals], rows[0][:originals])
+    np.testing.assert_array_equal(
+        rows[2][originals:], rows[2][[i.row for i in training_items(train, 2)][originals:]] // 3
+    )
+    sys.modules.pop(module, None)
+
+
+def test_copies_of_the_recipes_in_the_table_keep_their_keys(manifest, tmp_path, monkeypatch):
+    seen: list[str] = []
+
+    def noting(shelf, keys, compute):
+        seen.extend(keys)
+        return whole(shelf, keys, compute)
+
+    whole = features.Shelf.rows
+    monkeypatch.setattr(features.Shelf, "rows", noting)
+    test = manifest.split("test")
+    training_examples(test, config(multiplier=2, unfrozen_layers="all"), prefix_for(unfrozen_layers="all"), tmp_path)
+    hashes = test.table["sha256"].tolist()
+    assert seen == hashes + [f"{h}:1:{config().recipe}:{test.seed}" for h in hashes]
 
 
 def test_an_empty_split_is_a_sentence(manifest, tmp_path):

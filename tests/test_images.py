@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainers.contract import VIEWS, TrainerError
-from trainers.images import Unreadable, batch, decode, square, thumbnail
+from trainers.images import FORMATS, Unreadable, batch, decode, square, thumbnail
+from trainers.listing import SUFFIXES
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -127,6 +128,27 @@ def test_other_unreadable_files_say_why(tmp_path: Path) -> None:
         decode(tmp_path / "none.png")
     with pytest.raises(TrainerError, match=r"the image cannot be read: the file is empty\."):
         decode(b"")
+
+
+def test_every_ending_of_an_image_has_its_format_and_no_other_is_tried() -> None:
+    Image.init()
+    known = {Image.EXTENSION[suffix] for suffix in SUFFIXES if suffix in Image.EXTENSION}
+    assert len(known) >= 8
+    assert known <= set(FORMATS)
+    seen = 0
+    for kind in sorted(known & set(Image.SAVE)):
+        assert decode(encoded(photo(), kind)).size == (60, 40)
+        seen += 1
+    assert seen >= 8
+    for kind in ("EPS", "ICO", "PCX"):
+        with pytest.raises(Unreadable, match="it is not an image of a known format"):
+            decode(encoded(photo(), kind))
+
+
+def test_several_pictures_of_a_phone_in_one_file_give_the_first() -> None:
+    data = encoded(photo(), "MPO", save_all=True, append_images=[photo(seed=1)], quality=95)
+    assert b"MPF" in data
+    assert corner(decode(data)) == pytest.approx(corner(decode(encoded(photo(), "JPEG", quality=95))), abs=1)
 
 
 def test_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

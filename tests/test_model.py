@@ -308,6 +308,39 @@ def test_a_description_changes_with_all_that_the_features_depend_on(tmp_path):
     assert description(head="arcface", dropout=0.5, learning_rate=1.0) == different[0]
 
 
+def build_with_slope(slope: float):
+    def build(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+        inputs = keras.Input(input_shape)
+        inner = keras.Sequential([keras.layers.ReLU(negative_slope=slope), keras.layers.ReLU()])
+        return keras.Model(inputs, inner(keras.layers.Conv2D(4, 3)(inputs)))
+
+    return build
+
+
+SLOPED = Backbone("sloped", "test_model:build_sloped", "tf", 16, 16, 3, imagenet=False)
+
+
+def test_a_backbone_that_was_rewritten_under_its_name_has_another_description(monkeypatch):
+    def description(slope: float, preprocessing: str = "tf") -> dict:
+        row = dataclasses.replace(SLOPED, preprocessing=preprocessing)
+        monkeypatch.setitem(globals(), "SLOPED", row)
+        monkeypatch.setitem(globals(), "build_sloped", build_with_slope(slope))
+        chosen = TrialConfig(backbone=f"{__name__}:SLOPED", image_size=16, unfrozen_layers=0)
+        model = build_backbone(chosen.backbone, "none", 16)
+        return Prefix(Architecture.of(chosen, "none", CLASSES), model).description()
+
+    first = description(0.1)
+    assert description(0.1) == first
+    assert description(0.2) == first | {"layers": description(0.2)["layers"]} != first
+    assert description(0.1, "torch") == first | {"preprocessing": "torch"}
+
+
+def test_descriptions_of_the_table_have_the_keys_that_they_had():
+    chosen = TrialConfig(backbone="small_cnn", image_size=16, unfrozen_layers=3)
+    described = Prefix(Architecture.of(chosen, "none", CLASSES)).description()
+    assert sorted(described) == ["backbone", "image_size", "layer", "pooling", "precision", "weights"]
+
+
 @keras.saving.register_keras_serializable()
 class Twice(keras.layers.Layer):
     def call(self, x):

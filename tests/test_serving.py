@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from tiny_fits import CLASSES, config, write_manifest
 
+from trainers import photoinput
 from trainers.contract import FitJob, TrainerError
 from trainers.crops import predict
 from trainers.manifest import Manifest
@@ -194,6 +196,8 @@ REFUSED = [
     (pd.DataFrame({"image": [np.stack([SMALL, SMALL])]}), r"image 1 of 1 has the shape \(2, 8, 9, 3\)"),
     ([None], "image 1 of 1 is None: give encoded bytes, base64 text, a path or pixels"),
     (7, "image 1 of 1 is 7: give encoded bytes"),
+    (np.array(7), "image 1 of 1 is 7: give encoded bytes"),
+    ({"image": np.array(0.5)}, "image 1 of 1 is 0.5: give encoded bytes"),
 ]
 
 
@@ -211,13 +215,42 @@ def test_paths_can_be_kept_from_a_served_model(made, monkeypatch):
     assert len(served.predict([path.read_bytes()])) == 1
 
 
-def test_a_file_that_may_not_be_read_is_a_sentence(made, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_words(made, tmp_path, monkeypatch):
+    def refused(given: object) -> str:
+        with pytest.raises(TrainerError) as caught:
+            photoinput.photos([given])
+        return str(caught.value).replace(str(given), "FILE")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(TrainerError, match=r"image 1 of 1, the file .*\.png, cannot be opened: Permission denied"):
-        ServedModel(made["folder"] / "model-whole").predict([str(made["paths"][0])])
+    monkeypatch.setattr(photoinput, "SHOWN_CHARACTERS", 500)
+    whole = made["paths"][0].read_bytes()
+    for name in ("secret.txt", "photo", "forbidden.png", "large.jpg"):
+        (tmp_path / name).write_bytes(whole)
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    with (tmp_path / "large.jpg").open("ab") as file:
+        file.truncate(photoinput.LARGEST_FILE + 1)
+
+    def forbid(path, *arguments):
+        if path.endswith("forbidden.png"):
+            raise PermissionError(13, "Permission denied", path)
+        return open(path, *arguments)
+
+    monkeypatch.setattr(photoinput, "open", forbid, raising=False)
+    assert photoinput.photos([tmp_path / "photo"]) == [whole]
+    assert photoinput.photos([str(made["paths"][0])]) == [whole]
+    only_as_text = ["secret.txt", "photo"]
+    names = ["absent.png", "forbidden.png", "large.jpg", "folder.png", "pipe.png", "device.png"]
+    told = [refused(str(tmp_path / name)) for name in only_as_text + names] + [refused(tmp_path / n) for n in names]
+    expected = (
+        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must end like an image, be readable and hold "
+        "at most 100 MB."
+    )
+    assert told == [expected] * 14
+    assert "is neither a file nor base64 text" in refused(str(tmp_path / "nul\0.png"))
+    monkeypatch.setenv("ORCH_SERVE_PATHS", "0")
+    closed = {refused(given) for given in (tmp_path / "photo", made["paths"][0], str(made["paths"][0]))}
+    assert closed == {"image 1 of 1 is neither a file nor base64 text: 'FILE'."}
 
 
 def test_mlflow_is_told_the_sentence_alone(made):
@@ -228,7 +261,10 @@ def test_mlflow_is_told_the_sentence_alone(made):
         ServedModel(made["folder"] / "model-whole").predict(["nothing.jpg"])
     caught.value.message = f"Failed to predict data. Error: {caught.value.message}"
     told = json.loads(caught.value.serialize_as_json())
-    assert told["message"] == "image 1 of 1 is neither a file nor base64 text: 'nothing.jpg'."
+    assert told["message"] == (
+        "image 1 of 1 is neither a file nor base64 text: 'nothing.jpg'. A file must end like an image, be readable and "
+        "hold at most 100 MB."
+    )
     assert caught.value.get_http_status_code() == 400
     assert isinstance(caught.value, TrainerError)
 
@@ -239,7 +275,10 @@ def test_the_image_that_is_wrong_is_told_by_its_place(made):
         ServedModel(made["folder"] / "model-whole").probabilities([good, good[:40], good])
 
 
-@pytest.mark.parametrize("damage", ["nothing there", "no member", "torn member", "torn description", "other backbone"])
+DAMAGES = ["nothing there", "no member", "torn member", "torn arrays", "torn description", "a list", "other backbone"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_wrong_folder_is_a_sentence(made, tmp_path, damage):
     place = tmp_path / "model"
     shutil.copytree(made["folder"] / "model-whole", place)
@@ -251,6 +290,12 @@ def test_a_wrong_folder_is_a_sentence(made, tmp_path, damage):
         (place / "member-1.npz").unlink()
     elif damage == "torn member":
         (place / "member-1.npz").write_bytes((place / "member-1.npz").read_bytes()[:300])
+    elif damage == "torn arrays":
+        data = bytearray((place / "member-1.npz").read_bytes())
+        data[200] ^= 255
+        (place / "member-1.npz").write_bytes(bytes(data))
+    elif damage == "a list":
+        (place / "model.json").write_text("[1]")
     elif damage == "torn description":
         (place / "model.json").write_text('{"classes": [')
     else:

@@ -164,6 +164,32 @@ def test_restoring_from_nowhere_is_a_sentence(manifest, cache, tmp_path):
         open_fit(job(manifest, cache)).restore(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["cut short", "one byte", "no archive", "no epoch", "a list"])
+def test_damaged_files_of_a_fit_are_sentences_that_name_the_folder(manifest, cache, tmp_path, damage):
+    fit = open_fit(job(manifest, cache, output=str(tmp_path)))
+    fit.finish()
+    fit.save(tmp_path)
+    before = fit.state()
+    state, weights = tmp_path / "state.npz", tmp_path / "weights.npz"
+    for file in (state, weights):
+        data = bytearray(file.read_bytes())
+        data[100] ^= 255
+        spoilt = {"cut short": data[: len(data) // 2], "one byte": data, "no archive": b"\x93NUMPY\x01\x00"}
+        file.write_bytes(bytes(spoilt.get(damage, file.read_bytes())))
+    if damage == "no epoch":
+        np.savez(state, *before)
+        (tmp_path / "job.json").write_text("{}")
+    if damage == "a list":
+        np.savez(state, epoch=np.zeros(3))
+        (tmp_path / "job.json").write_text("[1]")
+    with pytest.raises(TrainerError, match=rf"the saved training in {tmp_path} is damaged \(.+\); train it again\."):
+        fit.restore(tmp_path)
+    assert fit.epoch == 0
+    assert all(np.array_equal(a, b) for a, b in zip(fit.state(), before, strict=True))
+    with pytest.raises(TrainerError, match=rf"the trained model in {tmp_path} is damaged \(.+\); train it again\."):
+        read_weights(tmp_path)
+
+
 def test_an_epoch_reports_what_happened(manifest, cache):
     fit_job = job(manifest, cache, epochs=6)
     fit = open_fit(fit_job)

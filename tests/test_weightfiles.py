@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -122,6 +124,38 @@ def test_what_is_no_weight_file_is_a_sentence(tmp_path, name, content, sentence)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainerError, match=rf"the weights in .*{name} do not fit net: .*{sentence}"):
         load_weights(network(), tmp_path / name, "net")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving")
+@pytest.mark.parametrize("damage", ["torn", "encrypted", "a group for an array", "a number for names"])
+def test_a_damaged_file_is_a_sentence(tmp_path, damage):
+    file = tmp_path / ("a.keras" if damage in ("torn", "encrypted") else "a.h5")
+    network().save(file) if damage != "a group for an array" else network().save_weights(tmp_path / "a.weights.h5")
+    if damage == "torn":
+        with zipfile.ZipFile(file) as whole:
+            data = whole.read("model.weights.h5")
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("model.weights.h5", data)
+        content = bytearray(file.read_bytes())
+        content[60:120] = bytes(60)
+        file.write_bytes(bytes(content))
+    elif damage == "encrypted":
+        content = bytearray(file.read_bytes())
+        place = -1
+        while (place := content.find(b"PK\x01\x02", place + 1)) >= 0:
+            content[place + 8] |= 1
+        file.write_bytes(bytes(content))
+    elif damage == "a group for an array":
+        file = tmp_path / "a.weights.h5"
+        with h5py.File(file, "r+") as h5:
+            arrays = h5["layers/conv2d/vars"]
+            del arrays["0"]
+            arrays.create_group("0")
+    else:
+        with h5py.File(file, "r+") as h5:
+            h5["model_weights"].attrs["layer_names"] = 3
+    with pytest.raises(TrainerError, match=rf"the weights in .*{file.name} do not fit net: .+\.$"):
+        load_weights(network(), file, "net")
 
 
 def test_no_file_is_a_sentence(tmp_path):

@@ -6,6 +6,7 @@ disk holds. Permissions, owners and links of the archive play no part.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -29,8 +30,11 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".
 FREE_BYTES = 64 * 2**20
 """So much of the disk is left free."""
 COPY_BYTES = 2**20
+SHOWN_CHARACTERS = 60
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
 """What the readers raise on an archive that is damaged, cut short or none at all."""
+CLASHES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""What the system says of a name that is too long, and of one that is a file's and a folder's."""
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]
 """A plain file of an archive: name, bytes, how to open it."""
@@ -129,8 +133,7 @@ def _write_all(archive: Path, folder: Path) -> dict[str, int]:
         if _is_hidden(name):
             continue
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with opened() as source, path.open("wb") as target:
+        with opened() as source, _created(path, name) as target:
             shutil.copyfileobj(source, target, COPY_BYTES)
         if path.stat().st_size != size:
             raise EOFError(f"{name} is cut short")
@@ -138,23 +141,41 @@ def _write_all(archive: Path, folder: Path) -> dict[str, int]:
     return files
 
 
+def _created(path: Path, name: str) -> IO[bytes]:
+    """Raises ValueError where the member's ``name`` cannot be a file's here; what the disk lacks stays an OSError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        if error.errno not in CLASHES:
+            raise
+        shown = name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
+        raise ValueError(f"{shown!r} cannot be a file's name here ({error.strerror})") from error
+
+
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as opened:
         members = opened.infolist()
         if any(m.flag_bits & 0x1 for m in members):
             raise TrainerError(f"the archive {archive} is encrypted; unpack it yourself and pass the folder.")
+        seen: set[str] = set()
         for member in members:
             if member.is_dir():
                 continue
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            _refuse_unsafe(archive, member.filename, kind in (0, stat.S_IFREG))
-            yield member.filename, member.file_size, lambda m=member: opened.open(m)  # type: ignore[misc]
+            kind, name = stat.S_IFMT(member.external_attr >> 16), str(PurePosixPath(member.filename))
+            _refuse_unsafe(archive, name, kind in (0, stat.S_IFREG))
+            if name in seen:
+                raise zipfile.BadZipFile(f"it holds {name!r} twice")
+            seen.add(name)
+            yield name, member.file_size, lambda m=member: opened.open(m)  # type: ignore[misc]
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
     with tarfile.open(archive, "r:*") as opened:
         for member in opened:
             name = str(PurePosixPath(member.name))
+            if member.size < 0:  # the next member would be looked for before this one, again and again
+                raise tarfile.HeaderError(f"{name!r} has a negative size")
             if member.isdir():
                 continue
             _refuse_unsafe(archive, name, member.isreg())

@@ -124,7 +124,7 @@ def _texts_of(folder: Folder) -> dict[str, str]:
 def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
     """Adds to ``found`` what ``folder`` itself holds."""
     texts = [name for name in folder.others if name.lower().endswith(".txt")]
-    spelling = {name.lower(): name for name in folder.images}
+    exact, spelling = set(folder.images), {name.lower(): name for name in folder.images}
     stems: dict[str, list[str]] = {}
     for name in folder.images:
         stems.setdefault(Path(name).stem, []).append(name)
@@ -138,7 +138,7 @@ def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
             labelled.update(beside)
             continue
         named, number = parsed
-        image = spelling.get(named.lower())
+        image = named if named in exact else spelling.get(named.lower())
         if image is None and not beside:
             found.no_image.append(f"{named} ({_shown(here)})")
         elif image not in beside:
@@ -236,7 +236,7 @@ def _rules(files: Iterable[Path]) -> dict[Path, dict[int, str]]:
             continue
         try:
             values = json.loads(file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError):  # some other file's business
+        except (OSError, ValueError, RecursionError):  # some other file's business
             continue
         if not isinstance(values, Mapping) or not values:
             continue

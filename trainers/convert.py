@@ -104,7 +104,8 @@ def _output(source: Path, backbone: str, output: Path | None) -> Path:
 def read_state_dict(source: Path) -> dict[str, np.ndarray]:
     """Name -> float32 array of the state dict in ``source``, wrappers (state_dict, model) and prefixes removed.
 
-    PyTorch's counters (num_batches_tracked) are left out. Raises TrainerError for a file that cannot be read.
+    PyTorch's counters (num_batches_tracked) are left out. Raises TrainerError for a file that cannot be read, and for
+    one whose names are no longer different without the prefixes.
     """
     if source.suffix == ".safetensors":
         found = _read_safetensors(source)
@@ -112,8 +113,17 @@ def read_state_dict(source: Path) -> dict[str, np.ndarray]:
         found = _read_torch(source)
     else:
         raise TrainerError(f"{source} is neither .safetensors nor PyTorch's .pth, .pt or .bin.")
-    named = {_plain(name): value for name, value in found.items() if not name.endswith("num_batches_tracked")}
-    return {name: np.asarray(value, np.float32) for name, value in named.items()}
+    named: dict[str, list[str]] = {}
+    for name in found:
+        if not name.endswith("num_batches_tracked"):
+            named.setdefault(_plain(name), []).append(name)
+    twice = [" and ".join(names) for names in named.values() if len(names) > 1]
+    if twice:
+        raise TrainerError(
+            f"{source} holds several networks, for some tensors have one name without what wrappers put before it: "
+            f"{'; '.join(_listed('of them', twice))}. Save the one that is meant alone."
+        )
+    return {name: np.asarray(found[names[0]], np.float32) for name, names in named.items()}
 
 
 def _plain(name: str) -> str:
@@ -157,7 +167,7 @@ def _read_torch(source: Path) -> Mapping[str, Any]:
         found = inner
     if not isinstance(found, Mapping) or not any(isinstance(value, torch.Tensor) for value in found.values()):
         raise TrainerError(f"{source} holds no state dict: a mapping of names to tensors.")
-    return {name: value.float().numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
+    return {name: value.detach().float().numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def fill(

@@ -3,20 +3,25 @@
 Nothing frozen, or images that training mixes: the row is the decoded image (uint8). Else it is the prefix's output
 for that image (float32).
 A row's key is the image's sha256 and the number of the copy, so trials, epochs, retrainings and later sweeps share it.
+A copy's key also names its recipe, and says what the code of a recipe of the user's own was.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import CodeType
+from typing import Any, Protocol
 
 import numpy as np
 
-from trainers.augment import augment, plan_copies
+from trainers.augment import RECIPES, augment, find_recipe, plan_copies
 from trainers.contract import TrainerError, TrialConfig
-from trainers.images import square
+from trainers.images import Unreadable, square
 from trainers.manifest import Manifest
 from trainers.model import Prefix
 from trainers.store import Rows, Shelf
@@ -130,6 +135,8 @@ def _examples(
     whole = parts[0][0]
     # An original has the same pixels under every recipe; only copies depend on it and on the data's seed.
     tail = f"{config.recipe}:{whole.seed}"
+    if config.recipe not in RECIPES and any(item.copy for _, items in parts for item in items):
+        tail += f":{_digest_of(find_recipe(config.recipe).apply)}"
     for manifest, items in parts:
         hashes, paths = manifest.table["sha256"].tolist(), manifest.table["path"].tolist()
         here = np.empty(len(items), np.int64)
@@ -191,5 +198,48 @@ class _Decoder:
 
     def _one(self, picture: _Picture) -> np.ndarray:
         crop_seed = int(picture.sha256[:8], 16) + picture.copy if self.view == "random_crop" else None
-        image = square(self.root / picture.path, self.size, self.view, crop_seed)
+        path = self.root / picture.path
+        data = _bytes_of(path, picture.sha256)
+        try:
+            image = square(data, self.size, self.view, crop_seed)
+        except Unreadable as error:
+            raise Unreadable(str(path), error.reason) from error
         return augment(image, picture.sha256, picture.copy, self.recipe, self.seed) if picture.copy else image
+
+
+def _bytes_of(path: Path, sha256: str) -> bytes:
+    """What the file holds. Raises TrainerError where that is not the image the manifest was made of."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Unreadable(str(path), "there is no such file") from error
+    except OSError as error:
+        raise Unreadable(str(path), error.strerror or str(error)) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise TrainerError(
+            f"{path} changed since the manifest was made; put the file back as it was, or start a new sweep, which "
+            "reads the images anew."
+        )
+    return data
+
+
+def _digest_of(function: Any) -> str:
+    """Of a recipe's function: other code under an old name must not find the old copies. What it calls is not read."""
+    digest = hashlib.sha256()
+    while isinstance(function, functools.partial):
+        digest.update(repr((function.args, sorted(function.keywords.items()))).encode())
+        function = function.func
+    if not inspect.isroutine(function):  # an object that can be called
+        function = type(function).__call__
+    try:
+        digest.update(inspect.getsource(function).encode())
+    except (OSError, TypeError):  # made at run time, or compiled
+        code = getattr(function, "__code__", None)
+        digest.update(_bytes_in(code) if code is not None else repr(function).encode())
+    return digest.hexdigest()[:16]
+
+
+def _bytes_in(code: CodeType) -> bytes:
+    """The instructions of ``code``, the names and constants they use, and those of the functions inside."""
+    inner = [_bytes_in(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
+    return b"|".join([code.co_code, repr(code.co_names).encode(), *inner])

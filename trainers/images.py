@@ -1,4 +1,4 @@
-"""From a file to pixels: decode anything Pillow reads into RGB, and make it square.
+"""From a file to pixels: decode what Pillow reads of the usual formats into RGB, and make it square.
 
 Imports without TensorFlow. Every failure names the file and the reason.
 """
@@ -16,6 +16,11 @@ from trainers.contract import VIEWS, TrainerError
 
 SMALLEST_CROP = 0.7
 """A random crop's side over the image's shorter side lies between this and 1."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "HEIF", "JPEG2000", "TGA")
+"""What Pillow may take a file for, whatever it is called: the formats of ``trainers.listing.SUFFIXES``.
+
+JPEG brings a phone's MPO with it. No other format of Pillow's is tried: some start programs, as EPS does.
+"""
 
 
 class Unreadable(TrainerError):
@@ -95,7 +100,7 @@ def _load_measured(source: Path | str | bytes, at_least: int | None) -> tuple[Im
     if isinstance(source, bytes) and not source:
         raise Unreadable(name, "the file is empty")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as opened:
             width, height = opened.size
             if at_least is not None:
                 opened.draft(None, (at_least, at_least))
@@ -105,6 +110,12 @@ def _load_measured(source: Path | str | bytes, at_least: int | None) -> tuple[Im
             return _rgb(ImageOps.exif_transpose(opened)), width, height
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         raise Unreadable(name, _reason(error, source)) from error
+
+
+def _formats() -> list[str]:
+    """Those of FORMATS that are there; HEIF is where somebody registered it with Pillow."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _reason(error: Exception, source: Path | str | bytes) -> str:

@@ -9,6 +9,7 @@ import base64
 import io
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ import pandas as pd
 from PIL import Image
 
 from trainers.contract import TrainerError
+from trainers.listing import is_image
 
 COLUMN = "image"
 PATHS_VARIABLE = "ORCH_SERVE_PATHS"
 """Environment variable; "0" keeps a served model from opening the files that a text names."""
 PIXELS = "a photo is given as whole numbers from 0 to 255 of shape (height, width, 3), red, green, blue"
 SHOWN_CHARACTERS = 60
+LARGEST_FILE = 100 * 10**6
+"""Bytes; a larger file is not opened for whoever names it."""
 
 
 def photos(model_input: Any) -> list[bytes]:
@@ -33,6 +37,9 @@ def photos(model_input: Any) -> list[bytes]:
     else is one image or several. An image is: encoded bytes; a path; base64 text, bare or as a ``data:`` URL; an array
     (or nested lists) of whole numbers from 0 to 255, (h, w, 3) for one image and (n, h, w, 3) for several. Pixels
     come back losslessly encoded, so a crop policy that draws at random draws as it would for that file.
+
+    A path is a plain file of at most LARGEST_FILE bytes; one that is given as text must also end like an image. What
+    is not opened is refused in the same words whether it is there or not: the caller may be a stranger.
 
     Raises TrainerError.
     """
@@ -64,6 +71,8 @@ def _several(value: Any) -> list[Any]:
         return [*value.ravel()]
     if not isinstance(value, np.ndarray | Iterable):
         return [value]
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return [value.item()]
     entries = value if isinstance(value, np.ndarray) else [*value]
     pixels = _numbers(entries)
     if pixels is not None and pixels.ndim > 0 and pixels.size > 0:
@@ -85,19 +94,45 @@ def _numbers(value: Any) -> np.ndarray | None:
 def _encoded(value: Any, name: str) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    if isinstance(value, str | Path):
-        return _from_text(str(value), name)
+    if isinstance(value, Path):
+        data = _from_file(str(value))
+        if data is None:
+            raise _refused(str(value), name)
+        return data
+    if isinstance(value, str):
+        return _from_text(value, name)
     if isinstance(value, list | tuple | np.ndarray):
         return _from_pixels(value, name)
     raise TrainerError(f"{name} is {_said(value)}: give encoded bytes, base64 text, a path or pixels.")
 
 
+def _opens_files() -> bool:
+    return os.environ.get(PATHS_VARIABLE) != "0"
+
+
+def _from_file(path: str) -> bytes | None:
+    """What the file holds; None where it is not opened, for whatever reason."""
+    if not _opens_files():
+        return None
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:  # a pipe or a device may never end
+            return None
+        with open(path, "rb") as file:
+            return file.read(status.st_size)
+    except (OSError, ValueError):  # ValueError: no name of a file at all
+        return None
+
+
+def _refused(text: str, name: str) -> TrainerError:
+    rule = f" A file must end like an image, be readable and hold at most {LARGEST_FILE // 10**6} MB."
+    return TrainerError(f"{name} is neither a file nor base64 text: {_said(text)}.{rule if _opens_files() else ''}")
+
+
 def _from_text(text: str, name: str) -> bytes:
-    if os.environ.get(PATHS_VARIABLE) != "0" and os.path.isfile(text):  # unlike Path.is_file, says no to a long text
-        try:
-            return Path(text).read_bytes()
-        except OSError as error:
-            raise TrainerError(f"{name}, the file {text}, cannot be opened: {error.strerror}.") from error
+    data = _from_file(text) if is_image(text[-SHOWN_CHARACTERS:]) else None
+    if data is not None:
+        return data
     address = re.match(r"data:[^,]*;base64,", text)
     if text.startswith("data:") and not address:
         raise TrainerError(f"{name} is a data: URL without base64: {_said(text)}.")
@@ -105,7 +140,7 @@ def _from_text(text: str, name: str) -> bytes:
     try:
         return base64.b64decode(packed, validate=True)
     except ValueError as error:
-        raise TrainerError(f"{name} is neither a file nor base64 text: {_said(text)}.") from error
+        raise _refused(text, name) from error
 
 
 def _from_pixels(value: Any, name: str) -> bytes:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.backbones import Backbone, backbone, load_builder, weight_file
+from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weight_file
 from trainers.contract import TrainerError, TrialConfig
 from trainers.fusion import Packing, stage_layers
 from trainers.graph import carries_all, edges, lasting_name, refresh
@@ -231,7 +233,7 @@ class Prefix:
 
     def description(self) -> dict[str, Any]:
         """All that the output depends on besides the images. What is at its default adds no key, so that features
-        stored before there was a choice are still found."""
+        stored before there was a choice are still found. A backbone of the user's own may change under its name."""
         a = self.architecture
         described = {
             "backbone": a.backbone,
@@ -243,6 +245,9 @@ class Prefix:
         }
         if is_refined(self.model.layers[: self.length]):
             described["output_stride"] = a.output_stride
+        if a.backbone not in BACKBONES:
+            described["preprocessing"] = self.row.preprocessing
+            described["layers"] = self._layers_digest
         if self.packing is not None:
             held = {layer.name for layer in self.model.layers[: self.length]}
             described["stages"] = [lasting_name(self.model, name) for name in self.stages if name in held]
@@ -256,6 +261,41 @@ class Prefix:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
+    @functools.cached_property
+    def _layers_digest(self) -> str:
+        """Of what the frozen layers are set to, which no weight says: strides, activations, epsilons."""
+        layers = [] if self.is_identity else self.model.layers[: self.length]
+        return hashlib.sha256(json.dumps([_settings(layer) for layer in layers]).encode()).hexdigest()[:16]
+
     def __call__(self, images: np.ndarray | tf.Tensor) -> tf.Tensor:
         """uint8 (n, s, s, 3) -> what ``spec`` says; the images themselves where nothing is frozen."""
         return tf.convert_to_tensor(images) if self.is_identity else self._run(tf.convert_to_tensor(images))
+
+
+def _settings(layer: Any) -> list[Any]:
+    """A layer's class and ``get_config``, of a model inside those of its layers; the same in every process.
+
+    Names end in a number that Keras counts up from model to model, which is left out.
+    """
+    kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+    if isinstance(layer, keras.Model):
+        return [kind, [_settings(inner) for inner in layer.layers]]
+    try:
+        return [kind, _lasting(layer.get_config())]
+    except NotImplementedError:  # a layer of the user's own that does not say
+        return [kind, None]
+
+
+def _lasting(value: Any) -> Any:
+    """``value`` as JSON takes it, without counted names and without what differs from process to process."""
+    if isinstance(value, dict):
+        named = value.get("name")
+        lasting = {"name": re.sub(r"_\d+$", "", named)} if isinstance(named, str) else {}
+        return {str(key): _lasting(value[key]) for key in sorted(value, key=str)} | lasting
+    if isinstance(value, list | tuple):
+        return [_lasting(entry) for entry in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return type(value).__qualname__

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ from trainers.photoinput import photos
 
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy, zipfile and json raise on a file that is torn, or of another make."""
 SERVED_PRECISION = "float32"
 """Whatever it was trained in: a served model runs on any CPU."""
 
@@ -86,8 +92,9 @@ class ServedModel:
             self.image_size: int = described["image_size"]
             self.view: str = described["view"]
             fit = FitJob.from_dict(described["fit"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise TrainerError(f"the model in {folder} is damaged ({error}); write or download it again.") from error
+        except DAMAGED as error:
+            reason = str(error) or type(error).__name__
+            raise TrainerError(f"the model in {folder} is damaged ({reason}); write or download it again.") from error
         self._open(fit, starting, members)
 
     def _open(self, fit: FitJob, starting: list[np.ndarray], members: list[list[np.ndarray]]) -> None:

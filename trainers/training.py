@@ -6,11 +6,15 @@ so the same job gives the same epochs in a fresh process, in a warm one, and aft
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import os
 import time
+import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,11 @@ WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
 STATE_FILE = "state.npz"
 PREDICT_BATCH = 128
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy, zipfile and json raise on a file that is torn, or of another make."""
 
 
 def open_fit(job: FitJob) -> Fit:
@@ -165,9 +174,12 @@ class TrainingFit:
         """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit."""
         if not (folder / STATE_FILE).is_file():
             raise TrainerError(f"there is no saved training in {folder}.")
-        self.compiled.load_state(read_list(folder / STATE_FILE))
-        with np.load(folder / STATE_FILE) as stored:
-            self.epoch = int(stored["epoch"])
+        with _said_of(f"the saved training in {folder}"):
+            state = read_list(folder / STATE_FILE)
+            with np.load(folder / STATE_FILE) as stored:
+                epoch = int(stored["epoch"])
+        self.compiled.load_state(state)
+        self.epoch = epoch
 
     def check(self) -> None:
         """Raises Diverged where a weight is no number."""
@@ -213,10 +225,20 @@ def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
 
 
 def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
-    """What ``write_weights`` wrote. Raises TrainerError where it is not there."""
+    """What ``write_weights`` wrote. Raises TrainerError where it is not there, or damaged."""
     if not (folder / JOB_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise TrainerError(f"there is no trained model in {folder}.")
-    return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
+    with _said_of(f"the trained model in {folder}"):
+        return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
+
+
+@contextlib.contextmanager
+def _said_of(what: str) -> Iterator[None]:
+    """What goes wrong inside, where files are read, becomes one TrainerError about ``what``."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise TrainerError(f"{what} is damaged ({str(error) or type(error).__name__}); train it again.") from error
 
 
 def prefix_of(architecture: Architecture) -> Prefix:

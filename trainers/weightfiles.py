@@ -11,6 +11,7 @@ import io
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 INSIDE_KERAS = "model.weights.h5"
 KINDS = ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer, not the file itself"))
 """How a file begins that a download leaves in the place of weights, and what it is."""
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What zipfile, h5py and Keras raise on a file that is damaged, encrypted or built otherwise."""
 TOPS = ("predictions", "fc", "logits", "dense", "probs", "classifier")
 
 
@@ -64,8 +70,8 @@ def _said_of(file: Path, name: str) -> Iterator[None]:
     """What goes wrong inside becomes one TrainerError about ``file`` and ``name``."""
     try:
         yield
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        text = " ".join(str(error).split()).rstrip(".")
+    except UNREADABLE as error:
+        text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise TrainerError(f"the weights in {file} do not fit {name}: {text}.") from error
 
 
@@ -102,7 +108,7 @@ def _open(file: Path, kind: str) -> Iterator[h5py.File]:
         else:
             with h5py.File(file, "r") as h5:
                 yield h5
-    except OSError as error:
+    except (OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"it is damaged or cut short ({error}); download it again") from error
 
 
