@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy, zipfile and json raise on a file that is torn, or of another make."""
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

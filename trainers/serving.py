@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from trainers import device
-from trainers.arrays import read_list, write_list
+from trainers.arrays import DAMAGED, read_list, write_list
 from trainers.backbones import backbone
 from trainers.contract import FitJob, TrainerError
 from trainers.images import Unreadable
@@ -28,11 +26,6 @@ from trainers.photoinput import photos
 
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"
-DAMAGED = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy, zipfile and json raise on a file that is torn, or of another make."""
 SERVED_PRECISION = "float32"
 """Whatever it was trained in: a served model runs on any CPU."""
 

@@ -12,8 +12,6 @@ import json
 import math
 import os
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainers import device
-from trainers.arrays import read_list, write_list
+from trainers.arrays import DAMAGED, read_list, write_list
 from trainers.balance import class_weights, effective_counts, example_order
 from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError, TrialConfig
 from trainers.features import Examples, evaluation_examples, folded_examples, training_examples
@@ -38,11 +36,6 @@ WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
 STATE_FILE = "state.npz"
 PREDICT_BATCH = 128
-DAMAGED = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy, zipfile and json raise on a file that is torn, or of another make."""
 
 
 def open_fit(job: FitJob) -> Fit:
