@@ -23,24 +23,33 @@ from PIL import Image, ImageOps
 
 from dashboards.style import BLUE, DPI, GREY, INK, PALE, STATE_COLOURS, VERMILION, headline, save, shorten, style
 
+MOST_ROWS = 40
+"""Lines of the leaderboard's picture; the file has all of them."""
+
 
 def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
     """Test accuracy with its interval, a line a row in the order of ``frame``; the winner's is blue, ``whole`` hollow.
+
+    Of more than ``MOST_ROWS`` rows the first so many are shown, and the winner's below them where it is further down.
 
     ``frame`` needs the columns model, policy, accuracy, accuracy_low, accuracy_high, winner (exactly one true).
     """
     with matplotlib.rc_context(style()):
         rows = frame.reset_index(drop=True)
         place = int(np.flatnonzero(rows["winner"].to_numpy(bool))[0])
-        best = rows.loc[place]
+        best, total = rows.loc[place], len(rows)
+        if total > MOST_ROWS:
+            kept = [*range(MOST_ROWS)] if place < MOST_ROWS else [*range(MOST_ROWS - 1), place]
+            rows = rows.iloc[kept].reset_index(drop=True)
         figure = Figure(figsize=(8.4, 1.25 + 0.24 * len(rows)), dpi=DPI)
         title = (
             f"The winner is right on {100 * best.accuracy:.1f} % of the test images "
             f"({100 * best.accuracy_low:.1f} to {100 * best.accuracy_high:.1f})"
         )
         note = (
-            f"{_row_name(best)}, chosen on validation, stands at place {place + 1} of {len(rows)} on test. "
+            f"{_row_name(best)}, chosen on validation, stands at place {place + 1} of {total} on test. "
             "Lines are 95 % intervals; hollow: the whole image in one view."
+            f"{f' {total - len(rows)} rows more in leaderboard.csv.' if total > len(rows) else ''}"
         )
         headline(figure, title, note)
         axes = figure.add_subplot()
@@ -56,7 +65,7 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [_row_name(row) for _, row in rows.iterrows()])
         axes.tick_params(axis="y", length=0)
-        label = axes.get_yticklabels()[place]
+        label = axes.get_yticklabels()[min(place, len(rows) - 1)]
         label.set(color=BLUE, weight="bold")
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
@@ -66,7 +75,9 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def _row_name(row: pd.Series) -> str:
-    return f"{shorten(str(row.model), 36)} · {shorten(str(row.policy), 24)}"
+    given = str(row.get("configuration") or "")
+    model = f"{row.model} {given}" if given and given != "nan" else str(row.model)
+    return f"{shorten(model, 36)} · {shorten(str(row.policy), 24)}"
 
 
 def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> Path:
@@ -367,6 +378,8 @@ def _draw_panel(axes: Axes, panel: dict[str, Any], done: pd.Series, floor: float
         for centre, median in panel["medians"]:
             axes.plot([centre - 0.3, centre + 0.3], [median, median], color=INK, lw=1.6, solid_capstyle="butt")
         names = [shorten(t, 18) for t in panel["ticks"]]
+        if len(set(names)) < len(names):  # they differ in the middle
+            names = [t if len(t) <= 18 else f"…{t[-17:]}" for t in panel["ticks"]]
         tilt = sum(map(len, names)) + 2 * len(names) > room
         axes.set_xticks(range(len(names)), names, rotation=35 if tilt else 0, ha="right" if tilt else "center")
         if tilt:

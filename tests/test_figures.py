@@ -105,6 +105,18 @@ def test_the_leaderboard_shows_every_row_once_and_marks_the_winner(drawn, rows, 
     assert f"stands at place {winner + 1} of {rows} on test" in figure_text.replace("\n", " ")
 
 
+@pytest.mark.parametrize(("winner", "line"), [(3, 3), (300, 39)])
+def test_a_long_leaderboard_is_cut_and_keeps_the_winner(drawn, winner, line):
+    figure = drawn(figures.leaderboard_figure, leaderboard(414, winner).assign(accuracy_low=0.5, configuration="given"))
+    labels = figure.axes[0].get_yticklabels()
+    assert len(labels) == figures.MOST_ROWS
+    assert [i for i, label in enumerate(labels) if label.get_color() == BLUE] == [line]
+    assert "given" in labels[0].get_text()
+    text = all_text(figure).replace("\n", " ")
+    assert f"stands at place {winner + 1} of 414 on test" in text
+    assert "374 rows more in leaderboard.csv" in text
+
+
 def test_the_leaderboard_with_names_longer_than_any_room(drawn):
     figure = drawn(
         figures.leaderboard_figure, leaderboard(6, 1, "a very long name of a model that nobody asked for {}")
