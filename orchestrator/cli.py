@@ -181,6 +181,9 @@ def compare(
     policies: Annotated[
         bool, typer.Option("--policies", metavar="", help="Compare the crop policies instead, over all networks.")
     ] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", metavar="", help="Compare each named configuration with the one before it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Every retrained configuration against one of them: paired differences on the same test images, with intervals.
@@ -190,7 +193,14 @@ def compare(
     from orchestrator import comparing, show
 
     root = show.find_sweep(folder, finished=True)
-    found = comparing.compare_policies(root) if policies else comparing.compare(root, against, policy)
+    if policies and steps:
+        usage("--policies compares crop policies and --steps configurations; choose one of them.")
+    if policies:
+        found = comparing.compare_policies(root)
+    elif steps:
+        found = comparing.compare_steps(root, policy)
+    else:
+        found = comparing.compare(root, against, policy)
     if as_json:
         print_json(comparing.records(found))
     else:

@@ -5,6 +5,7 @@ The comparison itself is ``comparison.compare``, which is pure. The test split i
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +38,12 @@ HOW_TO_READ = (
 @dataclass(frozen=True)
 class Comparison:
     """``frame``: as ``comparison.compare`` makes it; ``images``: of the test split. ``policy``: the crop policy, or ""
-    where the rows are the policies."""
+    where the rows are the policies. ``against``: what the differences are to, in words."""
 
     frame: pd.DataFrame
     policy: str
     images: int
+    against: str
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,34 @@ def compare(folder: Path, against: str = "winner", policy: str = WHOLE) -> Compa
     the ensembles, or the networks one by one. Raises OrchError for a name or a policy that is not there, and where the
     sweep has no leaderboard.
     """
-    sweep, networks, policies = _open(folder)
-    if policy not in policies:
-        raise OrchError(
-            f"the sweep was not judged under the crop policy {policy!r}; it was under {', '.join(policies)}."
-        )
+    sweep, networks = _open_under(folder, policy)
     group, kind = _find(networks, against)
     stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
     judged = _judged(networks, stored, kind)
     baseline = against if kind == "network" else _shown_as(group, kind, networks)
-    return Comparison(compare_judged(judged, baseline), policy, judged[0].correct.shape[1])
+    frame = compare_judged(judged, baseline)
+    return Comparison(frame, policy, judged[0].correct.shape[1], _who(frame[frame["baseline"]].iloc[0]))
+
+
+def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
+    """Every configuration of a list of named ones against the one before it, in the file's order; the first is bare.
+
+    Each is the mean over its seeds. Raises OrchError as ``compare``, and where no configuration has a name.
+    """
+    sweep, networks = _open_under(folder, policy)
+    stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
+    by_name = {j.configuration: j for j in _judged(networks, stored, "configuration") if j.configuration}
+    order = sorted((r for r in sweep.trials if r.name in by_name), key=lambda record: record.number)
+    steps = [by_name[record.name] for record in order]
+    if not steps:
+        raise OrchError(f"{folder} has no named configurations (search.configurations), so no steps to compare.")
+    frames = [compare_judged([steps[0]], steps[0].model)]
+    for before, after in itertools.pairwise(steps):
+        frame = compare_judged([before, after], before.model)
+        frames.append(frame[~frame["baseline"]])
+    return Comparison(
+        pd.concat(frames, ignore_index=True), policy, steps[0].correct.shape[1], "the configuration before"
+    )
 
 
 def compare_policies(folder: Path, configuration: str = "") -> Comparison:
@@ -88,7 +108,7 @@ def compare_policies(folder: Path, configuration: str = "") -> Comparison:
         correct = _correct([read_probabilities(sweep.paths, n.fit, "test", name) for n in networks])
         judged.append(Judged(name, "", correct))
     frame = compare_judged(judged, WHOLE, same_networks=True)
-    return Comparison(frame, "", judged[0].correct.shape[1])
+    return Comparison(frame, "", judged[0].correct.shape[1], WHOLE)
 
 
 def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
@@ -100,6 +120,15 @@ def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
             f"{folder}"
         )
     return sweep, networks, sorted({str(row["policy"]) for row in leaderboard(sweep.paths)})
+
+
+def _open_under(folder: Path, policy: str) -> tuple[Sweep, list[_Network]]:
+    sweep, networks, policies = _open(folder)
+    if policy not in policies:
+        raise OrchError(
+            f"the sweep was not judged under the crop policy {policy!r}; it was under {', '.join(policies)}."
+        )
+    return sweep, networks
 
 
 def _networks(sweep: Sweep) -> list[_Network]:
@@ -175,7 +204,7 @@ def to_rich(found: Comparison) -> Table:
     from rich.text import Text
 
     how = f"crop policy {found.policy}" if found.policy else "the mean over the networks"
-    title = f"Against {_who(_baseline(found))} on {found.images} test images, {how}"
+    title = f"Against {found.against} on {found.images} test images, {how}"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     columns = (
         ("configuration" if found.policy else "crop policy", "left"),
@@ -207,10 +236,6 @@ def to_markdown(found: Comparison) -> str:
         cells = [cell.replace("|", "\\|") for cell in _cells(row)]
         lines.append(f"| {' | '.join(f'**{c}**' if c and row['baseline'] else c for c in cells)} |")
     return "\n".join(lines) + f"\n\n{HOW_TO_READ}\n"
-
-
-def _baseline(found: Comparison) -> dict[str, Any]:
-    return next(row for row in found.frame.to_dict("records") if row["baseline"])
 
 
 def _who(row: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ EXAMPLES: dict[str, Examples] = {
     "orch compare": (
         ("orch compare", "the runners-up against the newest sweep's winner"),
         ("orch compare ablation --against base --policy flip", "every configuration against the one named base"),
+        ("orch compare ladder_small --steps", "each configuration against the one before it in the file"),
         ("orch compare ablation --policies", "every crop policy against whole, the mean over all networks"),
     ),
     "orch promote best": (

@@ -212,3 +212,19 @@ def test_the_crop_policies_of_a_sweep_are_compared_over_all_its_networks(tmp_pat
     assert set(one.frame["networks"]) == {2}
     with pytest.raises(OrchError, match="no final model is called"):
         comparing.compare_policies(folder, "nobody")
+
+
+def test_the_steps_of_a_list_are_compared_in_the_order_of_the_file(tmp_path: Path) -> None:
+    paths = finished(tmp_path / "s")
+    with pytest.raises(OrchError, match=r"has no named configurations \(search.configurations\), so no steps"):
+        comparing.compare_steps(paths.root)
+    with Ledger(paths.ledger) as ledger:
+        for number, name in enumerate(("base", "best"), start=101):
+            payload = {"name": name, "number": number, "config": {}}
+            ledger.append(EventKind.TRIAL, trial=f"step{number}", stage="search", state="PENDING", payload=payload)
+    found = comparing.compare_steps(paths.root, "flip")
+    assert found.frame["configuration"].tolist() == ["base", "best"]
+    assert found.frame["baseline"].tolist() == [True, False]
+    direct = comparing.compare(paths.root, "base", "flip").frame.set_index("configuration").loc["best"]
+    assert found.frame["difference"][1] == direct["difference"]
+    assert found.against == "the configuration before"
