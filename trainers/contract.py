@@ -163,6 +163,9 @@ class FitJob:
     ``folds``: 0 for one fit on the manifest's own split; k >= 2 for k fits in step, each validated on its own fold,
     whose figures are averaged; ``Fit.finish`` then writes ``fold-1`` to ``fold-k`` below ``output``.
     ``measure_speed``: measure ``EpochMetrics.images_per_s``.
+    ``share``: False makes a black box of the trial: the frozen part runs over the decoded images again in every epoch.
+    ``store_dtype``: what the store keeps features in, "float32" or "float16".
+    ``checkpoint``: folder that keeps the state of this fit while it is unfinished; "" for none.
     """
 
     id: str
@@ -178,6 +181,9 @@ class FitJob:
     precision: str = "auto"
     folds: int = 0
     measure_speed: bool = False
+    share: bool = True
+    store_dtype: str = "float32"
+    checkpoint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
