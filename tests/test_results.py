@@ -1,0 +1,101 @@
+"""What benchmarks keep of their runs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.results import PAGE, RECORD, Result, commit, machine, page, read_record, record
+
+
+@pytest.mark.parametrize(
+    ("result", "line", "reached"),
+    [
+        (Result("head_only", 63.14, target=60), "head_only: 63.1x (target 60x)", True),
+        (Result("head_only", 59.99, target=60), "head_only: 59.9x (target 60x)", False),
+        (Result("mixed_depth", 2.5, target=2.5), "mixed_depth: 2.50x (target 2.5x)", True),
+        (Result("overhead", 0.09, "s", 0.15, at_least=False), "overhead: 0.09 s (target 0.15 s)", True),
+        (Result("overhead", 0.1501, "s", 0.15, at_least=False), "overhead: 0.16 s (target 0.15 s)", False),
+        (Result("memory", 1234.2, "KB", 2000, at_least=False), "memory: 1235 KB (target 2000 KB)", True),
+        (Result("head_only", 4.0, size="small"), "head_only: 4.00x (small size, no target)", True),
+        (Result("all_layers", 0.5, target=1, size="small"), "all_layers: 0.50x (small size, target 1x)", False),
+    ],
+)
+def test_a_result_is_one_line_and_knows_whether_it_is_enough(result: Result, line: str, reached: bool) -> None:
+    assert result.line == line
+    assert result.reached is reached
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.booleans())
+def test_a_missed_target_never_looks_reached(figure: float, target: float, at_least: bool) -> None:
+    result = Result("a", figure, "s", target, at_least)
+    shown = float(result.shown.split()[0])
+    assert shown <= figure if at_least else shown >= figure
+    if not result.reached:
+        assert shown < target if at_least else shown > target
+
+
+def test_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="full or small, not 'tiny'"):
+        Result("head_only", 1.0, size="tiny")
+
+
+def test_the_last_run_of_each_size_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_record(tmp_path) == {}
+    assert (
+        record(Result("head_only", 50.0, target=60, rows=(("plain | Ray", "50 s"),), notes="Why."), tmp_path) is False
+    )
+    assert record(Result("head_only", 61.5, target=60, rows=(("plain | Ray", "50 s"),), notes="Why."), tmp_path) is True
+    assert record(Result("head_only", 4.0, size="small"), tmp_path) is True
+    assert record(Result("another", 1.0, "s"), tmp_path) is True
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "head_only: 61.5x (target 60x)",
+        "head_only: 4.00x (small size, no target)",
+        "another: 1.00 s (no target)",
+    ]
+    kept = read_record(tmp_path)
+    assert {name: sorted(sizes) for name, sizes in kept.items()} == {
+        "another": ["full"],
+        "head_only": ["full", "small"],
+    }
+    assert kept["head_only"]["full"]["figure"] == 61.5
+    assert kept["head_only"]["full"]["machine"] == machine()
+    text = (tmp_path / PAGE).read_text()
+    assert text == page(kept)
+    full, _, small = text.partition("## Small size")
+    assert full.count("### ") == 2
+    assert small.count("### ") == 1
+    assert full.index("`head_only`") < full.index("`another`")
+    assert "| `head_only` | 61.5x | at least 60x | reached |" in full
+    assert "| plain \\| Ray | 50 s |" in full
+    assert "Why." in full
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == [PAGE, RECORD]
+
+
+def test_an_empty_record_says_so() -> None:
+    assert page({}).count("Not run yet.") == 2
+
+
+def test_the_commit_says_whether_files_were_changed(tmp_path: Path) -> None:
+    assert commit(tmp_path) == "none"
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *identity, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    for name in ("code.py", RECORD, PAGE):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    clean = commit(tmp_path)
+    assert len(clean) >= 10
+    (tmp_path / RECORD).write_text("2")
+    (tmp_path / "new.py").write_text("2")
+    assert commit(tmp_path) == clean
+    (tmp_path / "code.py").write_text("2")
+    assert commit(tmp_path) == f"{clean} and changes"
