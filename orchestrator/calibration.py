@@ -1,0 +1,187 @@
+"""What a machine's speed is known to be: measured once, kept as JSON, and all that a plan takes of the clock. Pure.
+
+Every figure is of one worker while every worker of the machine is busy, so that contention is in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from trainers.backbones import backbone
+from trainers.contract import TrialConfig
+
+SCHEMA = 1
+"""Counts up when an old figure changes its meaning; what was kept under another is measured again."""
+
+
+@dataclass(frozen=True)
+class PartKey:
+    """What decides how long a network's parts take for an image. ``image_size`` is never None.
+
+    ``mixes``: training mixes whole images (mixup, cutmix), so all layers run in every step.
+    """
+
+    backbone: str
+    image_size: int
+    unfrozen_layers: int | str
+    output_stride: int = 32
+    feature_fusion: str = "none"
+    pooling: str = "average"
+    batch_size: int = 32
+    precision: str = "float32"
+    mixes: bool = False
+
+    @classmethod
+    def of(cls, config: TrialConfig, precision: str = "float32") -> PartKey:
+        return cls(
+            backbone=config.backbone,
+            image_size=config.image_size or backbone(config.backbone).native_size,
+            unfrozen_layers=config.unfrozen_layers,
+            output_stride=config.output_stride,
+            feature_fusion=config.feature_fusion,
+            pooling=config.pooling,
+            batch_size=config.batch_size,
+            precision=precision,
+            mixes=config.mixup > 0 or config.cutmix > 0,
+        )
+
+
+@dataclass(frozen=True)
+class PartSpeed:
+    """Seconds an image of one part, on one worker, and what comes once.
+
+    ``prefix_s``: the frozen part over decoded images (0 where nothing is frozen). ``train_s``: a training step on rows
+    of the store, reading them included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a
+    bare ``tf.function`` step on tensors in memory. ``open_s``: making the network for the first time in a worker.
+    ``trace_s``: tracing its steps there, and running each once. ``row_bytes``: of a row of the store as float32 (uint8
+    where rows are decoded images). ``exact``: measured for this very part, or estimated from a relative.
+    """
+
+    prefix_s: float
+    train_s: float
+    predict_s: float
+    floor_train_s: float
+    open_s: float
+    trace_s: float
+    row_bytes: int
+    exact: bool = True
+
+    @property
+    def bare_train_s(self) -> float:
+        """The better of our step and the bare one: what the device reaches on the trainable part alone."""
+        return min(self.train_s, self.floor_train_s) if self.floor_train_s > 0 else self.train_s
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The speed of one worker of ``machine``, measured while ``workers`` of them were busy.
+
+    ``start_s``: from the command to the first worker that is ready to train: Ray, and TensorFlow in the worker.
+    ``decode_s``: "view/size" -> seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds
+    of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a trial's
+    own overhead in a warm worker. ``measured_at``: seconds since 1970.
+    """
+
+    machine: str
+    workers: int
+    start_s: float
+    decode_s: Mapping[str, float] = field(default_factory=dict)
+    augment_s: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[PartKey, PartSpeed] = field(default_factory=dict)
+    worker_bytes: int = 0
+    trial_s: float = 0.1
+    measured_at: float = 0.0
+
+    def decode(self, view: str, size: int) -> float:
+        """Seconds to decode a photo for ``size``; where it was not measured, those of the nearest size or view."""
+        return _nearest(self.decode_s, view, size, by_area=False)
+
+    def augment(self, recipe: str, size: int) -> float:
+        """Seconds of one copy; of another size in proportion to the area; of an unknown recipe the dearest known."""
+        return _nearest(self.augment_s, recipe, size, by_area=True)
+
+    def merged(self, newer: Calibration) -> Calibration:
+        """This with all that ``newer`` measured laid over it."""
+        return dataclasses.replace(
+            newer,
+            decode_s={**self.decode_s, **newer.decode_s},
+            augment_s={**self.augment_s, **newer.augment_s},
+            parts={**self.parts, **newer.parts},
+            worker_bytes=max(self.worker_bytes, newer.worker_bytes),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        parts = [{**dataclasses.asdict(key), **dataclasses.asdict(speed)} for key, speed in self.parts.items()]
+        return plain | {
+            "schema": SCHEMA,
+            "decode_s": dict(self.decode_s),
+            "augment_s": dict(self.augment_s),
+            "parts": parts,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Raises ValueError for anything that ``to_dict`` did not write."""
+        try:
+            return cls._read(values)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"this is no calibration: {error}") from error
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any]) -> Self:
+        if values["schema"] != SCHEMA:
+            raise ValueError(f"this calibration is of schema {values['schema']}, not {SCHEMA}")
+        key_names = [f.name for f in dataclasses.fields(PartKey)]
+        speed_names = [f.name for f in dataclasses.fields(PartSpeed)]
+        parts = {}
+        for part in values["parts"]:
+            speed = PartSpeed(**{name: part[name] for name in speed_names})
+            _check_seconds(dataclasses.asdict(speed))
+            parts[PartKey(**{name: part[name] for name in key_names})] = speed
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "parts"]
+        made = cls(**{name: values[name] for name in names}, parts=parts)
+        _check_seconds({**made.decode_s, **made.augment_s, "start_s": made.start_s, "trial_s": made.trial_s})
+        if not isinstance(made.machine, str) or int(made.workers) < 1:
+            raise ValueError("this is no calibration: it names no machine or no worker")
+        return made
+
+
+def _check_seconds(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise ValueError(f"this is no calibration: {name} is {value!r}")
+
+
+def _nearest(known: Mapping[str, float], what: str, size: int, by_area: bool) -> float:
+    """The figure of "what/size", of the nearest size, or the dearest of all others; 0 where nothing is known."""
+    sizes = {int(name.rpartition("/")[2]): s for name, s in known.items() if name.rpartition("/")[0] == what}
+    if not sizes:
+        others = {name.rpartition("/")[0] for name in known} - {what}
+        return max((_nearest(known, other, size, by_area) for other in others), default=0.0)
+    near = min(sizes, key=lambda each: (abs(math.log(each / size)), each))
+    return sizes[near] * ((size / near) ** 2 if by_area else 1.0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a sweep runs on. ``workers``: trials at once, over all nodes; ``nodes`` share one store or have one each.
+
+    ``network_factor``: how many times as fast a worker runs networks as one of the calibration; 1 for the machine that
+    was measured. ``decode_factor``: the same for decoding and augmenting, which is work of CPUs. ``measured``: whether
+    it is the calibrated machine itself.
+    """
+
+    workers: int
+    nodes: int = 1
+    gpus: float = 0.0
+    shared_store: bool = True
+    network_factor: float = 1.0
+    decode_factor: float = 1.0
+    memory_bytes: int = 0
+    measured: bool = True
+    name: str = ""
