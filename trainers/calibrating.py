@@ -1,0 +1,283 @@
+"""How fast this worker is at each part of a sweep: the figures that ``orch plan`` multiplies.
+
+Photos are the sweep's own, networks and steps are those that trials run, so nothing is modelled here. A job runs on
+every slot of the machine at once, so that what the workers take from each other is in the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainers import device
+from trainers.augment import augment
+from trainers.contract import FitJob, TrialConfig
+from trainers.features import PREFIX_BATCH, Examples
+from trainers.images import square
+from trainers.manifest import Manifest
+from trainers.model import Architecture
+from trainers.training import PREDICT_BATCH, CompiledNetwork, TrainingFit, compiled, prefix_of
+
+MOST_PHOTOS = 64
+"""Different photos that decoding and copies are timed on; they are spread over the whole data."""
+DECODE_S, COPY_S = 1.5, 0.4
+"""What one view at one size, and one recipe, may take."""
+PART_S = 8.0
+"""What one part may take once it is traced; little parts need less."""
+LONGEST_STEP_S = 1.5
+"""A batch is cut to what a step of so long takes: a large network takes as long an image in a small one."""
+MOST_ROWS_BYTES = 64 * 2**20
+STEPS_AT_MOST = 200
+
+
+def measure(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure what ``job`` names, in its order, for about ``job["seconds"]``; what did not fit in is left out.
+
+    ``job``: ``manifest``; ``decode``, a list of ``{"view", "size"}``; ``recipes``, a list of ``{"recipe", "size"}``;
+    ``parts``, a list of ``{"config": TrialConfig as a dict, "weights"}``; ``asked_at`` (time.time() when the worker was
+    asked for); ``seconds``; ``threads``, ``gpu_memory_share``, ``precision`` as in a ``FitJob``.
+
+    Returns ``start_s`` (from ``asked_at`` until TensorFlow was there), ``decode`` and ``recipes`` as they were asked,
+    each with ``seconds`` an image, ``parts`` (``place`` in the job, and the fields of ``PartFigures``) and
+    ``worker_bytes``, the most memory that this process held. Writes nothing. Raises TrainerError.
+    """
+    start_s = max(time.time() - job["asked_at"], 0.0)
+    ends_s = time.perf_counter() + job["seconds"]
+    precision = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
+    manifest = Manifest.read(Path(job["manifest"]))
+    photos = _photos(manifest)
+    decode = [{**each, "seconds": _decode_s(photos, each["view"], each["size"])} for each in job["decode"]]
+    recipes = [{**each, "seconds": _copy_s(photos, each["recipe"], each["size"])} for each in job["recipes"]]
+    parts = []
+    for place, part in enumerate(job["parts"]):
+        left_s = ends_s - time.perf_counter()
+        if left_s <= 0:
+            break
+        slice_s = min(left_s / (len(job["parts"]) - place), PART_S)
+        config = TrialConfig(**part["config"])
+        architecture = Architecture.of(config, part["weights"], len(manifest.classes), precision)
+        parts.append({"place": place, **vars(_part(config, architecture, photos, slice_s))})
+    return {
+        "start_s": start_s,
+        "decode": decode,
+        "recipes": recipes,
+        "parts": parts,
+        "worker_bytes": _most_memory_bytes(),
+    }
+
+
+@dataclass(frozen=True)
+class PartFigures:
+    """One architecture on one worker. ``*_s`` without a word of its own is seconds an image.
+
+    ``open_s``: to make the network with its weights. ``trace_s``: to trace its steps. ``prefix_trace_s``: to trace the
+    frozen part, which only who fills the store does. ``floor_train_s``: of a bare ``tf.function`` on tensors in memory,
+    or of our own step where that is faster. ``row_bytes``: of one row of what the trainable part reads.
+    """
+
+    prefix_s: float
+    train_s: float
+    predict_s: float
+    floor_train_s: float
+    open_s: float
+    trace_s: float
+    prefix_trace_s: float
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class _Photo:
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A few rows that stand for ``rows`` of them. See ``trainers.features.ReadRows``."""
+
+    some: np.ndarray
+    rows: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.some.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.some.dtype
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        return self.some[indices % len(self.some)]
+
+
+def _photos(manifest: Manifest) -> list[_Photo]:
+    """Some photos, spread over the manifest: of every class and every source."""
+    places = np.unique(np.linspace(0, len(manifest.table) - 1, MOST_PHOTOS).astype(int))
+    paths, hashes = manifest.paths(), manifest.table["sha256"].tolist()
+    return [_Photo(paths[place], hashes[place]) for place in places]
+
+
+def _decode_s(photos: Sequence[_Photo], view: str, size: int) -> float:
+    """Seconds that one photo takes from the disk to a square of ``size``: the mean of the photos, for they differ."""
+    return _mean_s(photos, lambda photo: _decoded(photo, view, size), DECODE_S)
+
+
+def _copy_s(photos: Sequence[_Photo], recipe: str, size: int) -> float:
+    image = _decoded(photos[0], "squash", size)
+    return _mean_s(photos, lambda photo: augment(image, photo.sha256, 1, recipe, 0), COPY_S)
+
+
+def _decoded(photo: _Photo, view: str, size: int) -> np.ndarray:
+    """As the store's images are made, the check of the file included."""
+    data = photo.path.read_bytes()
+    seed = int(hashlib.sha256(data).hexdigest()[:8], 16) if view == "random_crop" else None
+    return square(data, size, view, seed)
+
+
+def _mean_s(photos: Sequence[_Photo], work: Callable[[_Photo], Any], most_s: float) -> float:
+    work(photos[0])
+    began_s, done = time.perf_counter(), 0
+    while done < len(photos) and time.perf_counter() - began_s < most_s:
+        # Steps of 7 visit all of up to 64 photos, classes mixed: a slice that ends early has seen several.
+        work(photos[done * 7 % len(photos)])
+        done += 1
+    return (time.perf_counter() - began_s) / done
+
+
+def _part(config: TrialConfig, architecture: Architecture, photos: Sequence[_Photo], slice_s: float) -> PartFigures:
+    began_s = time.perf_counter()
+    prefix = prefix_of(architecture)
+    steps = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
+    steps.reset(config, 0, np.ones(architecture.classes, int))
+    open_s = time.perf_counter() - began_s
+
+    pixels = np.stack([_decoded(p, config.view, architecture.image_size) for p in photos[:PREFIX_BATCH]])
+    slice_s = max(slice_s - (time.perf_counter() - began_s), 0.25 * slice_s)
+    prefix_trace_s = prefix_s = 0.0
+    if not prefix.is_identity:
+        prefix_trace_s = _seconds(lambda: prefix(pixels[:1]).numpy())
+        # A large network is timed on fewer images, so that one run stays short.
+        one_s = _seconds(lambda: prefix(pixels[:1]).numpy())
+        some = pixels[: max(1, min(len(pixels), int(LONGEST_STEP_S / one_s)))]
+        prefix_s = _median_s(lambda: prefix(some).numpy(), 0.25 * slice_s) / len(some)
+    rows = np.concatenate([prefix(pixels[i : i + 1]).numpy() for i in range(min(len(pixels), 4))])
+    row_bytes = rows[0].nbytes
+
+    network = steps.network
+    first_s = _seconds(lambda: network.predict(rows[:1]))
+    one_s = _seconds(lambda: network.predict(rows[:1]))
+    batch = _fitting(PREDICT_BATCH, one_s, row_bytes)
+    taken = _many(rows, batch)
+    predict_s = _median_s(lambda: network.predict(taken), 0.15 * slice_s) / batch
+
+    batch = _fitting(config.batch_size, 3 * predict_s, row_bytes)
+    trace_s = max(first_s - one_s, 0.0)
+    train = _TimedTraining(config, architecture, rows, batch)
+    first_s = 1 / train.images_per_s(1)
+    step_s = 1 / train.images_per_s(1)
+    trace_s += max((first_s - step_s) * batch, 0.0)
+    number = max(1, min(STEPS_AT_MOST, int(0.1 * slice_s / (step_s * batch))))
+    train_s = _median(1 / train.images_per_s(number) for _ in _until(0.3 * slice_s))
+    bare_s = _bare_step_s(steps, config, _many(rows, batch), number, 0.3 * slice_s) / batch
+    return PartFigures(
+        prefix_s, train_s, predict_s, min(bare_s, train_s), open_s, trace_s, prefix_trace_s, int(row_bytes)
+    )
+
+
+class _TimedTraining:
+    """Epochs of the one training loop over a few rows that stand for many."""
+
+    def __init__(self, config: TrialConfig, architecture: Architecture, rows: np.ndarray, batch: int) -> None:
+        self._config = replace(config, batch_size=batch, balance="none")
+        self._architecture, self._rows = architecture, rows
+        self._job = FitJob(id="calibration", config=self._config, seed=0, manifest="", weights=architecture.weights)
+
+    def images_per_s(self, batches: int) -> float:
+        images = batches * self._config.batch_size
+        labels = (np.arange(images) % self._architecture.classes).astype(np.int32)
+        # A rate of 0: the weights stay what they are, so that nothing diverges whatever is measured.
+        config = replace(self._config, learning_rate=0.0)
+        job = replace(self._job, config=config)
+        fit = TrainingFit(job, self._architecture, Examples(_Repeated(self._rows, images), labels), None)
+        return fit.run_epoch().train_images_per_s
+
+
+def _bare_step_s(steps: CompiledNetwork, config: TrialConfig, rows: np.ndarray, number: int, slice_s: float) -> float:
+    """Seconds of a plain step (forward, cross-entropy, gradient, Keras' optimiser) on tensors that are in memory."""
+    network, variables = steps.network, steps.variables
+    optimizer = keras.optimizers.get(config.optimizer)
+    optimizer.learning_rate = 0.0
+    optimizer.build(variables)
+    classes = network.architecture.classes
+    x, seed = tf.constant(rows), tf.constant([0, 0], tf.int64)
+    target = tf.one_hot(np.arange(len(rows)) % classes, classes)
+
+    def bare(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            inputs = tf.cast(x, tf.float32) if network.architecture.mixes else x
+            logits, _ = network.training_logits(inputs, target, seed)
+            loss = -tf.reduce_mean(tf.reduce_sum(target * tf.nn.log_softmax(logits), 1))
+        optimizer.apply(tape.gradient(loss, [getattr(v, "value", v) for v in variables]), variables)
+        return loss
+
+    step = tf.function(bare)
+
+    def run(count: int) -> None:
+        for _ in range(count - 1):
+            step(x, target)
+        float(step(x, target))
+
+    run(1)
+    return _median_s(lambda: run(number), slice_s) / number
+
+
+def _fitting(batch: int, image_s: float, row_bytes: int) -> int:
+    """The largest batch up to ``batch`` that neither takes too long nor holds too much."""
+    return max(1, min(batch, int(LONGEST_STEP_S / max(image_s, 1e-9)), MOST_ROWS_BYTES // row_bytes))
+
+
+def _many(rows: np.ndarray, count: int) -> np.ndarray:
+    return rows[np.arange(count) % len(rows)]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began_s = time.perf_counter()
+    work()
+    return time.perf_counter() - began_s
+
+
+def _median_s(work: Callable[[], Any], slice_s: float) -> float:
+    return _median(_seconds(work) for _ in _until(slice_s))
+
+
+def _until(slice_s: float) -> Iterator[int]:
+    """0, 1, 2 ... for ``slice_s``; at least one."""
+    ends_s, number = time.perf_counter() + slice_s, 0
+    while number == 0 or time.perf_counter() < ends_s:
+        yield number
+        number += 1
+
+
+def _median(values: Iterator[float]) -> float:
+    found = float(np.median(list(values)))
+    return found if math.isfinite(found) else 0.0
+
+
+def _most_memory_bytes() -> int:
+    """The most memory that this process ever held."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most if sys.platform == "darwin" else most * 1024)
