@@ -54,6 +54,7 @@ TABLES = {
     "trainers.balance",
     "trainers.exportformats",
     "trainers.images",
+    "trainers.items",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from tiny_fits import CLASSES, config, write_manifest
 
-from trainers import features
+from trainers import decoding, features
 from trainers.augment import augment
 from trainers.contract import TrainerError
-from trainers.features import evaluation_examples, training_examples, training_items
+from trainers.features import evaluation_examples, training_examples
 from trainers.images import square
+from trainers.items import training_items
 from trainers.manifest import Manifest
 from trainers.model import Architecture, Prefix
 
@@ -38,8 +39,8 @@ def decoded(monkeypatch) -> list[str]:
         seen.append(path.name)
         return bytes_of(path, sha256)
 
-    bytes_of = features._bytes_of
-    monkeypatch.setattr(features, "_bytes_of", noting)
+    bytes_of = decoding._bytes_of
+    monkeypatch.setattr(decoding, "_bytes_of", noting)
     return seen
 
 

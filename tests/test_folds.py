@@ -12,8 +12,9 @@ from tiny_fits import CLASSES, figures, job, write_manifest
 
 from trainers.contract import Diverged, EpochMetrics, FitJob, TrainerError
 from trainers.crops import predict
-from trainers.features import evaluation_examples, folded_examples, training_examples
+from trainers.features import evaluation_examples, fit_examples, training_examples
 from trainers.folds import FoldedFit, mean_of_folds
+from trainers.items import fold_parts
 from trainers.manifest import Manifest
 from trainers.model import Architecture
 from trainers.training import TrainingFit, open_fit, prefix_of, read_weights
@@ -216,10 +217,11 @@ def test_a_diverged_fold_is_named_and_nothing_is_written(manifest, cache, tmp_pa
 
 @pytest.mark.parametrize("view", ["squash", "random_crop"])
 def test_folds_share_their_rows_and_read_what_each_would_alone(manifest, cache, view):
-    trial = job(manifest, cache, view=view, multiplier=2, unfrozen_layers="all").config
+    whole = folded_job(manifest, cache, view=view, multiplier=2, unfrozen_layers="all")
+    trial = whole.config
     prefix = prefix_of(Architecture.of(trial, "none", len(CLASSES)))
     folds = [Manifest.read(manifest).fold(number) for number in range(1, FOLDS + 1)]
-    pairs = folded_examples(folds, trial, prefix, cache)
+    pairs = fit_examples(whole, Manifest.read(manifest), prefix)
     assert len(pairs) == FOLDS
     for fold, (train, validation) in zip(folds, pairs, strict=True):
         for examples, expected in (
@@ -236,7 +238,6 @@ def test_folds_share_their_rows_and_read_what_each_would_alone(manifest, cache, 
 def test_an_empty_fold_is_a_sentence(manifest, cache):
     whole = Manifest.read(manifest)
     trial = job(manifest, cache).config
-    prefix = prefix_of(Architecture.of(trial, "none", len(CLASSES)))
     empty = dataclasses.replace(whole, table=whole.table.assign(split="train"))
     with pytest.raises(TrainerError, match="a fold has no image to train on or to be judged by; ask for fewer folds"):
-        folded_examples([empty], trial, prefix, cache)
+        fold_parts([empty], trial)

@@ -21,9 +21,9 @@ from tiny_fits import CLASSES, config, figures, job, write_manifest
 from trainers import training
 from trainers.augment import augment
 from trainers.contract import Diverged, FitJob, TrainerError, canonical
-from trainers.features import training_items
 from trainers.heads import default_scale
 from trainers.images import square
+from trainers.items import training_items
 from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.mixing import mix
 from trainers.model import Architecture, Network, Prefix, build_backbone

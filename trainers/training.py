@@ -25,7 +25,7 @@ from trainers import device
 from trainers.arrays import DAMAGED, read_list, write_list
 from trainers.balance import class_weights, effective_counts, example_order
 from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError, TrialConfig
-from trainers.features import Examples, evaluation_examples, folded_examples, training_examples
+from trainers.features import Examples, fit_examples
 from trainers.folds import FoldedFit
 from trainers.manifest import Manifest
 from trainers.mixing import mix
@@ -45,24 +45,10 @@ def open_fit(job: FitJob) -> Fit:
     architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
 
     # Rows below the boundary come from the store.
-    prefix, cache = prefix_of(architecture), Path(job.cache)
+    parts = fit_examples(job, manifest, prefix_of(architecture))
     if job.folds:
-        parts = folded_examples(_folds(job, manifest), config, prefix, cache)
         return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
-    train = training_examples(manifest.split(*job.train_splits), config, prefix, cache)
-    if "validation" in job.train_splits:
-        return TrainingFit(job, architecture, train, None)
-    validation = evaluation_examples(manifest.split("validation"), config, prefix, cache)
-    return TrainingFit(job, architecture, train, validation)
-
-
-def _folds(job: FitJob, manifest: Manifest) -> list[Manifest]:
-    """The manifest's folds, each with its own split. Raises TrainerError where they are not what the job asks for."""
-    if manifest.folds != job.folds:
-        raise TrainerError(f"{job.folds} folds were asked for, but {job.manifest} has {manifest.folds or 'none'}.")
-    if job.train_splits != ("train",):
-        raise TrainerError("a fit with folds is validated on each fold, so it trains on the split train alone.")
-    return [manifest.fold(number) for number in range(1, job.folds + 1)]
+    return TrainingFit(job, architecture, *parts[0])
 
 
 class TrainingFit:

@@ -1,0 +1,134 @@
+"""Which rows a fit reads and what each is called. Free of TensorFlow, so that a plan can count them.
+
+A row's key is the image's sha256 and the number of the copy, so trials, epochs, retrainings and later sweeps share it.
+A copy's key also names its recipe and the data's seed, and says what the code of a recipe of the user's own was.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from trainers.augment import RECIPES, find_recipe, plan_copies
+from trainers.contract import FitJob, TrainerError, TrialConfig
+from trainers.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One example: a row of the manifest and the number of its copy, 0 for the original."""
+
+    row: int
+    copy: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples that are read together, in order: ``items`` of ``manifest``, made square by ``view``."""
+
+    manifest: Manifest
+    items: list[Item]
+    view: str
+
+
+def training_items(manifest: Manifest, multiplier: float) -> list[Item]:
+    """Every original, then the copies that the multiplier asks for, class by class as even as they can be."""
+    copies = plan_copies(manifest.labels(), multiplier)
+    return originals(manifest) + [Item(row, k) for row, count in enumerate(copies) for k in range(1, count + 1)]
+
+
+def originals(manifest: Manifest) -> list[Item]:
+    """Every image once, never augmented."""
+    return [Item(row, 0) for row in range(len(manifest.table))]
+
+
+def judged_view(config: TrialConfig) -> str:
+    """How an image becomes square where a network is judged: a random crop becomes the centre crop."""
+    return "centre_crop" if config.view == "random_crop" else config.view
+
+
+def training_part(manifest: Manifest, config: TrialConfig) -> Part:
+    """The examples of one epoch: ``manifest`` holds the training images alone."""
+    return Part(manifest, training_items(manifest, config.multiplier), config.view)
+
+
+def judged_part(manifest: Manifest, config: TrialConfig) -> Part:
+    """Every image of ``manifest`` once, as it is judged."""
+    return Part(manifest, originals(manifest), judged_view(config))
+
+
+def parts_of(job: FitJob, manifest: Manifest) -> list[tuple[Part, Part | None]]:
+    """What the fit of ``job`` trains on and what it is validated on (None where that is trained on), for each fold.
+
+    Without folds the list holds one pair. Raises TrainerError where the manifest's folds are not what the job asks for.
+    """
+    config = job.config
+    if job.folds:
+        return list(fold_parts(_folds(job, manifest), config))
+    train = training_part(manifest.split(*job.train_splits), config)
+    if "validation" in job.train_splits:
+        return [(train, None)]
+    return [(train, judged_part(manifest.split("validation"), config))]
+
+
+def fold_parts(folds: Sequence[Manifest], config: TrialConfig) -> list[tuple[Part, Part]]:
+    """What each fold trains on and what it is validated on, from that fold's own splits. Raises TrainerError."""
+    pairs = [
+        (training_part(fold.split("train"), config), judged_part(fold.split("validation"), config)) for fold in folds
+    ]
+    if any(not part.items for pair in pairs for part in pair):
+        raise TrainerError("a fold has no image to train on or to be judged by; ask for fewer folds.")
+    return pairs
+
+
+def _folds(job: FitJob, manifest: Manifest) -> list[Manifest]:
+    """The manifest's folds, each with its own split."""
+    if manifest.folds != job.folds:
+        raise TrainerError(f"{job.folds} folds were asked for, but {job.manifest} has {manifest.folds or 'none'}.")
+    if job.train_splits != ("train",):
+        raise TrainerError("a fit with folds is validated on each fold, so it trains on the split train alone.")
+    return [manifest.fold(number) for number in range(1, job.folds + 1)]
+
+
+def row_keys(part: Part, recipe: str) -> list[str]:
+    """The key of each item's row. An original has the same pixels under every recipe and seed."""
+    hashes = part.manifest.table["sha256"].tolist()
+    tail = f"{recipe}:{part.manifest.seed}"
+    if recipe not in RECIPES and any(item.copy for item in part.items):
+        tail += f":{_digest_of(find_recipe(recipe).apply)}"
+    return [f"{hashes[i.row]}:{i.copy}:{tail}" if i.copy else hashes[i.row] for i in part.items]
+
+
+def keys_by_view(pairs: Sequence[tuple[Part, Part | None]], recipe: str) -> dict[str, list[str]]:
+    """View -> the key of every row that these parts read, each once, in the order of their first use."""
+    found: dict[str, dict[str, None]] = {}
+    for part in [part for pair in pairs for part in pair if part is not None]:
+        found.setdefault(part.view, {}).update(dict.fromkeys(row_keys(part, recipe)))
+    return {view: list(keys) for view, keys in found.items()}
+
+
+def _digest_of(function: Any) -> str:
+    """Of a recipe's function: other code under an old name must not find the old copies. What it calls is not read."""
+    digest = hashlib.sha256()
+    while isinstance(function, functools.partial):
+        digest.update(repr((function.args, sorted(function.keywords.items()))).encode())
+        function = function.func
+    if not inspect.isroutine(function):  # an object that can be called
+        function = type(function).__call__
+    try:
+        digest.update(inspect.getsource(function).encode())
+    except (OSError, TypeError):  # made at run time, or compiled
+        code = getattr(function, "__code__", None)
+        digest.update(_bytes_in(code) if code is not None else repr(function).encode())
+    return digest.hexdigest()[:16]
+
+
+def _bytes_in(code: CodeType) -> bytes:
+    """The instructions of ``code``, the names and constants they use, and those of the functions inside."""
+    inner = [_bytes_in(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
+    return b"|".join([code.co_code, repr(code.co_names).encode(), *inner])
