@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +86,32 @@ class Shelf:
         self.folder = cache / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._description = text
         self._opened: dict[Path, _Segment] = {}
+        self._dtype: np.dtype | None = None
+        self.written = 0
+        """Rows that this object has computed so far."""
 
-    def rows(self, keys: Sequence[str], compute: Callable[[Sequence[int]], Iterator[np.ndarray]]) -> Rows:
+    def count(self, keys: Sequence[str]) -> int:
+        """How many of ``keys`` are stored already. Computes nothing."""
+        have = self._known_keys()
+        return sum(key in have for key in set(keys))
+
+    def has_room_for(self, rows: int, row_bytes: int) -> bool:
+        """Whether a set of so many rows, stored ones included, fits on the disk."""
+        there = next(folder for folder in self.folder.parents if folder.exists())
+        return rows * row_bytes < shutil.disk_usage(there).free
+
+    def rows(
+        self, keys: Sequence[str], compute: Callable[[Sequence[int]], Iterator[np.ndarray]], dtype: Any = None
+    ) -> Rows:
         """The rows of ``keys``, in that order; missing ones are computed first, and those of a damaged segment again.
 
         ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one
-        process at a time for each bucket. Raises TrainerError where the disk is full or not writable.
+        process at a time for each bucket. Rows are kept in ``dtype``, or as they are computed. Raises TrainerError where the disk is full or not writable.
         """
         if not keys:
             raise TrainerError("no images were asked for; the split is empty.")
         wanted = {key: position for position, key in enumerate(keys)}
+        self._dtype = None if dtype is None else np.dtype(dtype)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._fill(wanted, compute)
@@ -140,6 +157,7 @@ class Shelf:
             with data.open("wb") as file:
                 done = 0
                 for batch in batches:
+                    batch = batch if self._dtype is None else batch.astype(self._dtype)
                     if not done:
                         _write_header(file, batch.dtype, (len(keys), *batch.shape[1:]))
                     file.write(np.ascontiguousarray(batch).tobytes())
@@ -152,6 +170,7 @@ class Shelf:
             (self.folder / "description.json").write_text(self._description)
             os.replace(data, self.folder / f"{stem}.npy")
             os.replace(names, self.folder / f"{stem}.keys")
+            self.written += len(keys)
         finally:
             data.unlink(missing_ok=True)
             names.unlink(missing_ok=True)
