@@ -78,6 +78,10 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
     address: Annotated[
         str | None, typer.Option(metavar="ADDR", help="A running Ray cluster, as auto or ray-head:6379.")
     ] = None,
+    no_share: Annotated[
+        bool,
+        typer.Option("--no-share", metavar="", help="Share no frozen part among trials: the same results, later."),
+    ] = False,
 ) -> None:
     """Run a sweep: check the data, search, retrain the winner, read the test split once, write the leaderboard.
 
@@ -109,6 +113,7 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         hours=hours,
         until=until,
         address=address,
+        share=not no_share,
         console=console(),
     )
     pipeline.sweep(request)

@@ -64,6 +64,15 @@ class SweepPaths:
         """How far the ledger has been shown to MLflow."""
         return self.root / "tracking.json"
 
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each fit that was interrupted, from which it goes on; empty after a finished sweep."""
+        return self.root / "checkpoints"
+
+    def checkpoint(self, fit_id: str) -> Path:
+        """State of one unfinished fit, for whoever goes on with it."""
+        return self.checkpoints / fit_id
+
     def fit(self, fit_id: str) -> Path:
         """Folder of one trained model: ``weights.npz`` and ``job.json``."""
         return self.root / "models" / fit_id

@@ -30,7 +30,10 @@ TRACKING_GRACE_S = 60.0
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What ``orch sweep`` was asked. ``trials``: "40" in all or "+20" more; ``until``: "data", "search" or "final"."""
+    """What ``orch sweep`` was asked. ``trials``: "40" in all or "+20" more; ``until``: "data", "search" or "final".
+
+    ``share``: whether trials share what they have in common; the results are the same, the time is not.
+    """
 
     spec_source: str | None
     console: Console
@@ -42,6 +45,7 @@ class SweepRequest:
     hours: float | None = None
     until: str | None = None
     address: str | None = None
+    share: bool = True
 
 
 def sweep(request: SweepRequest) -> Path:
@@ -61,7 +65,7 @@ def sweep(request: SweepRequest) -> Path:
             if tracker is not None:
                 tracker.show(event)
 
-        running = RunningSweep(opened.paths, opened.spec, ledger, show, narrator.tell)
+        running = RunningSweep(opened.paths, opened.spec, ledger, show, narrator.tell, request.share)
         with _recorded(running, request, tracker, narrator):
             finished = _stages(running, request)
         if finished:
@@ -139,6 +143,7 @@ def _recorded(
     spec = running.spec
     facts: dict[str, Any] = {"name": spec.name}
     facts["budget"] = {"trials": spec.budget.trials, "epochs": spec.budget.epochs}
+    facts["share"] = running.share
     if spec.objective != (ACCURACY,):
         facts["objectives"] = list(spec.objective)
     running.record(EventKind.SWEEP, state="RUNNING", payload=facts)

@@ -16,7 +16,8 @@ from trainers.contract import FitJob, TrialConfig
 class RunningSweep:
     """What the stages share: where, what was asked for, the record, and whom to tell.
 
-    ``tell`` prints a line for a person; ``show`` hands an event to whoever watches.
+    ``tell`` prints a line for a person; ``show`` hands an event to whoever watches. ``share``: whether trials share
+    what they have in common; without, each runs its frozen part in every epoch.
     """
 
     paths: SweepPaths
@@ -24,6 +25,7 @@ class RunningSweep:
     ledger: Ledger
     show: Callable[[Event], None]
     tell: Callable[[str], None]
+    share: bool = True
 
     def record(self, kind: EventKind, **values: Any) -> Event:
         event = self.ledger.append(kind, **values)
@@ -53,4 +55,6 @@ class RunningSweep:
             output=str(self.paths.fit(fit_id).resolve()),
             cache=str(cache_folder()),
             precision=self.spec.resources.precision,
+            share=self.share,
+            checkpoint=str(self.paths.checkpoint(fit_id).resolve()),
         )
