@@ -177,17 +177,20 @@ def run_jobs(
     cpus: float = 1.0,
     on_done: Callable[[int, dict[str, Any]], None] | None = None,
     gpus: float = 0.0,
+    fresh: bool = False,
 ) -> list[dict[str, Any]]:
     """Call ``function`` ("module:function", dict -> dict) on every job in parallel; the results in the jobs' order.
 
     ``cpus`` and ``gpus`` are one job's; where a job holds ``threads`` they are set to its CPUs. ``on_done(index,
-    result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times.
+    result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times. ``fresh``:
+    each job has a process of its own, which ends with it and gives its memory back.
 
     Raises OrchError with the sentence of a TrainerError, or with what else went wrong in which job, and Interrupted
     upon SIGINT or SIGTERM; the jobs that still run are given up.
     """
     check_fits(cpus, gpus, "a job")
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=JOB_RETRIES)(call_job)
+    more = {"max_calls": 1} if fresh else {}
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=JOB_RETRIES, **more)(call_job)
     filled = [{**job, "threads": max(1, int(cpus))} if "threads" in job else dict(job) for job in jobs]
     with StopSignals() as signals:
         waiting = {task.remote(function, job): index for index, job in enumerate(filled)}

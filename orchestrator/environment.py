@@ -17,7 +17,7 @@ def describe_environment() -> dict[str, str]:
     and, in a git checkout, ``git.commit``. What cannot be found out is left out.
     """
     facts = {
-        "machine.cores": str(_cores()),
+        "machine.cores": str(cores()),
         "machine.memory_gb": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f}",
         "machine.gpu": _first_line("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader") or "none",
         "machine.system": f"{platform.system()} {platform.machine()}",
@@ -49,17 +49,37 @@ def git_commit() -> str:
     return ""
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores this process may use, which in a container can be fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpu_model() -> str:
+    """What the processor calls itself, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, named), platform.processor() or platform.machine())
+
+
+def gpu_names() -> tuple[str, ...]:
+    """The name of each GPU that nvidia-smi sees; () without one."""
+    return _lines("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+
+
 def _first_line(*command: str) -> str:
-    """The first line a program prints, "" where it is missing, fails or takes longer than 5 s."""
+    """The first line a program prints, "" where there is none."""
+    return next(iter(_lines(*command)), "")
+
+
+def _lines(*command: str) -> tuple[str, ...]:
+    """What a program prints, () where it is missing, fails or takes longer than 5 s."""
     if shutil.which(command[0]) is None:
-        return ""
+        return ()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (subprocess.TimeoutExpired, OSError):
-        return ""
-    return done.stdout.strip().split("\n")[0] if done.returncode == 0 else ""
+        return ()
+    return tuple(done.stdout.strip().splitlines()) if done.returncode == 0 else ()

@@ -67,6 +67,7 @@ PURE = {
     "orchestrator.comparison",
     "orchestrator.classcounts",
     "orchestrator.reachable",
+    "orchestrator.stagetimes",
 }
 PURE_VENDORS = {"numpy", "pandas", "rich"}
 """What a pure module may use: arrays, tables, and rich to lay one out."""

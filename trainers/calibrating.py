@@ -6,12 +6,11 @@ every slot of the machine at once, so that what the workers take from each other
 
 from __future__ import annotations
 
-import hashlib
 import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import tensorflow as tf
 from trainers import device
 from trainers.augment import augment
 from trainers.contract import FitJob, TrialConfig
+from trainers.decoding import Decoder, Picture
 from trainers.features import PREFIX_BATCH, Examples
-from trainers.images import square
 from trainers.manifest import Manifest
 from trainers.model import Architecture
 from trainers.training import PREDICT_BATCH, CompiledNetwork, TrainingFit, compiled, prefix_of
@@ -56,7 +55,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     ends_s = time.perf_counter() + job["seconds"]
     precision = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest = Manifest.read(Path(job["manifest"]))
-    photos = _photos(manifest)
+    photos = _Photos.of(manifest)
     decode = [{**each, "seconds": _decode_s(photos, each["view"], each["size"])} for each in job["decode"]]
     recipes = [{**each, "seconds": _copy_s(photos, each["recipe"], each["size"])} for each in job["recipes"]]
     parts = []
@@ -93,13 +92,27 @@ class PartFigures:
     open_s: float
     trace_s: float
     prefix_trace_s: float
+    reset_s: float
     row_bytes: int
 
 
 @dataclass(frozen=True)
-class _Photo:
-    path: Path
-    sha256: str
+class _Photos:
+    """Some photos, spread over the manifest: of every class and every source."""
+
+    root: Path
+    pictures: tuple[Picture, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> _Photos:
+        places = np.unique(np.linspace(0, len(manifest.table) - 1, MOST_PHOTOS).astype(int))
+        rows = manifest.table.iloc[places]
+        pairs = zip(rows["path"].tolist(), rows["sha256"].tolist(), strict=True)
+        return cls(manifest.root, tuple(Picture(path, sha256, 0) for path, sha256 in pairs))
+
+    def decoded(self, number: int, view: str, size: int) -> np.ndarray:
+        """Photo ``number`` as the store's images are made, uint8 (size, size, 3)."""
+        return next(Decoder(self.root, "flips", view, size, 0)([self.pictures[number]]))[0]
 
 
 @dataclass(frozen=True)
@@ -124,48 +137,37 @@ class _Repeated:
         return self.some[indices % len(self.some)]
 
 
-def _photos(manifest: Manifest) -> list[_Photo]:
-    """Some photos, spread over the manifest: of every class and every source."""
-    places = np.unique(np.linspace(0, len(manifest.table) - 1, MOST_PHOTOS).astype(int))
-    paths, hashes = manifest.paths(), manifest.table["sha256"].tolist()
-    return [_Photo(paths[place], hashes[place]) for place in places]
-
-
-def _decode_s(photos: Sequence[_Photo], view: str, size: int) -> float:
+def _decode_s(photos: _Photos, view: str, size: int) -> float:
     """Seconds that one photo takes from the disk to a square of ``size``: the mean of the photos, for they differ."""
-    return _mean_s(photos, lambda photo: _decoded(photo, view, size), DECODE_S)
+    return _mean_s(len(photos.pictures), lambda number: photos.decoded(number, view, size), DECODE_S)
 
 
-def _copy_s(photos: Sequence[_Photo], recipe: str, size: int) -> float:
-    image = _decoded(photos[0], "squash", size)
-    return _mean_s(photos, lambda photo: augment(image, photo.sha256, 1, recipe, 0), COPY_S)
+def _copy_s(photos: _Photos, recipe: str, size: int) -> float:
+    image, pictures = photos.decoded(0, "squash", size), photos.pictures
+    return _mean_s(len(pictures), lambda number: augment(image, pictures[number].sha256, 1, recipe, 0), COPY_S)
 
 
-def _decoded(photo: _Photo, view: str, size: int) -> np.ndarray:
-    """As the store's images are made, the check of the file included."""
-    data = photo.path.read_bytes()
-    seed = int(hashlib.sha256(data).hexdigest()[:8], 16) if view == "random_crop" else None
-    return square(data, size, view, seed)
-
-
-def _mean_s(photos: Sequence[_Photo], work: Callable[[_Photo], Any], most_s: float) -> float:
-    work(photos[0])
+def _mean_s(count: int, work: Callable[[int], Any], most_s: float) -> float:
+    """The mean of ``work`` of 0 to ``count`` - 1, or of as many as ``most_s`` allows: they come well mixed."""
+    work(0)
+    order = np.random.default_rng(0).permutation(count)
     began_s, done = time.perf_counter(), 0
-    while done < len(photos) and time.perf_counter() - began_s < most_s:
-        # Steps of 7 visit all of up to 64 photos, classes mixed: a slice that ends early has seen several.
-        work(photos[done * 7 % len(photos)])
+    while done < count and (not done or time.perf_counter() - began_s < most_s):
+        work(int(order[done]))
         done += 1
     return (time.perf_counter() - began_s) / done
 
 
-def _part(config: TrialConfig, architecture: Architecture, photos: Sequence[_Photo], slice_s: float) -> PartFigures:
+def _part(config: TrialConfig, architecture: Architecture, photos: _Photos, slice_s: float) -> PartFigures:
     began_s = time.perf_counter()
     prefix = prefix_of(architecture)
     steps = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
     steps.reset(config, 0, np.ones(architecture.classes, int))
     open_s = time.perf_counter() - began_s
+    reset_s = _seconds(lambda: steps.reset(config, 0, np.ones(architecture.classes, int)))
 
-    pixels = np.stack([_decoded(p, config.view, architecture.image_size) for p in photos[:PREFIX_BATCH]])
+    count = min(PREFIX_BATCH, len(photos.pictures))
+    pixels = np.stack([photos.decoded(i, config.view, architecture.image_size) for i in range(count)])
     slice_s = max(slice_s - (time.perf_counter() - began_s), 0.25 * slice_s)
     prefix_trace_s = prefix_s = 0.0
     if not prefix.is_identity:
@@ -194,7 +196,15 @@ def _part(config: TrialConfig, architecture: Architecture, photos: Sequence[_Pho
     train_s = _median(1 / train.images_per_s(number) for _ in _until(0.3 * slice_s))
     bare_s = _bare_step_s(steps, config, _many(rows, batch), number, 0.3 * slice_s) / batch
     return PartFigures(
-        prefix_s, train_s, predict_s, min(bare_s, train_s), open_s, trace_s, prefix_trace_s, int(row_bytes)
+        prefix_s=prefix_s,
+        train_s=train_s,
+        predict_s=predict_s,
+        floor_train_s=min(bare_s, train_s),
+        open_s=open_s,
+        trace_s=trace_s,
+        prefix_trace_s=prefix_trace_s,
+        reset_s=reset_s,
+        row_bytes=int(row_bytes),
     )
 
 
