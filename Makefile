@@ -34,6 +34,7 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/python docs/make_cli_reference.py --check
 	@$(BIN)/python docs/make_file_reference.py --check
 	@$(BIN)/python docs/make_backbone_table.py --check
+	@$(BIN)/python docs/make_costs_table.py --check
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow"

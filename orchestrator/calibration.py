@@ -57,8 +57,9 @@ class PartSpeed:
     ``prefix_s``: the frozen part over decoded images (0 where nothing is frozen). ``train_s``: a training step on rows
     of the store, reading them included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a
     bare ``tf.function`` step on tensors in memory. ``open_s``: making the network for the first time in a worker.
-    ``trace_s``: tracing its steps there, and running each once. ``row_bytes``: of a row of the store as float32 (uint8
-    where rows are decoded images). ``exact``: measured for this very part, or estimated from a relative.
+    ``trace_s``: tracing its steps there; ``prefix_trace_s``: tracing the frozen part, which only who fills the store
+    does. ``row_bytes``: of a row of the store as float32 (uint8 where rows are decoded images). ``exact``: measured for
+    this very part, or estimated from a relative.
     """
 
     prefix_s: float
@@ -69,6 +70,7 @@ class PartSpeed:
     trace_s: float
     row_bytes: int
     exact: bool = True
+    prefix_trace_s: float = 0.0
 
     @property
     def bare_train_s(self) -> float:
@@ -82,8 +84,8 @@ class Calibration:
 
     ``start_s``: from the command to the first worker that is ready to train: Ray, and TensorFlow in the worker.
     ``decode_s``: "view/size" -> seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds
-    of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a trial's
-    own overhead in a warm worker. ``measured_at``: seconds since 1970.
+    of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a
+    trial's own overhead in a warm worker. ``measured_at``: seconds since 1970.
     """
 
     machine: str

@@ -55,6 +55,7 @@ TABLES = {
     "trainers.exportformats",
     "trainers.images",
     "trainers.items",
+    "trainers.costs",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {
