@@ -56,6 +56,7 @@ TABLES = {
     "trainers.images",
     "trainers.items",
     "trainers.costs",
+    "trainers.shelfindex",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {

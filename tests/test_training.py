@@ -27,7 +27,8 @@ from trainers.items import training_items
 from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.mixing import mix
 from trainers.model import Architecture, Network, Prefix, build_backbone
-from trainers.training import CompiledNetwork, learning_rate, macro_f1, open_fit, read_weights
+from trainers.steps import CompiledNetwork
+from trainers.training import learning_rate, macro_f1, open_fit, read_weights
 
 HERE = Path(__file__).resolve().parent
 
@@ -292,13 +293,18 @@ def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwor
     return made
 
 
+def train_once(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float, seed: list[int]) -> tuple[float, int]:
+    """(loss, hits) of one step."""
+    offsets, rates = np.array([0, len(x)], np.int32), np.array([rate], np.float32)
+    losses, hits = made.train(x, y, offsets, rates, np.array([seed], np.int64))
+    return float(losses[0]), int(hits[0])
+
+
 def one_step(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float) -> tuple[float, np.ndarray, np.ndarray]:
     """(loss, kernel before, kernel after)."""
     before = np.asarray(made.network.kernel).copy()
-    loss, _ = made.train_step(
-        tf.constant(x), tf.constant(y), tf.constant(rate, tf.float32), tf.constant([0, 0], tf.int64)
-    )
-    return float(loss), before, np.asarray(made.network.kernel)
+    loss, _ = train_once(made, x, y, rate, [0, 0])
+    return loss, before, np.asarray(made.network.kernel)
 
 
 X = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
@@ -385,9 +391,9 @@ def test_a_mixed_step_trains_the_mixed_label_and_counts_the_larger_one(values):
     target = label.numpy() * 0.9 + 0.1 / len(CLASSES)
     weights = label.numpy() @ (np.array([3.0, 0.5, 1.5]) if trial.balance == "class_weights" else np.ones(3))
     expected = -(target * tf.nn.log_softmax(trained).numpy()).sum(1) * weights
-    loss, hits = made.train_step(tf.constant(images), tf.constant(Y), tf.constant(0.0), seed)
-    assert float(loss) == pytest.approx(expected.mean(), rel=1e-4)
-    assert int(hits) == (trained.numpy().argmax(1) == label.numpy().argmax(1)).sum()
+    loss, hits = train_once(made, images, Y, 0.0, [5, 8])
+    assert loss == pytest.approx(expected.mean(), rel=1e-4)
+    assert hits == (trained.numpy().argmax(1) == label.numpy().argmax(1)).sum()
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
@@ -407,15 +413,14 @@ def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manife
     assert run(job(manifest, cache, mixup=0.2), 1) != run(job(manifest, cache, mixup=0.8), 1)
 
 
-def test_balanced_sampling_trains_on_every_class_equally_often(manifest, cache):
+def test_balanced_sampling_trains_on_every_class_equally_often(manifest, cache, monkeypatch):
     fit = open_fit(job(manifest, cache, balance="sampling", batch_size=30))
     drawn = []
-    whole = fit.compiled.train_step
-    fit.compiled.train_step = lambda x, labels, *rest: (drawn.append(labels.numpy()), whole(x, labels, *rest))[1]
-    try:
-        fit.run_epoch()
-    finally:
-        fit.compiled.train_step = whole
+    whole = fit.compiled.train
+    monkeypatch.setattr(
+        fit.compiled, "train", lambda x, labels, *rest: (drawn.append(labels), whole(x, labels, *rest))[1]
+    )
+    fit.run_epoch()
     assert np.bincount(np.concatenate(drawn)).tolist() == [10, 10, 10]
     assert fit.class_counts.tolist() == [6, 12, 12]
 

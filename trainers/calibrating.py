@@ -26,7 +26,8 @@ from trainers.decoding import Decoder, Picture
 from trainers.features import PREFIX_BATCH, Examples
 from trainers.manifest import Manifest
 from trainers.model import Architecture
-from trainers.training import PREDICT_BATCH, CompiledNetwork, TrainingFit, compiled, prefix_of
+from trainers.steps import CompiledNetwork, compiled, prefix_of
+from trainers.training import PREDICT_BATCH, TrainingFit
 
 MOST_PHOTOS = 64
 """Different photos that decoding and copies are timed on; they are spread over the whole data."""

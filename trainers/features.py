@@ -14,11 +14,12 @@ from typing import Protocol
 
 import numpy as np
 
-from trainers.contract import FitJob, TrialConfig
+from trainers.contract import FitJob, TrainerError, TrialConfig
 from trainers.decoding import Decoder, Picture
 from trainers.items import Part, judged_part, parts_of, row_keys, training_part
 from trainers.manifest import Manifest
 from trainers.model import Prefix
+from trainers.shelfindex import features_description, known_images, stored_dtype
 from trainers.store import Shelf
 
 PREFIX_BATCH = 32
@@ -183,23 +184,40 @@ class _Source:
         self.keys, self.pictures = list(pictures), list(pictures.values())
         self.decode, self.prefix, self.cache = decode, prefix, cache
         self.reading, self.meter = reading, reading.meter
-        self.images = Shelf(cache, "images", {"size": decode.size, "view": decode.view})
+        self.images = known_images(cache, decode.size, decode.view).shelf(cache)
 
     def rows(self) -> ReadRows:
-        """Decoded images, or what the prefix makes of them."""
+        """Decoded images, or what the prefix makes of them: from the store where they may be kept and have room."""
         if self.prefix.is_identity:
             return self._decoded(range(len(self.keys)))
         if not self.reading.share:
             return self._live()
-        shelf = Shelf(self.cache, "features", {**self.prefix.description(), "view": self.decode.view})
-        return shelf.rows(self.keys, self._features)
+        spec, dtype = self.prefix.spec, stored_dtype(self.prefix.row_dtype, self.reading.store_dtype)
+        described = features_description(self.prefix.description(), self.decode.view, dtype)
+        shelf = Shelf(self.cache, "features", described)
+        if not self._have_room(shelf, self.keys, int(np.prod(spec.shape[1:])) * np.dtype(dtype).itemsize):
+            return self._live()
+        rows = shelf.rows(self.keys, lambda places: self._features(places, np.dtype(dtype)))
+        self.prefix.note(self.cache)
+        return rows
+
+    def _have_room(self, shelf: Shelf, keys: Sequence[str], row_bytes: int) -> bool:
+        """Whether the rows of ``keys`` are all there, or fit on the disk."""
+        return shelf.has_room_for(len(keys), row_bytes) or shelf.count(keys) == len(keys)
 
     def _decoded(self, places: Sequence[int]) -> ReadRows:
-        """The images of the pictures at ``places``, from the store."""
-        pictures = [self.pictures[p] for p in places]
-        return self.images.rows(
-            [self.keys[p] for p in places], lambda inner: self._decode([pictures[i] for i in inner])
-        )
+        """The images of the pictures at ``places``: from the store, or decoded each time where that has no room."""
+        pictures, keys = [self.pictures[p] for p in places], [self.keys[p] for p in places]
+        shape = (self.decode.size, self.decode.size, 3)
+        if not self._have_room(self.images, keys, int(np.prod(shape))):
+            self.meter.stored = False
+            return LiveRows(
+                lambda here: next(self._decode([pictures[i] for i in here])), shape, np.dtype("uint8"), len(keys)
+            )
+        written = self.images.written
+        rows = self.images.rows(keys, lambda here: self._decode([pictures[i] for i in here]))
+        self.meter.bytes += (self.images.written - written) * int(np.prod(shape))
+        return rows
 
     def _decode(self, pictures: Sequence[Picture]) -> Iterator[np.ndarray]:
         batches = self.decode(pictures)
@@ -210,15 +228,20 @@ class _Source:
             if batch is None:
                 return
             self.meter.images += len(batch)
-            self.meter.bytes += batch.nbytes
             yield batch
 
-    def _features(self, places: Sequence[int]) -> Iterator[np.ndarray]:
+    def _features(self, places: Sequence[int], dtype: np.dtype) -> Iterator[np.ndarray]:
         decoded = self._decoded(places)
         for start in range(0, len(places), PREFIX_BATCH):
             batch = self._run(decoded.take(np.arange(start, min(start + PREFIX_BATCH, len(places)))))
-            self.meter.bytes += batch.nbytes
-            yield batch
+            kept = batch.astype(dtype)
+            if dtype == np.float16 and not np.isfinite(kept).all() and np.isfinite(batch).all():
+                raise TrainerError(
+                    f"features of {self.prefix.architecture.backbone} reach {np.abs(batch).max():.0f}, more than "
+                    "float16 holds; set resources.store_dtype to float32."
+                )
+            self.meter.bytes += kept.nbytes
+            yield kept
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         began = time.perf_counter()
@@ -232,5 +255,5 @@ class _Source:
         self.meter.stored = False
         decoded, spec = self._decoded(range(len(self.keys))), self.prefix.spec
         return LiveRows(
-            lambda indices: self._run(decoded.take(indices)), tuple(spec.shape[1:]), np.dtype("float32"), len(self.keys)
+            lambda here: self._run(decoded.take(here)), tuple(spec.shape[1:]), np.dtype("float32"), len(self.keys)
         )

@@ -59,11 +59,10 @@ class Network:
         self._takes_stage = prefix.layer in prefix.stages[:-1]
         self.tail: keras.Model | None = None
         self._generators: list[keras.random.SeedGenerator] = []
-        model = prefix.model
-        if prefix.length < len(model.layers):
+        if not prefix.is_whole:
             self._open_tail(prefix)
-        widths = [int(model.get_layer(name).output.shape[-1]) for name in prefix.stages]
-        width = fused_width(a.feature_fusion, widths) if widths else int(model.output.shape[-1])
+        widths = [int(prefix.model.get_layer(name).output.shape[-1]) for name in prefix.stages]
+        width = fused_width(a.feature_fusion, widths) if widths else prefix.channels
         self.neck = [
             keras.Variable(np.zeros((w, width), np.float32), name=f"neck_{i}_kernel")
             for i, w in enumerate(widths if a.feature_fusion == "sum" else [])
@@ -79,6 +78,7 @@ class Network:
         self.scale = tf.Variable(1.0, trainable=False, name="scale")
         self.margin = tf.Variable(0.0, trainable=False, name="margin")
         self.log_prior = tf.Variable(np.zeros(a.classes, np.float32), trainable=False, name="log_prior")
+        self._predict_many: dict[np.dtype, Any] = {}
         self._predict = tf.function(self.probabilities, input_signature=[self.input_spec])
 
     def _open_tail(self, prefix: Prefix) -> None:
@@ -200,6 +200,27 @@ class Network:
         """``probabilities`` traced once; the prefix's output (n, ...) -> float32 (n, classes)."""
         return self._predict(tf.convert_to_tensor(x)).numpy()
 
+    def predict_batches(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """``probabilities`` of batches in one traced call: ``rows[offsets[i]:offsets[i + 1]]`` is the i-th.
+
+        ``rows`` (n, ...) as the prefix gives them or as they are stored, ``offsets`` int32 (batches + 1,), from 0 to
+        n. Returns float32 (n, classes).
+        """
+        if rows.dtype not in self._predict_many:
+            signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), tf.TensorSpec((None,), tf.int32)]
+            self._predict_many[rows.dtype] = tf.function(self._probabilities_of, input_signature=signature)
+        return self._predict_many[rows.dtype](rows, offsets).numpy()
+
+    def _probabilities_of(self, rows: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+        batches, shape = tf.shape(offsets)[0] - 1, (None, self.architecture.classes)
+
+        def one(i: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            x = tf.cast(rows[offsets[i] : offsets[i + 1]], self.input_spec.dtype)
+            return i + 1, found.write(i, self.probabilities(x))
+
+        start = tf.constant(0), tf.TensorArray(tf.float32, batches, infer_shape=False, element_shape=shape)
+        return tf.while_loop(lambda i, _: i < batches, one, start, parallel_iterations=1)[1].concat()
+
     def _drop(self, features: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         keep = 1.0 - self.dropout
         mask = tf.cast(tf.random.stateless_uniform(tf.shape(features), seed) < keep, features.dtype)
@@ -224,6 +245,12 @@ class Network:
         if self.architecture.hidden:
             parts += self.hidden.weights
         return parts + [self.kernel] + ([self.bias] if self.bias is not None else []) + self.neck
+
+    @property
+    def nbytes(self) -> int:
+        """Of all weights, twice where the starting ones are kept beside them."""
+        copies = 1 if self.tail is None else 2
+        return copies * sum(int(np.prod(v.shape)) * 4 for v in self._all_weights())
 
     def trainable_parts(self) -> list[Any]:
         """The variables that training changes."""

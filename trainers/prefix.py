@@ -9,6 +9,7 @@ block); the few frozen layers between are run with the rest.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -26,6 +27,7 @@ from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weig
 from trainers.contract import TrainerError, TrialConfig
 from trainers.fusion import Packing, stage_layers
 from trainers.graph import carries_all, edges, lasting_name, refresh
+from trainers.shelfindex import Answer, Asked, identify, remember
 from trainers.strides import is_refined, with_output_stride
 from trainers.weightfiles import load_weights
 
@@ -122,10 +124,18 @@ def _dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-@functools.lru_cache(maxsize=4)
 def pretrained(name: str, weights: str, image_size: int, precision: str, output_stride: int = 32) -> keras.Model:
     """``build_backbone`` with seed 0, built once a process. Shared: nobody changes its weights."""
-    return build_backbone(name, weights, image_size, precision, output_stride=output_stride)
+    return _pretrained(name, weights, image_size, precision, output_stride)[0]
+
+
+@functools.lru_cache(maxsize=4)
+def _pretrained(
+    name: str, weights: str, image_size: int, precision: str, output_stride: int
+) -> tuple[keras.Model, str | None]:
+    """The backbone, and what ``shelfindex.identify`` said of its weights before they were read."""
+    identity = identify(Asked(name, weights, image_size, 0, "average", precision, output_stride, "none", False))
+    return build_backbone(name, weights, image_size, precision, output_stride=output_stride), identity
 
 
 @functools.lru_cache(maxsize=2)
@@ -176,51 +186,116 @@ def pool(features: tf.Tensor, pooling: str) -> tf.Tensor:
     return tf.reduce_mean(features, (1, 2)) if pooling == "average" else tf.reduce_max(features, (1, 2))
 
 
+def asked_of(architecture: Architecture) -> Asked:
+    """What of ``architecture`` the store's index asks for."""
+    return Asked(**{field.name: getattr(architecture, field.name) for field in dataclasses.fields(Asked)})
+
+
 class Prefix:
     """The frozen part of an architecture, from uint8 images to one tensor per image. A fixed function.
 
     ``spec`` is the shape (the first axis free) and dtype of what it gives: uint8 images where nothing is frozen or
     training mixes images, else float32. With feature fusion the stages that end below the boundary are pooled here;
     a row then holds them behind the map at the boundary, as ``packing`` says. ``stages``: the layers that are fused.
+    ``layer`` is the last frozen one, "" for none; ``pooling`` is how it is pooled here, "" for not at all.
     """
 
-    def __init__(self, architecture: Architecture, model: keras.Model | None = None) -> None:
-        """``model``: the whole backbone with its starting weights; without it the one that ``architecture`` names."""
-        a = self.architecture = architecture
+    def __init__(
+        self, architecture: Architecture, model: keras.Model | None = None, known: Answer | None = None
+    ) -> None:
+        """``model``: the whole backbone with its starting weights; without it the one that ``architecture`` names.
+
+        ``known``: what ``trainers.shelfindex`` says of an architecture whose whole backbone is frozen and that fuses
+        nothing; then the backbone is only built once an image is run through it.
+        """
+        self.architecture, self.row = architecture, backbone(architecture.backbone)
+        self._given, self._known = model, known
+        if known is not None and not (known.whole and architecture.feature_fusion == "none"):
+            raise AssertionError("only a backbone that is frozen as a whole can stay unbuilt")
+        if known is None:
+            self._measure()
+            return
+        self.is_whole, self.is_identity, self.layer, self.pooling = True, False, known.layer, architecture.pooling
+        self.stages: tuple[str, ...] = ()
+        self.packing: Packing | None = None
+        self.row_dtype, self.channels = known.dtype, known.row_shape[-1]
+        self.spec = tf.TensorSpec((None, *known.row_shape), tf.float32)
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The whole backbone. Shared: nobody changes its weights."""
+        a, model = self.architecture, self._given
         if model is None:
             model = pretrained(a.backbone, a.weights, a.image_size, a.precision, a.output_stride)
         elif a.output_stride != 32:
             model = with_output_stride(model, a.output_stride)
         refresh(model)
-        self.row, self.model = backbone(a.backbone), model
-        self.length = 0 if a.mixes else prefix_length(model, boundary_index(model, a.unfrozen_layers))
+        return model
+
+    @functools.cached_property
+    def length(self) -> int:
+        """How many layers are the frozen part."""
+        a = self.architecture
+        return 0 if a.mixes else prefix_length(self.model, boundary_index(self.model, a.unfrozen_layers))
+
+    def _measure(self) -> None:
+        """What the rows are and how the frozen model's outputs become one."""
+        a, model = self.architecture, self.model
+        self.is_whole = self.length == len(model.layers)
         self.is_identity = self.length <= 1
         self.layer = "" if self.is_identity else model.layers[self.length - 1].name
         self.stages = () if a.feature_fusion == "none" else stage_layers(model)
-        self.packing: Packing | None = None
-        pooled = self.length == len(model.layers)
-        self.pooling = a.pooling if pooled else ""
-        images = tf.TensorSpec((None, a.image_size, a.image_size, 3), tf.uint8)
+        self.packing = None
+        self.pooling = a.pooling if self.is_whole else ""
+        self.row_dtype, self.channels = "float32", int(model.output.shape[-1])
         if self.is_identity:
-            self.spec = images
+            self.spec, self.row_dtype = self._images, "uint8"
             return
-        self._open(pooled)
-        self._run: tf.types.experimental.PolymorphicFunction = tf.function(self.trace, input_signature=[images])
-
-    def _open(self, pooled: bool) -> None:
-        """Make the frozen model and what says how its outputs become a row."""
-        layers = self.model.layers[: self.length]
-        output = layers[-1].output
-        below = [layer.output for layer in layers[:-1] if layer.name in self.stages]
-        self._frozen = keras.Model(self.model.input, [output, *below] if below else output)
-        self.spec = tf.TensorSpec((None, output.shape[-1]) if pooled else output.shape, tf.float32)
+        output, *below = self._outputs()
+        self.spec = tf.TensorSpec((None, output.shape[-1]) if self.is_whole else output.shape, tf.float32)
         if below:
             # The last stage's end is the last layer: where everything is frozen, rows hold pooled features alone.
-            ends = [*below, output] if pooled else below
-            shape = None if pooled else tuple(output.shape[1:])
+            ends = [*below, output] if self.is_whole else below
+            shape = None if self.is_whole else tuple(output.shape[1:])
             self.packing = Packing(shape, tuple(int(end.shape[-1]) for end in ends))
-            self.pooling = self.architecture.pooling
+            self.pooling = a.pooling
             self.spec = tf.TensorSpec((None, self.packing.width), tf.float32)
+        elif not self.is_whole and output.dtype == "float16":
+            self.row_dtype = "float16"
+
+    def note(self, cache: Path) -> None:
+        """Write into the store's index what this architecture came to, so that others need not build it to know."""
+        if self._given is None and self._known is None:
+            a = self.architecture
+            identity = _pretrained(a.backbone, a.weights, a.image_size, a.precision, a.output_stride)[1]
+            shape = tuple(int(side) for side in self.spec.shape[1:])
+            described = {} if self.is_identity else self.description()
+            answer = Answer(described, shape, self.layer, self.is_whole, self.row_dtype)
+            remember(cache, asked_of(a), answer, identity)
+
+    @property
+    def _images(self) -> tf.TensorSpec:
+        size = self.architecture.image_size
+        return tf.TensorSpec((None, size, size, 3), tf.uint8)
+
+    def _outputs(self) -> list[Any]:
+        """The output at the boundary, and those of the stages that end below it."""
+        layers = self.model.layers[: self.length]
+        return [layers[-1].output, *(layer.output for layer in layers[:-1] if layer.name in self.stages)]
+
+    @functools.cached_property
+    def _frozen(self) -> keras.Model:
+        outputs = self._outputs()
+        return keras.Model(self.model.input, outputs if len(outputs) > 1 else outputs[0])
+
+    @functools.cached_property
+    def _run(self) -> Any:
+        """``trace``, traced. Raises TrainerError where the store's index told of other features than these."""
+        if self._known is not None and self._description() != self._known.description:
+            raise TrainerError(
+                f"the weights of {self.architecture.backbone} changed while their features were in use; run again."
+            )
+        return tf.function(self.trace, input_signature=[self._images])
 
     def trace(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 (n, s, s, 3) -> what ``spec`` says, as operations of whoever traces it: not where nothing is frozen."""
@@ -234,6 +309,9 @@ class Prefix:
     def description(self) -> dict[str, Any]:
         """All that the output depends on besides the images. What is at its default adds no key, so that features
         stored before there was a choice are still found. A backbone of the user's own may change under its name."""
+        return dict(self._known.description) if self._known is not None else self._description()
+
+    def _description(self) -> dict[str, Any]:
         a = self.architecture
         described = {
             "backbone": a.backbone,

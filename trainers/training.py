@@ -7,30 +7,26 @@ so the same job gives the same epochs in a fresh process, in a warm one, and aft
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from trainers import device
 from trainers.arrays import DAMAGED, read_list, write_list
-from trainers.balance import class_weights, effective_counts, example_order
+from trainers.balance import example_order
+from trainers.chunks import chunks
 from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError, TrialConfig
 from trainers.features import Examples, fit_examples
 from trainers.folds import FoldedFit
 from trainers.manifest import Manifest
-from trainers.mixing import mix
-from trainers.model import Architecture, Network, Prefix
+from trainers.model import Architecture
 from trainers.speed import images_per_second
+from trainers.steps import compiled, prefix_of
 
 WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
@@ -45,7 +41,7 @@ def open_fit(job: FitJob) -> Fit:
     architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
 
     # Rows below the boundary come from the store.
-    parts = fit_examples(job, manifest, prefix_of(architecture))
+    parts = fit_examples(job, manifest, prefix_of(architecture, Path(job.cache)))
     if job.folds:
         return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
     return TrainingFit(job, architecture, *parts[0])
@@ -76,25 +72,24 @@ class TrainingFit:
         started = time.perf_counter()
         config, steps = self.config, self.compiled
         order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch)
-        losses, correct, rate = 0.0, 0, 0.0
+        numbers = np.arange(self.epoch * self.batches, (self.epoch + 1) * self.batches)
+        seeds = np.stack([np.full(self.batches, self.job.seed), 2 * numbers], 1).astype(np.int64)
+        rates = [learning_rate(config, step, self.batches * config.epochs) for step in numbers.tolist()]
+        losses, correct = 0.0, 0
 
-        for number, chosen in enumerate(np.array_split(order, self.batches)):
-            step = self.epoch * self.batches + number
-            rate = learning_rate(config, step, self.batches * config.epochs)
-            loss, hits = steps.train_step(
-                tf.convert_to_tensor(self.train.rows.take(chosen)),
-                tf.convert_to_tensor(self.train.labels[chosen]),
-                tf.constant(rate, tf.float32),
-                tf.constant([self.job.seed, 2 * step], tf.int64),
-            )
-            self._check_finite(float(loss), rate)
-            losses += float(loss) * len(chosen)
-            correct += int(hits)
+        for chunk in chunks(self.train.rows, np.array_split(order, self.batches)):
+            here = slice(chunk.first, chunk.first + len(chunk))
+            labels = self.train.labels[chunk.chosen]
+            each, hits = steps.train(chunk.rows, labels, chunk.offsets, np.array(rates[here], np.float32), seeds[here])
+            for loss, rate in zip(each.tolist(), rates[here], strict=True):
+                self._check_finite(loss, rate)
+            losses += float(each.astype(np.float64) @ np.diff(chunk.offsets))
+            correct += int(hits.sum())
 
         trained_s = time.perf_counter() - started
         validated = self._validate()
         if self.validation is not None:
-            self._check_finite(validated["val_loss"], rate)
+            self._check_finite(validated["val_loss"], rates[-1])
         self.epoch += 1
         return EpochMetrics(
             epoch=self.epoch,
@@ -103,7 +98,7 @@ class TrainingFit:
             val_loss=validated["val_loss"],
             val_accuracy=validated["val_accuracy"],
             val_macro_f1=validated["val_macro_f1"],
-            learning_rate=rate,
+            learning_rate=rates[-1],
             seconds=time.perf_counter() - started,
             train_images_per_s=len(order) / trained_s,
             images_per_s=self.images_per_s,
@@ -122,7 +117,8 @@ class TrainingFit:
         labels = self.validation.labels
         rows = self.validation.rows
         parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / PREDICT_BATCH))
-        probabilities = np.concatenate([self.compiled.network.predict(rows.take(part)) for part in parts])
+        network = self.compiled.network
+        probabilities = np.concatenate([network.predict_batches(c.rows, c.offsets) for c in chunks(rows, parts)])
         predicted = probabilities.argmax(1)
         true_class = probabilities[np.arange(len(labels)), labels]
         return {
@@ -218,135 +214,3 @@ def _said_of(what: str) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise TrainerError(f"{what} is damaged ({str(error) or type(error).__name__}); train it again.") from error
-
-
-def prefix_of(architecture: Architecture) -> Prefix:
-    """The prefix, opened once a process; architectures that differ in their heads alone share one."""
-    return _prefix(replace(architecture, hidden=0, head="softmax", classes=1))
-
-
-@functools.lru_cache(maxsize=4)
-def _prefix(architecture: Architecture) -> Prefix:
-    return Prefix(architecture)
-
-
-@functools.lru_cache(maxsize=3)
-def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
-    """The network with its traced steps, one a process for each combination."""
-    return CompiledNetwork(Network(architecture, prefix_of(architecture)), optimizer, clip_norm, loss)
-
-
-class _Numbers:
-    """A configuration's numbers that the traced step reads from variables."""
-
-    def __init__(self, classes: int) -> None:
-        self.smoothing, self.weight_decay, self.mixup, self.cutmix = (
-            tf.Variable(0.0, trainable=False) for _ in range(4)
-        )
-        self.class_weights = tf.Variable(tf.ones(classes), trainable=False)
-
-    def set(self, config: TrialConfig, class_counts: np.ndarray) -> None:
-        self.smoothing.assign(config.smoothing)
-        self.weight_decay.assign(config.weight_decay)
-        self.mixup.assign(config.mixup)
-        self.cutmix.assign(config.cutmix)
-        weighted = config.balance == "class_weights"
-        self.class_weights.assign(class_weights(class_counts) if weighted else np.ones(len(class_counts)))
-
-
-class CompiledNetwork:
-    """A network, its optimiser and the traced steps, reset for each trial instead of traced anew."""
-
-    def __init__(self, network: Network, optimizer: str, clip_norm: float, loss: str) -> None:
-        self.network = network
-        self.numbers = _Numbers(network.architecture.classes)
-        self.variables = network.trainable_parts()
-        self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.precision)
-        self.optimizer.build(self.variables)
-        self._loss = _LOSSES[loss]
-        # One trace for batches of every size, so that a trial's figures never depend on which came before it.
-        self.train_step = tf.function(
-            self._train_step,
-            input_signature=[
-                network.input_spec,
-                tf.TensorSpec((None,), tf.int32),
-                tf.TensorSpec((), tf.float32),
-                tf.TensorSpec((2,), tf.int64),
-            ],
-        )
-
-    def reset(self, config: TrialConfig, seed: int, class_counts: np.ndarray) -> None:
-        """As new for a trial. ``class_counts``: training examples of each class, copies included."""
-        self.network.reset(config, seed)
-        self.set_numbers(config, class_counts)
-        fresh = _optimizer(config.optimizer, config.clip_norm, self.network.architecture.precision)
-        fresh.build(self.variables)
-        for old, new in zip(self.optimizer.variables, fresh.variables, strict=True):
-            old.assign(new)
-
-    def set_numbers(self, config: TrialConfig, class_counts: np.ndarray) -> None:
-        """The configuration's numbers and the classes' weights, and nothing that training changes."""
-        self.network.set_numbers(config, effective_counts(class_counts, config.balance))
-        self.numbers.set(config, class_counts)
-
-    def _train_step(
-        self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        numbers, classes = self.numbers, self.network.architecture.classes
-        plain_target = tf.one_hot(labels, classes)
-        if self.network.architecture.mixes:
-            x, plain_target = mix(x, plain_target, numbers.mixup, numbers.cutmix, seed)
-            labels = tf.argmax(plain_target, 1, tf.int32)
-        # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.
-        target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
-        weights = tf.linalg.matvec(plain_target, numbers.class_weights)
-        with tf.GradientTape() as tape:
-            logits, plain = self.network.training_logits(x, plain_target, seed)
-            loss = tf.reduce_mean(weights * self._loss(target, logits))
-            scaled = self.optimizer.scale_loss(loss)
-        variables = [getattr(v, "value", v) for v in self.variables]
-        gradients = tape.gradient(scaled, variables)
-        # Decay acts on the weights that the gradient was taken at (Loshchilov & Hutter 2019, algorithm 2).
-        for variable in self.variables:
-            if len(variable.shape) > 1:
-                variable.assign(variable * (1.0 - rate * numbers.weight_decay))
-        self.optimizer.learning_rate = rate
-        self.optimizer.apply(gradients, self.variables)
-        hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
-        return loss, hits
-
-    def state(self) -> list[np.ndarray]:
-        return self.network.state() + [np.asarray(v) for v in self.optimizer.variables]
-
-    def load_state(self, arrays: list[np.ndarray]) -> None:
-        count = len(self.network.state())
-        self.network.load_state(arrays[:count])
-        for variable, array in zip(self.optimizer.variables, arrays[count:], strict=True):
-            variable.assign(array)
-
-
-def _optimizer(name: str, clip_norm: float, precision: str) -> Any:
-    clip = {"global_clipnorm": clip_norm} if clip_norm > 0 else {}
-    inner = {
-        "sgd": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **clip),
-        "adam": lambda: keras.optimizers.Adam(**clip),
-        "rmsprop": lambda: keras.optimizers.RMSprop(**clip),
-    }[name]()
-    return keras.optimizers.LossScaleOptimizer(inner) if precision == "mixed_float16" else inner
-
-
-def _cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """-sum_k q(k) log p(k), shape (n,)."""
-    return -tf.reduce_sum(target * tf.nn.log_softmax(logits), 1)
-
-
-def _focal_cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """-sum_k q(k) (1 - p(k))^2 log p(k) (Lin et al. 2017, eq. 4, gamma = 2), shape (n,)."""
-    log_p = tf.nn.log_softmax(logits)
-    return -tf.reduce_sum(target * tf.square(1.0 - tf.exp(log_p)) * log_p, 1)
-
-
-_LOSSES = {
-    "categorical_crossentropy": _cross_entropy,
-    "categorical_focal_crossentropy": _focal_cross_entropy,
-}
