@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from trainers import store
 from trainers.contract import TrainerError
 from trainers.store import Shelf
+from trainers.storefiles import read_head
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,7 +94,7 @@ def test_another_description_is_another_shelf(tmp_path):
         rows = Shelf(tmp_path, "numbers", description).rows(keys_of(3), Numbers(start))
         assert everything(rows) == [start, start + 1, start + 2]
     texts = {f.read_text() for f in (tmp_path / "numbers").glob("*/description.json")}
-    assert texts == {'{"size": 1}', '{"size": 2}'}
+    assert texts == {f'{{"description": {{"size": {size}}}, "format": 2}}' for size in (1, 2)}
 
 
 @settings(max_examples=25, deadline=None)
@@ -161,6 +163,12 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path):
     assert not list(shelf.folder.glob("*.half"))
 
 
+def keys_in(names: Path) -> list[str]:
+    head = read_head(names)
+    assert head is not None
+    return head.keys
+
+
 def test_two_processes_share_the_work(tmp_path):
     both = [writer(tmp_path, 0.005, 120) for _ in range(2)]
     assert [process.communicate(timeout=60)[0].strip() for process in both] == ["True", "True"]
@@ -173,7 +181,7 @@ def test_a_damaged_segment_is_computed_again(tmp_path, damage):
     shelf = Shelf(tmp_path, "numbers", {})
     shelf.rows(keys_of(60), Numbers())
     file = sorted(shelf.folder.glob("*.npy"))[0]
-    lost = file.with_suffix(".keys").read_text().split("\n")
+    lost = keys_in(file.with_suffix(".keys"))
     if damage == "missing":
         file.unlink()
     elif damage == "truncated":
@@ -224,16 +232,224 @@ def test_a_cache_that_cannot_be_made_is_a_sentence(tmp_path):
         Shelf(tmp_path / "file", "numbers", {}).rows(keys_of(5), Numbers())
 
 
-def test_rows_outlive_their_files_and_a_file_cut_short_is_a_sentence(tmp_path, monkeypatch):
+@pytest.fixture
+def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is small enough to be copied into memory."""
     monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+
+
+@pytest.mark.usefixtures("from_files")
+def test_rows_outlive_their_files(tmp_path):
     rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(40), Numbers())
     assert everything(rows) == list(range(40))
     assert rows.take(np.arange(0)).shape == (0, 3)
     files = list(tmp_path.rglob("*.npy"))
+    assert len(files) > 5
     for file in files:
-        file.rename(file.with_suffix(".away"))
+        file.unlink()
     assert everything(rows) == list(range(40))
-    for file in files:
-        file.write_bytes(b"short")
-    with pytest.raises(TrainerError, match=r"\.npy was cut short; remove it and run again"):
-        rows.take(np.arange(40))
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**9])
+def test_a_flipped_byte_is_found_before_anybody_gets_the_row(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(store, "IN_MEMORY_BYTES", in_memory)
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(100), Numbers())
+    file = sorted(shelf.folder.glob("*.npy"))[3]
+    kept = keys_in(file.with_suffix(".keys"))
+    assert len(kept) > 2
+    flip(file, -5)  # in the last row
+    again = Numbers()
+    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))
+    assert [f"key {p}" for p in again.asked] == kept[-1:]
+    assert not file.exists()
+    assert sorted(key for names in shelf.folder.glob("*.keys") for key in keys_in(names)) == sorted(keys_of(100))
+    everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), lambda positions: pytest.fail("it was replaced")))
+
+
+@pytest.mark.usefixtures("from_files")
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_damage_while_rows_are_in_use(tmp_path, damage):
+    numbers = Numbers()
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(60), Numbers())
+    rows, others = (Shelf(tmp_path, "numbers", {}).rows(keys_of(60), numbers) for _ in range(2))
+    file = sorted(shelf.folder.glob("*.npy"))[0]
+    count = len(keys_in(file.with_suffix(".keys")))
+    if damage == "flipped":
+        flip(file, -1)
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert everything(rows) == list(range(60))
+    assert len(numbers.asked) == (1 if damage == "flipped" else count)
+    assert everything(others) == list(range(60))  # finds what the first wrote
+    assert len(numbers.asked) == (1 if damage == "flipped" else count)
+
+
+def test_wrong_rows_of_others_are_left_to_them(tmp_path):
+    """Who mends a segment keeps the rows it does not know how to compute, as far as they are right."""
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(100), Numbers())
+    file = max(shelf.folder.glob("*.npy"), key=lambda f: f.stat().st_size)
+    first, second, *rest = keys_in(file.with_suffix(".keys"))
+    assert rest
+    flip(file, -1 - 12 * (len(rest) + 1))  # the first row
+    flip(file, -1 - 12 * len(rest))  # the second
+    position = int(first.split()[1])
+    mended = Shelf(tmp_path, "numbers", {}).rows([first], Numbers(position))
+    assert everything(mended) == [position]
+    assert shelf.count(keys_of(100)) == 99
+    again = Numbers()
+    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))
+    assert [f"key {p}" for p in again.asked] == [second]
+
+
+@pytest.mark.usefixtures("from_files")
+def test_a_row_that_stays_damaged_is_a_sentence(tmp_path, monkeypatch):
+    Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
+    monkeypatch.setattr(store, "checksums_of", lambda rows: np.zeros(len(rows), np.uint32))
+    with pytest.raises(TrainerError, match=r"were damaged, computed again, and are damaged again; check the disk"):
+        rows.take(np.arange(5))
+
+
+def test_large_buckets_are_several_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SEGMENT_BYTES", 36)  # three rows
+    shelf = Shelf(tmp_path, "numbers", {})
+    assert everything(shelf.rows(keys_of(200), Numbers())) == list(range(200))
+    sizes = [len(keys_in(names)) for names in shelf.folder.glob("*.keys")]
+    assert sum(sizes) == 200
+    assert max(sizes) == 3
+    everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(200), lambda positions: pytest.fail("nothing is missing")))
+
+
+def test_too_few_and_too_many_rows_are_noticed(tmp_path):
+    for extra, words, stored in ((-1, "fewer", 0), (1, "more", 2)):
+        shelf = Shelf(tmp_path, "numbers", {})
+
+        def wrong(positions: Sequence[int], extra: int = extra) -> Iterator[np.ndarray]:
+            yield np.zeros((len(positions) + extra, 3), np.float32)
+
+        with pytest.raises(AssertionError, match=f"{words} rows were computed than the 2 that were asked for"):
+            shelf.rows(pair_of_one_bucket(), wrong)
+        assert shelf.count(pair_of_one_bucket()) == stored
+        assert not list(shelf.folder.glob(".*.half"))
+
+
+def pair_of_one_bucket() -> list[str]:
+    keys = keys_of(200)
+    first = keys[0]
+    return [first, next(key for key in keys[1:] if store.bucket_of(key) == store.bucket_of(first))]
+
+
+def test_rows_are_kept_in_the_dtype_asked_for(tmp_path):
+    shelf = Shelf(tmp_path, "numbers", {"dtype": "float16"})
+    rows = shelf.rows(keys_of(30), Numbers(), dtype="float16")
+    assert (rows.dtype, rows.nbytes, rows.take(np.arange(3)).dtype) == (np.float16, 180, np.float16)
+    assert everything(rows) == list(range(30))
+    with pytest.raises(ValueError, match="holds float16, not float32; say the dtype in the description"):
+        shelf.rows(keys_of(30), Numbers(), dtype="float32")
+
+
+def test_numbers_too_large_for_the_dtype_are_a_sentence(tmp_path):
+    with pytest.raises(
+        TrainerError, match=r"too large for float16; keep them as float32 \(resources.store_dtype: float32"
+    ):
+        Shelf(tmp_path, "numbers", {}).rows(keys_of(3), Numbers(70_000), dtype="float16")
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_what_is_stored_is_counted_without_computing(tmp_path):
+    shelf = Shelf(tmp_path, "numbers", {})
+    assert (shelf.count(keys_of(50)), shelf.written) == (0, 0)
+    shelf.rows(keys_of(20), Numbers())
+    assert (shelf.count(keys_of(50)), shelf.written) == (20, 20)
+    assert shelf.count(["key 3", "key 3", "key 900"]) == 1
+    shelf.rows(keys_of(30), Numbers())
+    assert shelf.written == 30
+    assert Shelf(tmp_path, "numbers", {}).written == 0
+
+
+def test_a_set_that_cannot_fit_is_known_beforehand_and_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")  # 100 kB
+    shelf = Shelf(tmp_path, "numbers", {})
+    assert shelf.has_room_for(100, 500)
+    assert not shelf.has_room_for(100, 1000)
+    with pytest.raises(TrainerError, match=r"may take 0\.0 GB \(ORCH_CACHE_GB\).*set ORCH_CACHE_GB to more, free some"):
+        shelf.rows(keys_of(100), large_rows)
+    assert 0 < shelf.count(keys_of(100)) < 100  # what fitted is there for whoever wants it
+
+
+def large_rows(positions: Sequence[int]) -> Iterator[np.ndarray]:
+    """A kilobyte each."""
+    for p in positions:
+        yield np.full((1, 256), p, np.float32)
+
+
+def test_the_least_recently_used_rows_make_room(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0002")
+    shelves = [Shelf(tmp_path, "numbers", {"n": n}) for n in range(3)]
+    for shelf in shelves[:2]:
+        shelf.rows(keys_of(80), large_rows)
+    an_hour_ago = time.time() - 3600
+    for names in shelves[1].folder.glob("*.keys"):
+        os.utime(names, (an_hour_ago, an_hour_ago))
+    assert shelves[2].has_room_for(80, 1024)
+    shelves[2].rows(keys_of(80), large_rows)
+    assert shelves[0].count(keys_of(80)) == shelves[2].count(keys_of(80)) == 80
+    assert 0 < shelves[1].count(keys_of(80)) < 80
+
+
+@pytest.mark.usefixtures("from_files")
+def test_rows_in_use_are_never_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")
+    held = Shelf(tmp_path, "numbers", {"n": 0}).rows(keys_of(60), large_rows)
+    other = Shelf(tmp_path, "numbers", {"n": 1})
+    assert not other.has_room_for(60, 1024)
+    with pytest.raises(TrainerError, match="what is not in use is too little"):
+        other.rows(keys_of(60), large_rows)
+    assert everything(held) == list(range(60))
+    del held
+    assert other.has_room_for(60, 1024)
+    assert everything(other.rows(keys_of(60), large_rows)) == list(range(60))
+
+
+def test_a_segment_removed_between_is_computed_again(tmp_path, monkeypatch):
+    """Another sweep's clean-up comes just before the rows are opened."""
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(40), Numbers())
+    real, gone = store.open_segment, []
+
+    def open_once_too_late(head):
+        if not gone:
+            gone.append(head)
+            store.remove_segment(head.names)
+        return real(head)
+
+    monkeypatch.setattr(store, "open_segment", open_once_too_late)
+    again = Numbers()
+    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(40), again)) == list(range(40))
+    assert sorted(f"key {p}" for p in again.asked) == sorted(gone[0].keys)
+
+
+def test_two_processes_under_a_limit_and_one_killed(tmp_path, monkeypatch):
+    """The survivor's rows are whole; the other's leftovers are gone once its bucket is written again."""
+    monkeypatch.setenv("ORCH_CACHE_GB", "1")
+    victim, survivor = (writer(tmp_path, 0.01, 150) for _ in range(2))
+    deadline = time.monotonic() + 60
+    while len(computed(tmp_path)) < 40:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert survivor.communicate(timeout=60)[0].strip() == "True"
+    shelf = Shelf(tmp_path / "cache", "numbers", {})
+    assert shelf.count(keys_of(150)) == 150
+    assert not list(shelf.folder.glob(".*.half"))
+    assert 150 <= len(computed(tmp_path)) <= 150 + 150 // store.BUCKETS * 3

@@ -1,10 +1,11 @@
 """Rows computed once and shared by every process that reads the same folder: decoded images, features.
 
-A *shelf* holds rows of one kind, all of one shape; each row has a key. Rows lie in immutable segments, a ``.npy``
-file each beside the list of its keys. A segment counts once its ``.keys`` file exists, which is renamed into place
-last, so that a killed writer leaves nothing that anybody reads.
+A *shelf* holds rows of one kind, all of one shape and dtype; each row has a key. Rows lie in immutable segments
+(``trainers.storefiles``), under the limit of the cache folder (``trainers.cachefolder``). Keys are spread over buckets
+with a lock each: several workers that need the same rows compute different buckets.
 
-Keys are spread over buckets with a lock each: several workers that need the same rows compute different buckets.
+A row's checksum is compared the first time a process reads it. One that is not what was written is computed again and
+replaced on the disk; nobody gets it.
 """
 
 from __future__ import annotations
@@ -13,201 +14,362 @@ import hashlib
 import json
 import os
 import random
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from trainers.cachefolder import room, room_for_set
 from trainers.contract import TrainerError
+from trainers.storefiles import (
+    BUCKETS,
+    FORMAT,
+    OpenSegment,
+    SegmentWriter,
+    bucket_lock,
+    checksums_of,
+    open_segment,
+    read_head,
+    remove_leftovers,
+    remove_segment,
+    suffix,
+)
 
-BUCKETS = 16
 IN_MEMORY_BYTES = 256 * 2**20
 """Sets of rows up to this size are copied into memory; larger ones are read from the files."""
+SEGMENT_BYTES = 256 * 2**20
+"""Rows of a bucket go into segments of this size at most: what a killed writer loses, what goes when room is needed."""
+RELEASE_BYTES = 16 * 2**20
+"""So much of the mapped files may count as this process's memory before it is given back."""
+FAULT_BYTES = 65_536
+"""What the system maps around a page that is read."""
+
+Compute = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
 class Rows:
     """Read-only rows in a given order. ``shape`` and ``dtype`` are one row's.
 
-    Of a set larger than IN_MEMORY_BYTES only the rows just taken are in memory.
+    Of a set larger than IN_MEMORY_BYTES only the rows just taken are in memory, and its segments cannot be removed
+    while this object lives. Several threads may take.
     """
 
-    def __init__(self, segments: list[np.memmap], places: np.ndarray) -> None:
-        """``places``: int (n, 2), the segment and the row in it of each of the n rows."""
-        self._segments, self._places = segments, places
-        self.shape = segments[0].shape[1:]
-        self.dtype = segments[0].dtype
+    def __init__(self, request: _Request, segments: list[OpenSegment]) -> None:
+        self._request = request
+        self._count = len(request.keys)
+        self._where = _places(request.keys, segments)
+        self.shape, self.dtype = segments[0].head.shape, segments[0].head.dtype
         self._dense: np.ndarray | None = None
         if self.nbytes <= IN_MEMORY_BYTES:
             self._dense = self._gather(np.arange(len(self)))
+            self._where = [], np.empty((0, 2), np.int64)  # the files are not needed any more
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._count
 
     @property
     def nbytes(self) -> int:
         return len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """A copy of the rows at ``indices``, shape (len(indices), *shape)."""
-        return self._dense[indices] if self._dense is not None else self._gather(indices)
+        """A copy of the rows at ``indices``, shape (len(indices), *shape).
+
+        Raises TrainerError where a damaged row cannot be computed again, or not be written.
+        """
+        if self._dense is not None:
+            return self._dense[indices]
+        return self._gather(np.asarray(indices, np.int64))
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
-        """Read, not copied from the mapped files: pages of those would count as this process's memory and stay."""
         out = np.empty((len(indices), *self.shape), self.dtype)
-        items = int(np.prod(self.shape))
-        as_bytes = out.reshape(len(indices), items).view(np.uint8)
-        places = self._places[indices]
-        for number in np.unique(places[:, 0]):
-            segment, chosen = self._segments[number], np.flatnonzero(places[:, 0] == number)
-            try:
-                file = os.open(segment.filename, os.O_RDONLY)
-            except FileNotFoundError:  # the cache was emptied meanwhile; what is mapped is still there
-                out[chosen] = segment[places[chosen, 1]]
-                continue
-            try:
-                for i in chosen:
-                    begin = segment.offset + int(places[i, 1]) * as_bytes.shape[1]
-                    if os.preadv(file, [as_bytes[i]], begin) != as_bytes.shape[1]:
-                        raise TrainerError(f"{segment.filename} was cut short; remove it and run again.")
-            finally:
-                os.close(file)
+        segments, places = self._where
+        damaged = _read(segments, places[indices], out)
+        if len(damaged):
+            wrong = [segments[number] for number in np.unique(places[indices[damaged], 0])]
+            self._where = segments, places = _places(self._request.keys, self._request.mend(wrong, segments))
+            again = np.empty((len(damaged), *self.shape), self.dtype)
+            if len(_read(segments, places[indices[damaged]], again)):
+                raise TrainerError(
+                    f"rows in {segments[0].head.names.parent} were damaged, computed again, and are damaged again; "
+                    "check the disk, or set ORCH_CACHE to a folder on another one."
+                )
+            out[damaged] = again
         return out
 
 
+def _places(keys: Sequence[str], segments: list[OpenSegment]) -> tuple[list[OpenSegment], np.ndarray]:
+    """The segments, and for each key the number of its segment and of its row there, int (n, 2)."""
+    where = {key: (number, row) for number, s in enumerate(segments) for row, key in enumerate(s.head.keys)}
+    return segments, np.array([where[key] for key in keys], np.int64)
+
+
+def _read(segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Copy the rows at ``places`` into ``out``; the positions in ``out`` of those that are not what was written."""
+    row_bytes = segments[0].head.row_bytes
+    piece = max(1, RELEASE_BYTES // (row_bytes + FAULT_BYTES))
+    damaged: list[np.ndarray] = []
+    touched, touched_bytes = set(), 0
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    ends = np.flatnonzero(np.diff(places[order, 0])) + 1
+    for group in np.split(order, ends) if len(order) else ():
+        segment = segments[places[group[0], 0]]
+        if not segment.is_whole:
+            damaged.append(group)
+            continue
+        for start in range(0, len(group), piece):
+            chosen = group[start : start + piece]
+            rows = places[chosen, 1]
+            out[chosen] = segment.rows[rows]
+            damaged.append(_not_as_written(segment, rows, chosen, out))
+            touched.add(segment)
+            touched_bytes += len(chosen) * (row_bytes + FAULT_BYTES)
+            if touched_bytes > RELEASE_BYTES:
+                for used in touched:
+                    used.release()
+                touched, touched_bytes = set(), 0
+    for used in touched:
+        used.release()
+    return np.concatenate(damaged) if damaged else np.empty(0, np.int64)
+
+
+def _not_as_written(segment: OpenSegment, rows: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Those of ``chosen``, the places in ``out`` of the segment's ``rows``, that are wrong. A row is compared once."""
+    checked = segment.head.checked
+    new = np.flatnonzero(~checked[rows])
+    if not len(new):
+        return new
+    right = checksums_of(out[chosen[new]]) == segment.head.checksums[rows[new]]
+    checked[rows[new[right]]] = True
+    return chosen[new[~right]]
+
+
 class Shelf:
-    """Rows of one kind. ``description`` says everything that a row depends on besides its own key."""
+    """Rows of one kind. ``description`` says everything that a row depends on besides its own key, the dtype included
+    where there is a choice."""
 
     def __init__(self, cache: Path, kind: str, description: Mapping[str, Any]) -> None:
         text = json.dumps(description, sort_keys=True)
-        self.folder = cache / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._description = text
-        self._opened: dict[Path, _Segment] = {}
-        self._dtype: np.dtype | None = None
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = cache / kind / f"{digest}{suffix()}"
         self.written = 0
         """Rows that this object has computed so far."""
+        self._cache, self._kind = cache, kind
+        self._description = {"format": FORMAT, "description": description}
 
-    def count(self, keys: Sequence[str]) -> int:
-        """How many of ``keys`` are stored already. Computes nothing."""
-        have = self._known_keys()
-        return sum(key in have for key in set(keys))
+    def count(self, keys: Iterable[str]) -> int:
+        """How many of ``keys`` are stored. Reads the lists of keys, no rows; computes nothing."""
+        wanted = set(keys)
+        stored: set[str] = set()
+        for names in self._files():
+            head = read_head(names)
+            if head is not None:
+                stored.update(wanted.intersection(head.keys))
+        return len(stored)
 
     def has_room_for(self, rows: int, row_bytes: int) -> bool:
-        """Whether a set of so many rows, stored ones included, fits on the disk."""
-        there = next(folder for folder in self.folder.parents if folder.exists())
-        return rows * row_bytes < shutil.disk_usage(there).free
+        """Whether a set of ``rows`` in all, stored ones included, can be stored at once under the limit of the cache.
 
-    def rows(
-        self, keys: Sequence[str], compute: Callable[[Sequence[int]], Iterator[np.ndarray]], dtype: Any = None
-    ) -> Rows:
-        """The rows of ``keys``, in that order; missing ones are computed first, and those of a damaged segment again.
+        What may be removed to make room counts as free. Raises TrainerError where ORCH_CACHE_GB is no number.
+        """
+        key_bytes = 128
+        return rows * (row_bytes + key_bytes) <= room_for_set(self._cache, self.folder)
 
-        ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one
-        process at a time for each bucket. Rows are kept in ``dtype``, or as they are computed. Raises TrainerError where the disk is full or not writable.
+    def rows(self, keys: Sequence[str], compute: Compute, dtype: Any = None) -> Rows:
+        """The rows of ``keys``, in that order; missing ones are computed first.
+
+        ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one process
+        at a time for each bucket; and again whenever a row turns out to be damaged, as long as the rows are in use.
+        Rows are kept in ``dtype``, or as they are computed.
+        Raises TrainerError where the disk is full or not writable, where the limit of the cache leaves no room, and
+        where a row is too large a number for ``dtype``.
         """
         if not keys:
             raise TrainerError("no images were asked for; the split is empty.")
-        wanted = {key: position for position, key in enumerate(keys)}
-        self._dtype = None if dtype is None else np.dtype(dtype)
+        request = _Request(self, keys, compute, None if dtype is None else np.dtype(dtype))
+        return Rows(request, request.fill([]))
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.keys"))
+
+    def _lock(self, bucket: int) -> FileLock:
+        return bucket_lock(self._cache, self._kind, self.folder.name, bucket)
+
+    def _write(self, bucket: int, keys: Sequence[str], batches: Iterator[np.ndarray]) -> None:
+        """Write the rows of ``keys`` as new segments. Only under the bucket's lock."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder, bucket)
+        begin, writer, start = 0, None, time.perf_counter()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._fill(wanted, compute)
+            for batch in batches:
+                while len(batch):
+                    if writer is None:
+                        if begin == len(keys):
+                            raise AssertionError(f"more rows were computed than the {len(keys)} that were asked for")
+                        rows = max(1, SEGMENT_BYTES // max(batch[0].nbytes, 1))
+                        writer = SegmentWriter(self.folder, bucket, keys[begin : begin + rows], batch)
+                        with room(self._cache, writer.bytes):
+                            writer.reserve()
+                            self._describe()
+                        begin += writer.missing
+                    part, batch = batch[: writer.missing], batch[writer.missing :]
+                    writer.add(part)
+                    if not writer.missing:
+                        writer.finish(time.perf_counter() - start)
+                        writer, start = None, time.perf_counter()
+            if writer is not None or begin != len(keys):
+                raise AssertionError(f"fewer rows were computed than the {len(keys)} that were asked for")
+        finally:
+            if writer is not None:
+                writer.abandon()
+
+    def _describe(self) -> None:
+        """Only while no one else makes room, so that one process writes it."""
+        file = self.folder / "description.json"
+        if not file.exists():
+            half = self.folder / ".description.half"
+            half.write_text(json.dumps(self._description, sort_keys=True))
+            os.replace(half, file)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Some rows of a shelf, and how to compute them."""
+
+    shelf: Shelf
+    keys: Sequence[str]
+    compute: Compute
+    dtype: np.dtype | None
+
+    def fill(self, opened: Iterable[OpenSegment]) -> list[OpenSegment]:
+        """Segments that hold every key, open: those of ``opened`` first, then what is stored, then what is computed."""
+        found = _Found({key: position for position, key in enumerate(self.keys)}, self.dtype, opened)
+        try:
+            found.look(self.shelf._files())
+            self._compute_missing(found)
         except OSError as error:
             raise TrainerError(
-                f"the cache {self.folder.parent.parent} cannot be written ({error.strerror or error}); free some space "
-                "there, or set ORCH_CACHE to a folder on another disk."
+                f"the cache {self.shelf._cache} cannot be written ({error.strerror or error}); free some space there, "
+                "or set ORCH_CACHE to a folder on another disk."
             ) from error
-        segments = list(self._opened.values())
-        where = {
-            key: (number, row) for number, s in enumerate(segments) for row, key in enumerate(s.keys) if key in wanted
-        }
-        return Rows([s.rows for s in segments], np.array([where[key] for key in keys], np.int64))
+        return list(found.segments.values())
 
-    def _fill(self, wanted: Mapping[str, int], compute: Callable[[Sequence[int]], Iterator[np.ndarray]]) -> None:
-        pending = list(range(BUCKETS))
-        random.Random(os.getpid()).shuffle(pending)  # workers begin in different places
-        while pending:
-            have = self._known_keys()
-            missing = {key for key in wanted if key not in have}
-            pending = [bucket for bucket in pending if any(_bucket(key) == bucket for key in missing)]
+    def mend(self, damaged: Sequence[OpenSegment], opened: Iterable[OpenSegment]) -> list[OpenSegment]:
+        """Replace segments in which a row is wrong, unless another process has done so; then as ``fill``."""
+        wanted = {key: position for position, key in enumerate(self.keys)}
+        try:
+            for segment in damaged:
+                with self.shelf._lock(segment.head.bucket):
+                    if segment.is_on_disk():
+                        self._replace(segment, wanted)
+        except OSError as error:
+            raise TrainerError(
+                f"damaged rows in the cache {self.shelf._cache} cannot be replaced ({error.strerror or error}); free "
+                "some space there, or set ORCH_CACHE to a folder on another disk."
+            ) from error
+        return self.fill(segment for segment in opened if segment not in damaged)
+
+    def _replace(self, segment: OpenSegment, wanted: Mapping[str, int]) -> None:
+        """Write what is sound of a segment again, with the wrong rows that we know how to compute, and remove it.
+
+        Wrong rows that are not of this request are left to whoever needs them.
+        """
+        keys, step = segment.head.keys, max(1, RELEASE_BYTES // max(segment.head.row_bytes, 1))
+        sound = np.concatenate([segment.sound(b, min(b + step, len(keys))) for b in range(0, len(keys), step)])
+        kept = np.flatnonzero(sound)
+        lost = [keys[row] for row in np.flatnonzero(~sound) if keys[row] in wanted]
+
+        def batches() -> Iterator[np.ndarray]:
+            for begin in range(0, len(kept), step):
+                yield segment.rows[kept[begin : begin + step]]
+            yield from self._computed([wanted[key] for key in lost])
+
+        if len(kept) or lost:
+            self.shelf._write(segment.head.bucket, [keys[row] for row in kept] + lost, batches())
+        remove_segment(segment.head.names)
+
+    def _compute_missing(self, found: _Found) -> None:
+        order = list(range(BUCKETS))
+        random.Random(os.getpid()).shuffle(order)  # workers begin in different places
+        while missing := found.missing():
+            pending = [bucket for bucket in order if bucket in missing]
             left: list[int] = []
             for bucket in pending:
                 # Another's bucket is skipped at first, and only waited for when nothing else is left to do.
                 wait = len(left) == len(pending) - 1
                 try:
-                    with FileLock(self.folder / f".{bucket:02d}.lock", timeout=3600 if wait else 0):
-                        have = self._known_keys()
-                        keys = sorted(k for k in missing if _bucket(k) == bucket and k not in have)
+                    with self.shelf._lock(bucket).acquire(timeout=3600 if wait else 0):
+                        found.look(self.shelf._files())
+                        keys = sorted(found.missing().get(bucket, ()))
                         if keys:
-                            self._write(bucket, keys, compute([wanted[k] for k in keys]))
+                            self.shelf._write(bucket, keys, self._computed([found.wanted[key] for key in keys]))
+                            found.look(self.shelf._files())  # opened under the lock, so that nobody removes it first
                 except Timeout:
                     left.append(bucket)
-            pending = left
-        self._known_keys()
+            found.look(self.shelf._files())
 
-    def _write(self, bucket: int, keys: list[str], batches: Iterator[np.ndarray]) -> None:
-        """Only under the bucket's lock: what a killed writer of it left half done is written over."""
-        stem = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-        data, names = (self.folder / f".{bucket:02d}.{kind}.half" for kind in ("npy", "keys"))
-        try:
-            # Written, not mapped: on a full disk a mapped page kills the process, where a write says why.
-            with data.open("wb") as file:
-                done = 0
-                for batch in batches:
-                    batch = batch if self._dtype is None else batch.astype(self._dtype)
-                    if not done:
-                        _write_header(file, batch.dtype, (len(keys), *batch.shape[1:]))
-                    file.write(np.ascontiguousarray(batch).tobytes())
-                    done += len(batch)
-                file.flush()
-                os.fsync(file.fileno())
-            if done != len(keys):
-                raise AssertionError(f"{done} rows were computed where {len(keys)} were asked for")
-            names.write_text("\n".join(keys))
-            (self.folder / "description.json").write_text(self._description)
-            os.replace(data, self.folder / f"{stem}.npy")
-            os.replace(names, self.folder / f"{stem}.keys")
-            self.written += len(keys)
-        finally:
-            data.unlink(missing_ok=True)
-            names.unlink(missing_ok=True)
-
-    def _known_keys(self) -> set[str]:
-        """The keys of all sound segments, of which new ones are opened."""
-        for file in sorted(self.folder.glob("*.keys")):
-            if file not in self._opened:
-                segment = _open_segment(file)
-                if segment is not None:
-                    self._opened[file] = segment
-        return {key for segment in self._opened.values() for key in segment.keys}
+    def _computed(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
+        """Batches from ``compute``, in the dtype that is kept, counted."""
+        if not positions:
+            return
+        for batch in self.compute(positions):
+            kept = batch
+            if self.dtype is not None and batch.dtype != self.dtype:
+                with np.errstate(over="ignore"):
+                    kept = batch.astype(self.dtype)
+                if np.issubdtype(self.dtype, np.floating) and not np.array_equal(np.isfinite(kept), np.isfinite(batch)):
+                    raise TrainerError(
+                        f"some rows hold numbers too large for {self.dtype}; keep them as {batch.dtype} "
+                        f"(resources.store_dtype: {batch.dtype})."
+                    )
+            self.shelf.written += len(kept)
+            yield kept
 
 
-@dataclass(frozen=True)
-class _Segment:
-    keys: list[str]
-    rows: np.memmap
+class _Found:
+    """The segments that hold wanted keys, open, and which keys are missing still."""
+
+    def __init__(self, wanted: dict[str, int], dtype: np.dtype | None, opened: Iterable[OpenSegment]) -> None:
+        self.wanted, self._dtype = wanted, dtype
+        self.segments: dict[Path, OpenSegment] = {}
+        self._left = set(wanted)
+        self._useless: set[Path] = set()
+        for segment in opened:
+            self._add(segment)
+
+    def look(self, files: Iterable[Path]) -> None:
+        """Open those of ``files`` that hold a key which no open segment holds."""
+        for names in files:
+            if not self._left or names in self.segments or names in self._useless:
+                continue
+            head = read_head(names)
+            if head is None:
+                continue
+            if self._left.isdisjoint(head.keys):
+                self._useless.add(names)  # what is missing only ever gets less
+                continue
+            if self._dtype is not None and head.dtype != self._dtype:
+                raise ValueError(
+                    f"{names.parent} holds {head.dtype}, not {self._dtype}; say the dtype in the description"
+                )
+            segment = open_segment(head)
+            if segment is not None:
+                self._add(segment)
+
+    def _add(self, segment: OpenSegment) -> None:
+        self.segments[segment.head.names] = segment
+        self._left.difference_update(segment.head.keys)
+
+    def missing(self) -> dict[int, list[str]]:
+        """Bucket -> its keys that no segment holds."""
+        found: dict[int, list[str]] = {}
+        for key in self._left:
+            found.setdefault(bucket_of(key), []).append(key)
+        return found
 
 
-def _open_segment(file: Path) -> _Segment | None:
-    """The segment whose list of keys is ``file``; None where rows are missing, cut short or not as many as keys.
-
-    Whoever needs such rows computes them again, into a segment that takes its place.
-    """
-    try:
-        keys = file.read_text().split("\n")
-        rows = np.load(file.with_suffix(".npy"), mmap_mode="r")
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return _Segment(keys, rows) if len(rows) == len(keys) else None
-
-
-def _write_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-def _bucket(key: str) -> int:
+def bucket_of(key: str) -> int:
     return int(hashlib.sha256(key.encode()).hexdigest()[:4], 16) % BUCKETS
