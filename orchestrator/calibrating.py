@@ -1,0 +1,374 @@
+"""Calibrate: what of a space to measure on this machine, where the figures are kept, and the measuring itself.
+
+``trainers.calibrating`` measures, on every slot at once. Kept below the cache in a file for each machine, so that a
+second plan of the same space measures nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.environment import cores, cpu_model, gpu_names, package_versions
+from orchestrator.errors import OrchError
+from orchestrator.space import Domain, IntRange, Space, Uniform, Value
+from orchestrator.spec import SweepSpec
+from trainers.contract import TrialConfig, canonical
+from trainers.costs import cost
+from trainers.manifest import Manifest
+
+MEASURE_S = 32.0
+"""How long the workers measure; with their start it stays under a minute."""
+PART_AT_LEAST_S = 5.0
+"""What a part takes of it at least, most of it to open and trace its network."""
+DRAWS = 300
+"""Configurations drawn to see which parts a space has, and how often."""
+SAME_BACKBONE = 0.4
+"""Weight of a further part of a backbone that is measured already: others of it can be estimated from the first."""
+TUNE_TRIAL_S = 0.05
+"""What a trial costs besides opening its fit: scheduling, and the record."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An architecture to measure: one configuration that has it, and how often the space does (a share)."""
+
+    config: TrialConfig
+    weights: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a plan of a space asks of a calibration; ``parts`` in the order in which they matter."""
+
+    parts: Mapping[PartKey, Part]
+    decode: tuple[tuple[str, int], ...]
+    recipes: tuple[tuple[str, int], ...]
+
+    def missing(self, known: Calibration | None) -> Wanted:
+        """What ``known`` does not hold."""
+        if known is None:
+            return self
+        return Wanted(
+            {key: part for key, part in self.parts.items() if key not in known.parts},
+            tuple(each for each in self.decode if f"{each[0]}/{each[1]}" not in known.decode_s),
+            tuple(each for each in self.recipes if f"{each[0]}/{each[1]}" not in known.augment_s),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.parts or self.decode or self.recipes)
+
+    @property
+    def digest(self) -> str:
+        """Of what is asked for, whatever the order and the shares."""
+        text = repr([sorted(map(repr, self.parts)), sorted(self.decode), sorted(self.recipes)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Workers at once, and what each has."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+
+# --- what to measure ----------------------------------------------------------------------------------------------
+
+
+def wanted(spec: SweepSpec) -> Wanted:
+    """The parts that trials of ``spec`` have: first what costs most and comes often, other backbones before other
+    depths of one. Pure."""
+    configs = configurations_of(spec)
+    precision = spec.resources.precision
+    counts = Counter(PartKey.of(config, precision) for config in configs)
+    first = {PartKey.of(config, precision): config for config in reversed(configs)}
+    parts = {
+        key: Part(first[key], spec.weights_for(key.backbone), counts[key] / len(configs)) for key in _ordered(counts)
+    }
+    decode = Counter((view, PartKey.of(c).image_size) for c in configs for view in _views(c))
+    recipes = Counter((c.recipe, PartKey.of(c).image_size) for c in configs if c.multiplier > 1)
+    return Wanted(parts, tuple(each for each, _ in decode.most_common()), _one_size(recipes))
+
+
+def configurations_of(spec: SweepSpec) -> list[TrialConfig]:
+    """The named configurations, or many drawn from the space, always the same ones. Pure."""
+    epochs = spec.budget.epochs
+    if spec.configurations:
+        return [canonical({**values, "epochs": epochs}) for _, values in spec.configurations]
+    draw, space = np.random.default_rng(0), spec.space
+
+    def pick(parameter: str, domain: Domain) -> Value:
+        if isinstance(domain, Uniform):
+            return float(draw.uniform(domain.low, domain.high))
+        if isinstance(domain, IntRange):
+            return int(draw.choice(domain.values()))
+        options = domain.values()
+        return options[int(draw.integers(len(options)))]
+
+    drawn = [canonical({**space.resolve(pick), "epochs": epochs}) for _ in range(DRAWS)]
+    return [*(_first(space, values, epochs) for values in spec.budget.first), *drawn]
+
+
+def _first(space: Space, values: Mapping[str, Any], epochs: int) -> TrialConfig:
+    parameters = space.parameters_for(values)
+    return canonical({**space.resolve(lambda name, domain: parameters[name]), "epochs": epochs})
+
+
+def _ordered(counts: Mapping[PartKey, int]) -> list[PartKey]:
+    """The keys, greedily by count x work."""
+    left = {key: count * _work(key) for key, count in counts.items()}
+    chosen: list[PartKey] = []
+    while left:
+        best = max(left, key=lambda key: left[key])
+        chosen.append(best)
+        del left[best]
+        left = {key: w * (SAME_BACKBONE if key.backbone == best.backbone else 1.0) for key, w in left.items()}
+    return chosen
+
+
+def _work(key: PartKey) -> float:
+    found = cost(key.backbone, key.unfrozen_layers, key.image_size, key.output_stride, key.feature_fusion, key.mixes)
+    # One of the user's own is in no table, so it is measured before all others.
+    return found.prefix_work + found.train_work if found else math.inf
+
+
+def _views(config: TrialConfig) -> tuple[str, ...]:
+    """What training and validation see: a random crop is judged by the centre crop."""
+    return ("random_crop", "centre_crop") if config.view == "random_crop" else (config.view,)
+
+
+def _one_size(recipes: Counter[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    """Each recipe at the size that it comes in most often; at others it takes as long for as many pixels."""
+    found: dict[str, int] = {}
+    for (recipe, size), _ in recipes.most_common():
+        found.setdefault(recipe, size)
+    return tuple(found.items())
+
+
+# --- what is kept -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What lies in the cache for one machine. ``settled``: digests of what was asked for already, so that what did not
+    fit into the time then is estimated, and not measured by every further plan."""
+
+    calibration: Calibration
+    settled: frozenset[str] = frozenset()
+
+
+def slots_of(spec: SweepSpec, cpus: float, gpus: float) -> Slots:
+    """Trials at once where there are so many CPUs and GPUs, and what each has. Pure."""
+    own_cpus, wanted_gpus, concurrent = spec.resources.cpus, spec.resources.gpus, spec.budget.concurrent
+    own_gpus = (1.0 if gpus >= 1 else 0.0) if wanted_gpus == "auto" else float(wanted_gpus)
+    limits = [int(cpus / own_cpus + 1e-9)]
+    if own_gpus:
+        limits.append(int(gpus) * int(1 / own_gpus + 1e-9) if own_gpus <= 1 else int(gpus / own_gpus))
+    if concurrent != "auto":
+        limits.append(int(concurrent))
+    return Slots(max(1, min(limits)), own_cpus, own_gpus)
+
+
+def machine_name(slots: Slots, address: str = "") -> str:
+    """All that the figures depend on besides the parts, as one line that a person can read."""
+    threads = max(1, int(slots.cpus))
+    each = f"{threads} thread{'s' * (threads > 1)}" + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
+    versions = package_versions(("tensorflow", "orch"))
+    parts = [cpu_model(), f"{cores()} cores", ", ".join(gpu_names()) or "no GPU"]
+    parts += [f"{slots.workers} worker{'s' * (slots.workers > 1)} of {each}"]
+    parts += [f"{name} {version}" for name, version in versions.items()]
+    return "; ".join([*parts, *([f"cluster {address}"] if address else [])])
+
+
+def kept_file(cache: Path, machine: str) -> Path:
+    return cache / "calibration" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
+
+
+def read_kept(cache: Path, machine: str) -> Kept | None:
+    """What was measured on ``machine`` before; None where nothing was, or where the file is damaged."""
+    try:
+        raw = json.loads(kept_file(cache, machine).read_text())
+        found = Kept(Calibration.from_dict(raw["calibration"]), frozenset(map(str, raw["settled"])))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found if found.calibration.machine == machine else None
+
+
+def keep(cache: Path, kept: Kept) -> Path:
+    """Write it beside and rename. Raises OrchError where the cache cannot be written."""
+    file = kept_file(cache, kept.calibration.machine)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    text = json.dumps({"calibration": kept.calibration.to_dict(), "settled": sorted(kept.settled)}, indent=1)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(text)
+            os.replace(beside, file)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise OrchError(
+            f"the calibration cannot be kept in {file.parent} ({error.strerror or error}); free some space there, or "
+            "set ORCH_CACHE to a folder on another disk."
+        ) from error
+    return file
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------
+
+
+def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
+    """Measure what ``asked`` names, as far as it fits into ``MEASURE_S``, on every slot at once. Ray must be up.
+
+    ``ray_s``: what Ray took to start. Raises OrchError with the sentence of a TrainerError.
+    """
+    from orchestrator.cluster import run_jobs  # Ray: seconds to import
+
+    slots, precision = request.slots, request.spec.resources.precision
+    jobs = jobs_for(asked, slots)
+    folder = request.cache / "calibration"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f".manifest-{request.manifest.fingerprint}-{os.getpid()}.parquet"
+    try:
+        request.manifest.write(file)
+        more = {"manifest": str(file), "asked_at": time.time(), "precision": precision}
+        more |= {"threads": 1, "gpu_memory_share": min(1.0, slots.gpus), "seconds": MEASURE_S}
+        filled = [{**job, **more} for job in jobs]
+        answers = run_jobs("trainers.calibrating:measure", filled, slots.cpus, gpus=slots.gpus, fresh=True)
+    finally:
+        file.unlink(missing_ok=True)
+    blank = Calibration(machine_name(slots, request.address), slots.workers, ray_s, measured_at=time.time())
+    return calibration_of(answers, jobs, precision, blank)
+
+
+def jobs_for(asked: Wanted, slots: Slots) -> list[dict[str, Any]]:
+    """One job for each slot: they share the parts, in turn; where there are fewer, several measure the same. Pure.
+
+    No more parts than there is time for; views, sizes and recipes are timed by every worker.
+    """
+    parts = [{"config": part.config.to_dict(), "weights": part.weights} for part in asked.parts.values()]
+    each = max(1, int(MEASURE_S / PART_AT_LEAST_S))
+    parts = parts[: each * slots.workers]
+    jobs = []
+    for slot in range(slots.workers):
+        own = parts[slot :: slots.workers] or parts[slot % len(parts) : slot % len(parts) + 1] if parts else []
+        jobs.append(
+            {
+                "decode": [{"view": view, "size": size} for view, size in asked.decode[:4]],
+                "recipes": [{"recipe": recipe, "size": size} for recipe, size in asked.recipes],
+                "parts": own,
+            }
+        )
+    return jobs
+
+
+def calibration_of(
+    answers: Sequence[Mapping[str, Any]], jobs: Sequence[Mapping[str, Any]], precision: str, blank: Calibration
+) -> Calibration:
+    """What the workers answered, as one value: the mean over those that measured the same. Pure.
+
+    ``blank``: with the machine, and with Ray's own start in ``start_s``.
+    """
+    decode: dict[str, list[float]] = {}
+    augment: dict[str, list[float]] = {}
+    parts: dict[PartKey, list[PartSpeed]] = {}
+    for answer, job in zip(answers, jobs, strict=True):
+        for row in answer["decode"]:
+            decode.setdefault(f"{row['view']}/{row['size']}", []).append(row["seconds"])
+        for row in answer["recipes"]:
+            augment.setdefault(f"{row['recipe']}/{row['size']}", []).append(row["seconds"])
+        for row in answer["parts"]:
+            config = TrialConfig(**job["parts"][row["place"]]["config"])
+            parts.setdefault(PartKey.of(config, precision), []).append(_speed(row))
+    resets = [row["reset_s"] for answer in answers for row in answer["parts"]]
+    return replace(
+        blank,
+        start_s=blank.start_s + _mean(answer["start_s"] for answer in answers),
+        decode_s={name: _mean(values) for name, values in decode.items()},
+        augment_s={name: _mean(values) for name, values in augment.items()},
+        parts={key: _mean_speed(speeds) for key, speeds in parts.items()},
+        worker_bytes=max(int(answer["worker_bytes"]) for answer in answers),
+        trial_s=TUNE_TRIAL_S + (float(np.median(resets)) if resets else 0.0),
+    )
+
+
+def _speed(row: Mapping[str, Any]) -> PartSpeed:
+    return PartSpeed(
+        prefix_s=row["prefix_s"],
+        train_s=row["train_s"],
+        predict_s=row["predict_s"],
+        floor_train_s=row["floor_train_s"],
+        open_s=row["open_s"],
+        trace_s=row["trace_s"],
+        row_bytes=int(row["row_bytes"]),
+        prefix_trace_s=row["prefix_trace_s"],
+    )
+
+
+def _mean_speed(speeds: Sequence[PartSpeed]) -> PartSpeed:
+    names = ("prefix_s", "train_s", "predict_s", "floor_train_s", "open_s", "trace_s", "prefix_trace_s")
+    means: dict[str, Any] = {name: _mean(getattr(speed, name) for speed in speeds) for name in names}
+    return replace(speeds[0], **means)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a calibration is for. ``address``: of a Ray cluster to join, "" for this machine."""
+
+    spec: SweepSpec
+    manifest: Manifest
+    slots: Slots
+    cache: Path
+    address: str = ""
+
+
+def known(request: Request) -> Calibration | None:
+    """What is kept for this machine, if it is all that can be measured for the space; else None. Measures nothing."""
+    kept = read_kept(request.cache, machine_name(request.slots, request.address))
+    asked = wanted(request.spec)
+    if kept is None or (asked.missing(kept.calibration) and asked.digest not in kept.settled):
+        return None
+    return kept.calibration
+
+
+def calibrated(
+    request: Request, again: bool = False, ray_s: float = 0.0, tell: Callable[[str], None] = lambda line: None
+) -> Calibration:
+    """The calibration that a plan of the spec needs: what is kept, and what is missing of it measured now.
+
+    Ray is started for it, or the cluster joined, unless it is up; then ``ray_s`` says what it took to start. ``again``:
+    measure all of it, whatever is kept. Raises OrchError.
+    """
+    if not again and (found := known(request)) is not None:
+        return found
+    from orchestrator.cluster import ray_session  # Ray: seconds to import
+
+    machine = machine_name(request.slots, request.address)
+    kept = None if again else read_kept(request.cache, machine)
+    asked = wanted(request.spec)
+    tell(f"measure  how fast this machine is: under a minute, and kept for later plans in {request.cache}")
+    began_s = time.monotonic()
+    with ray_session(request.address):
+        ray_s = max(ray_s, time.monotonic() - began_s)
+        new = measure(asked.missing(kept.calibration if kept else None), request, ray_s)
+    found = kept.calibration.merged(new) if kept else new
+    keep(request.cache, Kept(found, (kept.settled if kept else frozenset()) | {asked.digest}))
+    return found

@@ -1,0 +1,296 @@
+"""What of a space is measured, how it is kept, and a small measurement of the real thing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import calibrating
+from orchestrator.calibrating import (
+    Kept,
+    Request,
+    Slots,
+    calibrated,
+    calibration_of,
+    configurations_of,
+    jobs_for,
+    keep,
+    kept_file,
+    known,
+    machine_name,
+    read_kept,
+    slots_of,
+    wanted,
+)
+from orchestrator.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.errors import OrchError
+from orchestrator.spec import SweepSpec, load_spec
+from tests.tiny_fits import write_manifest
+from trainers.contract import TrialConfig
+from trainers.manifest import Manifest
+
+SPACE = """\
+backbone: [mobilenet_0.25, resnet50]
+unfrozen_layers: [0, 5, all]
+multiplier: [1, 2]
+recipe: {choice: [flips, rich], when: {multiplier: 2}}
+view: [squash, random_crop]
+"""
+SPEED = PartSpeed(3e-3, 1e-3, 5e-4, 8e-4, 2.0, 1.5, 4096)
+TWO = Slots(2, 1.0, 0.0)
+
+
+def spec_of(folder: Path, search: str = SPACE, more: str = "budget: {trials: 4, epochs: 2}") -> SweepSpec:
+    file = folder / "space.yaml"
+    lines = "".join(f"  {line}\n" for line in search.splitlines())
+    file.write_text(f"name: space\ndata: {{source: 'builtin:digits'}}\nweights: none\nsearch:\n{lines}{more}\n")
+    return load_spec(str(file))
+
+
+def calibration(machine: str = "m", **values: Any) -> Calibration:
+    return Calibration(machine, 2, 12.0, **values)
+
+
+# what to measure
+
+
+def test_a_space_asks_for_every_part_that_its_trials_have(tmp_path: Path) -> None:
+    asked = wanted(spec_of(tmp_path))
+    assert len(asked.parts) == 2 * 3
+    assert sum(part.share for part in asked.parts.values()) == pytest.approx(1.0)
+    assert set(asked.decode) == {("squash", 224), ("random_crop", 224), ("centre_crop", 224)}
+    assert set(asked.recipes) == {("flips", 224), ("rich", 224)}
+    order = [(key.backbone, key.unfrozen_layers) for key in asked.parts]
+    assert order[0][0] == "resnet50"
+    assert order.index(("resnet50", "all")) < order.index(("mobilenet_0.25", "all"))
+    assert {part.weights for part in asked.parts.values()} == {"none"}
+
+
+def test_it_is_the_same_every_time(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    assert wanted(spec) == wanted(spec)
+    assert wanted(spec).digest == wanted(spec).digest
+    other = spec_of(tmp_path, "backbone: [mobilenet_0.25, resnet50]\nunfrozen_layers: [0, 5]")
+    assert wanted(other).digest != wanted(spec).digest
+
+
+def test_named_configurations_are_the_space(tmp_path: Path) -> None:
+    listed = "configurations:\n- {name: one, dropout: 0.2}\n- {name: two, unfrozen_layers: 5, batch_size: 16}"
+    spec = spec_of(tmp_path, listed, "budget: {epochs: 3}")
+    assert [c.epochs for c in configurations_of(spec)] == [3, 3]
+    assert {key.batch_size for key in wanted(spec).parts} == {16, 32}
+
+
+def test_configurations_to_be_tried_first_are_among_them(tmp_path: Path) -> None:
+    search = "learning_rate: {loguniform: [0.001, 0.01]}\nhead: [softmax, normface]\n"
+    search += "scale: {value: 16, when: {head: normface}}"
+    budget = "budget: {trials: 4, epochs: 2, first: [{learning_rate: 0.0035, head: normface}]}"
+    first = configurations_of(spec_of(tmp_path, search, budget))[0]
+    assert (first.learning_rate, first.head, first.scale) == (0.0035, "normface", 16)
+
+
+def test_what_is_known_is_not_asked_again(tmp_path: Path) -> None:
+    asked = wanted(spec_of(tmp_path))
+    first = next(iter(asked.parts))
+    there = calibration(parts={first: SPEED}, decode_s={"squash/224": 1e-3}, augment_s={"rich/224": 1e-3})
+    missing = asked.missing(there)
+    assert len(missing.parts) == len(asked.parts) - 1
+    assert ("squash", 224) not in missing.decode
+    assert missing.recipes == (("flips", 224),)
+    assert asked.missing(None) == asked
+
+
+def test_workers_share_the_parts_in_turn(tmp_path: Path) -> None:
+    asked = wanted(spec_of(tmp_path))
+    jobs = jobs_for(asked, TWO)
+    assert [len(job["parts"]) for job in jobs] == [3, 3]
+    assert jobs[0]["parts"][0]["config"]["backbone"] == "resnet50"
+    assert jobs[0]["decode"] == jobs[1]["decode"]
+
+
+def test_where_there_are_fewer_parts_than_workers_all_measure(tmp_path: Path) -> None:
+    asked = wanted(spec_of(tmp_path, "backbone: mobilenet_0.25"))
+    jobs = jobs_for(asked, Slots(3, 1.0, 0.0))
+    assert [len(job["parts"]) for job in jobs] == [1, 1, 1]
+
+
+def test_no_more_parts_than_there_is_time_for(tmp_path: Path) -> None:
+    search = "backbone: [mobilenet_0.25, resnet50]\nunfrozen_layers: {int: [0, 60]}"
+    jobs = jobs_for(wanted(spec_of(tmp_path, search)), TWO)
+    assert [len(job["parts"]) for job in jobs] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("more", "cpus", "gpus", "expected"),
+    [
+        ("", 2, 0, Slots(2, 1.0, 0.0)),
+        ("resources: {cpus: 4}", 10, 0, Slots(2, 4.0, 0.0)),
+        ("resources: {cpus: 4}", 2, 0, Slots(1, 4.0, 0.0)),
+        ("", 32, 4, Slots(4, 1.0, 1.0)),
+        ("resources: {gpus: 0.5}", 32, 2, Slots(4, 1.0, 0.5)),
+        ("resources: {gpus: 2}", 32, 5, Slots(2, 1.0, 2.0)),
+        ("resources: {gpus: 0}", 32, 5, Slots(32, 1.0, 0.0)),
+    ],
+)
+def test_trials_at_once(tmp_path: Path, more: str, cpus: float, gpus: float, expected: Slots) -> None:
+    spec = spec_of(tmp_path, "backbone: small_cnn", f"budget: {{trials: 4, epochs: 2}}\n{more}")
+    assert slots_of(spec, cpus, gpus) == expected
+
+
+def test_concurrent_limits_the_trials_at_once(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "backbone: small_cnn", "budget: {trials: 4, epochs: 2, concurrent: 3}")
+    assert slots_of(spec, 32, 0).workers == 3
+
+
+# what the workers answer
+
+
+def answer(start_s: float, place: int, train_s: float) -> dict[str, Any]:
+    row = {"place": place, "prefix_s": 0.01, "train_s": train_s, "predict_s": 1e-3, "floor_train_s": 1e-3}
+    row |= {"open_s": 1.0, "trace_s": 2.0, "prefix_trace_s": 0.5, "reset_s": 0.1, "row_bytes": 4096}
+    decode = [{"view": "squash", "size": 224, "seconds": train_s}]
+    return {"start_s": start_s, "decode": decode, "recipes": [], "parts": [row], "worker_bytes": int(1e9 * train_s)}
+
+
+def test_the_mean_of_those_who_measured_the_same() -> None:
+    parts = [{"config": TrialConfig(unfrozen_layers=n).to_dict(), "weights": "none"} for n in (0, 5)]
+    jobs = [{"parts": parts}, {"parts": parts}]
+    found = calibration_of([answer(6.0, 1, 1.0), answer(8.0, 1, 3.0)], jobs, "auto", calibration())
+    assert found.start_s == 12.0 + 7.0
+    assert found.decode_s == {"squash/224": 2.0}
+    assert found.worker_bytes == 3_000_000_000
+    assert found.trial_s == pytest.approx(calibrating.TUNE_TRIAL_S + 0.1)
+    speed = found.parts[PartKey.of(TrialConfig(unfrozen_layers=5), "auto")]
+    assert (speed.train_s, speed.open_s, speed.prefix_trace_s, speed.exact) == (2.0, 1.0, 0.5, True)
+    assert len(found.parts) == 1
+
+
+# what is kept
+
+
+def test_kept_and_read_back(tmp_path: Path) -> None:
+    made = Kept(calibration(parts={PartKey("resnet50", 224, 0): SPEED}), frozenset({"a", "b"}))
+    file = keep(tmp_path, made)
+    assert file.parent == tmp_path / "calibration"
+    assert read_kept(tmp_path, "m") == made
+    assert read_kept(tmp_path, "another machine") is None
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"calibration": {}, "settled": []}', "null", '{"calibration": null, "settled": 3}']
+)
+def test_a_damaged_file_is_no_calibration(tmp_path: Path, text: str) -> None:
+    keep(tmp_path, Kept(calibration()))
+    kept_file(tmp_path, "m").write_text(text)
+    assert read_kept(tmp_path, "m") is None
+
+
+def test_a_wild_figure_is_no_calibration(tmp_path: Path) -> None:
+    file = keep(tmp_path, Kept(calibration(parts={PartKey("resnet50", 224, 0): SPEED})))
+    raw = json.loads(file.read_text())
+    raw["calibration"]["parts"][0]["train_s"] = -1
+    file.write_text(json.dumps(raw))
+    assert read_kept(tmp_path, "m") is None
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OrchError, match=r"the calibration cannot be kept in .*set ORCH_CACHE to a folder"):
+        keep(blocked, Kept(calibration()))
+
+
+def test_a_machine_is_named_by_what_decides_its_speed() -> None:
+    one, two = machine_name(Slots(2, 1.0, 0.0)), machine_name(Slots(2, 2.0, 0.0))
+    assert "2 workers of 1 thread" in one
+    assert "2 workers of 2 threads" in two
+    assert "tensorflow" in one
+    assert machine_name(Slots(1, 1.0, 0.5)).count("1 worker of 1 thread and 0.5 GPU") == 1
+
+
+# the real thing
+
+
+@pytest.fixture
+def request_on_digits(tmp_path: Path) -> Request:
+    manifest = Manifest.read(write_manifest(tmp_path / "data"))
+    search = "backbone: small_cnn\nimage_size: 16\nunfrozen_layers: [all, 4]\nmultiplier: 2\nrecipe: rich"
+    return Request(spec_of(tmp_path, search), manifest, Slots(1, 1.0, 0.0), tmp_path / "cache")
+
+
+def test_one_worker_measures_small_networks(request_on_digits: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainers import calibrating as worker
+
+    for name, seconds in (("DECODE_S", 0.1), ("COPY_S", 0.1), ("PART_S", 0.3)):
+        monkeypatch.setattr(worker, name, seconds)
+    asked, slots = wanted(request_on_digits.spec), request_on_digits.slots
+    job = jobs_for(asked, slots)[0]
+    file = request_on_digits.cache / "m.parquet"
+    file.parent.mkdir()
+    request_on_digits.manifest.write(file)
+    more = {"manifest": str(file), "asked_at": 0.0, "seconds": 30.0, "threads": 1}
+    found = worker.measure({**job, **more, "gpu_memory_share": 0.0, "precision": "auto"})
+    result = calibration_of([found], [job], "auto", calibration())
+    assert set(result.parts) == set(asked.parts)
+    assert set(result.decode_s) == {"squash/16"}
+    assert set(result.augment_s) == {"rich/16"}
+    for key, speed in result.parts.items():
+        assert 0 < speed.floor_train_s <= speed.train_s < 1
+        assert 0 < speed.predict_s < 1
+        assert speed.trace_s > 0
+        assert speed.open_s > 0
+        assert (speed.prefix_s > 0) == (key.unfrozen_layers == 4)
+    rows = {key.unfrozen_layers: speed.row_bytes for key, speed in result.parts.items()}
+    assert rows["all"] == 16 * 16 * 3
+    assert rows[4] == 8 * 8 * 32 * 4
+
+
+def test_what_there_is_no_time_for_is_left_out(request_on_digits: Request) -> None:
+    from trainers import calibrating as worker
+
+    file = request_on_digits.cache / "m.parquet"
+    file.parent.mkdir()
+    request_on_digits.manifest.write(file)
+    job = {**jobs_for(wanted(request_on_digits.spec), request_on_digits.slots)[0], "decode": [], "recipes": []}
+    more = {"manifest": str(file), "asked_at": 0.0, "seconds": 0.0, "threads": 1}
+    found = worker.measure({**job, **more, "gpu_memory_share": 0.0, "precision": "auto"})
+    assert found["parts"] == []
+    assert found["worker_bytes"] > 0
+
+
+def test_what_is_known_measures_nothing(request_on_digits: Request) -> None:
+    asked = wanted(request_on_digits.spec)
+    machine = machine_name(request_on_digits.slots)
+    assert known(request_on_digits) is None
+    keep(request_on_digits.cache, Kept(calibration(machine)))
+    assert known(request_on_digits) is None
+    keep(request_on_digits.cache, Kept(calibration(machine), frozenset({asked.digest})))  # what did not fit in then
+    assert calibrated(request_on_digits) == calibration(machine)
+    whole = calibration(
+        machine,
+        parts=dict.fromkeys(asked.parts, SPEED),
+        decode_s={"squash/16": 1e-3},
+        augment_s={"rich/16": 1e-3},
+    )
+    keep(request_on_digits.cache, Kept(whole))
+    assert calibrated(request_on_digits) == whole
+
+
+@pytest.mark.slow
+def test_measured_through_ray_and_kept(request_on_digits: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "MEASURE_S", 6.0)
+    said: list[str] = []
+    found = calibrated(request_on_digits, tell=said.append)
+    assert len(said) == 1
+    assert found.start_s > 1
+    assert found.worker_bytes > 100e6
+    assert len(found.parts) >= 1
+    assert calibrated(request_on_digits, tell=said.append) == found
+    assert len(said) == 1
+    again = calibrated(dataclasses.replace(request_on_digits), again=True)
+    assert again.measured_at > found.measured_at
