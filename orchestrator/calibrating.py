@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.calibration import Calibration, PartKey, PartSpeed
-from orchestrator.environment import cores, cpu_model, gpu_names, package_versions
+from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
 from orchestrator.space import Domain, IntRange, Space, Uniform, Value
 from orchestrator.spec import SweepSpec
@@ -89,11 +89,10 @@ class Slots:
 # --- what to measure ----------------------------------------------------------------------------------------------
 
 
-def wanted(spec: SweepSpec) -> Wanted:
+def wanted(spec: SweepSpec, precision: str = "float32") -> Wanted:
     """The parts that trials of ``spec`` have: first what costs most and comes often, other backbones before other
-    depths of one. Pure."""
+    depths of one. ``precision``: in force. Pure."""
     configs = configurations_of(spec)
-    precision = spec.resources.precision
     counts = Counter(PartKey.of(config, precision) for config in configs)
     first = {PartKey.of(config, precision): config for config in reversed(configs)}
     parts = {
@@ -183,6 +182,15 @@ def slots_of(spec: SweepSpec, cpus: float, gpus: float) -> Slots:
     return Slots(max(1, min(limits)), own_cpus, own_gpus)
 
 
+def precision_of(spec: SweepSpec, slots: Slots) -> str:
+    """The Keras dtype policy that workers come to, as ``trainers.device`` does: what the device is good at."""
+    if spec.resources.precision != "auto":
+        return spec.resources.precision
+    if not slots.gpus:
+        return "float32"
+    return "mixed_bfloat16" if gpu_capability() >= 8 else "mixed_float16"
+
+
 def machine_name(slots: Slots, address: str = "") -> str:
     """All that the figures depend on besides the parts, as one line that a person can read."""
     threads = max(1, int(slots.cpus))
@@ -238,7 +246,7 @@ def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
     """
     from orchestrator.cluster import run_jobs  # Ray: seconds to import
 
-    slots, precision = request.slots, request.spec.resources.precision
+    slots, precision = request.slots, request.precision
     jobs = jobs_for(asked, slots)
     folder = request.cache / "calibration"
     folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +259,7 @@ def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
         answers = run_jobs("trainers.calibrating:measure", filled, slots.cpus, gpus=slots.gpus, fresh=True)
     finally:
         file.unlink(missing_ok=True)
-    blank = Calibration(machine_name(slots, request.address), slots.workers, ray_s, measured_at=time.time())
+    blank = Calibration(request.machine, slots.workers, ray_s, measured_at=time.time())
     return calibration_of(answers, jobs, precision, blank)
 
 
@@ -339,11 +347,20 @@ class Request:
     cache: Path
     address: str = ""
 
+    @property
+    def precision(self) -> str:
+        """In force on the workers."""
+        return precision_of(self.spec, self.slots)
+
+    @property
+    def machine(self) -> str:
+        return machine_name(self.slots, self.address)
+
 
 def known(request: Request) -> Calibration | None:
     """What is kept for this machine, if it is all that can be measured for the space; else None. Measures nothing."""
-    kept = read_kept(request.cache, machine_name(request.slots, request.address))
-    asked = wanted(request.spec)
+    kept = read_kept(request.cache, request.machine)
+    asked = wanted(request.spec, request.precision)
     if kept is None or (asked.missing(kept.calibration) and asked.digest not in kept.settled):
         return None
     return kept.calibration
@@ -361,9 +378,9 @@ def calibrated(
         return found
     from orchestrator.cluster import ray_session  # Ray: seconds to import
 
-    machine = machine_name(request.slots, request.address)
+    machine = request.machine
     kept = None if again else read_kept(request.cache, machine)
-    asked = wanted(request.spec)
+    asked = wanted(request.spec, request.precision)
     tell(f"measure  how fast this machine is: under a minute, and kept for later plans in {request.cache}")
     began_s = time.monotonic()
     with ray_session(request.address):

@@ -69,6 +69,12 @@ def gpu_names() -> tuple[str, ...]:
     return _lines("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
 
+def gpu_capability() -> int:
+    """The major compute capability of the first GPU; 0 without one, or where its driver does not say."""
+    major = _first_line("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader").partition(".")[0].strip()
+    return int(major) if major.isdigit() else 0
+
+
 def _first_line(*command: str) -> str:
     """The first line a program prints, "" where there is none."""
     return next(iter(_lines(*command)), "")
