@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import OrchError
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, cache_folder
 from orchestrator.running import RunningSweep
-from trainers.policies import policy as find_policy
+from trainers.manifest import Manifest
+from trainers.parts import Part, divide, write_whole
+from trainers.policies import distinct_crops
 
 MODELS_AT_ONCE = 8
 """Networks that one job holds in memory; a sweep of many configurations has dozens of one prefix."""
+FEWEST_CROPS = 400
+"""Crops for which another worker opens the networks: that takes it a second or two, as a small network's crops do."""
 
 
 def predict_missing(
@@ -23,38 +28,75 @@ def predict_missing(
 
     With folds the split "validation" is all of them: each of a trial's networks predicts the fold that it did not see.
 
-    Each group holds fits of one prefix (the frozen part), which is run once for ``MODELS_AT_ONCE`` of them.
+    Each group holds fits of one prefix (the frozen part), which sees each distinct crop once for ``MODELS_AT_ONCE`` of
+    them. The images of a job are divided among the workers; its files are written when all its parts are there.
     ``before`` is told the number of jobs, if there is any.
     """
-    from orchestrator.cluster import run_jobs  # Ray: seconds to import
+    from orchestrator.cluster import machine_resources, run_jobs  # Ray: seconds to import
 
-    gpus = sweep.gpus_per_trial()
-    policies = sweep.spec.final.policies
-    jobs = [job for fits in groups for name in policies for job in missing_jobs(sweep, fits, split, name)]
-    if jobs:
-        before(len(jobs))
-        jobs.sort(key=lambda job: -find_policy(str(job["policy"])).crops)  # the longest first
-        for job in jobs:
-            job["gpu_memory_share"] = min(1.0, gpus)
-        run_jobs("trainers.crops:predict", jobs, sweep.spec.resources.cpus, gpus=gpus)
+    jobs = [job for fits in groups for job in missing_jobs(sweep, fits, split)]
+    if not jobs:
+        return
+    before(len(jobs))
+    cpus, gpus = sweep.spec.resources.cpus, sweep.gpus_per_trial()
+    machine = machine_resources()
+    workers = int(min(machine.cpus / cpus, machine.gpus / gpus if gpus else math.inf))
+    images = _images(Manifest.read(sweep.paths.manifest), split)
+    jobs.sort(key=lambda job: -len(distinct_crops(job["policies"])))  # the longest first
+    parts = [
+        {**job, "part": part, "gpu_memory_share": min(1.0, gpus)}
+        for job in jobs
+        for part in divide(images, len(distinct_crops(job["policies"])), workers, FEWEST_CROPS)
+    ]
+    collected: dict[str, list[Part]] = {}
+
+    def collect(index: int, part: Part) -> None:
+        outputs = parts[index]["outputs"]
+        name = min(file for files in outputs.values() for file in files.values())
+        collected.setdefault(name, []).append(part)
+        if sum(len(p.labels) for p in collected[name]) == images:
+            write_whole(outputs, collected.pop(name))
+
+    run_jobs("trainers.crops:predict", parts, cpus, collect, gpus)
 
 
-def missing_jobs(sweep: RunningSweep, fits: Sequence[str], split: str, policy: str) -> list[dict[str, Any]]:
-    """The jobs for those of ``fits`` without probabilities; [] where none is missing."""
+def _images(manifest: Manifest, split: str) -> int:
+    """How many images a job on ``split`` predicts."""
+    return len(manifest.split("train" if manifest.folds and split == "validation" else split).table)
+
+
+def missing_jobs(sweep: RunningSweep, fits: Sequence[str], split: str) -> list[dict[str, Any]]:
+    """The jobs for those of ``fits``, all of one prefix, without probabilities under some policy; [] where none is.
+
+    ``outputs``: policy -> fit -> file. Fits that lack the same policies go together; in a sweep that shares nothing
+    each fit and policy is a job of its own.
+    """
     paths = sweep.paths
-    missing = [fit for fit in fits if not paths.probabilities(fit, split, policy).is_file()]
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for fit in fits:
+        policies = [p for p in sweep.spec.final.policies if not paths.probabilities(fit, split, p).is_file()]
+        for together in [tuple(policies)] if sweep.share else [(policy,) for policy in policies]:
+            lacking.setdefault(together, []).append(fit)
+    at_once = MODELS_AT_ONCE if sweep.share else 1
     return [
         {
             "models": {fit: str(paths.fit(fit).resolve()) for fit in some},
-            "outputs": {fit: str(paths.probabilities(fit, split, policy).resolve()) for fit in some},
+            "policies": policies,
+            "outputs": {
+                policy: {fit: str(paths.probabilities(fit, split, policy).resolve()) for fit in some}
+                for policy in policies
+            },
             "manifest": str(paths.manifest.resolve()),
             "split": split,
-            "policy": policy,
             "folds": sweep.spec.data.folds if split == "validation" else 0,
+            "cache": str(cache_folder()),
+            "share": sweep.share,
             "threads": 1,
             "precision": sweep.spec.resources.precision,
         }
-        for some in (missing[start : start + MODELS_AT_ONCE] for start in range(0, len(missing), MODELS_AT_ONCE))
+        for policies, lack in lacking.items()
+        if policies
+        for some in (lack[start : start + at_once] for start in range(0, len(lack), at_once))
     ]
 
 

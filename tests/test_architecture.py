@@ -50,6 +50,7 @@ TABLES = {
     "trainers.backbones",
     "trainers.heads",
     "trainers.augment",
+    "trainers.parts",
     "trainers.policies",
     "trainers.balance",
     "trainers.exportformats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,18 @@ import pytest
 from PIL import Image
 from tiny_fits import CLASSES, job, write_manifest
 
+from trainers import crops as predicting
 from trainers.contract import TrainerError
-from trainers.crops import crops, predict
+from trainers.crops import open_network, predict
+from trainers.cutting import Clock, crops, cut
+from trainers.features import evaluation_examples
 from trainers.images import square
 from trainers.manifest import Manifest
-from trainers.policies import POLICIES, policy
-from trainers.training import open_fit
+from trainers.model import Architecture
+from trainers.parts import Part, divide, write_whole
+from trainers.policies import POLICIES, crop_names, distinct_crops, policy
+from trainers.store import Shelf
+from trainers.training import open_fit, prefix_of, read_weights
 
 SHA = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -99,98 +106,223 @@ def test_random_crops_stay_inside_and_are_of_seven_tenths_or_more():
         assert (np.diff(made[..., channel], axis=axis) >= 0).all()
 
 
+@pytest.mark.parametrize("view", ["squash", "centre_crop"])
+def test_crops_of_all_policies_cut_at_once_are_those_of_each(photo, view):
+    names = distinct_crops(NAMES)
+    assert len(names) == 21 + 2 == len(set(names))
+    together = dict(zip(names, cut(photo, 28, view, names, SHA), strict=True))
+    assert len({crop.tobytes() for crop in together.values()}) == len(names), "no two names show the same pixels"
+    for name in NAMES:
+        np.testing.assert_array_equal(crops(photo, 28, view, name, SHA), [together[n] for n in crop_names(name)])
+
+
+def test_the_clock_charges_each_policy_what_it_needs(photo):
+    clock = Clock()
+    names = distinct_crops(["whole", "ten_crop", "random_3"])
+    assert not clock.knows(names)
+    for _ in range(3):
+        with clock.measure("read"):
+            pass
+        cut(photo, 28, "squash", names, SHA, clock)
+    assert clock.knows(names)
+    assert not clock.knows(["closer"])
+    centre, whole, random = (clock.seconds_an_image(crop_names(p)) for p in ("centre", "whole", "random_3"))
+    assert clock.seconds_an_image(names) > random > centre > 0
+    assert clock.seconds_an_image(crop_names("ten_crop")) > centre
+    assert clock.seconds_an_image(names) < random + whole + clock.seconds_an_image(crop_names("ten_crop"))
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
     return write_manifest(tmp_path_factory.mktemp("pictures"))
 
 
+FITS = {
+    "one": {"seed": 1},
+    "two": {"seed": 2},
+    "arc": {"head": "arcface", "hidden": 8},
+    "norm": {"head": "normface"},
+    "frozen": {"unfrozen_layers": 0},
+    "centre": {"view": "centre_crop"},
+    "random": {"view": "random_crop"},
+    "all": {"unfrozen_layers": "all"},
+}
+"""Four of one prefix; the others of another prefix or view each."""
+TOGETHER = ("one", "two", "arc", "norm")
+EVERY_POLICY = (*POLICIES, "random_5", "random_2")
+
+
 @pytest.fixture(scope="module")
 def fits(manifest, tmp_path_factory) -> dict[str, str]:
-    """Finished fits of one prefix: two seeds and another head; and one of another prefix, one of another view."""
+    """Finished fits."""
     folder = tmp_path_factory.mktemp("fits")
-    wanted = {
-        "one": {"seed": 1},
-        "two": {"seed": 2},
-        "arc": {"head": "arcface", "hidden": 8},
-        "frozen": {"unfrozen_layers": 0},
-        "centre": {"view": "centre_crop"},
-    }
-    for name, values in wanted.items():
+    for name, values in FITS.items():
         fit = open_fit(job(manifest, folder / "cache", output=str(folder / name), epochs=1, **values))
         fit.run_epoch()
         fit.finish()
-    return {name: str(folder / name) for name in wanted}
+    return {name: str(folder / name) for name in FITS}
 
 
-def run(manifest: Path, models: dict[str, str], out: Path, policy_name: str = "flip", split: str = "test") -> dict:
-    job_values = {
-        "models": models,
-        "outputs": {name: str(out / f"{name}.npz") for name in models},
-        "manifest": str(manifest),
-        "split": split,
-        "policy": policy_name,
-        **{"threads": 1, "gpu_memory_share": 0.0, "precision": "float32"},
-    }
-    return predict(job_values)
+def run(manifest: Path, models: dict[str, str], policies: Sequence[str] = EVERY_POLICY, **values) -> Part:
+    """One job in this process."""
+    job_values = {"models": models, "policies": list(policies), "manifest": str(manifest), "split": "test"}
+    return predict(job_values | {"threads": 1, "gpu_memory_share": 0.0, "precision": "float32"} | values)
 
 
-def stored(folder: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(folder / f"{name}.npz") as file:
-        return dict(file)
+def plainly(manifest: Path, folder: str, policy_name: str, split: str = "test") -> np.ndarray:
+    """The probabilities of one model under one policy, photo by photo: nothing shared, nothing kept."""
+    fit, arrays = read_weights(Path(folder))
+    network = open_network(fit, arrays, len(CLASSES))
+    prefix, part = prefix_of(network.architecture), Manifest.read(manifest).split(split)
+    size = network.architecture.image_size
+    rows = [
+        network.predict(prefix(crops(path, size, fit.config.view, policy_name, sha256))).mean(0)
+        for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True)
+    ]
+    return np.array(rows)
 
 
-@pytest.mark.parametrize("policy_name", ["whole", "ten_crop", "random_3"])
-def test_models_of_one_prefix_together_are_as_one_by_one(manifest, fits, tmp_path, policy_name):
-    names = ("one", "two", "arc")
-    answer = run(manifest, {n: fits[n] for n in names}, tmp_path / "together", policy_name)
-    assert answer["images"] == 12
-    assert sorted(answer["seconds"]) == sorted(names)
-    for name in names:
-        run(manifest, {name: fits[name]}, tmp_path / "alone", policy_name)
-        together, alone = stored(tmp_path / "together", name), stored(tmp_path / "alone", name)
-        np.testing.assert_allclose(together["probabilities"], alone["probabilities"], atol=1e-6)
-        np.testing.assert_allclose(together["probabilities"].sum(1), 1, atol=1e-5)
-        assert together["probabilities"].dtype == np.float32
-        assert together["seconds"] >= together["shared_seconds"] > 0
-        assert together["seconds"] == pytest.approx(answer["seconds"][name])
+@pytest.mark.parametrize("names", [TOGETHER, ("frozen",), ("centre",), ("random",), ("all",)])
+def test_all_policies_at_once_are_as_the_plain_way(manifest, fits, tmp_path, names):
+    part = run(manifest, {n: fits[n] for n in names}, cache=str(tmp_path))
+    assert list(part.probabilities) == list(EVERY_POLICY)
+    seen = 0
+    for policy_name, of_models in part.probabilities.items():
+        assert list(of_models) == list(names)
+        for name, found in of_models.items():
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, plainly(manifest, fits[name], policy_name), atol=1e-6)
+            seen += 1
+    assert seen == len(names) * len(EVERY_POLICY)
     test = Manifest.read(manifest).split("test")
-    assert together["sha256"].tolist() == test.table["sha256"].tolist()
-    np.testing.assert_array_equal(together["labels"], test.labels())
-    different = [stored(tmp_path / "together", name)["probabilities"] for name in names]
-    assert not np.allclose(different[0], different[1])
+    assert part.sha256.tolist() == test.table["sha256"].tolist()
+    np.testing.assert_array_equal(part.labels, test.labels())
+    different = [part.probabilities["flip"][name] for name in names]
+    assert not any(np.allclose(different[0], other) for other in different[1:])
 
 
-def test_whole_is_what_validation_saw(manifest, fits, tmp_path):
+def test_each_photo_is_decoded_once_and_each_crop_computed_once(manifest, fits):
+    part = run(manifest, {n: fits[n] for n in TOGETHER})
+    assert len(distinct_crops(EVERY_POLICY)) == 21
+    assert (part.decoded, part.computed, part.read) == (12, 12 * 21, 0)
+
+
+def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a tiny network are quicker to compute than to keep; here they are kept all the same."""
+    monkeypatch.setattr(predicting, "KEPT_SHARE", 1e9)
+
+
+def test_what_is_in_the_store_is_read_and_the_figures_stay(manifest, fits, tmp_path, monkeypatch):
+    keep_everything(monkeypatch)
+    cache = {"cache": str(tmp_path / "cache")}
+    first = run(manifest, {"one": fits["one"]}, ["whole", "ten_crop"], **cache)
+    assert (first.decoded, first.computed, first.read) == (12, 12 * 11, 0)
+    more = run(manifest, {"two": fits["two"], "arc": fits["arc"]}, EVERY_POLICY, **cache)
+    assert (more.decoded, more.computed, more.read) == (12, 12 * 10, 12 * 11)
+    again = run(manifest, {n: fits[n] for n in TOGETHER}, EVERY_POLICY, **cache)
+    assert (again.decoded, again.computed, again.read) == (0, 0, 12 * 21)
+    live = run(manifest, {n: fits[n] for n in TOGETHER}, EVERY_POLICY, share=False, **cache)
+    assert (live.decoded, live.computed, live.read) == (12, 12 * 21, 0)
+    for policy_name in EVERY_POLICY:
+        for name in TOGETHER:
+            expected = live.probabilities[policy_name][name]
+            np.testing.assert_allclose(again.probabilities[policy_name][name], expected, atol=1e-6)
+            if name in more.probabilities[policy_name]:
+                np.testing.assert_allclose(more.probabilities[policy_name][name], expected, atol=1e-6)
+        assert again.shared_seconds[policy_name] > 0, "read from the store, charged as if computed"
+
+
+def test_whole_images_of_a_search_are_read_where_crops_are_not_kept(manifest, fits, tmp_path, monkeypatch):
+    fit = open_fit(job(manifest, tmp_path / "cache", seed=1, epochs=1))
+    fit.run_epoch()
+    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, rows, row_bytes: False, raising=False)
+    monkeypatch.setattr(predicting, "STORE_BYTES_PER_S", 1e15)
+    found = run(manifest, {"one": fits["one"]}, split="validation", cache=str(tmp_path / "cache"))
+    assert (found.decoded, found.computed, found.read) == (15, 15 * 20, 15)
+    expected = plainly(manifest, fits["one"], "whole", "validation")
+    np.testing.assert_allclose(found.probabilities["whole"]["one"], expected, atol=1e-6)
+    assert (run(manifest, {"one": fits["one"]}, cache=str(tmp_path / "cache")).read) == 0, "test was never stored"
+
+
+def test_crops_kept_are_found_by_trials_as_whole_images(manifest, fits, tmp_path, monkeypatch):
+    """The whole image's row lies where a trial looks for it."""
+    keep_everything(monkeypatch)
+    run(manifest, {"one": fits["one"]}, ["whole"], split="validation", cache=str(tmp_path / "cache"))
+    config = job(manifest, tmp_path / "cache").config
+    architecture = Architecture.of(config, "none", len(CLASSES))
+    part = Manifest.read(manifest).split("validation")
+    shelf = Shelf(tmp_path / "cache", "features", {**prefix_of(architecture).description(), "view": "squash"})
+    assert shelf.count(part.table["sha256"].tolist()) == 15
+    evaluation_examples(part, config, prefix_of(architecture), tmp_path / "cache")
+    assert not (tmp_path / "cache" / "images").exists(), "nothing had to be decoded"
+
+
+def test_a_policy_is_charged_its_own_crops(manifest, fits):
+    part = run(manifest, {n: fits[n] for n in ("one", "two")})
+    for name in ("one", "two"):
+        own = {policy_name: part.own_seconds[policy_name][name] for policy_name in EVERY_POLICY}
+        assert own["ten_crop"] == pytest.approx(10 * own["whole"])
+        assert own["flip"] == pytest.approx(2 * own["centre"])
+    shared = part.shared_seconds
+    assert shared["ten_crop"] > shared["flip"] > shared["whole"] > 0
+    assert shared["random_5"] > shared["random_2"] > shared["centre"] > 0
+
+
+def test_parts_make_up_the_whole(manifest, fits, tmp_path):
+    models = {"one": fits["one"]}
+    whole = run(manifest, models)
+    parts = [run(manifest, models, part=part) for part in divide(12, 21, 3, 50)]
+    assert [(p.start, p.stop) for p in parts] == [(0, 4), (4, 8), (8, 12)]
+    outputs = {p: {"one": str(tmp_path / f"{p}.npz")} for p in EVERY_POLICY}
+    write_whole(outputs, parts[::-1])
+    seen = 0
+    for policy_name, expected in whole.probabilities.items():
+        with np.load(tmp_path / f"{policy_name}.npz") as stored:
+            np.testing.assert_allclose(stored["probabilities"], expected["one"], atol=1e-6)
+            assert stored["sha256"].tolist() == whole.sha256.tolist()
+            np.testing.assert_array_equal(stored["labels"], whole.labels)
+            assert stored["seconds"] > stored["shared_seconds"] > 0
+            seen += 1
+    assert seen == len(EVERY_POLICY)
+
+
+def test_whole_is_what_validation_saw(manifest, tmp_path):
     """The accuracy of the last epoch is that of the stored probabilities."""
     fit = open_fit(job(manifest, tmp_path / "cache", seed=1, output=str(tmp_path / "fit"), epochs=2))
     fit.run_epoch()
     metrics = fit.run_epoch()
     fit.finish()
-    run(manifest, {"fit": str(tmp_path / "fit")}, tmp_path, "whole", "validation")
-    arrays = stored(tmp_path, "fit")
-    true_class = arrays["probabilities"][np.arange(len(arrays["labels"])), arrays["labels"]]
-    assert (arrays["probabilities"].argmax(1) == arrays["labels"]).mean() == pytest.approx(metrics.val_accuracy)
+    part = run(manifest, {"fit": str(tmp_path / "fit")}, ["whole"], split="validation", cache=str(tmp_path / "cache"))
+    found = part.probabilities["whole"]["fit"]
+    true_class = found[np.arange(len(part.labels)), part.labels]
+    assert (found.argmax(1) == part.labels).mean() == pytest.approx(metrics.val_accuracy)
     assert -np.log(true_class).mean() == pytest.approx(metrics.val_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("other", ["frozen", "centre"])
-def test_models_of_different_prefixes_or_views_are_refused(manifest, fits, tmp_path, other):
+def test_models_of_different_prefixes_or_views_are_refused(manifest, fits, other):
     with pytest.raises(TrainerError, match="different prefixes or views cannot be predicted in one job"):
-        run(manifest, {"one": fits["one"], other: fits[other]}, tmp_path)
-    assert not list(tmp_path.iterdir())
+        run(manifest, {"one": fits["one"], other: fits[other]})
 
 
 def test_what_cannot_be_predicted_is_a_sentence(manifest, fits, tmp_path):
     with pytest.raises(TrainerError, match=r"there is no trained model in .*nowhere"):
-        run(manifest, {"one": str(tmp_path / "nowhere")}, tmp_path)
+        run(manifest, {"one": str(tmp_path / "nowhere")})
     with pytest.raises(TrainerError, match="there is no policy 'hundred'"):
-        run(manifest, {"one": fits["one"]}, tmp_path, "hundred")
+        run(manifest, {"one": fits["one"]}, ["hundred"])
     with pytest.raises(TrainerError, match="no model was named"):
-        run(manifest, {}, tmp_path)
+        run(manifest, {})
     whole = Manifest.read(manifest)
     dataclasses.replace(whole, table=whole.split("train").table).write(tmp_path / "train.parquet")
     with pytest.raises(TrainerError, match="there is no image in the split test"):
-        run(tmp_path / "train.parquet", {"one": fits["one"]}, tmp_path)
+        run(tmp_path / "train.parquet", {"one": fits["one"]})
     dataclasses.replace(whole, classes=(*CLASSES, "violet")).write(tmp_path / "more.parquet")
     with pytest.raises(TrainerError, match="stored weights do not fit"):
-        run(tmp_path / "more.parquet", {"one": fits["one"]}, tmp_path)
+        run(tmp_path / "more.parquet", {"one": fits["one"]})
+    table = whole.table.assign(sha256=["0" * 64] * len(whole.table))
+    dataclasses.replace(whole, table=table).write(tmp_path / "changed.parquet")
+    with pytest.raises(TrainerError, match=r"test-0.png changed since the manifest was made; put the file back"):
+        run(tmp_path / "changed.parquet", {"one": fits["one"]})
+    dataclasses.replace(whole, root=tmp_path).write(tmp_path / "moved.parquet")
+    with pytest.raises(TrainerError, match=r"test-0.png cannot be read: there is no such file"):
+        run(tmp_path / "moved.parquet", {"one": fits["one"]})

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from test_serving import finish, put_together
-from tiny_fits import CLASSES, write_manifest
+from tiny_fits import CLASSES, predict_into, write_manifest
 
 from orchestrator import cluster, exporting
 from orchestrator.errors import ExportRefused, OrchError
@@ -27,7 +27,6 @@ from orchestrator.ledger import EventKind, Ledger, read_events
 from orchestrator.paths import SweepPaths
 from trainers import exporting as worker
 from trainers.contract import TrainerError
-from trainers.crops import predict
 from trainers.exportformats import FORMATS, export_formats
 from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.serving import ServedModel, assemble
@@ -48,9 +47,9 @@ def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
     fits = [
         finish(paths.manifest, root / "models", f"fit-{seed}", seed, "none", **values) for seed in range(1, members + 1)
     ]
-    job = {"models": {Path(f).name: f for f in fits}, "manifest": str(paths.manifest), "split": "test"}
-    outputs = {name: str(paths.probabilities(name, "test", POLICY)) for name in job["models"]}
-    predict(job | {"outputs": outputs, "policy": POLICY, "threads": 1, "gpu_memory_share": 0.0, "precision": "float32"})
+    models = {Path(f).name: f for f in fits}
+    outputs = {POLICY: {name: str(paths.probabilities(name, "test", POLICY)) for name in models}}
+    predict_into(outputs, models=models, manifest=str(paths.manifest), split="test")
     put_together(fits, paths.winner, POLICY)
     with Ledger(paths.ledger) as ledger:
         winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
@@ -151,7 +150,7 @@ def test_the_files_work_without_this_project(sweep: SweepPaths) -> None:
 def test_int8_holds_integers_alone_and_is_calibrated_on_training_images(
     sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainers import crops as cutting
+    from trainers import cutting
 
     seen: list[Path] = []
     cut = cutting.crops

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_fits import CLASSES, figures, job, write_manifest
+from tiny_fits import CLASSES, figures, job, predict_into, write_manifest
 
 from trainers.contract import Diverged, EpochMetrics, FitJob, TrainerError
-from trainers.crops import predict
 from trainers.features import evaluation_examples, fit_examples, training_examples
 from trainers.folds import FoldedFit, mean_of_folds
 from trainers.items import fold_parts
 from trainers.manifest import Manifest
 from trainers.model import Architecture
+from trainers.parts import Part
 from trainers.training import TrainingFit, open_fit, prefix_of, read_weights
 
 FOLDS = 3
@@ -146,22 +146,20 @@ def test_finish_writes_a_folder_for_each_fold(manifest, finished):
     assert not np.array_equal(states[1], states[2])
 
 
-def run_predict(manifest: Path, folder: Path, out: Path, names: tuple[str, ...], **values) -> dict:
-    job_values = {
-        "models": {name: str(folder / name) for name in names},
-        "outputs": {name: str(out / f"{name}.npz") for name in names},
-        "manifest": str(manifest),
-        **{"split": "validation", "policy": "whole", "folds": FOLDS},
-        **{"threads": 1, "gpu_memory_share": 0.0, "precision": "float32"},
-    }
-    return predict(job_values | values)
+def run_predict(
+    manifest: Path, folder: Path, out: Path, names: tuple[str, ...], policy: str = "whole", **values
+) -> Part:
+    models = {name: str(folder / name) for name in names}
+    outputs = {policy: {name: str(out / f"{name}.npz") for name in names}}
+    job_values = {"models": models, "manifest": str(manifest), "split": "validation", "folds": FOLDS}
+    return predict_into(outputs, **job_values | values)
 
 
 def test_each_image_is_predicted_by_the_fit_that_did_not_train_on_it(manifest, finished, tmp_path):
     folder, _, epochs = finished
     answer = run_predict(manifest, folder, tmp_path, ("one", "two"))
     pool = Manifest.read(manifest).split("train")
-    assert answer["images"] == 42 == len(pool.table)
+    assert len(answer.labels) == 42 == len(pool.table)
     with np.load(tmp_path / "one.npz") as file:
         stored = dict(file)
     assert stored["sha256"].tolist() == pool.table["sha256"].tolist()

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tiny_fits import CLASSES, config, write_manifest
+from tiny_fits import CLASSES, config, predict_into, write_manifest
 
 from trainers import photoinput
 from trainers.contract import FitJob, TrainerError
-from trainers.crops import predict
 from trainers.manifest import Manifest
 from trainers.model import build_backbone
 from trainers.serving import ServedModel, _load_pyfunc, assemble
@@ -69,9 +68,8 @@ def made(tmp_path_factory) -> dict:
     fits = [finish(manifest, folder, f"fit-{seed}", seed, weights) for seed in (1, 2)]
     expected = {}
     for policy in POLICIES:
-        job = {"models": dict(enumerate(fits)), "outputs": {i: str(folder / f"{i}-{policy}.npz") for i in range(2)}}
-        job |= {"manifest": str(manifest), "split": "test", "policy": policy}
-        predict(job | {"threads": 1, "gpu_memory_share": 0.0, "precision": "float32"})
+        outputs = {policy: {i: str(folder / f"{i}-{policy}.npz") for i in range(2)}}
+        predict_into(outputs, models=dict(enumerate(fits)), manifest=str(manifest), split="test")
         both = [np.load(folder / f"{i}-{policy}.npz")["probabilities"] for i in range(2)]
         expected[policy] = np.mean(both, 0)
         assert put_together(fits, folder / f"model-{policy}", policy) == {"members": 2}
@@ -156,8 +154,8 @@ def test_two_served_models_keep_their_own_weights(made, tmp_path):
 def test_a_model_without_a_frozen_part_is_served_too(made, tmp_path):
     fit = finish(made["manifest"], tmp_path, "all", 3, "none", backbone="small_cnn", unfrozen_layers="all")
     put_together([fit], tmp_path / "model", "whole")
-    job = {"models": {"m": fit}, "outputs": {"m": str(tmp_path / "m.npz")}, "manifest": str(made["manifest"])}
-    predict(job | {"split": "test", "policy": "whole", "threads": 1, "gpu_memory_share": 0.0, "precision": "float32"})
+    outputs = {"whole": {"m": str(tmp_path / "m.npz")}}
+    predict_into(outputs, models={"m": fit}, manifest=str(made["manifest"]), split="test")
     rows = ServedModel(tmp_path / "model").probabilities([path.read_bytes() for path in made["paths"]])
     np.testing.assert_allclose(rows, np.load(tmp_path / "m.npz")["probabilities"], atol=1e-5)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from trainers.backbones import Backbone
 from trainers.contract import EpochMetrics, FitJob, TrialConfig, canonical
 from trainers.manifest import Manifest
+from trainers.parts import Part, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -85,6 +86,15 @@ def config(**values: Any) -> TrialConfig:
 def job(manifest: Path, cache: Path, seed: int = 0, output: str = "", **values: Any) -> FitJob:
     """A job of ``config(**values)`` without weights."""
     return FitJob("tiny", config(**values), seed, str(manifest), weights="none", cache=str(cache), output=output)
+
+
+def predict_into(outputs: dict[str, dict[str, str]], **job_values: Any) -> Part:
+    """``predict`` of all images in this process, written to ``outputs`` (policy -> model -> .npz)."""
+    from trainers.crops import predict
+
+    part = predict({"threads": 1, "gpu_memory_share": 0.0, "precision": "float32", "policies": [*outputs]} | job_values)
+    write_whole(outputs, [part])
+    return part
 
 
 def figures(metrics: EpochMetrics) -> dict[str, float]:

@@ -1,143 +1,272 @@
-"""Crop policies: an image -> crops -> the mean of their probabilities.
+"""Predict a split under crop policies: each photo decoded once, each distinct crop through the frozen part once.
 
-Crops are cut from a *canvas*: the image made square by the configuration's view, larger than the network's input
-by 1 / 0.875. ``predict`` is the job that a worker runs; models that share a prefix share its work.
+``predict`` is the job that a worker runs. Models that share a prefix share its work, and so do policies: the mirror
+image of ``flip``, the centre of ``ten_crop`` and the middle scale of ``pyramid`` are crops with a name
+(``trainers.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop is kept in
+the store where that pays, beside what trials read of the whole images, so that other models do not need it again.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from trainers import device
-from trainers.arrays import write_arrays
 from trainers.contract import FitJob, TrainerError
+from trainers.cutting import READ, Clock, cut
+from trainers.decoding import bytes_of, named
 from trainers.folds import fold_folder
-from trainers.images import square
 from trainers.manifest import Manifest
 from trainers.model import Architecture, Network, Prefix
-from trainers.policies import policy as find_policy
+from trainers.parts import Part
+from trainers.policies import WHOLE, crop_names, distinct_crops
+from trainers.store import Rows, Shelf
 from trainers.training import prefix_of, read_weights
 
-ZOOM = 0.875
-"""Side of a centre or corner crop over the canvas's side (Krizhevsky et al. 2012: 224 of 256)."""
-PYRAMID_SCALES = (1.0, 0.875, 0.75)
-SMALLEST_RANDOM_CROP = 0.7
 BATCH_CROPS = 64
-
-
-def crops(source: Path | bytes, size: int, view: str, policy: str, sha256: str) -> np.ndarray:
-    """The crops of one image under ``policy``, uint8 (crops, size, size, 3), a pure function of its arguments."""
-    view = "centre_crop" if view == "random_crop" else view
-    if policy == "whole":
-        return square(source, size, view)[None]
-    if policy == "flip":
-        whole = square(source, size, view)
-        return np.stack([whole, whole[:, ::-1]])
-    side = round(size / ZOOM)
-    canvas = square(source, side, view)
-    if policy == "centre":
-        return _cut(canvas, size, (0.5, 0.5))[None]
-    if policy == "ten_crop":
-        corners = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
-        five = [_cut(canvas, size, corner) for corner in corners]
-        return np.stack(five + [crop[:, ::-1] for crop in five])
-    if policy == "pyramid":
-        scales = [_zoom(canvas, scale, (0.5, 0.5), size) for scale in PYRAMID_SCALES]
-        return np.stack(scales + [crop[:, ::-1] for crop in scales])
-    return _random_crops(canvas, size, find_policy(policy).crops, sha256)
-
-
-def _cut(canvas: np.ndarray, size: int, place: tuple[float, float]) -> np.ndarray:
-    top, left = (round((canvas.shape[0] - size) * p) for p in place)
-    return canvas[top : top + size, left : left + size]
-
-
-def _zoom(canvas: np.ndarray, scale: float, place: tuple[float, float], size: int) -> np.ndarray:
-    side = max(round(canvas.shape[0] * scale), 1)
-    crop = Image.fromarray(_cut(canvas, side, place))
-    return np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _random_crops(canvas: np.ndarray, size: int, count: int, sha256: str) -> np.ndarray:
-    draw = np.random.default_rng(int(sha256[:16], 16))
-    out = []
-    for _ in range(count):
-        scale, top, left = draw.uniform(SMALLEST_RANDOM_CROP, 1.0), draw.random(), draw.random()
-        out.append(_zoom(canvas, scale, (top, left), size))
-    return np.stack(out)
+"""Crops that a network sees at a time. On CPUs any size from 16 to 128 takes as long."""
+STORE_BYTES_PER_S = 200e6
+"""What a disk that is not fast writes and reads. Rows are kept that take less of its time than KEPT_SHARE of theirs."""
+KEPT_SHARE = 0.25
+SAMPLE_IMAGES, SAMPLE_CROPS = 2, 16
+"""How many are cut, and run through the prefix, to know what was not measured because it came from the store."""
 
 
 @dataclass
 class _Model:
-    """One trained network above its prefix. ``folder``: of its fit; it holds a folder for each fold, if any."""
+    """One trained network above its prefix. ``folder``: of its fit; it holds a folder for each fold, if any.
+
+    ``crops``: float32 (images, crops, classes).
+    """
 
     id: str
     folder: Path
     network: Network
-    probabilities: np.ndarray
+    crops: np.ndarray
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """What is to be predicted: places in the output, files and hashes."""
+    """The images of one part, in order, and the crops wanted of each."""
 
-    places: np.ndarray
     paths: list[Path]
     hashes: list[str]
+    names: tuple[str, ...]
+    size: int
+    view: str
+
+    def keys(self, positions: np.ndarray) -> list[str]:
+        """Keys in the store; the whole image has the one under which trials find it. ``positions`` as in ``_Crops``."""
+        each = [("" if name == WHOLE else f":{name}") for name in self.names]
+        return [self.hashes[p // len(each)] + each[p % len(each)] for p in positions]
 
 
-def predict(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Predict one split under one policy with several models of one prefix.
+@dataclass
+class _Spent:
+    """What was measured. ``prefix_s`` is a crop's, before any ran in earnest that of a sample."""
 
-    ``job``: ``models`` (id -> folder of a finished fit), ``outputs`` (id -> .npz to write), ``manifest``, ``split``,
-    ``policy``, ``threads``, ``gpu_memory_share``, ``precision``. Each .npz holds ``sha256`` (n,), ``probabilities``
-    float32 (n, classes), ``labels`` int32 (n,), ``seconds``, what that model alone would have taken, and
-    ``shared_seconds``, the part of it that models of one prefix have in common: decoding, crops, prefix.
+    clock: Clock = field(default_factory=Clock)
+    prefix_s: float = 0.0
+    images: int = 0
+    computed: int = 0
+    read: int = 0
+    computing_s: float = 0.0
 
-    With ``folds``: k (absent or 0 for none) the models are fits with k folds and ``split`` is "validation": each
-    image that lies in a fold is predicted by the fit that did not train on it, and the .npz holds all of them in the
-    manifest's order.
 
-    Returns ``{"seconds": id -> seconds, "images": n}``. Raises TrainerError.
+def predict(job: Mapping[str, Any]) -> Part:
+    """Predict one split, or a part of it, under several policies with several models of one prefix.
+
+    ``job``: ``models`` (id -> folder of a finished fit), ``policies``, ``manifest``, ``split``, ``threads``,
+    ``gpu_memory_share``, ``precision``, and if need be
+
+    - ``part``: (start, stop), a range of the split's images; without it all of them;
+    - ``cache``: the store; without it, and with ``share`` False, nothing is read from there or kept;
+    - ``folds``: k (0 for none): the models are fits with k folds and ``split`` is "validation"; each image that lies in
+      a fold is predicted by the fit that did not train on it.
+
+    Seconds are those of each policy alone: reading and decoding in full, the squares and crops that it needs, the prefix
+    at its measured speed over its crops, and each model at its own over them. What others share is charged to each, and
+    what came from the store is charged as if computed. Raises TrainerError.
     """
     policy_in_force = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest, folds = Manifest.read(Path(job["manifest"])), int(job.get("folds", 0))
-    part = _asked(manifest, job["split"], folds)
-    hashes, labels = part.table["sha256"].tolist(), part.labels()
+    asked = _asked(manifest, job["split"], folds)
+    start, stop = job.get("part") or (0, len(asked.table))
+    here = slice(start, stop)
+    hashes, labels = asked.table["sha256"].tolist()[here], asked.labels()[here]
     if not hashes:
         raise TrainerError(f"there is no image in the split {job['split']}, so nothing can be predicted.")
-    prefix, models, view = _open(job["models"], len(manifest.classes), len(hashes), policy_in_force, folds)
-    size = prefix.architecture.image_size
+    names = distinct_crops(job["policies"])
+    shape = (len(hashes), len(names), len(manifest.classes))
+    prefix, models, view = _open(job["models"], shape, policy_in_force, folds)
+    pictures = _Pictures(asked.paths()[here], hashes, names, prefix.architecture.image_size, view)
 
-    warm = prefix(np.zeros((1, size, size, 3), np.uint8))  # traces are made before the clock starts
-    for model in models:
-        model.network.predict(warm)
-    shared_s = 0.0
+    crops = _Crops(pictures, prefix, models, _sampled(prefix, models))
+    shelf = _shelf(job, prefix, view)
+    kept = crops.kept(shelf)
+    fold_of = asked.table["fold"].to_numpy()[here]
     for number in range(1, folds + 1) if folds else [0]:
         for model in models if number else []:
             model.network.load_state(read_weights(fold_folder(model.folder, number))[1])
-        pictures = _pictures(part, number)
-        for batch in _batches(pictures, max(BATCH_CROPS // find_policy(job["policy"]).crops, 1)):
-            shared_s += _predict_batch(batch, (size, view, job["policy"]), prefix, models)
+        chosen = np.flatnonzero(fold_of == number) if number else np.arange(len(hashes))
+        crops.run(chosen, shelf, kept)
+    return _part(job["policies"], crops, (start, labels))
 
+
+def _part(policies: Sequence[str], crops: _Crops, images: tuple[int, np.ndarray]) -> Part:
+    """The means over each policy's crops, and what each policy alone would have taken."""
+    start, labels = images
+    names, spent, models = crops.pictures.names, crops.spent, crops.models
+    crops.measure_cutting()
+    probabilities: dict[str, dict[str, np.ndarray]] = {}
+    shared_s: dict[str, float] = {}
+    own_s: dict[str, dict[str, float]] = {}
+    for policy in policies:
+        its = [names.index(name) for name in crop_names(policy)]
+        probabilities[policy] = {m.id: m.crops[:, its].mean(1) for m in models}
+        shared_s[policy] = len(labels) * (spent.clock.seconds_an_image(crop_names(policy)) + len(its) * spent.prefix_s)
+        own_s[policy] = {m.id: m.seconds * len(its) / len(names) for m in models}
+    counts = {"decoded": spent.images, "computed": spent.computed, "read": spent.read}
+    return Part(start, np.array(crops.pictures.hashes), labels, probabilities, shared_s, own_s, **counts)
+
+
+class _Crops:
+    """Every crop of some pictures through the prefix and the models.
+
+    A crop's *position* is its image's place times the number of names, plus the place of its name.
+    """
+
+    def __init__(self, pictures: _Pictures, prefix: Prefix, models: Sequence[_Model], sampled_prefix_s: float) -> None:
+        self.pictures, self.prefix, self.models = pictures, prefix, models
+        self.spent = _Spent(prefix_s=sampled_prefix_s)
+
+    def kept(self, shelf: Shelf | None) -> frozenset[str]:
+        """The crops whose rows are read from the store and written to it.
+
+        All of them, where a row takes the disk far less time than the prefix took for it and there is room; else the
+        whole images if a search has stored every one, and reading is quicker than computing.
+        """
+        if shelf is None:
+            return frozenset()
+        pictures, names = self.pictures, self.pictures.names
+        row_bytes = 4 * int(np.prod(self.prefix.spec.shape[1:]))
+        disk_s = row_bytes / STORE_BYTES_PER_S
+        count = len(pictures.hashes) * len(names)
+        if disk_s < KEPT_SHARE * self.spent.prefix_s and shelf.has_room_for(count, row_bytes):
+            return frozenset(names)
+        stored = WHOLE in names and shelf.count(pictures.hashes) == len(set(pictures.hashes))
+        return frozenset({WHOLE} if stored and disk_s < self.spent.prefix_s else ())
+
+    def run(self, images: np.ndarray, shelf: Shelf | None, kept: frozenset[str]) -> None:
+        """Fill in the models' answers for every crop of ``images``."""
+        names = self.pictures.names
+        every = (images[:, None] * len(names) + np.arange(len(names))).ravel()
+        is_kept = np.array([names[p % len(names)] in kept for p in every])
+        if shelf is not None and is_kept.any():
+            self._through(shelf, every[is_kept])
+        for _ in self._compute(every[~is_kept]):
+            """Nothing is kept of these."""
+
+    def _through(self, shelf: Shelf, positions: np.ndarray) -> None:
+        """Compute what ``shelf`` lacks and let it keep that; read the rest."""
+        done: set[int] = set()
+
+        def compute(chosen: Sequence[int]) -> Iterator[np.ndarray]:
+            wanted = positions[list(chosen)]
+            for batch, features in self._compute(wanted):
+                done.update(batch.tolist())
+                yield features
+
+        rows = shelf.rows(self.pictures.keys(positions), compute)
+        self._read(rows, positions, [place for place, p in enumerate(positions.tolist()) if p not in done])
+
+    def _read(self, rows: Rows, positions: np.ndarray, places: list[int]) -> None:
+        for start in range(0, len(places), BATCH_CROPS):
+            chosen = np.array(places[start : start + BATCH_CROPS])
+            self._answer(positions[chosen], rows.take(chosen))
+        self.spent.read += len(places)
+
+    def _compute(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions, features) of crops cut and run here, batch by batch, in the order given."""
+        for batch in self._batches(positions):
+            pixels = self._cut(batch)
+            started = time.perf_counter()
+            features = self.prefix(pixels).numpy()
+            spent = self.spent
+            spent.computing_s += time.perf_counter() - started
+            spent.computed += len(batch)
+            spent.prefix_s = spent.computing_s / spent.computed
+            self._answer(batch, features)
+            yield batch, features
+
+    def _batches(self, positions: np.ndarray) -> Iterator[np.ndarray]:
+        """About BATCH_CROPS positions at a time; neighbours of one image stay together."""
+        if not len(positions):
+            return
+        images = positions // len(self.pictures.names)
+        edges = [0, *(np.flatnonzero(np.diff(images)) + 1), len(positions)]
+        start = 0
+        for edge, following in zip(edges[1:], [*edges[2:], None], strict=False):
+            if following is None or following - start > BATCH_CROPS:
+                yield positions[start:edge]
+                start = edge
+
+    def _cut(self, positions: np.ndarray) -> np.ndarray:
+        """The pixels at ``positions``, uint8 (n, size, size, 3). An image is decoded once."""
+        images = positions // len(self.pictures.names)
+        parts = np.split(positions, np.flatnonzero(np.diff(images)) + 1)
+        return np.concatenate([self._cut_image(part) for part in parts])
+
+    def _cut_image(self, positions: np.ndarray) -> np.ndarray:
+        pictures, clock = self.pictures, self.spent.clock
+        image = int(positions[0]) // len(pictures.names)
+        names = [pictures.names[p % len(pictures.names)] for p in positions]
+        path, sha256 = pictures.paths[image], pictures.hashes[image]
+        with clock.measure(READ):
+            data = bytes_of(path, sha256)
+        self.spent.images += 1
+        with named(path):
+            return cut(data, pictures.size, pictures.view, names, sha256, clock)
+
+    def _answer(self, positions: np.ndarray, features: np.ndarray) -> None:
+        for model in self.models:
+            started = time.perf_counter()
+            answers = model.network.predict(features)
+            model.crops.reshape(-1, answers.shape[1])[positions] = answers
+            model.seconds += time.perf_counter() - started
+
+    def measure_cutting(self) -> None:
+        """Cut a few images where some crops came from the store, so that the clock knows every one."""
+        names = self.pictures.names
+        if not self.spent.clock.knows(names):
+            images, counted = min(SAMPLE_IMAGES, len(self.pictures.hashes)), self.spent.images
+            self._cut(np.arange(images * len(names)))
+            self.spent.images = counted
+
+
+def _sampled(prefix: Prefix, models: Sequence[_Model]) -> float:
+    """Make all traces; the seconds of the prefix for a crop."""
+    size = prefix.architecture.image_size
+    pixels = np.zeros((SAMPLE_CROPS, size, size, 3), np.uint8)
+    features = prefix(pixels)
     for model in models:
-        arrays = {
-            "sha256": np.array(hashes),
-            "probabilities": model.probabilities,
-            "labels": labels,
-            "seconds": np.float64(shared_s + model.seconds),
-            "shared_seconds": np.float64(shared_s),
-        }
-        write_arrays(Path(job["outputs"][model.id]), arrays)
-    return {"seconds": {m.id: shared_s + m.seconds for m in models}, "images": len(hashes)}
+        model.network.predict(features)
+    started = time.perf_counter()
+    prefix(pixels).numpy()
+    return (time.perf_counter() - started) / SAMPLE_CROPS
+
+
+def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
+    """Where trials keep what the prefix gives for whole images of that view, as float32."""
+    if prefix.is_identity or not job.get("cache") or not job.get("share", True):
+        return None
+    return Shelf(Path(job["cache"]), "features", {**prefix.description(), "view": view})
 
 
 def _asked(manifest: Manifest, split: str, folds: int) -> Manifest:
@@ -151,47 +280,24 @@ def _asked(manifest: Manifest, split: str, folds: int) -> Manifest:
     return manifest.split("train")
 
 
-def _pictures(part: Manifest, fold: int) -> _Pictures:
-    """All images of ``part``, or with ``fold`` above 0 those of that fold."""
-    places = np.flatnonzero(part.table["fold"].to_numpy() == fold) if fold else np.arange(len(part.table))
-    paths, hashes = part.paths(), part.table["sha256"].tolist()
-    return _Pictures(places, [paths[p] for p in places], [hashes[p] for p in places])
-
-
-def _predict_batch(batch: _Pictures, cut: tuple[int, str, str], prefix: Prefix, models: Sequence[_Model]) -> float:
-    """Fill in every model's probabilities for ``batch``; returns the seconds of what they share.
-
-    ``cut``: size, view and policy of the crops.
-    """
-    started = time.perf_counter()
-    pixels = np.stack([crops(path, *cut, name) for path, name in zip(batch.paths, batch.hashes, strict=True)])
-    features = prefix(pixels.reshape(-1, *pixels.shape[2:]))
-    shared_s = time.perf_counter() - started
-    for model in models:
-        started = time.perf_counter()
-        each = model.network.predict(features).reshape(*pixels.shape[:2], -1)
-        model.probabilities[batch.places] = each.mean(1)
-        model.seconds += time.perf_counter() - started
-    return shared_s
-
-
 def _open(
-    folders: Mapping[str, str], classes: int, images: int, precision: str, folds: int
+    folders: Mapping[str, str], shape: tuple[int, int, int], precision: str, folds: int
 ) -> tuple[Prefix, list[_Model], str]:
+    """The prefix, the models with room for ``shape`` = (images, crops, classes), and the view that they judge by."""
     models: list[_Model] = []
     prefixes: list[Prefix] = []
     views: set[str] = set()
     for name, folder in folders.items():
         fit, arrays = read_weights(fold_folder(Path(folder), 1) if folds else Path(folder))
-        network = open_network(fit, arrays, classes, precision)
+        network = open_network(fit, arrays, shape[-1], precision)
         prefixes.append(prefix_of(network.architecture))
         views.add(fit.config.view)
-        models.append(_Model(name, Path(folder), network, np.zeros((images, classes), np.float32)))
+        models.append(_Model(name, Path(folder), network, np.zeros(shape, np.float32)))
     if not models:
         raise TrainerError("no model was named to predict with.")
     if len(views) > 1 or any(p.description() != prefixes[0].description() for p in prefixes):
         raise TrainerError("models of different prefixes or views cannot be predicted in one job.")
-    return prefixes[0], models, views.pop()
+    return prefixes[0], models, "centre_crop" if views == {"random_crop"} else views.pop()
 
 
 def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
@@ -201,9 +307,3 @@ def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision:
     network.set_numbers(fit.config)
     network.load_state(arrays)
     return network
-
-
-def _batches(pictures: _Pictures, size: int) -> Iterator[_Pictures]:
-    for start in range(0, len(pictures.paths), size):
-        chosen = slice(start, start + size)
-        yield _Pictures(pictures.places[chosen], pictures.paths[chosen], pictures.hashes[chosen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,15 +44,22 @@ class Decoder:
     def _one(self, picture: Picture) -> np.ndarray:
         crop_seed = int(picture.sha256[:8], 16) + picture.copy if self.view == "random_crop" else None
         path = self.root / picture.path
-        data = _bytes_of(path, picture.sha256)
-        try:
+        data = bytes_of(path, picture.sha256)
+        with named(path):
             image = square(data, self.size, self.view, crop_seed)
-        except Unreadable as error:
-            raise Unreadable(str(path), error.reason) from error
         return augment(image, picture.sha256, picture.copy, self.recipe, self.seed) if picture.copy else image
 
 
-def _bytes_of(path: Path, sha256: str) -> bytes:
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An Unreadable inside, where only a file's bytes are known, names ``path``."""
+    try:
+        yield
+    except Unreadable as error:
+        raise Unreadable(str(path), error.reason) from error
+
+
+def bytes_of(path: Path, sha256: str) -> bytes:
     """What the file holds. Raises TrainerError where that is not the image the manifest was made of."""
     try:
         data = path.read_bytes()

@@ -115,8 +115,8 @@ def takes_xnnpack(path: Path) -> bool:
 
 
 def how_to_cut(served: ServedModel) -> list[str]:
-    """How a photo becomes what the network sees, step by step, as ``trainers.crops`` does it."""
-    from trainers.crops import PYRAMID_SCALES, SMALLEST_RANDOM_CROP, ZOOM
+    """How a photo becomes what the network sees, step by step, as ``trainers.cutting`` does it."""
+    from trainers.cutting import PYRAMID_SCALES, SMALLEST_RANDOM_CROP, ZOOM
 
     size, crops = served.image_size, policy(served.policy).crops
     side = size if served.policy in ("whole", "flip") else round(size / ZOOM)
@@ -172,7 +172,7 @@ def _ask(served: ServedModel, part: Manifest, asked: Sequence[_Asked]) -> dict[s
 
     Returns the forms that could not be run, with why; they are not asked again.
     """
-    from trainers.crops import crops
+    from trainers.cutting import crops
 
     failed: dict[str, str] = {}
     for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True):
@@ -303,7 +303,7 @@ def _converter(served: ServedModel, dtype: str) -> Any:
 
 def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.ndarray]]:
     """Crops of training images, one an image, drawn by the manifest's seed; of each image another of the policy's."""
-    from trainers.crops import crops
+    from trainers.cutting import crops
 
     part = manifest.split("train")
     paths, hashes = part.paths(), part.table["sha256"].tolist()

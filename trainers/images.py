@@ -52,13 +52,31 @@ def square(source: Path | str | bytes, size: int, view: str, crop_seed: int | No
     square that ``crop_seed`` names, of side 0.7 to 1 times the shorter side, placed uniformly (without a seed: the
     central square). Raises Unreadable as ``decode`` does, and TrainerError for an unknown view.
     """
-    if view not in VIEWS:
-        raise TrainerError(f"there is no view {view!r}; known are {', '.join(VIEWS)}.")
-    # A large JPEG is decoded at a half, quarter or eighth where that still leaves twice the pixels that are needed.
-    image = _load(source, int(2 * size / SMALLEST_CROP))
-    box = None if view == "squash" else _square_box(image.size, crop_seed if view == "random_crop" else None)
-    small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-    return np.array(small, np.uint8)
+    return Photo(source).square(size, view, crop_seed)
+
+
+class Photo:
+    """One picture that is made square more than once: decoded once for all sizes that take the same pixels.
+
+    A large JPEG is decoded at a half, quarter or eighth where that still leaves twice the pixels that a size needs.
+    """
+
+    def __init__(self, source: Path | str | bytes) -> None:
+        self._source = source
+        self._decoded: dict[tuple[int, int], Image.Image] = {}
+
+    def decode(self, size: int) -> Image.Image:
+        """RGB with the pixels that a square of ``size`` needs. Raises Unreadable."""
+        return _load_measured(self._source, int(2 * size / SMALLEST_CROP), self._decoded)[0]
+
+    def square(self, size: int, view: str, crop_seed: int | None = None) -> np.ndarray:
+        """See ``trainers.images.square``."""
+        if view not in VIEWS:
+            raise TrainerError(f"there is no view {view!r}; known are {', '.join(VIEWS)}.")
+        image = self.decode(size)
+        box = None if view == "squash" else _square_box(image.size, crop_seed if view == "random_crop" else None)
+        small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+        return np.array(small, np.uint8)
 
 
 def batch(paths: Sequence[Path], size: int, view: str, crop_seeds: Sequence[int] | None = None) -> np.ndarray:
@@ -94,8 +112,13 @@ def _load(source: Path | str | bytes, at_least: int | None) -> Image.Image:
     return _load_measured(source, at_least)[0]
 
 
-def _load_measured(source: Path | str | bytes, at_least: int | None) -> tuple[Image.Image, int, int]:
-    """RGB image, and the full width and height. ``at_least``: a JPEG may come smaller, with no side below this."""
+def _load_measured(
+    source: Path | str | bytes, at_least: int | None, decoded: dict[tuple[int, int], Image.Image] | None = None
+) -> tuple[Image.Image, int, int]:
+    """RGB image, and the full width and height. ``at_least``: a JPEG may come smaller, with no side below this.
+
+    ``decoded`` keeps the images of one source by the size at which its decoder gave them, and answers from there.
+    """
     name = "the image" if isinstance(source, bytes) else str(source)
     if isinstance(source, bytes) and not source:
         raise Unreadable(name, "the file is empty")
@@ -104,10 +127,16 @@ def _load_measured(source: Path | str | bytes, at_least: int | None) -> tuple[Im
             width, height = opened.size
             if at_least is not None:
                 opened.draft(None, (at_least, at_least))
+            key = opened.size
+            if decoded and key in decoded:
+                return decoded[key], width, height
             opened.load()
             if opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
                 width, height = height, width
-            return _rgb(ImageOps.exif_transpose(opened)), width, height
+            image = _rgb(ImageOps.exif_transpose(opened))
+            if decoded is not None:
+                decoded[key] = image
+            return image, width, height
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         raise Unreadable(name, _reason(error, source)) from error
 

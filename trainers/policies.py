@@ -1,12 +1,13 @@
 """One table of crop policies: how an image is cut at inference before the crops' probabilities are averaged.
 
-Names and counts only; ``trainers.crops`` cuts. Imports nothing heavy, so that checking a file is quick.
+Names and counts only; ``trainers.cutting`` cuts. Imports nothing heavy, so that checking a file is quick.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainers.contract import TrainerError
@@ -44,6 +45,70 @@ def policy(name: str) -> Policy:
     if count and int(count[1]) <= MOST_RANDOM_CROPS:
         return Policy(name, int(count[1]), f"{count[1]} random crops of a slightly larger image")
     raise TrainerError(_no_such_policy(name))
+
+
+MIRRORED = "-mirrored"
+"""End of the name of a crop's mirror image, left to right."""
+WHOLE, CENTRE, CANVAS, CLOSER, RANDOM = "whole", "centre", "canvas", "closer", "random-"
+CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
+
+
+def crop_names(name: str) -> tuple[str, ...]:
+    """The crops of the policy ``name``, in the order in which their probabilities are averaged.
+
+    A crop's name says which pixels it shows, whatever policy asks for it: the pyramid's middle scale is the centre crop.
+    ``random-3`` is the fourth draw of an image, so fewer random crops are the first of more. Raises TrainerError.
+    """
+    if name == "flip":
+        return _with_mirror_images(WHOLE)
+    if name == "ten_crop":
+        return _with_mirror_images(*CORNERS, CENTRE)
+    if name == "pyramid":
+        return _with_mirror_images(CANVAS, CENTRE, CLOSER)
+    if name in POLICIES:
+        return (name,)
+    return tuple(f"{RANDOM}{i}" for i in range(policy(name).crops))
+
+
+def _with_mirror_images(*names: str) -> tuple[str, ...]:
+    return (*names, *(name + MIRRORED for name in names))
+
+
+def distinct_crops(policies: Sequence[str]) -> tuple[str, ...]:
+    """Every crop that one of ``policies`` averages over, once, in the order of their first use."""
+    return tuple(dict.fromkeys(crop for name in policies for crop in crop_names(name)))
+
+
+MIRRORED = "-mirrored"
+"""End of the name of a crop's mirror image, left to right."""
+WHOLE, CENTRE, CANVAS, CLOSER, RANDOM = "whole", "centre", "canvas", "closer", "random-"
+CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
+
+
+def crop_names(name: str) -> tuple[str, ...]:
+    """The crops of the policy ``name``, in the order in which their probabilities are averaged.
+
+    A crop's name says which pixels it shows, whatever policy asks for it: the pyramid's middle scale is the centre crop.
+    ``random-3`` is the fourth draw of an image, so fewer random crops are the first of more. Raises TrainerError.
+    """
+    if name == "flip":
+        return _with_mirror_images(WHOLE)
+    if name == "ten_crop":
+        return _with_mirror_images(*CORNERS, CENTRE)
+    if name == "pyramid":
+        return _with_mirror_images(CANVAS, CENTRE, CLOSER)
+    if name in POLICIES:
+        return (name,)
+    return tuple(f"{RANDOM}{i}" for i in range(policy(name).crops))
+
+
+def distinct_crops(policies: Sequence[str]) -> tuple[str, ...]:
+    """Every crop that one of ``policies`` averages over, once, in the order of their first use."""
+    return tuple(dict.fromkeys(crop for name in policies for crop in crop_names(name)))
+
+
+def _with_mirror_images(*names: str) -> tuple[str, ...]:
+    return (*names, *(name + MIRRORED for name in names))
 
 
 def valid_policy(name: str) -> str | None:

@@ -21,6 +21,7 @@ from trainers import device
 from trainers.arrays import DAMAGED, read_list, write_list
 from trainers.backbones import backbone
 from trainers.contract import FitJob, TrainerError
+from trainers.cutting import crops
 from trainers.images import Unreadable
 from trainers.photoinput import photos
 
@@ -112,8 +113,6 @@ class ServedModel:
 
         Raises TrainerError for one that cannot be decoded, with its place, counted from 1.
         """
-        from trainers.crops import crops
-
         out = np.zeros((len(images), len(self.classes)), np.float32)
         for i, image in enumerate(images):
             sha256 = hashlib.sha256(image).hexdigest()

@@ -372,4 +372,5 @@ class _Found:
 
 
 def bucket_of(key: str) -> int:
-    return int(hashlib.sha256(key.encode()).hexdigest()[:4], 16) % BUCKETS
+    """Of what stands before the first colon: an image's copies and crops lie together, so it is decoded once for all."""
+    return int(hashlib.sha256(key.partition(":")[0].encode()).hexdigest()[:4], 16) % BUCKETS
