@@ -175,11 +175,11 @@ def run_jobs(
     function: str,
     jobs: Sequence[Mapping[str, Any]],
     cpus: float = 1.0,
-    on_done: Callable[[int, dict[str, Any]], None] | None = None,
+    on_done: Callable[[int, Any], None] | None = None,
     gpus: float = 0.0,
     fresh: bool = False,
-) -> list[dict[str, Any]]:
-    """Call ``function`` ("module:function", dict -> dict) on every job in parallel; the results in the jobs' order.
+) -> list[Any]:
+    """Call ``function`` ("module:function", of a dict) on every job in parallel; its answers in the jobs' order.
 
     ``cpus`` and ``gpus`` are one job's; where a job holds ``threads`` they are set to its CPUs. ``on_done(index,
     result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times. ``fresh``:
@@ -194,7 +194,7 @@ def run_jobs(
     filled = [{**job, "threads": max(1, int(cpus))} if "threads" in job else dict(job) for job in jobs]
     with StopSignals() as signals:
         waiting = {task.remote(function, job): index for index, job in enumerate(filled)}
-        results: dict[int, dict[str, Any]] = {}
+        results: dict[int, Any] = {}
         try:
             while waiting:
                 done, _ = ray.wait(list(waiting), timeout=0.2)
@@ -211,7 +211,7 @@ def run_jobs(
     return [results[index] for index in range(len(jobs))]
 
 
-def _job_result(reference: Any, name: str) -> dict[str, Any]:
+def _job_result(reference: Any, name: str) -> Any:
     try:
         how, value = ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -119,9 +119,9 @@ def test_with_folds_the_winner_is_the_best_over_all_their_images(
     assert "002 small_cnn hidden=2 (t2)" in winner.reason
     assert asked == [([["t2"]], "validation")]
     assert "front" not in winner.to_dict()
-    [job] = missing_jobs(sweep, ["other"], "validation", "whole")
+    [job] = missing_jobs(sweep, ["other"], "validation")
     assert job["folds"] == 2
-    [job] = missing_jobs(sweep, ["other"], "test", "whole")
+    [job] = missing_jobs(sweep, ["other"], "test")
     assert job["folds"] == 0
 
 
@@ -175,16 +175,3 @@ def test_what_models_share_when_they_predict(changes: dict[str, Any], shares: bo
 
 def test_mixup_and_cutmix_share_with_each_other() -> None:
     assert _prefix_of(TrialConfig(mixup=0.2)) == _prefix_of(TrialConfig(mixup=0.4, cutmix=1.0))
-
-
-def test_dozens_of_networks_are_predicted_a_few_at_a_time(open_sweep: Open) -> None:
-    sweep = open_sweep()
-    fits = [f"fit{number:02d}" for number in range(20)]
-    done = sweep.paths.probabilities("fit03", "test", "whole")
-    done.parent.mkdir(parents=True)
-    done.touch()
-    jobs = missing_jobs(sweep, fits, "test", "whole")
-    assert [len(job["models"]) for job in jobs] == [8, 8, 3]
-    assert [fit for job in jobs for fit in job["models"]] == [fit for fit in fits if fit != "fit03"]
-    assert all(job["models"].keys() == job["outputs"].keys() for job in jobs)
-    assert missing_jobs(sweep, ["fit03"], "test", "whole") == []

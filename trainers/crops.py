@@ -2,8 +2,8 @@
 
 ``predict`` is the job that a worker runs. Models that share a prefix share its work, and so do policies: the mirror
 image of ``flip``, the centre of ``ten_crop`` and the middle scale of ``pyramid`` are crops with a name
-(``trainers.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop is kept in
-the store where that pays, beside what trials read of the whole images, so that other models do not need it again.
+(``trainers.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop is kept
+in the store where that pays, beside what trials read of the whole images, so that other models do not need it again.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def predict(job: Mapping[str, Any]) -> Part:
     - ``folds``: k (0 for none): the models are fits with k folds and ``split`` is "validation"; each image that lies in
       a fold is predicted by the fit that did not train on it.
 
-    Seconds are those of each policy alone: reading and decoding in full, the squares and crops that it needs, the prefix
-    at its measured speed over its crops, and each model at its own over them. What others share is charged to each, and
-    what came from the store is charged as if computed. Raises TrainerError.
+    Seconds are those of each policy alone: reading and decoding in full, the squares and crops that it needs, the
+    prefix at its measured speed over its crops, and each model at its own over them. What others share is charged to
+    each, and what came from the store is charged as if computed. Raises TrainerError.
     """
     policy_in_force = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest, folds = Manifest.read(Path(job["manifest"])), int(job.get("folds", 0))

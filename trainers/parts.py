@@ -5,6 +5,7 @@ Images are divided among workers; each answers with a ``Part``. What is kept is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,10 @@ class Part:
 
 
 def divide(images: int, crops: int, workers: int, fewest_crops: int) -> list[tuple[int, int]]:
-    """Up to ``workers`` equal ranges of ``images``, none of which has fewer than ``fewest_crops`` but where all have."""
+    """Up to ``workers`` ranges of ``images`` as equal as can be, of at least ``fewest_crops`` where there are two."""
     parts = max(1, min(workers, images, images * crops // fewest_crops))
     edges = [round(images * i / parts) for i in range(parts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def write_whole(outputs: Mapping[str, Mapping[str, str]], parts: Sequence[Part]) -> None:

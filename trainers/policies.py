@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from trainers.contract import TrainerError
 
 MOST_RANDOM_CROPS = 100
+MIRRORED = "-mirrored"
+"""End of the name of a crop's mirror image, left to right."""
+WHOLE, CENTRE, CANVAS, CLOSER, RANDOM = "whole", "centre", "canvas", "closer", "random-"
+CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
 
 
 @dataclass(frozen=True)
@@ -47,48 +51,10 @@ def policy(name: str) -> Policy:
     raise TrainerError(_no_such_policy(name))
 
 
-MIRRORED = "-mirrored"
-"""End of the name of a crop's mirror image, left to right."""
-WHOLE, CENTRE, CANVAS, CLOSER, RANDOM = "whole", "centre", "canvas", "closer", "random-"
-CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
-
-
 def crop_names(name: str) -> tuple[str, ...]:
     """The crops of the policy ``name``, in the order in which their probabilities are averaged.
 
-    A crop's name says which pixels it shows, whatever policy asks for it: the pyramid's middle scale is the centre crop.
-    ``random-3`` is the fourth draw of an image, so fewer random crops are the first of more. Raises TrainerError.
-    """
-    if name == "flip":
-        return _with_mirror_images(WHOLE)
-    if name == "ten_crop":
-        return _with_mirror_images(*CORNERS, CENTRE)
-    if name == "pyramid":
-        return _with_mirror_images(CANVAS, CENTRE, CLOSER)
-    if name in POLICIES:
-        return (name,)
-    return tuple(f"{RANDOM}{i}" for i in range(policy(name).crops))
-
-
-def _with_mirror_images(*names: str) -> tuple[str, ...]:
-    return (*names, *(name + MIRRORED for name in names))
-
-
-def distinct_crops(policies: Sequence[str]) -> tuple[str, ...]:
-    """Every crop that one of ``policies`` averages over, once, in the order of their first use."""
-    return tuple(dict.fromkeys(crop for name in policies for crop in crop_names(name)))
-
-
-MIRRORED = "-mirrored"
-"""End of the name of a crop's mirror image, left to right."""
-WHOLE, CENTRE, CANVAS, CLOSER, RANDOM = "whole", "centre", "canvas", "closer", "random-"
-CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
-
-
-def crop_names(name: str) -> tuple[str, ...]:
-    """The crops of the policy ``name``, in the order in which their probabilities are averaged.
-
-    A crop's name says which pixels it shows, whatever policy asks for it: the pyramid's middle scale is the centre crop.
+    A crop's name says which pixels it shows, whatever policy asks for it: the pyramid's middle scale is ``centre``.
     ``random-3`` is the fourth draw of an image, so fewer random crops are the first of more. Raises TrainerError.
     """
     if name == "flip":
