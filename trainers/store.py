@@ -372,5 +372,5 @@ class _Found:
 
 
 def bucket_of(key: str) -> int:
-    """Of what stands before the first colon: an image's copies and crops lie together, so it is decoded once for all."""
+    """Of what stands before the first colon: an image's copies and crops lie together, so it is decoded once."""
     return int(hashlib.sha256(key.partition(":")[0].encode()).hexdigest()[:4], 16) % BUCKETS
