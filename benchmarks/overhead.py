@@ -174,7 +174,9 @@ def check_tracked(uri: str, experiment: str, trials: int) -> None:
     client, found, token = connect(uri), [], ""
     number = client.get_experiment_by_name(experiment).experiment_id
     while token is not None:
-        page = client.search_runs([number], "attributes.status = 'FINISHED'", max_results=1000, page_token=token or None)
+        page = client.search_runs(
+            [number], "attributes.status = 'FINISHED'", max_results=1000, page_token=token or None
+        )
         found += page
         token = page.token
     whole = {r.data.tags.get("orch.trial") for r in found if r.data.metrics.get("val_accuracy") and r.data.params}

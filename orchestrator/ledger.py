@@ -21,7 +21,17 @@ import filelock
 
 from orchestrator.errors import OrchError
 from orchestrator.paths import SweepPaths
-from orchestrator.segments import METRICS, Event, EventKind, list_segments, outermost, read_events, write_segment
+from orchestrator.segments import (
+    METRICS,
+    Event,
+    EventKind,
+    Segment,
+    list_segments,
+    outermost,
+    read_events,
+    worth_merging,
+    write_segment,
+)
 
 __all__ = [
     "METRICS",
@@ -59,7 +69,9 @@ class Ledger:
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
             self._events = read_events(self.folder)
-            self._delete_superseded()
+            found = list_segments(self.folder)
+            self._segments = outermost(found)
+            _delete([segment for segment in found if segment not in self._segments])
             self._states: dict[str, TrialState] = {}
             for event in self._events:
                 _advance(self._states, event)
@@ -94,15 +106,15 @@ class Ledger:
         return list(self._events)
 
     def flush(self) -> None:
-        """Write what is buffered as one segment; merge the segments when there are too many."""
+        """Write what is buffered as one segment; merge the small segments when there are too many."""
         waiting = self._events[self._flushed :]
         if not waiting:
             return
-        write_segment(self.folder, waiting)
+        self._segments.append(write_segment(self.folder, waiting))
         self._flushed = len(self._events)
         self._oldest_unflushed_s = math.inf
-        if len(list_segments(self.folder)) > COMPACT_ABOVE_SEGMENTS:
-            self.compact()
+        if len(self._segments) > COMPACT_ABOVE_SEGMENTS:
+            self._merge(worth_merging(self._segments))
 
     def flush_if_due(self) -> None:
         """Flush if an event has waited for ``FLUSH_AFTER_S`` or ``FLUSH_AFTER_EVENTS`` have gathered."""
@@ -113,16 +125,14 @@ class Ledger:
     def compact(self) -> None:
         """Merge all segments into one. At every instant on the way a reader finds the same events."""
         self.flush()
-        if len(list_segments(self.folder)) > 1:
-            write_segment(self.folder, self._events)
-            self._delete_superseded()
+        if len(self._segments) > 1:
+            self._merge(self._segments)
 
-    def _delete_superseded(self) -> None:
-        found = list_segments(self.folder)
-        kept = outermost(found)
-        for segment in found:
-            if segment not in kept:
-                segment.path.unlink()
+    def _merge(self, last: list[Segment]) -> None:
+        """Write the events of the ``last`` segments as one, then delete them."""
+        merged = write_segment(self.folder, self._events[last[0].first - 1 : last[-1].last])
+        self._segments = [*self._segments[: len(self._segments) - len(last)], merged]
+        _delete(last)
 
     def close(self) -> None:
         """Flush and give the lock back. May be called twice."""
@@ -137,6 +147,11 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _delete(superseded: Iterable[Segment]) -> None:
+    for segment in superseded:
+        segment.path.unlink()
 
 
 def _take_lock(path: Path) -> filelock.FileLock:

@@ -32,7 +32,7 @@ from orchestrator.ledger import (
     read_events,
     trials_frame,
 )
-from orchestrator.segments import list_segments, write_segment
+from orchestrator.segments import Segment, list_segments, worth_merging, write_segment
 
 CONFIG = {"backbone": "small_cnn", "dropout": 0.2, "unfrozen_layers": "all"}
 
@@ -162,6 +162,50 @@ def test_many_segments_are_merged_and_nothing_changes(tmp_path: Path) -> None:
         assert derive(read_events(folder)) == before
     assert 30 < most <= ledger_module.COMPACT_ABOVE_SEGMENTS
     assert len(pd.read_parquet(folder)) == 200
+
+
+def segments_of(sizes: list[int]) -> list[Segment]:
+    found: list[Segment] = []
+    for size in sizes:
+        first = found[-1].last + 1 if found else 1
+        found.append(Segment(Path(f"{first}"), first, first + size - 1, ""))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "merged"),
+    [
+        ([], 0),
+        ([5], 0),
+        ([5, 1], 0),
+        ([1, 1], 2),
+        ([100, 1, 1, 1], 3),
+        ([100, 1, 5, 1], 3),
+        ([100, 7, 5, 1], 0),
+        ([4, 2, 1, 1], 4),
+    ],
+)
+def test_the_small_segments_at_the_end_are_merged(sizes: list[int], merged: int) -> None:
+    assert [segment.events for segment in worth_merging(segments_of(sizes))] == sizes[len(sizes) - merged :]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_an_event_is_written_few_times_however_long_the_record(seed: int, most: int) -> None:
+    chance = random.Random(seed)
+    sizes: list[int] = []
+    written, longest, rounds = 0, 0, 5000
+    for _ in range(rounds):
+        sizes.append(chance.randint(1, most))
+        written += sizes[-1]
+        if len(sizes) > ledger_module.COMPACT_ABOVE_SEGMENTS:
+            merged = len(worth_merging(segments_of(sizes)))
+            assert merged > 1
+            sizes[-merged:] = [sum(sizes[-merged:])]
+            written += sizes[-1]
+        longest = max(longest, len(sizes))
+    assert longest <= ledger_module.COMPACT_ABOVE_SEGMENTS
+    assert written <= 6 * sum(sizes)
 
 
 def test_a_crash_between_merging_and_deleting_leaves_no_duplicates(tmp_path: Path) -> None:
