@@ -159,7 +159,7 @@ def write_segment(folder: Path, events: Sequence[Event]) -> Segment:
 
     columns = {name: [getattr(event, name) for event in events] for name in _schema().names}
     buffer = io.BytesIO()
-    # Nobody filters these few rows, so neither dictionaries nor statistics: half the time, half the bytes of a small one.
+    # Nobody filters these few rows: without dictionaries and statistics a small segment takes half the bytes.
     pq.write_table(
         pa.Table.from_pydict(columns, schema=_schema()), buffer, use_dictionary=False, write_statistics=False
     )

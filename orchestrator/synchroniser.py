@@ -220,22 +220,25 @@ class Synchroniser:
         tags |= {SWEEP_TAG: self._sweep_id, "orch.folder": str(self._paths.root.resolve()), **self._settings.tags}
         return client.create_run(self._experiment_id, round(first.time_s * 1000), tags, self._paths.name).info.run_id
 
-    def _child(self, client: MlflowClient, update: RunUpdate) -> str:
-        known = self.cursor.runs.get(update.trial)
-        if known:
-            return known
-        tags = {SWEEP_TAG: self._sweep_id, TRIAL_TAG: update.trial, "mlflow.parentRunId": self.cursor.parent}
-        made = client.create_run(self._experiment_id, update.started_ms, tags, update.name or update.trial).info.run_id
-        self._save(replace(self.cursor, runs={**self.cursor.runs, update.trial: made}))
-        return made
-
     def _send(self, client: MlflowClient, update: RunUpdate) -> None:
-        run_id = self._child(client, update) if update.trial else self.cursor.parent
+        run_id = self.cursor.runs.get(update.trial, "") if update.trial else self.cursor.parent
+        if not run_id:
+            run_id = self._create_child(client, update)
+            update = replace(update, tags={})
         self._log(client, run_id, update)
         if update.ended_ms is not None:
             client.set_terminated(run_id, update.status, update.ended_ms)
         elif update.status:
             client.update_run(run_id, status=update.status)
+
+    def _create_child(self, client: MlflowClient, update: RunUpdate) -> str:
+        """A run that has its tags from the start, which saves a transaction. The cursor on the disk learns of it with
+        the batch; until then its tags are what it is found by."""
+        tags = {key: value[:TEXT] for key, value in update.tags.items()}
+        tags |= {SWEEP_TAG: self._sweep_id, TRIAL_TAG: update.trial, "mlflow.parentRunId": self.cursor.parent}
+        made = client.create_run(self._experiment_id, update.started_ms, tags, update.name or update.trial).info.run_id
+        self.cursor = replace(self.cursor, runs={**self.cursor.runs, update.trial: made})
+        return made
 
     def _log(self, client: MlflowClient, run_id: str, update: RunUpdate) -> None:
         from mlflow.entities import Metric, Param, RunTag

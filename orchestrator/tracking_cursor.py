@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 
@@ -40,5 +40,5 @@ def read_cursor(path: Path) -> Cursor:
 
 def write_cursor(path: Path, cursor: Cursor) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(asdict(cursor), indent=1))
+    beside.write_text(json.dumps({each.name: getattr(cursor, each.name) for each in fields(cursor)}))
     os.replace(beside, path)
