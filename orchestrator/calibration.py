@@ -82,7 +82,8 @@ class PartSpeed:
 class Calibration:
     """The speed of one worker of ``machine``, measured while ``workers`` of them were busy.
 
-    ``start_s``: from the command to the first worker that is ready to train: Ray, and TensorFlow in the worker.
+    ``start_s``: until a worker that was asked for is ready to train, TensorFlow imported. ``driver_s``: Ray's own start
+    and what else the driver does before the first worker is asked for.
     ``decode_s``: "view/size" -> seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds
     of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a
     trial's own overhead in a warm worker. ``measured_at``: seconds since 1970.
@@ -96,6 +97,7 @@ class Calibration:
     parts: Mapping[PartKey, PartSpeed] = field(default_factory=dict)
     worker_bytes: int = 0
     trial_s: float = 0.1
+    driver_s: float = 5.0
     measured_at: float = 0.0
 
     def decode(self, view: str, size: int) -> float:
@@ -147,7 +149,8 @@ class Calibration:
             parts[PartKey(**{name: part[name] for name in key_names})] = speed
         names = [f.name for f in dataclasses.fields(cls) if f.name != "parts"]
         made = cls(**{name: values[name] for name in names}, parts=parts)
-        _check_seconds({**made.decode_s, **made.augment_s, "start_s": made.start_s, "trial_s": made.trial_s})
+        _check_seconds({**made.decode_s, **made.augment_s, "start_s": made.start_s})
+        _check_seconds({"trial_s": made.trial_s, "driver_s": made.driver_s})
         if not isinstance(made.machine, str) or int(made.workers) < 1:
             raise ValueError("this is no calibration: it names no machine or no worker")
         return made

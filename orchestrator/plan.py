@@ -1,0 +1,303 @@
+"""Spec, photos, machine and calibration -> ``Plan``: what a sweep will do and take, before it does. Pure.
+
+Trials are drawn from the space and the sweep is played (``orchestrator.simulation``) many times over with random
+scores; every figure is the mean, with the lowest and the highest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from orchestrator.calibration import Machine, PartKey
+from orchestrator.campaign import Campaign, Outcome, Situation
+from orchestrator.estimates import STAND_IN, unknown_backbones
+from orchestrator.spec import SweepSpec
+
+STAGES = ("start", "build", "search", "select", "refit", "leaderboard", "total")
+"""In their order. ``build`` is in worker-seconds, and lies inside search and refit; the others are by the clock."""
+DRAWS = 20
+FEWEST_DRAWS = 5
+TRIALS_PLAYED = 10_000
+"""Sweeps of many trials are played less often: their mean is steadier anyway."""
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Span:
+    """A figure that depends on chance: its mean, and the lowest and highest of the runs that were played."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        return cls(statistics.fmean(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Build:
+    """Rows that the sweep takes from the store. ``rows`` are computed, ``stored`` were there before; means over runs.
+
+    ``seconds``: worker-seconds of computing them, decoding their images left out where those are a line of their own.
+    """
+
+    what: str
+    rows: float
+    stored: float
+    bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do and take. ``rungs``: (epochs, trials that come so far), the mean over runs.
+
+    ``stages``: of ``STAGES``. ``unshared``: the same where every trial is for itself. ``floor_s``: what the search, and
+    ``whole_floor_s`` what all after the start would take if each unique image were decoded once, each unique prefix ran
+    once over each image, and each trainable part ran for its epochs at the best speed of the device on that part alone.
+    ``disk``: bytes of features, images, checkpoints and models that are written. ``memory_bytes``: of all workers at
+    once. ``reads_s``: of one trial that waits for nothing, the longest.
+    """
+
+    name: str
+    trials: int
+    epochs: int
+    rungs: tuple[tuple[int, float], ...]
+    builds: tuple[Build, ...]
+    stages: Mapping[str, Span]
+    unshared: Mapping[str, Span]
+    floor_s: float
+    whole_floor_s: float
+    disk: Mapping[str, float]
+    memory_bytes: float
+    longest_trial_s: float
+    machine: Machine
+    measured_parts: int
+    estimated_parts: int
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def disk_bytes(self) -> float:
+        return sum(self.disk.values())
+
+    @property
+    def saving(self) -> float:
+        """How many times as long the sweep would take with every trial for itself."""
+        return self.unshared["total"].mean / max(self.stages["total"].mean, 1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What ``to_dict`` gave, through JSON as well."""
+        values = dict(values)
+        values["rungs"] = tuple((int(epochs), float(trials)) for epochs, trials in values["rungs"])
+        values["builds"] = tuple(Build(**build) for build in values["builds"])
+        for name in ("stages", "unshared"):
+            values[name] = {stage: Span(**span) for stage, span in values[name].items()}
+        values["machine"] = Machine(**values["machine"])
+        values["assumptions"] = tuple(values["assumptions"])
+        return cls(**values)
+
+
+def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: int = 0) -> Plan:
+    """The plan of ``spec``. The same arguments give the same plan."""
+    draws = max(min(draws, TRIALS_PLAYED // spec.budget.trials), min(draws, FEWEST_DRAWS))
+    campaign = Campaign(spec, situation)
+    shared, alone = [], []
+    for number in range(draws):
+        trials = campaign.trials(random.Random(f"{seed}:{number}"))
+        shared.append(campaign.run(trials, f"{seed}:{number}", share=True))
+        alone.append(campaign.run(trials, f"{seed}:{number}", share=False))
+    keys = {work.key for outcome in shared for work in outcome.works}
+    estimated = keys & campaign.speeds.estimated
+    return Plan(
+        name=spec.name,
+        trials=round(_mean(len(outcome.epochs) for outcome in shared)),
+        epochs=spec.budget.epochs,
+        rungs=_rungs(shared, spec.budget.epochs),
+        builds=_builds(shared, campaign),
+        stages=_stages(shared),
+        unshared=_stages(alone),
+        floor_s=_mean(campaign.floor_s(o.fits) for o in shared),
+        whole_floor_s=_mean(campaign.floor_s(o.fits) + campaign.final_floor_s(o) for o in shared),
+        disk=_disk(shared, campaign),
+        memory_bytes=max(campaign.memory_bytes(o.works) for o in shared),
+        longest_trial_s=max(campaign.longest_s(o.works) for o in shared),
+        machine=situation.machine,
+        measured_parts=len(keys) - len(estimated),
+        estimated_parts=len(estimated),
+        assumptions=_assumptions(spec, situation, keys, estimated),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _stages(outcomes: Sequence[Outcome]) -> dict[str, Span]:
+    return {stage: Span.of([outcome.stages[stage] for outcome in outcomes]) for stage in STAGES}
+
+
+def _rungs(outcomes: Sequence[Outcome], epochs: int) -> tuple[tuple[int, float], ...]:
+    """Epochs at which some trial stopped, or all that ran to the end, and how many came so far."""
+    ends = sorted({done for outcome in outcomes for done in outcome.epochs if done} | {epochs})
+    if len(ends) > 12:
+        ends = sorted({ends[round(place * (len(ends) - 1) / 11)] for place in range(12)})
+    return tuple((end, _mean(sum(done >= end for done in outcome.epochs) for outcome in outcomes)) for end in ends)
+
+
+def _builds(outcomes: Sequence[Outcome], campaign: Campaign) -> tuple[Build, ...]:
+    """One for each shelf that any run reads, prefixes first, the dearest first."""
+    rows: dict[str, float] = {}
+    stored: dict[str, float] = {}
+    size: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for outcome in outcomes:
+        for each, made, there in outcome.rows:
+            what = each.shelf.what
+            rows[what] = rows.get(what, 0.0) + made / len(outcomes)
+            stored[what] = stored.get(what, 0.0) + there / len(outcomes)
+            size[what] = size.get(what, 0.0) + made * each.shelf.row_bytes / len(outcomes)
+            seconds[what] = seconds.get(what, 0.0) + made * campaign.row_s(each) / len(outcomes)
+    builds = [Build(what, rows[what], stored[what], size[what], seconds[what]) for what in rows]
+    return tuple(sorted(builds, key=lambda build: (build.what.startswith("images"), -build.seconds, build.what)))
+
+
+def _disk(outcomes: Sequence[Outcome], campaign: Campaign) -> dict[str, float]:
+    def written(images: bool) -> float:
+        return _mean(
+            sum(made * each.shelf.row_bytes for each, made, _ in outcome.rows if (not each.shelf.layer) == images)
+            for outcome in outcomes
+        )
+
+    return {
+        "features": written(images=False),
+        "images": written(images=True),
+        "checkpoints": max(campaign.checkpoint_bytes(outcome.works) for outcome in outcomes),
+        "models": _mean(campaign.model_bytes(outcome) for outcome in outcomes),
+    }
+
+
+def _assumptions(spec: SweepSpec, situation: Situation, keys: set[PartKey], estimated: set[PartKey]) -> tuple[str, ...]:
+    """What the figures take for granted, one sentence each."""
+    machine, budget = situation.machine, spec.budget
+    found = [f"Measured on {situation.calibration.machine}, all {situation.calibration.workers} workers busy."]
+    if estimated and machine.measured:
+        found.append(
+            f"{len(estimated)} of {len(keys)} kinds of network were not measured; each counts by its multiplications, "
+            "at the speed of the nearest that was."
+        )
+    stand_ins = unknown_backbones(key for key in keys if key in estimated)
+    if stand_ins:
+        found.append(f"{', '.join(stand_ins)}: not in the table and not measured, so it counts as {STAND_IN}.")
+    if not spec.configurations:
+        found.append(
+            "Trials are drawn evenly from the space; a sampler that learns will prefer some, dearer or cheaper."
+        )
+    if budget.scheduler.name != "none":
+        found.append(f"Scores are random, so {budget.scheduler.name} stops as many trials as it does among equals.")
+    if budget.target_accuracy is not None:
+        found.append("target_accuracy is not foreseen: the search runs to its end.")
+    if not machine.measured:
+        found += _about_machine(machine)
+    return (*found, *situation.notes)
+
+
+def _about_machine(machine: Machine) -> list[str]:
+    found = [
+        f"Simulated: {machine.workers} workers on {machine.nodes} node{'s' if machine.nodes > 1 else ''}"
+        + (f", {machine.gpus:g} GPUs ({machine.name})." if machine.gpus else "."),
+        f"Networks run {machine.network_factor:.3g} times as fast there as on one worker here, whatever their layers; "
+        "a training step on a GPU takes at least 1 ms.",
+        f"Decoding and augmenting run {machine.decode_factor:.3g} times as fast a worker as here.",
+        "The driver, the network between nodes and the disks keep up.",
+    ]
+    if machine.nodes > 1:
+        found.append(
+            "All nodes share one store."
+            if machine.shared_store
+            else "Each node has a store of its own and fills it with what its own trials need."
+        )
+    return found
+
+
+def refusals(
+    plan: Plan, hours: float | None = None, free_bytes: float = math.inf, cap_bytes: float = math.inf
+) -> list[str]:
+    """Why the sweep should not start, a sentence each: it cannot fit its ``hours``, or the disk.
+
+    The hours are the search's. They are too few where not even the quickest run that was played tries all trials
+    within them, and hopeless where no trial comes to its end.
+    """
+    found = []
+    if hours is not None:
+        limit_s = 3600 * hours
+        least_s = plan.stages["search"].low
+        if plan.longest_trial_s > limit_s:
+            found.append(
+                f"one trial alone takes up to {said(plan.longest_trial_s)}, more than the {hours:g} hours of the "
+                "search; raise budget.hours, or try fewer epochs, smaller images or fewer unfrozen layers."
+            )
+        elif least_s > limit_s:
+            found.append(
+                f"the search takes {said(plan.stages['search'].mean)} (at the least {said(least_s)}), more than its "
+                f"{hours:g} hours; raise budget.hours, or lower budget.trials or budget.epochs."
+            )
+    store = plan.disk["features"] + plan.disk["images"]
+    if plan.disk_bytes > free_bytes:
+        found.append(
+            f"the sweep writes {plan.disk_bytes / GB:.1f} GB and {free_bytes / GB:.1f} GB are free; free some "
+            "(orch cache prune), move ORCH_CACHE to a larger disk, or search fewer sizes, boundaries or multipliers."
+        )
+    elif store > cap_bytes:
+        found.append(
+            f"the store would hold {store / GB:.1f} GB and may hold {cap_bytes / GB:.1f} GB, so what was computed is "
+            "evicted and computed again; raise ORCH_CACHE_GB, or set resources.store_dtype to float16."
+        )
+    return found
+
+
+def said(seconds: float) -> str:
+    """A duration for a person: "40 s", "12 min", "3.4 h", "2.1 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.1f} days"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A stage as it was planned and as it was. ``actual_s`` is NaN where the sweep did not come so far."""
+
+    stage: str
+    planned_s: float
+    low_s: float
+    high_s: float
+    actual_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Actual over planned; NaN where either is nothing."""
+        return self.actual_s / self.planned_s if self.planned_s > 0 else math.nan
+
+
+def compare(plan: Plan, actual_s: Mapping[str, float], share: bool = True) -> list[Compared]:
+    """Plan against actual, a row a stage of ``STAGES``. The total is over the stages that both know."""
+    planned = plan.stages if share else plan.unshared
+    rows = []
+    for stage in STAGES[:-1]:
+        span = planned[stage]
+        rows.append(Compared(stage, span.mean, span.low, span.high, actual_s.get(stage, math.nan)))
+    done = [row for row in rows if row.stage != "build" and math.isfinite(row.actual_s)]
+    total = [sum(getattr(row, name) for row in done) for name in ("planned_s", "low_s", "high_s", "actual_s")]
+    return [*rows, Compared("total", *total)] if done else rows
