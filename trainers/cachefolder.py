@@ -38,6 +38,7 @@ SPARE_BYTES = 256 * 2**20
 OTHERS = {
     "archives": "photos unpacked from archives",
     "builtin": "built-in data sets",
+    "index": "which rows belong to which backbone",
     "calibration": "how fast this machine is at each part of a sweep",
 }
 """Folders that hold no rows."""

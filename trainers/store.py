@@ -11,6 +11,7 @@ replaced on the disk; nobody gets it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -62,6 +63,7 @@ class Rows:
         self._request = request
         self._count = len(request.keys)
         self._where = _places(request.keys, segments)
+        self._mapped = _Mapped()
         self.shape, self.dtype = segments[0].head.shape, segments[0].head.dtype
         self._dense: np.ndarray | None = None
         if self.nbytes <= IN_MEMORY_BYTES:
@@ -87,12 +89,12 @@ class Rows:
     def _gather(self, indices: np.ndarray) -> np.ndarray:
         out = np.empty((len(indices), *self.shape), self.dtype)
         segments, places = self._where
-        damaged = _read(segments, places[indices], out)
+        damaged = self._mapped.read(segments, places[indices], out)
         if len(damaged):
             wrong = [segments[number] for number in np.unique(places[indices[damaged], 0])]
             self._where = segments, places = _places(self._request.keys, self._request.mend(wrong, segments))
             again = np.empty((len(damaged), *self.shape), self.dtype)
-            if len(_read(segments, places[indices[damaged]], again)):
+            if len(self._mapped.read(segments, places[indices[damaged]], again)):
                 raise TrainerError(
                     f"rows in {segments[0].head.names.parent} were damaged, computed again, and are damaged again; "
                     "check the disk, or set ORCH_CACHE to a folder on another one."
@@ -107,41 +109,49 @@ def _places(keys: Sequence[str], segments: list[OpenSegment]) -> tuple[list[Open
     return segments, np.array([where[key] for key in keys], np.int64)
 
 
-def _read(segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Copy the rows at ``places`` into ``out``; the positions in ``out`` of those that are not what was written."""
-    row_bytes = segments[0].head.row_bytes
-    piece = max(1, RELEASE_BYTES // (row_bytes + FAULT_BYTES))
-    damaged: list[np.ndarray] = []
-    touched, touched_bytes = set(), 0
-    order = np.lexsort((places[:, 1], places[:, 0]))
-    ends = np.flatnonzero(np.diff(places[order, 0])) + 1
-    for group in np.split(order, ends) if len(order) else ():
-        segment = segments[places[group[0], 0]]
-        if not segment.is_whole:
-            damaged.append(group)
-            continue
-        for start in range(0, len(group), piece):
-            chosen = group[start : start + piece]
-            rows = places[chosen, 1]
-            out[chosen] = segment.rows[rows]
-            damaged.append(_not_as_written(segment, rows, chosen, out))
-            touched.add(segment)
-            touched_bytes += len(chosen) * (row_bytes + FAULT_BYTES)
-            if touched_bytes > RELEASE_BYTES:
-                for used in touched:
-                    used.release()
-                touched, touched_bytes = set(), 0
-    for used in touched:
-        used.release()
-    return np.concatenate(damaged) if damaged else np.empty(0, np.int64)
+class _Mapped:
+    """Reads rows from mapped segments, and gives the memory of what was read back once that is RELEASE_BYTES."""
+
+    def __init__(self) -> None:
+        self._segments: set[OpenSegment] = set()
+        self._bytes = 0
+
+    def read(self, segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Copy the rows at ``places`` into ``out``; the positions in ``out`` of those that are not what was written."""
+        row_bytes = segments[0].head.row_bytes + FAULT_BYTES
+        piece = max(1, RELEASE_BYTES // row_bytes)
+        damaged = [np.empty(0, np.int64)]
+        order = np.lexsort((places[:, 1], places[:, 0]))
+        numbers = places[order, 0]
+        begins = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(order)]
+        for begin, end in itertools.pairwise(begins) if len(order) else ():
+            segment = segments[numbers[begin]]
+            if not segment.is_whole:
+                damaged.append(order[begin:end])
+                continue
+            for start in range(begin, end, piece):
+                chosen = order[start : min(start + piece, end)]
+                rows = places[chosen, 1]
+                out[chosen] = segment.rows[rows]
+                damaged.append(_not_as_written(segment, rows, chosen, out))
+                self._count(segment, len(chosen) * row_bytes)
+        return np.concatenate(damaged)
+
+    def _count(self, segment: OpenSegment, touched: int) -> None:
+        self._segments.add(segment)
+        self._bytes += touched
+        if self._bytes > RELEASE_BYTES:
+            segments, self._segments, self._bytes = self._segments, set(), 0
+            for used in segments:
+                used.release()
 
 
 def _not_as_written(segment: OpenSegment, rows: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Those of ``chosen``, the places in ``out`` of the segment's ``rows``, that are wrong. A row is compared once."""
     checked = segment.head.checked
+    if checked[rows].all():
+        return np.empty(0, np.int64)
     new = np.flatnonzero(~checked[rows])
-    if not len(new):
-        return new
     right = checksums_of(out[chosen[new]]) == segment.head.checksums[rows[new]]
     checked[rows[new[right]]] = True
     return chosen[new[~right]]
