@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,19 @@ from ray import cloudpickle
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.cluster import StopSignals, explain, machine_resources
+from orchestrator import unfinished
+from orchestrator.agenda import Agenda, Filling, LiveTrial
+from orchestrator.cluster import StopSignals, alive_machines, explain, machine_resources
 from orchestrator.errors import Interrupted, OrchError
-from orchestrator.ledger import METRICS, Event, EventKind, Ledger, SweepState, TrialState, derive
+from orchestrator.ledger import METRICS, Event, EventKind, Ledger, SweepState, TrialRecord, TrialState, derive
 from orchestrator.objectives import ACCURACY
-from orchestrator.proposer import TrialRequest, TrialSource
-from orchestrator.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, replay
+from orchestrator.proposer import TrialSource
+from orchestrator.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, is_build, replay
+from trainers.contract import TrainerError
 
 OnEvent = Callable[[Event], None]
+BUILD = "build"
+"""What the ledger files builds under."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,16 @@ class SearchSettings:
     ``hours_left_s``: seconds until the search stops. ``target_accuracy``: the search stops once a COMPLETED trial has
     this validation accuracy. ``logs``: one file a trial. ``storage``: Ray's own files, removed at the end.
     ``stage``: what the ledger files the trials under. ``objectives``: the figures that the source is told.
+    ``fill``: what a worker calls to fill the store before the trials that read from it start, a dotted name (``FitJob``
+    as a dict -> what was done, as a dict); "" to leave that to the trials. ``save_after_s``: training after which a
+    trial's state is saved in its job's ``checkpoint``.
     """
 
     epochs: int
     logs: Path
     storage: Path
     factory: str = "trainers.training:open_fit"
+    fill: str = ""
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     cpus: float = 1.0
     gpus: float = 0.0
@@ -52,6 +61,7 @@ class SearchSettings:
     stage: str = "search"
     address: str = ""
     objectives: tuple[str, ...] = (ACCURACY,)
+    save_after_s: float = unfinished.SAVE_AFTER_S
 
 
 @dataclass(frozen=True)
@@ -65,17 +75,6 @@ class SearchOutcome:
     seconds: float
 
 
-@dataclass
-class LiveTrial:
-    """A trial that was handed to Tune and has not ended. ``active``: it holds or waits for a slot."""
-
-    request: TrialRequest
-    attempt: int
-    trial: Trial | None = None
-    active: bool = True
-    values: dict[int, tuple[float, ...]] = field(default_factory=dict)  # epoch -> each objective
-
-
 class Bookkeeper:
     """One call of ``run_trials``: what is live, and what the ledger and the source are told."""
 
@@ -85,8 +84,10 @@ class Bookkeeper:
         self.ledger = ledger
         self.signals = StopSignals()
         metric = settings.scheduler.metric
-        self.scheduler = WatchedScheduler(build_scheduler(settings.scheduler, settings.epochs), metric)
         self.slots = _slots(settings)
+        scheduler = build_scheduler(settings.scheduler, settings.epochs)
+        self.scheduler = WatchedScheduler(scheduler, metric, math.ceil(self.slots / alive_machines()))
+        self.agenda = Agenda(bool(settings.fill))
         self.started = 0
         self.stopping = ""
         self.broken: Exception | None = None  # an error of the driver itself, to be raised once Tune let go
@@ -108,30 +109,68 @@ class Bookkeeper:
         )
 
     def record(self, kind: EventKind, **values: Any) -> None:
-        event = self.ledger.append(kind, stage=self.settings.stage, **values)
+        event = self.ledger.append(kind, **{"stage": self.settings.stage, **values})
         if self._on_event is not None:
             self._on_event(event)
 
     # what Tune asks
 
-    def next_request(self, tune_id: str) -> TrialRequest | None:
-        """The source's next trial if a slot is free; recorded as PENDING."""
+    def next_job(self, tune_id: str) -> LiveTrial | Filling | None:
+        """What a free slot gets: a trial, or a build that trials wait for; None where there is nothing now."""
         waiting = 1 if self.settings.scheduler.name == "hyperband" else 0  # its brackets fill with trials that wait
-        if sum(live.active for live in self.live.values()) >= self.slots + waiting:
+        active = sum(live.active for live in self.live.values())
+        free = self.slots - active - len(self.agenda.builds)
+        if free + waiting <= 0:
             return None
+        while self.agenda.may_ask(self.source, active, self.slots + waiting) and self._ask():
+            pass
+        job = self.agenda.next(tune_id, may_build=free > 0)
+        if isinstance(job, LiveTrial):
+            self.live[tune_id] = job
+        return job
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether there will never be anything to start again."""
+        return bool(self.source.exhausted) and not self.agenda.held
+
+    def _ask(self) -> bool:
+        """Whether the source had one more trial; it is recorded as PENDING and held."""
         request = self.source.ask()
         if request is None:
-            return None
+            return False
         past = self._past.trials.get(request.id)
-        self.live[tune_id] = LiveTrial(request, attempt=(past.attempts if past else 0) + 1)
-        self.started += 1
-        created: dict[str, Any] = {}
+        live = LiveTrial(request, attempt=(past.attempts if past else 0) + 1)
+        reason, created = "", {}
         if past is None:
             created = {"config": request.job.config.to_dict(), "name": request.name, "number": request.number}
             created |= {"seed": request.job.seed, "proposal": dict(request.proposal)}
-        reason = "started again after an interruption" if past else ""
-        self._record_state(tune_id, TrialState.PENDING, reason, created)
-        return request
+        else:
+            reason = self._keep(live, [epoch["epoch"] for epoch in past.epochs])
+            reason = reason or "started again after an interruption"
+            live.values = {epoch: value for epoch, value in self._values(past).items() if epoch <= live.kept}
+        self.started += 1
+        self._record_state(live, TrialState.PENDING, reason, created)
+        self.agenda.hold(live)
+        return True
+
+    def _values(self, past: TrialRecord) -> dict[int, tuple[float, ...]]:
+        """Epoch -> each objective, of what the ledger has."""
+        figures = {epoch["epoch"]: [epoch.get(name) for name in self.settings.objectives] for epoch in past.epochs}
+        return {e: tuple(math.nan if value is None else value for value in row) for e, row in figures.items()}
+
+    def _keep(self, live: LiveTrial, known: Sequence[int], at_least: int = 0) -> str:
+        """Note in ``live.kept`` how many of the ``known`` epochs the trial will report again, or has reported for good
+        (``at_least``); the words for it, "" where it trains from the start and never had a checkpoint."""
+        folder, words = live.request.job.checkpoint, ""
+        held = at_least
+        try:
+            saved = unfinished.read(Path(folder), live.request.job) if folder else None
+            held = max(held, len(saved.epochs) if saved else 0)
+        except TrainerError as error:
+            words = f"starts anew: {error}" if not held else ""
+        live.kept = min(max(known, default=0), held)
+        return f"goes on after epoch {held}" if held else words
 
     def look_for_end(self) -> bool:
         """Whether the search must stop now; ``stopping`` then says why."""
@@ -146,26 +185,39 @@ class Bookkeeper:
         return bool(self.stopping)
 
     def kill_workers(self) -> None:
-        """End the workers of live trials at once; Tune alone would wait up to ten seconds for their epoch to end."""
-        for live in self.live.values():
-            actor = live.trial.temporary_state.ray_actor if live.trial else None
+        """End all workers at once; Tune alone would wait up to ten seconds for their epoch to end."""
+        jobs: list[LiveTrial | Filling] = [*self.live.values(), *self.agenda.builds.values()]
+        for job in jobs:
+            actor = job.trial.temporary_state.ray_actor if job.trial else None
             if actor is not None:
                 ray.kill(actor)
 
     # what Tune reports
 
     def on_start(self, trial: Trial) -> None:
+        if is_build(trial):
+            self.agenda.builds[trial.trial_id].trial = trial
+            return
         live = self.live[trial.trial_id]
         live.active, live.trial = True, trial
-        log = self.settings.logs / f"{live.request.id}.log"
-        self._record_state(trial.trial_id, TrialState.RUNNING, "", {"log": f"{log.parent.name}/{log.name}"})
+        self._record_running(live)
 
     def on_epoch(self, trial: Trial, result: Mapping[str, Any]) -> None:
-        live = self.live[trial.trial_id]
-        if result["outcome"] == "failed":
+        if is_build(trial) or result["outcome"] == "failed":
             return
+        live = self.live[trial.trial_id]
         epoch = result["epoch"]
+        if not result["held"] and epoch <= live.kept:
+            self._start_anew(live, result["restarted"])
         values = live.values[epoch] = tuple(result[name] for name in self.settings.objectives)
+        if epoch > live.kept:
+            self._record_epoch(live, result, values)
+        if self.scheduler.decisions.pop(trial.trial_id, "") == TrialScheduler.PAUSE and not result["done"]:
+            live.active = False
+            self._record_state(live, TrialState.PAUSED, f"waits at epoch {epoch} for its rung")
+
+    def _record_epoch(self, live: LiveTrial, result: Mapping[str, Any], values: tuple[float, ...]) -> None:
+        epoch = result["epoch"]
         about: dict[str, Any] = {"trial": live.request.id, "attempt": live.attempt, "epoch": epoch}
         about["rung"] = self.settings.scheduler.rung(epoch)
         for fold, accuracy in enumerate(result["fold_val_accuracy"], start=1):
@@ -173,21 +225,29 @@ class Bookkeeper:
         known = all(math.isfinite(value) for value in values)
         metrics = {name: result[name] for name in METRICS}
         self.record(EventKind.EPOCH, objectives=values if known else (), **metrics, **about)
-        if self.scheduler.decisions.pop(trial.trial_id, "") == TrialScheduler.PAUSE and not result["done"]:
-            live.active = False
-            self._record_state(trial.trial_id, TrialState.PAUSED, f"waits at epoch {epoch} for its rung")
+
+    def _start_anew(self, live: LiveTrial, reason: str) -> None:
+        """The worker could not use the checkpoint after all: what the ledger kept of the trial is trained again."""
+        live.kept, live.values = 0, {}
+        live.attempt += 1
+        self._record_state(live, TrialState.PENDING, reason or "starts anew: its checkpoint is gone")
+        self._record_running(live)
 
     def on_retry(self, trial: Trial) -> None:
         live = self.live[trial.trial_id]
         live.active = True
         saved = trial.latest_checkpoint_result
-        kept = int(saved.metrics.get("epoch", 0)) if saved else 0
-        reason = f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
+        paused_at = int(saved.metrics.get("epoch", 0)) if saved else 0
+        failed = f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
+        words = self._keep(live, list(live.values), paused_at)
         live.attempt += 1
-        live.values = {epoch: value for epoch, value in live.values.items() if epoch <= kept}
-        self._record_state(trial.trial_id, TrialState.PENDING, reason, epoch=kept)
+        live.values = {epoch: value for epoch, value in live.values.items() if epoch <= live.kept}
+        self._record_state(live, TrialState.PENDING, f"{failed}; {words}" if words else failed)
 
     def on_failure(self, trial: Trial) -> None:
+        if is_build(trial):
+            self._end_build(trial, "FAILED", _reason(trial), {})
+            return
         failures = trial.run_metadata.num_failures
         tries = f"gave up after {failures} attempts: " if failures > 1 else ""
         self._end(trial.trial_id, TrialState.FAILED, tries + _reason(trial))
@@ -195,7 +255,10 @@ class Bookkeeper:
     def on_end(self, trial: Trial) -> None:
         """The worker said that it is done, or the scheduler stopped the trial."""
         last, epochs = trial.last_result or {}, self.settings.epochs
-        if last.get("outcome") == "completed":
+        if is_build(trial):
+            state = "ENDED" if last.get("outcome") == "built" else "FAILED"
+            self._end_build(trial, state, last.get("reason", ""), last.get("built", {}))
+        elif last.get("outcome") == "completed":
             self._best = max(self._best, last[ACCURACY])
             self._end(trial.trial_id, TrialState.COMPLETED, "")
         elif last.get("outcome") == "failed":
@@ -206,31 +269,45 @@ class Bookkeeper:
         else:
             raise OrchError(f"Ray Tune ended trial {self.live[trial.trial_id].request.id} and did not say why.")
 
+    def _end_build(self, trial: Trial, state: str, reason: str, built: Mapping[str, Any]) -> None:
+        """A failed one ends no trial: those that waited for it start, and fail with a reason of their own."""
+        filling = self.agenda.build_ended(trial.trial_id)
+        payload = {**built, "for": filling.request.id}
+        self.record(EventKind.STAGE, stage=BUILD, state=state, reason=reason, payload=payload)
+
     def close(self) -> None:
         """After Tune returned: stop what was still live, or leave it unfinished for ``--resume`` and raise."""
         if self.broken is not None:
             raise self.broken
+        unended = [*self.live.values(), *self.agenda.held]
         if self.signals.received:
             raise Interrupted(
-                f"{self.stopping}: what has ended is kept, {len(self.live)} unfinished trials will start again."
+                f"{self.stopping}: what has ended is kept, {len(unended)} unfinished trials will start again."
             )
-        for tune_id in list(self.live):
+        for live in unended:
             if not self.stopping:
-                raise OrchError(f"Ray Tune returned with trial {self.live[tune_id].request.id} unfinished.")
-            self._end(tune_id, TrialState.STOPPED, self.stopping.rstrip("."))
+                raise OrchError(f"Ray Tune returned with trial {live.request.id} unfinished.")
+            self._record_end(live, TrialState.STOPPED, self.stopping.rstrip("."))
         self.ledger.flush()
 
     def _end(self, tune_id: str, state: TrialState, reason: str) -> None:
-        self._record_state(tune_id, state, reason)
         live = self.live.pop(tune_id)
+        self._record_end(live, state, reason)
+        self.agenda.trial_ended(live)
+
+    def _record_end(self, live: LiveTrial, state: TrialState, reason: str) -> None:
+        self._record_state(live, state, reason)
+        if live.request.job.checkpoint:
+            unfinished.remove(Path(live.request.job.checkpoint))
         rows = [live.values[epoch] for epoch in sorted(live.values)]
         self.source.tell(live.request.id, state, [row[0] for row in rows], rows[-1] if rows else ())
 
-    def _record_state(
-        self, tune_id: str, state: TrialState, reason: str, payload: Any = None, epoch: int | None = None
-    ) -> None:
-        live = self.live[tune_id]
-        done = max(live.values, default=0) if epoch is None else epoch
+    def _record_running(self, live: LiveTrial) -> None:
+        log = self.settings.logs / f"{live.request.id}.log"
+        self._record_state(live, TrialState.RUNNING, "", {"log": f"{log.parent.name}/{log.name}"})
+
+    def _record_state(self, live: LiveTrial, state: TrialState, reason: str, payload: Any = None) -> None:
+        done = max(live.values, default=0)
         self.record(
             EventKind.TRIAL,
             trial=live.request.id,

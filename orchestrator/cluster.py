@@ -131,6 +131,11 @@ def machine_resources() -> Resources:
     return Resources(found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
+def alive_machines() -> int:
+    """Machines of the cluster, this one alone where Ray is local."""
+    return max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
+
+
 @contextlib.contextmanager
 def quiet_ray() -> Iterator[None]:
     """Ray's own log lines are no news for a person; what matters is said by the search."""

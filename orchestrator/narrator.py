@@ -47,6 +47,9 @@ class Narrator:
         """Where the sweep lies, and what an earlier process left."""
         self._root = opened.paths.root
         past = derive(ledger.events())
+        for event in ledger.events():
+            if event.kind == EventKind.EPOCH and not event.fold:
+                self._last[event.trial] = event
         for record in past.trials.values():
             self._names[record.id] = label(record)
             if record.state.is_final:
@@ -67,8 +70,21 @@ class Narrator:
             if fits:
                 self._totals[event.stage] = fits
                 self._ended[event.stage] = event.data.get("done", 0)
+        elif event.kind == EventKind.STAGE and event.stage == "build":
+            self._build(event)
         elif event.kind == EventKind.TRIAL:
             self._trial(event)
+
+    def _build(self, event: Event) -> None:
+        """One that found everything in the store is no news."""
+        done = event.data
+        if event.state == "FAILED":
+            name = self._names.get(done["for"], done["for"])
+            self.tell(f"warning  the store was not filled for {name}: {event.reason}; it is tried all the same")
+        elif done["features"] or done["images"]:
+            count = done["features"] or done["images"]
+            kept = "" if done["stored"] else "; they do not fit into the store, so the frozen part runs in every epoch"
+            self.tell(f"build    {done['what']}: {count:,} image{'s' * (count != 1)} in {done['seconds']:.0f} s{kept}")
 
     def _trial(self, event: Event) -> None:
         data = event.data

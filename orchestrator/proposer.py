@@ -51,6 +51,11 @@ class TrialSource(Protocol):
         """Why there will never be another trial, as a sentence; "" while there may be one."""
         ...
 
+    @property
+    def knows_next(self) -> bool:
+        """Whether the next trial is settled already, whatever is told before it is asked for."""
+        ...
+
     def ask(self) -> TrialRequest | None:
         """The next trial; None when there is none now: for ever if ``exhausted``, else until the next ``tell``."""
         ...
@@ -124,6 +129,16 @@ class Proposer:
     @property
     def exhausted(self) -> str:
         return self._exhausted
+
+    @property
+    def knows_next(self) -> bool:
+        """Of a sampler that learns: while it could not know enough trials even if all that were asked for had ended."""
+        sampler, startup = self.settings.sampler, self.settings.startup_trials
+        return (
+            bool(self._unfinished)
+            or sampler in ("random", "grid")
+            or (sampler in ("tpe", "gp") and self._asks < startup)
+        )
 
     def ask(self) -> TrialRequest | None:
         if self._unfinished:
@@ -320,6 +335,10 @@ class FixedSource:
     @property
     def exhausted(self) -> str:
         return "" if self._left else "All of the listed trials were handed out."
+
+    @property
+    def knows_next(self) -> bool:
+        return True
 
     def ask(self) -> TrialRequest | None:
         return self._left.pop(0) if self._left else None

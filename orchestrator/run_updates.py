@@ -162,7 +162,7 @@ class _Draft:
             self._take_state(event, RUN_STATUS[event.state])
         elif event.kind == EventKind.SWEEP:
             self._take_state(event, SWEEP_STATUS.get(event.state, "RUNNING"))
-        elif event.kind == EventKind.STAGE:
+        elif event.kind == EventKind.STAGE and event.stage != "build":  # a build is a part of a stage
             self._tags["orch.stage"] = event.stage
         if event.trial:
             self._tags["orch.rung"] = str(event.rung)

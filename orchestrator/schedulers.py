@@ -24,6 +24,7 @@ from ray.tune.schedulers.hyperband import _Bracket
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.workermemory import outgrown
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
@@ -100,16 +101,25 @@ class _SteadyHyperBand(HyperBandScheduler):
         )
 
 
+def is_build(trial: Trial) -> bool:
+    """Whether Tune's ``trial`` is no trial of the sweep but a worker that fills the store."""
+    return "fill" in trial.config
+
+
 class WatchedScheduler(TrialScheduler):
-    """Passes everything on to ``inner`` and remembers what it decided.
+    """Passes trials on to ``inner``, builds not, and remembers what it decided.
 
     ``pruned``: Tune's ids of the trials that ``inner`` stopped. ``decisions``: the last answer for each trial.
+    A worker that has outgrown its part of the memory, given ``workers`` on a machine, is replaced once its trial ends.
     """
 
-    def __init__(self, inner: TrialScheduler, metric: str = ACCURACY) -> None:
+    def __init__(self, inner: TrialScheduler, metric: str = ACCURACY, workers: int = 1) -> None:
         super().__init__()
         self.inner = inner
         self.watched = metric
+        self._workers = workers
+        self._open: dict[str, Trial] = {}  # that have not ended, builds included, in the order of their coming
+        self._seen: dict[str, int] = {}  # Tune's id -> epochs that inner was shown
         self.pruned: set[str] = set()
         self.decisions: dict[str, str] = {}
         self.supports_buffered = inner.supports_buffered_results
@@ -127,14 +137,23 @@ class WatchedScheduler(TrialScheduler):
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self.inner.on_trial_add(self._watch(tune_controller), trial)
+        self._open[trial.trial_id] = trial
+        if is_build(trial):
+            trial.max_failures = 0  # a second attempt is up to the trials that wait for it
+        else:
+            self.inner.on_trial_add(self._watch(tune_controller), trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self.inner.on_trial_error(self._watch(tune_controller), trial)
+        self._open.pop(trial.trial_id, None)  # added again if it is to be tried again
+        if not is_build(trial):
+            self.inner.on_trial_error(self._watch(tune_controller), trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if not _is_number(result.get(self.watched)):
+        if is_build(trial) or not _is_number(result.get(self.watched)):
             return TrialScheduler.CONTINUE
+        if result["epoch"] <= self._seen.get(trial.trial_id, 0) and not isinstance(self.inner, HyperBandScheduler):
+            return TrialScheduler.CONTINUE  # shown before a crash, and what was decided then stands
+        self._seen[trial.trial_id] = result["epoch"]
         decision = self.inner.on_trial_result(self._watch(tune_controller), trial, result)
         self.decisions[trial.trial_id] = decision
         if decision == TrialScheduler.STOP:
@@ -142,30 +161,49 @@ class WatchedScheduler(TrialScheduler):
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._forget(trial)
+        if "rss_bytes" in result and outgrown(result, self._workers):
+            # Tune keeps started workers alone for the next trial; one that it takes for another it ends.
+            tune_controller._started_actors.discard(tune_controller._trial_to_actor.get(trial))
+        if is_build(trial):
+            return
         if _is_number(result.get(self.watched)):
             self.inner.on_trial_complete(self._watch(tune_controller), trial, result)
         else:
             self.inner.on_trial_remove(self._watch(tune_controller), trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self.inner.on_trial_remove(self._watch(tune_controller), trial)
+        self._forget(trial)
+        if not is_build(trial):
+            self.inner.on_trial_remove(self._watch(tune_controller), trial)
+
+    def _forget(self, trial: Trial) -> None:
+        self._open.pop(trial.trial_id, None)
+        self._seen.pop(trial.trial_id, None)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        return self.inner.choose_trial_to_run(tune_controller)
+        return self.inner.choose_trial_to_run(self._watch(tune_controller))
 
     def debug_string(self) -> str:
         return self.inner.debug_string()
 
     def _watch(self, tune_controller: Any) -> _WatchedController:
-        return _WatchedController(tune_controller, self.pruned)
+        return _WatchedController(tune_controller, self.pruned, self._open)
 
 
 class _WatchedController:
-    """Tune's controller as a scheduler sees it; hyperband stops paused trials through it."""
+    """Tune's controller as a scheduler sees it; hyperband stops paused trials through it.
 
-    def __init__(self, controller: Any, pruned: set[str]) -> None:
+    It shows the trials that have not ended alone: looking for one to run must not take longer the more there were.
+    """
+
+    def __init__(self, controller: Any, pruned: set[str], unended: Mapping[str, Trial]) -> None:
         self._controller = controller
         self._pruned = pruned
+        self._unended = unended
+
+    def get_trials(self) -> list[Trial]:
+        return list(self._unended.values())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._controller, name)

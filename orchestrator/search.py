@@ -20,6 +20,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from orchestrator.agenda import Filling
 from orchestrator.bookkeeper import Bookkeeper, OnEvent, SearchOutcome, SearchSettings
 from orchestrator.cluster import (
     Resources,
@@ -152,16 +153,18 @@ class _AskSource(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._run.look_for_end():
             return Searcher.FINISHED
-        request = self._run.next_request(trial_id)
-        if request is None:
-            return Searcher.FINISHED if self._run.source.exhausted else None
-        settings = self._run.settings
-        return {
+        job = self._run.next_job(trial_id)
+        if job is None:
+            return Searcher.FINISHED if self._run.is_drained else None
+        settings, request = self._run.settings, job.request
+        config = {
             "job": fill_job(request.job, settings.cpus, settings.gpus),
-            "factory": settings.factory,
-            "epochs": settings.epochs,
             "log": str(settings.logs / f"{request.id}.log"),
         }
+        if isinstance(job, Filling):
+            return {**config, "fill": settings.fill}
+        details = {"factory": settings.factory, "epochs": settings.epochs, "save_after_s": settings.save_after_s}
+        return {**config, **details}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         return True

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.search import SearchSettings
 
 SEARCH, REFIT = "search", "refit"
+FILL = "trainers.filling:fill"
 WINNER = "winner"
 """Name of the winner's models on the leaderboard; those after it are ``runner-up-1`` and so on."""
 
@@ -370,6 +371,7 @@ def _refit_settings(sweep: RunningSweep, epochs: int) -> SearchSettings:
         gpus=sweep.gpus_per_trial(),
         concurrent=None if budget.concurrent == "auto" else int(budget.concurrent),
         retries=budget.retries,
+        fill=FILL,
         stage=REFIT,
     )
 

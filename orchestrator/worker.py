@@ -15,6 +15,8 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator import unfinished
+from orchestrator.workermemory import measure
 from trainers.contract import EpochMetrics, Fit, FitJob, TrainerError
 
 
@@ -28,16 +30,23 @@ def load_dotted(path: str) -> Callable[..., Any]:
 
 
 class FitTrainable(tune.Trainable):
-    """One trial. ``config``: ``job`` (a ``FitJob`` as a dict), ``factory`` (dotted, ``FitJob`` -> ``Fit``), ``epochs``
-    and ``log`` (the file that takes this process's output).
+    """One trial, or one build. ``config``: ``job`` (a ``FitJob`` as a dict), ``log`` (the file that takes this
+    process's output), and for a trial ``factory`` (dotted, ``FitJob`` -> ``Fit``), ``epochs`` and ``save_after_s``
+    (training after which its state is saved in ``job.checkpoint``); for a build ``fill`` (dotted, job -> dict).
 
     ``step`` trains one epoch and answers with its metrics and an ``outcome``: "" while it goes on, "completed", or
     "failed" with a ``reason`` for what another attempt would only repeat (``TrainerError``, divergence). Any other
     exception leaves the process; Tune counts it against the retries and starts the trial in a new worker.
+
+    A trial that finds its checkpoint goes on from there: the epochs that it holds are answered one by one, untrained
+    and ``held``. One that cannot use it starts anew and says why in ``restarted``.
+
+    A build is one step: its outcome is "built", with what ``fill`` returned as ``built``, or "failed".
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._fit: Fit | None = None
+        self._jobs = 0
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -46,42 +55,77 @@ class FitTrainable(tune.Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         self._fit = None  # drop the last trial's before the next one opens
+        self._jobs += 1
+        self._config = config
         self._job = FitJob.from_dict(config["job"])
-        self._factory: str = config["factory"]
-        self._epochs: int = config["epochs"]
-        self._epoch = 0
+        self._done: list[EpochMetrics] = []  # the epochs that the fit has trained, in order
+        self._reported = 0
+        self._restarted = ""
         redirect_output(Path(config["log"]))
 
     def _open(self) -> Fit:
         if self._fit is None:
-            self._fit = load_dotted(self._factory)(self._job)
+            open_fit = load_dotted(self._config["factory"])
+            self._fit = open_fit(self._job)
+            try:
+                saved = unfinished.read(Path(self._job.checkpoint), self._job) if self._job.checkpoint else None
+                if saved is not None:
+                    self._fit.restore(saved.state)
+                    self._done = list(saved.epochs)
+            except TrainerError as error:
+                self._restarted = f"starts anew: {error}"
+                self._fit = None
+                self._fit = open_fit(self._job)  # a damaged state may be loaded by half
+            self._keeper = unfinished.Keeper(self._job, self._config["save_after_s"])
         return self._fit
 
     def step(self) -> dict[str, Any]:
         try:
-            metrics = self._open().run_epoch()
-            self._epoch = metrics.epoch
-            if metrics.diverged:
-                return self._failed(f"diverged: the loss was {metrics.loss} in epoch {metrics.epoch}")
-            if metrics.epoch >= self._epochs:
-                self._open().finish()
-                return self._result(metrics, "completed")
-            return self._result(metrics, "")
+            return self._build() if "fill" in self._config else self._epoch()
         except TrainerError as error:
             return self._failed(str(error))
 
-    def _result(self, metrics: EpochMetrics, outcome: str) -> dict[str, Any]:
-        return {**metrics.to_dict(), "outcome": outcome, "reason": "", "done": bool(outcome)}
+    def _build(self) -> dict[str, Any]:
+        built = load_dotted(self._config["fill"])(self._config["job"])
+        return {"outcome": "built", "built": built, "reason": "", "done": True, **measure(self._jobs)}
+
+    def _epoch(self) -> dict[str, Any]:
+        fit, epochs = self._open(), self._config["epochs"]
+        held = self._reported < len(self._done)
+        if not held:
+            self._done.append(fit.run_epoch())
+        metrics = self._done[self._reported]
+        self._reported += 1
+        if metrics.diverged:
+            return self._failed(f"diverged: the loss was {metrics.loss} in epoch {metrics.epoch}")
+        outcome = ""
+        if metrics.epoch >= epochs:
+            fit.finish()
+            outcome = "completed"
+        elif not held:
+            self._keeper.note(fit, self._done)
+        said = {"outcome": outcome, "reason": "", "done": bool(outcome), "held": held, "restarted": self._restarted}
+        self._restarted = ""
+        return {**metrics.to_dict(), **said, **measure(self._jobs)}
 
     def _failed(self, reason: str) -> dict[str, Any]:
         self._fit = None
-        return {"epoch": self._epoch, "outcome": "failed", "reason": reason, "done": True}
+        last = {"epoch": self._reported, "outcome": "failed", "reason": reason, "done": True}
+        return {**last, **measure(self._jobs)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        self._open().save(Path(checkpoint_dir))
+        unfinished.write(Path(checkpoint_dir), self._job, self._open(), self._done, self._reported)
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
-        self._open().restore(Path(str(checkpoint)))
+        """Tune's own, of a trial that was paused. The sweep's checkpoint may hold more epochs, if it crashed since."""
+        fit = self._open()
+        saved = unfinished.read(Path(str(checkpoint)), self._job)
+        if saved is None:
+            raise TrainerError(f"there is no checkpoint of {self._job.id} in {checkpoint}.")
+        if len(self._done) < len(saved.epochs):
+            fit.restore(saved.state)
+            self._done = list(saved.epochs)
+        self._reported = saved.reported
 
 
 def redirect_output(log: Path) -> None:

@@ -71,6 +71,7 @@ PURE = {
     "orchestrator.classcounts",
     "orchestrator.reachable",
     "orchestrator.stagetimes",
+    "orchestrator.needs",
 }
 PURE_VENDORS = {"numpy", "pandas", "rich"}
 """What a pure module may use: arrays, tables, and rich to lay one out."""
