@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measured import Side, TrialTime, trial_times
@@ -35,7 +35,7 @@ def run_peer(name: str, task: Task, folder: Path, threads: int = CORES, concurre
     """Run the script of ``name`` with nothing decoded yet; ``folder`` must not exist."""
     file, report = folder / "task.json", folder / "report.json"
     task.write(file, threads, concurrent)
-    began, ended = _run([f"benchmarks.peers.{PEERS[name]}", str(file), str(report)], folder, {})
+    began, ended = run_module([f"benchmarks.peers.{PEERS[name]}", str(file), str(report)], folder)
     times = trial_times(json.loads(report.read_text(encoding="utf-8")), task.trials)
     return Side(name, began, ended, times, threads, concurrent)
 
@@ -54,18 +54,19 @@ def run_ours(name: str, task: Task, folder: Path, cache: Path, cpus: int = 1) ->
         epochs.write_text(json.dumps({trial.name: trial.epochs for trial in task.trials}), encoding="utf-8")
         command = ["benchmarks.recorded_sweep", str(file), str(out), str(epochs)]
     places = {"ORCH_CACHE": str(cache), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    began, ended = _run(command, folder, places)
+    began, ended = run_module(command, folder, places)
     events = read_events(SweepPaths(out).ledger)
     times = sweep_times(events, task.trials)
     return Side(name, began, ended, times, cpus, CORES // cpus, breakdown(events, times, began, ended))
 
 
-def _run(module: Sequence[str], folder: Path, places: dict[str, str]) -> tuple[float, float]:
+def run_module(module: Sequence[str], folder: Path, places: Mapping[str, str] | None = None) -> tuple[float, float]:
     """Run ``python -m MODULE ...`` in ``folder``; when it began and ended. Exits with the end of its output if it
     failed."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, **places}
+    environment = {**os.environ, "PYTHONPATH": path, **(places or {})}
     log = folder / "output.txt"
+    folder.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as output:
         began = time.time()
         command = [sys.executable, "-m", *module]
