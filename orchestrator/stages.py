@@ -168,7 +168,8 @@ def search(sweep: RunningSweep, manifest: Manifest) -> None:
     if before.stages.get(SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
         return
     sweep.record(EventKind.STAGE, stage=SEARCH, state="BEGUN", payload={"trials": budget.trials})
-    sweep.tell("search   starting workers; they decode each photo once and run each frozen part once")
+    frozen = "run each frozen part once" if sweep.share else "run the frozen part in every epoch, as --no-share asks"
+    sweep.tell(f"search   starting workers; they decode each photo once and {frozen}")
     if manifest.folds:
         sweep.tell(f"search   each trial is {manifest.folds} fits, one a fold; its figures are their means")
     outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)

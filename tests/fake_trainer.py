@@ -25,7 +25,7 @@ class FakeFit:
     """``diverge``, ``nan``, ``refuse``, ``memory``, ``error`` and ``crash`` go wrong in epoch 2, or N with ``at:N``.
 
     ``crash_once`` does so on the first attempt alone, remembered in ``job.output``. ``meet:N`` waits in epoch 1 until
-    N trials are there at once.
+    N trials are there at once. ``forget`` finds every saved state damaged.
     """
 
     def __init__(self, job: FitJob) -> None:
@@ -104,11 +104,33 @@ class FakeFit:
         (folder / "epoch").write_text(str(self.epoch))
 
     def restore(self, folder: Path) -> None:
+        if "forget" in self.trouble:
+            self.epoch = 99
+            raise TrainerError("the fake state is damaged.")
         self.epoch = int((folder / "epoch").read_text())
 
     def finish(self) -> None:
         if self.job.output:
             (Path(self.job.output) / f"{self.job.id}.done").touch()
+
+
+def fill(job: dict[str, Any]) -> dict[str, Any]:
+    """Fill a store that is not there: noted in ``output``. Its words are ``fill_sleep:S``, ``fill_refuse``,
+    ``fill_error`` and ``fill_crash``."""
+    words = dict(word.partition(":")[::2] for word in job["config"]["recipe"].split(","))
+    start_s = time.time()
+    time.sleep(float(words.get("fill_sleep", 0)))
+    if "fill_refuse" in words:
+        raise TrainerError("the fake store refuses.")
+    if "fill_error" in words:
+        raise ValueError("a fake mistake in the store")
+    if "fill_crash" in words:
+        os._exit(17)
+    row = {"id": job["id"], "pid": os.getpid(), "start_s": start_s, "end_s": time.time(), "threads": job["threads"]}
+    with (Path(job["output"]) / "fills.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    size = job["config"]["image_size"]
+    return {"what": f"images at {size} px", "images": 7, "features": 0, "stored": True, "seconds": 0.1}
 
 
 def double(job: dict[str, Any]) -> dict[str, Any]:
