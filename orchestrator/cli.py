@@ -14,7 +14,7 @@ from orchestrator import __version__
 from orchestrator.errors import DataError
 from orchestrator.exits import INTERRUPTED, explain
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
-from orchestrator.material import data_app, weights_app
+from orchestrator.material import cache_app, data_app, weights_app
 from orchestrator.options import AsJson, Folder, Overrides, Source, console, print_json
 
 if TYPE_CHECKING:
@@ -328,6 +328,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 app.add_typer(data_app, name="data", rich_help_panel=SEARCH)
 app.add_typer(weights_app, name="weights", rich_help_panel=SEARCH)
+app.add_typer(cache_app, name="cache", rich_help_panel=MACHINE)
 app.add_typer(promote_app, name="promote", rich_help_panel=RESULT)
 
 

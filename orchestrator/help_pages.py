@@ -54,6 +54,20 @@ EXAMPLES: dict[str, Examples] = {
         ("orch weights convert seresnet50.safetensors", "a file that weights: FOLDER finds for senet50"),
         ("orch weights convert model.pth --backbone senet50 --out weights/senet50_224_no_top.weights.h5", "elsewhere"),
     ),
+    "orch cache list": (
+        ("orch cache list", "what is there, how large, when used last"),
+        ("orch cache list --check --json", "with every row read and compared, for a program"),
+    ),
+    "orch cache explain": (("orch cache explain", "what an entry is for, and what happens when the disk fills"),),
+    "orch cache prune": (
+        ("orch cache prune", "leftovers, old formats, and what is over the limit"),
+        ("orch cache prune --to 20", "keep the 20 GB used last"),
+        ("orch cache prune --older-than 30", "remove what nobody used for 30 days"),
+    ),
+    "orch cache clear": (
+        ("orch cache clear features", "one kind, after a question"),
+        ("orch cache clear --yes", "everything, without one"),
+    ),
     "orch status": (
         ("orch status", "the newest sweep"),
         ("watch -n 5 orch status runs/my", "one of them, again and again"),

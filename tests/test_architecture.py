@@ -45,6 +45,7 @@ ROOMS = {
 """Vendor -> the only modules that may know it."""
 TENSORFLOW = {"tensorflow", "keras"}
 TABLES = {
+    "trainers.cachefolder",
     "trainers.contract",
     "trainers.manifest",
     "trainers.backbones",

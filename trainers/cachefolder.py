@@ -156,7 +156,7 @@ def verify(shelf: ShelfFolder) -> int:
     wrong = 0
     for segment in () if shelf.is_old else shelf.segments:
         head = read_head(segment.names)
-        opened = open_segment(head) if head is not None else None
+        opened = open_segment(head, note_use=False) if head is not None else None
         if head is None or opened is None:
             continue
         step = max(1, 2**24 // max(head.row_bytes, 1))

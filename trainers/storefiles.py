@@ -185,7 +185,7 @@ class OpenSegment:
         return right
 
 
-def open_segment(head: Head) -> OpenSegment | None:
+def open_segment(head: Head, note_use: bool = True) -> OpenSegment | None:
     """The segment mapped, and its use noted; None where it is not there any more, or is another."""
     try:
         file = os.open(head.data, os.O_RDONLY)
@@ -198,7 +198,8 @@ def open_segment(head: Head) -> OpenSegment | None:
         memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)  # keeps a copy of the descriptor, and so the lock
     finally:
         os.close(file)
-    _note_use(head.names)
+    if note_use:
+        _note_use(head.names)
     return OpenSegment(head, memory)
 
 
