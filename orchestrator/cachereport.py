@@ -157,11 +157,13 @@ def explanation(found: Contents, rows: Sequence[Entry]) -> list[str]:
 
 def _paragraph(row: Entry, now: float) -> str:
     begin = f"{row.kind}: {row.what}; {size(row.bytes)}"
+    if OLD in row.what:
+        return f"{begin}. {_OLD_GOES}"
     if row.rows is None:
-        return f"{begin}. {_READERS.get(row.kind, _OLD_GOES if OLD in row.what else 'Not written by this version.')}"
+        return f"{begin}. {_READERS.get(row.kind, 'Nothing here is known to this version.')}"
     each = row.bytes / row.rows if row.rows else 0
     parts = [f"{begin}, {row.rows:,} rows of {size(int(each))}, last used {ago(row.used, now) or 'never'}."]
-    if row.seconds:
+    if row.seconds and row.seconds >= 1:
         parts.append(f"Computing it took {duration(row.seconds)} of a worker's time; whoever reads it saves that.")
     parts.append(_READERS.get(row.kind, ""))
     if row.damaged:

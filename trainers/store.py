@@ -68,7 +68,7 @@ class Rows:
         self._dense: np.ndarray | None = None
         if self.nbytes <= IN_MEMORY_BYTES:
             self._dense = self._gather(np.arange(len(self)))
-            self._where = [], np.empty((0, 2), np.int64)  # the files are not needed any more
+            self._where, self._mapped = ([], np.empty((0, 2), np.int64)), _Mapped()  # the files are not needed any more
 
     def __len__(self) -> int:
         return self._count
