@@ -64,8 +64,8 @@ class Cluster:
 
     @classmethod
     def cold(cls, terms: Terms, stored: dict[str, int]) -> Cluster:
-        workers = terms.machine.workers
-        return cls([dict(stored) for _ in range(terms.stores)], *([set() for _ in range(workers)] for _ in range(2)))
+        workers = range(terms.machine.workers)
+        return cls([dict(stored) for _ in range(terms.stores)], [set() for _ in workers], [set() for _ in workers])
 
     def cool_down(self) -> None:
         """New processes: what they had opened and traced is gone, the stores stay."""
@@ -160,7 +160,7 @@ class _Play:
 
     def _dispatch(self) -> None:
         """Give every idle worker something to do, if there is anything."""
-        resting = []
+        resting: list[int] = []
         while self.idle:
             worker = self.idle.pop(0)
             if not self._give(worker, 1 + len(self.idle) + len(resting)):

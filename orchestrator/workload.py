@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +14,7 @@ from orchestrator.estimates import Speeds, cost_of
 from trainers.augment import plan_copies
 from trainers.contract import TrialConfig
 from trainers.manifest import Manifest
+from trainers.policies import distinct_crops
 from trainers.policies import policy as find_policy
 
 TRAIN, VALIDATION = "train", "validation"
@@ -38,8 +38,11 @@ class Photos:
             return tuple(np.bincount(labels, minlength=len(manifest.classes)).tolist())
 
         folds = manifest.table["fold"].to_numpy() if manifest.folds else np.zeros(0, int)
+        train, validation, test = (counts(manifest.split(name).labels()) for name in (TRAIN, VALIDATION, "test"))
         return cls(
-            *(counts(manifest.split(name).labels()) for name in (TRAIN, VALIDATION, "test")),
+            train,
+            validation,
+            test,
             folds=tuple(counts(manifest.labels()[folds == k]) for k in range(1, manifest.folds + 1)),
         )
 
@@ -165,8 +168,9 @@ def _copies(counts: tuple[int, ...], multiplier: float) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FitWork:
-    """One fit, by what it costs; equal to itself alone. ``images`` and ``features``: the rows that it reads, decoded and through the prefix.
+    """One fit, by what it costs; equal to itself alone.
 
+    ``images`` and ``features``: the rows that it reads, decoded and through the prefix.
     ``epoch_s``: of an epoch that reads the store; ``live_epoch_s``: of one that runs the prefix again;
     ``bare_epoch_s``: at the best speed of the trainable part. ``network`` and ``architecture``: what a worker has made
     and traced already when it has run the same. ``model_bytes``: of the trained weights; ``state_bytes``: of a
@@ -262,24 +266,6 @@ def _said(view: str) -> str:
     return "" if view == "squash" else f", {view.replace('_', ' ')}"
 
 
-def unique_crops(policies: Iterable[str]) -> set[str]:
-    """Every crop that ``policies`` cut of one photo, named; what two of them share is there once."""
-    found: set[str] = set()
-    for name in policies:
-        found |= _crops_of(name)
-    return found
-
-
-def _crops_of(policy: str) -> set[str]:
-    mirrored = {"flip": ["whole"], "pyramid": ["scale-1", "centre", "scale-0.75"]}
-    mirrored["ten_crop"] = ["centre", *(f"corner-{k}" for k in range(4))]
-    if policy in mirrored:
-        return {name + side for name, side in itertools.product(mirrored[policy], ("", "-mirrored"))}
-    if policy in ("whole", "centre"):
-        return {policy}
-    return {f"random-{k}" for k in range(find_policy(policy).crops)}
-
-
 def judging_s(works: Sequence[FitWork], speeds: Speeds, images: int, policies: Sequence[str], share: bool) -> float:
     """Worker-seconds to predict ``images`` with the models of ``works`` under every policy.
 
@@ -289,7 +275,7 @@ def judging_s(works: Sequence[FitWork], speeds: Speeds, images: int, policies: S
     counts = [find_policy(name).crops for name in policies]
     if not share:
         return sum(images * sum(_decode_s(w, speeds) + n * _crop_s(w) for n in counts) for w in works)
-    crops = len(unique_crops(policies))
+    crops = len(distinct_crops(policies))
     canvases = 1 if set(policies) <= {"whole", "flip"} else CANVASES
     first = {work.prefix: work for work in works}
     cut_s = sum(canvases * _decode_s(work, speeds) + crops * work.speed.prefix_s for work in first.values())
