@@ -306,6 +306,7 @@ def calibration_of(
     return replace(
         blank,
         start_s=blank.start_s + _mean(answer["start_s"] for answer in answers),
+        driver_s=blank.start_s,
         decode_s={name: _mean(values) for name, values in decode.items()},
         augment_s={name: _mean(values) for name, values in augment.items()},
         parts={key: _mean_speed(speeds) for key, speeds in parts.items()},

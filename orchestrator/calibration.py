@@ -82,8 +82,8 @@ class PartSpeed:
 class Calibration:
     """The speed of one worker of ``machine``, measured while ``workers`` of them were busy.
 
-    ``start_s``: until a worker that was asked for is ready to train, TensorFlow imported. ``driver_s``: Ray's own start
-    and what else the driver does before the first worker is asked for.
+    ``start_s``: until the first worker is ready to train: Ray, and TensorFlow in the worker. ``driver_s``: the part of
+    it that comes once a sweep, Ray's own start; each further stage starts new workers.
     ``decode_s``: "view/size" -> seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds
     of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a
     trial's own overhead in a warm worker. ``measured_at``: seconds since 1970.
@@ -97,7 +97,7 @@ class Calibration:
     parts: Mapping[PartKey, PartSpeed] = field(default_factory=dict)
     worker_bytes: int = 0
     trial_s: float = 0.1
-    driver_s: float = 5.0
+    driver_s: float = 0.0
     measured_at: float = 0.0
 
     def decode(self, view: str, size: int) -> float:
@@ -127,6 +127,11 @@ class Calibration:
             "augment_s": dict(self.augment_s),
             "parts": parts,
         }
+
+    @property
+    def worker_start_s(self) -> float:
+        """Until workers are there again once Ray is up."""
+        return max(self.start_s - self.driver_s, 0.0)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

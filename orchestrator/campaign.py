@@ -145,7 +145,7 @@ class Campaign:
         works = [self.work(config) for config in trials]
         searched = play(works, rule, terms, cluster, draw)
         fits = tuple(zip(works, searched.epochs, strict=False))
-        stages = {"start": once.driver_s + once.start_s, "build": searched.build_s, "search": searched.seconds}
+        stages = {"start": once.start_s, "build": searched.build_s, "search": searched.seconds}
         stages |= {"select": 0.0, "refit": 0.0, "leaderboard": 0.0}
         refits: tuple[tuple[FitWork, int], ...] = ()
         judged_s, built = 0.0, dict(searched.built)
@@ -153,15 +153,15 @@ class Campaign:
         if chosen:
             cluster.cool_down()
             select_s = self._judging_s([self.work(chosen[0])], self.situation.photos.to_choose_on, share)
-            stages["select"] = once.start_s + self._spread_s([self.work(chosen[0])], select_s)
+            stages["select"] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
             again = self._refits(chosen)
             refitted = play([work for work, _ in again], Never(again[0][1]), self._terms(share), cluster, draw)
-            stages["refit"] = once.start_s + refitted.seconds
+            stages["refit"] = once.worker_start_s + refitted.seconds
             stages["build"] += refitted.build_s
             built = {place: built.get(place, 0) + refitted.built.get(place, 0) for place in {*built, *refitted.built}}
             models = [work for work, _ in again]
             board_s = self._judging_s(models, sum(self.situation.photos.test), share)
-            stages["leaderboard"] = DRAWING_S + once.start_s + self._spread_s(models, board_s)
+            stages["leaderboard"] = DRAWING_S + once.worker_start_s + self._spread_s(models, board_s)
             refits, judged_s = tuple(again), select_s + board_s
         stages["total"] = sum(seconds for stage, seconds in stages.items() if stage != "build")
         return Outcome(
