@@ -36,6 +36,8 @@ DRAWS = 300
 """Configurations drawn to see which parts a space has, and how often."""
 SAME_BACKBONE = 0.4
 """Weight of a further part of a backbone that is measured already: others of it can be estimated from the first."""
+DRIVER_S = 3.0
+"""What a sweep's driver takes before it asks for a worker, besides Ray's start: imports, record, sampler."""
 TUNE_TRIAL_S = 0.05
 """What a trial costs besides opening its fit: scheduling, and the record."""
 
@@ -259,7 +261,8 @@ def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
         answers = run_jobs("trainers.calibrating:measure", filled, slots.cpus, gpus=slots.gpus, fresh=True)
     finally:
         file.unlink(missing_ok=True)
-    blank = Calibration(request.machine, slots.workers, ray_s, measured_at=time.time())
+    driver_s = DRIVER_S + ray_s
+    blank = Calibration(request.machine, slots.workers, 0.0, driver_s=driver_s, measured_at=time.time())
     return calibration_of(answers, jobs, precision, blank)
 
 
@@ -289,7 +292,7 @@ def calibration_of(
 ) -> Calibration:
     """What the workers answered, as one value: the mean over those that measured the same. Pure.
 
-    ``blank``: with the machine, and with Ray's own start in ``start_s``.
+    ``blank``: with the machine and the driver's own start.
     """
     decode: dict[str, list[float]] = {}
     augment: dict[str, list[float]] = {}
@@ -305,8 +308,7 @@ def calibration_of(
     resets = [row["reset_s"] for answer in answers for row in answer["parts"]]
     return replace(
         blank,
-        start_s=blank.start_s + _mean(answer["start_s"] for answer in answers),
-        driver_s=blank.start_s,
+        start_s=blank.driver_s + _mean(answer["start_s"] for answer in answers),
         decode_s={name: _mean(values) for name, values in decode.items()},
         augment_s={name: _mean(values) for name, values in augment.items()},
         parts={key: _mean_speed(speeds) for key, speeds in parts.items()},

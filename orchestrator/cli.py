@@ -82,6 +82,10 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         bool,
         typer.Option("--no-share", metavar="", help="Share no frozen part among trials: the same results, later."),
     ] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", metavar="", help="Start even where the plan fits neither the hours nor the disk."),
+    ] = False,
 ) -> None:
     """Run a sweep: check the data, search, retrain the winner, read the test split once, write the leaderboard.
 
@@ -114,6 +118,7 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         until=until,
         address=address,
         share=not no_share,
+        anyway=anyway,
         console=console(),
     )
     pipeline.sweep(request)
@@ -134,6 +139,45 @@ def check(source: Source, overrides: Overrides = None) -> None:
         if spec.asks_for_gpu_memory and spec.resources.gpu_memory_gb == "auto":
             what += " without a GPU; its memory is measured when the sweep starts"
     typer.echo(f"{source}: all right. The sweep {spec.name}: {what}.")
+
+
+@verb(app, "orch plan", SEARCH)
+def plan(
+    source: Source,
+    overrides: Overrides = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", metavar="", help="Play the sweep on other machines, from this one's speed.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
+    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
+    gpu_speed: Annotated[
+        float | None,
+        typer.Option(metavar="TIMES", min=0.01, help="How many times as fast as a worker here a GPU runs networks."),
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a sweep will do and take, before it does: trials, what is computed once, hours, disk, memory, the floor.
+
+    Measures this machine first, in under a minute, and keeps that: the next plan of the same space takes seconds.
+    """
+    from orchestrator import planning
+    from orchestrator.planpage import print_plan
+    from orchestrator.spec import load_spec
+
+    if not simulate and (gpus or nodes > 1 or gpu_speed is not None):
+        usage("--gpus, --nodes and --gpu-speed describe machines to simulate; add --simulate.")
+    if gpus and gpu_speed is None:
+        usage("--gpus wants to know how fast they are: --gpu-speed TIMES, over one worker of this machine.")
+    devices = planning.Devices(nodes, gpus, gpu_speed or 1.0) if simulate else None
+    tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
+    found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_plan(found.plan, (*found.refusals, *found.warnings), console())
 
 
 @verb(app, "orch schema", SEARCH)

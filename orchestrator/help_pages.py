@@ -36,6 +36,11 @@ EXAMPLES: dict[str, Examples] = {
         ("orch check my.yaml", "every mistake at once, with its line and what is allowed"),
         ("orch check quick --set budget.trials=500", "a shipped space with an override"),
     ),
+    "orch plan": (
+        ("orch plan my.yaml", "hours, disk and memory, before a second is spent on training"),
+        ("orch plan my.yaml --set budget.trials=200 --json", "of a larger budget, for a program"),
+        ("orch plan my.yaml --simulate --gpus 8 --gpu-speed 50", "what eight GPUs would bring"),
+    ),
     "orch schema": (("orch schema > orch.schema.json", "point your editor's YAML plug-in at it"),),
     "orch spaces": (("orch spaces", "the names that orch sweep and orch check know"),),
     "orch data check": (

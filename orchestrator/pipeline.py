@@ -32,7 +32,8 @@ TRACKING_GRACE_S = 60.0
 class SweepRequest:
     """What ``orch sweep`` was asked. ``trials``: "40" in all or "+20" more; ``until``: "data", "search" or "final".
 
-    ``share``: whether trials share what they have in common; the results are the same, the time is not.
+    ``share``: whether trials share what they have in common; the results are the same, the time is not. ``anyway``: go
+    on where the plan says that the sweep cannot fit its hours or the disk.
     """
 
     spec_source: str | None
@@ -46,6 +47,7 @@ class SweepRequest:
     until: str | None = None
     address: str | None = None
     share: bool = True
+    anyway: bool = False
 
 
 def sweep(request: SweepRequest) -> Path:
@@ -76,27 +78,32 @@ def sweep(request: SweepRequest) -> Path:
 def _stages(running: RunningSweep, request: SweepRequest) -> bool:
     """Whether it went through to the leaderboard."""
     from orchestrator.judging import judge
+    from orchestrator.planning import Foresight, foresee, look_back
     from orchestrator.search import machine_resources, ray_session  # Ray: seconds to import
     from orchestrator.stages import prepare_data, refit, search, select
 
     manifest = prepare_data(running)
     if request.until == "data":
         return False
+    asked_s = time.monotonic()
     with ray_session(request.address or ""), _deaf_once_interrupted():
-        machine = machine_resources()
+        machine, ray_s = machine_resources(), time.monotonic() - asked_s
         gpus = running.gpus_per_trial()
         where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
         running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
+        foresee(running, manifest, Foresight(machine, request.address or "", ray_s, request.anyway))
         search(running, manifest)
         if request.until == "search":
             running.tell(
                 "stopped  after the search, as asked; test was not read. "
                 f"Go on: orch sweep --resume --out {running.paths.root}"
             )
+            look_back(running)
             return False
         winner = select(running, manifest)
         models = refit(running, manifest, winner)
         judge(running, manifest, winner, models)
+        look_back(running)
     return True
 
 

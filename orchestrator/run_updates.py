@@ -164,6 +164,8 @@ class _Draft:
             self._take_state(event, SWEEP_STATUS.get(event.state, "RUNNING"))
         elif event.kind == EventKind.STAGE and event.stage != "build":  # a build is a part of a stage
             self._tags["orch.stage"] = event.stage
+        elif event.kind == EventKind.NOTE:
+            self._points += plan_points(event)
         if event.trial:
             self._tags["orch.rung"] = str(event.rung)
             self._tags["orch.epoch"] = str(event.epoch)
@@ -219,6 +221,16 @@ def _points(event: Event) -> list[Point]:
         for name, value in values.items()
         if value is not None and math.isfinite(value)
     ]
+
+
+def plan_points(event: Event) -> list[Point]:
+    """What a note says of the plan: each stage's seconds as planned, and at the end as they were. [] of other notes."""
+    data = event.data
+    found = {f"planned_{name}_s": span["mean"] for name, span in data.get("plan", {}).get("stages", {}).items()}
+    for row in data.get("compared", ()):
+        found |= {f"planned_{row['stage']}_s": row["planned_s"], f"actual_{row['stage']}_s": row["actual_s"]}
+    known = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+    return [Point(name, float(value), _milliseconds(event.time_s), 0) for name, value in known.items()]
 
 
 def _milliseconds(time_s: float) -> int:

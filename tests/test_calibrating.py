@@ -159,8 +159,9 @@ def answer(start_s: float, place: int, train_s: float) -> dict[str, Any]:
 def test_the_mean_of_those_who_measured_the_same() -> None:
     parts = [{"config": TrialConfig(unfrozen_layers=n).to_dict(), "weights": "none"} for n in (0, 5)]
     jobs = [{"parts": parts}, {"parts": parts}]
-    found = calibration_of([answer(6.0, 1, 1.0), answer(8.0, 1, 3.0)], jobs, "auto", calibration())
-    assert found.start_s == 12.0 + 7.0
+    blank = calibration(driver_s=5.0)
+    found = calibration_of([answer(6.0, 1, 1.0), answer(8.0, 1, 3.0)], jobs, "auto", blank)
+    assert (found.start_s, found.worker_start_s) == (12.0, 7.0)
     assert found.decode_s == {"squash/224": 2.0}
     assert found.worker_bytes == 3_000_000_000
     assert found.trial_s == pytest.approx(calibrating.TUNE_TRIAL_S + 0.1)
@@ -235,7 +236,7 @@ def test_one_worker_measures_small_networks(request_on_digits: Request, monkeypa
     request_on_digits.manifest.write(file)
     more = {"manifest": str(file), "asked_at": 0.0, "seconds": 30.0, "threads": 1}
     found = worker.measure({**job, **more, "gpu_memory_share": 0.0, "precision": "auto"})
-    result = calibration_of([found], [job], "auto", calibration())
+    result = calibration_of([found], [job], "float32", calibration())
     assert set(result.parts) == set(asked.parts)
     assert set(result.decode_s) == {"squash/16"}
     assert set(result.augment_s) == {"rich/16"}

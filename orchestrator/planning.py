@@ -1,0 +1,279 @@
+"""Before a sweep: what it will do and take. After it: what it took. Gathers what a plan needs and records both."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.calibrating import Request, Slots, calibrated, configurations_of, known, precision_of, slots_of
+from orchestrator.calibration import Calibration, Machine
+from orchestrator.campaign import VALUE_BYTES, Situation
+from orchestrator.environment import gpu_names
+from orchestrator.errors import DataError, OrchError
+from orchestrator.estimates import Speeds
+from orchestrator.ledger import Event, EventKind
+from orchestrator.opening import with_gpu_memory
+from orchestrator.paths import cache_folder
+from orchestrator.plan import DRAWS, Compared, Plan, compare, make_plan, refusals
+from orchestrator.planpage import comparison_lines, summary
+from orchestrator.running import RunningSweep
+from orchestrator.spec import SweepSpec
+from orchestrator.stages import data_source
+from orchestrator.stagetimes import actual
+from orchestrator.workload import Photos, StoreSettings, fit_work
+from trainers.cachefolder import contents
+from trainers.contract import TrainerError, TrialConfig
+from trainers.items import Part, originals, row_keys, training_items
+from trainers.manifest import Manifest, build_manifest
+from trainers.shelfindex import find, known_images
+
+if TYPE_CHECKING:
+    from orchestrator.cluster import Resources
+
+PLAN = "plan"
+"""Stage that the notes of a plan are filed under."""
+WORTH_CALIBRATING_S = 20 * 60.0
+"""A sweep that roughly takes so long is worth the minute of a calibration; a shorter one is not delayed by it."""
+ROUGH_DRAWS = 1
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and sentences: why the sweep should not start, and what a person should know of one that may."""
+
+    plan: Plan
+    refusals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.plan.to_dict(), "refusals": list(self.refusals), "warnings": list(self.warnings)}
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Machines to simulate: ``nodes`` like this one, or with ``gpus`` in all, each of which runs networks ``gpu_speed``
+    times as fast as one worker here."""
+
+    nodes: int = 1
+    gpus: int = 0
+    gpu_speed: float = 1.0
+
+
+# --- orch plan ----------------------------------------------------------------------------------------------------
+
+
+def plan_file(
+    spec: SweepSpec,
+    again: bool = False,
+    devices: Devices | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Planned:
+    """The plan of a sweep that has not begun, on this machine or, with ``devices``, on others from its calibration.
+
+    Reads the photos for their splits, and measures what no earlier plan of the space did; ``again``: all of it.
+    Raises DataError, OrchError.
+    """
+    spec = with_gpu_memory(spec)
+    tell(f"data     reading {', '.join(spec.data.sources)}")
+    try:
+        manifest, _ = build_manifest(data_source(spec))
+    except TrainerError as error:
+        raise DataError(str(error)) from error
+    slots = slots_of(spec, os.cpu_count() or 1, len(gpu_names()))
+    request = Request(spec, manifest, slots, cache_folder())
+    calibration = calibrated(request, again, tell=tell)
+    if devices is None:
+        return planned(request, calibration)
+    machine = simulated_machine(spec, slots, devices)
+    empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
+    return Planned(make_plan(spec, empty))
+
+
+def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices) -> Machine:
+    """What ``devices`` come to for trials of ``spec``: as many workers as its GPUs hold, or as nodes like this have."""
+    each = 1.0 if spec.resources.gpus == "auto" else float(spec.resources.gpus)
+    if not devices.gpus or not each:
+        return Machine(workers=slots.workers * devices.nodes, nodes=devices.nodes, measured=devices.nodes == 1)
+    at_once = devices.gpus * int(1 / each + 1e-9) if each <= 1 else int(devices.gpus / each)
+    return Machine(
+        workers=max(at_once, 1),
+        nodes=devices.nodes,
+        gpus=float(devices.gpus),
+        network_factor=devices.gpu_speed * min(each, 1.0),
+        measured=False,
+        name=f"each {devices.gpu_speed:g} times as fast as a worker here",
+    )
+
+
+def planned(request: Request, calibration: Calibration, draws: int = DRAWS) -> Planned:
+    """The plan of ``request`` on this machine with what its store holds, and what speaks against it."""
+    situation = _situation(request, calibration)
+    plan = make_plan(request.spec, situation, draws)
+    hours, free = request.spec.budget.hours, free_bytes(request.cache)
+    refused = refusals(plan, hours, free)
+    # A store that is too small for all of it costs time and is no reason not to start.
+    warnings = [text for text in refusals(plan, hours, free, situation.cap_bytes) if text not in refused]
+    return Planned(plan, tuple(refused), tuple(warnings))
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of ``folder``, which need not exist yet, has free."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
+def _situation(request: Request, calibration: Calibration) -> Situation:
+    spec, slots = request.spec, request.slots
+    machine = Machine(workers=slots.workers, gpus=slots.workers * slots.gpus, memory_bytes=_memory_bytes())
+    blank = Situation(
+        photos=Photos.of(request.manifest),
+        machine=machine,
+        calibration=calibration,
+        cap_bytes=contents(request.cache).limit_bytes,
+        precision=precision_of(spec, slots),
+    )
+    return replace(blank, stored=stored_rows(request, blank))
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def stored_rows(request: Request, situation: Situation) -> dict[str, int]:
+    """Place of rows -> how many of them the store has, of all that the space's trials can read.
+
+    What nobody has named yet (``trainers.shelfindex``) counts as not there.
+    """
+    spec, manifest, cache = request.spec, request.manifest, request.cache
+    if not cache.is_dir():
+        return {}
+    speeds = Speeds(situation.calibration, situation.machine)
+    settings = StoreSettings(situation.precision, VALUE_BYTES[situation.store_dtype])
+    keys = _Keys(manifest)
+    found: dict[str, int] = {}
+    asked: set[str] = set()
+    # The largest multiplier first: its copies hold those of all others.
+    for config in sorted(configurations_of(spec), key=lambda config: -config.multiplier):
+        work = fit_work(config, situation.photos, speeds, settings=settings)
+        for rows in (*work.images, *work.features):
+            if rows.place in asked:
+                continue
+            asked.add(rows.place)
+            view, size = rows.shelf.view, rows.shelf.image_size
+            if rows.shelf.layer:
+                weights = spec.weights_for(config.backbone)
+                shelf = find(cache, config, weights, situation.precision, situation.store_dtype, view)
+            else:
+                shelf = known_images(cache, size, view)
+            if shelf is not None and shelf.folder.is_dir():
+                found[rows.place] = shelf.shelf(cache).count(keys.of(config, rows.split, rows.recipe, view))
+    return {place: count for place, count in found.items() if count}
+
+
+@dataclass
+class _Keys:
+    """The store's keys of a split's originals, or of its copies under a recipe; each list is made once."""
+
+    manifest: Manifest
+    _known: dict[tuple[str, str, float], list[str]] = field(default_factory=dict)
+
+    def of(self, config: TrialConfig, split: str, recipe: str, view: str) -> list[str]:
+        multiplier = config.multiplier if recipe else 1.0
+        if (split, recipe, multiplier) not in self._known:
+            part = self.manifest.split(split)
+            items = originals(part)
+            if recipe:
+                items = [item for item in training_items(part, multiplier) if item.copy]
+            self._known[split, recipe, multiplier] = row_keys(Part(part, items, view), recipe or "flips")
+        return self._known[split, recipe, multiplier]
+
+
+# --- in a sweep ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What a sweep knows when it plans. ``has``: what Ray has in all, and ``ray_s`` what it took to start. ``anyway``:
+    go on whatever the plan says."""
+
+    has: Resources
+    address: str = ""
+    ray_s: float = 0.0
+    anyway: bool = False
+
+
+def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
+    """Plan the sweep before it trains, say so, and keep the plan in the ledger. Ray must be up.
+
+    Without a calibration of this space on this machine one is made only where ``budget.hours`` is given or the sweep is
+    long; else nothing is planned, but the disk is looked at. A sweep that goes on keeps its first plan.
+
+    Raises OrchError where the sweep cannot fit its hours or the disk, unless ``about.anyway``; nothing is lost then.
+    """
+    if any(record.stage == "search" for record in sweep.state().trials.values()):
+        return
+    spec = sweep.spec
+    slots = slots_of(spec, about.has.cpus, about.has.gpus)
+    request = Request(spec, manifest, slots, cache_folder(), about.address)
+    calibration = known(request)
+    if calibration is None:
+        found = planned(request, Calibration(request.machine, slots.workers, 0.0), ROUGH_DRAWS)
+        # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
+        _refuse(sweep, refusals(found.plan, None, free_bytes(request.cache)), about.anyway)
+        if spec.budget.hours is None and found.plan.stages["total"].mean < WORTH_CALIBRATING_S:
+            return
+        calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+    result = planned(request, calibration)
+    _refuse(sweep, result.refusals, about.anyway)
+    payload = {"plan": result.plan.to_dict(), "share": sweep.share, "refusals": list(result.refusals)}
+    sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
+    for line in summary(result.plan, sweep.share):
+        sweep.tell(line)
+    for sentence in result.warnings:
+        sweep.tell(f"warning  {sentence}")
+
+
+def _refuse(sweep: RunningSweep, refused: Sequence[str], anyway: bool) -> None:
+    """Raises OrchError with what speaks against the sweep, or says it where it is to go on nevertheless."""
+    if refused and not anyway:
+        raise OrchError(
+            f"{' '.join(refused)} Nothing was trained yet; go on nevertheless with "
+            f"orch sweep --resume --out {sweep.paths.root} --anyway"
+        )
+    for sentence in refused:
+        sweep.tell(f"warning  {sentence}")
+
+
+def look_back(sweep: RunningSweep) -> None:
+    """At the end: a table of plan against actual, and the comparison in the ledger; nothing without a plan."""
+    events = sweep.ledger.events()
+    noted = last_plan(events)
+    if noted is None:
+        return
+    plan, share = noted
+    if plan.trials != sweep.spec.budget.trials and not sweep.spec.configurations:
+        sweep.tell(f"plan     not compared: it was of {plan.trials} trials, and the sweep went on to more")
+        return
+    times = actual(events)
+    rows = compare(plan, times.to_dict(), share)
+    payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
+    sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
+    for line in comparison_lines(rows, times.processes):
+        sweep.tell(line)
+
+
+def last_plan(events: Sequence[Event]) -> tuple[Plan, bool] | None:
+    """The plan that the ledger holds, and whether the sweep shares; None where there is none. Pure."""
+    for event in reversed(events):
+        if event.kind == EventKind.NOTE and event.stage == PLAN and "plan" in event.data:
+            return Plan.from_dict(event.data["plan"]), bool(event.data["share"])
+    return None
+
+
+def compared_dict(row: Compared) -> dict[str, float | str]:
+    return {"stage": row.stage, "planned_s": row.planned_s, "actual_s": row.actual_s}
