@@ -88,7 +88,10 @@ def _identity(job: FitJob) -> dict[str, Any]:
 
 
 class Keeper:
-    """Saves a fit now and then, in ``job.checkpoint``; never where that is ""."""
+    """Saves a fit now and then, in ``job.checkpoint``; never where that is "".
+
+    ``save_after_s``: training between two saves, more where saving is slow; 0 to save after every epoch.
+    """
 
     def __init__(
         self, job: FitJob, save_after_s: float = SAVE_AFTER_S, clock: Callable[[], float] = time.monotonic
@@ -113,5 +116,6 @@ class Keeper:
             print(f"the state could not be saved ({error}); training goes on", flush=True)
             saved = False
         self._last_s = self._clock()
-        self._wait_s = max(self._save_after_s, (self._last_s - began_s) / SAVING_SHARE)
+        if self._save_after_s:
+            self._wait_s = max(self._save_after_s, (self._last_s - began_s) / SAVING_SHARE)
         return saved

@@ -136,6 +136,7 @@ def test_a_crash_costs_no_epoch_and_a_damaged_checkpoint_all_of_them(tmp_path: P
     assert len(reasons) == 3
 
 
+@pytest.mark.slow
 def test_hyperbands_pauses_and_checkpoints_go_together(tmp_path: Path) -> None:
     recipes = " ".join(["sleep:0.2", "crash_once,at:4,sleep:0.2", *["sleep:0.2"] * 4])
     left = kill_after(
