@@ -195,7 +195,7 @@ def figures(events: list[Event]) -> dict[str, list[Any]]:
 def test_a_real_trial_that_lost_its_worker_and_its_driver_ends_as_if_never_interrupted(
     tmp_path: Path, folds: int
 ) -> None:
-    overrides = [f"data.folds={folds}", "budget.trials=1", "budget.epochs=40", "search.batch_size=8"]
+    overrides = [f"data.folds={folds}", "budget.trials=1", "budget.epochs=16", "search.batch_size=16"]
     whole = tmp_path / "whole" / "sweep"
     assert run_real(whole, "new", *overrides).wait(timeout=250) == 0, (tmp_path / "whole" / "driver.log").read_text()
     expected = figures(read_events(whole / "ledger"))
