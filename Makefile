@@ -4,12 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PARITY := .venv-parity
+BENCH  := $(VENV)/.ready-bench
 CODE   := orchestrator trainers dashboards benchmarks tests docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep check test test-slow parity space serve-test search-quality format docs clean
+BENCHMARKS := head_only mixed_depth all_layers overhead startup inference
+
+.PHONY: help setup sweep check test test-slow parity space serve-test search-quality bench format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -55,6 +58,14 @@ serve-test: $(READY) ## a clean environment serves a champion over HTTP and answ
 
 search-quality: $(READY) ## samplers and schedulers against planted optima; writes docs/search-quality.md
 	@$(BIN)/python -m benchmarks.search_quality
+
+bench: $(BENCH) ## every benchmark at a small size, about six minutes; needs ORCH_DATA and ORCH_WEIGHTS; writes benchmarks/RESULTS.md
+	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --small || failed="$$failed $$name"; done; \
+	  test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
+
+$(BENCH): $(READY)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 format: $(READY) ## format, and mend what ruff can mend
 	@$(BIN)/ruff format $(CODE)

@@ -26,7 +26,7 @@ from filelock import FileLock
 FOLDER = Path(__file__).resolve().parent
 RECORD, PAGE = "results.json", "RESULTS.md"
 SIZES = ("full", "small")
-ORDER = ("head_only", "mixed_depth", "all_layers", "floor", "overhead", "startup", "inference")
+ORDER = ("head_only", "mixed_depth", "mixed_depth_warm", "all_layers", "floor", "overhead", "startup", "inference")
 """The order on the page; others follow by name."""
 VERSIONS = ("tensorflow", "keras", "ray", "keras-tuner", "mlflow", "optuna")
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measured import Side, TrialTime, trial_times
 from benchmarks.task import CORES, Task, Trial
@@ -43,21 +44,27 @@ def run_peer(name: str, task: Task, folder: Path, threads: int = CORES, concurre
 def run_ours(name: str, task: Task, folder: Path, cache: Path, cpus: int = 1) -> Side:
     """``orch sweep --until search`` on the task's list, into ``folder``, which must not exist, with the store in
     ``cache``. Tracking is on, into a database in ``folder``."""
+    began, ended = run_sweep(task, folder, cache, cpus)
+    events = read_events(SweepPaths(folder / "sweep").ledger)
+    times = sweep_times(events, task.trials)
+    return Side(name, began, ended, times, cpus, CORES // cpus, breakdown(events, times, began, ended))
+
+
+def run_sweep(
+    task: Task, folder: Path, cache: Path, cpus: int = 1, scheduler: str | Mapping[str, Any] = "none"
+) -> tuple[float, float]:
+    """The sweep of ``run_ours``, its own folder being ``folder / "sweep"``; when its process began and ended."""
     folder.mkdir(parents=True)
     file, out = folder / "sweep.yaml", folder / "sweep"
-    task.sweep_file(file, cpus)
-    same = len({trial.epochs for trial in task.trials}) == 1
-    if same:
+    task.sweep_file(file, cpus, scheduler)
+    if len({trial.epochs for trial in task.trials}) == 1:
         command = ["orchestrator", "sweep", str(file), "--until", "search", "--out", str(out)]
     else:
         epochs = folder / "epochs.json"
         epochs.write_text(json.dumps({trial.name: trial.epochs for trial in task.trials}), encoding="utf-8")
         command = ["benchmarks.recorded_sweep", str(file), str(out), str(epochs)]
     places = {"ORCH_CACHE": str(cache), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    began, ended = run_module(command, folder, places)
-    events = read_events(SweepPaths(out).ledger)
-    times = sweep_times(events, task.trials)
-    return Side(name, began, ended, times, cpus, CORES // cpus, breakdown(events, times, began, ended))
+    return run_module(command, folder, places)
 
 
 def run_module(module: Sequence[str], folder: Path, places: Mapping[str, str] | None = None) -> tuple[float, float]:

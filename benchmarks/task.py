@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ class Task:
             chosen = tuple(dataclasses.replace(trial, epochs=epochs) for trial in chosen)
         return dataclasses.replace(self, trials=chosen)
 
+    def only(self, names: Sequence[str], multiple: int = 1) -> Task:
+        """The trials called ``names`` (none: all), and the next ones of the list until there is a multiple of
+        ``multiple``, so that none of so many workers idles at the end."""
+        if not names:
+            return self
+        chosen = [trial for trial in self.trials if trial.name in names]
+        others = [trial for trial in self.trials if trial.name not in names]
+        kept = {trial.name for trial in [*chosen, *others[: -len(chosen) % multiple]]}
+        return dataclasses.replace(self, trials=tuple(trial for trial in self.trials if trial.name in kept))
+
     def write(self, path: Path, threads: int, concurrent: int) -> None:
         """The file that a peer's script reads; its cache and scratch folders lie beside it."""
         names = {trial.config["backbone"] for trial in self.trials}
@@ -74,8 +85,9 @@ class Task:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(task, indent=1), encoding="utf-8")
 
-    def sweep_file(self, path: Path, cpus: int) -> None:
-        """The same as a file for ``orch sweep``. Trials of different epochs need ``benchmarks.recorded_sweep``."""
+    def sweep_file(self, path: Path, cpus: int, scheduler: str | Mapping[str, Any] = "none") -> None:
+        """The same as a file for ``orch sweep``, with ``scheduler`` in its budget. Trials of different epochs need
+        ``benchmarks.recorded_sweep``."""
         configurations = [{"name": trial.name, **trial.config} for trial in self.trials]
         fields = {"batch_size": self.batch_size, "optimizer": "adam", "schedule": "constant", "warmup": 0}
         content = {
@@ -87,7 +99,7 @@ class Task:
                 "image_size": self.image_size,
                 "configurations": configurations,
             },
-            "budget": {"epochs": max(trial.epochs for trial in self.trials), "scheduler": "none"},
+            "budget": {"epochs": max(trial.epochs for trial in self.trials), "scheduler": scheduler},
             "resources": {"cpus": cpus},
             "weights": str(self.weights),
         }

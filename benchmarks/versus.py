@@ -27,9 +27,10 @@ SETTINGS = ((1, CORES), (CORES, 1))
 class Comparison:
     """What is compared and how far accuracies may lie apart.
 
-    ``measured``: trials that each peer really runs, the rest in proportion (0: all). ``probe``: the task on fewer
-    photos, on which settings are tried; None to take one trial on all cores. ``choose_ours``: probe our setting too;
-    else it is what a file says without ``resources``. ``warm``: run ours again with the filled store.
+    ``measured``: names of the trials that each peer really runs, the rest at their cost; () for all. ``probe``: the
+    task on fewer photos, on which settings are tried; None to take one trial on all cores. ``choose_ours``: probe our
+    setting too; else it is what a file says without ``resources``. ``warm``: run ours again with the filled store;
+    with a ``warm_target`` that is a result of its own, NAME_warm.
     ``by_hand``: let the script with features made by hand run too. ``tolerance``, ``least``: see ``implausible``.
     """
 
@@ -37,7 +38,7 @@ class Comparison:
     size: str = "full"
     target: float | None = None
     warm_target: float | None = None
-    measured: int = 0
+    measured: tuple[str, ...] = ()
     probe: Task | None = None
     choose_ours: bool = False
     warm: bool = False
@@ -46,12 +47,12 @@ class Comparison:
     least: float = 0.5
 
 
-def parse(about: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """``--small`` and ``--keep``, the same for each program."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--small", action="store_true", help="fewer photos, trials and epochs; no target")
-    parser.add_argument("--keep", type=Path, help="folder that keeps every side's files; must not exist")
-    return parser.parse_args(arguments)
+def parser(about: str) -> argparse.ArgumentParser:
+    """One that reads ``--small`` and ``--keep``, which each program has."""
+    reader = argparse.ArgumentParser(description=about)
+    reader.add_argument("--small", action="store_true", help="fewer photos, trials and epochs; no target")
+    reader.add_argument("--keep", type=Path, help="folder that keeps every side's files; must not exist")
+    return reader
 
 
 def compare(build: Callable[[Path], Comparison], keep: Path | None, notes: str) -> bool:
@@ -67,13 +68,14 @@ def compare(build: Callable[[Path], Comparison], keep: Path | None, notes: str) 
     folder = Path(keep or tempfile.mkdtemp(prefix="orch-bench-")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return record(_run(build(folder), folder, notes))
+        return all([record(result) for result in _run(build(folder), folder, notes)])
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(what: Comparison, folder: Path, notes: str) -> Result:
+def _run(what: Comparison, folder: Path, notes: str) -> list[Result]:
+    """The results, the one that the benchmark is named after at the end."""
     task = what.task
     rows: list[tuple[str, str]] = [(f"{task.name}: photos of", _photos(task))]
 
@@ -87,10 +89,9 @@ def _run(what: Comparison, folder: Path, notes: str) -> Result:
         ours.append(_said(run_ours(WARM, task, folder / "ours-warm", folder / "store", our_cpus)))
 
     # The peers
-    count = -(-what.measured // concurrent) * concurrent if what.measured else len(task.trials)
     peers = [
-        _said(run_peer(RAY, task.first(count), folder / "ray", threads, concurrent)),
-        _said(run_peer(KERAS_TUNER, task.first(what.measured or len(task.trials)), folder / "keras-tuner")),
+        _said(run_peer(RAY, task.only(what.measured, concurrent), folder / "ray", threads, concurrent)),
+        _said(run_peer(KERAS_TUNER, task.only(what.measured), folder / "keras-tuner")),
     ]
     sides = [*ours, *peers]
     if what.by_hand:
@@ -98,7 +99,7 @@ def _run(what: Comparison, folder: Path, notes: str) -> Result:
     wrong = implausible(sides, what.tolerance, what.least)
     if wrong:
         raise SystemExit(f"{task.name}: the sides cannot be compared: {wrong}")
-    return _result(what, sides, ours, peers, rows, notes)
+    return _results(what, sides, ours, peers, rows, notes)
 
 
 def _better(name: str, probe: Task, folder: Path, rows: list[tuple[str, str]]) -> tuple[int, int]:
@@ -132,15 +133,15 @@ def _photos(task: Task) -> str:
     return f"{splits.count('train')} to train on, {splits.count('validation')} to validate on"
 
 
-def _result(
+def _results(
     what: Comparison,
     sides: Sequence[Side],
     ours: Sequence[Side],
     peers: Sequence[Side],
     rows: list[tuple[str, str]],
     notes: str,
-) -> Result:
-    """The figure is against the faster of the peers."""
+) -> list[Result]:
+    """The figures are against the faster of the peers."""
     trials = what.task.trials
     whole = {side.name: side.whole_s(trials) for side in sides}
     epochs = sum(trial.epochs for trial in trials)
@@ -162,13 +163,9 @@ def _result(
     for our in ours:
         rows += [(f"{our.name}, {label}", f"{seconds:.1f} s") for label, seconds in our.breakdown]
     best = min(whole[side.name] for side in peers)
-    result = Result(what.task.name, best / whole[ours[0].name], "x", what.target, True, what.size, tuple(rows), notes)
-    if what.warm and what.warm_target is not None:
-        warm = best / whole[ours[1].name]
-        verdict = "reached" if warm >= what.warm_target else "missed"
-        aim = (
-            f"{OURS}, filled store, against the faster peer",
-            f"{warm:.2f}x (target {what.warm_target:g}x, {verdict})",
-        )
-        result = replace(result, rows=(*result.rows, aim))
-    return result
+    cold = Result(what.task.name, best / whole[COLD], "x", what.target, True, what.size, tuple(rows), notes)
+    if what.warm_target is None:
+        return [cold]
+    about = (("all rows", f"under {cold.name}"),)
+    warm = replace(cold, name=f"{cold.name}_warm", figure=best / whole[WARM], target=what.warm_target, rows=about)
+    return [replace(warm, notes="The same with the store that the first run filled."), cold]

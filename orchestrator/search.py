@@ -163,7 +163,8 @@ class _AskSource(Searcher):
         }
         if isinstance(job, Filling):
             return {**config, "fill": settings.fill}
-        details = {"factory": settings.factory, "epochs": settings.epochs, "save_after_s": settings.save_after_s}
+        epochs = min(settings.epochs, request.job.config.epochs)
+        details = {"factory": settings.factory, "epochs": epochs, "save_after_s": settings.save_after_s}
         return {**config, **details}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
