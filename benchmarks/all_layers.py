@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.task import Task, Trial, fewer_photos, trashnet
-from benchmarks.versus import Comparison, compare, parser
+from benchmarks.versus import Comparison, compare, parse
 
 TARGET = 1.0
 NOTES = """Every layer is trained by every side; what orch could save is the start of each trial and the work around the
@@ -58,7 +58,7 @@ def small(folder: Path) -> Comparison:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and record it; 1 where the target is missed."""
-    asked = parser("Trials that train everything, against Ray Tune + Keras and KerasTuner.").parse_args(arguments)
+    asked = parse("Trials that train everything, against Ray Tune + Keras and KerasTuner.", arguments)
     return 0 if compare(small if asked.small else full, asked.keep, NOTES) else 1
 
 

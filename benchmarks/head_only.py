@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.task import Task, Trial, fewer_photos, trashnet
-from benchmarks.versus import Comparison, compare, parser
+from benchmarks.versus import Comparison, compare, parse
 
 TARGET = 60.0
 NOTES = """Each side trains the same list with Adam at a constant rate on the same photos. A peer's long run is measured
@@ -59,7 +59,7 @@ def small(folder: Path) -> Comparison:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and record it; 1 where the target is missed."""
-    asked = parser("Trials that train the head alone, against Ray Tune + Keras and KerasTuner.").parse_args(arguments)
+    asked = parse("Trials that train the head alone, against Ray Tune + Keras and KerasTuner.", arguments)
     return 0 if compare(small if asked.small else full, asked.keep, NOTES) else 1
 
 

@@ -55,6 +55,11 @@ def parser(about: str) -> argparse.ArgumentParser:
     return reader
 
 
+def parse(about: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """``arguments``, or the command line's, where there are no others than those two."""
+    return parser(about).parse_args(arguments)
+
+
 def compare(build: Callable[[Path], Comparison], keep: Path | None, notes: str) -> bool:
     """Run the comparison that ``build`` makes for a folder; record and print it; whether the target is reached.
 

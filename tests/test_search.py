@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -95,6 +96,18 @@ def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: 
     assert [event.seq for event in seen] == [event.seq for event in read_events(tmp_path / "ledger")]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["ledger", "logs", "meeting", "ray"]
     assert list((tmp_path / "ray").iterdir()) == []
+
+
+def test_a_trial_ends_with_its_own_epochs_where_they_are_fewer(tmp_path: Path, ray_up: None) -> None:
+    requests = [request_of(n, tmp_path) for n in range(3)]
+    for number, epochs in enumerate((1, 2, 9)):
+        job = requests[number].job
+        own = dataclasses.replace(job, config=dataclasses.replace(job.config, epochs=epochs))
+        requests[number] = dataclasses.replace(requests[number], job=own)
+    outcome, state, _ = search(tmp_path, requests)
+    assert outcome.states == {"COMPLETED": 3}
+    assert [len(state.trials[request.id].epochs) for request in requests] == [1, 2, 3]
+    assert all((tmp_path / f"{request.id}.done").exists() for request in requests)
 
 
 TROUBLE = {
