@@ -145,6 +145,11 @@ class ResourcesSpec(Section):
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         default="auto", description="Number format of the network; auto: what the device is good at."
     )
+    store_dtype: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="What features of the frozen part are kept in; float16 takes half the disk and the reading, and "
+        "changes figures in the fourth digit.",
+    )
 
 
 def _text_tags(value: Any) -> Any:

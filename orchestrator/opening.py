@@ -18,7 +18,8 @@ from orchestrator.tracking import TrackingSettings
 EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
 """What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
 ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
-"""What says where and how, not what was searched; it may change too. ``resources.precision`` changes figures."""
+"""What says where and how, not what was searched; it may change too. ``resources.precision`` and
+``resources.store_dtype`` change figures."""
 
 
 @dataclass(frozen=True)

@@ -56,5 +56,6 @@ class RunningSweep:
             cache=str(cache_folder()),
             precision=self.spec.resources.precision,
             share=self.share,
+            store_dtype=self.spec.resources.store_dtype,
             checkpoint=str(self.paths.checkpoint(fit_id).resolve()),
         )

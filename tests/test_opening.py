@@ -60,6 +60,7 @@ def test_more_trials_extend_a_sweep_and_are_kept(tmp_path: Path, trials: str | N
         ("search.dropout=0.5", False),
         ("data.seed=9", False),
         ("resources.precision=mixed_float16", False),
+        ("resources.store_dtype=float16", False),
         ("budget.scheduler=none", False),
     ],
 )

@@ -6,6 +6,7 @@ for that image. What does not fit on the disk, or is not to be shared, is comput
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from trainers.contract import FitJob, TrainerError, TrialConfig
+from trainers.contract import FitJob, TrialConfig
 from trainers.decoding import Decoder, Picture
 from trainers.items import Part, judged_part, parts_of, row_keys, training_part
 from trainers.manifest import Manifest
@@ -195,21 +196,26 @@ class _Source:
         spec, dtype = self.prefix.spec, stored_dtype(self.prefix.row_dtype, self.reading.store_dtype)
         described = features_description(self.prefix.description(), self.decode.view, dtype)
         shelf = Shelf(self.cache, "features", described)
-        if not self._have_room(shelf, self.keys, int(np.prod(spec.shape[1:])) * np.dtype(dtype).itemsize):
+        if not self._have_room(shelf, int(np.prod(spec.shape[1:])) * np.dtype(dtype).itemsize):
             return self._live()
-        rows = shelf.rows(self.keys, lambda places: self._features(places, np.dtype(dtype)))
+        rows = shelf.rows(self.keys, self._features, dtype)
+        self.meter.bytes += shelf.written * int(np.prod(rows.shape)) * rows.dtype.itemsize
         self.prefix.note(self.cache)
         return rows
 
-    def _have_room(self, shelf: Shelf, keys: Sequence[str], row_bytes: int) -> bool:
-        """Whether the rows of ``keys`` are all there, or fit on the disk."""
-        return shelf.has_room_for(len(keys), row_bytes) or shelf.count(keys) == len(keys)
+    def _have_room(self, shelf: Shelf, row_bytes: int) -> bool:
+        """Whether all rows are there, or fit on the disk."""
+        return shelf.has_room_for(len(self.keys), row_bytes) or shelf.count(self.keys) == len(self.keys)
+
+    @functools.cached_property
+    def _images_have_room(self) -> bool:
+        return self._have_room(self.images, self.decode.size**2 * 3)
 
     def _decoded(self, places: Sequence[int]) -> ReadRows:
         """The images of the pictures at ``places``: from the store, or decoded each time where that has no room."""
         pictures, keys = [self.pictures[p] for p in places], [self.keys[p] for p in places]
         shape = (self.decode.size, self.decode.size, 3)
-        if not self._have_room(self.images, keys, int(np.prod(shape))):
+        if not self._images_have_room:
             self.meter.stored = False
             return LiveRows(
                 lambda here: next(self._decode([pictures[i] for i in here])), shape, np.dtype("uint8"), len(keys)
@@ -230,18 +236,10 @@ class _Source:
             self.meter.images += len(batch)
             yield batch
 
-    def _features(self, places: Sequence[int], dtype: np.dtype) -> Iterator[np.ndarray]:
+    def _features(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         decoded = self._decoded(places)
         for start in range(0, len(places), PREFIX_BATCH):
-            batch = self._run(decoded.take(np.arange(start, min(start + PREFIX_BATCH, len(places)))))
-            kept = batch.astype(dtype)
-            if dtype == np.float16 and not np.isfinite(kept).all() and np.isfinite(batch).all():
-                raise TrainerError(
-                    f"features of {self.prefix.architecture.backbone} reach {np.abs(batch).max():.0f}, more than "
-                    "float16 holds; set resources.store_dtype to float32."
-                )
-            self.meter.bytes += kept.nbytes
-            yield kept
+            yield self._run(decoded.take(np.arange(start, min(start + PREFIX_BATCH, len(places)))))
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         began = time.perf_counter()

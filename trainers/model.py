@@ -222,9 +222,14 @@ class Network:
         return tf.while_loop(lambda i, _: i < batches, one, start, parallel_iterations=1)[1].concat()
 
     def _drop(self, features: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Dropout, scaled in training (Srivastava et al. 2014, section 10). Without any, no random number is drawn."""
         keep = 1.0 - self.dropout
-        mask = tf.cast(tf.random.stateless_uniform(tf.shape(features), seed) < keep, features.dtype)
-        return features * mask / keep
+
+        def dropped() -> tf.Tensor:
+            mask = tf.cast(tf.random.stateless_uniform(tf.shape(features), seed) < keep, features.dtype)
+            return features * mask / keep
+
+        return tf.cond(self.dropout > 0, dropped, lambda: features)
 
     def state(self) -> list[np.ndarray]:
         """All weights, in an order that depends on the architecture alone."""
