@@ -7,7 +7,6 @@ listed trials as ``TrialRequest``s that hold their own epochs. Tracking is on, a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from orchestrator.proposer import FixedSource, TrialRequest
 from orchestrator.running import RunningSweep
 from orchestrator.search import SearchSettings, ray_session, run_trials
 from orchestrator.spec import load_spec
-from orchestrator.stages import SEARCH, data_identity, prepare_data
+from orchestrator.stages import FILL, SEARCH, data_identity, prepare_data
 from orchestrator.tracking import Tracker
 from trainers.contract import canonical, trial_id
 from trainers.manifest import Manifest
@@ -35,7 +34,7 @@ def requests(running: RunningSweep, manifest: Manifest, epochs: dict[str, int]) 
     for number, (name, values) in enumerate(running.spec.configurations, start=1):
         config = canonical({**values, "epochs": epochs[name]})
         fit_id = trial_id(config, budget.seed, data_identity(manifest))
-        job = dataclasses.replace(running.fit_job(fit_id, config, budget.seed, ("train",)))
+        job = running.fit_job(fit_id, config, budget.seed, ("train",))
         found.append(TrialRequest(fit_id, name, number, job))
     return found
 
@@ -61,6 +60,7 @@ def main(file: str, out: str, epochs_file: str) -> None:
             logs=opened.paths.logs.resolve(),
             storage=opened.paths.ray.resolve(),
             cpus=spec.resources.cpus,
+            fill=FILL,
             stage=SEARCH,
         )
         with ray_session():

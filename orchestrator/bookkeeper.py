@@ -36,8 +36,9 @@ BUILD = "build"
 class SearchSettings:
     """How trials run. Paths must be absolute and mean the same on every node.
 
-    ``epochs``: of a full trial; one whose configuration has fewer ends there. ``cpus``, ``gpus``: of one trial; a GPU may be shared (0.5). ``concurrent``: trials
-    at once, None for as many as the resources hold. ``retries``: of a trial whose worker died or raised.
+    ``epochs``: of a full trial; one whose configuration has fewer ends there. ``cpus``, ``gpus``: of one trial; a GPU
+    may be shared (0.5). ``concurrent``: trials at once, None for as many as the resources hold. ``retries``: of a trial
+    whose worker died or raised.
     ``hours_left_s``: seconds until the search stops. ``target_accuracy``: the search stops once a COMPLETED trial has
     this validation accuracy. ``logs``: one file a trial. ``storage``: Ray's own files, removed at the end.
     ``stage``: what the ledger files the trials under. ``objectives``: the figures that the source is told.

@@ -7,6 +7,10 @@ What makes it fast, as Ray's and Keras' documents advise:
 - Photos are decoded once, before the first trial; workers map the file, keep one tf.data set each, and prefetch.
 - uint8 goes in and is scaled in the model. The frozen base runs with ``training=False`` and is built once a worker.
 - ``steps_per_execution``, and Tune's loggers and checkpoints off.
+- Tried, MobileNet 0.5 at 160 px, 512 photos, head alone, seconds an epoch, the variants taking turns in one process on
+  busy cores: ``steps_per_execution`` 1: 1.06, 8: 1.00, 16: 1.00 (8 is used); photos gathered by index from one tensor
+  instead of tf.data's slices: 1.30 (slices are used). That is the 2.0 ms a photo of the bare network: nothing is left
+  around it.
 - Trials at once and threads a trial are those that a probe found better (see the row of the result).
 """
 
