@@ -39,8 +39,8 @@ def decoded(monkeypatch) -> list[str]:
         seen.append(path.name)
         return bytes_of(path, sha256)
 
-    bytes_of = decoding._bytes_of
-    monkeypatch.setattr(decoding, "_bytes_of", noting)
+    bytes_of = decoding.bytes_of
+    monkeypatch.setattr(decoding, "bytes_of", noting)
     return seen
 
 
