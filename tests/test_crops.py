@@ -209,7 +209,7 @@ def test_each_photo_is_decoded_once_and_each_crop_computed_once(manifest, fits):
 
 def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a tiny network are quicker to compute than to keep; here they are kept all the same."""
-    monkeypatch.setattr(predicting, "KEPT_SHARE", 1e9)
+    monkeypatch.setattr(predicting, "CROPS_KEPT", 1e9)
 
 
 def test_what_is_in_the_store_is_read_and_the_figures_stay(manifest, fits, tmp_path, monkeypatch):
@@ -235,13 +235,29 @@ def test_what_is_in_the_store_is_read_and_the_figures_stay(manifest, fits, tmp_p
 def test_whole_images_of_a_search_are_read_where_crops_are_not_kept(manifest, fits, tmp_path, monkeypatch):
     fit = open_fit(job(manifest, tmp_path / "cache", seed=1, epochs=1))
     fit.run_epoch()
-    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, rows, row_bytes: False, raising=False)
+    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, rows, row_bytes: False)
     monkeypatch.setattr(predicting, "STORE_BYTES_PER_S", 1e15)
     found = run(manifest, {"one": fits["one"]}, split="validation", cache=str(tmp_path / "cache"))
     assert (found.decoded, found.computed, found.read) == (15, 15 * 20, 15)
     expected = plainly(manifest, fits["one"], "whole", "validation")
     np.testing.assert_allclose(found.probabilities["whole"]["one"], expected, atol=1e-6)
-    assert (run(manifest, {"one": fits["one"]}, cache=str(tmp_path / "cache")).read) == 0, "test was never stored"
+    assert run(manifest, {"one": fits["one"]}, cache=str(tmp_path / "cache")).read == 0, "test was never stored"
+
+
+@pytest.mark.parametrize(
+    ("crops_kept", "whole_kept", "without_whole", "kept"),
+    [(1.0, 1.0, False, 21), (0.0, 1.0, False, 1), (0.0, 1.0, True, 0), (0.0, 0.0, False, 0)],
+)
+def test_what_is_kept_depends_on_what_keeping_costs(
+    manifest, fits, tmp_path, monkeypatch, crops_kept, whole_kept, without_whole, kept
+):
+    monkeypatch.setattr(predicting, "STORE_BYTES_PER_S", 1e15)
+    monkeypatch.setattr(predicting, "CROPS_KEPT", crops_kept)
+    monkeypatch.setattr(predicting, "WHOLE_KEPT", whole_kept)
+    policies = ["ten_crop"] if without_whole else EVERY_POLICY
+    for _ in range(2):
+        part = run(manifest, {"one": fits["one"]}, policies, cache=str(tmp_path / "cache"))
+    assert part.read == 12 * kept
 
 
 def test_crops_kept_are_found_by_trials_as_whole_images(manifest, fits, tmp_path, monkeypatch):

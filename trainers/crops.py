@@ -31,9 +31,13 @@ from trainers.training import prefix_of, read_weights
 BATCH_CROPS = 64
 """Crops that a network sees at a time. On CPUs any size from 16 to 128 takes as long."""
 STORE_BYTES_PER_S = 200e6
-"""What a disk that is not fast writes and reads. Rows are kept that take less of its time than KEPT_SHARE of theirs."""
-KEPT_SHARE = 0.25
-SAMPLE_IMAGES, SAMPLE_CROPS = 2, 16
+"""What a disk that is not fast writes and reads."""
+CROPS_KEPT, WHOLE_KEPT = 0.05, 0.25
+"""Rows are kept that take at most this share of the prefix's time to write: those of every crop, which nobody may need
+again, or of the whole images alone, which are few and which trials read too. MobileNet 1.0's pooled features take
+0.001 of it, its maps of 7 x 7 x 1024 0.06, those of 14 x 14 x 512 0.12: keeping all of these made the first leaderboard
+a tenth dearer."""
+SAMPLE_IMAGES, SAMPLE_CROPS = 2, 8
 """How many are cut, and run through the prefix, to know what was not measured because it came from the store."""
 
 
@@ -149,19 +153,20 @@ class _Crops:
     def kept(self, shelf: Shelf | None) -> frozenset[str]:
         """The crops whose rows are read from the store and written to it.
 
-        All of them, where a row takes the disk far less time than the prefix took for it and there is room; else the
-        whole images if a search has stored every one, and reading is quicker than computing.
+        All of them, or the whole images, where that takes the disk little of the prefix's time and there is room; else
+        the whole images if a search has stored every one and reading is quicker than computing.
         """
         if shelf is None:
             return frozenset()
         pictures, names = self.pictures, self.pictures.names
+        whole = frozenset({WHOLE}.intersection(names))
         row_bytes = 4 * int(np.prod(self.prefix.spec.shape[1:]))
-        disk_s = row_bytes / STORE_BYTES_PER_S
-        count = len(pictures.hashes) * len(names)
-        if disk_s < KEPT_SHARE * self.spent.prefix_s and shelf.has_room_for(count, row_bytes):
-            return frozenset(names)
-        stored = WHOLE in names and shelf.count(pictures.hashes) == len(set(pictures.hashes))
-        return frozenset({WHOLE} if stored and disk_s < self.spent.prefix_s else ())
+        disk_share = row_bytes / STORE_BYTES_PER_S / self.spent.prefix_s
+        for kept, most in ((frozenset(names), CROPS_KEPT), (whole, WHOLE_KEPT)):
+            if kept and disk_share <= most and shelf.has_room_for(len(pictures.hashes) * len(kept), row_bytes):
+                return kept
+        stored = disk_share < 1 and whole and shelf.count(pictures.hashes) == len(set(pictures.hashes))
+        return whole if stored else frozenset()
 
     def run(self, images: np.ndarray, shelf: Shelf | None, kept: frozenset[str]) -> None:
         """Fill in the models' answers for every crop of ``images``."""
@@ -197,13 +202,14 @@ class _Crops:
         for batch in self._batches(positions):
             pixels = self._cut(batch)
             started = time.perf_counter()
-            features = self.prefix(pixels).numpy()
+            features = self.prefix(pixels)
+            kept = features.numpy()
             spent = self.spent
             spent.computing_s += time.perf_counter() - started
             spent.computed += len(batch)
             spent.prefix_s = spent.computing_s / spent.computed
             self._answer(batch, features)
-            yield batch, features
+            yield batch, kept
 
     def _batches(self, positions: np.ndarray) -> Iterator[np.ndarray]:
         """About BATCH_CROPS positions at a time; neighbours of one image stay together."""
@@ -234,7 +240,8 @@ class _Crops:
         with named(path):
             return cut(data, pictures.size, pictures.view, names, sha256, clock)
 
-    def _answer(self, positions: np.ndarray, features: np.ndarray) -> None:
+    def _answer(self, positions: np.ndarray, features: Any) -> None:
+        """``features``: an array, or TensorFlow's own, which spares a copy for each model."""
         for model in self.models:
             started = time.perf_counter()
             answers = model.network.predict(features)
