@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.results import Result, record
 
 TARGET_S = 0.15
@@ -78,12 +80,9 @@ def dearer(few: Cost, many: Cost) -> float:
 
 
 class Clock:
-    """Notes when trials end and how large this process is then."""
+    """Notes when trials end and how large this process is then. Can be pickled, as Tune does with its callbacks."""
 
     def __init__(self) -> None:
-        import psutil
-
-        self._process = psutil.Process()
         self._times_s: list[float] = []
         self._memory_kb: list[float] = []
         self._cpu_s = 0.0
@@ -92,7 +91,7 @@ class Clock:
         if not self._times_s:
             self._cpu_s = time.process_time()
         self._times_s.append(time.monotonic())
-        self._memory_kb.append(self._process.memory_info().rss / 1000)
+        self._memory_kb.append(psutil.Process().memory_info().rss / 1000)
 
     def stop(self) -> Cost:
         first = self._times_s[0]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import ray
 
+from orchestrator.bookkeeper import Bookkeeper
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger, SweepState, TrialState, derive, read_events
 from orchestrator.proposer import FixedSource, Proposer, ProposerSettings, TrialRequest
@@ -108,6 +109,21 @@ def test_a_trial_ends_with_its_own_epochs_where_they_are_fewer(tmp_path: Path, r
     assert outcome.states == {"COMPLETED": 3}
     assert [len(state.trials[request.id].epochs) for request in requests] == [1, 2, 3]
     assert all((tmp_path / f"{request.id}.done").exists() for request in requests)
+
+
+def test_tune_keeps_no_figures_of_trials_that_have_ended(
+    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Any] = []
+    for name in ("on_end", "on_failure"):
+        told = getattr(Bookkeeper, name)
+        monkeypatch.setattr(Bookkeeper, name, lambda run, trial, told=told: (ended.append(trial), told(run, trial)))
+    requests = [request_of(0, tmp_path), request_of(1, tmp_path, "error"), request_of(2, tmp_path, "diverge")]
+    outcome, _, _ = search(tmp_path, requests, retries=0)
+    assert outcome.states == {"COMPLETED": 1, "FAILED": 2}
+    assert len(ended) == 3
+    assert all(trial.last_result for trial in ended)
+    assert [(trial.metric_analysis, trial.metric_n_steps) for trial in ended] == [({}, {})] * 3
 
 
 TROUBLE = {
