@@ -80,7 +80,8 @@ class Narrator:
         done = event.data
         if event.state == "FAILED":
             name = self._names.get(done["for"], done["for"])
-            self.tell(f"warning  the store was not filled for {name}: {event.reason}; it is tried all the same")
+            reason = event.reason.rstrip(".")
+            self.tell(f"warning  the store was not filled for {name}: {reason}; its trials start all the same")
         elif done["features"] or done["images"]:
             count = done["features"] or done["images"]
             kept = "" if done["stored"] else "; they do not fit into the store, so the frozen part runs in every epoch"

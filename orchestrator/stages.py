@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator import unfinished
 from orchestrator.classcounts import class_count_lines
 from orchestrator.errors import DataError, NoWinner
 from orchestrator.leaderboard import log_loss
@@ -328,6 +329,7 @@ def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[Final
         sweep.tell(f"refit    {left} networks on {' + '.join(splits)}, {epochs} epochs each")
         run_trials(source, _refit_settings(sweep, epochs), sweep.ledger, sweep.show)
         sweep.record(EventKind.STAGE, stage=REFIT, state="ENDED", payload={})
+    unfinished.remove(sweep.paths.checkpoints)  # nothing is unfinished now; a killed worker may have left files there
     records = sweep.state().trials
     good = [m for m in models if records[m.fit].state == TrialState.COMPLETED]
     for model in models:

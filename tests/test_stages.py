@@ -107,3 +107,26 @@ def test_narrator_tells_the_trials_own_figure_and_every_objective(tmp_path: Path
     assert text.getvalue().splitlines()[1:] == [
         "search     1/10  0.500  0.2500  1,234 images/s  STOPPED   001 small_cnn batch=64  (1 epoch, 0 s)"
     ]
+
+
+def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
+    text = io.StringIO()
+    narrator = Narrator(Console(file=text, width=200), load_spec("quick"))
+    done = {"what": "mobilenet_1.0 at 224 px to conv_pw_11_relu", "images": 2145, "features": 2145, "stored": True}
+    builds = [
+        ("ENDED", "", {**done, "seconds": 31.2, "for": "aaa"}),
+        ("ENDED", "", {**done, "images": 0, "features": 0, "seconds": 0.2, "for": "aaa"}),
+        ("ENDED", "", {**done, "what": "images at 32 px", "images": 1, "features": 0, "seconds": 1.0, "for": "aaa"}),
+        ("ENDED", "", {**done, "features": 0, "stored": False, "seconds": 9.0, "for": "aaa"}),
+        ("FAILED", "the disk is full.", {"for": "aaa"}),
+    ]
+    with Ledger(tmp_path / "ledger") as ledger:
+        for state, reason, payload in builds:
+            narrator.show(ledger.append(EventKind.STAGE, stage="build", state=state, reason=reason, payload=payload))
+    assert text.getvalue().splitlines() == [
+        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 31 s",
+        "build    images at 32 px: 1 image in 1 s",
+        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s; they do not fit into the store, "
+        "so the frozen part runs in every epoch",
+        "warning  the store was not filled for aaa: the disk is full; its trials start all the same",
+    ]
