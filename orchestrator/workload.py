@@ -133,7 +133,7 @@ def reads_of(photos: Photos, view: str, multiplier: float, recipe: str, refit: t
     """
     judged_view = "centre_crop" if view == "random_crop" else view
     if photos.folds and not refit:
-        parts = [np.sum([f for f in photos.folds if f is not fold], axis=0) for fold in photos.folds]
+        parts = [np.array(photos.train) - np.array(fold) for fold in photos.folds]
         copied = [_copies(tuple(part.tolist()), multiplier) for part in parts]
         images = np.array(photos.train)
         # A class's images have so many copies each as in the fold that gives them most.
