@@ -13,7 +13,7 @@ from orchestrator.estimates import Speeds
 from orchestrator.simulation import BuildCost, Cluster, Terms, play
 from orchestrator.space import Choice, Constant, Domain, Uniform, Value
 from orchestrator.spec import SweepSpec
-from orchestrator.stopping import Never, rule_of
+from orchestrator.stopping import Never, Rule, rule_of
 from orchestrator.workload import FitWork, Photos, Rows, StoreSettings, fit_work, judging_s
 from trainers.contract import TrialConfig, canonical
 
@@ -132,18 +132,12 @@ class Campaign:
 
     def run(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> Outcome:
         """Play the sweep of ``trials``. ``share``: False makes a black box of each."""
-        spec, budget, once = self.spec, self.spec.budget, self.situation.calibration
-        rule = rule_of(
-            budget.scheduler.name,
-            budget.epochs,
-            budget.scheduler.grace_epochs,
-            budget.scheduler.reduction_factor,
-            budget.scheduler.min_trials,
-        )
-        terms = self._terms(share, math.inf if budget.hours is None else 3600 * budget.hours)
+        spec, once = self.spec, self.situation.calibration
+        hours = spec.budget.hours
+        terms = self._terms(share, math.inf if hours is None else 3600 * hours)
         cluster, draw = Cluster.cold(terms, dict(self.situation.stored)), random.Random(seed)
         works = [self.work(config) for config in trials]
-        searched = play(works, rule, terms, cluster, draw)
+        searched = play(works, self._rule(), terms, cluster, draw)
         fits = tuple(zip(works, searched.epochs, strict=False))
         stages = {"start": once.start_s, "build": searched.build_s, "search": searched.seconds}
         stages |= {"select": 0.0, "refit": 0.0, "leaderboard": 0.0}
@@ -173,6 +167,18 @@ class Campaign:
             tuple(works[place] for place in searched.complete),
             judged_s,
         )
+
+    def needed_s(self, trials: Sequence[TrialConfig], seed: str) -> float:
+        """What the search would take if its hours did not end it."""
+        terms = self._terms(share=True)
+        works = [self.work(config) for config in trials]
+        cluster = Cluster.cold(terms, dict(self.situation.stored))
+        return play(works, self._rule(), terms, cluster, random.Random(seed)).seconds
+
+    def _rule(self) -> Rule:
+        budget = self.spec.budget
+        chosen = budget.scheduler
+        return rule_of(chosen.name, budget.epochs, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials)
 
     def _terms(self, share: bool, hours_s: float = math.inf) -> Terms:
         cap = self.situation.cap_bytes

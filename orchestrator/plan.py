@@ -57,22 +57,27 @@ class Build:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do and take. ``rungs``: (epochs, trials that come so far), the mean over runs.
+    """What a sweep will do and take. ``trials``: of its budget, or all that its space holds; ``begun``: those that it
+    comes to within its hours; ``rungs``: (epochs, trials that come so far). Means over the runs that were played.
 
-    ``stages``: of ``STAGES``. ``unshared``: the same where every trial is for itself. ``floor_s``: what the search, and
+    ``stages``: of ``STAGES``. ``unshared``, ``unshared_begun``: the same where every trial is for itself. ``needed``:
+    what the search would take if its hours did not end it. ``floor_s``: what the search, and
     ``whole_floor_s`` what all after the start would take if each unique image were decoded once, each unique prefix ran
     once over each image, and each trainable part ran for its epochs at the best speed of the device on that part alone.
     ``disk``: bytes of features, images, checkpoints and models that are written. ``memory_bytes``: of all workers at
-    once. ``reads_s``: of one trial that waits for nothing, the longest.
+    once. ``longest_trial_s``: of one trial that runs to its end and waits for nothing.
     """
 
     name: str
     trials: int
+    begun: float
+    unshared_begun: float
     epochs: int
     rungs: tuple[tuple[int, float], ...]
     builds: tuple[Build, ...]
     stages: Mapping[str, Span]
     unshared: Mapping[str, Span]
+    needed: Span
     floor_s: float
     whole_floor_s: float
     disk: Mapping[str, float]
@@ -101,6 +106,7 @@ class Plan:
         values = dict(values)
         values["rungs"] = tuple((int(epochs), float(trials)) for epochs, trials in values["rungs"])
         values["builds"] = tuple(Build(**build) for build in values["builds"])
+        values["needed"] = Span(**values["needed"])
         for name in ("stages", "unshared"):
             values[name] = {stage: Span(**span) for stage, span in values[name].items()}
         values["machine"] = Machine(**values["machine"])
@@ -112,21 +118,27 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
     """The plan of ``spec``. The same arguments give the same plan."""
     draws = max(min(draws, TRIALS_PLAYED // spec.budget.trials), min(draws, FEWEST_DRAWS))
     campaign = Campaign(spec, situation)
-    shared, alone = [], []
+    shared, alone, needed_s, asked = [], [], [], []
     for number in range(draws):
         trials = campaign.trials(random.Random(f"{seed}:{number}"))
+        asked.append(len(trials))
+        if spec.budget.hours is not None and number < FEWEST_DRAWS:
+            needed_s.append(campaign.needed_s(trials, f"{seed}:{number}"))
         shared.append(campaign.run(trials, f"{seed}:{number}", share=True))
         alone.append(campaign.run(trials, f"{seed}:{number}", share=False))
     keys = {work.key for outcome in shared for work in outcome.works}
     estimated = keys & campaign.speeds.estimated
     return Plan(
         name=spec.name,
-        trials=round(_mean(len(outcome.epochs) for outcome in shared)),
+        trials=round(_mean(asked)),
+        begun=_mean(len(outcome.epochs) for outcome in shared),
+        unshared_begun=_mean(len(outcome.epochs) for outcome in alone),
         epochs=spec.budget.epochs,
         rungs=_rungs(shared, spec.budget.epochs),
         builds=_builds(shared, campaign),
         stages=_stages(shared),
         unshared=_stages(alone),
+        needed=Span.of(needed_s or [outcome.stages["search"] for outcome in shared]),
         floor_s=_mean(campaign.floor_s(o.fits) for o in shared),
         whole_floor_s=_mean(campaign.floor_s(o.fits) + campaign.final_floor_s(o) for o in shared),
         disk=_disk(shared, campaign),
@@ -236,22 +248,20 @@ def refusals(
     """Why the sweep should not start, a sentence each: it cannot fit its ``hours``, or the disk.
 
     The hours are the search's. They are too few where not even the quickest run that was played tries all trials
-    within them, and hopeless where no trial comes to its end.
+    within them, and hopeless where the longest trial does not come to its end.
     """
     found = []
-    if hours is not None:
-        limit_s = 3600 * hours
-        least_s = plan.stages["search"].low
-        if plan.longest_trial_s > limit_s:
-            found.append(
-                f"one trial alone takes up to {said(plan.longest_trial_s)}, more than the {hours:g} hours of the "
-                "search; raise budget.hours, or try fewer epochs, smaller images or fewer unfrozen layers."
-            )
-        elif least_s > limit_s:
-            found.append(
-                f"the search takes {said(plan.stages['search'].mean)} (at the least {said(least_s)}), more than its "
-                f"{hours:g} hours; raise budget.hours, or lower budget.trials or budget.epochs."
-            )
+    limit_s = math.inf if hours is None else 3600 * hours
+    if plan.longest_trial_s > limit_s:
+        found.append(
+            f"one trial alone takes up to {said(plan.longest_trial_s)}, more than the {hours:g} hours of the search; "
+            "raise budget.hours, or try fewer epochs, smaller images or fewer unfrozen layers."
+        )
+    elif plan.needed.low > limit_s:
+        found.append(
+            f"the search takes {said(plan.needed.mean)}, more than its {hours:g} hours, which {_reached(plan)} of its "
+            f"{plan.trials} trials come to; raise budget.hours, or lower budget.trials or budget.epochs."
+        )
     store = plan.disk["features"] + plan.disk["images"]
     if plan.disk_bytes > free_bytes:
         found.append(
@@ -264,6 +274,11 @@ def refusals(
             "evicted and computed again; raise ORCH_CACHE_GB, or set resources.store_dtype to float16."
         )
     return found
+
+
+def _reached(plan: Plan) -> str:
+    """How many trials are begun within the hours; a plan that was made without them does not say."""
+    return f"about {plan.begun:.0f}" if plan.begun < plan.trials else "not all"
 
 
 def said(seconds: float) -> str:

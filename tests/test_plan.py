@@ -1,0 +1,254 @@
+"""Spec and calibration -> plan: by hand where it is small, by what must hold elsewhere, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.calibration import Machine
+from orchestrator.campaign import Campaign, sample
+from orchestrator.plan import STAGES, Plan, Span, compare, make_plan, refusals, said
+from orchestrator.space import Choice, Constant, IntRange, Uniform
+from orchestrator.spec import load_spec, shipped_spaces
+from orchestrator.workload import Photos
+from tests.sweep_costs import situation, spec_of
+
+HEADS = {"backbone": "mobilenet_1.0", "unfrozen_layers": 0, "dropout": {"uniform": [0, 0.5]}}
+
+
+def plan_of(search: dict[str, Any] | None = None, draws: int = 4, about: Any = None, **sections: Any) -> Plan:
+    return make_plan(spec_of(search, **sections), about or situation(), draws)
+
+
+def test_a_sweep_of_heads_by_hand() -> None:
+    plan = plan_of(HEADS, budget={"trials": 10, "epochs": 9, "scheduler": "none"})
+    assert (plan.trials, plan.rungs) == (10, ((9, 10.0),))
+    assert [(build.what, build.rows, build.stored) for build in plan.builds] == [
+        ("mobilenet_1.0 at 224 px to conv_pw_13_relu", 120, 0),
+        ("images at 224 px", 120, 0),
+    ]
+    assert plan.builds[0].seconds == pytest.approx(120 * 16e-3)
+    assert plan.disk["features"] == 120 * 4096
+    assert plan.disk["images"] == 120 * 224 * 224 * 3
+    assert plan.stages["start"].mean == 12.0
+    bare_s = 10 * 9 * (100 * 0.8 * 3e-5 + 20 * 1e-5)
+    assert plan.floor_s == pytest.approx((120 * (16e-3 + 4e-3) + bare_s) / 2)
+    assert plan.saving > 2
+    assert (plan.measured_parts, plan.estimated_parts) == (1, 0)
+
+
+def test_a_warm_store_has_no_prefixes_to_build() -> None:
+    campaign = Campaign(spec_of(HEADS), situation())
+    work = campaign.work(campaign.trials(random.Random(0))[0])
+    stored = {rows.place: rows.count for rows in (*work.features, *work.images)}
+    cold, warm = plan_of(HEADS), plan_of(HEADS, about=situation(stored=stored))
+    assert [(build.rows, build.stored) for build in warm.builds] == [(0, 120), (0, 120)]
+    assert (warm.disk["features"], warm.stages["build"].mean) == (0, 0)
+    assert cold.floor_s - warm.floor_s == pytest.approx(120 * 20e-3 / 2)
+
+
+def test_the_same_arguments_give_the_same_plan_and_json_keeps_it() -> None:
+    plan = plan_of()
+    assert plan == plan_of()
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_named_configurations_are_planned_each_once() -> None:
+    named = [{"name": f"n{n}", "unfrozen_layers": n} for n in (0, 5, 13)]
+    search = {"backbone": "mobilenet_1.0", "configurations": named}
+    plan = plan_of(search, budget={"trials": 3, "epochs": 3, "scheduler": "none"})
+    assert plan.trials == 3
+    assert len(plan.builds) == 4
+    assert not any("drawn" in text for text in plan.assumptions)
+    searched = plan.stages["search"]
+    assert searched.high <= searched.low * 1.05  # nothing is left to chance but the order of equals
+
+
+def test_folds_train_as_often_as_there_are() -> None:
+    folded = Photos((60, 40), (0, 0), (15, 15), ((20, 14), (20, 13), (20, 13)))
+    search = {**HEADS, "unfrozen_layers": "all"}
+    once, thrice = plan_of(search), plan_of(search, about=situation(photos=folded), data={"folds": 3})
+    # 200 images trained on and 100 judged an epoch, against 100 and 20
+    assert thrice.stages["search"].mean > 1.9 * once.stages["search"].mean
+    assert thrice.disk["images"] == pytest.approx(once.disk["images"], rel=0.2)
+
+
+def test_the_scheduler_leaves_fewer_trials_at_each_rung() -> None:
+    plan = plan_of(budget={"trials": 60, "epochs": 9, "scheduler": {"name": "asha", "grace_epochs": 1}}, draws=8)
+    assert [epochs for epochs, _ in plan.rungs] == [1, 3, 9]
+    first, second, last = (trials for _, trials in plan.rungs)
+    assert first == 60
+    assert 60 / 3 * 0.7 < second < 60 / 3 * 1.6
+    assert last < second
+    assert any("asha" in text for text in plan.assumptions)
+
+
+def test_a_space_that_holds_fewer_trials_than_asked_for_ends() -> None:
+    search = {"backbone": "mobilenet_1.0", "unfrozen_layers": [0, 5], "head": ["softmax", "arcface"]}
+    assert plan_of(search, budget={"trials": 50, "epochs": 2, "scheduler": "none"}).trials == 4
+
+
+def test_first_trials_are_tried_first() -> None:
+    spec = spec_of(None, budget={"trials": 3, "epochs": 2, "first": [{"unfrozen_layers": 13, "dropout": 0.25}]})
+    trials = Campaign(spec, situation()).trials(random.Random(0))
+    assert (trials[0].unfrozen_layers, trials[0].dropout, len(trials)) == (13, 0.25, 3)
+
+
+def test_the_hours_end_the_search_and_what_has_no_complete_trial_has_no_winner() -> None:
+    search = {**HEADS, "unfrozen_layers": "all"}
+    plan = plan_of(search, budget={"trials": 4, "epochs": 100, "scheduler": "none", "hours": 0.01})
+    assert plan.stages["search"].mean == 36.0
+    assert (plan.stages["refit"].mean, plan.stages["leaderboard"].mean) == (0.0, 0.0)
+
+
+def test_no_more_trials_at_once_than_asked_for() -> None:
+    search = {**HEADS, "unfrozen_layers": "all"}
+    all_four = plan_of(search, about=situation(4))
+    two = plan_of(search, about=situation(4), budget={"concurrent": 2})
+    assert two.stages["search"].mean > 1.7 * all_four.stages["search"].mean
+    assert two.memory_bytes < all_four.memory_bytes
+
+
+def test_64_gpus_are_simulated_with_every_assumption_said() -> None:
+    machine = Machine(64, nodes=8, gpus=64, network_factor=200, measured=False, name="a GPU", shared_store=False)
+    plan = plan_of({**HEADS, "unfrozen_layers": "all"}, about=situation(machine=machine))
+    words = " ".join(plan.assumptions)
+    for expected in ("64 workers on 8 nodes", "64 GPUs (a GPU)", "200 times as fast", "a store of its own", "1 ms"):
+        assert expected in words
+    assert plan.stages["search"].mean < 5
+
+
+@pytest.mark.parametrize("name", sorted(shipped_spaces()))
+def test_every_shipped_space_is_planned_in_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("ORCH_PHOTOS", "ORCH_DATA", "ORCH_WEIGHTS", "ORCH_SENET50"):
+        monkeypatch.setenv(variable, "none")
+    spec = load_spec(name, check_machine=False)
+    began_s = time.perf_counter()
+    plan = make_plan(spec, situation(photos=Photos.even(15_000, 40)), draws=2)
+    assert time.perf_counter() - began_s < 10
+    assert plan.trials >= 1
+    assert plan.floor_s <= plan.stages["search"].mean
+    assert all(
+        span.low <= span.mean * (1 + 1e-9) and span.mean <= span.high * (1 + 1e-9) for span in plan.stages.values()
+    )
+
+
+SPACES = st.fixed_dictionaries(
+    {
+        "backbone": st.sampled_from(["mobilenet_1.0", "mobilenet_0.5"]),
+        "unfrozen_layers": st.sampled_from([0, [0, 5], [0, 13, "all"], "all"]),
+        "multiplier": st.sampled_from([1, [1, 2]]),
+        "dropout": st.just({"uniform": [0, 0.5]}),
+    }
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SPACES, st.integers(1, 8), st.sampled_from(["none", "asha", "median"]), st.integers(1, 4))
+def test_the_floor_lies_below_the_plan_and_sharing_saves(
+    search: dict, trials: int, scheduler: str, workers: int
+) -> None:
+    budget = {"trials": trials, "epochs": 9, "scheduler": scheduler}
+    plan = plan_of(search, 2, situation(workers), budget=budget)
+    assert plan.floor_s <= plan.stages["search"].mean * (1 + 1e-9)
+    assert plan.whole_floor_s <= plan.stages["total"].mean * (1 + 1e-9)
+    assert set(plan.stages) == set(plan.unshared) == set(STAGES)
+    assert plan.disk_bytes > 0
+    assert plan.memory_bytes >= workers * 900e6
+
+
+@settings(max_examples=15, deadline=None)
+@given(SPACES, st.integers(1, 6), st.integers(1, 6))
+def test_more_photos_take_no_less_of_the_disk(search: dict, some: int, more: int) -> None:
+    few, many = (
+        plan_of(search, 2, situation(photos=Photos.even(100 * hundreds, 4))) for hundreds in sorted((some, more))
+    )
+    assert few.disk["features"] <= many.disk["features"]
+    assert few.disk["images"] <= many.disk["images"]
+
+
+# --- what it says -------------------------------------------------------------------------------------------------
+
+PLAN = plan_of({**HEADS, "unfrozen_layers": "all"})
+
+
+@pytest.mark.parametrize(
+    ("hours", "free", "cap", "expected"),
+    [
+        (None, math.inf, math.inf, []),
+        (1.0, 1e12, 1e12, []),
+        (
+            0.001,
+            math.inf,
+            math.inf,
+            ["one trial alone takes up to 57 s, more than the 0.001 hours of the search; raise"],
+        ),
+        (
+            0.02,
+            math.inf,
+            math.inf,
+            ["the search takes 5 min, more than its 0.02 hours, which not all of its 12 trials come to; raise"],
+        ),
+        (None, 1e6, math.inf, ["the sweep writes 0.3 GB and 0.0 GB are free; free some (orch cache prune), move"]),
+        (None, 1e12, 1e6, ["the store would hold 0.0 GB and may hold 0.0 GB, so what was computed is evicted"]),
+        (0.001, 1e6, 1e6, ["one trial alone", "the sweep writes"]),
+    ],
+)
+def test_refusals(hours: float | None, free: float, cap: float, expected: list[str]) -> None:
+    found = refusals(PLAN, hours, free, cap)
+    assert len(found) == len(expected)
+    for text, start in zip(found, expected, strict=True):
+        assert text.startswith(start), text
+
+
+def test_a_plan_that_ends_at_its_hours_says_how_far_it_comes() -> None:
+    """The search itself then takes no longer than the hours, so it alone could not tell."""
+    budget = {"trials": 40, "epochs": 9, "scheduler": "none", "hours": 0.05}
+    plan = plan_of({**HEADS, "unfrozen_layers": "all"}, budget=budget)
+    assert plan.begun < plan.trials == 40
+    assert plan.stages["search"].mean == 180.0 < plan.needed.low
+    (text,) = refusals(plan, 0.05)
+    assert f"which about {plan.begun:.0f} of its 40 trials come to" in text
+    assert refusals(plan_of({**HEADS, "unfrozen_layers": "all"}, budget=budget | {"hours": 5.0}), 5.0) == []
+
+
+def test_plan_against_actual() -> None:
+    rows = compare(PLAN, {"start": 12.0, "search": 2 * PLAN.stages["search"].mean, "build": 1.0})
+    by_stage = {row.stage: row for row in rows}
+    assert list(by_stage) == list(STAGES)
+    assert by_stage["start"].ratio == 1.0
+    assert by_stage["search"].ratio == pytest.approx(2.0)
+    assert math.isnan(by_stage["refit"].actual_s)
+    total = by_stage["total"]
+    assert total.actual_s == pytest.approx(12 + 2 * PLAN.stages["search"].mean)
+    assert total.planned_s == pytest.approx(12 + PLAN.stages["search"].mean)
+    assert compare(PLAN, {}, share=False)[2].planned_s == PLAN.unshared["search"].mean
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5000, "83 min"), (12_000, "3.3 h"), (300_000, "3.5 days")],
+)
+def test_durations(seconds: float, expected: str) -> None:
+    assert said(seconds) == expected
+
+
+def test_a_span_holds_its_values() -> None:
+    assert Span.of([1.0, 2.0, 6.0]) == Span(3.0, 1.0, 6.0)
+
+
+@given(st.integers(0, 2**30))
+def test_samples_lie_in_their_domain(seed: int) -> None:
+    draw, seen = random.Random(seed), 0
+    domains = [Constant(3), Choice(("a", "b")), Uniform(1e-4, 1.0, log=True), Uniform(-1.0, 1.0)]
+    for domain in [*domains, IntRange(1, 100, log=True), IntRange(2, 20, 3)]:
+        assert domain.holds(sample(domain, draw))
+        seen += 1
+    assert seen == 6
