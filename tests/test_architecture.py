@@ -59,7 +59,6 @@ TABLES = {
     "trainers.items",
     "trainers.costs",
     "trainers.shelfindex",
-    "trainers.cachefolder",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {
