@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers.network import use_threads
+from trainers.arrays import write_arrays
 from trainers.cutting import crops
 
 BATCHES = (32, 64, 128)
@@ -95,7 +96,7 @@ def main(file: str) -> None:
         found |= {f"{policy}/{name}": np.concatenate(parts) for name, parts in rows.items()}
         np.mean([found[f"{policy}/{name}"] for name in models], 0)  # the ensemble
 
-    np.savez(task["output"], **found)
+    write_arrays(Path(task["output"]), found)
     report = {"call": way, "batch": batch, "tuning_s": tuning_s, "start_s": start_s}
     Path(task["report"]).write_text(json.dumps(report), encoding="utf-8")
 
