@@ -148,7 +148,7 @@ class ResourcesSpec(Section):
     store_dtype: Literal["float32", "float16"] = Field(
         default="float32",
         description="What features of the frozen part are kept in; float16 takes half the disk and the reading, and "
-        "changes figures in the fourth digit.",
+        "changes losses by some thousandths of themselves at most.",
     )
 
 
