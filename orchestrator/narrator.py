@@ -84,7 +84,7 @@ class Narrator:
             self.tell(f"warning  the store was not filled for {name}: {reason}; its trials start all the same")
         elif done["features"] or done["images"]:
             count = done["features"] or done["images"]
-            kept = "" if done["stored"] else "; they do not fit into the store, so the frozen part runs in every epoch"
+            kept = "" if done["stored"] else "; features are not kept, so the frozen part runs in every epoch"
             self.tell(f"build    {done['what']}: {count:,} image{'s' * (count != 1)} in {done['seconds']:.0f} s{kept}")
 
     def _trial(self, event: Event) -> None:

@@ -126,7 +126,7 @@ def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
     assert text.getvalue().splitlines() == [
         "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 31 s",
         "build    images at 32 px: 1 image in 1 s",
-        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s; they do not fit into the store, "
+        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s; features are not kept, "
         "so the frozen part runs in every epoch",
         "warning  the store was not filled for aaa: the disk is full; its trials start all the same",
     ]
