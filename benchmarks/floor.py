@@ -1,0 +1,142 @@
+"""How far two sweeps are from the least that they could take: ``python -m benchmarks.floor [--small]``.
+
+The sweeps are those of ``head_only`` and ``mixed_depth``, each from an empty store. Their floor is the plan's: each
+photo decoded once, each frozen part run once over each image, each trainable part trained for its epochs at the better
+of our step's speed and that of a bare ``tf.function`` on tensors in memory, evenly over the workers. The speeds are
+measured anew in the same run, on every worker at once (``orchestrator.calibrating``).
+
+Compared is the time from the moment a worker is ready to work (start of the first job that fills the store) to the end
+of the last trial: opening and tracing networks, waiting, scheduling and the record are in it, and not in the floor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import head_only, mixed_depth
+from benchmarks.measured import Side
+from benchmarks.results import Result, record
+from benchmarks.sides import OURS, hold_cores, run_ours
+from benchmarks.task import CORES, Task
+from benchmarks.versus import parser
+from orchestrator.calibrating import Request, calibrated, slots_of
+from orchestrator.calibration import Calibration, Machine
+from orchestrator.campaign import Campaign, Situation
+from orchestrator.ledger import Event, EventKind, read_events
+from orchestrator.paths import SweepPaths
+from orchestrator.spec import SweepSpec, load_spec
+from orchestrator.workload import Photos
+from trainers.contract import canonical
+from trainers.manifest import Manifest
+
+TARGET = 1.5
+NOTES = """The figure is the worse of the two sweeps: their time after the start over their floor. "Not in the floor" is
+what lies between: opening and tracing, the driver, and workers that wait for one another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One sweep: ``seconds`` of the clock after its start, ``floor_s`` beneath it, and what both consist of."""
+
+    name: str
+    seconds: float
+    floor_s: float
+    rows: tuple[tuple[str, str], ...]
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.floor_s
+
+
+def working_s(events: Sequence[Event]) -> float:
+    """From the first job of a worker, less what it took, to the end of the last trial. Pure."""
+    builds = [e for e in events if e.kind == EventKind.STAGE and e.stage == "build"]
+    begun = [e.time_s - float(e.data.get("seconds") or 0.0) for e in builds]
+    begun += [e.time_s for e in events if e.kind == EventKind.TRIAL and e.state == "RUNNING"]
+    ended = [e.time_s for e in events if e.kind == EventKind.TRIAL]
+    return max(ended) - min(begun)
+
+
+def measure(task: Task, folder: Path) -> Found:
+    """Run the sweep of ``task`` into ``folder``, then measure its parts on the same workers."""
+    side = run_ours(OURS, task, folder, folder / "store")
+    out = SweepPaths(folder / "sweep")
+    seconds = working_s(read_events(out.ledger))
+    spec, manifest = load_spec(str(folder / "sweep.yaml")), Manifest.read(out.manifest)
+    slots = slots_of(spec, CORES, 0)
+    calibration = calibrated(Request(spec, manifest, slots, folder / "calibration"), again=True)
+    floor_s, rows = floor_of(spec, {t.name: t.epochs for t in task.trials}, Photos.of(manifest), calibration)
+    clock = [(label, f"{value:.1f} s") for label, value in side.breakdown]
+    return Found(task.name, seconds, floor_s, (*rows, *clock, *_accuracy(side)))
+
+
+def _accuracy(side: Side) -> tuple[tuple[str, str], ...]:
+    mean = sum(side.accuracy.values()) / len(side.accuracy)
+    return (("mean validation accuracy", f"{mean:.3f}"),)
+
+
+def floor_of(
+    spec: SweepSpec, epochs: Mapping[str, int], photos: Photos, calibration: Calibration
+) -> tuple[float, tuple[tuple[str, str], ...]]:
+    """The floor by the clock of the named configurations, each for its own ``epochs``, from an empty store; and what it
+    consists of, for a table. Pure."""
+    workers = calibration.workers
+    campaign = Campaign(spec, Situation(photos, Machine(workers=workers), calibration))
+    fits = [
+        (campaign.work(canonical({**values, "epochs": epochs[name]})), epochs[name])
+        for name, values in spec.configurations
+    ]
+    whole = campaign.floor_s(fits)
+    trained = sum(work.bare_epoch_s * count for work, count in fits) / workers
+    rows = [
+        ("floor: photos decoded once and frozen parts run once", f"{whole - trained:.1f} s"),
+        ("floor: trainable parts", f"{trained:.1f} s"),
+    ]
+    for work in {work.key: work for work, _ in fits}.values():
+        key, speed = work.key, work.speed
+        rows.append(
+            (
+                f"{key.backbone}, {key.unfrozen_layers} layers unfrozen",
+                f"{1000 * speed.prefix_s:.2f} ms an image below, step {1000 * speed.train_s:.3f} ms, "
+                f"bare step {1000 * speed.floor_train_s:.3f} ms",
+            )
+        )
+    return whole, tuple(rows)
+
+
+def tasks(small: bool, folder: Path) -> list[Task]:
+    """The two sweeps at the size asked for."""
+    benchmarks = (head_only, mixed_depth)
+    return [(each.small if small else each.full)(folder / each.__name__.rpartition(".")[2]).task for each in benchmarks]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and record it; 1 where the target is missed."""
+    asked = parser("Two sweeps against the least that they could take.").parse_args(arguments)
+    hold_cores()
+    folder = Path(asked.keep or tempfile.mkdtemp(prefix="orch-bench-")).resolve()
+    try:
+        found = []
+        for task in tasks(asked.small, folder / "photos"):
+            one = measure(task, folder / task.name)
+            print(f"{one.name}: {one.seconds:.1f} s over a floor of {one.floor_s:.1f} s, {one.ratio:.2f}x", flush=True)
+            found.append(one)
+    finally:
+        if asked.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    rows = []
+    for one in found:
+        rows.append((one.name, f"{one.seconds:.1f} s over {one.floor_s:.1f} s, {one.ratio:.2f}x"))
+        rows += [(f"{one.name}, {label}", value) for label, value in one.rows]
+    worst = max(one.ratio for one in found)
+    size, target = ("small", None) if asked.small else ("full", TARGET)
+    return 0 if record(Result("floor", worst, "x", target, False, size, tuple(rows), NOTES)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
