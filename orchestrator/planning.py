@@ -230,7 +230,8 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
         calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
     result = planned(request, calibration)
     _refuse(sweep, result.refusals, about.anyway)
-    payload = {"plan": result.plan.to_dict(), "share": sweep.share, "refusals": list(result.refusals)}
+    payload = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
+    payload["refusals"] = list(result.refusals)
     sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
     for line in summary(result.plan, sweep.share):
         sweep.tell(line)
@@ -255,23 +256,31 @@ def look_back(sweep: RunningSweep) -> None:
     noted = last_plan(events)
     if noted is None:
         return
-    plan, share = noted
-    if plan.trials != sweep.spec.budget.trials and not sweep.spec.configurations:
-        sweep.tell(f"plan     not compared: it was of {plan.trials} trials, and the sweep went on to more")
+    if noted.budget != sweep.spec.budget.trials:
+        sweep.tell(f"plan     not compared: it was of {noted.budget} trials, and the sweep went on to another number")
         return
     times = actual(events)
-    rows = compare(plan, times.to_dict(), share)
+    rows = compare(noted.plan, times.to_dict(), noted.share)
     payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
     sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
     for line in comparison_lines(rows, times.processes):
         sweep.tell(line)
 
 
-def last_plan(events: Sequence[Event]) -> tuple[Plan, bool] | None:
-    """The plan that the ledger holds, and whether the sweep shares; None where there is none. Pure."""
+@dataclass(frozen=True)
+class Noted:
+    """A plan as the ledger keeps it. ``share``: whether the sweep shared; ``budget``: the trials it was asked for."""
+
+    plan: Plan
+    share: bool
+    budget: int
+
+
+def last_plan(events: Sequence[Event]) -> Noted | None:
+    """The plan that the ledger holds last; None where there is none. Pure."""
     for event in reversed(events):
         if event.kind == EventKind.NOTE and event.stage == PLAN and "plan" in event.data:
-            return Plan.from_dict(event.data["plan"]), bool(event.data["share"])
+            return Noted(Plan.from_dict(event.data["plan"]), bool(event.data["share"]), int(event.data["budget"]))
     return None
 
 

@@ -1,0 +1,329 @@
+"""What a plan is made of, how it reads, when it refuses, and how it stands beside what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from orchestrator import planning
+from orchestrator.calibrating import Kept, Request, Slots, keep, machine_name, wanted
+from orchestrator.calibration import Calibration, PartSpeed
+from orchestrator.cluster import Resources
+from orchestrator.errors import OrchError
+from orchestrator.ledger import Event, EventKind, Ledger
+from orchestrator.paths import SweepPaths
+from orchestrator.plan import Compared, Plan
+from orchestrator.planning import (
+    Devices,
+    Foresight,
+    foresee,
+    last_plan,
+    look_back,
+    plan_file,
+    planned,
+    simulated_machine,
+)
+from orchestrator.planpage import comparison_lines, print_plan, summary
+from orchestrator.run_updates import plan_points, run_updates
+from orchestrator.running import RunningSweep
+from orchestrator.spec import SweepSpec, load_spec
+from tests.tiny_fits import write_manifest
+from trainers.manifest import Manifest
+
+SPEED = PartSpeed(0.02, 0.01, 0.005, 0.008, 2.0, 1.5, 4096)
+SEARCH = "{backbone: small_cnn, image_size: 16, unfrozen_layers: [all, 4], dropout: {uniform: [0, 0.4]}}"
+TWO = Slots(2, 1.0, 0.0)
+
+
+def spec_of(folder: Path, search: str = SEARCH, more: str = "budget: {trials: 9, epochs: 4}") -> SweepSpec:
+    file = folder / "space.yaml"
+    file.write_text(f"name: tiny\ndata: {{source: 'builtin:digits'}}\nweights: none\nsearch: {search}\n{more}\n")
+    return load_spec(str(file))
+
+
+def request_for(folder: Path, spec: SweepSpec, folds: int = 0) -> Request:
+    manifest = Manifest.read(write_manifest(folder / "data", folds=folds))
+    return Request(spec, manifest, TWO, folder / "cache")
+
+
+def calibration_for(spec: SweepSpec, slots: Slots = TWO, speed: PartSpeed = SPEED) -> Calibration:
+    asked = wanted(spec)
+    return Calibration(
+        machine_name(slots),
+        slots.workers,
+        12.0,
+        decode_s={f"{view}/{size}": 1e-3 for view, size in asked.decode},
+        augment_s={f"{recipe}/{size}": 1e-3 for recipe, size in asked.recipes},
+        parts=dict.fromkeys(asked.parts, speed),
+        driver_s=5.0,
+    )
+
+
+def text_of(plan: Plan, against: tuple[str, ...] = (), width: int = 80) -> str:
+    out = io.StringIO()
+    print_plan(plan, against, Console(file=out, width=width, force_terminal=True, no_color=True))
+    return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+
+
+# the plan of a file
+
+
+def test_a_plan_of_a_space(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    found = planned(request_for(tmp_path, spec), calibration_for(spec))
+    assert found.plan.trials == 9
+    assert found.plan.measured_parts == 2
+    assert found.plan.estimated_parts == 0
+    assert found.refusals == found.warnings == ()
+    assert found.plan.stages["start"].mean == 12.0
+    assert Plan.from_dict(found.plan.to_dict()) == found.plan
+    assert found.to_dict() == {**found.plan.to_dict(), "refusals": [], "warnings": []}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_how_it_reads(tmp_path: Path, width: int) -> None:
+    spec = spec_of(tmp_path)
+    text = text_of(planned(request_for(tmp_path, spec), calibration_for(spec)).plan, ("too much.",), width)
+    for words in (
+        "tiny: 9 trials of at most 4 epochs",
+        "2 workers at once, no GPU; 2 of 2 kinds of network measured",
+        "small_cnn at 16 px to ",
+        "images at 16 px",
+        "start: Ray, workers",
+        "times as fast as every trial for itself",
+        "of search if nothing is done twice",
+        "GB at the most, of all workers",
+        "warning  too much.",
+        "assumed  Measured on ",
+    ):
+        assert words in text, words
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_named_configurations_and_folds(tmp_path: Path) -> None:
+    named = "[{name: a, unfrozen_layers: all}, {name: b, dropout: 0.2}]"
+    listed = f"{{backbone: small_cnn, image_size: 16, configurations: {named}}}"
+    data = "data: {source: 'builtin:digits', folds: 3}"
+    file = tmp_path / "space.yaml"
+    file.write_text(f"name: listed\n{data}\nweights: none\nsearch: {listed}\nbudget: {{epochs: 3, scheduler: none}}\n")
+    spec = load_spec(str(file))
+    plan = planned(request_for(tmp_path, spec, folds=3), calibration_for(spec)).plan
+    assert plan.trials == 2
+    assert "2 to epoch 3" in text_of(plan)
+    assert "a sampler that learns" not in " ".join(plan.assumptions)
+
+
+def test_what_the_store_holds_is_not_planned_again(tmp_path: Path) -> None:
+    from trainers.items import judged_part, row_keys, training_part
+    from trainers.shelfindex import known_images
+
+    spec = spec_of(tmp_path, SEARCH.replace("[all, 4]", "all"))
+    request, calibration = request_for(tmp_path, spec), calibration_for(spec)
+    before = planned(request, calibration).plan
+    config = next(iter(wanted(spec).parts.values())).config
+    train, validation = request.manifest.split("train"), request.manifest.split("validation")
+    keys = row_keys(training_part(train, config), "flips") + row_keys(judged_part(validation, config), "flips")
+    shelf = known_images(request.cache, 16, "squash").shelf(request.cache)
+    shelf.rows(keys, lambda places: iter([np.zeros((len(places), 16, 16, 3), np.uint8)]))
+    after = planned(request, calibration).plan
+    assert [(build.rows, build.stored) for build in before.builds] == [(len(keys), 0)]
+    assert [(build.rows, build.stored) for build in after.builds] == [(0, len(keys))]
+    assert after.disk["images"] == 0
+
+
+def test_a_store_too_small_for_all_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(tmp_path)
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.00001")
+    found = planned(request_for(tmp_path, spec), calibration_for(spec))
+    assert found.refusals == ()
+    assert [("ORCH_CACHE_GB" in text) for text in found.warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("more", "devices", "workers", "gpus", "factor"),
+    [
+        ("", Devices(gpus=8, gpu_speed=50), 8, 8.0, 50.0),
+        ("resources: {gpus: 0.5}", Devices(gpus=8, gpu_speed=50), 16, 8.0, 25.0),
+        ("resources: {gpus: 2}", Devices(gpus=8, gpu_speed=50), 4, 8.0, 50.0),
+        ("", Devices(nodes=4), 8, 0.0, 1.0),
+        ("", Devices(), 2, 0.0, 1.0),
+    ],
+)
+def test_other_machines(tmp_path: Path, more: str, devices: Devices, workers: int, gpus: float, factor: float) -> None:
+    spec = spec_of(tmp_path, more=f"budget: {{trials: 9, epochs: 4}}\n{more}")
+    machine = simulated_machine(spec, TWO, devices)
+    assert (machine.workers, machine.gpus, machine.network_factor) == (workers, gpus, factor)
+
+
+def test_a_file_is_planned_from_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    spec = spec_of(tmp_path)
+    keep(tmp_path / "cache", Kept(calibration_for(spec)))
+    said: list[str] = []
+    here = plan_file(spec, tell=said.append)
+    assert said == ["data     reading builtin:digits"]
+    assert here.plan.machine.measured
+    there = plan_file(spec, devices=Devices(gpus=4, gpu_speed=10.0))
+    assert there.plan.stages["search"].mean < here.plan.stages["search"].mean
+    assert "simulated: 4 workers at once, 4 GPUs" in text_of(there.plan)
+
+
+# in a sweep
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Sweep:
+    """A sweep's folder with a ledger whose clock is told the time."""
+
+    def __init__(self, folder: Path, spec: SweepSpec) -> None:
+        self.now_s, self.lines, self.spec = 1000.0, list[str](), spec
+        self.manifest = Manifest.read(write_manifest(folder / "data"))
+        self.ledger = Ledger(folder / "sweep" / "ledger", lambda: self.now_s)
+        paths = SweepPaths(folder / "sweep")
+        self.running = RunningSweep(paths, spec, self.ledger, lambda event: None, self.lines.append)
+        self.ledger.append(EventKind.SWEEP, state="RUNNING")
+
+    def foresee(self, anyway: bool = False) -> None:
+        foresee(self.running, self.manifest, Foresight(Resources(2.0, 0.0), anyway=anyway))
+
+    def notes(self) -> list[dict[str, Any]]:
+        return [event.data for event in self.ledger.events() if event.kind == EventKind.NOTE]
+
+
+def test_a_short_sweep_is_not_delayed(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "calibrated", lambda *a, **k: pytest.fail("measured"))
+    sweep = Sweep(tmp_path, spec_of(tmp_path))
+    sweep.foresee()
+    look_back(sweep.running)
+    assert sweep.notes() == []
+    assert sweep.lines == []
+
+
+@pytest.mark.parametrize(
+    ("search", "more"),
+    [
+        (SEARCH, "budget: {trials: 9, epochs: 4, hours: 1}"),
+        (
+            "{backbone: resnet50, unfrozen_layers: all, dropout: {uniform: [0, 0.9]}}",
+            "budget: {trials: 90, epochs: 40}",
+        ),
+    ],
+)
+def test_hours_or_a_long_sweep_are_worth_measuring(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, search: str, more: str
+) -> None:
+    spec = spec_of(tmp_path, search, more)
+    monkeypatch.setattr(planning, "calibrated", lambda request, **more: calibration_for(spec))
+    sweep = Sweep(tmp_path, spec)
+    sweep.foresee()
+    assert len(sweep.notes()) == 1
+    assert sweep.lines[0].startswith("plan     about ")
+    found = last_plan(sweep.ledger.events())
+    assert found is not None
+    assert (found.plan.name, found.budget, found.share) == ("tiny", spec.budget.trials, True)
+
+
+def test_what_cannot_fit_its_hours_is_refused_and_nothing_lost(tmp_path: Path, cache: Path) -> None:
+    spec = spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 0.001}")
+    keep(cache, Kept(calibration_for(spec, speed=dataclasses.replace(SPEED, train_s=1.0))))
+    sweep = Sweep(tmp_path, spec)
+    with pytest.raises(OrchError) as refused:
+        sweep.foresee()
+    assert "raise budget.hours" in str(refused.value)
+    assert str(refused.value).endswith(f"orch sweep --resume --out {sweep.running.paths.root} --anyway")
+    assert sweep.notes() == []
+    sweep.foresee(anyway=True)
+    assert len(sweep.notes()) == 1
+    assert any(line.startswith("warning  one trial alone takes") for line in sweep.lines)
+
+
+def test_the_disk_is_looked_at_without_a_calibration(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "free_bytes", lambda folder: 1000)
+    sweep = Sweep(tmp_path, spec_of(tmp_path))
+    with pytest.raises(OrchError, match=r"the sweep writes .* are free; free some .* --anyway"):
+        sweep.foresee()
+
+
+def test_plan_and_actual_are_kept_and_shown(tmp_path: Path, cache: Path) -> None:
+    spec = spec_of(tmp_path)
+    keep(cache, Kept(calibration_for(spec)))
+    sweep = Sweep(tmp_path, spec)
+    sweep.foresee()
+    for seconds, stage, state in ((10, "search", "BEGUN"), (50, "search", "ENDED"), (20, "select", "ENDED")):
+        sweep.now_s += seconds
+        sweep.ledger.append(EventKind.STAGE, stage=stage, state=state)
+    sweep.lines.clear()
+    look_back(sweep.running)
+    assert sweep.lines[0].split() == ["plan", "planned", "between", "actual", "actual/planned"]
+    assert any(line.split()[0] == "total" for line in sweep.lines)
+    compared = {row["stage"]: row["actual_s"] for row in sweep.notes()[-1]["compared"]}
+    assert compared["select"] == 20.0
+    assert math.isnan(compared["leaderboard"])
+    updates = run_updates(sweep.ledger.events())
+    points = {point.key: point.value for point in updates[0].points}
+    assert points["actual_select_s"] == 20.0
+    assert points["planned_start_s"] == 12.0
+    assert "actual_leaderboard_s" not in points
+
+
+def test_a_sweep_that_went_on_to_more_is_not_compared(tmp_path: Path, cache: Path) -> None:
+    spec = spec_of(tmp_path)
+    keep(cache, Kept(calibration_for(spec)))
+    sweep = Sweep(tmp_path, spec)
+    sweep.foresee()
+    larger = spec_of(tmp_path, more="budget: {trials: 12, epochs: 4}")
+    look_back(dataclasses.replace(sweep.running, spec=larger))
+    assert sweep.lines[-1] == "plan     not compared: it was of 9 trials, and the sweep went on to another number"
+
+
+def test_a_sweep_that_goes_on_keeps_its_first_plan(tmp_path: Path, cache: Path) -> None:
+    spec = spec_of(tmp_path)
+    keep(cache, Kept(calibration_for(spec)))
+    sweep = Sweep(tmp_path, spec)
+    sweep.foresee()
+    payload = {"config": {"backbone": "small_cnn"}, "number": 1}
+    sweep.ledger.append(EventKind.TRIAL, trial="t", stage="search", state="PENDING", payload=payload)
+    sweep.foresee()
+    assert len(sweep.notes()) == 1
+
+
+# words
+
+
+def test_a_comparison_says_what_did_not_happen() -> None:
+    rows = [Compared("start", 10.0, 9.0, 12.0, 20.0), Compared("refit", 300.0, 200.0, 400.0, math.nan)]
+    lines = comparison_lines(rows, processes=3)
+    assert lines[1].split() == ["start:", "Ray,", "workers", "10", "s", "9", "s", "to", "12", "s", "20", "s", "2.00"]
+    assert lines[2].split()[-2:] == ["-", "-"]
+    assert "3 processes worked on it" in lines[-1]
+    assert max(map(len, lines)) <= 100
+
+
+def test_a_summary_without_sharing_plans_without_it(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    plan = planned(request_for(tmp_path, spec), calibration_for(spec)).plan
+    shared, alone = summary(plan), summary(plan, share=False)
+    assert "every trial for itself would take" in shared[1]
+    assert "every trial for itself" not in alone[1]
+    assert len(shared) == len(alone) == 2
+
+
+def test_other_notes_say_nothing_to_mlflow() -> None:
+    assert plan_points(Event(seq=1, time_s=1.0, kind="NOTE", payload='{"override": "x"}')) == []
