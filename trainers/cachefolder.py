@@ -237,17 +237,20 @@ def _no_room(cache: Path, used: int, needed: int) -> str:
     )
 
 
-def room_for_set(cache: Path, own: Path) -> int:
-    """Bytes that the shelf at ``own`` could fill: what is there, what is free, and what could be removed for it."""
-    shelves = list(_shelves(cache))
+def has_room_for_set(cache: Path, own: Path, needed: int) -> bool:
+    """Whether the shelf at ``own`` could hold ``needed`` bytes in all: what it has, what is free, and what could go."""
+    others = [shelf for shelf in _shelves(cache) if shelf.folder != own]
     beside = _other_bytes(cache)
-    used = sum(shelf.bytes for shelf in shelves) + beside
-    kept = beside + sum(
-        shelf.stray_bytes + sum(segment.bytes for segment in shelf.segments if _is_in_use(segment))
-        for shelf in shelves
-        if shelf.folder != own
-    )
-    return max(0, limit(cache, used) - kept)
+    taken = sum(shelf.bytes for shelf in others) + beside
+    allowed = limit(cache, taken + (_shelf("", own).bytes if own.is_dir() else 0))
+    if taken + needed <= allowed:
+        return True
+    kept = beside + sum(shelf.stray_bytes for shelf in others)
+    for segment in (segment for shelf in others for segment in shelf.segments):
+        if kept + needed > allowed:
+            return False
+        kept += segment.bytes if _is_in_use(segment) else 0
+    return kept + needed <= allowed
 
 
 def prune(cache: Path, to_bytes: int | None = None, older_than_s: float | None = None) -> Removed:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from trainers.cachefolder import room, room_for_set
+from trainers.cachefolder import has_room_for_set, room
 from trainers.contract import TrainerError
 from trainers.storefiles import (
     BUCKETS,
@@ -44,10 +44,10 @@ IN_MEMORY_BYTES = 256 * 2**20
 """Sets of rows up to this size are copied into memory; larger ones are read from the files."""
 SEGMENT_BYTES = 256 * 2**20
 """Rows of a bucket go into segments of this size at most: what a killed writer loses, what goes when room is needed."""
-RELEASE_BYTES = 16 * 2**20
+RELEASE_BYTES = 32 * 2**20
 """So much of the mapped files may count as this process's memory before it is given back."""
-FAULT_BYTES = 65_536
-"""What the system maps around a page that is read."""
+FAULT_BYTES = 2 * 2**20
+"""So much around a row may come into memory with it: Linux maps a large page of the file at once."""
 
 Compute = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
@@ -118,8 +118,7 @@ class _Mapped:
 
     def read(self, segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Copy the rows at ``places`` into ``out``; the positions in ``out`` of those that are not what was written."""
-        row_bytes = segments[0].head.row_bytes + FAULT_BYTES
-        piece = max(1, RELEASE_BYTES // row_bytes)
+        row_bytes = segments[0].head.row_bytes
         damaged = [np.empty(0, np.int64)]
         order = np.lexsort((places[:, 1], places[:, 0]))
         numbers = places[order, 0]
@@ -129,12 +128,15 @@ class _Mapped:
             if not segment.is_whole:
                 damaged.append(order[begin:end])
                 continue
-            for start in range(begin, end, piece):
-                chosen = order[start : min(start + piece, end)]
+            first, last = (int(places[order[place], 1]) for place in (begin, end - 1))
+            span = (last - first + 1) * row_bytes + FAULT_BYTES
+            touched = min(span, (end - begin) * (row_bytes + FAULT_BYTES))
+            pieces = -(-touched // RELEASE_BYTES)
+            for chosen in np.array_split(order[begin:end], pieces) if pieces > 1 else (order[begin:end],):
                 rows = places[chosen, 1]
                 out[chosen] = segment.rows[rows]
                 damaged.append(_not_as_written(segment, rows, chosen, out))
-                self._count(segment, len(chosen) * row_bytes)
+                self._count(segment, touched // pieces)
         return np.concatenate(damaged)
 
     def _count(self, segment: OpenSegment, touched: int) -> None:
@@ -186,7 +188,7 @@ class Shelf:
         What may be removed to make room counts as free. Raises TrainerError where ORCH_CACHE_GB is no number.
         """
         key_bytes = 128
-        return rows * (row_bytes + key_bytes) <= room_for_set(self._cache, self.folder)
+        return has_room_for_set(self._cache, self.folder, rows * (row_bytes + key_bytes))
 
     def rows(self, keys: Sequence[str], compute: Compute, dtype: Any = None) -> Rows:
         """The rows of ``keys``, in that order; missing ones are computed first.

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
+import math
 import mmap
 import os
 import time
@@ -74,11 +76,11 @@ class Head:
     def bucket(self) -> int:
         return int(self.names.name[:2])
 
-    @property
+    @functools.cached_property
     def row_bytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def data_bytes(self) -> int:
         return self.offset + len(self.keys) * self.row_bytes
 
