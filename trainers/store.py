@@ -223,7 +223,7 @@ class Shelf:
                             raise AssertionError(f"more rows were computed than the {len(keys)} that were asked for")
                         rows = max(1, SEGMENT_BYTES // max(batch[0].nbytes, 1))
                         writer = SegmentWriter(self.folder, bucket, keys[begin : begin + rows], batch)
-                        with room(self._cache, writer.bytes):
+                        with room(self._cache, writer.needed):
                             writer.reserve()
                             self._describe()
                         begin += writer.missing

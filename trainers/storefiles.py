@@ -239,6 +239,12 @@ class SegmentWriter:
         self._offset = self._file.tell()
         self.bytes = self._offset + len(keys) * int(np.prod(self._shape)) * self._dtype.itemsize
 
+    @property
+    def needed(self) -> int:
+        """Bytes on the disk, the list of keys included; a little more than it takes."""
+        about = 256
+        return self.bytes + about + sum(len(key.encode()) + 5 for key in self._keys)
+
     def reserve(self) -> None:
         """Give the file its final size at once, so that others who count what is taken see it."""
         self._file.truncate(self.bytes)
