@@ -150,9 +150,10 @@ def plan(
     ] = False,
     gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
     nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="Kind of GPU whose published speed is taken.")] = "v100",
     gpu_speed: Annotated[
         float | None,
-        typer.Option(metavar="TIMES", min=0.01, help="How many times as fast as a worker here a GPU runs networks."),
+        typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
     ] = None,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
@@ -169,9 +170,7 @@ def plan(
 
     if not simulate and (gpus or nodes > 1 or gpu_speed is not None):
         usage("--gpus, --nodes and --gpu-speed describe machines to simulate; add --simulate.")
-    if gpus and gpu_speed is None:
-        usage("--gpus wants to know how fast they are: --gpu-speed TIMES, over one worker of this machine.")
-    devices = planning.Devices(nodes, gpus, gpu_speed or 1.0) if simulate else None
+    devices = planning.Devices(nodes, gpus, gpu, gpu_speed) if simulate else None
     tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
     found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
     if as_json:

@@ -39,7 +39,8 @@ EXAMPLES: dict[str, Examples] = {
     "orch plan": (
         ("orch plan my.yaml", "hours, disk and memory, before a second is spent on training"),
         ("orch plan my.yaml --set budget.trials=200 --json", "of a larger budget, for a program"),
-        ("orch plan my.yaml --simulate --gpus 8 --gpu-speed 50", "what eight GPUs would bring"),
+        ("orch plan my.yaml --simulate --gpus 64 --nodes 8", "what 64 GPUs would bring"),
+        ("orch plan my.yaml --simulate --gpus 8 --gpu-speed 50", "GPUs that you know better"),
     ),
     "orch schema": (("orch schema > orch.schema.json", "point your editor's YAML plug-in at it"),),
     "orch spaces": (("orch spaces", "the names that orch sweep and orch check know"),),

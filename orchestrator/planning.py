@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.calibrating import Request, Slots, calibrated, configurations_of, known, precision_of, slots_of
 from orchestrator.calibration import Calibration, Machine
 from orchestrator.campaign import VALUE_BYTES, Situation
+from orchestrator.devices import GPUS, gpu_factor
 from orchestrator.environment import gpu_names
 from orchestrator.errors import DataError, OrchError
 from orchestrator.estimates import Speeds
@@ -56,12 +57,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Devices:
-    """Machines to simulate: ``nodes`` like this one, or with ``gpus`` in all, each of which runs networks ``gpu_speed``
-    times as fast as one worker here."""
+    """Machines to simulate: ``nodes`` like this one, or with ``gpus`` in all, of the kind ``gpu`` of ``devices.GPUS``.
+
+    ``gpu_speed``: how many times as fast as one worker here one of them runs networks; None for published figures."""
 
     nodes: int = 1
     gpus: int = 0
-    gpu_speed: float = 1.0
+    gpu: str = "v100"
+    gpu_speed: float | None = None
 
 
 # --- orch plan ----------------------------------------------------------------------------------------------------
@@ -89,25 +92,45 @@ def plan_file(
     calibration = calibrated(request, again, tell=tell)
     if devices is None:
         return planned(request, calibration)
-    machine = simulated_machine(spec, slots, devices)
+    machine = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     return Planned(make_plan(spec, empty))
 
 
-def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices) -> Machine:
-    """What ``devices`` come to for trials of ``spec``: as many workers as its GPUs hold, or as nodes like this have."""
+def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices, calibration: Calibration) -> Machine:
+    """What ``devices`` come to for trials of ``spec``: as many workers as its GPUs hold, or as nodes like this have.
+
+    Raises OrchError for a GPU that nothing is known of, or one that cannot be compared with this machine.
+    """
     each = 1.0 if spec.resources.gpus == "auto" else float(spec.resources.gpus)
     if not devices.gpus or not each:
         return Machine(workers=slots.workers * devices.nodes, nodes=devices.nodes, measured=devices.nodes == 1)
     at_once = devices.gpus * int(1 / each + 1e-9) if each <= 1 else int(devices.gpus / each)
+    speed, name = _gpu_speed(devices, calibration)
     return Machine(
         workers=max(at_once, 1),
         nodes=devices.nodes,
         gpus=float(devices.gpus),
-        network_factor=devices.gpu_speed * min(each, 1.0),
+        network_factor=speed * min(each, 1.0),
         measured=False,
-        name=f"each {devices.gpu_speed:g} times as fast as a worker here",
+        name=name,
     )
+
+
+def _gpu_speed(devices: Devices, calibration: Calibration) -> tuple[float, str]:
+    """Of one GPU over one worker here, and what it is called."""
+    if devices.gpu_speed is not None:
+        return devices.gpu_speed, f"each {devices.gpu_speed:g} times a worker here, as given"
+    gpu = GPUS.get(devices.gpu)
+    if gpu is None:
+        raise OrchError(
+            f"how fast a GPU {devices.gpu!r} is, is not known; known are {', '.join(GPUS)}. "
+            "Of another say so yourself: --gpu-speed TIMES, over one worker of this machine."
+        )
+    try:
+        return gpu_factor(gpu, calibration), f"{gpu.name}: {gpu.source}"
+    except ValueError as error:
+        raise OrchError(f"{error} Give its speed: --gpu-speed TIMES, over one worker of this machine.") from error
 
 
 def planned(request: Request, calibration: Calibration, draws: int = DRAWS) -> Planned:
@@ -136,6 +159,7 @@ def _situation(request: Request, calibration: Calibration) -> Situation:
         calibration=calibration,
         cap_bytes=contents(request.cache).limit_bytes,
         precision=precision_of(spec, slots),
+        store_dtype=spec.resources.store_dtype,
     )
     return replace(blank, stored=stored_rows(request, blank))
 

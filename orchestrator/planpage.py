@@ -39,6 +39,8 @@ def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:
     say("plan", f"{plan.name}: {_count(plan.trials, 'trial')} of at most {_count(plan.epochs, 'epoch')}")
     say("machine", _machine_words(plan))
     say("trials", _rung_words(plan))
+    if plan.begun < plan.trials:
+        say("hours", f"they end the search after {_number(plan.begun)} trials; all would take {said(plan.needed.mean)}")
     console.print()
     if plan.builds:
         console.print(_builds_table(plan.builds))
@@ -151,8 +153,11 @@ def _closing(plan: Plan) -> list[tuple[str, str]]:
     search = plan.stages["search"].mean
     over = f", and the plan {search / plan.floor_s:.2f} times that" if plan.floor_s > 0 else ""
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in plan.disk.items() if size)
+    sharing = f"{plan.saving:.1f} times as fast as every trial for itself"
+    if plan.unshared_begun < plan.trials:
+        sharing = f"{_number(plan.begun)} trials within the hours, {_number(plan.unshared_begun)} with each for itself"
     return [
-        ("sharing", f"{plan.saving:.1f} times as fast as every trial for itself"),
+        ("sharing", sharing),
         ("floor", f"{said(plan.floor_s)} of search if nothing is done twice and nothing waits{over}"),
         ("disk", f"{_gigabytes(plan.disk_bytes)} at the most: {parts}"),
         ("memory", f"{_gigabytes(plan.memory_bytes)} at the most, of all workers"),

@@ -160,8 +160,31 @@ def test_a_store_too_small_for_all_is_a_warning(tmp_path: Path, monkeypatch: pyt
 )
 def test_other_machines(tmp_path: Path, more: str, devices: Devices, workers: int, gpus: float, factor: float) -> None:
     spec = spec_of(tmp_path, more=f"budget: {{trials: 9, epochs: 4}}\n{more}")
-    machine = simulated_machine(spec, TWO, devices)
+    machine = simulated_machine(spec, TWO, devices, calibration_for(spec))
     assert (machine.workers, machine.gpus, machine.network_factor) == (workers, gpus, factor)
+
+
+def test_gpus_by_published_figures(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    slower, faster = (
+        simulated_machine(spec, TWO, Devices(gpus=1, gpu=name), calibration_for(spec)) for name in ("v100", "a100")
+    )
+    assert faster.network_factor / slower.network_factor == pytest.approx(2375 / 1270)
+    assert "NVIDIA" in slower.name
+    with pytest.raises(OrchError, match=r"a GPU 'abacus' is, is not known; known are v100, a100\. .*--gpu-speed TIMES"):
+        simulated_machine(spec, TWO, Devices(gpus=1, gpu="abacus"), calibration_for(spec))
+    with pytest.raises(OrchError, match=r"holds no part .* Give its speed: --gpu-speed TIMES"):
+        simulated_machine(spec, TWO, Devices(gpus=1), Calibration("m", 2, 1.0))
+
+
+def test_hours_that_end_the_search_are_said(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, more="budget: {trials: 200, epochs: 4, hours: 0.1}")
+    found = planned(request_for(tmp_path, spec), calibration_for(spec, speed=dataclasses.replace(SPEED, train_s=0.2)))
+    text = " ".join(text_of(found.plan, found.refusals).split())
+    assert found.plan.begun < 200
+    assert "they end the search after" in text
+    assert "trials within the hours" in text
+    assert len(found.refusals) == 1
 
 
 def test_a_file_is_planned_from_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
