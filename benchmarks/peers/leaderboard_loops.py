@@ -96,12 +96,7 @@ def main(file: str) -> None:
         found |= {f"{policy}/{name}": np.concatenate(parts) for name, parts in rows.items()}
         np.mean([found[f"{policy}/{name}"] for name in models], 0)  # the ensemble
 
-<<<<<<< Updated upstream
     write_arrays(Path(task["output"]), found)
-=======
-    arrays: dict[str, Any] = dict(found)
-    np.savez(task["output"], **arrays)
->>>>>>> Stashed changes
     report = {"call": way, "batch": batch, "tuning_s": tuning_s, "start_s": start_s}
     Path(task["report"]).write_text(json.dumps(report), encoding="utf-8")
 
