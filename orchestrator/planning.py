@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -241,7 +242,7 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
     """
     if any(record.stage == "search" for record in sweep.state().trials.values()):
         return
-    spec = sweep.spec
+    spec, began_s = sweep.spec, time.monotonic()
     slots = slots_of(spec, about.has.cpus, about.has.gpus)
     request = Request(spec, manifest, slots, cache_folder(), about.address)
     calibration = known(request)
@@ -254,8 +255,8 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
         calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
     result = planned(request, calibration)
     _refuse(sweep, result.refusals, about.anyway)
-    payload = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
-    payload["refusals"] = list(result.refusals)
+    payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
+    payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}
     sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
     for line in summary(result.plan, sweep.share):
         sweep.tell(line)

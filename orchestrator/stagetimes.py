@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.ledger import Event, EventKind
 
-STAGES = ("start", "data", "search", "select", "refit", "leaderboard")
-"""In their order. ``start``: until the first worker does the search's work, reading the data left out."""
+STAGES = ("start", "data", "plan", "search", "select", "refit", "leaderboard")
+"""In their order. ``start``: until the first worker does the search's work, reading the data and planning left out."""
 BUILD = "build"
 
 
@@ -72,6 +72,10 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
             starting_s = min(taken_s, work_s - before.time_s)
             spans.append(("start", starting_s))
             taken_s -= starting_s
+        if event.kind == EventKind.NOTE and event.stage == "plan":  # measuring the machine, mostly
+            planning_s = min(taken_s, float(event.data.get("planning_s", 0.0)))
+            spans.append(("plan", planning_s))
+            taken_s -= planning_s
         spans.append((stage, taken_s))
     return [(stage, taken_s) for stage, taken_s in spans if taken_s > 0]
 
@@ -79,6 +83,8 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
 def _stage(event: Event, stage: str) -> str:
     """The stage that the time up to ``event`` belongs to; ``stage`` is the one so far."""
     if event.kind == EventKind.STAGE and event.stage == "search" and event.state == "BEGUN":
+        return "start"
+    if event.kind == EventKind.NOTE and stage == "data":  # Ray starts after the data
         return "start"
     if event.stage == BUILD and stage in ("start", "data"):
         return "search"

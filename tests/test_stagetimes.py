@@ -57,11 +57,20 @@ def test_every_second_of_a_sweep_belongs_to_one_stage() -> None:
         "refit": 21.0,
         "leaderboard": 20.0,
     }
-    assert tuple(times.seconds) == STAGES
+    assert tuple(times.seconds) == tuple(stage for stage in STAGES if stage != "plan")
     assert times.build_s == 17.0  # waiting is not counted
     assert times.total_s == 91.0
     assert times.to_dict()["total"] == 91.0
     assert times.processes == 1
+
+
+def test_planning_is_not_the_start_of_workers() -> None:
+    rows = whole_sweep()
+    note = (6.5, EventKind.NOTE, {"stage": "plan", "payload": {"plan": {}, "planning_s": 2.5}})
+    times = actual(events(*rows[:2], note, *rows[2:]))
+    assert times.seconds["plan"] == 2.5
+    assert times.seconds["start"] == 7.5
+    assert times.total_s == 91.0
 
 
 def test_the_pause_between_two_processes_is_left_out() -> None:
