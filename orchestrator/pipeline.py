@@ -6,10 +6,10 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator.errors import Interrupted
 from orchestrator.ledger import Event, EventKind, Ledger
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from orchestrator.tracking import Tracker
 
+T = TypeVar("T")
+QUICK_DATA_S = 0.5
+"""Photos that are read, or refused, so soon are waited for before Ray is started at all."""
 TRACKING_GRACE_S = 60.0
 """How long the end of a sweep waits for MLflow to take the rest."""
 
@@ -77,17 +80,22 @@ def sweep(request: SweepRequest) -> Path:
 
 def _stages(running: RunningSweep, request: SweepRequest) -> bool:
     """Whether it went through to the leaderboard."""
-    from orchestrator.judging import judge
-    from orchestrator.planning import Foresight, foresee, look_back
-    from orchestrator.search import machine_resources, ray_session  # Ray: seconds to import
     from orchestrator.stages import prepare_data, refit, search, select
 
-    manifest = prepare_data(running)
+    # Ray takes seconds to import and to start, most of them spent waiting, so the photos are read meanwhile.
+    reading = _Beside(lambda: prepare_data(running))
+    if request.until == "data" or reading.ends_within(QUICK_DATA_S):
+        reading.result()
     if request.until == "data":
         return False
+    from orchestrator.judging import judge
+    from orchestrator.planning import Foresight, foresee, look_back
+    from orchestrator.search import machine_resources, ray_session
+
     asked_s = time.monotonic()
     with ray_session(request.address or ""), _deaf_once_interrupted():
         machine, ray_s = machine_resources(), time.monotonic() - asked_s
+        manifest = reading.result()
         gpus = running.gpus_per_trial()
         where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
         running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
@@ -105,6 +113,34 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
         judge(running, manifest, winner, models)
         look_back(running)
     return True
+
+
+class _Beside(Generic[T]):
+    """A call in a thread of its own, which ends with the process; ``result`` is what it gave, or raises what it did."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._found: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def ends_within(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def result(self) -> T:
+        """Waits for it."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
 
 
 @contextlib.contextmanager

@@ -119,7 +119,9 @@ def test_leaderboard_has_one_winner_chosen_before_test_was_read(road: Road) -> N
     assert frame.loc[frame["winner"], "model"].item() == "winner/ensemble"
     stages = [(e.stage, e.state) for e in road.events if e.kind == EventKind.STAGE]
     assert stages.index(("select", "ENDED")) < stages.index(("leaderboard", "BEGUN"))
-    assert [e.data["reads_test"] for e in road.events if e.stage == "leaderboard" and e.state == "BEGUN"] == [2]
+    looks = [e.data["reads_test"] for e in road.events if e.stage == "leaderboard" and e.state == "BEGUN"]
+    assert len(looks) == 1
+    assert looks[0] >= 1  # jobs, over which the images are divided
 
 
 def test_mlflow_shows_what_the_ledger_says(road: Road) -> None:
