@@ -32,8 +32,8 @@ DEPTHS = (0, 5, 20, 40)
 OF_EACH = 3
 LARGEST_RATE = {0: -2.0, 5: -2.7, 20: -3.0, 40: -3.0}
 """The exponent of 10 that learning rates go up to at each depth; they go down to a fifth of it."""
-SCHEDULER = {"name": "asha", "grace_epochs": 1, "reduction_factor": 3}
-EPOCHS = 6
+SCHEDULER = {"name": "asha", "grace_epochs": 2, "reduction_factor": 3}
+EPOCHS = 8
 IMAGE_SIZE = 160
 NOTES = """The list of trials and epochs is benchmarks/mixed_depth.json, which says how it was made. Peers run one trial
 of each backbone and depth; the whole list is counted at the costs measured, their start once. Figures are against the
