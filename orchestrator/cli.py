@@ -155,6 +155,10 @@ def plan(
         float | None,
         typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
     ] = None,
+    photos: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Photos in all, instead of the file's, with --simulate.")
+    ] = 0,
+    classes: Annotated[int, typer.Option(metavar="N", min=0, help="Classes of those photos.")] = 0,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
     ] = False,
@@ -168,9 +172,9 @@ def plan(
     from orchestrator.planpage import print_plan
     from orchestrator.spec import load_spec
 
-    if not simulate and (gpus or nodes > 1 or gpu_speed is not None):
-        usage("--gpus, --nodes and --gpu-speed describe machines to simulate; add --simulate.")
-    devices = planning.Devices(nodes, gpus, gpu, gpu_speed) if simulate else None
+    if not simulate and (gpus or nodes > 1 or gpu_speed is not None or photos or classes):
+        usage("--gpus, --nodes, --gpu-speed, --photos and --classes describe what to simulate; add --simulate.")
+    devices = planning.Devices(nodes, gpus, gpu, gpu_speed, photos, classes) if simulate else None
     tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
     found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
     if as_json:

@@ -60,12 +60,15 @@ class Planned:
 class Devices:
     """Machines to simulate: ``nodes`` like this one, or with ``gpus`` in all, of the kind ``gpu`` of ``devices.GPUS``.
 
-    ``gpu_speed``: how many times as fast as one worker here one of them runs networks; None for published figures."""
+    ``gpu_speed``: how many times as fast as one worker here one of them runs networks; None for published figures.
+    ``photos`` and ``classes``: of another data set, divided evenly; 0 for the file's own."""
 
     nodes: int = 1
     gpus: int = 0
     gpu: str = "v100"
     gpu_speed: float | None = None
+    photos: int = 0
+    classes: int = 0
 
 
 # --- orch plan ----------------------------------------------------------------------------------------------------
@@ -95,6 +98,16 @@ def plan_file(
         return planned(request, calibration)
     machine = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
+    if devices.photos:
+        classes = devices.classes or len(manifest.classes)
+        if devices.photos < 10 * classes:
+            raise OrchError(f"{devices.photos} photos are too few for {classes} classes; name at least ten of each.")
+        shares = (0.7, 0.15, 0.15) if (s := spec.data.splits) == "own" else (s.train, s.validation, s.test)
+        note = (
+            f"Of {devices.photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
+        )
+        photos = Photos.even(devices.photos, classes, shares, spec.data.folds)
+        empty = replace(empty, photos=photos, notes=(*empty.notes, note))
     return Planned(make_plan(spec, empty))
 
 
