@@ -1,7 +1,7 @@
 """Spec, photos, machine and calibration -> ``Plan``: what a sweep will do and take, before it does. Pure.
 
-Trials are drawn from the space and the sweep is played (``orchestrator.simulation``) many times over with random
-scores; every figure is the mean, with the lowest and the highest.
+Trials are drawn from the space and the sweep is played (``orchestrator.simulation``) many times over with scores that
+chance has a part in; every figure is the mean, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from orchestrator.calibration import Machine, PartKey
-from orchestrator.campaign import Campaign, Outcome, Situation
+from orchestrator.campaign import CANDIDATES, LEARNING, Campaign, Outcome, Situation
 from orchestrator.estimates import STAND_IN, unknown_backbones
+from orchestrator.simulation import EFFORT
 from orchestrator.spec import SweepSpec
 
 STAGES = ("start", "build", "search", "select", "refit", "leaderboard", "total")
@@ -212,11 +213,13 @@ def _assumptions(spec: SweepSpec, situation: Situation, keys: set[PartKey], esti
     if stand_ins:
         found.append(f"{', '.join(stand_ins)}: not in the table and not measured, so it counts as {STAND_IN}.")
     if not spec.configurations:
-        found.append(
-            "Trials are drawn evenly from the space; a sampler that learns will prefer some, dearer or cheaper."
-        )
-    if budget.scheduler.name != "none":
-        found.append(f"Scores are random, so {budget.scheduler.name} stops as many trials as it does among equals.")
+        found.append("Trials are drawn evenly from the space.")
+        if budget.sampler.name in LEARNING and budget.trials > budget.sampler.startup_trials:
+            found[-1] = (
+                f"The first {budget.sampler.startup_trials} trials are drawn evenly from the space; of each later one "
+                f"{CANDIDATES} are drawn and {budget.sampler.name} is taken to propose the one that trains longest."
+            )
+    found.append(f"Scores are random, but trials that train longer tend to score better (correlation {EFFORT:g}).")
     if budget.target_accuracy is not None:
         found.append("target_accuracy is not foreseen: the search runs to its end.")
     if not machine.measured:

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weight_file
 from trainers.contract import TrainerError, TrialConfig
+from trainers.folding import foldable, folded
 from trainers.fusion import Packing, stage_layers
 from trainers.graph import carries_all, edges, lasting_name, refresh
 from trainers.shelfindex import Answer, Asked, identify, remember
@@ -284,9 +285,14 @@ class Prefix:
         return [layers[-1].output, *(layer.output for layer in layers[:-1] if layer.name in self.stages)]
 
     @functools.cached_property
-    def _frozen(self) -> keras.Model:
+    def _cut(self) -> keras.Model:
         outputs = self._outputs()
         return keras.Model(self.model.input, outputs if len(outputs) > 1 else outputs[0])
+
+    @functools.cached_property
+    def _frozen(self) -> keras.Model:
+        with tf.init_scope():  # weights are read, even where this is first asked for while somebody traces
+            return folded(self._cut)
 
     @functools.cached_property
     def _run(self) -> Any:
@@ -321,6 +327,8 @@ class Prefix:
             "pooling": self.pooling,
             "precision": a.precision,
         }
+        if not self.is_identity and foldable(self._cut):
+            described["batch_norms"] = "folded"
         if is_refined(self.model.layers[: self.length]):
             described["output_stride"] = a.output_stride
         if a.backbone not in BACKBONES:
@@ -335,7 +343,7 @@ class Prefix:
     def _weights_digest(self) -> str:
         """Of the values, not of a file's name: other weights under an old name must not find the old features."""
         digest = hashlib.sha256()
-        for array in [] if self.is_identity else self._frozen.get_weights():
+        for array in [] if self.is_identity else self._cut.get_weights():
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
