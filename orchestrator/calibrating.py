@@ -22,6 +22,7 @@ import numpy as np
 from orchestrator.calibration import Calibration, PartKey, PartSpeed
 from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
+from orchestrator.slots import Slots
 from orchestrator.space import Domain, IntRange, Space, Uniform, Value
 from orchestrator.spec import SweepSpec
 from trainers.contract import TrialConfig, canonical
@@ -77,15 +78,6 @@ class Wanted:
         """Of what is asked for, whatever the order and the shares."""
         text = repr([sorted(map(repr, self.parts)), sorted(self.decode), sorted(self.recipes)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Workers at once, and what each has."""
-
-    workers: int
-    cpus: float
-    gpus: float
 
 
 # --- what to measure ----------------------------------------------------------------------------------------------
@@ -170,18 +162,6 @@ class Kept:
 
     calibration: Calibration
     settled: frozenset[str] = frozenset()
-
-
-def slots_of(spec: SweepSpec, cpus: float, gpus: float) -> Slots:
-    """Trials at once where there are so many CPUs and GPUs, and what each has. Pure."""
-    own_cpus, wanted_gpus, concurrent = spec.resources.cpus, spec.resources.gpus, spec.budget.concurrent
-    own_gpus = (1.0 if gpus >= 1 else 0.0) if wanted_gpus == "auto" else float(wanted_gpus)
-    limits = [int(cpus / own_cpus + 1e-9)]
-    if own_gpus:
-        limits.append(int(gpus) * int(1 / own_gpus + 1e-9) if own_gpus <= 1 else int(gpus / own_gpus))
-    if concurrent != "auto":
-        limits.append(int(concurrent))
-    return Slots(max(1, min(limits)), own_cpus, own_gpus)
 
 
 def precision_of(spec: SweepSpec, slots: Slots) -> str:

@@ -80,8 +80,8 @@ class Campaign:
 
     def _machine(self) -> Machine:
         """The machine with no more workers than ``budget.concurrent``."""
-        machine, most = self.situation.machine, self.spec.budget.concurrent
-        return machine if most == "auto" else dataclasses.replace(machine, workers=min(machine.workers, int(most)))
+        machine, most = self.situation.machine, self.spec.budget.most_at_once
+        return machine if most is None else dataclasses.replace(machine, workers=min(machine.workers, most))
 
     # --- trials
 

@@ -81,6 +81,7 @@ PURE = {
     "orchestrator.workload",
     "orchestrator.stagetimes",
     "orchestrator.needs",
+    "orchestrator.slots",
 }
 PURE_VENDORS = {"numpy", "pandas", "rich"}
 """What a pure module may use: arrays, tables, and rich to lay one out."""

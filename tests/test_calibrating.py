@@ -13,7 +13,6 @@ from orchestrator import calibrating
 from orchestrator.calibrating import (
     Kept,
     Request,
-    Slots,
     calibrated,
     calibration_of,
     configurations_of,
@@ -23,11 +22,11 @@ from orchestrator.calibrating import (
     known,
     machine_name,
     read_kept,
-    slots_of,
     wanted,
 )
 from orchestrator.calibration import Calibration, PartKey, PartSpeed
 from orchestrator.errors import OrchError
+from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec, load_spec
 from tests.tiny_fits import write_manifest
 from trainers.contract import TrialConfig
@@ -122,28 +121,6 @@ def test_no_more_parts_than_there_is_time_for(tmp_path: Path) -> None:
     search = "backbone: [mobilenet_0.25, resnet50]\nunfrozen_layers: {int: [0, 60]}"
     jobs = jobs_for(wanted(spec_of(tmp_path, search)), TWO)
     assert [len(job["parts"]) for job in jobs] == [6, 6]
-
-
-@pytest.mark.parametrize(
-    ("more", "cpus", "gpus", "expected"),
-    [
-        ("", 2, 0, Slots(2, 1.0, 0.0)),
-        ("resources: {cpus: 4}", 10, 0, Slots(2, 4.0, 0.0)),
-        ("resources: {cpus: 4}", 2, 0, Slots(1, 4.0, 0.0)),
-        ("", 32, 4, Slots(4, 1.0, 1.0)),
-        ("resources: {gpus: 0.5}", 32, 2, Slots(4, 1.0, 0.5)),
-        ("resources: {gpus: 2}", 32, 5, Slots(2, 1.0, 2.0)),
-        ("resources: {gpus: 0}", 32, 5, Slots(32, 1.0, 0.0)),
-    ],
-)
-def test_trials_at_once(tmp_path: Path, more: str, cpus: float, gpus: float, expected: Slots) -> None:
-    spec = spec_of(tmp_path, "backbone: small_cnn", f"budget: {{trials: 4, epochs: 2}}\n{more}")
-    assert slots_of(spec, cpus, gpus) == expected
-
-
-def test_concurrent_limits_the_trials_at_once(tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, "backbone: small_cnn", "budget: {trials: 4, epochs: 2, concurrent: 3}")
-    assert slots_of(spec, 32, 0).workers == 3
 
 
 # what the workers answer

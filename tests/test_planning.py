@@ -15,9 +15,8 @@ import pytest
 from rich.console import Console
 
 from orchestrator import planning
-from orchestrator.calibrating import Kept, Request, Slots, keep, machine_name, wanted
+from orchestrator.calibrating import Kept, Request, keep, machine_name, wanted
 from orchestrator.calibration import Calibration, PartSpeed
-from orchestrator.cluster import Resources
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.paths import SweepPaths
@@ -35,6 +34,7 @@ from orchestrator.planning import (
 from orchestrator.planpage import comparison_lines, print_plan, summary
 from orchestrator.run_updates import plan_points, run_updates
 from orchestrator.running import RunningSweep
+from orchestrator.slots import Resources, Slots
 from orchestrator.spec import SweepSpec, load_spec
 from tests.tiny_fits import write_manifest
 from trainers.manifest import Manifest
