@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from orchestrator.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.draws import many_of
 from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
 from orchestrator.slots import Slots
-from orchestrator.space import Domain, IntRange, Space, Uniform, Value
 from orchestrator.spec import SweepSpec
-from trainers.contract import TrialConfig, canonical
+from trainers.contract import TrialConfig
 from trainers.costs import cost
 from trainers.manifest import Manifest
 
@@ -33,8 +33,6 @@ MEASURE_S = 32.0
 """How long the workers measure; with their start it stays under a minute."""
 PART_AT_LEAST_S = 5.0
 """What a part takes of it at least, most of it to open and trace its network."""
-DRAWS = 300
-"""Configurations drawn to see which parts a space has, and how often."""
 SAME_BACKBONE = 0.4
 """Weight of a further part of a backbone that is measured already: others of it can be estimated from the first."""
 DRIVER_S = 3.0
@@ -86,7 +84,7 @@ class Wanted:
 def wanted(spec: SweepSpec, precision: str = "float32") -> Wanted:
     """The parts that trials of ``spec`` have: first what costs most and comes often, other backbones before other
     depths of one. ``precision``: in force. Pure."""
-    configs = configurations_of(spec)
+    configs = many_of(spec)
     counts = Counter(PartKey.of(config, precision) for config in configs)
     first = {PartKey.of(config, precision): config for config in reversed(configs)}
     parts = {
@@ -95,30 +93,6 @@ def wanted(spec: SweepSpec, precision: str = "float32") -> Wanted:
     decode = Counter((view, PartKey.of(c).image_size) for c in configs for view in _views(c))
     recipes = Counter((c.recipe, PartKey.of(c).image_size) for c in configs if c.multiplier > 1)
     return Wanted(parts, tuple(each for each, _ in decode.most_common()), _one_size(recipes))
-
-
-def configurations_of(spec: SweepSpec) -> list[TrialConfig]:
-    """The named configurations, or many drawn from the space, always the same ones. Pure."""
-    epochs = spec.budget.epochs
-    if spec.configurations:
-        return [canonical({**values, "epochs": epochs}) for _, values in spec.configurations]
-    draw, space = np.random.default_rng(0), spec.space
-
-    def pick(parameter: str, domain: Domain) -> Value:
-        if isinstance(domain, Uniform):
-            return float(draw.uniform(domain.low, domain.high))
-        if isinstance(domain, IntRange):
-            return int(draw.choice(domain.values()))
-        options = domain.values()
-        return options[int(draw.integers(len(options)))]
-
-    drawn = [canonical({**space.resolve(pick), "epochs": epochs}) for _ in range(DRAWS)]
-    return [*(_first(space, values, epochs) for values in spec.budget.first), *drawn]
-
-
-def _first(space: Space, values: Mapping[str, Any], epochs: int) -> TrialConfig:
-    parameters = space.parameters_for(values)
-    return canonical({**space.resolve(lambda name, domain: parameters[name]), "epochs": epochs})
 
 
 def _ordered(counts: Mapping[PartKey, int]) -> list[PartKey]:

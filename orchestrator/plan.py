@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from orchestrator.calibration import Machine, PartKey
 from orchestrator.campaign import Campaign, Outcome, Situation
+from orchestrator.draws import trials_of
 from orchestrator.estimates import STAND_IN, unknown_backbones
 from orchestrator.spec import SweepSpec
 
@@ -120,7 +121,7 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
     campaign = Campaign(spec, situation)
     shared, alone, needed_s, asked = [], [], [], []
     for number in range(draws):
-        trials = campaign.trials(random.Random(f"{seed}:{number}"))
+        trials = trials_of(spec, random.Random(f"{seed}:{number}"))
         asked.append(len(trials))
         if spec.budget.hours is not None and number < FEWEST_DRAWS:
             needed_s.append(campaign.needed_s(trials, f"{seed}:{number}"))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.calibrating import Request, calibrated, configurations_of, known, precision_of
+from orchestrator.calibrating import Request, calibrated, known, precision_of
 from orchestrator.calibration import Calibration, Machine
 from orchestrator.campaign import VALUE_BYTES, Situation
 from orchestrator.devices import GPUS, gpu_factor
+from orchestrator.draws import many_of
 from orchestrator.environment import gpu_names
 from orchestrator.errors import DataError, OrchError
 from orchestrator.estimates import Speeds
@@ -193,7 +194,7 @@ def stored_rows(request: Request, situation: Situation) -> dict[str, int]:
     found: dict[str, int] = {}
     asked: set[str] = set()
     # The largest multiplier first: its copies hold those of all others.
-    for config in sorted(configurations_of(spec), key=lambda config: -config.multiplier):
+    for config in sorted(many_of(spec), key=lambda config: -config.multiplier):
         work = fit_work(config, situation.photos, speeds, settings=settings)
         for rows in (*work.images, *work.features):
             if rows.place in asked:

@@ -82,6 +82,7 @@ PURE = {
     "orchestrator.stagetimes",
     "orchestrator.needs",
     "orchestrator.slots",
+    "orchestrator.draws",
 }
 PURE_VENDORS = {"numpy", "pandas", "rich"}
 """What a pure module may use: arrays, tables, and rich to lay one out."""

@@ -15,7 +15,6 @@ from orchestrator.calibrating import (
     Request,
     calibrated,
     calibration_of,
-    configurations_of,
     jobs_for,
     keep,
     kept_file,
@@ -77,19 +76,10 @@ def test_it_is_the_same_every_time(tmp_path: Path) -> None:
     assert wanted(other).digest != wanted(spec).digest
 
 
-def test_named_configurations_are_the_space(tmp_path: Path) -> None:
+def test_named_configurations_are_asked_for(tmp_path: Path) -> None:
     listed = "configurations:\n- {name: one, dropout: 0.2}\n- {name: two, unfrozen_layers: 5, batch_size: 16}"
-    spec = spec_of(tmp_path, listed, "budget: {epochs: 3}")
-    assert [c.epochs for c in configurations_of(spec)] == [3, 3]
-    assert {key.batch_size for key in wanted(spec).parts} == {16, 32}
-
-
-def test_configurations_to_be_tried_first_are_among_them(tmp_path: Path) -> None:
-    search = "learning_rate: {loguniform: [0.001, 0.01]}\nhead: [softmax, normface]\n"
-    search += "scale: {value: 16, when: {head: normface}}"
-    budget = "budget: {trials: 4, epochs: 2, first: [{learning_rate: 0.0035, head: normface}]}"
-    first = configurations_of(spec_of(tmp_path, search, budget))[0]
-    assert (first.learning_rate, first.head, first.scale) == (0.0035, "normface", 16)
+    asked = wanted(spec_of(tmp_path, listed, "budget: {epochs: 3}"))
+    assert {key.batch_size for key in asked.parts} == {16, 32}
 
 
 def test_what_is_known_is_not_asked_again(tmp_path: Path) -> None:
