@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names
 from orchestrator.errors import OrchError
 from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec
-from trainers.contract import TrialConfig
+from trainers.contract import PartFigures, TrialConfig
 from trainers.costs import cost
 from trainers.manifest import Manifest
 
@@ -258,7 +258,7 @@ def calibration_of(
             augment.setdefault(f"{row['recipe']}/{row['size']}", []).append(row["seconds"])
         for row in answer["parts"]:
             config = TrialConfig(**job["parts"][row["place"]]["config"])
-            parts.setdefault(PartKey.of(config, precision), []).append(_speed(row))
+            parts.setdefault(PartKey.of(config, precision), []).append(_speed_of(row))
     resets = [row["reset_s"] for answer in answers for row in answer["parts"]]
     return replace(
         blank,
@@ -271,21 +271,13 @@ def calibration_of(
     )
 
 
-def _speed(row: Mapping[str, Any]) -> PartSpeed:
-    return PartSpeed(
-        prefix_s=row["prefix_s"],
-        train_s=row["train_s"],
-        predict_s=row["predict_s"],
-        floor_train_s=row["floor_train_s"],
-        open_s=row["open_s"],
-        trace_s=row["trace_s"],
-        row_bytes=int(row["row_bytes"]),
-        prefix_trace_s=row["prefix_trace_s"],
-    )
+def _speed_of(row: Mapping[str, Any]) -> PartSpeed:
+    return PartSpeed(**{figure.name: row[figure.name] for figure in fields(PartFigures)})
 
 
 def _mean_speed(speeds: Sequence[PartSpeed]) -> PartSpeed:
-    names = ("prefix_s", "train_s", "predict_s", "floor_train_s", "open_s", "trace_s", "prefix_trace_s")
+    """The mean of every second; a row has the same bytes for all."""
+    names = [figure.name for figure in fields(PartFigures) if figure.name != "row_bytes"]
     means: dict[str, Any] = {name: _mean(getattr(speed, name) for speed in speeds) for name in names}
     return replace(speeds[0], **means)
 
