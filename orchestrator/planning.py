@@ -26,7 +26,7 @@ from orchestrator.plan import DRAWS, Compared, Plan, compare, make_plan, refusal
 from orchestrator.planpage import comparison_lines, summary
 from orchestrator.running import RunningSweep
 from orchestrator.slots import Resources, Slots, at_once, gpus_of, slots_of
-from orchestrator.spec import SweepSpec
+from orchestrator.spec import DataSpec, SweepSpec
 from orchestrator.stages import data_source
 from orchestrator.stagetimes import actual
 from orchestrator.workload import Photos, StoreSettings, fit_work
@@ -98,16 +98,18 @@ def plan_file(
     machine = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     if devices.photos:
-        classes = devices.classes or len(manifest.classes)
-        if devices.photos < 10 * classes:
-            raise OrchError(f"{devices.photos} photos are too few for {classes} classes; name at least ten of each.")
-        shares = (0.7, 0.15, 0.15) if (s := spec.data.splits) == "own" else (s.train, s.validation, s.test)
-        note = (
-            f"Of {devices.photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
-        )
-        photos = Photos.even(devices.photos, classes, shares, spec.data.folds)
-        empty = replace(empty, photos=photos, notes=(*empty.notes, note))
+        empty = _with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
     return Planned(make_plan(spec, empty))
+
+
+def _with_photos(situation: Situation, data: DataSpec, photos: int, classes: int) -> Situation:
+    """``situation`` with so many photos that nobody has, divided as ``data`` says. Raises OrchError for too few."""
+    if photos < 10 * classes:
+        raise OrchError(f"{photos} photos are too few for {classes} classes; name at least ten of each.")
+    note = f"Of {photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
+    shares = None if data.splits == "own" else data.splits  # nobody knows how others would be divided
+    even = Photos.even(photos, classes, shares, data.folds)
+    return replace(situation, photos=even, notes=(*situation.notes, note))
 
 
 def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices, calibration: Calibration) -> Machine:
