@@ -98,11 +98,11 @@ def plan_file(
     machine = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     if devices.photos:
-        empty = _with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
+        empty = with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
     return Planned(make_plan(spec, empty))
 
 
-def _with_photos(situation: Situation, data: DataSpec, photos: int, classes: int) -> Situation:
+def with_photos(situation: Situation, data: DataSpec, photos: int, classes: int) -> Situation:
     """``situation`` with so many photos that nobody has, divided as ``data`` says. Raises OrchError for too few."""
     if photos < 10 * classes:
         raise OrchError(f"{photos} photos are too few for {classes} classes; name at least ten of each.")

@@ -35,6 +35,7 @@ ROOMS = {
     "typer": {
         "orchestrator.cli",
         "orchestrator.material",
+        "orchestrator.planverb",
         "orchestrator.options",
         "orchestrator.help_pages",
         "orchestrator.exits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator import planning
+from orchestrator import cli, planning
 from orchestrator.calibrating import Kept, Request, keep, machine_name, wanted
 from orchestrator.calibration import Calibration, PartSpeed
 from orchestrator.errors import OrchError
@@ -30,12 +31,14 @@ from orchestrator.planning import (
     plan_file,
     planned,
     simulated_machine,
+    with_photos,
 )
 from orchestrator.planpage import comparison_lines, print_plan, summary
 from orchestrator.run_updates import plan_points, run_updates
 from orchestrator.running import RunningSweep
 from orchestrator.slots import Resources, Slots
-from orchestrator.spec import SweepSpec, load_spec
+from orchestrator.spec import DataSpec, SweepSpec, load_spec
+from tests.sweep_costs import situation
 from tests.tiny_fits import write_manifest
 from trainers.manifest import Manifest
 
@@ -66,6 +69,12 @@ def calibration_for(spec: SweepSpec, slots: Slots = TWO, speed: PartSpeed = SPEE
         parts=dict.fromkeys(asked.parts, speed),
         driver_s=5.0,
     )
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def text_of(plan: Plan, against: tuple[str, ...] = (), width: int = 80) -> str:
@@ -201,13 +210,46 @@ def test_a_file_is_planned_from_what_is_kept(tmp_path: Path, monkeypatch: pytest
     assert "simulated: 4 workers at once, 4 GPUs" in text_of(there.plan)
 
 
+def test_a_data_set_that_nobody_has_is_simulated(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line: 100 photos of each of 30 classes, of which 70 are trained on and 15 chosen on."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    spec = spec_of(tmp_path, SEARCH.replace("[all, 4]", "all"))
+    keep(cache, Kept(calibration_for(spec)))
+    line = ["plan", str(tmp_path / "space.yaml"), "--simulate", "--photos", "3000", "--classes", "30"]
+    assert cli.run([*line, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(build["what"], build["rows"], build["stored"]) for build in plan["builds"]] == [
+        ("images at 16 px", 30 * (70 + 15), 0)
+    ]
+    assert plan["assumptions"][-1].startswith("Of 3,000 photos in 30 classes of the same size; ")
+    assert plan["machine"]["workers"] == 2
+    assert cli.run([*line[:-1], "301"]) == 1
+    assert "3000 photos are too few for 301 classes; name at least ten of each." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "train", "test", "folds"),
+    [
+        ({}, 700, 150, 0),
+        ({"splits": {"train": 0.5, "validation": 0.2, "test": 0.3}}, 500, 300, 0),
+        ({"splits": {"train": 0.5, "validation": 0.2, "test": 0.3}, "folds": 4}, 700, 300, 4),
+        ({"source": "split.csv", "splits": "own"}, 700, 150, 0),
+    ],
+)
+def test_photos_that_nobody_has_are_divided_as_the_file_says(
+    data: dict[str, Any], train: int, test: int, folds: int
+) -> None:
+    divided = DataSpec.model_validate({"source": "builtin:digits", **data})
+    found = with_photos(situation(notes=("before",)), divided, 1000, 10)
+    assert (sum(found.photos.train), sum(found.photos.test), len(found.photos.folds)) == (train, test, folds)
+    assert found.photos.classes == 10
+    assert found.notes[0] == "before"
+    assert len(found.notes) == 2
+
+
 # in a sweep
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 class Sweep:
