@@ -41,7 +41,7 @@ ROOMS = {
         "orchestrator.exits",
     },
     "ruamel": {"orchestrator.spec", "orchestrator.yamlfile"},
-    "matplotlib": {"dashboards.figures", "dashboards.contact_sheet", "dashboards.style"},
+    "matplotlib": {"dashboards.figures", "dashboards.searchfigures", "dashboards.contact_sheet", "dashboards.style"},
 }
 """Vendor -> the only modules that may know it."""
 TENSORFLOW = {"tensorflow", "keras"}
