@@ -47,6 +47,7 @@ ROOMS = {
 TENSORFLOW = {"tensorflow", "keras"}
 TABLES = {
     "trainers.cachefolder",
+    "trainers.cacheroom",
     "trainers.contract",
     "trainers.manifest",
     "trainers.backbones",
