@@ -61,7 +61,7 @@ def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
     resources = spec.resources
     if not spec.asks_for_gpu_memory or resources.gpu_memory_gb != "auto":
         return spec
-    share = min(1.0, gpus_of(resources.gpus, 1))  # without a GPU the smallest has no memory
+    share = min(1.0, gpus_of(resources.gpus, 1))  # as if there were one: without any the smallest has 0 GB
     memory_gb = round(share * smallest_gpu_gb(), 1) if share else 0.0
     return _replace_memory(spec, memory_gb)
 
