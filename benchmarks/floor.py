@@ -24,11 +24,12 @@ from benchmarks.results import Result, record
 from benchmarks.sides import OURS, hold_cores, run_ours
 from benchmarks.task import CORES, Task
 from benchmarks.versus import parser
-from orchestrator.calibrating import Request, calibrated, slots_of
+from orchestrator.calibrating import Request, calibrated
 from orchestrator.calibration import Calibration, Machine
 from orchestrator.campaign import Campaign, Situation
 from orchestrator.ledger import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths
+from orchestrator.slots import Resources, slots_of
 from orchestrator.spec import SweepSpec, load_spec
 from orchestrator.workload import Photos
 from trainers.contract import canonical
@@ -68,7 +69,7 @@ def measure(task: Task, folder: Path) -> Found:
     out = SweepPaths(folder / "sweep")
     seconds = working_s(read_events(out.ledger))
     spec, manifest = load_spec(str(folder / "sweep.yaml")), Manifest.read(out.manifest)
-    slots = slots_of(spec, CORES, 0)
+    slots = slots_of(spec, Resources(CORES, 0))
     calibration = calibrated(Request(spec, manifest, slots, folder / "calibration"), again=True)
     floor_s, rows = floor_of(spec, {t.name: t.epochs for t in task.trials}, Photos.of(manifest), calibration)
     clock = [(label, f"{value:.1f} s") for label, value in side.breakdown]

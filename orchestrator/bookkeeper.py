@@ -25,6 +25,7 @@ from orchestrator.ledger import METRICS, Event, EventKind, Ledger, SweepState, T
 from orchestrator.objectives import ACCURACY
 from orchestrator.proposer import TrialSource
 from orchestrator.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, is_build, replay
+from orchestrator.slots import Resources, at_once
 from trainers.contract import TrainerError
 
 OnEvent = Callable[[Event], None]
@@ -85,7 +86,7 @@ class Bookkeeper:
         self.ledger = ledger
         self.signals = StopSignals()
         metric = settings.scheduler.metric
-        self.slots = _slots(settings)
+        self.slots = at_once(machine_resources(), Resources(settings.cpus, settings.gpus), settings.concurrent)
         scheduler = build_scheduler(settings.scheduler, settings.epochs)
         self.scheduler = WatchedScheduler(scheduler, metric, math.ceil(self.slots / alive_machines()))
         self.agenda = Agenda(bool(settings.fill))
@@ -319,18 +320,6 @@ class Bookkeeper:
             rung=self.settings.scheduler.rung(done),
             payload=payload,
         )
-
-
-def _slots(settings: SearchSettings) -> int:
-    """How many trials run at once."""
-    have = machine_resources()
-    limits = [int(have.cpus / settings.cpus + 1e-9)] if settings.cpus else []
-    if settings.gpus:
-        per_device = int(1 / settings.gpus + 1e-9)
-        limits.append(int(have.gpus) * per_device if settings.gpus <= 1 else int(have.gpus / settings.gpus))
-    if settings.concurrent is not None:
-        limits.append(settings.concurrent)
-    return max(1, min(limits))
 
 
 def _best_completed(state: SweepState, stage: str) -> float:

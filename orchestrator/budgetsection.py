@@ -140,6 +140,11 @@ class BudgetSpec(Section):
         default=(), description="Configurations to try first; each lies inside the space. Fixed fields may be left out."
     )
 
+    @property
+    def most_at_once(self) -> int | None:
+        """``concurrent`` as a number; None for as many as fit."""
+        return None if self.concurrent == "auto" else int(self.concurrent)
+
     @model_validator(mode="after")
     def _fits(self) -> BudgetSpec:
         found = []

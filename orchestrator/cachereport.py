@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
-from trainers import cachefolder
-from trainers.cachefolder import GB, OTHERS, Contents, Removed, ShelfFolder, contents, rows_of, verify
+from trainers import cacheroom
+from trainers.cachefolder import GB, OTHERS, Contents, ShelfFolder, contents, rows_of, verify
+from trainers.cacheroom import Removed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -203,7 +204,7 @@ def prune(cache: Path, to_gb: float | None, older_than_days: float | None) -> st
     if to_gb is not None:
         to_bytes = int(to_gb * GB)
     older_than_s = None if older_than_days is None else older_than_days * DAY_S
-    removed = cachefolder.prune(cache, to_bytes, older_than_s)
+    removed = cacheroom.prune(cache, to_bytes, older_than_s)
     left = contents(cache).bytes
     said = _said(removed, left)
     if to_bytes is not None and left > to_bytes and not removed.in_use_bytes:
@@ -214,7 +215,7 @@ def prune(cache: Path, to_gb: float | None, older_than_days: float | None) -> st
 
 def clear(cache: Path, kinds: Sequence[str]) -> str:
     """Remove these kinds, as ``kinds_in`` gives them, and say what was done."""
-    removed = cachefolder.clear(cache, kinds)
+    removed = cacheroom.clear(cache, kinds)
     return _said(removed, contents(cache).bytes)
 
 

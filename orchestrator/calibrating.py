@@ -13,18 +13,19 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from orchestrator.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.draws import many_of
 from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
-from orchestrator.space import Domain, IntRange, Space, Uniform, Value
+from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec
-from trainers.contract import TrialConfig, canonical
+from trainers.contract import PartFigures, TrialConfig
 from trainers.costs import cost
 from trainers.manifest import Manifest
 
@@ -32,8 +33,6 @@ MEASURE_S = 32.0
 """How long the workers measure; with their start it stays under a minute."""
 PART_AT_LEAST_S = 5.0
 """What a part takes of it at least, most of it to open and trace its network."""
-DRAWS = 300
-"""Configurations drawn to see which parts a space has, and how often."""
 SAME_BACKBONE = 0.4
 """Weight of a further part of a backbone that is measured already: others of it can be estimated from the first."""
 DRIVER_S = 3.0
@@ -79,22 +78,13 @@ class Wanted:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Slots:
-    """Workers at once, and what each has."""
-
-    workers: int
-    cpus: float
-    gpus: float
-
-
 # --- what to measure ----------------------------------------------------------------------------------------------
 
 
 def wanted(spec: SweepSpec, precision: str = "float32") -> Wanted:
     """The parts that trials of ``spec`` have: first what costs most and comes often, other backbones before other
     depths of one. ``precision``: in force. Pure."""
-    configs = configurations_of(spec)
+    configs = many_of(spec)
     counts = Counter(PartKey.of(config, precision) for config in configs)
     first = {PartKey.of(config, precision): config for config in reversed(configs)}
     parts = {
@@ -103,30 +93,6 @@ def wanted(spec: SweepSpec, precision: str = "float32") -> Wanted:
     decode = Counter((view, PartKey.of(c).image_size) for c in configs for view in _views(c))
     recipes = Counter((c.recipe, PartKey.of(c).image_size) for c in configs if c.multiplier > 1)
     return Wanted(parts, tuple(each for each, _ in decode.most_common()), _one_size(recipes))
-
-
-def configurations_of(spec: SweepSpec) -> list[TrialConfig]:
-    """The named configurations, or many drawn from the space, always the same ones. Pure."""
-    epochs = spec.budget.epochs
-    if spec.configurations:
-        return [canonical({**values, "epochs": epochs}) for _, values in spec.configurations]
-    draw, space = np.random.default_rng(0), spec.space
-
-    def pick(parameter: str, domain: Domain) -> Value:
-        if isinstance(domain, Uniform):
-            return float(draw.uniform(domain.low, domain.high))
-        if isinstance(domain, IntRange):
-            return int(draw.choice(domain.values()))
-        options = domain.values()
-        return options[int(draw.integers(len(options)))]
-
-    drawn = [canonical({**space.resolve(pick), "epochs": epochs}) for _ in range(DRAWS)]
-    return [*(_first(space, values, epochs) for values in spec.budget.first), *drawn]
-
-
-def _first(space: Space, values: Mapping[str, Any], epochs: int) -> TrialConfig:
-    parameters = space.parameters_for(values)
-    return canonical({**space.resolve(lambda name, domain: parameters[name]), "epochs": epochs})
 
 
 def _ordered(counts: Mapping[PartKey, int]) -> list[PartKey]:
@@ -170,18 +136,6 @@ class Kept:
 
     calibration: Calibration
     settled: frozenset[str] = frozenset()
-
-
-def slots_of(spec: SweepSpec, cpus: float, gpus: float) -> Slots:
-    """Trials at once where there are so many CPUs and GPUs, and what each has. Pure."""
-    own_cpus, wanted_gpus, concurrent = spec.resources.cpus, spec.resources.gpus, spec.budget.concurrent
-    own_gpus = (1.0 if gpus >= 1 else 0.0) if wanted_gpus == "auto" else float(wanted_gpus)
-    limits = [int(cpus / own_cpus + 1e-9)]
-    if own_gpus:
-        limits.append(int(gpus) * int(1 / own_gpus + 1e-9) if own_gpus <= 1 else int(gpus / own_gpus))
-    if concurrent != "auto":
-        limits.append(int(concurrent))
-    return Slots(max(1, min(limits)), own_cpus, own_gpus)
 
 
 def precision_of(spec: SweepSpec, slots: Slots) -> str:
@@ -304,7 +258,7 @@ def calibration_of(
             augment.setdefault(f"{row['recipe']}/{row['size']}", []).append(row["seconds"])
         for row in answer["parts"]:
             config = TrialConfig(**job["parts"][row["place"]]["config"])
-            parts.setdefault(PartKey.of(config, precision), []).append(_speed(row))
+            parts.setdefault(PartKey.of(config, precision), []).append(_speed_of(row))
     resets = [row["reset_s"] for answer in answers for row in answer["parts"]]
     return replace(
         blank,
@@ -317,21 +271,13 @@ def calibration_of(
     )
 
 
-def _speed(row: Mapping[str, Any]) -> PartSpeed:
-    return PartSpeed(
-        prefix_s=row["prefix_s"],
-        train_s=row["train_s"],
-        predict_s=row["predict_s"],
-        floor_train_s=row["floor_train_s"],
-        open_s=row["open_s"],
-        trace_s=row["trace_s"],
-        row_bytes=int(row["row_bytes"]),
-        prefix_trace_s=row["prefix_trace_s"],
-    )
+def _speed_of(row: Mapping[str, Any]) -> PartSpeed:
+    return PartSpeed(**{figure.name: row[figure.name] for figure in fields(PartFigures)})
 
 
 def _mean_speed(speeds: Sequence[PartSpeed]) -> PartSpeed:
-    names = ("prefix_s", "train_s", "predict_s", "floor_train_s", "open_s", "trace_s", "prefix_trace_s")
+    """The mean of every second; a row has the same bytes for all."""
+    names = [figure.name for figure in fields(PartFigures) if figure.name != "row_bytes"]
     means: dict[str, Any] = {name: _mean(getattr(speed, name) for speed in speeds) for name in names}
     return replace(speeds[0], **means)
 

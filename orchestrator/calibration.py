@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from trainers.backbones import backbone
-from trainers.contract import TrialConfig
+from trainers.contract import PartFigures, TrialConfig
 
 SCHEMA = 1
 """Counts up when an old figure changes its meaning; what was kept under another is measured again."""
@@ -51,26 +51,10 @@ class PartKey:
 
 
 @dataclass(frozen=True)
-class PartSpeed:
-    """Seconds an image of one part, on one worker, and what comes once.
+class PartSpeed(PartFigures):
+    """The figures of one part. ``exact``: measured for this very part, or estimated from a relative."""
 
-    ``prefix_s``: the frozen part over decoded images (0 where nothing is frozen). ``train_s``: a training step on rows
-    of the store, reading them included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a
-    bare ``tf.function`` step on tensors in memory. ``open_s``: making the network for the first time in a worker.
-    ``trace_s``: tracing its steps there; ``prefix_trace_s``: tracing the frozen part, which only who fills the store
-    does. ``row_bytes``: of a row of the store as float32 (uint8 where rows are decoded images). ``exact``: measured for
-    this very part, or estimated from a relative.
-    """
-
-    prefix_s: float
-    train_s: float
-    predict_s: float
-    floor_train_s: float
-    open_s: float
-    trace_s: float
-    row_bytes: int
     exact: bool = True
-    prefix_trace_s: float = 0.0
 
     @property
     def bare_train_s(self) -> float:

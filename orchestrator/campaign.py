@@ -11,19 +11,11 @@ from dataclasses import dataclass, field
 from orchestrator.calibration import Calibration, Machine
 from orchestrator.estimates import Speeds
 from orchestrator.simulation import BuildCost, Cluster, Terms, play
-from orchestrator.space import Choice, Constant, Domain, Uniform, Value
 from orchestrator.spec import SweepSpec
 from orchestrator.stopping import Never, Rule, rule_of
 from orchestrator.workload import FitWork, Photos, Rows, StoreSettings, fit_work, judging_s
-from trainers.contract import TrialConfig, canonical
+from trainers.contract import TrialConfig
 
-DUPLICATES_IN_A_ROW = 300
-"""As the search does: so many draws that were all seen before end the list of trials."""
-LEARNING = ("tpe", "cmaes", "gp")
-CANDIDATES = 3
-"""A sampler that has learnt is taken to propose, of so many configurations drawn evenly, the one that trains longest:
-what trains more scores better, as a rule (``simulation.EFFORT``). In a sweep of trashnet.yaml 6 of the 12 trials after
-the start-up were of the dearest twelfth of the space (2026-11-24)."""
 PROCESS_BYTES = 900 * 10**6
 """A worker with TensorFlow and a small network, where the calibration does not say."""
 DRIVER_BYTES = 700 * 10**6
@@ -73,7 +65,7 @@ class Outcome:
 
 
 class Campaign:
-    """``spec`` in ``situation``: draws its trials, and plays what becomes of them."""
+    """``spec`` in ``situation``: plays what becomes of its trials."""
 
     def __init__(self, spec: SweepSpec, situation: Situation) -> None:
         self.spec, self.situation = spec, situation
@@ -85,41 +77,8 @@ class Campaign:
 
     def _machine(self) -> Machine:
         """The machine with no more workers than ``budget.concurrent``."""
-        machine, most = self.situation.machine, self.spec.budget.concurrent
-        return machine if most == "auto" else dataclasses.replace(machine, workers=min(machine.workers, int(most)))
-
-    # --- trials
-
-    def trials(self, draw: random.Random) -> list[TrialConfig]:
-        """The named trials, or the first ones and others drawn from the space, none twice.
-
-        Evenly, but for a sampler that learns: see ``CANDIDATES``.
-        """
-        spec, budget = self.spec, self.spec.budget
-        if spec.configurations:
-            named = [canonical({**values, "epochs": budget.epochs}) for _, values in spec.configurations]
-            return list(dict.fromkeys(named))
-        space, sampler = spec.space, budget.sampler
-        learnt = sampler.startup_trials if sampler.name in LEARNING else budget.trials
-        # Of a continuous range no value comes twice, and what has no effect costs nothing: no need to be exact.
-        is_endless = any(isinstance(domain, Uniform) for domain in space.parameters().values())
-        found = dict.fromkeys(canonical({**values, "epochs": budget.epochs}) for values in self._first())
-        misses = 0
-        while len(found) < budget.trials and misses < DUPLICATES_IN_A_ROW:
-            drawn = []
-            for _ in range(CANDIDATES if len(found) >= learnt else 1):
-                values = {**space.resolve(lambda _, domain: sample(domain, draw)), "epochs": budget.epochs}
-                drawn.append(TrialConfig(**values) if is_endless else canonical(values))
-            config = drawn[0] if len(drawn) == 1 else max(drawn, key=lambda config: self.work(config).epoch_s)
-            misses = misses + 1 if config in found else 0
-            found[config] = None
-        return list(found)[: budget.trials]
-
-    def _first(self) -> list[dict[str, Value]]:
-        space = self.spec.space
-        constants = {f.name: f.cases[0].domain for f in space.fields if len(f.cases) == 1}
-        fixed = {name: domain.value for name, domain in constants.items() if isinstance(domain, Constant)}
-        return [{**fixed, **values} for values in self.spec.budget.first]
+        machine, most = self.situation.machine, self.spec.budget.most_at_once
+        return machine if most is None else dataclasses.replace(machine, workers=min(machine.workers, most))
 
     def work(self, config: TrialConfig, refit: tuple[str, ...] = ()) -> FitWork:
         """What a fit costs, remembered by what decides it."""
@@ -285,19 +244,3 @@ class Campaign:
         """Of one trial whose rows are there, opening and tracing included; the longest of them."""
         epochs = self.spec.budget.epochs
         return max((w.speed.open_s + w.speed.trace_s + epochs * w.epoch_s for w in works), default=0.0)
-
-
-def sample(domain: Domain, draw: random.Random) -> Value:
-    """A value of ``domain``, each as likely as any other; on its logarithm where the domain says so."""
-    if isinstance(domain, Constant):
-        return domain.value
-    if isinstance(domain, Choice):
-        return draw.choice(domain.options)
-    if isinstance(domain, Uniform):
-        if domain.log:
-            return math.exp(draw.uniform(math.log(domain.low), math.log(domain.high)))
-        return draw.uniform(domain.low, domain.high)
-    if domain.log:
-        spread = math.exp(draw.uniform(math.log(domain.low), math.log(domain.high + 1)))
-        return min(int(spread), domain.high)
-    return draw.choice(domain.values())

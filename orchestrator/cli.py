@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -15,13 +15,10 @@ from orchestrator.errors import DataError
 from orchestrator.exits import INTERRUPTED, explain
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 from orchestrator.material import cache_app, data_app, weights_app
-from orchestrator.options import AsJson, Folder, Overrides, Source, console, print_json
-
-if TYPE_CHECKING:
-    pass
+from orchestrator.options import AsJson, Folder, Overrides, Source, console, print_json, usage
+from orchestrator.planverb import plan
 
 Until = Literal["data", "search", "final"]
-
 
 app = typer.Typer(
     name="orch",
@@ -141,46 +138,7 @@ def check(source: Source, overrides: Overrides = None) -> None:
     typer.echo(f"{source}: all right. The sweep {spec.name}: {what}.")
 
 
-@verb(app, "orch plan", SEARCH)
-def plan(
-    source: Source,
-    overrides: Overrides = None,
-    simulate: Annotated[
-        bool, typer.Option("--simulate", metavar="", help="Play the sweep on other machines, from this one's speed.")
-    ] = False,
-    gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
-    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
-    gpu: Annotated[str, typer.Option(metavar="NAME", help="Kind of GPU whose published speed is taken.")] = "v100",
-    gpu_speed: Annotated[
-        float | None,
-        typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
-    ] = None,
-    photos: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Photos in all, instead of the file's, with --simulate.")
-    ] = 0,
-    classes: Annotated[int, typer.Option(metavar="N", min=0, help="Classes of those photos.")] = 0,
-    recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """What a sweep will do and take, before it does: trials, what is computed once, hours, disk, memory, the floor.
-
-    Measures this machine first, in under a minute, and keeps that: the next plan of the same space takes seconds.
-    """
-    from orchestrator import planning
-    from orchestrator.planpage import print_plan
-    from orchestrator.spec import load_spec
-
-    if not simulate and (gpus or nodes > 1 or gpu_speed is not None or photos or classes):
-        usage("--gpus, --nodes, --gpu-speed, --photos and --classes describe what to simulate; add --simulate.")
-    devices = planning.Devices(nodes, gpus, gpu, gpu_speed, photos, classes) if simulate else None
-    tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
-    found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_plan(found.plan, (*found.refusals, *found.warnings), console())
+verb(app, "orch plan", SEARCH)(plan)
 
 
 @verb(app, "orch schema", SEARCH)
@@ -377,11 +335,6 @@ app.add_typer(data_app, name="data", rich_help_panel=SEARCH)
 app.add_typer(weights_app, name="weights", rich_help_panel=SEARCH)
 app.add_typer(cache_app, name="cache", rich_help_panel=MACHINE)
 app.add_typer(promote_app, name="promote", rich_help_panel=RESULT)
-
-
-def usage(sentence: str) -> NoReturn:
-    """Refuse a command line that parses and makes no sense. Exit code 2, like every usage error."""
-    raise typer.BadParameter(sentence)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -23,20 +22,13 @@ import ray
 import ray.exceptions
 
 from orchestrator.errors import Interrupted, OrchError
+from orchestrator.slots import Resources
 from orchestrator.worker import call_job
 
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Small: images and features go by path, never through Ray."""
 JOB_RETRIES = 2
 ANSWER_WITHIN_S = 10.0
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What Ray has in all, over every node of the cluster."""
-
-    cpus: float
-    gpus: float
 
 
 def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Resources:

@@ -181,7 +181,7 @@ def _draw(
     sweep: RunningSweep, manifest: Manifest, frame: pd.DataFrame, chosen: ModelPredictions, labels: np.ndarray
 ) -> None:
     """The pictures. A picture that cannot be drawn is said and costs nothing else."""
-    from dashboards import figures  # matplotlib: a second
+    from dashboards import figures, searchfigures  # matplotlib: a second
 
     folder, classes = sweep.paths.figures, manifest.classes
     folder.mkdir(exist_ok=True)
@@ -190,8 +190,8 @@ def _draw(
     paths = test.paths()
     state = sweep.state()
     try:
-        figures.curves_figure(epochs_frame(state), folder / "curves.png")
-        figures.parameters_figure(search_frame(state), folder / "parameters.png")
+        searchfigures.curves_figure(epochs_frame(state), folder / "curves.png")
+        searchfigures.parameters_figure(search_frame(state), folder / "parameters.png")
         figures.leaderboard_figure(frame, folder / "leaderboard.png")
         figures.confusion_figure(labels, predicted, classes, folder / "confusion.png")
         figures.mistakes_figure(

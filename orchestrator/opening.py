@@ -12,6 +12,7 @@ from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.gpumemory import smallest_gpu_gb
 from orchestrator.paths import RUNS, SweepPaths
 from orchestrator.sections import cross_mistakes
+from orchestrator.slots import gpus_of
 from orchestrator.spec import SweepSpec, dump_spec, load_spec
 from orchestrator.tracking import TrackingSettings
 
@@ -60,7 +61,7 @@ def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
     resources = spec.resources
     if not spec.asks_for_gpu_memory or resources.gpu_memory_gb != "auto":
         return spec
-    share = 1.0 if resources.gpus == "auto" else min(1.0, float(resources.gpus))
+    share = min(1.0, gpus_of(resources.gpus, 1))  # as if there were one: without any the smallest has 0 GB
     memory_gb = round(share * smallest_gpu_gb(), 1) if share else 0.0
     return _replace_memory(spec, memory_gb)
 

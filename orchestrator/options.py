@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -40,3 +40,8 @@ def print_json(values: Any) -> None:
     from orchestrator.show import json_ready
 
     typer.echo(json.dumps(json_ready(values), indent=2, ensure_ascii=False))
+
+
+def usage(sentence: str) -> NoReturn:
+    """Refuse a command line that parses and makes no sense. Exit code 2, like every usage error."""
+    raise typer.BadParameter(sentence)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from orchestrator.calibration import Machine, PartKey
-from orchestrator.campaign import CANDIDATES, LEARNING, Campaign, Outcome, Situation
+from orchestrator.campaign import Campaign, Outcome, Situation
+from orchestrator.draws import CANDIDATES, LEARNING, trials_of
 from orchestrator.estimates import STAND_IN, unknown_backbones
 from orchestrator.simulation import EFFORT
 from orchestrator.spec import SweepSpec
@@ -121,7 +122,7 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
     campaign = Campaign(spec, situation)
     shared, alone, needed_s, asked = [], [], [], []
     for number in range(draws):
-        trials = campaign.trials(random.Random(f"{seed}:{number}"))
+        trials = trials_of(spec, random.Random(f"{seed}:{number}"), lambda config: campaign.work(config).epoch_s)
         asked.append(len(trials))
         if spec.budget.hours is not None and number < FEWEST_DRAWS:
             needed_s.append(campaign.needed_s(trials, f"{seed}:{number}"))

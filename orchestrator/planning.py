@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.calibrating import Request, Slots, calibrated, configurations_of, known, precision_of, slots_of
+from orchestrator.calibrating import Request, calibrated, known, precision_of
 from orchestrator.calibration import Calibration, Machine
 from orchestrator.campaign import VALUE_BYTES, Situation
 from orchestrator.devices import GPUS, gpu_factor
+from orchestrator.draws import many_of
 from orchestrator.environment import gpu_names
 from orchestrator.errors import DataError, OrchError
 from orchestrator.estimates import Speeds
@@ -24,7 +25,8 @@ from orchestrator.paths import cache_folder
 from orchestrator.plan import DRAWS, Compared, Plan, compare, make_plan, refusals
 from orchestrator.planpage import comparison_lines, summary
 from orchestrator.running import RunningSweep
-from orchestrator.spec import SweepSpec
+from orchestrator.slots import Resources, Slots, at_once, gpus_of, slots_of
+from orchestrator.spec import DataSpec, SweepSpec
 from orchestrator.stages import data_source
 from orchestrator.stagetimes import actual
 from orchestrator.workload import Photos, StoreSettings, fit_work
@@ -33,9 +35,6 @@ from trainers.contract import TrainerError, TrialConfig
 from trainers.items import Part, originals, row_keys, training_items
 from trainers.manifest import Manifest, build_manifest
 from trainers.shelfindex import find, known_images
-
-if TYPE_CHECKING:
-    from orchestrator.cluster import Resources
 
 PLAN = "plan"
 """Stage that the notes of a plan are filed under."""
@@ -91,7 +90,7 @@ def plan_file(
         manifest, _ = build_manifest(data_source(spec))
     except TrainerError as error:
         raise DataError(str(error)) from error
-    slots = slots_of(spec, os.cpu_count() or 1, len(gpu_names()))
+    slots = slots_of(spec, Resources(os.cpu_count() or 1, len(gpu_names())))
     request = Request(spec, manifest, slots, cache_folder())
     calibration = calibrated(request, again, tell=tell)
     if devices is None:
@@ -99,16 +98,18 @@ def plan_file(
     machine = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     if devices.photos:
-        classes = devices.classes or len(manifest.classes)
-        if devices.photos < 10 * classes:
-            raise OrchError(f"{devices.photos} photos are too few for {classes} classes; name at least ten of each.")
-        shares = (0.7, 0.15, 0.15) if (s := spec.data.splits) == "own" else (s.train, s.validation, s.test)
-        note = (
-            f"Of {devices.photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
-        )
-        photos = Photos.even(devices.photos, classes, shares, spec.data.folds)
-        empty = replace(empty, photos=photos, notes=(*empty.notes, note))
+        empty = with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
     return Planned(make_plan(spec, empty))
+
+
+def with_photos(situation: Situation, data: DataSpec, photos: int, classes: int) -> Situation:
+    """``situation`` with so many photos that nobody has, divided as ``data`` says. Raises OrchError for too few."""
+    if photos < 10 * classes:
+        raise OrchError(f"{photos} photos are too few for {classes} classes; name at least ten of each.")
+    note = f"Of {photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
+    shares = None if data.splits == "own" else data.splits  # nobody knows how others would be divided
+    even = Photos.even(photos, classes, shares, data.folds)
+    return replace(situation, photos=even, notes=(*situation.notes, note))
 
 
 def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices, calibration: Calibration) -> Machine:
@@ -116,13 +117,12 @@ def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices, calibrati
 
     Raises OrchError for a GPU that nothing is known of, or one that cannot be compared with this machine.
     """
-    each = 1.0 if spec.resources.gpus == "auto" else float(spec.resources.gpus)
+    each = gpus_of(spec.resources.gpus, devices.gpus)
     if not devices.gpus or not each:
         return Machine(workers=slots.workers * devices.nodes, nodes=devices.nodes, measured=devices.nodes == 1)
-    at_once = devices.gpus * int(1 / each + 1e-9) if each <= 1 else int(devices.gpus / each)
     speed, name = _gpu_speed(devices, calibration)
     return Machine(
-        workers=max(at_once, 1),
+        workers=at_once(Resources(0.0, devices.gpus), Resources(0.0, each)),  # of their CPUs nothing is known
         nodes=devices.nodes,
         gpus=float(devices.gpus),
         network_factor=speed * min(each, 1.0),
@@ -196,7 +196,7 @@ def stored_rows(request: Request, situation: Situation) -> dict[str, int]:
     found: dict[str, int] = {}
     asked: set[str] = set()
     # The largest multiplier first: its copies hold those of all others.
-    for config in sorted(configurations_of(spec), key=lambda config: -config.multiplier):
+    for config in sorted(many_of(spec), key=lambda config: -config.multiplier):
         work = fit_work(config, situation.photos, speeds, settings=settings)
         for rows in (*work.images, *work.features):
             if rows.place in asked:
@@ -256,7 +256,7 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
     if any(record.stage == "search" for record in sweep.state().trials.values()):
         return
     spec, began_s = sweep.spec, time.monotonic()
-    slots = slots_of(spec, about.has.cpus, about.has.gpus)
+    slots = slots_of(spec, about.has)
     request = Request(spec, manifest, slots, cache_folder(), about.address)
     calibration = known(request)
     if calibration is None:

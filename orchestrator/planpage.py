@@ -19,7 +19,7 @@ INDENT = 9
 MOST_BUILDS = 12
 """Shelves that are listed; of more the rest are summed up."""
 NAMES = {
-    "start": "start: Ray, workers",
+    "start": "start of the workers",
     "build": "filling the store",
     "search": "search",
     "select": "select, on validation",

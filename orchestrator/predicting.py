@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from orchestrator.errors import OrchError
 from orchestrator.paths import SweepPaths, cache_folder
 from orchestrator.running import RunningSweep
+from orchestrator.slots import Resources, at_once
 from trainers.manifest import Manifest
 from trainers.parts import Part, divide, write_whole
 from trainers.policies import distinct_crops
@@ -39,8 +39,7 @@ def predict_missing(
         return
     before(len(jobs))
     cpus, gpus = sweep.spec.resources.cpus, sweep.gpus_per_trial()
-    machine = machine_resources()
-    workers = int(min(machine.cpus / cpus, machine.gpus / gpus if gpus else math.inf))
+    workers = at_once(machine_resources(), Resources(cpus, gpus))
     images = _images(Manifest.read(sweep.paths.manifest), split)
     jobs.sort(key=lambda job: -len(distinct_crops(job["policies"])))  # the longest first
     parts = [

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.ledger import Event, EventKind, Ledger, SweepState, derive
 from orchestrator.paths import SweepPaths, cache_folder
+from orchestrator.slots import gpus_of
 from orchestrator.spec import SweepSpec
 from trainers.contract import FitJob, TrialConfig
 
@@ -36,13 +37,10 @@ class RunningSweep:
         return derive(self.ledger.events())
 
     def gpus_per_trial(self) -> float:
-        """``resources.gpus``; "auto" is one where Ray, which must be up, sees any, else none."""
+        """What ``resources.gpus`` comes to on what Ray, which must be up, has."""
         from orchestrator.cluster import machine_resources  # Ray: seconds to import
 
-        wanted = self.spec.resources.gpus
-        if wanted != "auto":
-            return float(wanted)
-        return 1.0 if machine_resources().gpus >= 1 else 0.0
+        return gpus_of(self.spec.resources.gpus, machine_resources().gpus)
 
     def fit_job(self, fit_id: str, config: TrialConfig, seed: int, splits: tuple[str, ...]) -> FitJob:
         return FitJob(

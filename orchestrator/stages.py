@@ -372,7 +372,7 @@ def _refit_settings(sweep: RunningSweep, epochs: int) -> SearchSettings:
         scheduler=SchedulerSettings("none"),
         cpus=resources.cpus,
         gpus=sweep.gpus_per_trial(),
-        concurrent=None if budget.concurrent == "auto" else int(budget.concurrent),
+        concurrent=budget.most_at_once,
         retries=budget.retries,
         fill=FILL,
         stage=REFIT,

@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.calibration import PartKey, PartSpeed
 from orchestrator.estimates import Speeds, cost_of
+from orchestrator.spec import SplitRatios
 from trainers.augment import plan_copies
 from trainers.contract import TrialConfig
 from trainers.manifest import Manifest
@@ -47,15 +48,19 @@ class Photos:
         )
 
     @classmethod
-    def even(cls, images: int, classes: int, shares: Sequence[float] = (0.7, 0.15, 0.15), folds: int = 0) -> Self:
-        """So many photos that nobody has yet, as many of each class; with folds the first two shares are pooled."""
+    def even(cls, images: int, classes: int, shares: SplitRatios | None = None, folds: int = 0) -> Self:
+        """So many photos that nobody has yet, as many of each class; with folds train and validation are pooled.
+
+        ``shares``: None for those of a file that names none.
+        """
+        shares = shares or SplitRatios()
         each = [images // classes + (place < images % classes) for place in range(classes)]
-        test = [round(count * shares[2]) for count in each]
+        test = [round(count * shares.test) for count in each]
         if folds:
             pooled = [count - tested for count, tested in zip(each, test, strict=True)]
             parts = [tuple(n // folds + (k < n % folds) for n in pooled) for k in range(folds)]
             return cls(tuple(pooled), (0,) * classes, tuple(test), tuple(parts))
-        validation = [round(count * shares[1]) for count in each]
+        validation = [round(count * shares.validation) for count in each]
         train = [n - v - t for n, v, t in zip(each, validation, test, strict=True)]
         return cls(tuple(train), tuple(validation), tuple(test))
 

@@ -1,4 +1,4 @@
-"""What every test starts from: no setting of the machine's own, and a cache that goes away."""
+"""What every test starts from: no setting of the machine's own, a cache that goes away; and what fits train on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in OF_THE_MACHINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path_factory.getbasetemp() / "orch-cache"))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of tiny pictures that can be learnt (``tiny_fits``), written once for a file of tests."""
+    from tiny_fits import write_manifest  # pandas: not for tests that do without
+
+    return write_manifest(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of its own for a file of tests, which fits share."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

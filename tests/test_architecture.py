@@ -35,17 +35,19 @@ ROOMS = {
     "typer": {
         "orchestrator.cli",
         "orchestrator.material",
+        "orchestrator.planverb",
         "orchestrator.options",
         "orchestrator.help_pages",
         "orchestrator.exits",
     },
     "ruamel": {"orchestrator.spec", "orchestrator.yamlfile"},
-    "matplotlib": {"dashboards.figures", "dashboards.contact_sheet", "dashboards.style"},
+    "matplotlib": {"dashboards.figures", "dashboards.searchfigures", "dashboards.contact_sheet", "dashboards.style"},
 }
 """Vendor -> the only modules that may know it."""
 TENSORFLOW = {"tensorflow", "keras"}
 TABLES = {
     "trainers.cachefolder",
+    "trainers.cacheroom",
     "trainers.contract",
     "trainers.manifest",
     "trainers.backbones",
@@ -81,6 +83,8 @@ PURE = {
     "orchestrator.workload",
     "orchestrator.stagetimes",
     "orchestrator.needs",
+    "orchestrator.slots",
+    "orchestrator.draws",
 }
 PURE_VENDORS = {"numpy", "pandas", "rich"}
 """What a pure module may use: arrays, tables, and rich to lay one out."""

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from trainers import cachefolder, store
-from trainers.cachefolder import GB, clear, contents, limit, prune, rows_of, verify
+from trainers.cachefolder import GB, contents, limit, rows_of, verify
+from trainers.cacheroom import clear, prune
 from trainers.contract import TrainerError
 from trainers.store import Rows, Shelf
 from trainers.storefiles import bucket_lock

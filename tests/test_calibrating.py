@@ -13,21 +13,19 @@ from orchestrator import calibrating
 from orchestrator.calibrating import (
     Kept,
     Request,
-    Slots,
     calibrated,
     calibration_of,
-    configurations_of,
     jobs_for,
     keep,
     kept_file,
     known,
     machine_name,
     read_kept,
-    slots_of,
     wanted,
 )
 from orchestrator.calibration import Calibration, PartKey, PartSpeed
 from orchestrator.errors import OrchError
+from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec, load_spec
 from tests.tiny_fits import write_manifest
 from trainers.contract import TrialConfig
@@ -78,19 +76,10 @@ def test_it_is_the_same_every_time(tmp_path: Path) -> None:
     assert wanted(other).digest != wanted(spec).digest
 
 
-def test_named_configurations_are_the_space(tmp_path: Path) -> None:
+def test_named_configurations_are_asked_for(tmp_path: Path) -> None:
     listed = "configurations:\n- {name: one, dropout: 0.2}\n- {name: two, unfrozen_layers: 5, batch_size: 16}"
-    spec = spec_of(tmp_path, listed, "budget: {epochs: 3}")
-    assert [c.epochs for c in configurations_of(spec)] == [3, 3]
-    assert {key.batch_size for key in wanted(spec).parts} == {16, 32}
-
-
-def test_configurations_to_be_tried_first_are_among_them(tmp_path: Path) -> None:
-    search = "learning_rate: {loguniform: [0.001, 0.01]}\nhead: [softmax, normface]\n"
-    search += "scale: {value: 16, when: {head: normface}}"
-    budget = "budget: {trials: 4, epochs: 2, first: [{learning_rate: 0.0035, head: normface}]}"
-    first = configurations_of(spec_of(tmp_path, search, budget))[0]
-    assert (first.learning_rate, first.head, first.scale) == (0.0035, "normface", 16)
+    asked = wanted(spec_of(tmp_path, listed, "budget: {epochs: 3}"))
+    assert {key.batch_size for key in asked.parts} == {16, 32}
 
 
 def test_what_is_known_is_not_asked_again(tmp_path: Path) -> None:
@@ -122,28 +111,6 @@ def test_no_more_parts_than_there_is_time_for(tmp_path: Path) -> None:
     search = "backbone: [mobilenet_0.25, resnet50]\nunfrozen_layers: {int: [0, 60]}"
     jobs = jobs_for(wanted(spec_of(tmp_path, search)), TWO)
     assert [len(job["parts"]) for job in jobs] == [6, 6]
-
-
-@pytest.mark.parametrize(
-    ("more", "cpus", "gpus", "expected"),
-    [
-        ("", 2, 0, Slots(2, 1.0, 0.0)),
-        ("resources: {cpus: 4}", 10, 0, Slots(2, 4.0, 0.0)),
-        ("resources: {cpus: 4}", 2, 0, Slots(1, 4.0, 0.0)),
-        ("", 32, 4, Slots(4, 1.0, 1.0)),
-        ("resources: {gpus: 0.5}", 32, 2, Slots(4, 1.0, 0.5)),
-        ("resources: {gpus: 2}", 32, 5, Slots(2, 1.0, 2.0)),
-        ("resources: {gpus: 0}", 32, 5, Slots(32, 1.0, 0.0)),
-    ],
-)
-def test_trials_at_once(tmp_path: Path, more: str, cpus: float, gpus: float, expected: Slots) -> None:
-    spec = spec_of(tmp_path, "backbone: small_cnn", f"budget: {{trials: 4, epochs: 2}}\n{more}")
-    assert slots_of(spec, cpus, gpus) == expected
-
-
-def test_concurrent_limits_the_trials_at_once(tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, "backbone: small_cnn", "budget: {trials: 4, epochs: 2, concurrent: 3}")
-    assert slots_of(spec, 32, 0).workers == 3
 
 
 # what the workers answer

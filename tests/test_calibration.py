@@ -33,7 +33,7 @@ def test_there_and_back_through_json() -> None:
 
 seconds = st.floats(0, 1e6)
 keys = st.builds(PartKey, st.sampled_from(["resnet50", "my.module:NET"]), st.integers(8, 600), st.just("all"))
-speeds = st.builds(PartSpeed, *[seconds] * 6, st.integers(0, 10**9), st.booleans())
+speeds = st.builds(PartSpeed, *[seconds] * 6, st.integers(0, 10**9), seconds, st.booleans())
 
 
 @given(st.dictionaries(keys, speeds, max_size=4), st.dictionaries(st.just("squash/32"), seconds), seconds)

@@ -89,6 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "a.yaml", "--trials", "many"], "--trials wants a number of trials in all (40)"),
         (["sweep", "a.yaml", "--trials", "+5"], "name it with --resume"),
         (["sweep", "a.yaml", "--until", "refit"], "'refit' is not one of"),
+        (["plan", "a.yaml", "--photos", "500"], "--photos and --classes describe what to simulate; add --simulate."),
         (["ui", "--port", "0"], "'--port': Input should be greater than or equal to 1"),
     ],
 )

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tiny_fits import figures, job, write_manifest
+from tiny_fits import figures, job
 
 from trainers.contract import LOSSES
 from trainers.heads import HEADS
@@ -31,16 +31,6 @@ OPTIONS = {
     "concat, mixed": {"feature_fusion": "concat", "mixup": 0.4, "unfrozen_layers": 0},
     **{f"head {name}": {"head": name, "dropout": 0.2} for name in HEADS},
 }
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def check_a_cut_fit_goes_on(manifest: Path, cache: Path, folder: Path, values: dict) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_fits import CLASSES, job, write_manifest
+from tiny_fits import CLASSES, job
 
 from trainers import crops as predicting
 from trainers.contract import TrainerError
@@ -130,11 +130,6 @@ def test_the_clock_charges_each_policy_what_it_needs(photo):
     assert clock.seconds_an_image(names) > random > centre > 0
     assert clock.seconds_an_image(crop_names("ten_crop")) > centre
     assert clock.seconds_an_image(names) < random + whole + clock.seconds_an_image(crop_names("ten_crop"))
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("pictures"))
 
 
 FITS = {

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from dashboards import figures
+from dashboards import figures, searchfigures
 from dashboards.style import BLUE, STATE_COLOURS, VERMILION, shorten
 
 CLASSES = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
@@ -23,7 +23,8 @@ def drawn(monkeypatch, tmp_path):
     """Call a figure function; get the figure, drawn, after its file was checked."""
     kept: list[Figure] = []
     save = figures.save
-    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
+    for module in (figures, searchfigures):
+        monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure) or save(figure, path))
 
     def draw(function, *arguments, **more) -> Figure:
         path = tmp_path / "not there yet" / f"{len(kept)}.png"
@@ -257,7 +258,7 @@ CURVES = {
 
 
 def test_the_curves_are_coloured_by_state_and_the_best_completed_one_is_named(drawn):
-    figure = drawn(figures.curves_figure, epochs(CURVES))
+    figure = drawn(searchfigures.curves_figure, epochs(CURVES))
     found = all_text(figure)
     assert "92.0 % at epoch 4 is the best of 7 trials, 2 of them pruned" in found
     assert "#b resnet50\n92.0 %" in found
@@ -270,11 +271,11 @@ def test_the_curves_are_coloured_by_state_and_the_best_completed_one_is_named(dr
 
 
 def test_the_curves_of_one_epoch_of_many_trials_and_of_none(drawn):
-    one = drawn(figures.curves_figure, epochs({"a": ("COMPLETED", [0.5])}))
+    one = drawn(searchfigures.curves_figure, epochs({"a": ("COMPLETED", [0.5])}))
     assert "50.0 % at epoch 1 is the best, of the only trial" in all_text(one)
     many = {f"{i}": ("PRUNED", [0.1 + i / 200, 0.2 + i / 200]) for i in range(120)}
-    assert_legible(drawn(figures.curves_figure, epochs(many)))
-    none = drawn(figures.curves_figure, epochs({"a": ("FAILED", [float("nan")])}))
+    assert_legible(drawn(searchfigures.curves_figure, epochs(many)))
+    none = drawn(searchfigures.curves_figure, epochs({"a": ("FAILED", [float("nan")])}))
     assert "No trial has a validation accuracy" in all_text(none)
 
 
@@ -301,7 +302,7 @@ def panels(figure: Figure) -> dict[str, Axes]:
 
 
 def test_a_panel_for_every_parameter_that_varies_the_widest_spread_first(drawn):
-    figure = drawn(figures.parameters_figure, trials(32))
+    figure = drawn(searchfigures.parameters_figure, trials(32))
     found = panels(figure)
     assert set(found) == {"backbone", "unfrozen_layers", "learning_rate", "dropout", "margin"}
     assert next(iter(found)) == "backbone"
@@ -323,7 +324,7 @@ def test_a_median_is_of_completed_trials_only_and_of_two_at_least(drawn):
             "config_head": ["softmax", "softmax", "arcface", "arcface", "cosface", "softmax", "softmax", "softmax"],
         }
     )
-    figure = drawn(figures.parameters_figure, frame)
+    figure = drawn(searchfigures.parameters_figure, frame)
     assert "head sets the trials apart: softmax 85.0 %, arcface 65.0 % (medians)" in all_text(figure).replace("\n", " ")
     assert "spread 20.0" in all_text(figure)
     assert "triangles lie below" in all_text(figure).replace("\n", " ")
@@ -331,14 +332,14 @@ def test_a_median_is_of_completed_trials_only_and_of_two_at_least(drawn):
 
 def test_nothing_varies_and_nothing_finished(drawn):
     same = trials(4)[["val_accuracy", "state", "config_head"]]
-    assert "No parameter varies" in all_text(drawn(figures.parameters_figure, same))
+    assert "No parameter varies" in all_text(drawn(searchfigures.parameters_figure, same))
     failed = trials(4).assign(val_accuracy=float("nan"))
-    assert "No parameter varies" in all_text(drawn(figures.parameters_figure, failed))
+    assert "No parameter varies" in all_text(drawn(searchfigures.parameters_figure, failed))
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_too_few_trials_for_a_spread_are_drawn_without_one(drawn, count):
-    figure = drawn(figures.parameters_figure, trials(count))
+    figure = drawn(searchfigures.parameters_figure, trials(count))
     assert "spread" not in all_text(figure).replace("Spread", "")
     assert f"parameters vary over {count} trials" in all_text(figure)
     assert_legible(figure)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-import pytest
-from tiny_fits import job, write_manifest
+from tiny_fits import job
 
 from trainers.filling import fill
 from trainers.training import open_fit
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("pictures"))
 
 
 def test_what_a_fit_reads_is_there_afterwards(manifest, tmp_path):

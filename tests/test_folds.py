@@ -28,11 +28,6 @@ def manifest(tmp_path_factory) -> Path:
     return write_manifest(tmp_path_factory.mktemp("pictures"), COUNTS, folds=FOLDS)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def folded_job(manifest: Path, cache: Path, **values) -> FitJob:
     return dataclasses.replace(job(manifest, cache, **values), folds=FOLDS)
 

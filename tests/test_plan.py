@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.calibration import Machine
-from orchestrator.campaign import Campaign, sample
+from orchestrator.campaign import Campaign
+from orchestrator.draws import trials_of
 from orchestrator.plan import STAGES, Plan, Span, compare, make_plan, refusals, said
-from orchestrator.space import Choice, Constant, IntRange, Uniform
 from orchestrator.spec import load_spec, shipped_spaces
 from orchestrator.workload import Photos
 from tests.sweep_costs import situation, spec_of
@@ -37,7 +37,7 @@ def test_a_sweep_of_heads_by_hand() -> None:
     assert plan.builds[0].seconds == pytest.approx(120 * 16e-3)
     assert plan.disk["features"] == 120 * 4096
     assert plan.disk["images"] == 120 * 224 * 224 * 3
-    assert plan.stages["start"].mean == 12.0
+    assert plan.stages["start"].mean == 8.0  # Ray starts while the photos are read
     bare_s = 10 * 9 * (100 * 0.8 * 3e-5 + 20 * 1e-5)
     assert plan.floor_s == pytest.approx((120 * (16e-3 + 4e-3) + bare_s) / 2)
     assert plan.saving > 2
@@ -46,7 +46,7 @@ def test_a_sweep_of_heads_by_hand() -> None:
 
 def test_a_warm_store_has_no_prefixes_to_build() -> None:
     campaign = Campaign(spec_of(HEADS), situation())
-    work = campaign.work(campaign.trials(random.Random(0))[0])
+    work = campaign.work(trials_of(campaign.spec, random.Random(0))[0])
     stored = {rows.place: rows.count for rows in (*work.features, *work.images)}
     cold, warm = plan_of(HEADS), plan_of(HEADS, about=situation(stored=stored))
     assert [(build.rows, build.stored) for build in warm.builds] == [(0, 120), (0, 120)]
@@ -87,18 +87,12 @@ def test_the_scheduler_leaves_fewer_trials_at_each_rung() -> None:
     assert first == 60
     assert 60 / 3 * 0.7 < second < 60 / 3 * 1.6
     assert last < second
-    assert any("asha" in text for text in plan.assumptions)
+    assert any("tend to score better" in text for text in plan.assumptions)
 
 
 def test_a_space_that_holds_fewer_trials_than_asked_for_ends() -> None:
     search = {"backbone": "mobilenet_1.0", "unfrozen_layers": [0, 5], "head": ["softmax", "arcface"]}
     assert plan_of(search, budget={"trials": 50, "epochs": 2, "scheduler": "none"}).trials == 4
-
-
-def test_first_trials_are_tried_first() -> None:
-    spec = spec_of(None, budget={"trials": 3, "epochs": 2, "first": [{"unfrozen_layers": 13, "dropout": 0.25}]})
-    trials = Campaign(spec, situation()).trials(random.Random(0))
-    assert (trials[0].unfrozen_layers, trials[0].dropout, len(trials)) == (13, 0.25, 3)
 
 
 def test_the_hours_end_the_search_and_what_has_no_complete_trial_has_no_winner() -> None:
@@ -220,15 +214,15 @@ def test_a_plan_that_ends_at_its_hours_says_how_far_it_comes() -> None:
 
 
 def test_plan_against_actual() -> None:
-    rows = compare(PLAN, {"start": 12.0, "search": 2 * PLAN.stages["search"].mean, "build": 1.0})
+    rows = compare(PLAN, {"start": 8.0, "search": 2 * PLAN.stages["search"].mean, "build": 1.0})
     by_stage = {row.stage: row for row in rows}
     assert list(by_stage) == list(STAGES)
     assert by_stage["start"].ratio == 1.0
     assert by_stage["search"].ratio == pytest.approx(2.0)
     assert math.isnan(by_stage["refit"].actual_s)
     total = by_stage["total"]
-    assert total.actual_s == pytest.approx(12 + 2 * PLAN.stages["search"].mean)
-    assert total.planned_s == pytest.approx(12 + PLAN.stages["search"].mean)
+    assert total.actual_s == pytest.approx(8 + 2 * PLAN.stages["search"].mean)
+    assert total.planned_s == pytest.approx(8 + PLAN.stages["search"].mean)
     assert compare(PLAN, {}, share=False)[2].planned_s == PLAN.unshared["search"].mean
 
 
@@ -242,13 +236,3 @@ def test_durations(seconds: float, expected: str) -> None:
 
 def test_a_span_holds_its_values() -> None:
     assert Span.of([1.0, 2.0, 6.0]) == Span(3.0, 1.0, 6.0)
-
-
-@given(st.integers(0, 2**30))
-def test_samples_lie_in_their_domain(seed: int) -> None:
-    draw, seen = random.Random(seed), 0
-    domains = [Constant(3), Choice(("a", "b")), Uniform(1e-4, 1.0, log=True), Uniform(-1.0, 1.0)]
-    for domain in [*domains, IntRange(1, 100, log=True), IntRange(2, 20, 3)]:
-        assert domain.holds(sample(domain, draw))
-        seen += 1
-    assert seen == 6

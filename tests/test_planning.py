@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 import os
 import re
@@ -14,10 +15,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator import planning
-from orchestrator.calibrating import Kept, Request, Slots, keep, machine_name, wanted
+from orchestrator import cli, planning
+from orchestrator.calibrating import Kept, Request, keep, machine_name, wanted
 from orchestrator.calibration import Calibration, PartSpeed
-from orchestrator.cluster import Resources
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.paths import SweepPaths
@@ -31,11 +31,14 @@ from orchestrator.planning import (
     plan_file,
     planned,
     simulated_machine,
+    with_photos,
 )
 from orchestrator.planpage import comparison_lines, print_plan, summary
 from orchestrator.run_updates import plan_points, run_updates
 from orchestrator.running import RunningSweep
-from orchestrator.spec import SweepSpec, load_spec
+from orchestrator.slots import Resources, Slots
+from orchestrator.spec import DataSpec, SweepSpec, load_spec
+from tests.sweep_costs import situation
 from tests.tiny_fits import write_manifest
 from trainers.manifest import Manifest
 
@@ -68,6 +71,12 @@ def calibration_for(spec: SweepSpec, slots: Slots = TWO, speed: PartSpeed = SPEE
     )
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def text_of(plan: Plan, against: tuple[str, ...] = (), width: int = 80) -> str:
     out = io.StringIO()
     print_plan(plan, against, Console(file=out, width=width, force_terminal=True, no_color=True))
@@ -84,7 +93,7 @@ def test_a_plan_of_a_space(tmp_path: Path) -> None:
     assert found.plan.measured_parts == 2
     assert found.plan.estimated_parts == 0
     assert found.refusals == found.warnings == ()
-    assert found.plan.stages["start"].mean == 12.0
+    assert found.plan.stages["start"].mean == 7.0
     assert Plan.from_dict(found.plan.to_dict()) == found.plan
     assert found.to_dict() == {**found.plan.to_dict(), "refusals": [], "warnings": []}
 
@@ -98,7 +107,7 @@ def test_how_it_reads(tmp_path: Path, width: int) -> None:
         "2 workers at once, no GPU; 2 of 2 kinds of network measured",
         "small_cnn at 16 px to ",
         "images at 16 px",
-        "start: Ray, workers",
+        "start of the workers",
         "times as fast as every trial for itself",
         "of search if nothing is done twice",
         "GB at the most, of all workers",
@@ -201,13 +210,46 @@ def test_a_file_is_planned_from_what_is_kept(tmp_path: Path, monkeypatch: pytest
     assert "simulated: 4 workers at once, 4 GPUs" in text_of(there.plan)
 
 
+def test_a_data_set_that_nobody_has_is_simulated(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line: 100 photos of each of 30 classes, of which 70 are trained on and 15 chosen on."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    spec = spec_of(tmp_path, SEARCH.replace("[all, 4]", "all"))
+    keep(cache, Kept(calibration_for(spec)))
+    line = ["plan", str(tmp_path / "space.yaml"), "--simulate", "--photos", "3000", "--classes", "30"]
+    assert cli.run([*line, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(build["what"], build["rows"], build["stored"]) for build in plan["builds"]] == [
+        ("images at 16 px", 30 * (70 + 15), 0)
+    ]
+    assert plan["assumptions"][-1].startswith("Of 3,000 photos in 30 classes of the same size; ")
+    assert plan["machine"]["workers"] == 2
+    assert cli.run([*line[:-1], "301"]) == 1
+    assert "3000 photos are too few for 301 classes; name at least ten of each." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "train", "test", "folds"),
+    [
+        ({}, 700, 150, 0),
+        ({"splits": {"train": 0.5, "validation": 0.2, "test": 0.3}}, 500, 300, 0),
+        ({"splits": {"train": 0.5, "validation": 0.2, "test": 0.3}, "folds": 4}, 700, 300, 4),
+        ({"source": "split.csv", "splits": "own"}, 700, 150, 0),
+    ],
+)
+def test_photos_that_nobody_has_are_divided_as_the_file_says(
+    data: dict[str, Any], train: int, test: int, folds: int
+) -> None:
+    divided = DataSpec.model_validate({"source": "builtin:digits", **data})
+    found = with_photos(situation(notes=("before",)), divided, 1000, 10)
+    assert (sum(found.photos.train), sum(found.photos.test), len(found.photos.folds)) == (train, test, folds)
+    assert found.photos.classes == 10
+    assert found.notes[0] == "before"
+    assert len(found.notes) == 2
+
+
 # in a sweep
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 class Sweep:
@@ -302,7 +344,7 @@ def test_plan_and_actual_are_kept_and_shown(tmp_path: Path, cache: Path) -> None
     updates = run_updates(sweep.ledger.events())
     points = {point.key: point.value for point in updates[0].points}
     assert points["actual_select_s"] == 20.0
-    assert points["planned_start_s"] == 12.0
+    assert points["planned_start_s"] == 7.0
     assert "actual_leaderboard_s" not in points
 
 
@@ -333,7 +375,22 @@ def test_a_sweep_that_goes_on_keeps_its_first_plan(tmp_path: Path, cache: Path) 
 def test_a_comparison_says_what_did_not_happen() -> None:
     rows = [Compared("start", 10.0, 9.0, 12.0, 20.0), Compared("refit", 300.0, 200.0, 400.0, math.nan)]
     lines = comparison_lines(rows, processes=3)
-    assert lines[1].split() == ["start:", "Ray,", "workers", "10", "s", "9", "s", "to", "12", "s", "20", "s", "2.00"]
+    assert lines[1].split() == [
+        "start",
+        "of",
+        "the",
+        "workers",
+        "10",
+        "s",
+        "9",
+        "s",
+        "to",
+        "12",
+        "s",
+        "20",
+        "s",
+        "2.00",
+    ]
     assert lines[2].split()[-2:] == ["-", "-"]
     assert "3 processes worked on it" in lines[-1]
     assert max(map(len, lines)) <= 100

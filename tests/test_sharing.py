@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_fits import job, write_manifest
+from tiny_fits import job
 
 from trainers import chunks, store
 from trainers.contract import FitJob
@@ -35,16 +35,6 @@ QUICK = [
     ("softmax", 2.0, "mid-block"),
     ("cosface", 1.0, "all"),
 ]
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def losses(fit_job: FitJob) -> np.ndarray:

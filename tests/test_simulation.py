@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.calibration import Machine
 from orchestrator.estimates import Speeds
-from orchestrator.simulation import BuildCost, Cluster, Played, Terms, play
+from orchestrator.simulation import BuildCost, Cluster, Played, Terms, play, standing
 from orchestrator.stopping import Never, rule_of
 from orchestrator.workload import FitWork, fit_work
 from tests.sweep_costs import CALIBRATION, PHOTOS
@@ -179,3 +179,17 @@ def test_a_thousand_trials_on_64_workers_play_in_seconds() -> None:
     assert time.perf_counter() - began_s < 5
     assert len(found.epochs) == 1000
     assert sum(epochs >= 6 for epochs in found.epochs) < 550
+
+
+def test_standing_is_a_quantile_that_equals_share() -> None:
+    assert standing([3.0, 3.0, 3.0]) == [0.0, 0.0, 0.0]
+    low, high, middle = standing([1.0, 100.0, 2.0])
+    assert (low, middle) == (pytest.approx(-high), 0.0)
+    assert high == pytest.approx(0.967, abs=1e-3)
+
+
+def test_what_trains_longer_wins_more_often() -> None:
+    """With ten deep trials among twenty, chance alone would give half of the sweeps to one of them."""
+    works = [work(unfrozen_layers=5 if place % 2 else 0) for place in range(20)]
+    best = [played(works, terms(2), seed=seed).complete[0] for seed in range(100)]
+    assert 70 <= sum(place % 2 for place in best) <= 99

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from sklearn.metrics import f1_score
-from tiny_fits import CLASSES, config, figures, job, write_manifest
+from tiny_fits import CLASSES, config, figures, job
 
 from trainers import training
 from trainers.augment import augment
@@ -31,16 +31,6 @@ from trainers.steps import CompiledNetwork
 from trainers.training import learning_rate, macro_f1, open_fit, read_weights
 
 HERE = Path(__file__).resolve().parent
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def run(fit_job: FitJob, epochs: int | None = None) -> list[dict[str, float]]:

@@ -1,35 +1,22 @@
-"""What lies in the cache folder, how much it may take, and what goes when room is needed. Free of TensorFlow.
+"""What lies in the cache folder, and how much it may take. Free of TensorFlow; changes nothing.
 
-Rows of images and features are what comes and goes: least recently used first, never what a process has open. What
-else lies there (photos unpacked from archives, built-in sets, calibrations) counts towards the limit and stays until
-somebody clears it.
+Rows of images and features are what comes and goes (``trainers.cacheroom``). What else lies there (photos unpacked from
+archives, built-in sets, calibrations) counts towards the limit and stays until somebody clears it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from trainers.contract import TrainerError
-from trainers.storefiles import (
-    BUCKETS,
-    bucket_lock,
-    open_segment,
-    read_head,
-    remove_leftovers,
-    remove_segment,
-    suffix,
-)
+from trainers.storefiles import open_segment, read_head, suffix
 
 GB = 10**9
 LARGEST_DEFAULT_BYTES = 200 * GB
@@ -120,24 +107,13 @@ class Contents:
         return sum(shelf.bytes for shelf in self.shelves) + sum(other.bytes for other in self.others)
 
 
-@dataclass(frozen=True)
-class Removed:
-    """What a clean-up did: ``bytes`` it removed; ``in_use_bytes`` it left because a process uses them."""
-
-    bytes: int = 0
-    in_use_bytes: int = 0
-
-    def __add__(self, other: Removed) -> Removed:
-        return Removed(self.bytes + other.bytes, self.in_use_bytes + other.in_use_bytes)
-
-
 def contents(cache: Path) -> Contents:
     """What lies in ``cache``, shelves and others by name. An empty or missing folder holds nothing.
 
     Raises TrainerError where ORCH_CACHE_GB is no number.
     """
-    shelves = tuple(_shelves(cache))
-    beside = [_other(folder) for folder in _folders(cache) if not _holds_shelves(folder)]
+    shelves = tuple(shelves_of(cache))
+    beside = [other_of(folder) for folder in folders_of(cache) if not holds_shelves(folder)]
     others = tuple(other for other in beside if other.files)
     used = sum(shelf.bytes for shelf in shelves) + sum(other.bytes for other in others)
     return Contents(cache, shelves, others, limit(cache, used), asked_limit() is not None)
@@ -192,178 +168,15 @@ def limit(cache: Path, used: int) -> int:
     return max(0, min(allowed, used + free - SPARE_BYTES))
 
 
-@contextlib.contextmanager
-def room(cache: Path, needed: int) -> Iterator[None]:
-    """Make room for ``needed`` bytes, and let nobody else count what is taken until the caller has taken them.
-
-    The least recently used rows go first, those of old formats before all, those that a process has open never.
-    Raises TrainerError where that is not enough; then nothing is removed.
-    """
-    (cache / ".locks").mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".locks" / "room.lock"):
-        shelves = list(_shelves(cache))
-        used = sum(shelf.bytes for shelf in shelves) + _other_bytes(cache)
-        excess = used + needed - limit(cache, used)
-        if excess > 0:
-            chosen = _first_to_go(shelves, excess)
-            if chosen is None:
-                raise TrainerError(_no_room(cache, used, needed))
-            for segment in chosen:
-                excess -= _evict(cache, segment).bytes
-            if excess > 0:  # another process opened one of them meanwhile
-                raise TrainerError(_no_room(cache, used, needed))
-        yield
-
-
-def _first_to_go(shelves: Sequence[ShelfFolder], excess: int) -> list[Segment] | None:
-    """The least recently used segments of ``excess`` bytes that nobody has open; None where they are fewer bytes."""
-    chosen: list[Segment] = []
-    for segment in _by_age(shelves):
-        if excess <= 0:
-            break
-        if not _is_in_use(segment):
-            chosen.append(segment)
-            excess -= segment.bytes
-    return None if excess > 0 else chosen
-
-
-def _no_room(cache: Path, used: int, needed: int) -> str:
-    allowed = limit(cache, used)
-    why = "ORCH_CACHE_GB" if asked_limit() is not None else "a share of the disk; ORCH_CACHE_GB sets it"
-    return (
-        f"the cache {cache} may take {allowed / GB:,.1f} GB ({why}), {used / GB:,.1f} GB are taken, and what is not in "
-        f"use is too little to make room for {needed / GB:,.2f} GB more; set ORCH_CACHE_GB to more, free some with "
-        "orch cache clear, or set ORCH_CACHE to a folder on another disk."
-    )
-
-
-def has_room_for_set(cache: Path, own: Path, needed: int) -> bool:
-    """Whether the shelf at ``own`` could hold ``needed`` bytes in all: what it has, what is free, and what could go."""
-    others = [shelf for shelf in _shelves(cache) if shelf.folder != own]
-    beside = _other_bytes(cache)
-    taken = sum(shelf.bytes for shelf in others) + beside
-    allowed = limit(cache, taken + (_shelf("", own).bytes if own.is_dir() else 0))
-    if taken + needed <= allowed:
-        return True
-    kept = beside + sum(shelf.stray_bytes for shelf in others)
-    for segment in (segment for shelf in others for segment in shelf.segments):
-        if kept + needed > allowed:
-            return False
-        kept += segment.bytes if _is_in_use(segment) else 0
-    return kept + needed <= allowed
-
-
-def prune(cache: Path, to_bytes: int | None = None, older_than_s: float | None = None) -> Removed:
-    """Remove what killed writers left, rows of old formats, rows unused for ``older_than_s``, and then the least
-    recently used rows until all of the cache takes ``to_bytes``."""
-    removed = Removed(sum(_remove_leftovers(cache, shelf) for shelf in _shelves(cache)))
-    shelves = list(_shelves(cache))
-    now, left = time.time(), sum(shelf.bytes for shelf in shelves) + _other_bytes(cache)
-    old = {segment.names for shelf in shelves if shelf.is_old for segment in shelf.segments}
-    for segment in _by_age(shelves):
-        unused = older_than_s is not None and now - segment.used > older_than_s
-        if segment.names in old or unused or (to_bytes is not None and left > to_bytes):
-            done = _evict(cache, segment)
-            removed += done
-            left -= done.bytes
-    _remove_empty(cache)
-    return removed
-
-
-def clear(cache: Path, kinds: Sequence[str]) -> Removed:
-    """Remove everything of these kinds (names of folders in the cache) that no process has open.
-
-    Photos that a sweep reads from an unpacked archive are not seen to be in use.
-    """
-    removed = Removed()
-    for shelf in list(_shelves(cache)):
-        if shelf.kind in kinds:
-            removed += Removed(_remove_leftovers(cache, shelf))
-            for segment in shelf.segments:
-                removed += _evict(cache, segment)
-    for folder in _folders(cache):
-        if folder.name in kinds and not _holds_shelves(folder):
-            removed += Removed(_other(folder).bytes)
-            shutil.rmtree(folder)
-    _remove_empty(cache)
-    return removed
-
-
-def _by_age(shelves: Iterable[ShelfFolder]) -> list[Segment]:
-    """Old formats first, then the least recently used."""
-    found = [
-        (not shelf.is_old, segment.used, str(segment.names), segment) for shelf in shelves for segment in shelf.segments
-    ]
-    return [segment for *_, segment in sorted(found, key=lambda row: row[:3])]
-
-
-def _is_in_use(segment: Segment) -> bool:
-    """Whether a process has its rows open, or we may not even ask."""
-    try:
-        file = os.open(segment.names.with_suffix(".npy"), os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
-def _evict(cache: Path, segment: Segment) -> Removed:
-    """Remove a segment unless a process has it open or writes to its bucket."""
-    folder = segment.names.parent
-    try:
-        with contextlib.ExitStack() as held:
-            if folder.name.endswith(suffix()):
-                bucket = int(segment.names.name[:2])
-                held.enter_context(bucket_lock(cache, folder.parent.name, folder.name, bucket).acquire(timeout=0))
-            with contextlib.suppress(FileNotFoundError):
-                file = os.open(segment.names.with_suffix(".npy"), os.O_RDWR)
-                held.callback(os.close, file)
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_segment(segment.names)
-    except (Timeout, BlockingIOError, PermissionError):
-        return Removed(in_use_bytes=segment.bytes)
-    return Removed(segment.bytes)
-
-
-def _remove_leftovers(cache: Path, shelf: ShelfFolder) -> int:
-    freed = 0
-    for bucket in range(BUCKETS) if shelf.stray_bytes and not shelf.is_old else ():
-        # A bucket that is being written to is left alone: what lies there is no leftover.
-        with (
-            contextlib.suppress(Timeout),
-            bucket_lock(cache, shelf.kind, shelf.folder.name, bucket).acquire(timeout=0),
-        ):
-            freed += remove_leftovers(shelf.folder, bucket)
-    return freed
-
-
-def _remove_empty(cache: Path) -> None:
-    """Remove the folders of shelves without a segment; whoever writes to one at this moment keeps it."""
-    for shelf in _shelves(cache):
-        if shelf.segments:
-            continue
-        with contextlib.suppress(Timeout), contextlib.ExitStack() as held:
-            for bucket in range(BUCKETS):
-                lock = bucket_lock(cache, shelf.kind, shelf.folder.name, bucket)
-                held.enter_context(lock.acquire(timeout=0))
-            if not any(shelf.folder.glob("*.keys")):
-                shutil.rmtree(shelf.folder)
-
-
-def _folders(cache: Path) -> list[Path]:
+def folders_of(cache: Path) -> list[Path]:
+    """One for each kind, and what else lies there, by name."""
     if not cache.is_dir():
         return []
     return sorted(path for path in cache.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _holds_shelves(folder: Path) -> bool:
+def holds_shelves(folder: Path) -> bool:
+    """Whether rows lie in a folder of the cache."""
     if folder.name in OTHERS:
         return False
     return any(entry.is_dir() and _is_shelf(Path(entry.path)) for entry in os.scandir(folder))
@@ -373,17 +186,18 @@ def _is_shelf(folder: Path) -> bool:
     return (folder / "description.json").exists() or any(folder.glob("*.keys"))
 
 
-def _shelves(cache: Path) -> Iterator[ShelfFolder]:
+def shelves_of(cache: Path) -> Iterator[ShelfFolder]:
     """Every shelf, by kind and name. Looks at names, sizes and times, and into no file."""
-    for kind in _folders(cache):
+    for kind in folders_of(cache):
         if kind.name in OTHERS:
             continue
         for folder in sorted(path for path in kind.iterdir() if path.is_dir()):
             if _is_shelf(folder):
-                yield _shelf(kind.name, folder)
+                yield shelf_of(kind.name, folder)
 
 
-def _shelf(kind: str, folder: Path) -> ShelfFolder:
+def shelf_of(kind: str, folder: Path) -> ShelfFolder:
+    """The shelf in ``folder``, as far as its files are whole."""
     status: dict[str, os.stat_result] = {}
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
@@ -399,7 +213,8 @@ def _shelf(kind: str, folder: Path) -> ShelfFolder:
     return ShelfFolder(kind, folder, tuple(segments), stray)
 
 
-def _other(folder: Path) -> Other:
+def other_of(folder: Path) -> Other:
+    """A folder without rows, every file below it counted."""
     files = sizes = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -412,14 +227,14 @@ def _other(folder: Path) -> Other:
 _walked: dict[Path, tuple[int, int]] = {}
 
 
-def _other_bytes(cache: Path) -> int:
+def bytes_beside(cache: Path) -> int:
     """What lies there besides rows. A folder is walked again once something was added to it or taken from it."""
     total = 0
-    for folder in _folders(cache):
-        if _holds_shelves(folder):
+    for folder in folders_of(cache):
+        if holds_shelves(folder):
             continue
         changed = folder.stat().st_mtime_ns
         if _walked.get(folder, (0, 0))[0] != changed:
-            _walked[folder] = (changed, _other(folder).bytes)
+            _walked[folder] = (changed, other_of(folder).bytes)
         total += _walked[folder][1]
     return total

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainers import device
 from trainers.augment import augment
-from trainers.contract import FitJob, TrialConfig
+from trainers.contract import FitJob, PartFigures, TrialConfig
 from trainers.decoding import Decoder, Picture
 from trainers.features import PREFIX_BATCH, Examples
 from trainers.manifest import Manifest
@@ -49,8 +49,9 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     asked for); ``seconds``; ``threads``, ``gpu_memory_share``, ``precision`` as in a ``FitJob``.
 
     Returns ``start_s`` (from ``asked_at`` until TensorFlow was there), ``decode`` and ``recipes`` as they were asked,
-    each with ``seconds`` an image, ``parts`` (``place`` in the job, and the fields of ``PartFigures``) and
-    ``worker_bytes``, the most memory that this process held. Writes nothing. Raises TrainerError.
+    each with ``seconds`` an image, ``parts`` (``place`` in the job, the fields of ``PartFigures``, and ``reset_s``: of
+    setting a network that is there to another trial) and ``worker_bytes``, the most memory that this process held.
+    Writes nothing. Raises TrainerError.
     """
     start_s = max(time.time() - job["asked_at"], 0.0)
     ends_s = time.perf_counter() + job["seconds"]
@@ -67,7 +68,8 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         slice_s = min(left_s / (len(job["parts"]) - place), PART_S)
         config = TrialConfig(**part["config"])
         architecture = Architecture.of(config, part["weights"], len(manifest.classes), precision)
-        parts.append({"place": place, **vars(_part(config, architecture, photos, slice_s))})
+        figures, reset_s = _part(config, architecture, photos, slice_s)
+        parts.append({"place": place, "reset_s": reset_s, **asdict(figures)})
     return {
         "start_s": start_s,
         "decode": decode,
@@ -75,26 +77,6 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         "parts": parts,
         "worker_bytes": _most_memory_bytes(),
     }
-
-
-@dataclass(frozen=True)
-class PartFigures:
-    """One architecture on one worker. ``*_s`` without a word of its own is seconds an image.
-
-    ``open_s``: to make the network with its weights. ``trace_s``: to trace its steps. ``prefix_trace_s``: to trace the
-    frozen part, which only who fills the store does. ``floor_train_s``: of a bare ``tf.function`` on tensors in memory,
-    or of our own step where that is faster. ``row_bytes``: of one row of what the trainable part reads.
-    """
-
-    prefix_s: float
-    train_s: float
-    predict_s: float
-    floor_train_s: float
-    open_s: float
-    trace_s: float
-    prefix_trace_s: float
-    reset_s: float
-    row_bytes: int
 
 
 @dataclass(frozen=True)
@@ -159,7 +141,10 @@ def _mean_s(count: int, work: Callable[[int], Any], most_s: float) -> float:
     return (time.perf_counter() - began_s) / done
 
 
-def _part(config: TrialConfig, architecture: Architecture, photos: _Photos, slice_s: float) -> PartFigures:
+def _part(
+    config: TrialConfig, architecture: Architecture, photos: _Photos, slice_s: float
+) -> tuple[PartFigures, float]:
+    """What is measured of one architecture in about ``slice_s``, and the seconds of a reset."""
     began_s = time.perf_counter()
     prefix = prefix_of(architecture)
     steps = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
@@ -196,17 +181,17 @@ def _part(config: TrialConfig, architecture: Architecture, photos: _Photos, slic
     number = max(1, min(STEPS_AT_MOST, int(0.1 * slice_s / (step_s * batch))))
     train_s = _median(1 / train.images_per_s(number) for _ in _until(0.3 * slice_s))
     bare_s = _bare_step_s(steps, config, _many(rows, batch), number, 0.3 * slice_s) / batch
-    return PartFigures(
+    figures = PartFigures(
         prefix_s=prefix_s,
         train_s=train_s,
         predict_s=predict_s,
         floor_train_s=min(bare_s, train_s),
         open_s=open_s,
         trace_s=trace_s,
-        prefix_trace_s=prefix_trace_s,
-        reset_s=reset_s,
         row_bytes=int(row_bytes),
+        prefix_trace_s=prefix_trace_s,
     )
+    return figures, reset_s
 
 
 class _TimedTraining:

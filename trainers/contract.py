@@ -226,6 +226,27 @@ class EpochMetrics:
         return not math.isfinite(self.loss)
 
 
+@dataclass(frozen=True)
+class PartFigures:
+    """Seconds an image of one architecture on one worker, and what comes once; ``trainers.calibrating`` measures them.
+
+    ``prefix_s``: the frozen part over decoded images (0 where nothing is frozen). ``train_s``: a training step on rows
+    of the store, reading them included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a
+    bare ``tf.function`` step on tensors in memory. ``open_s``: making the network for the first time in a worker.
+    ``trace_s``: tracing its steps there; ``prefix_trace_s``: tracing the frozen part, which only who fills the store
+    does. ``row_bytes``: of one row of what the trainable part reads, float32, or uint8 where rows are decoded images.
+    """
+
+    prefix_s: float
+    train_s: float
+    predict_s: float
+    floor_train_s: float
+    open_s: float
+    trace_s: float
+    row_bytes: int
+    prefix_trace_s: float = 0.0
+
+
 class Fit(Protocol):
     """An open training run; ``trainers.training:open_fit`` makes the real one from a ``FitJob``.
 

@@ -205,7 +205,8 @@ class _Source:
 
     def _have_room(self, shelf: Shelf, row_bytes: int) -> bool:
         """Whether all rows are there, or fit on the disk."""
-        return shelf.has_room_for(len(self.keys), row_bytes) or shelf.count(self.keys) == len(self.keys)
+        # Counting first: it reads lists of keys that are needed anyway, the other looks at all that the cache holds.
+        return shelf.count(self.keys) == len(self.keys) or shelf.has_room_for(len(self.keys), row_bytes)
 
     @functools.cached_property
     def _images_have_room(self) -> bool:

@@ -1,0 +1,50 @@
+"""The verb ``orch plan``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.options import AsJson, Overrides, Source, console, print_json, usage
+
+
+def plan(
+    source: Source,
+    overrides: Overrides = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", metavar="", help="Play the sweep on other machines, from this one's speed.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
+    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="Kind of GPU whose published speed is taken.")] = "v100",
+    gpu_speed: Annotated[
+        float | None,
+        typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
+    ] = None,
+    photos: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Photos in all, instead of the file's, with --simulate.")
+    ] = 0,
+    classes: Annotated[int, typer.Option(metavar="N", min=0, help="Classes of those photos.")] = 0,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a sweep will do and take, before it does: trials, what is computed once, hours, disk, memory, the floor.
+
+    Measures this machine first, in under a minute, and keeps that: the next plan of the same space takes seconds.
+    """
+    from orchestrator import planning
+    from orchestrator.planpage import print_plan
+    from orchestrator.spec import load_spec
+
+    if not simulate and (gpus or nodes > 1 or gpu_speed is not None or photos or classes):
+        usage("--gpus, --nodes, --gpu-speed, --photos and --classes describe what to simulate; add --simulate.")
+    devices = planning.Devices(nodes, gpus, gpu, gpu_speed, photos, classes) if simulate else None
+    tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
+    found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_plan(found.plan, (*found.refusals, *found.warnings), console())
