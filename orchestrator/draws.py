@@ -47,7 +47,7 @@ def trials_of(
     if spec.configurations:
         return list(found)
     space, budget, sampler = spec.space, spec.budget, spec.budget.sampler
-    learnt = sampler.startup_trials if sampler.name in LEARNING else budget.trials
+    prefers = epoch_s if sampler.name in LEARNING else None
     # Of a continuous range no value comes twice, and what has no effect costs nothing: no need to be exact.
     is_endless = any(isinstance(domain, Uniform) for domain in space.parameters().values())
 
@@ -57,8 +57,10 @@ def trials_of(
 
     misses = 0
     while len(found) < budget.trials and misses < DUPLICATES_IN_A_ROW:
-        is_learnt = epoch_s is not None and len(found) >= learnt
-        config = max((drawn() for _ in range(CANDIDATES)), key=epoch_s) if is_learnt else drawn()
+        if prefers is None or len(found) < sampler.startup_trials:
+            config = drawn()
+        else:
+            config = max((drawn() for _ in range(CANDIDATES)), key=prefers)
         misses = misses + 1 if config in found else 0
         found[config] = None
     return list(found)[: budget.trials]
