@@ -1,7 +1,7 @@
 """Nothing is frozen, so nothing but decoded photos can be shared: ``python -m benchmarks.all_layers [--small]``.
 
 The aim is to be no slower than a plain Ray Tune + Keras script and KerasTuner. Each side runs with the better of two
-trials of one thread and one trial of two, KerasTuner, which trains one trial at a time, on both cores.
+trials of one thread and one trial of two.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,12 +75,23 @@ class Side:
 
     def whole_s(self, trials: Sequence[Trial]) -> float:
         """Seconds for all of ``trials``: measured where all were run, else the time between the first trial's beginning
-        and the last one's end grown in proportion to the trials' cost, and the rest counted once."""
+        and the last one's end grown as the trials' costs say, ``concurrent`` at once, and the rest counted once."""
         if {trial.name for trial in trials} == {time.trial.name for time in self.trials}:
             return self.seconds
         costs = cost_by_kind(self.trials)
-        run = sum(costs[time.trial.kind].of(time.trial.epochs) for time in self.trials)
-        return self.once_s + self.span_s * sum(costs[trial.kind].of(trial.epochs) for trial in trials) / run
+
+        def clock_s(chosen: Iterable[Trial]) -> float:
+            return makespan([costs[trial.kind].of(trial.epochs) for trial in chosen], self.concurrent)
+
+        return self.once_s + self.span_s * clock_s(trials) / clock_s(time.trial for time in self.trials)
+
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """From the first one's beginning to the last one's end, each in this order taken by whoever is free first."""
+    free = [0.0] * workers
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
 
 
 def _count(number: int, what: str) -> str:

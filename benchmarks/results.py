@@ -32,12 +32,31 @@ VERSIONS = ("tensorflow", "keras", "ray", "keras-tuner", "mlflow", "optuna")
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A second figure with a target of its own, to be at most that."""
+
+    label: str
+    figure: float
+    unit: str
+    target: float
+
+    @property
+    def reached(self) -> bool:
+        return self.figure <= self.target
+
+    @property
+    def shown(self) -> str:
+        return _rounded(self.figure, self.unit, at_least=False)
+
+
+@dataclass(frozen=True)
 class Result:
     """One run of a benchmark.
 
     ``figure`` in ``unit`` ("x" for a ratio, else "s", "KB" ...) is compared with ``target``: reached from there upwards
-    with ``at_least``, from there downwards without; None where there is none, as at the small size. ``rows``: (label,
-    value) of everything else that was measured, as text. ``notes``: sentences, separated by blank lines.
+    with ``at_least``, from there downwards without; None where there is none, as at the small size. ``also``: further
+    figures with targets. ``rows``: (label, value) of everything else that was measured, as text. ``notes``: sentences,
+    separated by blank lines.
     """
 
     name: str
@@ -48,6 +67,7 @@ class Result:
     size: str = "full"
     rows: tuple[tuple[str, str], ...] = ()
     notes: str = ""
+    also: tuple[Bound, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -55,7 +75,12 @@ class Result:
 
     @property
     def reached(self) -> bool:
-        """Whether the figure, not rounded, is at or past its target. True where there is none."""
+        """Whether every figure, not rounded, is at or past its target. A figure without one is."""
+        return self.reached_alone and all(bound.reached for bound in self.also)
+
+    @property
+    def reached_alone(self) -> bool:
+        """The same of the figure itself."""
         if self.target is None:
             return True
         return self.figure >= self.target if self.at_least else self.figure <= self.target
@@ -71,10 +96,13 @@ class Result:
     @property
     def shown(self) -> str:
         """The figure in three digits or so, rounded to the side that is worse for us."""
-        worse = ROUND_FLOOR if self.at_least else ROUND_CEILING
-        size = abs(self.figure)
-        step = "1" if size >= 100 else "0.1" if size >= 10 else "0.01"
-        return _with_unit(str(Decimal(repr(float(self.figure))).quantize(Decimal(step), worse)), self.unit)
+        return _rounded(self.figure, self.unit, self.at_least)
+
+
+def _rounded(figure: float, unit: str, at_least: bool) -> str:
+    step = "1" if abs(figure) >= 100 else "0.1" if abs(figure) >= 10 else "0.01"
+    rounding = ROUND_FLOOR if at_least else ROUND_CEILING
+    return _with_unit(str(Decimal(repr(float(figure))).quantize(Decimal(step), rounding)), unit)
 
 
 def _with_unit(number: str, unit: str) -> str:
@@ -82,17 +110,20 @@ def _with_unit(number: str, unit: str) -> str:
 
 
 def record(result: Result, folder: Path = FOLDER) -> bool:
-    """Keep ``result`` in ``folder``, write the page again and print the result's line; whether its target is reached.
+    """Keep ``result`` in ``folder``, write the page again and print its lines; whether its targets are reached.
 
     The last result of the same name and size is replaced. Each file is written beside and renamed.
     """
     entry = {**dataclasses.asdict(result), "date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}
-    entry |= {"machine": machine(), "commit": commit(folder), "versions": versions()}
+    began = BEGAN if folder == FOLDER else Beginning.of(folder)
+    entry |= {"machine": machine(), "commit": began.commit, "load": began.load, "versions": versions()}
     with FileLock(folder / f".{RECORD}.lock"):
         kept = read_record(folder)
         kept = {**kept, result.name: {**kept.get(result.name, {}), result.size: entry}}
         _write(folder / RECORD, json.dumps(kept, indent=1) + "\n")
         _write(folder / PAGE, page(kept))
+    for bound in result.also:
+        print(f"{result.name}, {bound.label}: {bound.shown} (target {_with_unit(f'{bound.target:g}', bound.unit)})")
     print(result.line, flush=True)
     return result.reached
 
@@ -158,6 +189,23 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.rstrip() if done.returncode == 0 else ""
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What holds when a program begins, minutes before it records: the commit, and how busy the machine was (the load
+    average over a minute)."""
+
+    commit: str
+    load: float
+
+    @classmethod
+    def of(cls, folder: Path) -> Beginning:
+        return cls(commit(folder), round(os.getloadavg()[0], 2))
+
+
+BEGAN = Beginning.of(FOLDER)
+"""Taken when a benchmark is imported: a commit that is made while it runs must not get its figures."""
+
+
 # The page
 
 
@@ -193,17 +241,25 @@ def _section(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if result.target is not None:
             bound = "at least" if result.at_least else "at most"
             aim = f"{bound} {_with_unit(f'{result.target:g}', result.unit)}"
-            verdict = "reached" if result.reached else "**missed**"
+            verdict = _verdict(result.reached_alone)
         lines.append(f"| `{name}` | {result.shown} | {aim} | {verdict} | {entry['date']} | {entry['commit']} |")
+        for bound in result.also:
+            aim, verdict = f"at most {_with_unit(f'{bound.target:g}', bound.unit)}", _verdict(bound.reached)
+            lines.append(f"| `{name}`, {bound.label} | {bound.shown} | {aim} | {verdict} | | |")
     lines.append("")
     for name, entry in entries.items():
         lines += _details(name, entry)
     return lines
 
 
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**missed**"
+
+
 def _details(name: str, entry: Mapping[str, Any]) -> list[str]:
     installed = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
-    lines = [f"### {name}", "", f"{entry['machine']}; {installed}.", ""]
+    busy = f" Load average when it began: {entry['load']:g}." if "load" in entry else ""
+    lines = [f"### {name}", "", f"{entry['machine']}; {installed}.{busy}", ""]
     if entry["rows"]:
         lines += ["| | |", "|---|---|", *(f"| {_cell(label)} | {_cell(value)} |" for label, value in entry["rows"]), ""]
     return lines + ([entry["notes"], ""] if entry["notes"] else [])
@@ -216,4 +272,5 @@ def _cell(text: str) -> str:
 def _result_of(entry: Mapping[str, Any]) -> Result:
     names = {field.name for field in dataclasses.fields(Result)}
     values = {name: value for name, value in entry.items() if name in names}
-    return Result(**{**values, "rows": tuple((label, value) for label, value in entry["rows"])})
+    rows = tuple((label, value) for label, value in entry["rows"])
+    return Result(**{**values, "rows": rows, "also": tuple(Bound(**bound) for bound in entry.get("also", ()))})

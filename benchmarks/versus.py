@@ -86,6 +86,7 @@ def _run(what: Comparison, folder: Path, notes: str) -> list[Result]:
 
     # Which setting is the better one
     concurrent, threads = _better(RAY, what.probe, folder, rows) if what.probe else (1, CORES)
+    at_once, tuner_threads = _better(KERAS_TUNER, what.probe, folder, rows) if what.probe else (1, CORES)
     our_cpus = _better(OURS, what.probe, folder, rows)[1] if what.probe and what.choose_ours else 1
 
     # Ours
@@ -96,7 +97,7 @@ def _run(what: Comparison, folder: Path, notes: str) -> list[Result]:
     # The peers
     peers = [
         _said(run_peer(RAY, task.only(what.measured, concurrent), folder / "ray", threads, concurrent)),
-        _said(run_peer(KERAS_TUNER, task.only(what.measured), folder / "keras-tuner")),
+        _said(run_peer(KERAS_TUNER, task.only(what.measured, at_once), folder / "keras-tuner", tuner_threads, at_once)),
     ]
     sides = [*ours, *peers]
     if what.by_hand:

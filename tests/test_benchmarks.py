@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import all_layers, head_only, mixed_depth, sides
-from benchmarks.measured import Cost, Side, TrialTime, cost_by_kind, implausible, trial_times
+from benchmarks.measured import Cost, Side, TrialTime, cost_by_kind, implausible, makespan, trial_times
 from benchmarks.sides import PEERS, breakdown, sweep_times
 from benchmarks.task import Task, Trial, fewer_photos, trashnet
 from benchmarks.versus import compare, parser
@@ -68,6 +68,19 @@ def test_a_list_that_was_run_in_part_grows_by_its_cost_and_not_by_its_start() ->
     assert side.whole_s([listed[0], listed[3]]) == 33.0
     assert side.whole_s(listed) == pytest.approx(12 + 21 * (10 + 10 + 20 + 11 + 17) / 21)
     assert side.how == "1 trial at once, 2 threads each"
+
+
+def test_trials_at_once_are_counted_as_they_would_run() -> None:
+    assert makespan([3.0, 1.0, 1.0, 1.0], 2) == 3.0
+    assert makespan([1.0, 1.0, 1.0, 3.0], 2) == 4.0
+    assert makespan([2.0, 3.0], 1) == 5.0
+    # Two at once, one long trial near the end of what was measured: its worker's neighbour idles, and would not in
+    # the whole list, where the long ones are met by others.
+    short, long = trial("short", 2), trial("long", 8, 5)
+    ran = (timed(short, 0.0, 0.0, 1.0), timed(long, 0.0, 0.0, 1.0))
+    side = Side("Ray", 0.0, 10.0, ran, threads=1, concurrent=2)
+    assert side.once_s == 2.0
+    assert side.whole_s([short, long, trial("long-2", 8, 5)]) == pytest.approx(2.0 + 10.0)
 
 
 def test_a_side_that_did_other_work_voids_the_comparison() -> None:

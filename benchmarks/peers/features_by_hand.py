@@ -32,7 +32,7 @@ def features(batches: Any, base: keras.Model) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
 
 
-def head_model(config: dict[str, Any], width: int, classes: int) -> keras.Model:
+def head_model(config: dict[str, Any], task: dict[str, Any], width: int, classes: int) -> keras.Model:
     """Features -> logits, compiled."""
     normface = config["head"] == "normface"
     top = CosineDense(classes, config["scale"]) if normface else keras.layers.Dense(classes)
@@ -41,6 +41,7 @@ def head_model(config: dict[str, Any], width: int, classes: int) -> keras.Model:
         optimizer=keras.optimizers.Adam(config["learning_rate"]),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["smoothing"]),
         metrics=["accuracy"],
+        steps_per_execution=task["steps_per_execution"],
     )
     return model
 
@@ -58,7 +59,7 @@ def main(task_path: str, report_path: str) -> None:
     found = []
     for trial in task["trials"]:
         watch = Stopwatch(trial["name"], time.time())
-        model = head_model(trial["config"], x.shape[1], classes)
+        model = head_model(trial["config"], task, x.shape[1], classes)
         model.fit(
             *(x, y),
             batch_size=task["batch_size"],
