@@ -166,8 +166,7 @@ class Machine:
     """What a sweep runs on. ``workers``: trials at once, over all nodes; ``nodes`` share one store or have one each.
 
     ``network_factor``: how many times as fast a worker runs networks as one of the calibration; 1 for the machine that
-    was measured. ``decode_factor``: the same for decoding and augmenting, which is work of CPUs. ``measured``: whether
-    it is the calibrated machine itself.
+    was measured. ``memory_bytes``: 0 where it is not known. ``measured``: whether it is the calibrated machine itself.
     """
 
     workers: int
@@ -175,7 +174,6 @@ class Machine:
     gpus: float = 0.0
     shared_store: bool = True
     network_factor: float = 1.0
-    decode_factor: float = 1.0
     memory_bytes: int = 0
     measured: bool = True
     name: str = ""

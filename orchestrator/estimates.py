@@ -56,11 +56,11 @@ class Speeds:
 
     def decode_s(self, view: str, size: int) -> float:
         """Seconds to decode one photo."""
-        return self.calibration.decode(view, size) / self.machine.decode_factor
+        return self.calibration.decode(view, size)
 
     def augment_s(self, recipe: str, size: int) -> float:
         """Seconds of one copy beyond decoding."""
-        return self.calibration.augment(recipe, size) / self.machine.decode_factor
+        return self.calibration.augment(recipe, size)
 
     def _on_machine(self, speed: PartSpeed, batch_size: int) -> PartSpeed:
         factor = self.machine.network_factor

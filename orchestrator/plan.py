@@ -66,8 +66,8 @@ class Plan:
     what the search would take if its hours did not end it. ``floor_s``: what the search, and
     ``whole_floor_s`` what all after the start would take if each unique image were decoded once, each unique prefix ran
     once over each image, and each trainable part ran for its epochs at the best speed of the device on that part alone.
-    ``disk``: bytes of features, images, checkpoints and models that are written. ``memory_bytes``: of all workers at
-    once. ``longest_trial_s``: of one trial that runs to its end and waits for nothing.
+    ``disk``: bytes of features, images, checkpoints and models that are written, at the most. ``memory_bytes``: of all
+    workers at once. ``longest_trial_s``: of one trial that runs to its end and waits for nothing.
     """
 
     name: str
@@ -93,6 +93,10 @@ class Plan:
     @property
     def disk_bytes(self) -> float:
         return sum(self.disk.values())
+
+    @property
+    def store_bytes(self) -> float:
+        return self.disk["features"] + self.disk["images"]
 
     @property
     def saving(self) -> float:
@@ -146,7 +150,7 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
         disk=_disk(shared, campaign),
         memory_bytes=max(campaign.memory_bytes(o.works) for o in shared),
         longest_trial_s=max(campaign.longest_s(o.works) for o in shared),
-        machine=situation.machine,
+        machine=campaign.speeds.machine,
         measured_parts=len(keys) - len(estimated),
         estimated_parts=len(estimated),
         assumptions=_assumptions(spec, situation, keys, estimated),
@@ -188,7 +192,7 @@ def _builds(outcomes: Sequence[Outcome], campaign: Campaign) -> tuple[Build, ...
 
 def _disk(outcomes: Sequence[Outcome], campaign: Campaign) -> dict[str, float]:
     def written(images: bool) -> float:
-        return _mean(
+        return max(
             sum(made * each.shelf.row_bytes for each, made, _ in outcome.rows if (not each.shelf.layer) == images)
             for outcome in outcomes
         )
@@ -197,7 +201,7 @@ def _disk(outcomes: Sequence[Outcome], campaign: Campaign) -> dict[str, float]:
         "features": written(images=False),
         "images": written(images=True),
         "checkpoints": max(campaign.checkpoint_bytes(outcome.works) for outcome in outcomes),
-        "models": _mean(campaign.model_bytes(outcome) for outcome in outcomes),
+        "models": max(campaign.model_bytes(outcome) for outcome in outcomes),
     }
 
 
@@ -205,10 +209,10 @@ def _assumptions(spec: SweepSpec, situation: Situation, keys: set[PartKey], esti
     """What the figures take for granted, one sentence each."""
     machine, budget = situation.machine, spec.budget
     found = [f"Measured on {situation.calibration.machine}, all {situation.calibration.workers} workers busy."]
-    if estimated and machine.measured:
+    if estimated:
         found.append(
             f"{len(estimated)} of {len(keys)} kinds of network were not measured; each counts by its multiplications, "
-            "at the speed of the nearest that was."
+            "at the speed of the nearest that was. Sizes whose decoding was not measured count by the nearest, too."
         )
     stand_ins = unknown_backbones(key for key in keys if key in estimated)
     if stand_ins:
@@ -220,7 +224,10 @@ def _assumptions(spec: SweepSpec, situation: Situation, keys: set[PartKey], esti
                 f"The first {budget.sampler.startup_trials} trials are drawn evenly from the space; of each later one "
                 f"{CANDIDATES} are drawn and {budget.sampler.name} is taken to propose the one that trains longest."
             )
-    found.append(f"Scores are random, but trials that train longer tend to score better (correlation {EFFORT:g}).")
+    found.append(
+        f"Scores are random, but trials that train longer tend to score better (correlation {EFFORT:g}; it and the "
+        "sampler's leaning were fitted on one sweep of TrashNet)."
+    )
     if budget.target_accuracy is not None:
         found.append("target_accuracy is not foreseen: the search runs to its end.")
     if not machine.measured:
@@ -232,11 +239,14 @@ def _about_machine(machine: Machine) -> list[str]:
     found = [
         f"Simulated: {machine.workers} workers on {machine.nodes} node{'s' if machine.nodes > 1 else ''}"
         + (f", {machine.gpus:g} GPUs ({machine.name})." if machine.gpus else "."),
-        f"Networks run {machine.network_factor:.3g} times as fast there as on one worker here, whatever their layers; "
-        "a training step on a GPU takes at least 1 ms.",
-        f"Decoding and augmenting run {machine.decode_factor:.3g} times as fast a worker as here.",
-        "The driver, the network between nodes and the disks keep up.",
+        "Decoding and augmenting are as fast a worker as here, and so is the start. The driver, the network between "
+        "nodes and the disks keep up. The store is empty and has no limit.",
     ]
+    if machine.network_factor != 1:
+        found.append(
+            f"Networks run {machine.network_factor:.3g} times as fast there as on one worker here, whatever their "
+            "layers; a training step on a GPU takes at least 1 ms."
+        )
     if machine.nodes > 1:
         found.append(
             "All nodes share one store."
@@ -252,7 +262,8 @@ def refusals(
     """Why the sweep should not start, a sentence each: it cannot fit its ``hours``, or the disk.
 
     The hours are the search's. They are too few where not even the quickest run that was played tries all trials
-    within them, and hopeless where the longest trial does not come to its end.
+    within them, and hopeless where the longest trial does not come to its end. ``cap_bytes``: what the store may hold
+    in all; beyond that it evicts and does not grow.
     """
     found = []
     limit_s = math.inf if hours is None else 3600 * hours
@@ -266,16 +277,29 @@ def refusals(
             f"the search takes {said(plan.needed.mean)}, more than its {hours:g} hours, which {_reached(plan)} of its "
             f"{plan.trials} trials come to; raise budget.hours, or lower budget.trials or budget.epochs."
         )
-    store = plan.disk["features"] + plan.disk["images"]
-    if plan.disk_bytes > free_bytes:
+    peak = plan.disk_bytes - max(plan.store_bytes - cap_bytes, 0)
+    if peak > free_bytes:
         found.append(
-            f"the sweep writes {plan.disk_bytes / GB:.1f} GB and {free_bytes / GB:.1f} GB are free; free some "
+            f"the sweep writes {peak / GB:.1f} GB and {free_bytes / GB:.1f} GB are free; free some "
             "(orch cache prune), move ORCH_CACHE to a larger disk, or search fewer sizes, boundaries or multipliers."
         )
-    elif store > cap_bytes:
+    return found
+
+
+def cautions(plan: Plan, cap_bytes: float = math.inf) -> list[str]:
+    """What a person should know of a sweep that may start, a sentence each: it costs time that no plan foretells."""
+    found = []
+    if plan.store_bytes > cap_bytes:
         found.append(
-            f"the store would hold {store / GB:.1f} GB and may hold {cap_bytes / GB:.1f} GB, so what was computed is "
-            "evicted and computed again; raise ORCH_CACHE_GB, or set resources.store_dtype to float16."
+            f"the store would hold {plan.store_bytes / GB:.1f} GB and may hold {cap_bytes / GB:.1f} GB, so what was "
+            "computed is evicted and computed again, which the hours do not count; raise ORCH_CACHE_GB, or set "
+            "resources.store_dtype to float16."
+        )
+    has = plan.machine.memory_bytes
+    if has and plan.memory_bytes > has:
+        found.append(
+            f"the workers would hold {plan.memory_bytes / GB:.1f} GB of memory at once and the machine has "
+            f"{has / GB:.1f} GB; let fewer trials run at once with budget.concurrent."
         )
     return found
 

@@ -22,7 +22,7 @@ from orchestrator.estimates import Speeds
 from orchestrator.ledger import Event, EventKind
 from orchestrator.opening import with_gpu_memory
 from orchestrator.paths import cache_folder
-from orchestrator.plan import DRAWS, Compared, Plan, compare, make_plan, refusals
+from orchestrator.plan import DRAWS, Compared, Plan, cautions, compare, make_plan, refusals
 from orchestrator.planpage import comparison_lines, summary
 from orchestrator.running import RunningSweep
 from orchestrator.slots import Resources, Slots, at_once, gpus_of, slots_of
@@ -60,12 +60,14 @@ class Devices:
     """Machines to simulate: ``nodes`` like this one, or with ``gpus`` in all, of the kind ``gpu`` of ``devices.GPUS``.
 
     ``gpu_speed``: how many times as fast as one worker here one of them runs networks; None for published figures.
-    ``photos`` and ``classes``: of another data set, divided evenly; 0 for the file's own."""
+    ``shared_store``: whether ORCH_CACHE is one folder for all nodes. ``photos`` and ``classes``: of another data set,
+    divided evenly; 0 for the file's own."""
 
     nodes: int = 1
     gpus: int = 0
     gpu: str = "v100"
     gpu_speed: float | None = None
+    shared_store: bool = False
     photos: int = 0
     classes: int = 0
 
@@ -99,7 +101,8 @@ def plan_file(
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     if devices.photos:
         empty = with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
-    return Planned(make_plan(spec, empty))
+    plan = make_plan(spec, empty)
+    return Planned(plan, warnings=tuple(refusals(plan, spec.budget.hours)))
 
 
 def with_photos(situation: Situation, data: DataSpec, photos: int, classes: int) -> Situation:
@@ -115,16 +118,22 @@ def with_photos(situation: Situation, data: DataSpec, photos: int, classes: int)
 def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices, calibration: Calibration) -> Machine:
     """What ``devices`` come to for trials of ``spec``: as many workers as its GPUs hold, or as nodes like this have.
 
-    Raises OrchError for a GPU that nothing is known of, or one that cannot be compared with this machine.
+    Raises OrchError for a GPU that nothing is known of, or one that cannot be compared with this machine, and where the
+    file wants none.
     """
     each = gpus_of(spec.resources.gpus, devices.gpus)
-    if not devices.gpus or not each:
-        return Machine(workers=slots.workers * devices.nodes, nodes=devices.nodes, measured=devices.nodes == 1)
+    shared = devices.shared_store or devices.nodes == 1
+    if not devices.gpus:
+        workers = slots.workers * devices.nodes
+        return Machine(workers=workers, nodes=devices.nodes, shared_store=shared, measured=False)
+    if not each:
+        raise OrchError("the file lets no trial have a GPU (resources.gpus: 0); add --set resources.gpus=1.")
     speed, name = _gpu_speed(devices, calibration)
     return Machine(
         workers=at_once(Resources(0.0, devices.gpus), Resources(0.0, each)),  # of their CPUs nothing is known
         nodes=devices.nodes,
         gpus=float(devices.gpus),
+        shared_store=shared,
         network_factor=speed * min(each, 1.0),
         measured=False,
         name=name,
@@ -152,10 +161,8 @@ def planned(request: Request, calibration: Calibration, draws: int = DRAWS) -> P
     situation = _situation(request, calibration)
     plan = make_plan(request.spec, situation, draws)
     hours, free = request.spec.budget.hours, free_bytes(request.cache)
-    refused = refusals(plan, hours, free)
-    # A store that is too small for all of it costs time and is no reason not to start.
-    warnings = [text for text in refusals(plan, hours, free, situation.cap_bytes) if text not in refused]
-    return Planned(plan, tuple(refused), tuple(warnings))
+    refused = refusals(plan, hours, free, situation.cap_bytes)
+    return Planned(plan, tuple(refused), tuple(cautions(plan, situation.cap_bytes)))
 
 
 def free_bytes(folder: Path) -> int:
@@ -262,8 +269,12 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
     if calibration is None:
         found = planned(request, Calibration(request.machine, slots.workers, 0.0), ROUGH_DRAWS)
         # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
-        _refuse(sweep, refusals(found.plan, None, free_bytes(request.cache)), about.anyway)
+        cap = contents(request.cache).limit_bytes
+        _refuse(sweep, refusals(found.plan, None, free_bytes(request.cache), cap), about.anyway)
         if spec.budget.hours is None and found.plan.stages["total"].mean < WORTH_CALIBRATING_S:
+            sweep.tell(
+                "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
+            )
             return
         calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
     result = planned(request, calibration)
@@ -301,7 +312,8 @@ def look_back(sweep: RunningSweep) -> None:
     rows = compare(noted.plan, times.to_dict(), noted.share)
     payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
     sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
-    for line in comparison_lines(rows, times.processes):
+    unplanned = {name: times.seconds[name] for name in ("data", "plan") if name in times.seconds}
+    for line in comparison_lines(rows, times.processes, unplanned):
         sweep.tell(line)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.plan import Build, Compared, Plan, Span
@@ -27,6 +28,7 @@ NAMES = {
     "leaderboard": "leaderboard, on test",
     "total": "total",
 }
+BEFORE = {"data": "reading the photos", "plan": "planning and measuring"}
 GB = 10**9
 
 
@@ -36,7 +38,8 @@ def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:
     ``against``: sentences that speak against the sweep.
     """
     say = _Lines(console).say
-    say("plan", f"{plan.name}: {_count(plan.trials, 'trial')} of at most {_count(plan.epochs, 'epoch')}")
+    size = f"{_count(plan.trials, 'trial')} of at most {_count(plan.epochs, 'epoch')}"
+    say("plan", f"{plan.name}: {size}, about {_span(plan.stages['total'])}")
     say("machine", _machine_words(plan))
     say("trials", _rung_words(plan))
     if plan.begun < plan.trials:
@@ -78,8 +81,11 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
     return [*lines, f"         {words}; the least for the search is {said(plan.floor_s)}"]
 
 
-def comparison_lines(rows: Sequence[Compared], processes: int = 1) -> list[str]:
-    """A small table of plan against actual, a line a stage. ``processes``: that worked on the sweep. Pure."""
+def comparison_lines(
+    rows: Sequence[Compared], processes: int = 1, unplanned: Mapping[str, float] = MappingProxyType({})
+) -> list[str]:
+    """A small table of plan against actual, a line a stage. ``processes``: that worked on the sweep. ``unplanned``:
+    seconds of stages that no plan foretells. Pure."""
     lines = [f"plan     {'':22s} {'planned':>9s} {'between':>18s} {'actual':>9s}  actual/planned"]
     for row in rows:
         between = f"{said(row.low_s)} to {said(row.high_s)}"
@@ -90,6 +96,9 @@ def comparison_lines(rows: Sequence[Compared], processes: int = 1) -> list[str]:
             f"{'':8s} {NAMES[row.stage]:22s} {said(row.planned_s):>9s} {between:>18s} {actual:>9s}  {ratio:>6s}"
         )
     lines.append("         the store is filled within search and refit, and counted in seconds of one worker")
+    if unplanned:
+        words = " and ".join(f"{BEFORE[name]} {said(seconds)}" for name, seconds in unplanned.items())
+        lines.append(f"         {words} came before it")
     if processes > 1:
         lines.append(f"         {processes} processes worked on it; the pauses between them are left out")
     return lines
@@ -114,16 +123,23 @@ def _machine_words(plan: Plan) -> str:
 
 
 def _rung_words(plan: Plan) -> str:
-    steps = [f"{_number(trials)} to epoch {epochs}" for epochs, trials in plan.rungs]
-    return ", ".join(steps) + ("; means, scores are random" if len(steps) > 1 else "")
+    (first, all_of_them), *later = [(epochs, _number(trials)) for epochs, trials in plan.rungs]
+    if not later:
+        return f"{all_of_them} to epoch {first}"
+    return f"{all_of_them} to epoch {first}; on average " + ", ".join(f"{n} reach epoch {e}" for e, n in later)
 
 
 def _builds_table(builds: Sequence[Build]) -> Table:
     from rich.table import Table
 
-    table = Table(title="rows of the store", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title="computed once and kept (an image or its features is a row)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("what", overflow="fold")
-    for name in ("to make", "there", "GB", "one worker"):
+    for name in ("to compute", "already there", "GB", "worker time"):
         table.add_column(name, justify="right", no_wrap=True)
     shown, rest = builds[:MOST_BUILDS], builds[MOST_BUILDS:]
     if rest:
@@ -138,12 +154,17 @@ def _builds_table(builds: Sequence[Build]) -> Table:
 def _stages_table(plan: Plan) -> Table:
     from rich.table import Table
 
-    table = Table(title="time by the clock", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title="time by the clock, once the photos are read and Ray is up",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("stage")
-    for name in ("about", "from", "to", "unshared"):
+    for name in ("about", "from", "to", "without sharing"):
         table.add_column(name, justify="right", no_wrap=True)
     for stage, span in plan.stages.items():
-        name = NAMES[stage] + (", in seconds of one worker" if stage == "build" else "")
+        name = NAMES[stage] + (", worker time" if stage == "build" else "")
         cells = [said(value) for value in (span.mean, span.low, span.high, plan.unshared[stage].mean)]
         table.add_row(name, *cells, style="bold" if stage == "total" else "")
     return table
@@ -151,7 +172,7 @@ def _stages_table(plan: Plan) -> Table:
 
 def _closing(plan: Plan) -> list[tuple[str, str]]:
     search = plan.stages["search"].mean
-    over = f", and the plan {search / plan.floor_s:.2f} times that" if plan.floor_s > 0 else ""
+    over = f"; the plan takes {search / plan.floor_s:.2f} times the floor" if plan.floor_s > 0 else ""
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in plan.disk.items() if size)
     sharing = f"{plan.saving:.1f} times as fast as every trial for itself"
     if plan.unshared_begun < plan.trials:

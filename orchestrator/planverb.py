@@ -22,6 +22,10 @@ def plan(
         float | None,
         typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
     ] = None,
+    shared_store: Annotated[
+        bool,
+        typer.Option("--shared-store", metavar="", help="ORCH_CACHE is one folder for all nodes, with --simulate."),
+    ] = False,
     photos: Annotated[
         int, typer.Option(metavar="N", min=0, help="Photos in all, instead of the file's, with --simulate.")
     ] = 0,
@@ -39,9 +43,12 @@ def plan(
     from orchestrator.planpage import print_plan
     from orchestrator.spec import load_spec
 
-    if not simulate and (gpus or nodes > 1 or gpu_speed is not None or photos or classes):
-        usage("--gpus, --nodes, --gpu-speed, --photos and --classes describe what to simulate; add --simulate.")
-    devices = planning.Devices(nodes, gpus, gpu, gpu_speed, photos, classes) if simulate else None
+    if not simulate and (gpus or nodes > 1 or gpu_speed is not None or shared_store or photos or classes):
+        usage(
+            "--gpus, --nodes, --gpu-speed, --shared-store, --photos and --classes describe what to simulate; "
+            "add --simulate."
+        )
+    devices = planning.Devices(nodes, gpus, gpu, gpu_speed, shared_store, photos, classes) if simulate else None
     tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
     found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
     if as_json:

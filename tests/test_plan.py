@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from orchestrator.calibration import Machine
 from orchestrator.campaign import Campaign
 from orchestrator.draws import trials_of
-from orchestrator.plan import STAGES, Plan, Span, compare, make_plan, refusals, said
+from orchestrator.plan import STAGES, Plan, Span, cautions, compare, make_plan, refusals, said
 from orchestrator.spec import load_spec, shipped_spaces
 from orchestrator.workload import Photos
 from tests.sweep_costs import situation, spec_of
@@ -191,7 +192,7 @@ PLAN = plan_of({**HEADS, "unfrozen_layers": "all"})
             ["the search takes 5 min, more than its 0.02 hours, which not all of its 12 trials come to; raise"],
         ),
         (None, 1e6, math.inf, ["the sweep writes 0.3 GB and 0.0 GB are free; free some (orch cache prune), move"]),
-        (None, 1e12, 1e6, ["the store would hold 0.0 GB and may hold 0.0 GB, so what was computed is evicted"]),
+        (None, 1e12, 1e6, []),
         (0.001, 1e6, 1e6, ["one trial alone", "the sweep writes"]),
     ],
 )
@@ -200,6 +201,23 @@ def test_refusals(hours: float | None, free: float, cap: float, expected: list[s
     assert len(found) == len(expected)
     for text, start in zip(found, expected, strict=True):
         assert text.startswith(start), text
+
+
+def test_what_a_store_evicts_is_no_reason_to_refuse_and_is_said() -> None:
+    assert refusals(PLAN, None, PLAN.disk_bytes - 1)
+    rest = PLAN.disk_bytes - PLAN.store_bytes
+    assert rest > 0
+    assert refusals(PLAN, None, rest + 1000, cap_bytes=1000) == []
+    assert refusals(PLAN, None, rest + 999, cap_bytes=1000)
+    assert cautions(PLAN) == []
+    (text,) = cautions(PLAN, cap_bytes=1e6)
+    assert text.startswith("the store would hold 0.0 GB and may hold 0.0 GB, so what was computed is evicted")
+
+
+def test_more_memory_than_there_is_is_said() -> None:
+    small = dataclasses.replace(PLAN, machine=dataclasses.replace(PLAN.machine, memory_bytes=10**9))
+    (text,) = cautions(small)
+    assert "of memory at once and the machine has 1.0 GB; let fewer trials run at once" in text
 
 
 def test_a_plan_that_ends_at_its_hours_says_how_far_it_comes() -> None:

@@ -173,6 +173,21 @@ def test_other_machines(tmp_path: Path, more: str, devices: Devices, workers: in
     assert (machine.workers, machine.gpus, machine.network_factor) == (workers, gpus, factor)
 
 
+def test_gpus_that_no_trial_may_have_are_not_simulated(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, more="budget: {trials: 9, epochs: 4}\nresources: {gpus: 0}")
+    with pytest.raises(OrchError, match=r"lets no trial have a GPU \(resources.gpus: 0\); add --set resources.gpus=1"):
+        simulated_machine(spec, TWO, Devices(gpus=8, gpu_speed=50), calibration_for(spec))
+
+
+@pytest.mark.parametrize(
+    ("devices", "shared"), [(Devices(), True), (Devices(2), False), (Devices(2, 0, "", 1, True), True)]
+)
+def test_nodes_have_a_store_each_unless_they_share_one(tmp_path: Path, devices: Devices, shared: bool) -> None:
+    spec = spec_of(tmp_path)
+    machine = simulated_machine(spec, TWO, devices, calibration_for(spec))
+    assert (machine.shared_store, machine.measured) == (shared, False)
+
+
 def test_gpus_by_published_figures(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     slower, faster = (
@@ -223,6 +238,7 @@ def test_a_data_set_that_nobody_has_is_simulated(
     assert [(build["what"], build["rows"], build["stored"]) for build in plan["builds"]] == [
         ("images at 16 px", 30 * (70 + 15), 0)
     ]
+    assert any(text.startswith("Simulated: 2 workers on 1 node.") for text in plan["assumptions"])
     assert plan["assumptions"][-1].startswith("Of 3,000 photos in 30 classes of the same size; ")
     assert plan["machine"]["workers"] == 2
     assert cli.run([*line[:-1], "301"]) == 1
