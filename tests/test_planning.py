@@ -292,7 +292,8 @@ def test_a_short_sweep_is_not_delayed(tmp_path: Path, cache: Path, monkeypatch: 
     sweep.foresee()
     look_back(sweep.running)
     assert sweep.notes() == []
-    assert sweep.lines == []
+    (line,) = sweep.lines
+    assert line.endswith("this machine was not measured for it yet; orch plan does that")
 
 
 @pytest.mark.parametrize(
