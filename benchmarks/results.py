@@ -243,9 +243,9 @@ def _section(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
             aim = f"{bound} {_with_unit(f'{result.target:g}', result.unit)}"
             verdict = _verdict(result.reached_alone)
         lines.append(f"| `{name}` | {result.shown} | {aim} | {verdict} | {entry['date']} | {entry['commit']} |")
-        for bound in result.also:
-            aim, verdict = f"at most {_with_unit(f'{bound.target:g}', bound.unit)}", _verdict(bound.reached)
-            lines.append(f"| `{name}`, {bound.label} | {bound.shown} | {aim} | {verdict} | | |")
+        for second in result.also:
+            aim, verdict = f"at most {_with_unit(f'{second.target:g}', second.unit)}", _verdict(second.reached)
+            lines.append(f"| `{name}`, {second.label} | {second.shown} | {aim} | {verdict} | | |")
     lines.append("")
     for name, entry in entries.items():
         lines += _details(name, entry)

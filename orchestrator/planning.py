@@ -312,7 +312,7 @@ def look_back(sweep: RunningSweep) -> None:
     rows = compare(noted.plan, times.to_dict(), noted.share)
     payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
     sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
-    unplanned = {name: times.seconds[name] for name in ("data", "plan") if name in times.seconds}
+    unplanned = {name: seconds for name, seconds in times.seconds.items() if name in ("data", "plan")}
     for line in comparison_lines(rows, times.processes, unplanned):
         sweep.tell(line)
 
