@@ -284,6 +284,19 @@ def test_crops_that_find_no_room_are_computed_all_the_same(manifest, fits, tmp_p
             )
 
 
+def test_maps_of_a_float16_network_are_read_where_trials_keep_them(manifest, fits, tmp_path, monkeypatch):
+    asked = {"split": "validation", "precision": "mixed_float16", "cache": str(tmp_path)}
+    expected = run(manifest, {"one": fits["one"]}, ["whole"], share=False, **asked).probabilities["whole"]["one"]
+    open_fit(dataclasses.replace(job(manifest, tmp_path), precision="mixed_float16"))
+    keep_everything(monkeypatch)
+    found = run(manifest, {"one": fits["one"]}, ["whole", "flip"], **asked)
+    assert (found.computed, found.read) == (15, 15)  # mirror images, whole ones
+    np.testing.assert_allclose(found.probabilities["whole"]["one"], expected, atol=2e-3)
+    again = run(manifest, {"one": fits["one"]}, ["whole", "flip"], **asked)
+    assert (again.computed, again.read) == (0, 30)
+    np.testing.assert_array_equal(again.probabilities["whole"]["one"], found.probabilities["whole"]["one"])
+
+
 def test_a_policy_is_charged_its_own_crops(manifest, fits):
     part = run(manifest, {n: fits[n] for n in ("one", "two")})
     for name in ("one", "two"):

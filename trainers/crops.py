@@ -26,6 +26,7 @@ from trainers.manifest import Manifest
 from trainers.model import Architecture, Network, Prefix
 from trainers.parts import Part
 from trainers.policies import WHOLE, crop_names, distinct_crops
+from trainers.shelfindex import features_description
 from trainers.store import Rows, Shelf
 from trainers.training import prefix_of, read_weights
 
@@ -161,7 +162,7 @@ class _Crops:
             return frozenset()
         pictures, names = self.pictures, self.pictures.names
         whole = frozenset({WHOLE}.intersection(names))
-        row_bytes = 4 * int(np.prod(self.prefix.spec.shape[1:]))
+        row_bytes = np.dtype(self.prefix.row_dtype).itemsize * int(np.prod(self.prefix.spec.shape[1:]))
         disk_share = row_bytes / STORE_BYTES_PER_S / self.spent.prefix_s
         for kept, most in ((frozenset(names), CROPS_KEPT), (whole, WHOLE_KEPT)):
             if kept and disk_share <= most:
@@ -198,7 +199,7 @@ class _Crops:
                 yield features
 
         try:
-            rows = shelf.rows(self.pictures.keys(positions), compute)
+            rows = shelf.rows(self.pictures.keys(positions), compute, self.prefix.row_dtype)
         except NoRoom:
             return positions[~np.isin(positions, list(done))]
         self._read(rows, positions, [place for place, p in enumerate(positions.tolist()) if p not in done])
@@ -207,7 +208,7 @@ class _Crops:
     def _read(self, rows: Rows, positions: np.ndarray, places: list[int]) -> None:
         for start in range(0, len(places), BATCH_CROPS):
             chosen = np.array(places[start : start + BATCH_CROPS])
-            self._answer(positions[chosen], rows.take(chosen))
+            self._answer(positions[chosen], rows.take(chosen).astype(np.float32, copy=False))
         self.spent.read += len(places)
 
     def _compute(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -283,10 +284,13 @@ def _sampled(prefix: Prefix, models: Sequence[_Model]) -> float:
 
 
 def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
-    """Where trials keep what the prefix gives for whole images of that view, as float32."""
+    """Where trials keep what the prefix gives for whole images of that view, without loss.
+
+    What ``store_dtype`` had rounded is computed again: figures must not depend on what a cache still holds.
+    """
     if prefix.is_identity or not job.get("cache") or not job.get("share", True):
         return None
-    return Shelf(Path(job["cache"]), "features", {**prefix.description(), "view": view})
+    return Shelf(Path(job["cache"]), "features", features_description(prefix.description(), view, prefix.row_dtype))
 
 
 def _asked(manifest: Manifest, split: str, folds: int) -> Manifest:
