@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from trainers import cachefolder, store
-from trainers.cachefolder import GB, contents, limit, rows_of, verify
+from trainers.cachefolder import GB, bytes_beside, contents, limit, rows_of, verify
 from trainers.cacheroom import clear, prune
 from trainers.contract import TrainerError
 from trainers.store import Rows, Shelf
@@ -240,10 +240,51 @@ def test_clearing_one_kind_leaves_the_others(tmp_path: Path) -> None:
 def test_what_is_no_rows_counts_towards_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")
     shelf = Shelf(tmp_path, "images", {"size": 1})
-    assert shelf.has_room_for(80, 1024)
+    assert shelf.has_room_for([f"k{i}" for i in range(80)], 1024)
     write_photo(tmp_path)
     (tmp_path / "archives" / "large").write_bytes(b"x" * 40_000)
-    assert not shelf.has_room_for(80, 1024)
+    assert not shelf.has_room_for([f"k{i}" for i in range(80)], 1024)
+
+
+def test_growth_at_any_depth_is_noticed(tmp_path: Path) -> None:
+    photo = write_photo(tmp_path)
+    assert bytes_beside(tmp_path) == 5000
+    for count, name in enumerate(("2.jpg", "deeper/3.jpg", "deeper/4.jpg", "deeper/still/5.jpg"), 2):
+        time.sleep(0.02)  # the clock of a file system is coarse
+        file = photo.parent / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x" * 5000)
+        assert bytes_beside(tmp_path) == count * 5000
+    time.sleep(0.02)
+    file.unlink()
+    assert bytes_beside(tmp_path) == 4 * 5000
+
+
+def test_clearing_leaves_a_shelf_that_begins(tmp_path: Path) -> None:
+    """However far its first writer is: nothing written, a file without a description, some rows."""
+    cleared = []
+
+    def compute(positions: Sequence[int]) -> Iterator[np.ndarray]:
+        for p in positions:
+            cleared.append(clear(tmp_path, ["images"]).in_use_bytes)
+            yield np.full((1, 256), p, np.float32)
+
+    shelf = Shelf(tmp_path, "images", {"size": 1})
+    rows = shelf.rows([f"k{i}" for i in range(40)], compute)
+    assert rows.take(np.arange(40))[:, 0].tolist() == list(range(40))
+    assert len(cleared) >= 40
+    assert clear(tmp_path, ["images"]).bytes > 40_000
+    begun = tmp_path / "images" / "0123456789abcdef-v2" / ".03-0000.npy.half"
+    begun.parent.mkdir()
+    begun.write_bytes(b"x")
+    clear(tmp_path, ["images"])
+    assert begun.exists()
+
+
+def test_folders_that_hold_no_rows_are_cleared_by_name(tmp_path: Path) -> None:
+    photos = [write_photo(tmp_path, name) for name in ("archives", "index", "something")]
+    assert clear(tmp_path, ["archives", "something"]).bytes == 10_000
+    assert [photo.exists() for photo in photos] == [False, True, False]
 
 
 def test_rows_in_memory_need_no_files(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_what_is_in_the_store_is_read_and_the_figures_stay(manifest, fits, tmp_p
 def test_whole_images_of_a_search_are_read_where_crops_are_not_kept(manifest, fits, tmp_path, monkeypatch):
     fit = open_fit(job(manifest, tmp_path / "cache", seed=1, epochs=1))
     fit.run_epoch()
-    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, rows, row_bytes: False)
+    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, keys, row_bytes: False)
     monkeypatch.setattr(predicting, "STORE_BYTES_PER_S", 1e15)
     found = run(manifest, {"one": fits["one"]}, split="validation", cache=str(tmp_path / "cache"))
     assert (found.decoded, found.computed, found.read) == (15, 15 * 20, 15)
@@ -266,6 +266,35 @@ def test_crops_kept_are_found_by_trials_as_whole_images(manifest, fits, tmp_path
     assert shelf.count(part.table["sha256"].tolist()) == 15
     evaluation_examples(part, config, prefix_of(architecture), tmp_path / "cache")
     assert not (tmp_path / "cache" / "images").exists(), "nothing had to be decoded"
+
+
+def test_crops_that_find_no_room_are_computed_all_the_same(manifest, fits, tmp_path, monkeypatch):
+    """Each once, whether it was kept or not."""
+    keep_everything(monkeypatch)
+    expected = run(manifest, {n: fits[n] for n in TOGETHER})
+    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, keys, row_bytes: True)
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0006")  # three or four of twelve images
+    found = run(manifest, {n: fits[n] for n in TOGETHER}, cache=str(tmp_path / "cache"))
+    assert (found.computed, found.read) == (12 * 21, 0)
+    assert list((tmp_path / "cache").glob("features/*/*.keys"))
+    for policy_name in EVERY_POLICY:
+        for name in TOGETHER:
+            np.testing.assert_allclose(
+                found.probabilities[policy_name][name], expected.probabilities[policy_name][name], atol=1e-6
+            )
+
+
+def test_maps_of_a_float16_network_are_read_where_trials_keep_them(manifest, fits, tmp_path, monkeypatch):
+    asked = {"split": "validation", "precision": "mixed_float16", "cache": str(tmp_path)}
+    expected = run(manifest, {"one": fits["one"]}, ["whole"], share=False, **asked).probabilities["whole"]["one"]
+    open_fit(dataclasses.replace(job(manifest, tmp_path), precision="mixed_float16"))
+    keep_everything(monkeypatch)
+    found = run(manifest, {"one": fits["one"]}, ["whole", "flip"], **asked)
+    assert (found.computed, found.read) == (15, 15)  # mirror images, whole ones
+    np.testing.assert_allclose(found.probabilities["whole"]["one"], expected, atol=2e-3)
+    again = run(manifest, {"one": fits["one"]}, ["whole", "flip"], **asked)
+    assert (again.computed, again.read) == (0, 30)
+    np.testing.assert_array_equal(again.probabilities["whole"]["one"], found.probabilities["whole"]["one"])
 
 
 def test_a_policy_is_charged_its_own_crops(manifest, fits):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_fits import job
 
 from trainers import chunks, store
+from trainers.cachefolder import GB, contents, rows_of
 from trainers.contract import FitJob
 from trainers.features import Chosen, LiveRows
 from trainers.filling import fill
@@ -90,13 +91,39 @@ def test_without_sharing_the_frozen_part_runs_in_every_epoch(manifest, tmp_path)
 def test_what_does_not_fit_on_the_disk_is_computed_anew_with_the_same_losses(manifest, tmp_path, monkeypatch, fits):
     fit_job = trial(manifest, tmp_path / "roomy", "arcface", 2.0, "five")
     expected = losses(fit_job)
-    monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, rows, row_bytes: row_bytes == 768 and fits == "images")
+    monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: row_bytes == 768 and fits == "images")
     small = dataclasses.replace(fit_job, cache=str(tmp_path / "small"))
     done = fill(small.to_dict())
     assert (done["stored"], done["features"]) == (False, 0)
     assert done["images"] == (75 if fits == "images" else 0)
     np.testing.assert_allclose(losses(small), expected, rtol=1e-5)
     assert losses(fit_job) == pytest.approx(expected, rel=0)  # what is stored already needs no room
+
+
+@pytest.mark.parametrize(("depth", "limit_kb"), [("five", 300), ("five", 40), ("five", 1), ("all", 20)])
+def test_what_finds_no_room_after_all_is_computed_anew_with_the_same_losses(
+    manifest, tmp_path, monkeypatch, depth, limit_kb
+):
+    """The forecast was wrong: others took the room meanwhile."""
+    fit_job = trial(manifest, tmp_path / "roomy", "cosface", 2.0, depth)
+    expected = losses(fit_job)
+    monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: True)
+    monkeypatch.setenv("ORCH_CACHE_GB", str(limit_kb * 1000 / GB))
+    small = dataclasses.replace(fit_job, cache=str(tmp_path / "small"))
+    done = fill(small.to_dict())
+    assert done["stored"] is False
+    held = contents(tmp_path / "small")
+    assert held.bytes <= limit_kb * 1000
+    images = [shelf for shelf in held.shelves if shelf.kind == "images"]
+    if limit_kb == 300:  # there is room for the images once the features that are of no use alone made way
+        assert rows_of(images[0]).rows == 75
+    np.testing.assert_allclose(losses(small), expected, rtol=1e-5)
+
+
+def test_features_that_are_kept_are_stored_whether_or_not_their_images_are(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: row_bytes != 768)
+    done = fill(job(manifest, tmp_path).to_dict())
+    assert (done["stored"], done["images"], done["features"]) == (True, 45, 45)
 
 
 def test_small_chunks_read_from_files_by_another_thread_change_nothing(manifest, tmp_path, monkeypatch):

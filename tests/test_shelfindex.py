@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -112,6 +113,25 @@ def test_a_note_of_another_time_is_none(tmp_path, forgotten, monkeypatch, change
         [file] = (tmp_path / "index").iterdir()
         file.write_text(file.read_text()[:-9])
     assert recall(tmp_path, ASKED) is None
+
+
+def test_a_note_that_cannot_be_written_or_read_is_none(manifest, tmp_path, forgotten):
+    """As where the cache is shared and one may only read it, or its disk is full."""
+    (tmp_path / "index").write_text("in the way")
+    fit_job = job(manifest, tmp_path, unfrozen_layers=0)
+    assert fill(fit_job.to_dict())["stored"]
+    forgotten()
+    assert fill(fit_job.to_dict())["features"] == 0
+    assert find(tmp_path, fit_job.config, "none") is None
+
+
+def test_a_note_half_written_is_removed(tmp_path, forgotten, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shelfindex.os, "replace", refuse)
+    steps.prefix_of(architecture("none")).note(tmp_path)
+    assert list((tmp_path / "index").iterdir()) == []
 
 
 def test_a_backbone_of_the_users_own_is_never_noted(manifest, tmp_path, forgotten):

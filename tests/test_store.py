@@ -379,8 +379,8 @@ def test_what_is_stored_is_counted_without_computing(tmp_path):
 def test_a_set_that_cannot_fit_is_known_beforehand_and_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")  # 100 kB
     shelf = Shelf(tmp_path, "numbers", {})
-    assert shelf.has_room_for(100, 500)
-    assert not shelf.has_room_for(100, 1000)
+    assert shelf.has_room_for(keys_of(100), 500)
+    assert not shelf.has_room_for(keys_of(100), 1000)
     with pytest.raises(TrainerError, match=r"may take 0\.0 GB \(ORCH_CACHE_GB\).*set ORCH_CACHE_GB to more, free some"):
         shelf.rows(keys_of(100), large_rows)
     assert 0 < shelf.count(keys_of(100)) < 100  # what fitted is there for whoever wants it
@@ -400,7 +400,7 @@ def test_the_least_recently_used_rows_make_room(tmp_path, monkeypatch):
     an_hour_ago = time.time() - 3600
     for names in shelves[1].folder.glob("*.keys"):
         os.utime(names, (an_hour_ago, an_hour_ago))
-    assert shelves[2].has_room_for(80, 1024)
+    assert shelves[2].has_room_for(keys_of(80), 1024)
     shelves[2].rows(keys_of(80), large_rows)
     assert shelves[0].count(keys_of(80)) == shelves[2].count(keys_of(80)) == 80
     assert 0 < shelves[1].count(keys_of(80)) < 80
@@ -411,12 +411,12 @@ def test_rows_in_use_are_never_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")
     held = Shelf(tmp_path, "numbers", {"n": 0}).rows(keys_of(60), large_rows)
     other = Shelf(tmp_path, "numbers", {"n": 1})
-    assert not other.has_room_for(60, 1024)
+    assert not other.has_room_for(keys_of(60), 1024)
     with pytest.raises(TrainerError, match="what is not in use is too little"):
         other.rows(keys_of(60), large_rows)
     assert everything(held) == list(range(60))
     del held
-    assert other.has_room_for(60, 1024)
+    assert other.has_room_for(keys_of(60), 1024)
     assert everything(other.rows(keys_of(60), large_rows)) == list(range(60))
 
 

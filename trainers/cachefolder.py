@@ -42,12 +42,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class ShelfFolder:
-    """Rows of one description. ``stray_bytes``: files in it that are no whole segment, being written or left over."""
+    """Rows of one description. ``stray_bytes``: files in it that are no whole segment, being written or left over;
+    ``stray_buckets``: whose they are."""
 
     kind: str
     folder: Path
     segments: tuple[Segment, ...]
     stray_bytes: int
+    stray_buckets: frozenset[int] = frozenset()
 
     @property
     def bytes(self) -> int:
@@ -202,7 +204,7 @@ def shelf_of(kind: str, folder: Path) -> ShelfFolder:
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
             status[entry.name] = entry.stat()
-    segments, stray = [], 0
+    segments, stray, buckets = [], 0, set()
     for name, about in sorted(status.items()):
         stem, _, ending = name.rpartition(".")
         whole = f"{stem}.npy" in status and f"{stem}.keys" in status
@@ -210,7 +212,9 @@ def shelf_of(kind: str, folder: Path) -> ShelfFolder:
             segments.append(Segment(folder / name, about.st_size + status[f"{stem}.npy"].st_size, about.st_mtime))
         elif ending == "half" or (ending in ("npy", "keys") and not whole):
             stray += about.st_size
-    return ShelfFolder(kind, folder, tuple(segments), stray)
+            bucket = name.lstrip(".")[:2]
+            buckets.update([int(bucket)] if bucket.isdecimal() else [])
+    return ShelfFolder(kind, folder, tuple(segments), stray, frozenset(buckets))
 
 
 def other_of(folder: Path) -> Other:
@@ -224,17 +228,27 @@ def other_of(folder: Path) -> Other:
     return Other(folder.name, folder, sizes, files)
 
 
-_walked: dict[Path, tuple[int, int]] = {}
+_walked: dict[Path, tuple[dict[str, int], int]] = {}
+"""Folder -> when it and each folder below it changed, and its bytes."""
 
 
 def bytes_beside(cache: Path) -> int:
-    """What lies there besides rows. A folder is walked again once something was added to it or taken from it."""
+    """What lies there besides rows. A folder is walked again once something was added or taken anywhere below it."""
     total = 0
     for folder in folders_of(cache):
         if holds_shelves(folder):
             continue
-        changed = folder.stat().st_mtime_ns
-        if _walked.get(folder, (0, 0))[0] != changed:
-            _walked[folder] = (changed, other_of(folder).bytes)
+        times, _ = _walked.get(folder, ({}, 0))
+        if not times or times != {path: _changed(path) for path in times}:
+            times = {path: _changed(path) for path, _, _ in os.walk(folder)}  # before the sizes, so no change is missed
+            _walked[folder] = (times, other_of(folder).bytes)
         total += _walked[folder][1]
     return total
+
+
+def _changed(path: str) -> int:
+    """When a folder changed, in ns; 0 where it is not there any more."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

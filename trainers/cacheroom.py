@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,14 @@ from trainers.cachefolder import (
     holds_shelves,
     limit,
     other_of,
-    shelf_of,
     shelves_of,
 )
 from trainers.contract import TrainerError
-from trainers.storefiles import BUCKETS, bucket_lock, remove_leftovers, remove_segment, suffix
+from trainers.storefiles import BUCKETS, bucket_lock, read_head, remove_leftovers, remove_segment, suffix
+
+
+class NoRoom(TrainerError):
+    """Rows cannot be kept: the limit of the cache or the disk leaves no room. They can be computed whenever read."""
 
 
 @dataclass(frozen=True)
@@ -45,38 +48,54 @@ class Removed:
 
 
 @contextlib.contextmanager
-def room(cache: Path, needed: int) -> Iterator[None]:
+def room(cache: Path, needed: int, holds: tuple[Path, int] | None = None) -> Iterator[None]:
     """Make room for ``needed`` bytes, and let nobody else count what is taken until the caller has taken them.
 
-    The least recently used rows go first, those of old formats before all, those that a process has open never.
-    Raises TrainerError where that is not enough; then nothing is removed.
+    What killed writers left goes first, then the least recently used rows, those of old formats before all; rows that
+    a process has open and buckets that another writes to never. ``holds``: the shelf's folder and the bucket whose lock
+    the caller has; rows may go there too.
+    Raises NoRoom where that is not enough. No row goes where what nobody has open is too little to begin with.
     """
-    (cache / ".locks").mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".locks" / "room.lock"):
-        shelves = list(shelves_of(cache))
-        used = sum(shelf.bytes for shelf in shelves) + bytes_beside(cache)
+    with _alone(cache):
+        shelves, used = _taken(cache)
         excess = used + needed - limit(cache, used)
-        if excess > 0:
-            chosen = _first_to_go(shelves, excess)
-            if chosen is None:
-                raise TrainerError(_no_room(cache, used, needed))
-            for segment in chosen:
-                excess -= _evict(cache, segment).bytes
-            if excess > 0:  # another process opened one of them meanwhile
-                raise TrainerError(_no_room(cache, used, needed))
+        if excess > 0 and _remove_leftovers(cache, shelves):
+            shelves, used = _taken(cache)
+            excess = used + needed - limit(cache, used)
+        if excess > 0 and not _remove_oldest(cache, shelves, excess, holds):
+            raise NoRoom(_no_room(cache, used, needed))
         yield
 
 
-def _first_to_go(shelves: Sequence[ShelfFolder], excess: int) -> list[Segment] | None:
-    """The least recently used segments of ``excess`` bytes that nobody has open; None where they are fewer bytes."""
-    chosen: list[Segment] = []
-    for segment in _by_age(shelves):
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One process at a time: who asks whether rows are in use locks them for a moment, and others would take that for
+    a use."""
+    (cache / ".locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".locks" / "room.lock"):
+        yield
+
+
+def _taken(cache: Path) -> tuple[list[ShelfFolder], int]:
+    """The shelves, and the bytes of all that lies in the cache."""
+    shelves = list(shelves_of(cache))
+    return shelves, sum(shelf.bytes for shelf in shelves) + bytes_beside(cache)
+
+
+def _remove_oldest(cache: Path, shelves: Sequence[ShelfFolder], excess: int, holds: tuple[Path, int] | None) -> bool:
+    """Remove the least recently used rows until ``excess`` bytes are gone; whether they are."""
+    segments, staying = _by_age(shelves), excess
+    for segment in segments:
+        if staying <= 0:
+            break
+        staying -= 0 if _is_in_use(segment) else segment.bytes
+    if staying > 0:
+        return False
+    for segment in segments:
         if excess <= 0:
             break
-        if not _is_in_use(segment):
-            chosen.append(segment)
-            excess -= segment.bytes
-    return None if excess > 0 else chosen
+        excess -= _evict(cache, segment, holds).bytes  # 0 where it cannot go after all: the next one may
+    return excess <= 0
 
 
 def _no_room(cache: Path, used: int, needed: int) -> str:
@@ -89,26 +108,46 @@ def _no_room(cache: Path, used: int, needed: int) -> str:
     )
 
 
-def has_room_for_set(cache: Path, own: Path, needed: int) -> bool:
-    """Whether the shelf at ``own`` could hold ``needed`` bytes in all: what it has, what is free, and what could go."""
-    others = [shelf for shelf in shelves_of(cache) if shelf.folder != own]
-    beside = bytes_beside(cache)
-    taken = sum(shelf.bytes for shelf in others) + beside
-    allowed = limit(cache, taken + (shelf_of("", own).bytes if own.is_dir() else 0))
-    if taken + needed <= allowed:
+def has_room_for_set(cache: Path, own: Path, keys: Set[str], bytes_each: int) -> bool:
+    """Whether the shelf at ``own`` could hold the rows of ``keys`` in all: what it has, what is free, what could go.
+
+    Where nothing is free what killed writers left goes at once; no row does.
+    """
+    needed = len(keys) * bytes_each
+    shelves, used = _taken(cache)
+    allowed = limit(cache, used)
+    if used + needed <= allowed:
         return True
-    kept = beside + sum(shelf.stray_bytes for shelf in others)
-    for segment in (segment for shelf in others for segment in shelf.segments):
-        if kept + needed > allowed:
-            return False
-        kept += segment.bytes if _is_in_use(segment) else 0
-    return kept + needed <= allowed
+    if needed > allowed:
+        return False
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # of a cache that may only be read nothing can go, whoever asks
+            held.enter_context(_alone(cache))
+        if _remove_leftovers(cache, shelves):
+            shelves = list(shelves_of(cache))
+        kept = needed + bytes_beside(cache) + sum(shelf.stray_bytes for shelf in shelves if shelf.folder != own)
+        for shelf in shelves:
+            for segment in shelf.segments:
+                if kept > allowed:
+                    return False
+                kept += _staying(segment, keys if shelf.folder == own else frozenset())
+        return kept <= allowed
+
+
+def _staying(segment: Segment, keys: Set[str]) -> int:
+    """How many bytes of it cannot go, the rows of ``keys`` not counted: all where a process has it open. Whoever reads
+    a row of ``keys`` has its segment open, so what lies beside that row stays too."""
+    head = read_head(segment.names) if keys else None
+    others = sum(key not in keys for key in head.keys) if head is not None else 0
+    if head is not None and others < len(head.keys):
+        return others * head.row_bytes
+    return segment.bytes if _is_in_use(segment) else 0
 
 
 def prune(cache: Path, to_bytes: int | None = None, older_than_s: float | None = None) -> Removed:
     """Remove what killed writers left, rows of old formats, rows unused for ``older_than_s``, and then the least
     recently used rows until all of the cache takes ``to_bytes``."""
-    removed = Removed(sum(_remove_leftovers(cache, shelf) for shelf in shelves_of(cache)))
+    removed = Removed(_remove_leftovers(cache, shelves_of(cache)))
     shelves = list(shelves_of(cache))
     now, left = time.time(), sum(shelf.bytes for shelf in shelves) + bytes_beside(cache)
     old = {segment.names for shelf in shelves if shelf.is_old for segment in shelf.segments}
@@ -125,16 +164,17 @@ def prune(cache: Path, to_bytes: int | None = None, older_than_s: float | None =
 def clear(cache: Path, kinds: Sequence[str]) -> Removed:
     """Remove everything of these kinds (names of folders in the cache) that no process has open.
 
-    Photos that a sweep reads from an unpacked archive are not seen to be in use.
+    A folder in which a shelf begins is left to its writer. Photos that a sweep reads from an unpacked archive are not
+    seen to be in use.
     """
     removed = Removed()
     for shelf in list(shelves_of(cache)):
         if shelf.kind in kinds:
-            removed += Removed(_remove_leftovers(cache, shelf))
+            removed += Removed(_remove_leftovers(cache, [shelf]))
             for segment in shelf.segments:
                 removed += _evict(cache, segment)
     for folder in folders_of(cache):
-        if folder.name in kinds and not holds_shelves(folder):
+        if folder.name in kinds and not holds_shelves(folder) and not any(folder.glob(f"*{suffix()}")):
             removed += Removed(other_of(folder).bytes)
             shutil.rmtree(folder)
     _remove_empty(cache)
@@ -155,41 +195,43 @@ def _is_in_use(segment: Segment) -> bool:
         file = os.open(segment.names.with_suffix(".npy"), os.O_RDWR)
     except FileNotFoundError:
         return False
-    except PermissionError:
+    except OSError:  # another user's, or on a disk that may only be read
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return True
     finally:
         os.close(file)
     return False
 
 
-def _evict(cache: Path, segment: Segment) -> Removed:
-    """Remove a segment unless a process has it open or writes to its bucket."""
+def _evict(cache: Path, segment: Segment, holds: tuple[Path, int] | None = None) -> Removed:
+    """Remove a segment unless a process has it open, or another writes to its bucket. ``holds`` as in ``room``."""
     folder = segment.names.parent
     try:
         with contextlib.ExitStack() as held:
-            if folder.name.endswith(suffix()):
-                bucket = int(segment.names.name[:2])
+            bucket = int(segment.names.name[:2]) if folder.name.endswith(suffix()) else None
+            if bucket is not None and (folder, bucket) != holds:
                 held.enter_context(bucket_lock(cache, folder.parent.name, folder.name, bucket).acquire(timeout=0))
             with contextlib.suppress(FileNotFoundError):
                 file = os.open(segment.names.with_suffix(".npy"), os.O_RDWR)
                 held.callback(os.close, file)
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_segment(segment.names)
-    except (Timeout, BlockingIOError, PermissionError):
+    except OSError:  # a bucket's Timeout and a segment's BlockingIOError among them
         return Removed(in_use_bytes=segment.bytes)
     return Removed(segment.bytes)
 
 
-def _remove_leftovers(cache: Path, shelf: ShelfFolder) -> int:
+def _remove_leftovers(cache: Path, shelves: Iterable[ShelfFolder]) -> int:
+    """Remove what killed writers left, as far as we may. Gives the bytes."""
     freed = 0
-    for bucket in range(BUCKETS) if shelf.stray_bytes and not shelf.is_old else ():
-        # A bucket that is being written to is left alone: what lies there is no leftover.
+    strays = [(shelf, bucket) for shelf in shelves if not shelf.is_old for bucket in sorted(shelf.stray_buckets)]
+    for shelf, bucket in strays:
+        # A bucket that is being written to (Timeout) is left alone: what lies there is no leftover.
         with (
-            contextlib.suppress(Timeout),
+            contextlib.suppress(OSError),
             bucket_lock(cache, shelf.kind, shelf.folder.name, bucket).acquire(timeout=0),
         ):
             freed += remove_leftovers(shelf.folder, bucket)

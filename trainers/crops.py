@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from trainers import device
+from trainers.cacheroom import NoRoom
 from trainers.contract import FitJob, TrainerError
 from trainers.cutting import READ, Clock, cut
 from trainers.decoding import bytes_of, named
@@ -25,6 +26,7 @@ from trainers.manifest import Manifest
 from trainers.model import Architecture, Network, Prefix
 from trainers.parts import Part
 from trainers.policies import WHOLE, crop_names, distinct_crops
+from trainers.shelfindex import features_description
 from trainers.store import Rows, Shelf
 from trainers.training import prefix_of, read_weights
 
@@ -160,26 +162,34 @@ class _Crops:
             return frozenset()
         pictures, names = self.pictures, self.pictures.names
         whole = frozenset({WHOLE}.intersection(names))
-        row_bytes = 4 * int(np.prod(self.prefix.spec.shape[1:]))
+        row_bytes = np.dtype(self.prefix.row_dtype).itemsize * int(np.prod(self.prefix.spec.shape[1:]))
         disk_share = row_bytes / STORE_BYTES_PER_S / self.spent.prefix_s
         for kept, most in ((frozenset(names), CROPS_KEPT), (whole, WHOLE_KEPT)):
-            if kept and disk_share <= most and shelf.has_room_for(len(pictures.hashes) * len(kept), row_bytes):
-                return kept
+            if kept and disk_share <= most:
+                positions, _ = self._positions(np.arange(len(pictures.hashes)), kept)
+                if shelf.has_room_for(pictures.keys(positions), row_bytes):
+                    return kept
         stored = disk_share < 1 and whole and shelf.count(pictures.hashes) == len(set(pictures.hashes))
         return whole if stored else frozenset()
 
     def run(self, images: np.ndarray, shelf: Shelf | None, kept: frozenset[str]) -> None:
         """Fill in the models' answers for every crop of ``images``."""
-        names = self.pictures.names
-        every = (images[:, None] * len(names) + np.arange(len(names))).ravel()
-        is_kept = np.array([names[p % len(names)] in kept for p in every])
-        if shelf is not None and is_kept.any():
-            self._through(shelf, every[is_kept])
-        for _ in self._compute(every[~is_kept]):
+        through, others = self._positions(images, kept)
+        if shelf is not None and len(through):
+            others = np.sort(np.concatenate([self._through(shelf, through), others]))
+        for _ in self._compute(others):
             """Nothing is kept of these."""
 
-    def _through(self, shelf: Shelf, positions: np.ndarray) -> None:
-        """Compute what ``shelf`` lacks and let it keep that; read the rest."""
+    def _positions(self, images: np.ndarray, kept: frozenset[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Where the crops of ``images`` are that are kept, and the others."""
+        names = self.pictures.names
+        every = (images[:, None] * len(names) + np.arange(len(names))).ravel()
+        is_kept = np.array([names[p % len(names)] in kept for p in every], bool)
+        return every[is_kept], every[~is_kept]
+
+    def _through(self, shelf: Shelf, positions: np.ndarray) -> np.ndarray:
+        """Compute what ``shelf`` lacks and let it keep that; read the rest. Gives the positions that are left where it
+        has no room."""
         done: set[int] = set()
 
         def compute(chosen: Sequence[int]) -> Iterator[np.ndarray]:
@@ -188,13 +198,17 @@ class _Crops:
                 done.update(batch.tolist())
                 yield features
 
-        rows = shelf.rows(self.pictures.keys(positions), compute)
+        try:
+            rows = shelf.rows(self.pictures.keys(positions), compute, self.prefix.row_dtype)
+        except NoRoom:
+            return positions[~np.isin(positions, list(done))]
         self._read(rows, positions, [place for place, p in enumerate(positions.tolist()) if p not in done])
+        return positions[:0]
 
     def _read(self, rows: Rows, positions: np.ndarray, places: list[int]) -> None:
         for start in range(0, len(places), BATCH_CROPS):
             chosen = np.array(places[start : start + BATCH_CROPS])
-            self._answer(positions[chosen], rows.take(chosen))
+            self._answer(positions[chosen], rows.take(chosen).astype(np.float32, copy=False))
         self.spent.read += len(places)
 
     def _compute(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -270,10 +284,13 @@ def _sampled(prefix: Prefix, models: Sequence[_Model]) -> float:
 
 
 def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
-    """Where trials keep what the prefix gives for whole images of that view, as float32."""
+    """Where trials keep what the prefix gives for whole images of that view, without loss.
+
+    What ``store_dtype`` had rounded is computed again: figures must not depend on what a cache still holds.
+    """
     if prefix.is_identity or not job.get("cache") or not job.get("share", True):
         return None
-    return Shelf(Path(job["cache"]), "features", {**prefix.description(), "view": view})
+    return Shelf(Path(job["cache"]), "features", features_description(prefix.description(), view, prefix.row_dtype))
 
 
 def _asked(manifest: Manifest, split: str, folds: int) -> Manifest:

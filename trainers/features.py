@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from trainers.cacheroom import NoRoom
 from trainers.contract import FitJob, TrialConfig
 from trainers.decoding import Decoder, Picture
 from trainers.items import Part, judged_part, parts_of, row_keys, training_part
@@ -98,7 +99,8 @@ class Examples:
 
 @dataclass
 class Meter:
-    """What reading cost: counted up as rows are computed. ``stored``: every row was, or is now, in the store."""
+    """What reading cost: counted up as rows are computed. ``stored``: every row that is read was, or is now, in the
+    store."""
 
     images: int = 0
     features: int = 0
@@ -189,24 +191,38 @@ class _Source:
 
     def rows(self) -> ReadRows:
         """Decoded images, or what the prefix makes of them: from the store where they may be kept and have room."""
+        rows: ReadRows | None
         if self.prefix.is_identity:
-            return self._decoded(range(len(self.keys)))
+            rows = self._decoded(range(len(self.keys)))
+        else:
+            rows = self._kept()
+            rows = self._live() if rows is None else rows  # not before what the store had opened for it is closed
+        self.meter.stored &= not isinstance(rows, LiveRows)
+        return rows
+
+    def _kept(self) -> ReadRows | None:
+        """The prefix's output in the store; None where it is not to be kept, or there is no room for all of it."""
         if not self.reading.share:
-            return self._live()
+            return None
         spec, dtype = self.prefix.spec, stored_dtype(self.prefix.row_dtype, self.reading.store_dtype)
         described = features_description(self.prefix.description(), self.decode.view, dtype)
         shelf = Shelf(self.cache, "features", described)
-        if not self._have_room(shelf, int(np.prod(spec.shape[1:])) * np.dtype(dtype).itemsize):
-            return self._live()
-        rows = shelf.rows(self.keys, self._features, dtype)
-        self.meter.bytes += shelf.written * int(np.prod(rows.shape)) * rows.dtype.itemsize
+        row_bytes = int(np.prod(spec.shape[1:])) * np.dtype(dtype).itemsize
+        if not self._have_room(shelf, row_bytes):
+            return None
+        try:
+            rows = shelf.rows(self.keys, self._features, dtype)
+        except NoRoom:
+            return None
+        finally:
+            self.meter.bytes += shelf.written * row_bytes
         self.prefix.note(self.cache)
         return rows
 
     def _have_room(self, shelf: Shelf, row_bytes: int) -> bool:
-        """Whether all rows are there, or fit on the disk."""
+        """Whether all rows are there, or fit on the disk as far as can be foreseen."""
         # Counting first: it reads lists of keys that are needed anyway, the other looks at all that the cache holds.
-        return shelf.count(self.keys) == len(self.keys) or shelf.has_room_for(len(self.keys), row_bytes)
+        return shelf.count(self.keys) == len(self.keys) or shelf.has_room_for(self.keys, row_bytes)
 
     @functools.cached_property
     def _images_have_room(self) -> bool:
@@ -216,15 +232,17 @@ class _Source:
         """The images of the pictures at ``places``: from the store, or decoded each time where that has no room."""
         pictures, keys = [self.pictures[p] for p in places], [self.keys[p] for p in places]
         shape = (self.decode.size, self.decode.size, 3)
-        if not self._images_have_room:
-            self.meter.stored = False
-            return LiveRows(
-                lambda here: next(self._decode([pictures[i] for i in here])), shape, np.dtype("uint8"), len(keys)
-            )
-        written = self.images.written
-        rows = self.images.rows(keys, lambda here: self._decode([pictures[i] for i in here]))
-        self.meter.bytes += (self.images.written - written) * int(np.prod(shape))
-        return rows
+        if self._images_have_room:
+            written = self.images.written
+            try:
+                return self.images.rows(keys, lambda here: self._decode([pictures[i] for i in here]))
+            except NoRoom:
+                self._images_have_room = False
+            finally:
+                self.meter.bytes += (self.images.written - written) * int(np.prod(shape))
+        return LiveRows(
+            lambda here: next(self._decode([pictures[i] for i in here])), shape, np.dtype("uint8"), len(keys)
+        )
 
     def _decode(self, pictures: Sequence[Picture]) -> Iterator[np.ndarray]:
         batches = self.decode(pictures)
@@ -251,7 +269,6 @@ class _Source:
 
     def _live(self) -> LiveRows:
         """The prefix's output, run over the decoded images whenever rows are taken."""
-        self.meter.stored = False
         decoded, spec = self._decoded(range(len(self.keys))), self.prefix.spec
         return LiveRows(
             lambda here: self._run(decoded.take(here)), tuple(spec.shape[1:]), np.dtype("float32"), len(self.keys)

@@ -9,6 +9,7 @@ are there: ``Shelf.count`` does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -142,7 +143,8 @@ def stored_dtype(computed: str, store_dtype: str) -> str:
 
 
 def recall(cache: Path, asked: Asked) -> Answer | None:
-    """What was written down for ``asked`` and still holds; None where there is nothing, or a damaged note."""
+    """What was written down for ``asked`` and still holds; None where there is nothing that can be read, or a damaged
+    note."""
     identity = identify(asked)
     if identity is None:
         return None
@@ -151,23 +153,28 @@ def recall(cache: Path, asked: Asked) -> Answer | None:
         if note["identity"] != identity or note["asked"] != dataclasses.asdict(asked):
             return None
         return Answer(**{**note["answer"], "row_shape": tuple(note["answer"]["row_shape"])})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a torn note is no note: it is written anew
+    except (OSError, ValueError, KeyError, TypeError):  # a torn note is no note: it is written anew
         return None
 
 
 def remember(cache: Path, asked: Asked, answer: Answer, identity: str | None) -> None:
     """Write down what ``asked`` came to. ``identity``: what ``identify`` said before the weights were read.
 
-    Nothing is written for a backbone of the user's own, nor where the weight file has changed since.
+    Nothing is written for a backbone of the user's own, nor where the weight file has changed since, nor where the
+    cache cannot be written: without a note the backbone is built to know.
     """
     if identity is None or identity != identify(asked) or recall(cache, asked) == answer:
         return
     note = {"identity": identity, "asked": dataclasses.asdict(asked), "answer": dataclasses.asdict(answer)}
     file = _file(cache, asked)
-    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_text(json.dumps(note, sort_keys=True))
-    os.replace(beside, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(note, sort_keys=True))
+        os.replace(beside, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def identify(asked: Asked) -> str | None:

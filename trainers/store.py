@@ -10,6 +10,7 @@ replaced on the disk; nobody gets it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from trainers.cacheroom import has_room_for_set, room
+from trainers.cacheroom import NoRoom, has_room_for_set, room
 from trainers.contract import TrainerError
 from trainers.storefiles import (
     BUCKETS,
@@ -48,6 +49,8 @@ RELEASE_BYTES = 32 * 2**20
 """So much of the mapped files may count as this process's memory before it is given back."""
 FAULT_BYTES = 2 * 2**20
 """So much around a row may come into memory with it: Linux maps a large page of the file at once."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where the disk, or the user's share of it, is full."""
 
 Compute = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
@@ -182,13 +185,14 @@ class Shelf:
                 stored.update(wanted.intersection(head.keys))
         return len(stored)
 
-    def has_room_for(self, rows: int, row_bytes: int) -> bool:
-        """Whether a set of ``rows`` in all, stored ones included, can be stored at once under the limit of the cache.
+    def has_room_for(self, keys: Iterable[str], row_bytes: int) -> bool:
+        """Whether all rows of ``keys``, stored ones included, can be stored at once under the limit of the cache.
 
-        What may be removed to make room counts as free. Raises TrainerError where ORCH_CACHE_GB is no number.
+        A forecast: what may be removed to make room counts as free, and others may take it first. Raises TrainerError
+        where ORCH_CACHE_GB is no number.
         """
         key_bytes = 128
-        return has_room_for_set(self._cache, self.folder, rows * (row_bytes + key_bytes))
+        return has_room_for_set(self._cache, self.folder, frozenset(keys), row_bytes + key_bytes)
 
     def rows(self, keys: Sequence[str], compute: Compute, dtype: Any = None) -> Rows:
         """The rows of ``keys``, in that order; missing ones are computed first.
@@ -196,8 +200,8 @@ class Shelf:
         ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one process
         at a time for each bucket; and again whenever a row turns out to be damaged, as long as the rows are in use.
         Rows are kept in ``dtype``, or as they are computed.
-        Raises TrainerError where the disk is full or not writable, where the limit of the cache leaves no room, and
-        where a row is too large a number for ``dtype``.
+        Raises NoRoom where the disk is full or the limit of the cache leaves no room, TrainerError where the disk is
+        not writable and where a row is too large a number for ``dtype``.
         """
         if not keys:
             raise TrainerError("no images were asked for; the split is empty.")
@@ -212,7 +216,6 @@ class Shelf:
 
     def _write(self, bucket: int, keys: Sequence[str], batches: Iterator[np.ndarray]) -> None:
         """Write the rows of ``keys`` as new segments. Only under the bucket's lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder, bucket)
         begin, writer, start = 0, None, time.perf_counter()
         try:
@@ -222,8 +225,9 @@ class Shelf:
                         if begin == len(keys):
                             raise AssertionError(f"more rows were computed than the {len(keys)} that were asked for")
                         rows = max(1, SEGMENT_BYTES // max(batch[0].nbytes, 1))
+                        self.folder.mkdir(parents=True, exist_ok=True)
                         writer = SegmentWriter(self.folder, bucket, keys[begin : begin + rows], batch)
-                        with room(self._cache, writer.needed):
+                        with room(self._cache, writer.needed, holds=(self.folder, bucket)):
                             writer.reserve()
                             self._describe()
                         begin += writer.missing
@@ -263,7 +267,7 @@ class _Request:
             found.look(self.shelf._files())
             self._compute_missing(found)
         except OSError as error:
-            raise TrainerError(
+            raise _failure(error)(
                 f"the cache {self.shelf._cache} cannot be written ({error.strerror or error}); free some space there, "
                 "or set ORCH_CACHE to a folder on another disk."
             ) from error
@@ -278,7 +282,7 @@ class _Request:
                     if segment.is_on_disk():
                         self._replace(segment, wanted)
         except OSError as error:
-            raise TrainerError(
+            raise _failure(error)(
                 f"damaged rows in the cache {self.shelf._cache} cannot be replaced ({error.strerror or error}); free "
                 "some space there, or set ORCH_CACHE to a folder on another disk."
             ) from error
@@ -339,6 +343,10 @@ class _Request:
                     )
             self.shelf.written += len(kept)
             yield kept
+
+
+def _failure(error: OSError) -> type[TrainerError]:
+    return NoRoom if error.errno in FULL else TrainerError
 
 
 class _Found:

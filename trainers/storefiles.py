@@ -12,6 +12,7 @@ lock on its ``.npy``, so that nobody takes it away meanwhile.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
@@ -35,6 +36,8 @@ first to go when room is needed."""
 BUCKETS = 16
 TOUCH_S = 60.0
 """How often at most a process notes that it uses a segment."""
+WITHOUT_RESERVING = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)
+"""What file systems say that cannot give a file its space before it is written."""
 KEPT_KEYS = 300_000
 """Of so many rows a process remembers the keys, and which it has checked, for the next fit (about 100 bytes each)."""
 
@@ -210,8 +213,8 @@ def _note_use(names: Path) -> None:
     if now - _touched.get(names, -TOUCH_S) < TOUCH_S:
         return
     _touched[names] = now
-    # A cache that this user may only read keeps the times of those who may write.
-    with contextlib.suppress(PermissionError, FileNotFoundError):
+    # A cache that this user may only read keeps the times of those who may write. Without a note rows only go earlier.
+    with contextlib.suppress(OSError):
         os.utime(names)
 
 
@@ -246,8 +249,14 @@ class SegmentWriter:
         return self.bytes + about + sum(len(key.encode()) + 5 for key in self._keys)
 
     def reserve(self) -> None:
-        """Give the file its final size at once, so that others who count what is taken see it."""
-        self._file.truncate(self.bytes)
+        """Give the file its final size at once, and its space where the file system can, so that others who count what
+        is taken and what is free see it."""
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, self.bytes)
+        except OSError as error:
+            if error.errno not in WITHOUT_RESERVING:
+                raise
+            self._file.truncate(self.bytes)
 
     def add(self, rows: np.ndarray) -> None:
         if rows.dtype != self._dtype or rows.shape[1:] != self._shape:
