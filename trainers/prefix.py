@@ -289,9 +289,20 @@ class Prefix:
         return keras.Model(self.model.input, outputs if len(outputs) > 1 else outputs[0])
 
     @functools.cached_property
+    def _foldable(self) -> dict[str, str]:
+        with tf.init_scope():  # layers are made to see whether they can be, even while somebody traces
+            return {} if self.is_identity else foldable(self._cut)
+
+    @functools.cached_property
     def _frozen(self) -> keras.Model:
         with tf.init_scope():  # weights are read, even where this is first asked for while somebody traces
-            return folded(self._cut)
+            return folded(self._cut, self._foldable)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of the weights that the folded copy holds once more; 0 before an image was run, and where nothing folds."""
+        copy = vars(self).get("_frozen")
+        return sum(int(np.prod(w.shape)) * 4 for w in copy.weights) if copy is not None and self._foldable else 0
 
     @functools.cached_property
     def _run(self) -> Any:
@@ -326,7 +337,7 @@ class Prefix:
             "pooling": self.pooling,
             "precision": a.precision,
         }
-        if not self.is_identity and foldable(self._cut):
+        if self._foldable:
             described["batch_norms"] = "folded"
         if is_refined(self.model.layers[: self.length]):
             described["output_stride"] = a.output_stride
