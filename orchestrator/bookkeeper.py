@@ -149,7 +149,7 @@ class Bookkeeper:
             created |= {"seed": request.job.seed, "proposal": dict(request.proposal)}
         else:
             reason = self._keep(live, [epoch["epoch"] for epoch in past.epochs])
-            reason = reason or "started again after an interruption"
+            reason = reason or ("started again after an interruption" if past.attempts else "")
             live.values = {epoch: value for epoch, value in self._values(past).items() if epoch <= live.kept}
         self.started += 1
         self._record_state(live, TrialState.PENDING, reason, created)
@@ -278,7 +278,10 @@ class Bookkeeper:
         self.record(EventKind.STAGE, stage=BUILD, state=state, reason=reason, payload=payload)
 
     def close(self) -> None:
-        """After Tune returned: stop what was still live, or leave it unfinished for ``--resume`` and raise."""
+        """After Tune returned: stop what had begun, or leave it unfinished for ``--resume`` and raise.
+
+        What was asked for and has not begun stays PENDING either way: a search with more hours trains it.
+        """
         if self.broken is not None:
             raise self.broken
         unended = [*self.live.values(), *self.agenda.held]
@@ -286,10 +289,11 @@ class Bookkeeper:
             raise Interrupted(
                 f"{self.stopping}: what has ended is kept, {len(unended)} unfinished trials will start again."
             )
-        for live in unended:
-            if not self.stopping:
-                raise OrchError(f"Ray Tune returned with trial {live.request.id} unfinished.")
-            self._record_end(live, TrialState.STOPPED, self.stopping.rstrip("."))
+        if unended and not self.stopping:
+            raise OrchError(f"Ray Tune returned with trial {unended[0].request.id} unfinished.")
+        for live in self.live.values():
+            if live.trial is not None:
+                self._record_end(live, TrialState.STOPPED, self.stopping.rstrip("."))
         self.ledger.flush()
 
     def _end(self, tune_id: str, state: TrialState, reason: str) -> None:

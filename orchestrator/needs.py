@@ -13,6 +13,9 @@ from typing import Any
 from trainers.backbones import backbone
 from trainers.contract import FitJob
 
+MOST_WORKERS = 16
+"""That can fill one need at once: a shelf of the store has so many parts, and each is written by one worker."""
+
 
 @dataclass(frozen=True)
 class Need:
@@ -87,11 +90,13 @@ def next_step(
     waiting for them. ``building``: need -> workers that fill it now. ``warm``: the trace of what the worker ran last.
 
     A trial that can start goes first, one of the same trace before the others. Else the need asked for first that
-    nobody fills. Else the need with the fewest workers gets one more, the first of equals: the store shares the work.
+    nobody fills. Else the need with the fewest workers gets one more, the first of equals: the store shares the work,
+    among ``MOST_WORKERS``; another one would only wait, and keep its GPU from whoever else could use it.
     """
     ready = [place for place, trial in enumerate(waiting) if trial.need in settled]
     if ready:
         return Run(next((place for place in ready if waiting[place].trace == warm), ready[0]))
     if not may_build or not waiting:
         return None
-    return Build(min(range(len(waiting)), key=lambda place: (building.get(waiting[place].need, 0), place)))
+    place = min(range(len(waiting)), key=lambda place: (building.get(waiting[place].need, 0), place))
+    return Build(place) if building.get(waiting[place].need, 0) < MOST_WORKERS else None

@@ -44,7 +44,8 @@ class TrialRequest:
 
 
 class TrialSource(Protocol):
-    """Hands out trials and is told how each ended. A trial that was handed out is told exactly once."""
+    """Hands out trials and is told how each ended. A trial that was handed out is told once, when it has ended; one
+    that has not when the search stops is handed out again after a ``replay``."""
 
     @property
     def exhausted(self) -> str:

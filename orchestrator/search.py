@@ -62,7 +62,9 @@ def run_trials(
     scheduler is replayed here. Ray is started if it is not up, and then stopped at the end.
 
     A trial ends COMPLETED, PRUNED by the scheduler, STOPPED by the hours or the target, or FAILED: at once for a
-    TrainerError or a divergence, after ``retries`` for a crash. A failed trial never ends the search.
+    TrainerError or a divergence, after ``retries`` for a crash. A failed trial never ends the search. One that was
+    asked for ahead and has not begun when the hours or the target stop the search stays PENDING; the next run, with
+    more hours, starts it.
 
     Raises Interrupted upon SIGINT or SIGTERM: trials that ran stay unfinished in the ledger, for the next run to
     start again. Raises OrchError where a trial asks for more than Ray has.

@@ -271,11 +271,11 @@ def _no_winner(candidates: Sequence[Candidate]) -> str:
 
 
 def _advice(states: Counter[str]) -> str:
-    if states.keys() & {"PENDING", "RUNNING", "PAUSED"}:
+    if states.keys() & {"RUNNING", "PAUSED"}:
         return "The search is not over: go on with `--resume`."
     if states["FAILED"] and states["FAILED"] == states.total():
         return "Read why with `orch show`, mend the cause and start anew, or add trials with `--resume --trials +N`."
-    if states["STOPPED"]:
+    if states["STOPPED"] or states["PENDING"]:  # the hours were used up
         return "Give it more time: raise `budget.hours` and go on with `--resume`."
     return "Give it more trials with `--resume --trials +N`, or a gentler `budget.scheduler`."
 

@@ -26,6 +26,7 @@ from orchestrator.running import RunningSweep
 from orchestrator.selection import Candidate, PolicyScore, Rule, choose, choose_policy, pareto_front
 from orchestrator.show import front_lines
 from orchestrator.spec import SweepSpec
+from orchestrator.stagetimes import BUILD
 from trainers.contract import FitJob, TrainerError, TrialConfig, canonical, trial_id
 from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.policies import policy as find_policy
@@ -329,8 +330,9 @@ def refit(sweep: RunningSweep, manifest: Manifest, winner: Winner) -> list[Final
         sweep.tell(f"refit    {left} networks on {' + '.join(splits)}, {epochs} epochs each")
         run_trials(source, _refit_settings(sweep, epochs), sweep.ledger, sweep.show)
         sweep.record(EventKind.STAGE, stage=REFIT, state="ENDED", payload={})
-    unfinished.remove(sweep.paths.checkpoints)  # nothing is unfinished now; a killed worker may have left files there
     records = sweep.state().trials
+    if all(record.state.is_final for record in records.values()):
+        unfinished.remove(sweep.paths.checkpoints)  # a killed worker may have left files there
     good = [m for m in models if records[m.fit].state == TrialState.COMPLETED]
     for model in models:
         if model not in good:
@@ -380,13 +382,16 @@ def _refit_settings(sweep: RunningSweep, epochs: int) -> SearchSettings:
 
 
 def seconds_searched(events: Sequence[Event]) -> float:
-    """How long trials of the search have run so far, the pauses between two processes left out. Pure."""
+    """How long trials of the search have run, and the store was filled for them, so far; the pauses between two
+    processes left out. Pure."""
     total, first, last = 0.0, math.nan, math.nan
+    searched: set[str] = set()
     for event in events:
         if event.kind == EventKind.SWEEP:  # a new process
             total += 0.0 if math.isnan(first) else last - first
             first = math.nan
-        elif event.trial and event.stage == SEARCH:
+        elif (event.trial and event.stage == SEARCH) or (event.stage == BUILD and event.data["for"] in searched):
+            searched.add(event.trial)
             first = event.time_s if math.isnan(first) else first
             last = event.time_s
     return total + (0.0 if math.isnan(first) else last - first)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from orchestrator import schedulers
+from orchestrator import bookkeeper, schedulers
 from orchestrator.ledger import Event, EventKind, Ledger, SweepState, TrialState, derive
-from orchestrator.proposer import FixedSource, TrialRequest
+from orchestrator.proposer import FixedSource, Proposer, ProposerSettings, TrialRequest, TrialSource
 from orchestrator.schedulers import SchedulerSettings
 from orchestrator.search import SearchOutcome, SearchSettings, ray_session, run_trials, stop_ray
+from orchestrator.space import Case, Choice, Space, Uniform
 from trainers.contract import FitJob, TrialConfig
 
 
@@ -110,9 +113,76 @@ def test_the_hours_stop_builds_too(tmp_path: Path, ray_up: None) -> None:
     requests = [request_of(n, tmp_path, recipe="fill_sleep:300") for n in range(20)]
     outcome, state, builds = search(tmp_path, requests, hours_left_s=4.0)
     assert time.monotonic() - began_s < 90, "the search waited for a build to end"
-    assert set(outcome.states) == {"STOPPED"}
+    assert set(outcome.states) == {"PENDING"}, "none of them has begun"
     assert len(state.trials) < 10
     assert builds == []
+
+
+SPACE = Space.of({"dropout": [Case(Uniform(0.1, 0.9))], "image_size": [Case(Choice((160, 192)))]})
+
+
+def from_list(folder: Path, recipe: str) -> TrialSource:
+    return FixedSource([request_of(n, folder, 160 + 32 * (n % 2), recipe, 0.1 + 0.05 * n) for n in range(10)])
+
+
+def at_random(folder: Path, recipe: str) -> TrialSource:
+    """The recipe is no part of what is asked for: the fake trainer reads there what to do."""
+
+    def job(trial: str, config: TrialConfig) -> FitJob:
+        return FitJob(trial, dataclasses.replace(config, recipe=recipe), 0, "manifest.parquet", output=str(folder))
+
+    return Proposer(SPACE, ProposerSettings(10, 3, 0, "data", "random"), job)
+
+
+@pytest.mark.parametrize("ends", ["hours", "target"])
+@pytest.mark.parametrize("make", [from_list, at_random])
+def test_what_has_not_begun_when_the_search_stops_is_trained_by_the_next(
+    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, str], TrialSource], ends: str
+) -> None:
+    """The hours are over once two trials train; the target is reached by the first that is trained in full."""
+    late_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0])
+    monkeypatch.setattr(bookkeeper, "time", clock)
+
+    def run_on(recipe: str, limits: dict[str, float]) -> tuple[SearchOutcome, list[Event], TrialSource]:
+        source, running = make(tmp_path, recipe), set()
+
+        def hear(event: Event) -> None:
+            running.update({event.trial} if event.state == TrialState.RUNNING else ())
+            late_s[0] = 7200.0 if ends == "hours" and len(running) == 2 else 0.0
+
+        values: dict[str, Any] = {"epochs": 3, "logs": tmp_path / "logs", "storage": tmp_path / "ray", **limits}
+        values |= {"factory": "tests.fake_trainer:open_fit", "fill": "tests.fake_trainer:fill"}
+        with Ledger(tmp_path / "ledger") as ledger:
+            source.replay(ledger.events())
+            return run_trials(source, SearchSettings(**values), ledger, hear), ledger.events(), source
+
+    limits = {"hours_left_s": 3600.0} if ends == "hours" else {"target_accuracy": 0.01}
+    outcome, events, source = run_on("sleep:300" if ends == "hours" else "flips", limits)
+    first = derive(events)
+    begun = {trial for trial, record in first.trials.items() if record.attempts}
+    held = {trial for trial, record in first.trials.items() if record.state == TrialState.PENDING}
+    assert held
+    assert begun
+    assert held | begun == set(first.trials)
+    assert not held & begun
+    assert {record.state for record in first.trials.values() if record.id in begun} <= {"STOPPED", "COMPLETED"}
+    if isinstance(source, FixedSource):
+        assert set(source.results) == begun
+
+    again, events, _ = run_on("flips", {})
+    state = derive(events)
+    assert len(state.trials) == 10 == sum(again.states.values())
+    assert list(state.trials)[: len(first.trials)] == list(first.trials)
+    assert sorted(record.number for record in state.trials.values()) == sorted(
+        range(10) if make is from_list else range(1, 11)
+    )
+    assert again.started == 10 - len(begun)
+    for record in state.trials.values():
+        assert record.attempts == 1
+        assert record.state == (first.trials[record.id].state if record.id in begun else TrialState.COMPLETED)
+    assert not [event.reason for event in events if event.state == TrialState.PENDING and event.reason]
+    assert outcome.states["PENDING"] == len(held)
 
 
 def test_a_worker_that_has_grown_is_replaced(tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import pytest
+import tensorflow as tf
 
 from trainers import device
 from trainers.contract import TrainerError
@@ -102,6 +103,12 @@ def test_a_precision_is_named_and_never_made_the_default():
     assert device.prepare(1, 0.0, "mixed_bfloat16") == "mixed_bfloat16"
     assert keras.config.dtype_policy().name == "float32"
     assert device.prepare(1, 0.0, "auto") == "float32"
+
+
+def test_float32_is_no_tf32_whatever_the_process_did_before():
+    for precision, rounds in (("float32", False), ("mixed_float16", True), ("auto", False), ("mixed_bfloat16", True)):
+        device.prepare(1, 0.0, precision)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() == rounds
 
 
 def fake_smi(folder: Path, script: str) -> str:

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
+from trainers import prefix
+from trainers.backbones import Backbone
 from trainers.contract import canonical
 from trainers.folding import foldable, folded
 from trainers.model import Architecture, Prefix, build_backbone
@@ -122,6 +124,75 @@ def test_a_model_with_a_layer_of_the_users_own_is_not_copied(own: layers.Layer) 
     assert folded(model) is model
 
 
+def bent(x: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.ops.maximum(x, 0.1 * x)
+
+
+def relu(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Not what Keras means by this name, under which it keeps the function in a layer's settings."""
+    return keras.ops.maximum(x, 0.3 * x)
+
+
+@keras.saving.register_keras_serializable("test_folding")
+def registered(x: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.ops.maximum(x, 0.2 * x)
+
+
+def ones(shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
+    return keras.ops.ones(shape, dtype)
+
+
+def mine(shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
+    return keras.ops.ones(shape, dtype)
+
+
+def within(layer: layers.Layer) -> keras.Model:
+    start = keras.Input((10, 10, 4))
+    return keras.Model(start, layer(start))
+
+
+OWN_FUNCTIONS = {
+    "activation": (lambda: layers.Activation(bent), 0),
+    "activation by a name of Keras": (lambda: layers.Activation(relu), 0),
+    "activation by a name that it was given": (lambda: layers.Activation(registered), 1),
+    "activation of a convolution": (lambda: layers.Conv2D(4, 3, activation=bent), 0),
+    "lambda": (lambda: layers.Conv2D(4, 3, activation=lambda x: 2 * x), 0),
+    "initialiser": (lambda: layers.Conv2D(4, 3, kernel_initializer=mine), 0),
+    "initialiser by a name of Keras": (lambda: layers.Conv2D(4, 3, kernel_initializer=ones), 0),
+    "within a model": (lambda: within(layers.Activation(bent)), 0),
+    "within a model by a name of Keras": (lambda: within(layers.Activation(relu)), 0),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FUNCTIONS)
+def test_functions_of_the_users_own_are_the_same_in_the_copy_or_there_is_none(name: str) -> None:
+    make, count = OWN_FUNCTIONS[name]
+    start = image()
+    assert_same(keras.Model(start, make()(layers.BatchNormalization()(layers.Conv2D(4, 3)(start)))), count)
+
+
+def build_bent(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    start = keras.Input(input_shape)
+    return keras.Model(start, layers.Activation(bent)(layers.BatchNormalization()(layers.Conv2D(4, 3)(start))))
+
+
+BENT = Backbone("bent", f"{__name__}:build_bent", "tf", 16, 16, 4, imagenet=False)
+
+
+def test_what_is_stored_is_described_as_it_is_computed_and_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(prefix, "foldable", lambda model: asked.append(model) or foldable(model))
+    for name, is_folded in ((f"{__name__}:BENT", False), ("small_cnn", True)):
+        asked.clear()
+        opened = Prefix(Architecture.of(canonical({"backbone": name, "image_size": 16}), "none", 2))
+        described = [opened.description() for _ in range(3)]
+        rows = opened(RANDOM.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8))
+        assert rows.shape == (2, opened.channels)
+        assert [("batch_norms" in each) for each in described] == [is_folded] * 3
+        assert (opened.copied_bytes > 0) == is_folded
+        assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "size", "least"),
     [
@@ -160,6 +231,6 @@ def test_photos_through_real_weights(orch_data: Path, orch_weights: Path) -> Non
     photos = sorted((orch_data / "trashnet").rglob("*.jpg"))[:8]
     pixels = tf.stack([tf.image.resize(tf.image.decode_jpeg(p.read_bytes()), (224, 224)) for p in photos])
     pixels = tf.cast(pixels, tf.uint8)
-    prefix = Prefix(Architecture.of(canonical({"backbone": "mobilenet_1.0"}), str(orch_weights), 6))
-    plain = np.asarray(prefix.model(preprocess(prefix.row, pixels), training=False)).mean((1, 2))
-    assert np.abs(plain - prefix(pixels).numpy()).max() <= 2e-5
+    opened = Prefix(Architecture.of(canonical({"backbone": "mobilenet_1.0"}), str(orch_weights), 6))
+    plain = np.asarray(opened.model(preprocess(opened.row, pixels), training=False)).mean((1, 2))
+    assert np.abs(plain - opened(pixels).numpy()).max() <= 2e-5

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.agenda import LOOK_AHEAD, Agenda, LiveTrial
-from orchestrator.needs import Build, Need, Run, Waiting, need_of, next_step, trace_of
+from orchestrator.needs import MOST_WORKERS, Build, Need, Run, Waiting, need_of, next_step, trace_of
 from orchestrator.proposer import FixedSource, TrialRequest
 from trainers.contract import FitJob, TrialConfig
+from trainers.storefiles import BUCKETS
 
 
 def job(share: bool = True, splits: tuple[str, ...] = ("train",), dtype: str = "float32", **values: Any) -> FitJob:
@@ -75,6 +76,10 @@ TABLE = [
     ([A, B, C], {C}, {A: 1, B: 1}, True, Run(2)),
     ([A, B, C], set(), {A: 1, B: 1}, True, Build(2)),
     ([A, B, A], {A}, {B: 1}, True, Run(0)),
+    ([A], set(), {A: MOST_WORKERS - 1}, True, Build(0)),
+    ([A], set(), {A: MOST_WORKERS}, True, None),
+    ([A, B], set(), {A: MOST_WORKERS, B: MOST_WORKERS - 1}, True, Build(1)),
+    ([A, B], {B}, {A: MOST_WORKERS}, True, Run(1)),
 ]
 
 
@@ -83,6 +88,10 @@ def test_a_free_worker(
     waiting: list[Need], settled: set[Need], building: dict[Need, int], may_build: bool, expected: Run | Build | None
 ) -> None:
     assert next_step([Waiting(need) for need in waiting], settled, building, None, may_build) == expected
+
+
+def test_as_many_workers_help_as_a_shelf_has_parts() -> None:
+    assert MOST_WORKERS == BUCKETS
 
 
 def test_a_warm_worker_stays_with_its_trace() -> None:
@@ -95,13 +104,14 @@ def test_a_warm_worker_stays_with_its_trace() -> None:
 @given(
     st.lists(st.sampled_from([A, B, C]), max_size=8),
     st.sets(st.sampled_from([A, B, C])),
-    st.dictionaries(st.sampled_from([A, B, C]), st.integers(1, 4)),
+    st.dictionaries(st.sampled_from([A, B, C]), st.integers(1, MOST_WORKERS)),
 )
-def test_nobody_is_idle_while_somebody_waits(
+def test_nobody_is_idle_who_could_do_something_for_those_that_wait(
     waiting: list[Need], settled: set[Need], building: dict[Need, int]
 ) -> None:
     step = next_step([Waiting(need) for need in waiting], settled, building)
-    assert (step is None) == (not waiting)
+    full = all(need not in settled and building.get(need) == MOST_WORKERS for need in waiting)
+    assert (step is None) == full
     if isinstance(step, Run):
         assert waiting[step.place] in settled
     elif isinstance(step, Build):

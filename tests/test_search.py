@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
+from orchestrator import bookkeeper
 from orchestrator.bookkeeper import Bookkeeper
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger, SweepState, TrialState, derive, read_events
@@ -167,10 +169,17 @@ def test_no_retries_means_one_attempt(tmp_path: Path, ray_up: None) -> None:
     assert state.trials["trial01"].attempts == 1
 
 
-def test_the_hours_stop_what_runs(tmp_path: Path, ray_up: None) -> None:
+def test_the_hours_stop_what_runs(tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [request_of(n, tmp_path, "sleep:300") for n in range(5)]
-    began_s = time.monotonic()
-    outcome, state, source = search(tmp_path, requests, hours_left_s=4.0)
+    began_s, late_s, running = time.monotonic(), [0.0], set()
+    monkeypatch.setattr(bookkeeper, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0]))
+
+    def hear(event: Event) -> None:
+        """The hours are over once two trials train."""
+        running.update({event.trial} if event.state == TrialState.RUNNING else ())
+        late_s[0] = 7200.0 if len(running) == 2 else 0.0
+
+    outcome, state, source = search(tmp_path, requests, hear, hours_left_s=3600.0)
     assert time.monotonic() - began_s < 60, "the search waited for an epoch to end"
     assert outcome.ended == "the hours of the budget were used up."
     assert outcome.states == {"STOPPED": 2}

@@ -137,6 +137,11 @@ NO_WINNER = [
         "over: go on with `--resume`.",
     ),
     (
+        [candidate("a", math.nan, state="PENDING", done=0), candidate("b", 0.9, state="STOPPED")],
+        "there is no winner: of 2 trials (1 PENDING, 1 STOPPED) none was COMPLETED at full budget. Give it more time: "
+        "raise `budget.hours` and go on with `--resume`.",
+    ),
+    (
         [candidate("a", 0.9, done=3), candidate("b", math.nan)],
         "there is no winner: of 2 trials (2 COMPLETED) none was COMPLETED at full budget; the longest of the COMPLETED "
         "ran 3 of 10 epochs; 1 COMPLETED without a validation accuracy. Give it more trials with `--resume --trials "

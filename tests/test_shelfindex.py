@@ -42,6 +42,30 @@ def forgotten():
     forget()
 
 
+def test_folded_copies_are_kept_up_to_so_many_bytes(forgotten, monkeypatch):
+    """The last used stays, and its trace with it, whatever it takes; an unbuilt one takes nothing."""
+    pixels = np.zeros((1, 16, 16, 3), np.uint8)
+    asked = [Architecture.of(config(unfrozen_layers=n), "none", len(CLASSES)) for n in (0, 3, 6)]
+
+    def use(architecture: Architecture) -> steps.Prefix:
+        opened = steps.prefix_of(architecture)
+        opened(pixels)
+        return opened
+
+    whole = use(asked[0]).copied_bytes
+    assert whole == 4 * sum(9 * a * b + b for a, b in ((3, 16), (16, 32), (32, 64)))
+    monkeypatch.setattr(steps, "COPIED_BYTES", whole + 10)
+    assert use(asked[0]) is use(asked[0])
+    use(asked[1])
+    assert len(steps._prefixes) == 2
+    used = use(asked[2])
+    assert steps.prefix_of(asked[2]) is used
+    assert [prefix.architecture.unfrozen_layers for prefix in steps._prefixes.values()] == [3, 6]
+    monkeypatch.setattr(steps, "COPIED_BYTES", 0)
+    assert steps.prefix_of(asked[2]) is used
+    assert len(steps._prefixes) == 1
+
+
 @pytest.mark.parametrize("unfrozen", [0, 3, 5])
 @pytest.mark.parametrize("store_dtype", ["float32", "float16"])
 def test_what_was_filled_is_found(manifest, tmp_path, forgotten, unfrozen, store_dtype):

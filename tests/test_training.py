@@ -19,6 +19,7 @@ from sklearn.metrics import f1_score
 from tiny_fits import CLASSES, config, figures, job
 
 from trainers import training
+from trainers.arrays import write_list
 from trainers.augment import augment
 from trainers.contract import Diverged, FitJob, TrainerError, canonical
 from trainers.heads import default_scale
@@ -179,6 +180,34 @@ def test_damaged_files_of_a_fit_are_sentences_that_name_the_folder(manifest, cac
     assert all(np.array_equal(a, b) for a, b in zip(fit.state(), before, strict=True))
     with pytest.raises(TrainerError, match=rf"the trained model in {tmp_path} is damaged \(.+\); train it again\."):
         read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(("one", "other"), [("float32", "mixed_bfloat16"), ("mixed_float16", "float32")])
+def test_a_fit_does_not_go_on_in_another_precision(manifest, cache, tmp_path, one, other):
+    """``auto`` on a machine with a GPU and then on one without; an optimiser that scales losses has more values."""
+    fits = [open_fit(dataclasses.replace(job(manifest, cache), precision=precision)) for precision in (one, other)]
+    fits[0].save(tmp_path)
+    with pytest.raises(TrainerError, match=rf"in {tmp_path} is in {one}, and here it goes on in {other}; train it"):
+        fits[1].restore(tmp_path)
+    assert fits[1].epoch == 0
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "another shape"])
+def test_values_of_another_optimiser_are_a_sentence(manifest, cache, tmp_path, change):
+    fit = open_fit(job(manifest, cache))
+    state = fit.state()
+    state = {"fewer": state[:-1], "more": [*state, state[-1]], "another shape": [*state[:-1], np.zeros((7, 3))]}[change]
+    write_list(tmp_path / "state.npz", state, epoch=2, precision="float32")
+    with pytest.raises(TrainerError, match=rf"the saved training in {tmp_path} is damaged \(.+\); train it again\."):
+        fit.restore(tmp_path)
+    assert fit.epoch == 0
+
+
+def test_a_state_that_was_saved_before_it_said_its_precision_is_restored(manifest, cache, tmp_path):
+    fit = open_fit(job(manifest, cache))
+    write_list(tmp_path / "state.npz", fit.state(), epoch=2)
+    fit.restore(tmp_path)
+    assert fit.epoch == 2
 
 
 def test_an_epoch_reports_what_happened(manifest, cache):

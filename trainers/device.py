@@ -57,7 +57,9 @@ def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
     """Set this process up once, before its first fit; returns the Keras dtype policy to build networks with.
 
     "auto" is float32 on CPUs, mixed_bfloat16 on GPUs of compute capability 8 or more, mixed_float16 on others. The
-    policy is only named, never made Keras' default: a process may train trials of several precisions.
+    policy is only named, never made Keras' default: a process may train trials of several precisions. float32 means
+    float32: a GPU may not round the factors of its products to TF32, whose 10 bits of mantissa move features by some
+    1e-3, for what is stored is served to CPUs and to other GPUs too.
     """
     import tensorflow as tf
 
@@ -65,7 +67,9 @@ def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
         if gpu_memory_share > 0:
             _prepared["limits_mb"] = hold_gpu_memory(tf, gpu_memory_share)
         _prepared["threads"] = _hold_threads(tf, threads)
-    return precision if precision != "auto" else _automatic_precision(tf)
+    policy = precision if precision != "auto" else _automatic_precision(tf)
+    tf.config.experimental.enable_tensor_float_32_execution(policy != "float32")
+    return policy
 
 
 def _hold_threads(tf: Any, threads: int) -> int:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from trainers.graph import producer, refresh, steps
+from trainers.owncode import own_classes, own_functions
 from trainers.strides import AlignedConv2D, AlignedDepthwiseConv2D
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, AlignedConv2D, AlignedDepthwiseConv2D)
@@ -22,8 +23,9 @@ CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, AlignedConv2D
 def foldable(model: keras.Model) -> dict[str, str]:
     """Batch norm -> the convolution that it can be folded into, by the names of their layers.
 
-    Float32 layers of Keras' own kinds alone: a subclass may compute anything. None in a model that has a layer whose
-    class is neither Keras' nor this package's, for ``folded`` could not be sure to copy it.
+    Float32 layers of Keras' own kinds alone: a subclass may compute anything. None in a model with a layer that
+    ``folded`` could not be sure to copy: one whose class is neither Keras' nor this package's, or one with a function
+    of the user's own that Keras cannot find by its name.
     """
     calls = list(steps(model))
     if not all(_can_be_copied(operation) for operation, _ in calls):
@@ -47,18 +49,34 @@ def foldable(model: keras.Model) -> dict[str, str]:
 
 
 def _can_be_copied(layer: Any) -> bool:
-    known = type(layer).__module__.split(".")[0] in ("keras", __name__.split(".")[0])
-    if isinstance(layer, keras.Model):
-        return known and all(_can_be_copied(inner) for inner in layer.layers)
-    return known and not isinstance(layer, keras.layers.Lambda)
+    """Tried, for only Keras knows what it can find again; a function of its own by the same name is not the same."""
+    if not _is_known(layer):
+        return False
+    try:
+        copy = type(layer).from_config(layer.get_config())
+    except Exception:  # whatever a function or an object of the user's own makes Keras raise
+        return False
+    return _functions(copy) == _functions(layer)
 
 
-def folded(model: keras.Model) -> keras.Model:
+def _is_known(layer: Any) -> bool:
+    if own_classes(layer) or isinstance(layer, keras.layers.Lambda):
+        return False
+    return not isinstance(layer, keras.Model) or all(map(_is_known, layer.layers))
+
+
+def _functions(layer: Any) -> set[Any]:
+    """The functions of the user's own in ``layer`` and in the layers inside it."""
+    inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
+    return {function for each in inside for function in own_functions(each)}
+
+
+def folded(model: keras.Model, pairs: dict[str, str] | None = None) -> keras.Model:
     """A copy of ``model`` for inference, each foldable batch norm an identity of the same name.
 
-    ``model`` itself where there is none.
+    ``pairs``: what ``foldable`` says of it, where somebody has asked. ``model`` itself where there is none.
     """
-    pairs = foldable(model)
+    pairs = foldable(model) if pairs is None else pairs
     if not pairs:
         return model
     convolutions = set(pairs.values())

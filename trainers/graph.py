@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 from trainers.contract import TrainerError
+from trainers.owncode import digest_of, own_classes, own_functions
 
 _WHOLE_MAP = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
@@ -96,3 +98,60 @@ def refresh(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
+
+
+def settings(layer: Any) -> list[Any]:
+    """A layer's class, ``get_config``, code of the user's own, layers inside and how they are wired; as JSON takes it.
+
+    The same in every process: names end in a number that Keras counts up from model to model, which is left out.
+    """
+    is_graph = hasattr(layer, "_nodes_by_depth")
+    config: Any = None
+    if not is_graph and not isinstance(layer, keras.Sequential):  # whose configs are those of their layers
+        with contextlib.suppress(NotImplementedError):  # a layer of the user's own that does not say
+            config = _lasting(layer.get_config())
+    inside: list[Any] = []
+    if is_graph:
+        inside = layer.operations
+    elif isinstance(layer, keras.Model):
+        inside = layer.layers
+    elif isinstance(layer, keras.layers.Layer):
+        inside = layer._flatten_layers(include_self=False, recursive=False)
+    kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+    code = [digest_of(own) for own in (*own_classes(layer), *own_functions(layer))]
+    return [kind, config, code, [settings(inner) for inner in inside], _wiring(layer) if is_graph else None]
+
+
+def _wiring(model: keras.Model) -> list[Any]:
+    """What is called on what in ``model``, the same in every process.
+
+    First the inputs, then the outputs, then each call, producers before consumers: the position of its operation and
+    what it is called with. A tensor is [the number of the call that gave it, which of that call's outputs it is].
+    """
+    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    number = {id(node): i for i, node in enumerate(nodes)}
+    position = {id(operation): i for i, operation in enumerate(model.operations)}
+
+    def place(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        operation, call, output = value._keras_history
+        return [number[id(operation._inbound_nodes[call])], output]
+
+    calls = [[position[id(node.operation)], *node.arguments.convert(place)] for node in nodes]
+    return [_lasting(part) for part in ([place(t) for t in model.inputs], [place(t) for t in model.outputs], *calls)]
+
+
+def _lasting(value: Any) -> Any:
+    """``value`` as JSON takes it, without counted names and without what differs from process to process."""
+    if isinstance(value, dict):
+        named = value.get("name")
+        lasting = {"name": re.sub(r"_\d+$", "", named)} if isinstance(named, str) else {}
+        return {str(key): _lasting(value[key]) for key in sorted(value, key=str)} | lasting
+    if isinstance(value, list | tuple):
+        return [_lasting(entry) for entry in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, np.ndarray | np.generic) or keras.ops.is_tensor(value):
+        return np.asarray(value).tolist()
+    return type(value).__qualname__

@@ -6,17 +6,13 @@ A copy's key also names its recipe and the data's seed, and says what the code o
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import CodeType
-from typing import Any
 
 from trainers.augment import RECIPES, find_recipe, plan_copies
 from trainers.contract import FitJob, TrainerError, TrialConfig
 from trainers.manifest import Manifest
+from trainers.owncode import digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ def row_keys(part: Part, recipe: str) -> list[str]:
     hashes = part.manifest.table["sha256"].tolist()
     tail = f"{recipe}:{part.manifest.seed}"
     if recipe not in RECIPES and any(item.copy for item in part.items):
-        tail += f":{_digest_of(find_recipe(recipe).apply)}"
+        tail += f":{digest_of(find_recipe(recipe).apply)}"
     return [f"{hashes[i.row]}:{i.copy}:{tail}" if i.copy else hashes[i.row] for i in part.items]
 
 
@@ -110,25 +106,3 @@ def keys_by_view(pairs: Sequence[tuple[Part, Part | None]], recipe: str) -> dict
     for part in [part for pair in pairs for part in pair if part is not None]:
         found.setdefault(part.view, {}).update(dict.fromkeys(row_keys(part, recipe)))
     return {view: list(keys) for view, keys in found.items()}
-
-
-def _digest_of(function: Any) -> str:
-    """Of a recipe's function: other code under an old name must not find the old copies. What it calls is not read."""
-    digest = hashlib.sha256()
-    while isinstance(function, functools.partial):
-        digest.update(repr((function.args, sorted(function.keywords.items()))).encode())
-        function = function.func
-    if not inspect.isroutine(function):  # an object that can be called
-        function = type(function).__call__
-    try:
-        digest.update(inspect.getsource(function).encode())
-    except (OSError, TypeError):  # made at run time, or compiled
-        code = getattr(function, "__code__", None)
-        digest.update(_bytes_in(code) if code is not None else repr(function).encode())
-    return digest.hexdigest()[:16]
-
-
-def _bytes_in(code: CodeType) -> bytes:
-    """The instructions of ``code``, the names and constants they use, and those of the functions inside."""
-    inner = [_bytes_in(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
-    return b"|".join([code.co_code, repr(code.co_names).encode(), *inner])

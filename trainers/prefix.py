@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weig
 from trainers.contract import TrainerError, TrialConfig
 from trainers.folding import foldable, folded
 from trainers.fusion import Packing, stage_layers
-from trainers.graph import carries_all, edges, lasting_name, refresh
+from trainers.graph import carries_all, edges, lasting_name, refresh, settings
 from trainers.shelfindex import Answer, Asked, identify, remember
 from trainers.strides import is_refined, with_output_stride
 from trainers.weightfiles import load_weights
@@ -290,9 +289,20 @@ class Prefix:
         return keras.Model(self.model.input, outputs if len(outputs) > 1 else outputs[0])
 
     @functools.cached_property
+    def _foldable(self) -> dict[str, str]:
+        with tf.init_scope():  # layers are made to see whether they can be, even while somebody traces
+            return {} if self.is_identity else foldable(self._cut)
+
+    @functools.cached_property
     def _frozen(self) -> keras.Model:
         with tf.init_scope():  # weights are read, even where this is first asked for while somebody traces
-            return folded(self._cut)
+            return folded(self._cut, self._foldable)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of the weights that the folded copy holds once more; 0 before an image was run, and where nothing folds."""
+        copy = vars(self).get("_frozen")
+        return sum(int(np.prod(w.shape)) * 4 for w in copy.weights) if copy is not None and self._foldable else 0
 
     @functools.cached_property
     def _run(self) -> Any:
@@ -327,7 +337,7 @@ class Prefix:
             "pooling": self.pooling,
             "precision": a.precision,
         }
-        if not self.is_identity and foldable(self._cut):
+        if self._foldable:
             described["batch_norms"] = "folded"
         if is_refined(self.model.layers[: self.length]):
             described["output_stride"] = a.output_stride
@@ -349,39 +359,11 @@ class Prefix:
 
     @functools.cached_property
     def _layers_digest(self) -> str:
-        """Of what the frozen layers are set to, which no weight says: strides, activations, epsilons."""
-        layers = [] if self.is_identity else self.model.layers[: self.length]
-        return hashlib.sha256(json.dumps([_settings(layer) for layer in layers]).encode()).hexdigest()[:16]
+        """Of what no weight says of the frozen layers: strides, activations, epsilons, which feeds which, and the code
+        of those that are the user's own."""
+        said = [] if self.is_identity else settings(self._cut)
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> tf.Tensor:
         """uint8 (n, s, s, 3) -> what ``spec`` says; the images themselves where nothing is frozen."""
         return tf.convert_to_tensor(images) if self.is_identity else self._run(tf.convert_to_tensor(images))
-
-
-def _settings(layer: Any) -> list[Any]:
-    """A layer's class and ``get_config``, of a model inside those of its layers; the same in every process.
-
-    Names end in a number that Keras counts up from model to model, which is left out.
-    """
-    kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
-    if isinstance(layer, keras.Model):
-        return [kind, [_settings(inner) for inner in layer.layers]]
-    try:
-        return [kind, _lasting(layer.get_config())]
-    except NotImplementedError:  # a layer of the user's own that does not say
-        return [kind, None]
-
-
-def _lasting(value: Any) -> Any:
-    """``value`` as JSON takes it, without counted names and without what differs from process to process."""
-    if isinstance(value, dict):
-        named = value.get("name")
-        lasting = {"name": re.sub(r"_\d+$", "", named)} if isinstance(named, str) else {}
-        return {str(key): _lasting(value[key]) for key in sorted(value, key=str)} | lasting
-    if isinstance(value, list | tuple):
-        return [_lasting(entry) for entry in value]
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return type(value).__qualname__

@@ -20,6 +20,8 @@ from trainers.shelfindex import recall
 
 _prefixes: OrderedDict[Architecture, Prefix] = OrderedDict()
 MOST_PREFIXES = 4
+COPIED_BYTES = 512 * 2**20
+"""What the folded copies of all kept prefixes may hold together."""
 KEPT_BYTES = 512 * 2**20
 KEPT_NETWORKS = 16
 """A trace takes some megabytes besides the values, however small the network is."""
@@ -29,14 +31,17 @@ def prefix_of(architecture: Architecture, cache: Path | None = None) -> Prefix:
     """The prefix, opened once a process; architectures that differ in their heads alone share one.
 
     With a ``cache`` whose index knows the architecture and where the whole backbone is frozen, the backbone stays
-    unbuilt until an image is run through it.
+    unbuilt until an image is run through it. The last used stay the longest, while there are ``MOST_PREFIXES`` or fewer
+    and their folded copies take up to ``COPIED_BYTES``.
     """
     below = replace(architecture, hidden=0, head="softmax", classes=1)
     if below not in _prefixes:
         known = recall(cache, asked_of(below)) if cache is not None and below.feature_fusion == "none" else None
         _prefixes[below] = Prefix(below, known=known if known is not None and known.whole else None)
     _prefixes.move_to_end(below)
-    while len(_prefixes) > MOST_PREFIXES:
+    while len(_prefixes) > 1 and (
+        len(_prefixes) > MOST_PREFIXES or sum(prefix.copied_bytes for prefix in _prefixes.values()) > COPIED_BYTES
+    ):
         _prefixes.popitem(last=False)
     return _prefixes[below]
 

@@ -54,6 +54,7 @@ class TrainingFit:
         """Without ``validation`` the figures of it are NaN."""
         config = self.config = job.config
         self.job, self.train, self.validation = job, train, validation
+        self.precision = architecture.precision
         self.epoch = 0
         self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
         self.batches = math.ceil(len(train) / config.batch_size)
@@ -143,17 +144,24 @@ class TrainingFit:
 
     def save(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``."""
-        write_list(folder / STATE_FILE, self.compiled.state(), epoch=self.epoch)
+        write_list(folder / STATE_FILE, self.compiled.state(), epoch=self.epoch, precision=self.precision)
 
     def restore(self, folder: Path) -> None:
-        """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit."""
+        """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit, in the
+        precision that is in force here; a part of it may be loaded by then."""
         if not (folder / STATE_FILE).is_file():
             raise TrainerError(f"there is no saved training in {folder}.")
         with _said_of(f"the saved training in {folder}"):
             state = read_list(folder / STATE_FILE)
             with np.load(folder / STATE_FILE) as stored:
                 epoch = int(stored["epoch"])
-        self.compiled.load_state(state)
+                precision = str(stored["precision"]) if "precision" in stored else self.precision
+            if precision != self.precision:  # "auto" is another one on another machine
+                raise TrainerError(
+                    f"the saved training in {folder} is in {precision}, and here it goes on in {self.precision}; train "
+                    "it again."
+                )
+            self.compiled.load_state(state)
         self.epoch = epoch
 
     def check(self) -> None:
