@@ -26,7 +26,18 @@ from trainers.contract import TrialConfig
 from trainers.store import Shelf
 
 FOLDER = "index"
-BUILDING = ("backbones", "builders", "folding", "fusion", "graph", "prefix", "senet", "strides", "weightfiles")
+BUILDING = (
+    "backbones",
+    "builders",
+    "folding",
+    "fusion",
+    "graph",
+    "owncode",
+    "prefix",
+    "senet",
+    "strides",
+    "weightfiles",
+)
 """The modules of this package that decide what a prefix gives."""
 
 
