@@ -140,9 +140,9 @@ class Campaign:
             judged_s,
         )
 
-    def needed_s(self, trials: Sequence[TrialConfig], seed: str) -> float:
+    def needed_s(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> float:
         """What the search would take if its hours did not end it."""
-        terms = self._terms(share=True)
+        terms = self._terms(share)
         works = [self.work(config) for config in trials]
         cluster = Cluster.cold(terms, dict(self.situation.stored))
         return play(works, self._rule(), terms, cluster, random.Random(seed)).seconds
@@ -240,7 +240,9 @@ class Campaign:
         models = [*outcome.complete, *(work for work, _ in outcome.refits), *winners]
         return float(sum(work.model_bytes for work in models))
 
-    def longest_s(self, works: Sequence[FitWork]) -> float:
+    def longest_s(self, works: Sequence[FitWork], share: bool = True) -> float:
         """Of one trial whose rows are there, opening and tracing included; the longest of them."""
         epochs = self.spec.budget.epochs
-        return max((w.speed.open_s + w.speed.trace_s + epochs * w.epoch_s for w in works), default=0.0)
+        epoch_s = [work.epoch_s if share else work.live_epoch_s for work in works]
+        once_s = [work.speed.open_s + work.speed.trace_s for work in works]
+        return max((once + epochs * each for once, each in zip(once_s, epoch_s, strict=True)), default=0.0)

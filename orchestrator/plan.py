@@ -62,7 +62,7 @@ class Plan:
     """What a sweep will do and take. ``trials``: of its budget, or all that its space holds; ``begun``: those that it
     comes to within its hours; ``rungs``: (epochs, trials that come so far). Means over the runs that were played.
 
-    ``stages``: of ``STAGES``. ``unshared``, ``unshared_begun``: the same where every trial is for itself. ``needed``:
+    ``stages``: of ``STAGES``. ``unshared...``: the same where every trial is for itself. ``needed``:
     what the search would take if its hours did not end it. ``floor_s``: what the search, and
     ``whole_floor_s`` what all after the start would take if each unique image were decoded once, each unique prefix ran
     once over each image, and each trainable part ran for its epochs at the best speed of the device on that part alone.
@@ -80,11 +80,13 @@ class Plan:
     stages: Mapping[str, Span]
     unshared: Mapping[str, Span]
     needed: Span
+    unshared_needed: Span
     floor_s: float
     whole_floor_s: float
     disk: Mapping[str, float]
     memory_bytes: float
     longest_trial_s: float
+    unshared_longest_trial_s: float
     machine: Machine
     measured_parts: int
     estimated_parts: int
@@ -112,7 +114,7 @@ class Plan:
         values = dict(values)
         values["rungs"] = tuple((int(epochs), float(trials)) for epochs, trials in values["rungs"])
         values["builds"] = tuple(Build(**build) for build in values["builds"])
-        values["needed"] = Span(**values["needed"])
+        values |= {name: Span(**values[name]) for name in ("needed", "unshared_needed")}
         for name in ("stages", "unshared"):
             values[name] = {stage: Span(**span) for stage, span in values[name].items()}
         values["machine"] = Machine(**values["machine"])
@@ -124,12 +126,14 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
     """The plan of ``spec``. The same arguments give the same plan."""
     draws = max(min(draws, TRIALS_PLAYED // spec.budget.trials), min(draws, FEWEST_DRAWS))
     campaign = Campaign(spec, situation)
-    shared, alone, needed_s, asked = [], [], [], []
+    shared, alone, asked = [], [], []
+    needed_s: dict[bool, list[float]] = {True: [], False: []}
     for number in range(draws):
         trials = trials_of(spec, random.Random(f"{seed}:{number}"), lambda config: campaign.work(config).epoch_s)
         asked.append(len(trials))
         if spec.budget.hours is not None and number < FEWEST_DRAWS:
-            needed_s.append(campaign.needed_s(trials, f"{seed}:{number}"))
+            for share, found in needed_s.items():
+                found.append(campaign.needed_s(trials, f"{seed}:{number}", share))
         shared.append(campaign.run(trials, f"{seed}:{number}", share=True))
         alone.append(campaign.run(trials, f"{seed}:{number}", share=False))
     keys = {work.key for outcome in shared for work in outcome.works}
@@ -144,12 +148,14 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
         builds=_builds(shared, campaign),
         stages=_stages(shared),
         unshared=_stages(alone),
-        needed=Span.of(needed_s or [outcome.stages["search"] for outcome in shared]),
+        needed=Span.of(needed_s[True] or [outcome.stages["search"] for outcome in shared]),
+        unshared_needed=Span.of(needed_s[False] or [outcome.stages["search"] for outcome in alone]),
         floor_s=_mean(campaign.floor_s(o.fits) for o in shared),
         whole_floor_s=_mean(campaign.floor_s(o.fits) + campaign.final_floor_s(o) for o in shared),
         disk=_disk(shared, campaign),
         memory_bytes=max(campaign.memory_bytes(o.works) for o in shared),
         longest_trial_s=max(campaign.longest_s(o.works) for o in shared),
+        unshared_longest_trial_s=max(campaign.longest_s(o.works, share=False) for o in alone),
         machine=campaign.speeds.machine,
         measured_parts=len(keys) - len(estimated),
         estimated_parts=len(estimated),
@@ -257,7 +263,11 @@ def _about_machine(machine: Machine) -> list[str]:
 
 
 def refusals(
-    plan: Plan, hours: float | None = None, free_bytes: float = math.inf, cap_bytes: float = math.inf
+    plan: Plan,
+    hours: float | None = None,
+    free_bytes: float = math.inf,
+    cap_bytes: float = math.inf,
+    share: bool = True,
 ) -> list[str]:
     """Why the sweep should not start, a sentence each: it cannot fit its ``hours``, or the disk.
 
@@ -267,14 +277,18 @@ def refusals(
     """
     found = []
     limit_s = math.inf if hours is None else 3600 * hours
-    if plan.longest_trial_s > limit_s:
+    longest_s = plan.longest_trial_s if share else plan.unshared_longest_trial_s
+    needed = plan.needed if share else plan.unshared_needed
+    begun = plan.begun if share else plan.unshared_begun
+    if longest_s > limit_s:
         found.append(
-            f"one trial alone takes up to {said(plan.longest_trial_s)}, more than the {hours:g} hours of the search; "
+            f"one trial alone takes up to {said(longest_s)}, more than the {hours:g} hours of the search; "
             "raise budget.hours, or try fewer epochs, smaller images or fewer unfrozen layers."
         )
-    elif plan.needed.low > limit_s:
+    elif needed.low > limit_s:
+        reached = f"about {begun:.0f}" if begun < plan.trials else "not all"  # a plan made without hours does not say
         found.append(
-            f"the search takes {said(plan.needed.mean)}, more than its {hours:g} hours, which {_reached(plan)} of its "
+            f"the search takes {said(needed.mean)}, more than its {hours:g} hours, which {reached} of its "
             f"{plan.trials} trials come to; raise budget.hours, or lower budget.trials or budget.epochs."
         )
     peak = plan.disk_bytes - max(plan.store_bytes - cap_bytes, 0)
@@ -302,11 +316,6 @@ def cautions(plan: Plan, cap_bytes: float = math.inf) -> list[str]:
             f"{has / GB:.1f} GB; let fewer trials run at once with budget.concurrent."
         )
     return found
-
-
-def _reached(plan: Plan) -> str:
-    """How many trials are begun within the hours; a plan that was made without them does not say."""
-    return f"about {plan.begun:.0f}" if plan.begun < plan.trials else "not all"
 
 
 def said(seconds: float) -> str:

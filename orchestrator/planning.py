@@ -156,12 +156,14 @@ def _gpu_speed(devices: Devices, calibration: Calibration) -> tuple[float, str]:
         raise OrchError(f"{error} Give its speed: --gpu-speed TIMES, over one worker of this machine.") from error
 
 
-def planned(request: Request, calibration: Calibration, draws: int = DRAWS) -> Planned:
-    """The plan of ``request`` on this machine with what its store holds, and what speaks against it."""
+def planned(request: Request, calibration: Calibration, draws: int = DRAWS, share: bool = True) -> Planned:
+    """The plan of ``request`` on this machine with what its store holds, and what speaks against it.
+
+    ``share``: whether the sweep will."""
     situation = _situation(request, calibration)
     plan = make_plan(request.spec, situation, draws)
     hours, free = request.spec.budget.hours, free_bytes(request.cache)
-    refused = refusals(plan, hours, free, situation.cap_bytes)
+    refused = refusals(plan, hours, free, situation.cap_bytes, share)
     return Planned(plan, tuple(refused), tuple(cautions(plan, situation.cap_bytes)))
 
 
@@ -277,7 +279,7 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
             )
             return
         calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
-    result = planned(request, calibration)
+    result = planned(request, calibration, share=sweep.share)
     _refuse(sweep, result.refusals, about.anyway)
     payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
     payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}

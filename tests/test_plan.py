@@ -203,6 +203,17 @@ def test_refusals(hours: float | None, free: float, cap: float, expected: list[s
         assert text.startswith(start), text
 
 
+def test_trials_that_do_not_share_need_more_hours() -> None:
+    plan = plan_of(HEADS, budget={"trials": 12, "epochs": 9, "scheduler": "none"})
+    assert plan.unshared_needed.low > 3 * plan.needed.mean
+    assert plan.unshared_longest_trial_s > plan.longest_trial_s
+    hours = 2 * plan.needed.mean / 3600
+    assert refusals(plan, hours) == []
+    (text,) = refusals(plan, hours, share=False)
+    assert text.startswith(("the search takes ", "one trial alone takes "))
+    assert said(plan.unshared_needed.mean) in text or said(plan.unshared_longest_trial_s) in text
+
+
 def test_what_a_store_evicts_is_no_reason_to_refuse_and_is_said() -> None:
     assert refusals(PLAN, None, PLAN.disk_bytes - 1)
     rest = PLAN.disk_bytes - PLAN.store_bytes
