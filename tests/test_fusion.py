@@ -214,7 +214,7 @@ def test_a_description_tells_fused_rows_from_plain_ones_and_no_more():
         return opened("small_cnn", fusion, unfrozen, pooling)[0].description()
 
     plain = description("none", 3)
-    assert set(plain) == {"backbone", "weights", "image_size", "layer", "pooling", "precision"}
+    assert set(plain) == {"backbone", "batch_norms", "weights", "image_size", "layer", "pooling", "precision"}
     fused = description("concat", 3)
     assert fused == plain | {"pooling": "average", "stages": ["conv_1_relu", "conv_2_relu"]}
     assert description("sum", 3) == fused

@@ -196,7 +196,9 @@ class _Source:
             rows = self._decoded(range(len(self.keys)))
         else:
             rows = self._kept()
-            rows = self._live() if rows is None else rows  # not before what the store had opened for it is closed
+            if rows is None:  # what the store had opened for it is closed now, so images may have room again
+                self.__dict__.pop("_images_have_room", None)
+                rows = self._live()
         self.meter.stored &= not isinstance(rows, LiveRows)
         return rows
 
