@@ -3,7 +3,7 @@
 Three seeds of MobileNet 1.0 at 224 px with ImageNet weights and 13 unfrozen layers, the depth of TrashNet's winner in
 docs/results.md, and their ensemble, under every crop policy, on TrashNet's test split. Ours is the stage that a sweep
 runs, from an empty store; the other side is ``benchmarks.peers.leaderboard_loops``. Both are whole processes: they
-start, import TensorFlow, load models and trace them; only Ray's own start is left out.
+start, import TensorFlow, load models and trace them; Ray's own start counts as ours.
 """
 
 from __future__ import annotations
