@@ -196,21 +196,21 @@ def keep(cache: Path, kept: Kept) -> Path:
 
 
 def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
-    """Measure what ``asked`` names, as far as it fits into ``MEASURE_S``, on every slot at once. Ray must be up.
+    """Measure what ``asked`` names, as far as it fits into ``request.seconds``, on every slot at once. Ray must be up.
 
     ``ray_s``: what Ray took to start. Raises OrchError with the sentence of a TrainerError.
     """
     from orchestrator.cluster import run_jobs  # Ray: seconds to import
 
     slots, precision = request.slots, request.precision
-    jobs = jobs_for(asked, slots)
+    jobs = jobs_for(asked, slots, request.seconds)
     folder = request.cache / "calibration"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f".manifest-{request.manifest.fingerprint}-{os.getpid()}.parquet"
     try:
         request.manifest.write(file)
         more = {"manifest": str(file), "asked_at": time.time(), "precision": precision}
-        more |= {"threads": 1, "gpu_memory_share": min(1.0, slots.gpus), "seconds": MEASURE_S}
+        more |= {"threads": 1, "gpu_memory_share": min(1.0, slots.gpus), "seconds": request.seconds}
         filled = [{**job, **more} for job in jobs]
         answers = run_jobs("trainers.calibrating:measure", filled, slots.cpus, gpus=slots.gpus, fresh=True)
     finally:
@@ -220,13 +220,13 @@ def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
     return calibration_of(answers, jobs, precision, blank)
 
 
-def jobs_for(asked: Wanted, slots: Slots) -> list[dict[str, Any]]:
+def jobs_for(asked: Wanted, slots: Slots, seconds: float = MEASURE_S) -> list[dict[str, Any]]:
     """One job for each slot: they share the parts, in turn; where there are fewer, several measure the same. Pure.
 
-    No more parts than there is time for; views, sizes and recipes are timed by every worker.
+    No more parts than ``seconds`` are enough for; views, sizes and recipes are timed by every worker.
     """
     parts = [{"config": part.config.to_dict(), "weights": part.weights} for part in asked.parts.values()]
-    each = max(1, int(MEASURE_S / PART_AT_LEAST_S))
+    each = max(1, int(seconds / PART_AT_LEAST_S))
     parts = parts[: each * slots.workers]
     jobs = []
     for slot in range(slots.workers):
@@ -288,13 +288,15 @@ def _mean(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True)
 class Request:
-    """What a calibration is for. ``address``: of a Ray cluster to join, "" for this machine."""
+    """What a calibration is for. ``address``: of a Ray cluster to join, "" for this machine. ``seconds``: how long the
+    workers measure."""
 
     spec: SweepSpec
     manifest: Manifest
     slots: Slots
     cache: Path
     address: str = ""
+    seconds: float = MEASURE_S
 
     @property
     def precision(self) -> str:

@@ -53,6 +53,11 @@ __all__ = [
 ]
 
 
+ANSWER_AFTER_S = "0.1"
+"""A worker trains on for so long before it answers, and always for one epoch: an answer costs as much as a short one.
+What a trial trains past the epoch that stops it is dropped."""
+
+
 def run_trials(
     source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None = None
 ) -> SearchOutcome:
@@ -121,7 +126,8 @@ def _run_tune(run: Bookkeeper) -> None:
 
 @contextlib.contextmanager
 def _tune_environment(slots: int) -> Iterator[None]:
-    """What Tune reads from the environment: none of its own files, signal handlers or output, no change of folder."""
+    """What Tune reads from the environment: none of its own files, signal handlers or output, no change of folder; and
+    epochs that take no time come several in one answer, unless the scheduler has to see each before the next."""
     wanted = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -129,6 +135,9 @@ def _tune_environment(slots: int) -> Iterator[None]:
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
         "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "TUNE_RESULT_BUFFER_LENGTH": "1000",
+        "TUNE_RESULT_BUFFER_MIN_TIME_S": ANSWER_AFTER_S,
+        "TUNE_RESULT_BUFFER_MAX_TIME_S": ANSWER_AFTER_S,
         "TUNE_WARN_THRESHOLD_S": "60",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",

@@ -370,6 +370,33 @@ def test_a_layer_used_twice_is_not_cut_in_between():
     assert prefix_length(model, inside) <= 1
 
 
+def build_nested(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    def block(shape: tuple[int, ...], name: str) -> keras.Model:
+        start = keras.Input(shape[1:])
+        return keras.Model(start, keras.layers.Conv2D(4, 3, activation="relu")(start), name=name)
+
+    start = x = keras.Input(input_shape)
+    for name in ("one", "two", "three"):
+        x = block(x.shape, name)(x)
+    return keras.Model(start, x)
+
+
+NESTED = Backbone("nested", f"{__name__}:build_nested", "tf", 16, 16, 4, imagenet=False)
+
+
+@pytest.mark.parametrize("fusion", ["none", "concat"])
+@pytest.mark.parametrize("unfrozen", [0, 1, 2, "all"])
+def test_a_model_within_the_model_is_one_layer(unfrozen, fusion):
+    name = f"{__name__}:NESTED"
+    prefix, network = network_of(name, unfrozen, build_backbone(name, "none", 16), feature_fusion=fusion)
+    assert prefix.layer == {0: "three", 1: "two", 2: "one", "all": ""}[unfrozen]
+    whole = network.features(prefix(IMAGES[:, :16, :16]), training=False)
+    expected = pool(prefix.model(preprocess(network.row, tf.constant(IMAGES[:, :16, :16]))), "average")
+    if fusion == "none":
+        assert_close(whole, expected)
+    assert_close(network.probabilities(prefix(IMAGES[:, :16, :16])).numpy().sum(axis=1), np.ones(len(IMAGES)))
+
+
 def test_an_operation_outside_layers_is_a_sentence():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.ops.sqrt(keras.layers.Dense(4)(inputs)), name="mine")

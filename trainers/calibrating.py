@@ -230,7 +230,7 @@ def _bare_step_s(steps: CompiledNetwork, config: TrialConfig, rows: np.ndarray, 
         optimizer.apply(tape.gradient(loss, [getattr(v, "value", v) for v in variables]), variables)
         return loss
 
-    step = tf.function(bare)
+    step = tf.function(bare, autograph=False)
 
     def run(count: int) -> None:
         for _ in range(count - 1):

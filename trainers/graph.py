@@ -29,6 +29,19 @@ def producer(tensor: Any) -> str:
     return tensor._keras_history.operation.name
 
 
+def output_of(model: keras.Model, layer: Any) -> Any:
+    """The tensor that the last call of ``layer`` in ``model`` gives.
+
+    ``layer.output`` is not that where the layer is itself a model: it is then a tensor of the inner graph.
+    """
+    return next(
+        node.outputs[0]
+        for depth in sorted(model._nodes_by_depth)
+        for node in model._nodes_by_depth[depth]
+        if node.operation is layer
+    )
+
+
 def edges(model: keras.Model) -> set[tuple[int, int]]:
     """(position of a layer, position of one that takes its output), positions in ``model.layers``.
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainers.backbones import backbone
 from trainers.contract import TrainerError, TrialConfig
 from trainers.fusion import fuse, fused_width
-from trainers.graph import assign_weights, refresh
+from trainers.graph import assign_weights, output_of, refresh
 from trainers.heads import default_scale, head, log_prior
 from trainers.prefix import (
     Architecture,
@@ -79,13 +79,13 @@ class Network:
         self.margin = tf.Variable(0.0, trainable=False, name="margin")
         self.log_prior = tf.Variable(np.zeros(a.classes, np.float32), trainable=False, name="log_prior")
         self._predict_many: dict[np.dtype, Any] = {}
-        self._predict = tf.function(self.probabilities, input_signature=[self.input_spec])
+        self._predict = tf.function(self.probabilities, input_signature=[self.input_spec], autograph=False)
 
     def _open_tail(self, prefix: Prefix) -> None:
         """The layers above the prefix, as a copy, so that training one architecture never changes another's weights."""
         model = prefix.model
-        start = model.input if self.from_images else model.layers[prefix.length - 1].output
-        above = [layer.output for layer in model.layers[prefix.length : -1] if layer.name in prefix.stages]
+        start = model.input if self.from_images else output_of(model, model.layers[prefix.length - 1])
+        above = [output_of(model, layer) for layer in model.layers[prefix.length : -1] if layer.name in prefix.stages]
         shared = keras.Model(start, [*above, model.output] if above else model.output)
         tail = self.tail = keras.models.clone_model(shared)
         assign_weights(tail, shared.get_weights())
@@ -208,7 +208,9 @@ class Network:
         """
         if rows.dtype not in self._predict_many:
             signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), tf.TensorSpec((None,), tf.int32)]
-            self._predict_many[rows.dtype] = tf.function(self._probabilities_of, input_signature=signature)
+            self._predict_many[rows.dtype] = tf.function(
+                self._probabilities_of, input_signature=signature, autograph=False
+            )
         return self._predict_many[rows.dtype](rows, offsets).numpy()
 
     def _probabilities_of(self, rows: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:

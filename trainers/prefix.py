@@ -26,7 +26,7 @@ from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weig
 from trainers.contract import TrainerError, TrialConfig
 from trainers.folding import foldable, folded
 from trainers.fusion import Packing, stage_layers
-from trainers.graph import carries_all, edges, lasting_name, refresh, settings
+from trainers.graph import carries_all, edges, lasting_name, output_of, refresh, settings
 from trainers.shelfindex import Answer, Asked, identify, remember
 from trainers.strides import is_refined, with_output_stride
 from trainers.weightfiles import load_weights
@@ -281,7 +281,8 @@ class Prefix:
     def _outputs(self) -> list[Any]:
         """The output at the boundary, and those of the stages that end below it."""
         layers = self.model.layers[: self.length]
-        return [layers[-1].output, *(layer.output for layer in layers[:-1] if layer.name in self.stages)]
+        ends = [layers[-1], *(layer for layer in layers[:-1] if layer.name in self.stages)]
+        return [output_of(self.model, layer) for layer in ends]
 
     @functools.cached_property
     def _cut(self) -> keras.Model:
@@ -311,7 +312,8 @@ class Prefix:
             raise TrainerError(
                 f"the weights of {self.architecture.backbone} changed while their features were in use; run again."
             )
-        return tf.function(self.trace, input_signature=[self._images])
+        _ = self._frozen  # made before: variables that appear while a function is traced let TensorFlow trace it twice
+        return tf.function(self.trace, input_signature=[self._images], autograph=False)
 
     def trace(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 (n, s, s, 3) -> what ``spec`` says, as operations of whoever traces it: not where nothing is frozen."""

@@ -137,7 +137,7 @@ class CompiledNetwork:
                 tf.TensorSpec((None,), tf.float32),
                 tf.TensorSpec((None, 2), tf.int64),
             ]
-            self._traced[rows.dtype] = tf.function(self._train, input_signature=signature)
+            self._traced[rows.dtype] = tf.function(self._train, input_signature=signature, autograph=False)
         losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, seeds)
         return losses.numpy(), hits.numpy()
 
