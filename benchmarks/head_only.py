@@ -18,7 +18,8 @@ from benchmarks.versus import Comparison, compare, parse
 TARGET = 60.0
 NOTES = """Each side trains the same list with Adam at a constant rate on the same photos. A peer's long run is measured
 on its first trials and multiplied, its start counted once; the figure is against the faster peer. The script with
-features made by hand is for orientation: it shares the idea and has no tool around it."""
+features made by hand is for orientation: it shares the idea and has no tool around it. Mean accuracies are
+over the trials that a side ran, so those of sides that ran as many compare."""
 
 
 def trials(count: int, epochs: int, backbone: str) -> tuple[Trial, ...]:

@@ -216,7 +216,8 @@ def page(kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         "",
         "Written by the programs in `benchmarks/`, never by hand; each entry is the last run of that benchmark at that",
         "size. `python -m benchmarks.NAME` runs one at full size, `make bench` runs all at a small size, where figures",
-        "say that everything works and little more. Ratios above 1x are in favour of orch.",
+        "say that everything works and little more. Ratios against a peer are in favour of orch above 1x; `floor` and",
+        "`dearer` say how many times as long something takes, so that 1x is the best there is.",
         "",
     ]
     titles = {"full": "Full size", "small": "Small size"}

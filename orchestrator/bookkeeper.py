@@ -129,6 +129,7 @@ class Bookkeeper:
         job = self.agenda.next(tune_id, may_build=free > 0)
         if isinstance(job, LiveTrial):
             self.live[tune_id] = job
+            self.scheduler.survived[tune_id] = job.kept
         return job
 
     @property

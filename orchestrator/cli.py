@@ -77,7 +77,11 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
     ] = None,
     no_share: Annotated[
         bool,
-        typer.Option("--no-share", metavar="", help="Share no frozen part among trials: the same results, later."),
+        typer.Option(
+            "--no-share",
+            metavar="",
+            help="Share no frozen part among trials: the same results, later. Give it again with --resume.",
+        ),
     ] = False,
     anyway: Annotated[
         bool,
@@ -259,7 +263,10 @@ def export(
     folder: Folder = None,
     to: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="As savedmodel,tflite; left out: all that can be written here."),
+        typer.Option(
+            metavar="NAMES",
+            help="Of savedmodel, tflite, tflite-fp16, tflite-int8, onnx, commas between; left out: all.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where; default exports in the sweep's folder.")

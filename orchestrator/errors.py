@@ -10,7 +10,7 @@ class OrchError(Exception):
 
 
 class SpecError(OrchError):
-    """The YAML file (or a ``--set``) is wrong; the message lists every mistake with its place."""
+    """The command line, the YAML file or a ``--set`` is wrong; the message lists every mistake with its place."""
 
     exit_code = 2
 
@@ -22,7 +22,7 @@ class DataError(OrchError):
 
 
 class SweepExists(OrchError):
-    """The sweep's folder is already there and neither ``--resume`` nor ``--out`` was given."""
+    """The sweep's folder is already there: go on with ``--resume``, or take another with ``--fresh`` or ``--out``."""
 
     exit_code = 4
 

@@ -74,7 +74,12 @@ def weights_list(
 
 @verb(weights_app, "orch weights convert")
 def weights_convert(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A PyTorch state dict, .safetensors or .pth.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A PyTorch state dict: .safetensors (extra convert) or .pth (needs torch)."
+        ),
+    ],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="The backbone it is for.")] = "senet50",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The file to write; default: beside it, under the usual name.")

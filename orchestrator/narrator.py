@@ -31,6 +31,7 @@ class Narrator:
         self._spec = spec
         self._names: dict[str, str] = {}
         self._logs: dict[str, str] = {}
+        self._not_kept: set[str] = set()  # what was told of
         self._last: dict[str, Event] = {}
         self._started: dict[str, float] = {}
         self._ended: dict[str, int] = {}
@@ -76,16 +77,20 @@ class Narrator:
             self._trial(event)
 
     def _build(self, event: Event) -> None:
-        """One that found everything in the store is no news."""
+        """One that found everything in the store is no news; what is not kept is told once."""
         done = event.data
         if event.state == "FAILED":
             name = self._names.get(done["for"], done["for"])
             reason = event.reason.rstrip(".")
             self.tell(f"warning  the store was not filled for {name}: {reason}; its trials start all the same")
-        elif done["features"] or done["images"]:
-            count = done["features"] or done["images"]
-            kept = "" if done["stored"] else "; features are not kept, so the frozen part runs in every epoch"
-            self.tell(f"build    {done['what']}: {count:,} image{'s' * (count != 1)} in {done['seconds']:.0f} s{kept}")
+            return
+        count = done["features"] or done["images"]
+        if count:
+            self.tell(f"build    {done['what']}: {count:,} image{'s' * (count != 1)} in {done['seconds']:.0f} s")
+        if not done["stored"] and done["what"] not in self._not_kept:
+            self._not_kept.add(done["what"])
+            why = done.get("refused") or "there is no room for all of it; orch cache explain says how much is taken"
+            self.tell(f"warning  {done['what']} is not kept and is computed in every epoch: {why.rstrip('.')}")
 
     def _trial(self, event: Event) -> None:
         data = event.data

@@ -294,8 +294,8 @@ def _refuse(sweep: RunningSweep, refused: Sequence[str], anyway: bool) -> None:
     """Raises OrchError with what speaks against the sweep, or says it where it is to go on nevertheless."""
     if refused and not anyway:
         raise OrchError(
-            f"{' '.join(refused)} Nothing was trained yet; go on nevertheless with "
-            f"orch sweep --resume --out {sweep.paths.root} --anyway"
+            f"{' '.join(refused)} Nothing was trained yet: change the file and start again with --fresh, or go on "
+            f"nevertheless with orch sweep --resume --out {sweep.paths.root} --anyway"
         )
     for sentence in refused:
         sweep.tell(f"warning  {sentence}")

@@ -17,7 +17,7 @@ def plan(
     ] = False,
     gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
     nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
-    gpu: Annotated[str, typer.Option(metavar="NAME", help="Kind of GPU whose published speed is taken.")] = "v100",
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="v100 or a100: whose published speed is taken.")] = "v100",
     gpu_speed: Annotated[
         float | None,
         typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),

@@ -110,6 +110,7 @@ class WatchedScheduler(TrialScheduler):
     """Passes trials on to ``inner``, builds not, and remembers what it decided.
 
     ``pruned``: Tune's ids of the trials that ``inner`` stopped. ``decisions``: the last answer for each trial.
+    ``survived``: filled from outside. Its epochs are reported again, and shown to ``inner``, but stop nobody.
     A worker that has outgrown its part of the memory, given ``workers`` on a machine, is replaced once its trial ends.
     """
 
@@ -120,6 +121,7 @@ class WatchedScheduler(TrialScheduler):
         self._workers = workers
         self._open: dict[str, Trial] = {}  # that have not ended, builds included, in the order of their coming
         self._seen: dict[str, int] = {}  # Tune's id -> epochs that inner was shown
+        self.survived: dict[str, int] = {}  # Tune's id -> epochs at which an earlier driver let the trial go on
         self.pruned: set[str] = set()
         self.decisions: dict[str, str] = {}
         self.supports_buffered = inner.supports_buffered_results
@@ -155,10 +157,19 @@ class WatchedScheduler(TrialScheduler):
             return TrialScheduler.CONTINUE  # shown before a crash, and what was decided then stands
         self._seen[trial.trial_id] = result["epoch"]
         decision = self.inner.on_trial_result(self._watch(tune_controller), trial, result)
+        if decision == TrialScheduler.STOP and result["epoch"] <= self._let_go_on(trial, result):
+            decision = TrialScheduler.CONTINUE  # others came since: what was decided then stands
+            if isinstance(self.inner, MedianStoppingRule):
+                self.inner._stopped_trials.discard(trial)
         self.decisions[trial.trial_id] = decision
         if decision == TrialScheduler.STOP:
             self.pruned.add(trial.trial_id)
         return decision
+
+    def _let_go_on(self, trial: Trial, result: Mapping[str, Any]) -> int:
+        """The epochs of ``trial`` that are not decided again. Hyperband's brackets are new ones in each driver."""
+        is_new = not result.get("held") or isinstance(self.inner, HyperBandScheduler)
+        return 0 if is_new else self.survived.get(trial.trial_id, 0)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._forget(trial)
@@ -180,6 +191,7 @@ class WatchedScheduler(TrialScheduler):
     def _forget(self, trial: Trial) -> None:
         self._open.pop(trial.trial_id, None)
         self._seen.pop(trial.trial_id, None)
+        self.survived.pop(trial.trial_id, None)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         return self.inner.choose_trial_to_run(self._watch(tune_controller))

@@ -53,11 +53,6 @@ __all__ = [
 ]
 
 
-ANSWER_AFTER_S = "0.1"
-"""A worker trains on for so long before it answers, and always for one epoch: an answer costs as much as a short one.
-What a trial trains past the epoch that stops it is dropped."""
-
-
 def run_trials(
     source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None = None
 ) -> SearchOutcome:
@@ -94,6 +89,7 @@ def _run_tune(run: Bookkeeper) -> None:
     resources: dict[str, float] = {"cpu": settings.cpus}
     if settings.gpus:
         resources["gpu"] = settings.gpus
+    shutil.rmtree(settings.storage, ignore_errors=True)  # what a killed driver left: nobody reads it again
     settings.storage.mkdir(parents=True, exist_ok=True)
     try:
         with quiet_ray(), _tune_environment(run.slots), warnings.catch_warnings():
@@ -135,9 +131,7 @@ def _tune_environment(slots: int) -> Iterator[None]:
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
         "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-        "TUNE_RESULT_BUFFER_LENGTH": "1000",
-        "TUNE_RESULT_BUFFER_MIN_TIME_S": ANSWER_AFTER_S,
-        "TUNE_RESULT_BUFFER_MAX_TIME_S": ANSWER_AFTER_S,
+        "TUNE_RESULT_BUFFER_LENGTH": "1000",  # more than one: FitTrainable.train_buffered is asked, which decides
         "TUNE_WARN_THRESHOLD_S": "60",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",

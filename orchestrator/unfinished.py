@@ -38,7 +38,11 @@ def write(folder: Path, job: FitJob, fit: Fit, epochs: Sequence[EpochMetrics], r
     """Save ``fit``, which has trained ``epochs``, in place of what ``folder`` holds of it. Raises OSError."""
     state = folder / f"state-{len(epochs):06d}-{uuid.uuid4().hex[:8]}"
     state.mkdir(parents=True)
-    fit.save(state)
+    try:
+        fit.save(state)
+    except BaseException:
+        shutil.rmtree(state, ignore_errors=True)  # half of one would keep a full disk full
+        raise
     facts = {
         "state": state.name,
         "epochs": [epoch.to_dict() for epoch in epochs],

@@ -13,6 +13,7 @@ from tiny_fits import config
 
 from trainers.backbones import Backbone, backbone
 from trainers.contract import TrainerError, TrialConfig
+from trainers.graph import refresh
 from trainers.model import (
     Architecture,
     Network,
@@ -395,6 +396,30 @@ def test_a_model_within_the_model_is_one_layer(unfrozen, fusion):
     if fusion == "none":
         assert_close(whole, expected)
     assert_close(network.probabilities(prefix(IMAGES[:, :16, :16])).numpy().sum(axis=1), np.ones(len(IMAGES)))
+
+
+def build_wrapped(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    start = keras.Input(input_shape)
+    x = keras.layers.Normalization(name="normalise")(start)
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    inner = keras.Model(start, keras.layers.BatchNormalization(name="norm")(x), name="inner")
+    outer = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, name="after")(inner(outer))
+    return keras.Model(outer, keras.layers.BatchNormalization(name="norm_after")(x))
+
+
+WRAPPED = Backbone("wrapped", f"{__name__}:build_wrapped", "none", 16, 16, 4, imagenet=False)
+
+
+@pytest.mark.parametrize("unfrozen", [0, 2, 3, "all"])
+def test_a_model_within_the_model_keeps_what_it_derives_from_its_weights(unfrozen):
+    model = build_backbone(f"{__name__}:WRAPPED", "none", 16)
+    mean = np.array([100, 50, 20], np.float32)
+    model.get_layer("inner").get_layer("normalise").set_weights([mean, mean**2, np.int64(1)])
+    refresh(model)
+    expected = pool(model(SMALL_IMAGES.astype(np.float32), training=False), "average")
+    prefix, network = network_of(f"{__name__}:WRAPPED", unfrozen, model)
+    np.testing.assert_allclose(network.features(prefix(SMALL_IMAGES), training=False), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_operation_outside_layers_is_a_sentence():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from trainers.contract import TrialConfig
 from trainers.model import Architecture, Prefix, build_backbone
 from trainers.owncode import digest_of, own_classes, own_functions
 
+ROOT = Path(__file__).parent.parent
 Build = Callable[[keras.KerasTensor], keras.KerasTensor]
 ROW = Backbone("mine", f"{__name__}:build_mine", "tf", 16, 16, 3, imagenet=False)
 
@@ -152,3 +155,146 @@ def test_kerass_layers_and_this_packages_have_no_code_of_the_users_own() -> None
         assert (own_classes(layer), own_functions(layer)) == ([], [])
     mine = layers.Activation(skip)
     assert (own_classes(mine), own_functions(mine)) == ([], [skip])
+
+
+HELD = """
+import functools
+
+STRENGTH = {strength}
+
+
+def helper(x):
+    return x + {helper}
+
+
+def plain(x, by={default}):
+    return helper(x) * STRENGTH + by
+
+
+def made(far):
+    def inner(x):
+        return x * far
+    return inner
+
+
+class Jitter:
+    kind = {kind}
+
+    def __init__(self, far):
+        self.far, self.seen, self.me = far, [], self
+
+    def __call__(self, x):
+        return x * self.far * self.kind
+
+    def bound(self, x):
+        return x
+
+
+captured = made({captured})
+called = Jitter({state})
+bound = called.bound
+partial = functools.partial(plain, by={default})
+"""
+HELD_PLAIN = {"strength": "1", "helper": "1", "default": "1", "kind": "1", "captured": "1", "state": "1"}
+READS = {
+    "plain": {"strength", "helper", "default"},
+    "captured": {"captured"},
+    "called": {"kind", "state"},
+    "bound": {"kind", "state"},
+    "partial": {"strength", "helper", "default"},
+}
+
+
+def test_what_code_captures_and_names_in_its_module_is_part_of_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def digests(**changes: str) -> dict[str, str]:
+        (tmp_path / "my_code.py").write_text(HELD.format(**HELD_PLAIN | changes))
+        sys.modules.pop("my_code", None)
+        importlib.invalidate_caches()
+        module = importlib.import_module("my_code")
+        return {name: digest_of(getattr(module, name)) for name in READS}
+
+    try:
+        first = digests()
+        assert digests() == first
+        for part in HELD_PLAIN:
+            changed = digests(**{part: "2"})
+            assert {name for name in READS if changed[name] != first[name]} == {
+                n for n, r in READS.items() if part in r
+            }
+    finally:
+        sys.modules.pop("my_code", None)
+
+
+def test_a_file_edited_since_changes_nothing_of_the_code_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "my_edited.py"
+    file.write_text(HELD.format(**HELD_PLAIN))
+    module = importlib.import_module("my_edited")
+    before = digest_of(module.plain), digest_of(type(module.called))
+    file.write_text(HELD.format(**HELD_PLAIN | {"helper": "1000", "kind": "1000"}))
+    os.utime(file, (1e9, 1e9))
+    assert (digest_of(module.plain), digest_of(type(module.called))) == before
+
+
+def test_digests_are_the_same_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "my_lasting.py").write_text(HELD.format(**HELD_PLAIN | {"captured": "frozenset('abcdefgh')"}))
+    ask = "import my_lasting; from trainers.owncode import digest_of; "
+    ask += f"print([digest_of(getattr(my_lasting, name)) for name in {list(READS)}])"
+    answers = set()
+    for seed in ("1", "2", "3"):  # the second and third load what the first has compiled
+        told = {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | told
+        answers.add(
+            subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, check=True).stdout
+        )
+    assert len(answers) == 1
+
+
+class Scaled(layers.Layer):
+    """A layer of the user's own whose settings leave out what it does."""
+
+    def __init__(self, factor: float, **values: Any) -> None:
+        super().__init__(**values)
+        self._factor = factor
+
+    def call(self, x: Any) -> Any:
+        return x * self._factor
+
+
+class Leak:
+    """An activation that is an object."""
+
+    def __init__(self, slope: float) -> None:
+        self.slope = slope
+
+    def __call__(self, x: Any) -> Any:
+        return keras.ops.maximum(x, x * self.slope)
+
+
+def leaky(slope: float) -> Callable[[Any], Any]:
+    def inner(x: Any) -> Any:
+        return keras.ops.maximum(x, x * slope)
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda value: Scaled(value),
+        lambda value: layers.Conv2D(4, 3, activation=leaky(value)),
+        lambda value: layers.Activation(Leak(value)),
+    ],
+)
+def test_what_settings_leave_out_is_part_of_the_key(
+    description: Callable[[Build], dict[str, Any]], made: Callable[[float], layers.Layer]
+) -> None:
+    keys = [description(lambda start, by=by: made(by)(start))["layers"] for by in (0.1, 0.1, 0.3)]
+    assert keys[0] == keys[1] != keys[2]

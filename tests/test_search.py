@@ -20,13 +20,15 @@ from typing import Any
 
 import pytest
 import ray
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from orchestrator import bookkeeper
 from orchestrator.bookkeeper import Bookkeeper
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger, SweepState, TrialState, derive, read_events
 from orchestrator.proposer import FixedSource, Proposer, ProposerSettings, TrialRequest
-from orchestrator.schedulers import SchedulerSettings, build_scheduler, replay
+from orchestrator.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, replay
 from orchestrator.search import (
     SearchOutcome,
     SearchSettings,
@@ -138,7 +140,7 @@ TROUBLE = {
         "gave up after 2 attempts: its worker process died; native code crashed, "
         "or the system ended it for want of memory",
         2,
-        1,
+        0,  # the epoch before took no time and was not answered yet
     ),
 }
 
@@ -331,6 +333,35 @@ def test_replay_leaves_out_given_up_attempts_and_unfinished_trials(tmp_path: Pat
     rungs = {milestone: dict(recorded) for milestone, recorded in scheduler._brackets[0]._rungs}
     assert rungs[1] == {"a": 0.5, "b": 0.4}
     assert replay(build_scheduler(SchedulerSettings("hyperband"), 3), events, finished) == 0
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_trial_that_an_earlier_driver_let_go_on_is_not_stopped_in_those_epochs(name: str) -> None:
+    """Nine better ones came to the first rung since; what is decided anew is what comes after."""
+    settings = SchedulerSettings(name, 1, 3.0)
+
+    def shown(survived: int) -> list[str]:
+        scheduler = WatchedScheduler(build_scheduler(settings, 27))
+        for number in range(9):
+            better = Trial("FitTrainable", trial_id=f"better-{number}", stub=True)
+            scheduler.on_trial_add(None, better)
+            for epoch in range(1, 10):
+                scheduler.on_trial_result(None, better, {"epoch": epoch, "val_accuracy": 0.75, "held": False})
+        trial = Trial("FitTrainable", trial_id="held", stub=True)
+        scheduler.on_trial_add(None, trial)
+        scheduler.survived["held"] = survived
+        answers = []
+        for epoch in range(1, 10):
+            result = {"epoch": epoch, "val_accuracy": 0.5, "held": epoch <= 5}
+            answers.append(scheduler.on_trial_result(None, trial, result))
+            if answers[-1] == TrialScheduler.STOP:
+                break
+        assert scheduler.pruned == ({"held"} if answers[-1] == TrialScheduler.STOP else set())
+        return answers
+
+    assert shown(0) == [TrialScheduler.STOP]
+    on, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
+    assert shown(5) == {"asha": [on] * 8 + [stop], "median": [on] * 5 + [stop]}[name]
 
 
 # --- a proposer behind it -----------------------------------------------------------------------------------------

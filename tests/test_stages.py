@@ -132,6 +132,13 @@ def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
         ("ENDED", "", {**done, "images": 0, "features": 0, "seconds": 0.2, "for": "aaa"}),
         ("ENDED", "", {**done, "what": "images at 32 px", "images": 1, "features": 0, "seconds": 1.0, "for": "aaa"}),
         ("ENDED", "", {**done, "features": 0, "stored": False, "seconds": 9.0, "for": "aaa"}),
+        ("ENDED", "", {**done, "images": 0, "features": 0, "stored": False, "seconds": 0.1, "for": "bbb"}),
+        (
+            "ENDED",
+            "",
+            {**done, "what": "images at 32 px", "images": 0, "features": 0, "stored": False, "refused": "It is full."}
+            | {"seconds": 0.1, "for": "ccc"},
+        ),
         ("FAILED", "the disk is full.", {"for": "aaa"}),
     ]
     with Ledger(tmp_path / "ledger") as ledger:
@@ -140,7 +147,9 @@ def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
     assert text.getvalue().splitlines() == [
         "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 31 s",
         "build    images at 32 px: 1 image in 1 s",
-        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s; features are not kept, "
-        "so the frozen part runs in every epoch",
+        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s",
+        "warning  mobilenet_1.0 at 224 px to conv_pw_11_relu is not kept and is computed in every epoch: there is no "
+        "room for all of it; orch cache explain says how much is taken",
+        "warning  images at 32 px is not kept and is computed in every epoch: It is full",
         "warning  the store was not filled for aaa: the disk is full; its trials start all the same",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -220,7 +221,7 @@ def test_a_full_disk_is_a_sentence(tmp_path):
         yield np.zeros((len(positions), 10_000), np.float32)
 
     shelf = Shelf(tmp_path, "numbers", {})
-    sentence = rf"the cache {tmp_path} cannot be written \(File too large\); free some space there, or set ORCH_CACHE"
+    sentence = rf"the cache {tmp_path} cannot be used \(File too large\); free some space there, see that you may "
     with pytest.raises(TrainerError, match=sentence), small_files():
         shelf.rows(keys_of(5), large)
     assert not [f for f in shelf.folder.iterdir() if f.suffix in (".npy", ".keys", ".half")]
@@ -228,7 +229,7 @@ def test_a_full_disk_is_a_sentence(tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(TrainerError, match=r"cannot be written \(Not a directory\).*set ORCH_CACHE to a folder"):
+    with pytest.raises(TrainerError, match=r"cannot be used \(Not a directory\).*set ORCH_CACHE to a folder"):
         Shelf(tmp_path / "file", "numbers", {}).rows(keys_of(5), Numbers())
 
 
@@ -317,6 +318,33 @@ def test_a_row_that_stays_damaged_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "checksums_of", lambda rows: np.zeros(len(rows), np.uint32))
     with pytest.raises(TrainerError, match=r"were damaged, computed again, and are damaged again; check the disk"):
         rows.take(np.arange(5))
+
+
+@pytest.mark.usefixtures("from_files")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_damaged_rows_that_cannot_be_replaced_are_computed_for_this_once(tmp_path, monkeypatch, number):
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(100), Numbers())
+    files = sorted(shelf.folder.glob("*.npy"))
+    lost = {keys_in(file.with_suffix(".keys"))[0] for file in files[:2]}
+    for file in files[:2]:
+        flip(file, -1 - 12 * (len(keys_in(file.with_suffix(".keys"))) - 1))  # its first row
+    before = {file: file.read_bytes() for file in files}
+
+    def refuse(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    again = Numbers()
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", refuse)
+        assert [int(row[0]) for row in rows.take(np.arange(100)[::-1])] == list(range(100))[::-1]
+    assert {f"key {p}" for p in again.asked} == lost
+    assert {file: file.read_bytes() for file in files} == before
+    assert everything(rows) == list(range(100))  # now they are replaced
+    assert everything(
+        Shelf(tmp_path, "numbers", {}).rows(keys_of(100), lambda p: pytest.fail("all are there"))
+    ) == list(range(100))
 
 
 def test_large_buckets_are_several_segments(tmp_path, monkeypatch):

@@ -123,6 +123,7 @@ def test_without_a_folder_or_on_a_full_disk_training_goes_on(
 ) -> None:
     class Full(FakeFit):
         def save(self, folder: Path) -> None:
+            super().save(folder)
             raise OSError(28, "No space left on device")
 
     job = fit_job(tmp_path)
@@ -131,5 +132,6 @@ def test_without_a_folder_or_on_a_full_disk_training_goes_on(
         "the state could not be saved ([Errno 28] No space left on device); training goes on" in capsys.readouterr().out
     )
     assert unfinished.read(tmp_path, job) is None
+    assert not list(tmp_path.iterdir()), "half a state would keep a full disk full"
     nowhere = dataclasses.replace(job, checkpoint="")
     assert not unfinished.Keeper(nowhere, 0.0).note(Full(nowhere), train(job, 1)[1])

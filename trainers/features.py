@@ -100,7 +100,7 @@ class Examples:
 @dataclass
 class Meter:
     """What reading cost: counted up as rows are computed. ``stored``: every row that is read was, or is now, in the
-    store."""
+    store; ``refused``: what kept some out of it, a sentence, where they were tried."""
 
     images: int = 0
     features: int = 0
@@ -108,6 +108,7 @@ class Meter:
     decode_s: float = 0.0
     prefix_s: float = 0.0
     stored: bool = True
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,8 @@ class _Source:
             return None
         try:
             rows = shelf.rows(self.keys, self._features, dtype)
-        except NoRoom:
+        except NoRoom as error:
+            self.meter.refused = str(error)
             return None
         finally:
             self.meter.bytes += shelf.written * row_bytes
@@ -238,7 +240,8 @@ class _Source:
             written = self.images.written
             try:
                 return self.images.rows(keys, lambda here: self._decode([pictures[i] for i in here]))
-            except NoRoom:
+            except NoRoom as error:
+                self.meter.refused = str(error)
                 self._images_have_room = False
             finally:
                 self.meter.bytes += (self.images.written - written) * int(np.prod(shape))

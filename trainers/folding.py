@@ -8,6 +8,7 @@ rounding, in the last digits of float32.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import keras
@@ -68,7 +69,8 @@ def _is_known(layer: Any) -> bool:
 def _functions(layer: Any) -> set[Any]:
     """The functions of the user's own in ``layer`` and in the layers inside it."""
     inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
-    return {function for each in inside for function in own_functions(each)}
+    held = [function for each in inside for function in own_functions(each)]
+    return {function if isinstance(function, Hashable) else id(function) for function in held}
 
 
 def folded(model: keras.Model, pairs: dict[str, str] | None = None) -> keras.Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 
 from trainers.contract import TrainerError
-from trainers.owncode import digest_of, own_classes, own_functions
+from trainers.owncode import digest_of, own_classes, own_functions, plain_values
 
 _WHOLE_MAP = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
@@ -108,7 +109,7 @@ def assign_weights(model: keras.Model, arrays: list[np.ndarray]) -> None:
 
 def refresh(model: keras.Model) -> None:
     """Let each layer that keeps values derived from its weights derive them again."""
-    for layer in model.layers:
+    for layer in model._flatten_layers(include_self=False):  # those within a model within the model, too
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
@@ -120,8 +121,9 @@ def settings(layer: Any) -> list[Any]:
     """
     is_graph = hasattr(layer, "_nodes_by_depth")
     config: Any = None
-    if not is_graph and not isinstance(layer, keras.Sequential):  # whose configs are those of their layers
-        with contextlib.suppress(NotImplementedError):  # a layer of the user's own that does not say
+    is_said_by_layers = is_graph or isinstance(layer, keras.Sequential)
+    if not is_said_by_layers:
+        with contextlib.suppress(NotImplementedError, TypeError):  # of the user's own, or holds an object that is
             config = _lasting(layer.get_config())
     inside: list[Any] = []
     if is_graph:
@@ -131,8 +133,16 @@ def settings(layer: Any) -> list[Any]:
     elif isinstance(layer, keras.layers.Layer):
         inside = layer._flatten_layers(include_self=False, recursive=False)
     kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
-    code = [digest_of(own) for own in (*own_classes(layer), *own_functions(layer))]
+    code: list[Any] = [digest_of(own) for own in (*own_classes(layer), *own_functions(layer))]
+    if own_classes(layer) or (config is None and not is_said_by_layers):  # get_config may leave some out
+        code.append(_lasting(plain_values(layer, besides=_of_every_layer())))
     return [kind, config, code, [settings(inner) for inner in inside], _wiring(layer) if is_graph else None]
+
+
+@functools.cache
+def _of_every_layer() -> frozenset[str]:
+    """The attributes that Keras gives to any layer, counted names among them."""
+    return frozenset(vars(keras.layers.Layer()))
 
 
 def _wiring(model: keras.Model) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainers.augment import RECIPES, find_recipe, plan_copies
+from trainers.augment import RECIPES, Recipe, find_recipe, plan_copies
 from trainers.contract import FitJob, TrainerError, TrialConfig
 from trainers.manifest import Manifest
 from trainers.owncode import digest_of
@@ -96,8 +96,19 @@ def row_keys(part: Part, recipe: str) -> list[str]:
     hashes = part.manifest.table["sha256"].tolist()
     tail = f"{recipe}:{part.manifest.seed}"
     if recipe not in RECIPES and any(item.copy for item in part.items):
-        tail += f":{digest_of(find_recipe(recipe).apply)}"
+        tail += f":{_digest_of_recipe(find_recipe(recipe))}"
     return [f"{hashes[i.row]}:{i.copy}:{tail}" if i.copy else hashes[i.row] for i in part.items]
+
+
+def _digest_of_recipe(recipe: Recipe) -> str:
+    """Taken once in a process, before ``recipe`` is first used: an object may remember what it did."""
+    if id(recipe) not in _DIGESTS:
+        _DIGESTS[id(recipe)] = recipe, digest_of(recipe.apply)
+    return _DIGESTS[id(recipe)][1]
+
+
+_DIGESTS: dict[int, tuple[Recipe, str]] = {}
+"""Of recipes by their ids, which they keep by being held here."""
 
 
 def keys_by_view(pairs: Sequence[tuple[Part, Part | None]], recipe: str) -> dict[str, list[str]]:

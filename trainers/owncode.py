@@ -1,6 +1,8 @@
 """Code of the user's own, as a digest: other code under an old name must not find what the old code made.
 
-What the code calls is not read.
+Read is what this process has loaded, not the file, which may have been edited since: instructions and constants,
+defaults, captured values, the state of objects, plain values of the module, and the functions and classes of the same
+module that the code names. What it calls elsewhere is not read, nor is a value that says nothing of itself.
 """
 
 from __future__ import annotations
@@ -8,26 +10,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from types import CodeType, FunctionType, MethodType
+import sys
+from collections.abc import Iterable, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+import numpy as np
 
 GIVEN = ("keras", "tensorflow", __name__.partition(".")[0])
 """Packages whose code is nobody's own."""
+PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 
 
 def digest_of(thing: Any) -> str:
     """Of a function, of an object that can be called, or of a class."""
-    digest = hashlib.sha256()
-    while isinstance(thing, functools.partial):
-        digest.update(repr((thing.args, sorted(thing.keywords.items()))).encode())
-        thing = thing.func
-    if not (inspect.isroutine(thing) or inspect.isclass(thing)):  # an object that can be called
-        thing = type(thing).__call__
-    try:
-        digest.update(inspect.getsource(thing).encode())
-    except (OSError, TypeError):  # made at run time, or compiled
-        digest.update(_compiled(thing))
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(_Reader().read(thing)).hexdigest()[:16]
+
+
+def plain_values(thing: Any, besides: Iterable[str]) -> dict[str, Any]:
+    """The attributes of ``thing`` that are numbers, texts or lists of such, but for those called as in ``besides``."""
+    left_out = frozenset(besides)
+    return {name: value for name, value in sorted(vars(thing).items()) if name not in left_out and _is_plain(value)}
 
 
 def own_classes(thing: Any) -> list[type]:
@@ -36,27 +39,111 @@ def own_classes(thing: Any) -> list[type]:
 
 
 def own_functions(thing: Any) -> list[Any]:
-    """The functions of the user's own that ``thing`` holds: an activation, say."""
+    """The functions of the user's own that ``thing`` holds, and objects of own classes that can be called as one: an
+    activation, say."""
     kinds = (FunctionType, MethodType, functools.partial)
-    return [value for value in vars(thing).values() if isinstance(value, kinds) and _is_own(value)]
+    held = vars(thing).values()
+    return [v for v in held if (isinstance(v, kinds) and _is_own(v)) or (callable(v) and _is_own_object(v))]
+
+
+def _is_own_object(thing: Any) -> bool:
+    """Whether it is of a class of the user's own alone: a layer is told by its settings instead."""
+    classes = [each for each in type(thing).__mro__ if each is not object]
+    return hasattr(thing, "__dict__") and all(_is_own(each) and each.__module__ != "builtins" for each in classes)
 
 
 def _is_own(thing: Any) -> bool:
     while isinstance(thing, functools.partial):
         thing = thing.func
-    return (getattr(thing, "__module__", None) or "").partition(".")[0] not in GIVEN
+    module = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return module not in GIVEN and module not in sys.stdlib_module_names - {"builtins"}  # where exec puts a class
 
 
-def _compiled(thing: Any) -> bytes:
-    """The instructions of a function, or of a class's methods; else what it calls itself."""
-    if inspect.isclass(thing):
-        methods = [(name, getattr(value, "__func__", value)) for name, value in sorted(vars(thing).items())]
-        return b"|".join(name.encode() + _compiled(value) for name, value in methods if inspect.isfunction(value))
-    code = getattr(thing, "__code__", None)
-    return _bytes_in(code) if code is not None else repr(thing).encode()
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_is_plain(each) for each in value)
+    return isinstance(value, PLAIN)
 
 
-def _bytes_in(code: CodeType) -> bytes:
-    """The instructions of ``code``, the names and constants they use, and those of the functions inside."""
-    inner = [_bytes_in(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
-    return b"|".join([code.co_code, repr(code.co_names).encode(), *inner])
+class _Reader:
+    """Values as bytes that are the same in every process."""
+
+    def __init__(self) -> None:
+        self._met: dict[int, Any] = {}  # what may hold itself and is not read twice; kept, so that no id is given anew
+
+    def read(self, value: Any) -> bytes:
+        if isinstance(value, PLAIN):
+            return repr(value).encode()
+        if isinstance(value, CodeType):
+            return self._code(value)
+        if not isinstance(value, tuple | frozenset | MethodType):  # whose identity differs from process to process
+            if id(value) in self._met:
+                return b"again"
+            self._met[id(value)] = value
+        return type(value).__qualname__.encode() + b"(" + b"|".join(self._parts(value)) + b")"
+
+    def _parts(self, value: Any) -> list[bytes]:
+        if isinstance(value, list | tuple):
+            return [self.read(each) for each in value]
+        if isinstance(value, set | frozenset):
+            return sorted(self.read(each) for each in value)
+        if isinstance(value, Mapping):
+            return sorted(self.read(key) + b":" + self.read(each) for key, each in value.items())
+        if isinstance(value, np.ndarray | np.generic):
+            return [str((value.dtype, value.shape)).encode(), np.ascontiguousarray(value).tobytes()]
+        if isinstance(value, functools.partial):
+            return [self.read(value.func), self.read(value.args), self.read(value.keywords)]
+        if isinstance(value, ModuleType):
+            return [value.__name__.encode()]
+        if isinstance(value, MethodType):
+            return [self.read(value.__func__), self.read(value.__self__)]
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if inspect.isclass(value):
+            return self._class(value)
+        if _is_own_object(value):
+            return [self.read(type(value)), self.read(vars(value))]
+        return [str(getattr(value, "__qualname__", getattr(value, "__name__", ""))).encode()]
+
+    def _function(self, function: FunctionType) -> list[bytes]:
+        if not _is_own(function):
+            return [f"{function.__module__}.{function.__qualname__}".encode()]
+        captured = [_in_cell(cell) for cell in function.__closure__ or ()]
+        around = function.__globals__
+        named = [(name, around[name]) for name in sorted(_names_in(function.__code__)) if name in around]
+        used = [pair for pair in named if _is_plain(pair[1]) or _is_of(pair[1], function.__module__)]
+        state = (function.__defaults__, function.__kwdefaults__, captured, used)
+        return [self.read(function.__code__), *(self.read(part) for part in state)]
+
+    def _class(self, kind: type) -> list[bytes]:
+        """Its name, bases, functions and plain values."""
+        name = f"{kind.__module__}.{kind.__qualname__}".encode()
+        if not _is_own(kind):
+            return [name]
+        members = {}
+        for key, member in vars(kind).items():
+            inner = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
+            if isinstance(inner, FunctionType) or (_is_plain(inner) and not key.startswith("__")):
+                members[key] = inner
+        return [kind.__qualname__.encode(), self.read(kind.__bases__), self.read(members)]
+
+    def _code(self, code: CodeType) -> bytes:
+        """The instructions of ``code``, the names and constants they use, and those of the functions inside."""
+        names = (code.co_names, code.co_varnames, code.co_freevars)
+        return b"|".join([code.co_code, repr(names).encode(), *(self.read(constant) for constant in code.co_consts)])
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = [_names_in(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _is_of(value: Any, module: str | None) -> bool:
+    return isinstance(value, FunctionType | type) and value.__module__ == module
+
+
+def _in_cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None

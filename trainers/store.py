@@ -10,7 +10,6 @@ replaced on the disk; nobody gets it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import json
@@ -49,9 +48,6 @@ RELEASE_BYTES = 32 * 2**20
 """So much of the mapped files may count as this process's memory before it is given back."""
 FAULT_BYTES = 2 * 2**20
 """So much around a row may come into memory with it: Linux maps a large page of the file at once."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says where the disk, or the user's share of it, is full."""
-
 Compute = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
@@ -83,7 +79,7 @@ class Rows:
     def take(self, indices: np.ndarray) -> np.ndarray:
         """A copy of the rows at ``indices``, shape (len(indices), *shape).
 
-        Raises TrainerError where a damaged row cannot be computed again, or not be written.
+        Raises TrainerError where a damaged row cannot be computed again.
         """
         if self._dense is not None:
             return self._dense[indices]
@@ -95,14 +91,25 @@ class Rows:
         damaged = self._mapped.read(segments, places[indices], out)
         if len(damaged):
             wrong = [segments[number] for number in np.unique(places[indices[damaged], 0])]
-            self._where = segments, places = _places(self._request.keys, self._request.mend(wrong, segments))
             again = np.empty((len(damaged), *self.shape), self.dtype)
+            try:
+                self._where = segments, places = _places(self._request.keys, self._request.mend(wrong, segments))
+            except NoRoom:  # whoever reads them on a better day replaces them
+                return self._filled(out, damaged, indices)
             if len(self._mapped.read(segments, places[indices[damaged]], again)):
                 raise TrainerError(
                     f"rows in {segments[0].head.names.parent} were damaged, computed again, and are damaged again; "
                     "check the disk, or set ORCH_CACHE to a folder on another one."
                 )
             out[damaged] = again
+        return out
+
+    def _filled(self, out: np.ndarray, damaged: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """``out`` with its ``damaged`` rows, those at ``indices[damaged]``, computed for this once."""
+        begin = 0
+        for batch in self._request.computed(indices[damaged].tolist()):
+            out[damaged[begin : begin + len(batch)]] = batch
+            begin += len(batch)
         return out
 
 
@@ -200,8 +207,8 @@ class Shelf:
         ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one process
         at a time for each bucket; and again whenever a row turns out to be damaged, as long as the rows are in use.
         Rows are kept in ``dtype``, or as they are computed.
-        Raises NoRoom where the disk is full or the limit of the cache leaves no room, TrainerError where the disk is
-        not writable and where a row is too large a number for ``dtype``.
+        Raises NoRoom where the disk is full or cannot be used, or the limit of the cache leaves no room; TrainerError
+        where a row is too large a number for ``dtype``.
         """
         if not keys:
             raise TrainerError("no images were asked for; the split is empty.")
@@ -267,9 +274,9 @@ class _Request:
             found.look(self.shelf._files())
             self._compute_missing(found)
         except OSError as error:
-            raise _failure(error)(
-                f"the cache {self.shelf._cache} cannot be written ({error.strerror or error}); free some space there, "
-                "or set ORCH_CACHE to a folder on another disk."
+            raise NoRoom(
+                f"the cache {self.shelf._cache} cannot be used ({error.strerror or error}); free some space there, see "
+                "that you may write to it, or set ORCH_CACHE to a folder on another disk."
             ) from error
         return list(found.segments.values())
 
@@ -282,9 +289,9 @@ class _Request:
                     if segment.is_on_disk():
                         self._replace(segment, wanted)
         except OSError as error:
-            raise _failure(error)(
+            raise NoRoom(
                 f"damaged rows in the cache {self.shelf._cache} cannot be replaced ({error.strerror or error}); free "
-                "some space there, or set ORCH_CACHE to a folder on another disk."
+                "some space there, see that you may write to it, or set ORCH_CACHE to a folder on another disk."
             ) from error
         return self.fill(segment for segment in opened if segment not in damaged)
 
@@ -301,7 +308,7 @@ class _Request:
         def batches() -> Iterator[np.ndarray]:
             for begin in range(0, len(kept), step):
                 yield segment.rows[kept[begin : begin + step]]
-            yield from self._computed([wanted[key] for key in lost])
+            yield from self.computed([wanted[key] for key in lost])
 
         if len(kept) or lost:
             self.shelf._write(segment.head.bucket, [keys[row] for row in kept] + lost, batches())
@@ -321,13 +328,13 @@ class _Request:
                         found.look(self.shelf._files())
                         keys = sorted(found.missing().get(bucket, ()))
                         if keys:
-                            self.shelf._write(bucket, keys, self._computed([found.wanted[key] for key in keys]))
+                            self.shelf._write(bucket, keys, self.computed([found.wanted[key] for key in keys]))
                             found.look(self.shelf._files())  # opened under the lock, so that nobody removes it first
                 except Timeout:
                     left.append(bucket)
             found.look(self.shelf._files())
 
-    def _computed(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
+    def computed(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
         """Batches from ``compute``, in the dtype that is kept, counted."""
         if not positions:
             return
@@ -343,10 +350,6 @@ class _Request:
                     )
             self.shelf.written += len(kept)
             yield kept
-
-
-def _failure(error: OSError) -> type[TrainerError]:
-    return NoRoom if error.errno in FULL else TrainerError
 
 
 class _Found:
