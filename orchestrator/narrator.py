@@ -87,7 +87,7 @@ class Narrator:
         count = done["features"] or done["images"]
         if count:
             self.tell(f"build    {done['what']}: {count:,} image{'s' * (count != 1)} in {done['seconds']:.0f} s")
-        if not done["stored"] and done["what"] not in self._not_kept:
+        if not done["stored"] and done.get("share", True) and done["what"] not in self._not_kept:
             self._not_kept.add(done["what"])
             why = done.get("refused") or "there is no room for all of it; orch cache explain says how much is taken"
             self.tell(f"warning  {done['what']} is not kept and is computed in every epoch: {why.rstrip('.')}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 
+import pytest
 from tiny_fits import job
 
 from trainers.filling import fill
@@ -38,3 +41,18 @@ def test_without_sharing_no_features_are_kept(manifest, tmp_path):
     done = fill(dataclasses.replace(job(manifest, tmp_path / "cache"), share=False).to_dict())
     assert (done["images"], done["features"], done["stored"]) == (45, 0, False)
     assert not (tmp_path / "cache" / "features").exists()
+
+
+def test_a_cache_that_may_not_be_written_costs_time_and_no_trial(manifest, tmp_path, monkeypatch):
+    losses = [open_fit(job(manifest, tmp_path / "other", multiplier=2)).run_epoch().loss]
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("trainers.store.bucket_lock", refuse)
+    fit_job = job(manifest, tmp_path / "cache", multiplier=2)
+    done = fill(fit_job.to_dict())
+    assert (done["stored"], done["share"], done["bytes"]) == (False, True, 0)
+    assert "cannot be used (Permission denied); free some space there, see that you may write to it" in done["refused"]
+    losses.append(open_fit(fit_job).run_epoch().loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -123,7 +123,9 @@ def test_a_killed_search_trains_no_epoch_again_that_was_saved(tmp_path: Path) ->
 
 def test_a_crash_costs_no_epoch_and_a_damaged_checkpoint_all_of_them(tmp_path: Path) -> None:
     """Trial 0 crashes in epoch 3 and goes on; trial 1 does, too, and finds its checkpoint damaged."""
-    events = finish(run_fake(tmp_path, "crash_once,at:3,sleep:0.11 crash_once,at:3,forget,sleep:0.11", "median"), tmp_path)
+    events = finish(
+        run_fake(tmp_path, "crash_once,at:3,sleep:0.11 crash_once,at:3,forget,sleep:0.11", "median"), tmp_path
+    )
     state = derive(events)
     assert [record.state for record in state.trials.values()] == [TrialState.COMPLETED] * 2
     assert [[e["epoch"] for e in record.epochs] for record in state.trials.values()] == [[1, 2, 3, 4, 5, 6]] * 2

@@ -139,6 +139,7 @@ def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
             {**done, "what": "images at 32 px", "images": 0, "features": 0, "stored": False, "refused": "It is full."}
             | {"seconds": 0.1, "for": "ccc"},
         ),
+        ("ENDED", "", {**done, "images": 0, "stored": False, "share": False, "seconds": 0.1, "for": "ddd"}),
         ("FAILED", "the disk is full.", {"for": "aaa"}),
     ]
     with Ledger(tmp_path / "ledger") as ledger:
@@ -151,5 +152,6 @@ def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
         "warning  mobilenet_1.0 at 224 px to conv_pw_11_relu is not kept and is computed in every epoch: there is no "
         "room for all of it; orch cache explain says how much is taken",
         "warning  images at 32 px is not kept and is computed in every epoch: It is full",
+        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 0 s",
         "warning  the store was not filled for aaa: the disk is full; its trials start all the same",
     ]
