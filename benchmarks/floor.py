@@ -1,29 +1,34 @@
-"""How far two sweeps are from the least that they could take: ``python -m benchmarks.floor [--small]``.
+"""How far two sweeps are from their plan's floor: ``python -m benchmarks.floor [--small]``.
 
 The sweeps are those of ``head_only`` and ``mixed_depth``, each from an empty store. Their floor is the plan's: each
-photo decoded once, each frozen part run once over each image, each trainable part trained for its epochs at the better
-of our step's speed and that of a bare ``tf.function`` on tensors in memory, evenly over the workers. The speeds are
-measured anew in the same run, on every worker at once (``orchestrator.calibrating``). Sweep and measuring take turns,
-three times each, and of both the quickest counts: what a shared machine takes away for a while is neither's doing.
+photo decoded once, each frozen part run once over each image, each trainable part trained for its epochs, each at the
+better of our speed and that of a bare ``tf.function`` on tensors in memory (``orchestrator.calibrating`` for steps,
+``benchmarks.bare_parts`` for frozen parts), evenly over the workers. The speeds are measured anew in the same run, on
+every worker at once. Sweep and measuring take turns, three times each, and of both the quickest counts: what a shared
+machine takes away for a while is neither's doing.
 
 Compared is the time from the moment a worker is ready to work (start of the first job that fills the store) to the end
 of the last trial: opening and tracing networks, waiting, scheduling and the record are in it, and not in the floor.
+Before that lie imports, Ray and reading the photos, which the rows of "of the clock" show. Cuts of one backbone are
+passes of their own here; a program that took all of them in one pass would lie lower.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import head_only, mixed_depth
 from benchmarks.measured import Side
 from benchmarks.results import Result, record
-from benchmarks.sides import OURS, hold_cores, run_ours
+from benchmarks.sides import OURS, hold_cores, run_module, run_ours
 from benchmarks.task import CORES, Task
 from benchmarks.versus import parser
 from orchestrator.calibrating import Request, calibrated
@@ -41,6 +46,8 @@ TARGET = 1.5
 ROUNDS = 3
 """Sweep and parts are measured so often, in turn, and the quickest count: a floor that a busy moment had raised would
 flatter us, and a sweep that one had slowed down would say nothing of the program."""
+BARE_S = 12.0
+"""How long bare functions try each frozen part."""
 CALIBRATE_S = 64.0
 """How long the workers measure in each round: enough for every part of the larger sweep."""
 NOTES = """The figure is the worse of the two sweeps: their time after the start over their floor, both the quickest of
@@ -84,7 +91,9 @@ def measure(task: Task, folder: Path) -> Found:
         shutil.rmtree(here / "store")
     seconds, side = min(sweeps, key=lambda sweep: sweep[0])
     epochs = {trial.name: trial.epochs for trial in task.trials}
-    floor_s, rows = floor_of(spec, epochs, Photos.of(manifest), quickest(speeds))
+    speed, bare = with_bare(quickest(speeds), str(task.weights), len(manifest.classes), folder / "bare")
+    floor_s, rows = floor_of(spec, epochs, Photos.of(manifest), speed)
+    rows += bare
     rounds = ("rounds", ", ".join(f"{each:.1f} s" for each, _ in sweeps))
     clock = [(label, f"{value:.1f} s") for label, value in side.breakdown]
     return Found(task.name, seconds, floor_s, (rounds, *rows, *clock, *_accuracy(side)))
@@ -113,6 +122,35 @@ def quickest(rounds: Sequence[Calibration]) -> Calibration:
     decode_s = {name: min(each.decode_s[name] for each in rounds) for name in last.decode_s}
     augment_s = {name: min(each.augment_s[name] for each in rounds) for name in last.augment_s}
     return dataclasses.replace(last, parts=parts, decode_s=decode_s, augment_s=augment_s)
+
+
+def with_bare(
+    speeds: Calibration, weights: str, classes: int, folder: Path
+) -> tuple[Calibration, tuple[tuple[str, str], ...]]:
+    """``speeds`` with the time of each frozen part at most what a bare ``tf.function`` takes on every core at once; and
+    both, for a table."""
+    keys = [key for key, speed in speeds.parts.items() if speed.prefix_s > 0]
+    names = ("backbone", "image_size", "unfrozen_layers", "batch_size", "pooling")
+    configs = [canonical({name: getattr(key, name) for name in names}) for key in keys]
+    parts = [{"config": config.to_dict(), "weights": weights} for config in configs]
+    folder.mkdir(parents=True)
+
+    def run(core: int) -> list[float]:
+        report, file = folder / f"report-{core}.json", folder / f"task-{core}.json"
+        task = {"parts": parts, "classes": classes, "seconds": BARE_S, "report": str(report)}
+        file.write_text(json.dumps(task), encoding="utf-8")
+        run_module(["benchmarks.bare_parts", str(file)], folder / f"output-{core}")
+        return json.loads(report.read_text(encoding="utf-8"))
+
+    with ThreadPoolExecutor(CORES) as cores:
+        least = [min(each) for each in zip(*cores.map(run, range(CORES)), strict=True)]
+    rows, found = [], dict(speeds.parts)
+    for key, bare_s in zip(keys, least, strict=True):
+        ours_s = found[key].prefix_s
+        found[key] = dataclasses.replace(found[key], prefix_s=min(ours_s, bare_s))
+        label = f"{key.backbone}, below {key.unfrozen_layers} unfrozen layers"
+        rows.append((label, f"ours {1000 * ours_s:.2f} ms an image, a bare function {1000 * bare_s:.2f} ms"))
+    return dataclasses.replace(speeds, parts=found), tuple(rows)
 
 
 def _depth(unfrozen_layers: int | str) -> float:

@@ -2,8 +2,8 @@
 
 Three seeds of MobileNet 1.0 at 224 px with ImageNet weights and 13 unfrozen layers, the depth of TrashNet's winner in
 docs/results.md, and their ensemble, under every crop policy, on TrashNet's test split. Ours is the stage that a sweep
-runs, from an empty store; the other side is ``benchmarks.peers.leaderboard_loops``. Both are whole processes: they
-start, import TensorFlow, load models and trace them; Ray's own start counts as ours.
+runs, from an empty store (``benchmarks.inference_stage``); the other side is ``benchmarks.peers.leaderboard_loops``.
+Both are whole processes, timed from their start to their end, but for the loops' choice of their batch size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,9 @@ from benchmarks.results import Result, record
 from benchmarks.sides import hold_cores, run_module
 from benchmarks.task import CORES, fewer_photos, trashnet
 from benchmarks.versus import parse
-from orchestrator.cluster import start_ray, stop_ray
-from orchestrator.leaderboard import ensemble
 from orchestrator.ledger import Ledger
 from orchestrator.paths import SweepPaths
-from orchestrator.predicting import predict_missing, read_probabilities
+from orchestrator.predicting import read_probabilities
 from orchestrator.running import RunningSweep
 from orchestrator.spec import load_spec
 from orchestrator.stages import prepare_data
@@ -44,9 +41,9 @@ SEEDS = 3
 NOTES = """The seeds are trained for two epochs, on neither side's clock, and saved as Keras models for the loops: each
 is one graph from uint8 pixels to probabilities. The loops cut the crops with the same code, decode each photo once a
 policy while the network runs on the batch before, and give every batch to the three seeds. Before their clock starts
-they measure `predict_on_batch` and a traced call at several batch sizes and take the quickest; they keep each seed's
-probabilities for the ensemble. Both sides use two cores: the loops in one process with two threads, ours in two workers
-of one.
+they measure `predict_on_batch`, a traced call and one by XLA at several batch sizes and take the quickest; they keep
+each seed's probabilities for the ensemble. Both sides are processes of their own on two cores: the loops with two
+threads, ours with Ray and two workers of one.
 
 Ours decodes a photo once, sends each distinct crop through the frozen part once for all seeds and policies, and runs
 only the unfrozen layers once a seed. The more is frozen, the more that saves; without frozen layers only the crops that
@@ -90,11 +87,10 @@ def compare(setting: Setting, folder: Path) -> Result:
     fits = train(sweep, setting, folder)
 
     theirs, report = run_loops(photos, fits, folder)
-    began = time.perf_counter()
-    start_ray(cpus=CORES)
-    ray_s = time.perf_counter() - began
-    ours_s = ray_s + run_ours(sweep, fits)
-    stop_ray()
+    sweep.ledger.close()
+    places = {"ORCH_CACHE": str(folder / "store")}
+    began, ended = run_module(["benchmarks.inference_stage", str(folder), *fits], folder / "stage", places)
+    ours_s = ended - began
     differences = [
         float(np.abs(theirs[f"{name}/{fit}"] - probabilities).max())
         for name in POLICIES
@@ -113,7 +109,7 @@ def compare(setting: Setting, folder: Path) -> Result:
         ),
         ("inference: plain Keras loops", f"{report['total_s']:.1f} s ({report['call']}, batches of {report['batch']})"),
         ("inference: of that before the first prediction", f"{report['start_s']:.1f} s"),
-        ("inference: ours", f"{ours_s:.1f} s (workers of one core each; Ray's start, {ray_s:.1f} s, is in it)"),
+        ("inference: ours", f"{ours_s:.1f} s (two workers of one core each)"),
         ("inference: crops a photo through the frozen part", f"theirs {asked * SEEDS}, ours {distinct}"),
         ("inference: largest difference of a probability", f"{max(differences):.1e}"),
     )
@@ -137,9 +133,15 @@ def open_sweep(setting: Setting, folder: Path) -> RunningSweep:
         "weights": str(weights),
     }
     file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    SweepPaths(folder / "sweep").root.mkdir()
+    return sweep_in(folder)
+
+
+def sweep_in(folder: Path) -> RunningSweep:
+    """The sweep that ``open_sweep`` has made in ``folder``, opened by this process."""
     paths = SweepPaths(folder / "sweep")
-    paths.root.mkdir()
-    return RunningSweep(paths, load_spec(str(file)), Ledger(paths.ledger), lambda event: None, print)
+    spec = load_spec(str(folder / "sweep.yaml"))
+    return RunningSweep(paths, spec, Ledger(paths.ledger), lambda event: None, print)
 
 
 def train(sweep: RunningSweep, setting: Setting, folder: Path) -> list[str]:
@@ -171,15 +173,6 @@ def run_loops(photos: Manifest, fits: list[str], folder: Path) -> tuple[dict[str
     report["total_s"] = ended - began - report["tuning_s"]
     with np.load(folder / "loops.npz") as stored:
         return dict(stored), report
-
-
-def run_ours(sweep: RunningSweep, fits: list[str]) -> float:
-    """Seconds of the stage that predicts, and of the ensembles."""
-    began = time.perf_counter()
-    predict_missing(sweep, [fits], "test")
-    for name in POLICIES:
-        ensemble(list(read(sweep, fits, name).values()))
-    return time.perf_counter() - began
 
 
 def read(sweep: RunningSweep, fits: list[str], name: str) -> dict[str, np.ndarray]:

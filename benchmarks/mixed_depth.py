@@ -37,7 +37,8 @@ EPOCHS = 8
 IMAGE_SIZE = 160
 NOTES = """The list of trials and epochs is benchmarks/mixed_depth.json, which says how it was made. Peers run one trial
 of each backbone and depth; the whole list is counted at the costs measured, their start once. Figures are against the
-faster peer."""
+faster peer. Ours runs the stages of `orch sweep --until search` without the plan, which would measure the machine once,
+for under a minute, if the file gave hours."""
 
 
 def configurations() -> tuple[Trial, ...]:
@@ -117,7 +118,16 @@ def full(folder: Path) -> Comparison:
     probed = tuple(trial for trial in trials if trial.kind == (BACKBONES[0], 20))
     probe = Task("mixed_depth", fewer_photos(table, folder / "probe-photos", 512, 64), weights, IMAGE_SIZE, probed)
     return Comparison(
-        task, "full", TARGET, WARM_TARGET, one_of_each(trials), probe=probe, warm=True, tolerance=0.08, least=0.4
+        task,
+        "full",
+        TARGET,
+        WARM_TARGET,
+        one_of_each(trials),
+        probe=probe,
+        closely=True,
+        warm=True,
+        tolerance=0.08,
+        least=0.4,
     )
 
 

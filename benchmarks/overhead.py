@@ -75,7 +75,7 @@ class Cost:
 def dearer(few: Cost, many: Cost) -> float:
     """How much dearer a trial is late in a long sweep than early: the larger of two ways to look at it. Pure."""
     early = len(few.ended_s)
-    width = early // 2
+    width = early // 2  # of the trials around the hundredth, and of the last ones
     within = many.pace_s(len(many.ended_s), width) / many.pace_s(early, width)
     return max(many.trial_s / few.trial_s, within)
 

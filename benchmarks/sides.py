@@ -127,19 +127,21 @@ def breakdown(
     """
     first = events[0].time_s
     data = next(event.time_s for event in events if event.kind == EventKind.STAGE and event.stage == "data")
+    builds = [event for event in events if event.kind == EventKind.STAGE and event.stage == "build"]
     running = min(time.began for time in times)
+    ready = min([running, *(event.time_s - float(event.data.get("seconds") or 0.0) for event in builds)])
     last = max(time.ended for time in times)
     parts = [
         ("of the clock: imports and opening", first - began),
         ("of the clock: reading and checking the photos", data - first),
-        ("of the clock: Ray and the first worker", running - data),
-        ("of the clock: the trials", last - running),
+        ("of the clock: Ray and the first worker", ready - data),
+        ("of the clock: filling the store before the first trial", running - ready),
+        ("of the clock: the trials, and the store beside them", last - running),
         ("of the clock: closing", ended - last),
     ]
-    builds = [event.data for event in events if event.kind == EventKind.STAGE and event.stage == "build"]
     if builds:
         for label, field in (("decoding", "decode_s"), ("frozen parts", "prefix_s"), ("waiting for both", "waited_s")):
-            parts.append((f"of workers: {label}", sum(float(build.get(field) or 0.0) for build in builds)))
+            parts.append((f"of workers: {label}", sum(float(build.data.get(field) or 0.0) for build in builds)))
     by_depth: dict[str, float] = {}
     for time_ in times:
         depth = time_.trial.config["unfrozen_layers"]

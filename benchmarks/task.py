@@ -38,7 +38,8 @@ class Task:
     """``table``: CSV of path, label and split, the photos beside it. ``weights``: folder of weight files.
 
     Every trial trains at a constant learning rate with Adam, so that what an epoch does never depends on how many
-    there are, and on ``image_size`` pixels a side in batches of ``batch_size``.
+    there are, and on ``image_size`` pixels a side in batches of ``batch_size``. ``steps_per_execution`` and
+    ``jit_compile`` are the peers' arguments of ``Model.compile``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Task:
     trials: tuple[Trial, ...]
     batch_size: int = 32
     steps_per_execution: int = 8
+    jit_compile: bool = False
 
     def first(self, count: int, epochs: int | None = None) -> Task:
         """The first ``count`` trials alone, all of ``epochs`` where that is given."""
@@ -75,6 +77,7 @@ class Task:
             "image_size": self.image_size,
             "batch_size": self.batch_size,
             "steps_per_execution": self.steps_per_execution,
+            "jit_compile": self.jit_compile,
             "trials": [dataclasses.asdict(trial) for trial in self.trials],
             "cache": str(path.parent / "images"),
             "scratch": str(path.parent / "scratch"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from benchmarks.measured import Side, cost_by_kind, implausible
 from benchmarks.results import Result, record
@@ -18,9 +19,13 @@ from benchmarks.task import CORES, Task
 
 RAY, KERAS_TUNER, BY_HAND = "Ray Tune + Keras", "KerasTuner", "features by hand"
 COLD, WARM = f"{OURS}, empty store", f"{OURS}, filled store"
-PROBE_TRIALS, PROBE_EPOCHS = 2, 2
+PROBE_TRIALS, PROBE_EPOCHS = 2, 3
 SETTINGS = ((1, CORES), (CORES, 1))
 """(trials at once, threads of each) that a probe tries."""
+COMPILED: tuple[dict[str, Any], ...] = ({}, {"steps_per_execution": 1}, {"jit_compile": True})
+"""What a probe of the peers tries: the task's own arguments of ``Model.compile``, and others."""
+CLOSE = 1.15
+"""Settings of which one is slower than the other by less are both run in full where ``Comparison.closely``."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,9 @@ class Comparison:
 
     ``measured``: names of the trials that each peer really runs, the rest at their cost; () for all. ``probe``: the
     task on fewer photos, on which settings are tried; None to take one trial on all cores. ``choose_ours``: probe our
-    setting too; else it is what a file says without ``resources``. ``warm``: run ours again with the filled store;
-    with a ``warm_target`` that is a result of its own, NAME_warm.
+    setting too; else it is what a file says without ``resources``. ``closely``: where a probe leaves open which of a
+    peer's settings is the better one, run the peer with both, and take the quicker. ``warm``: run ours again with the
+    filled store; with a ``warm_target`` that is a result of its own, NAME_warm.
     ``by_hand``: let the script with features made by hand run too. ``tolerance``, ``least``: see ``implausible``.
     """
 
@@ -41,6 +47,7 @@ class Comparison:
     measured: tuple[str, ...] = ()
     probe: Task | None = None
     choose_ours: bool = False
+    closely: bool = False
     warm: bool = False
     by_hand: bool = False
     tolerance: float = 0.06
@@ -85,19 +92,23 @@ def _run(what: Comparison, folder: Path, notes: str) -> list[Result]:
     rows: list[tuple[str, str]] = [(f"{task.name}: photos of", _photos(task))]
 
     # Which setting is the better one
-    concurrent, threads = _better(RAY, what.probe, folder, rows) if what.probe else (1, CORES)
-    at_once, tuner_threads = _better(KERAS_TUNER, what.probe, folder, rows) if what.probe else (1, CORES)
-    our_cpus = _better(OURS, what.probe, folder, rows)[1] if what.probe and what.choose_ours else 1
+    ray, tuner, ours_at = [SETTINGS[0]], [SETTINGS[0]], SETTINGS[1]
+    if what.probe is not None:
+        ray = _better(RAY, what, what.probe, folder, rows)
+        tuner = _better(KERAS_TUNER, what, what.probe, folder, rows)
+        task = _compiled(task, what.probe, ray[0], folder, rows)
+        if what.choose_ours:
+            ours_at = _better(OURS, what, what.probe, folder, rows)[0]
 
     # Ours
-    ours = [_said(run_ours(COLD, task, folder / "ours-cold", folder / "store", our_cpus))]
+    ours = [_said(run_ours(COLD, task, folder / "ours-cold", folder / "store", ours_at[1]))]
     if what.warm:
-        ours.append(_said(run_ours(WARM, task, folder / "ours-warm", folder / "store", our_cpus)))
+        ours.append(_said(run_ours(WARM, task, folder / "ours-warm", folder / "store", ours_at[1])))
 
     # The peers
     peers = [
-        _said(run_peer(RAY, task.only(what.measured, concurrent), folder / "ray", threads, concurrent)),
-        _said(run_peer(KERAS_TUNER, task.only(what.measured, at_once), folder / "keras-tuner", tuner_threads, at_once)),
+        _quickest(RAY, what.measured, task, ray, folder / "ray", rows),
+        _quickest(KERAS_TUNER, what.measured, task, tuner, folder / "keras-tuner", rows),
     ]
     sides = [*ours, *peers]
     if what.by_hand:
@@ -108,8 +119,11 @@ def _run(what: Comparison, folder: Path, notes: str) -> list[Result]:
     return _results(what, sides, ours, peers, rows, notes)
 
 
-def _better(name: str, probe: Task, folder: Path, rows: list[tuple[str, str]]) -> tuple[int, int]:
-    """(trials at once, threads) of the setting with which a trial of ``probe`` costs less; both go to ``rows``.
+def _better(
+    name: str, what: Comparison, probe: Task, folder: Path, rows: list[tuple[str, str]]
+) -> list[tuple[int, int]]:
+    """(trials at once, threads) with which a trial of ``probe`` costs less, and those that are as good as that; all go
+    to ``rows``.
 
     What is compared is a trial's time, over the trials at once; the start of the process is left out.
     """
@@ -122,11 +136,52 @@ def _better(name: str, probe: Task, folder: Path, rows: list[tuple[str, str]]) -
         else:
             side = run_peer(name, short, place, threads, concurrent)
         costs = cost_by_kind(side.trials)
-        seconds = mean(costs[trial.kind].epoch_s for trial in short.trials) / concurrent
-        found[concurrent, threads] = seconds
-        rows.append((f"probe: {name}, {side.how}", f"{seconds:.2f} s an epoch of {_photos(short)}"))
-        print(f"{rows[-1][0]}: {rows[-1][1]}", flush=True)
-    return min(found, key=lambda setting: found[setting])
+        found[concurrent, threads] = mean(costs[trial.kind].epoch_s for trial in short.trials) / concurrent
+        _told(rows, f"probe: {name}, {side.how}", f"{found[concurrent, threads]:.2f} s an epoch of {_photos(short)}")
+    order = sorted(found, key=lambda setting: found[setting])
+    most = CLOSE if what.closely else 1.0
+    return [setting for setting in order if found[setting] <= most * found[order[0]]]
+
+
+def _compiled(task: Task, probe: Task, setting: tuple[int, int], folder: Path, rows: list[tuple[str, str]]) -> Task:
+    """``task`` with the peers' arguments of ``Model.compile`` that are best for a trial of its usual length: what it
+    costs once, XLA's compilation above all, and its epochs on all photos."""
+    short = probe.first(PROBE_TRIALS, PROBE_EPOCHS)
+    epochs = mean(trial.epochs for trial in task.trials)
+    larger = _train_photos(task) / _train_photos(short)
+    found: list[tuple[float, dict[str, Any]]] = []
+    for number, given in enumerate(COMPILED):
+        tried = replace(short, **given)
+        side = run_peer(RAY, tried, folder / f"probe-compiled-{number}", setting[1], setting[0])
+        costs = [cost_by_kind(side.trials)[trial.kind] for trial in short.trials]
+        seconds = mean(cost.overhead_s + epochs * larger * cost.epoch_s for cost in costs) / setting[0]
+        found.append((seconds, given))
+        how = f"steps_per_execution {tried.steps_per_execution}, jit_compile {tried.jit_compile}"
+        _told(rows, f"probe: {RAY}, {how}", f"{seconds:.1f} s for a trial of {epochs:.0f} epochs on all photos")
+    return replace(task, **min(found, key=lambda each: each[0])[1])
+
+
+def _quickest(
+    name: str, measured: Sequence[str], task: Task, settings: Sequence[tuple[int, int]], folder: Path, rows: list[Any]
+) -> Side:
+    """The side called ``name`` with the setting of ``settings`` that takes least for the whole list."""
+    sides = []
+    for concurrent, threads in settings:
+        run = run_peer(name, task.only(measured, concurrent), folder / f"{concurrent}", threads, concurrent)
+        sides.append(_said(run))
+    sides.sort(key=lambda side: side.whole_s(task.trials))
+    for side in sides[1:]:
+        _told(rows, f"{name}, {side.how}", f"{side.whole_s(task.trials):.1f} s, the slower setting")
+    return sides[0]
+
+
+def _told(rows: list[tuple[str, str]], label: str, text: str) -> None:
+    rows.append((label, text))
+    print(f"{label}: {text}", flush=True)
+
+
+def _train_photos(task: Task) -> int:
+    return task.table.read_text(encoding="utf-8").count(",train")
 
 
 def _said(side: Side) -> Side:
@@ -162,7 +217,7 @@ def _results(
         for side in sides:
             if side not in ours:
                 rows.append((f"{our.name} against {side.name}", f"{whole[side.name] / whole[our.name]:.2f}x"))
-    for side in peers:
+    for side in (ours[0], *peers):
         for (backbone, depth), cost in sorted(cost_by_kind(side.trials).items(), key=str):
             text = f"{cost.epoch_s:.2f} s an epoch and {cost.overhead_s:.2f} s a trial"
             rows.append((f"{side.name}: {backbone}, {depth} layers unfrozen", text))

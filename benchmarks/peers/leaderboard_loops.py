@@ -1,9 +1,9 @@
 """A leaderboard as a careful user writes it: loops over policies, batches of photos and models.
 
 Tried to make it quick: the whole network is one traced graph that takes uint8; photos are decoded once a policy, not
-once a model, in a second thread while the network runs; ``predict_on_batch`` and a traced ``tf.function`` are measured
-at three batch sizes before the clock starts and the quickest is used; TensorFlow has every core. ``model.predict`` was
-slower than either. The crops are cut by ``trainers.cutting``, as they must show the same pixels.
+once a model, in a second thread while the network runs; ``predict_on_batch``, a traced ``tf.function`` and one compiled
+by XLA are measured at several batch sizes before the clock starts and the quickest is used; TensorFlow has every core.
+``model.predict`` was slower than any. The crops are cut by ``trainers.cutting``, as they must show the same pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.peers.network import use_threads
 from trainers.arrays import write_arrays
 from trainers.cutting import crops
 
-BATCHES = (32, 64, 128)
+BATCHES = (32, 64, 128, 256)
 TRIES = 2
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -37,7 +37,12 @@ def ways_to_call(model: keras.Model) -> dict[str, Predict]:
     """Name -> uint8 pixels to probabilities."""
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     traced = tf.function(lambda pixels: model(pixels, training=False), input_signature=[spec])
-    return {"predict_on_batch": model.predict_on_batch, "tf.function": lambda pixels: traced(pixels).numpy()}
+    by_xla = tf.function(lambda pixels: model(pixels, training=False), jit_compile=True)
+    return {
+        "predict_on_batch": model.predict_on_batch,
+        "tf.function": lambda pixels: traced(pixels).numpy(),
+        "tf.function by XLA": lambda pixels: by_xla(tf.constant(pixels)).numpy(),
+    }
 
 
 def quickest(ways: dict[str, Predict], size: int) -> tuple[str, int]:

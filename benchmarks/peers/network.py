@@ -82,5 +82,6 @@ def build_model(config: dict[str, Any], task: dict[str, Any], classes: int) -> k
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["smoothing"]),
         metrics=["accuracy"],
         steps_per_execution=task["steps_per_execution"],
+        jit_compile=task["jit_compile"],
     )
     return model

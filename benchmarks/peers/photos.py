@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 SPLITS = ("train", "validation")
+JUDGED_AT_ONCE = 128
+"""Photos of a validation batch: no gradients are kept, so more fit in than of a training batch, on every side."""
 
 
 def read_task(path: str | Path) -> dict[str, Any]:
@@ -56,5 +58,5 @@ def datasets(folder: str, batch_size: int) -> tuple[Any, Any, int]:
         rows = tf.data.Dataset.from_tensor_slices((images, labels))
         if split == "train":
             rows = rows.shuffle(len(images))
-        found.append(rows.batch(batch_size).prefetch(tf.data.AUTOTUNE))
+        found.append(rows.batch(batch_size if split == "train" else JUDGED_AT_ONCE).prefetch(tf.data.AUTOTUNE))
     return found[0], found[1], classes
