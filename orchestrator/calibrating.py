@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections import Counter
@@ -23,10 +22,11 @@ from orchestrator.calibration import Calibration, PartKey, PartSpeed
 from orchestrator.draws import many_of
 from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
+from orchestrator.estimates import cost_of
 from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec
 from trainers.contract import PartFigures, TrialConfig
-from trainers.costs import cost
+from trainers.costs import layers_of
 from trainers.manifest import Manifest
 
 MEASURE_S = 32.0
@@ -37,6 +37,8 @@ SAME_BACKBONE = 0.4
 """Weight of a further part of a backbone that is measured already: others of it can be estimated from the first."""
 DRIVER_S = 3.0
 """What a sweep's driver takes before it asks for a worker, besides Ray's start: imports, record, sampler."""
+UNKNOWN_FIRST = 100
+"""A backbone that no table knows counts as so many times its stand-in where it is decided what to measure."""
 TUNE_TRIAL_S = 0.05
 """What a trial costs besides opening its fit: scheduling, and the record."""
 
@@ -108,9 +110,9 @@ def _ordered(counts: Mapping[PartKey, int]) -> list[PartKey]:
 
 
 def _work(key: PartKey) -> float:
-    found = cost(key.backbone, key.unfrozen_layers, key.image_size, key.output_stride, key.feature_fusion, key.mixes)
-    # One of the user's own is in no table, so it is measured before all others.
-    return found.prefix_work + found.train_work if found else math.inf
+    found = cost_of(key)
+    # One of the user's own is in no table, and nothing tells of it but measuring: before most others.
+    return (found.prefix_work + found.train_work) * (1 if layers_of(key.backbone) else UNKNOWN_FIRST)
 
 
 def _views(config: TrialConfig) -> tuple[str, ...]:
@@ -132,10 +134,16 @@ def _one_size(recipes: Counter[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
 @dataclass(frozen=True)
 class Kept:
     """What lies in the cache for one machine. ``settled``: digests of what was asked for already, so that what did not
-    fit into the time then is estimated, and not measured by every further plan."""
+    fit into the time then is estimated, and not measured by every further plan. ``data``: whose photos were decoded, ""
+    for anybody's: those of other data are of other sizes and formats."""
 
     calibration: Calibration
     settled: frozenset[str] = frozenset()
+    data: str = ""
+
+    def of(self, data: str) -> Calibration:
+        """Without the times of decoding where they are not those of ``data``."""
+        return self.calibration if self.data in ("", data) else replace(self.calibration, decode_s={})
 
 
 def precision_of(spec: SweepSpec, slots: Slots) -> str:
@@ -166,7 +174,8 @@ def read_kept(cache: Path, machine: str) -> Kept | None:
     """What was measured on ``machine`` before; None where nothing was, or where the file is damaged."""
     try:
         raw = json.loads(kept_file(cache, machine).read_text())
-        found = Kept(Calibration.from_dict(raw["calibration"]), frozenset(map(str, raw["settled"])))
+        settled, data = frozenset(map(str, raw["settled"])), str(raw.get("data", "unknown"))
+        found = Kept(Calibration.from_dict(raw["calibration"]), settled, data)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return found if found.calibration.machine == machine else None
@@ -176,7 +185,8 @@ def keep(cache: Path, kept: Kept) -> Path:
     """Write it beside and rename. Raises OrchError where the cache cannot be written."""
     file = kept_file(cache, kept.calibration.machine)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
-    text = json.dumps({"calibration": kept.calibration.to_dict(), "settled": sorted(kept.settled)}, indent=1)
+    content = {"calibration": kept.calibration.to_dict(), "settled": sorted(kept.settled), "data": kept.data}
+    text = json.dumps(content, indent=1)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -304,6 +314,11 @@ class Request:
         return precision_of(self.spec, self.slots)
 
     @property
+    def data(self) -> str:
+        """What the photos are known by: where they come from, whatever is added to them."""
+        return "; ".join(self.spec.data.sources)
+
+    @property
     def machine(self) -> str:
         return machine_name(self.slots, self.address)
 
@@ -312,9 +327,12 @@ def known(request: Request) -> Calibration | None:
     """What is kept for this machine, if it is all that can be measured for the space; else None. Measures nothing."""
     kept = read_kept(request.cache, request.machine)
     asked = wanted(request.spec, request.precision)
-    if kept is None or (asked.missing(kept.calibration) and asked.digest not in kept.settled):
+    if kept is None:
         return None
-    return kept.calibration
+    found = kept.of(request.data)
+    if (asked.missing(found) and asked.digest not in kept.settled) or (asked.decode and not found.decode_s):
+        return None
+    return found
 
 
 def calibrated(
@@ -336,7 +354,15 @@ def calibrated(
     began_s = time.monotonic()
     with ray_session(request.address):
         ray_s = max(ray_s, time.monotonic() - began_s)
-        new = measure(asked.missing(kept.calibration if kept else None), request, ray_s)
-    found = kept.calibration.merged(new) if kept else new
-    keep(request.cache, Kept(found, (kept.settled if kept else frozenset()) | {asked.digest}))
+        new = measure(_left(asked, kept, request.data), request, ray_s)
+    found = kept.of(request.data).merged(new) if kept else new
+    keep(request.cache, Kept(found, (kept.settled if kept else frozenset()) | {asked.digest}, request.data))
     return found
+
+
+def _left(asked: Wanted, kept: Kept | None, data: str) -> Wanted:
+    """What is to be measured still: of parts that were asked for before, and did not fit in, none."""
+    if kept is None:
+        return asked
+    left = asked.missing(kept.of(data))
+    return replace(left, parts={}) if asked.digest in kept.settled else left

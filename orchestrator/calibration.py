@@ -100,6 +100,7 @@ class Calibration:
             augment_s={**self.augment_s, **newer.augment_s},
             parts={**self.parts, **newer.parts},
             worker_bytes=max(self.worker_bytes, newer.worker_bytes),
+            trial_s=newer.trial_s if newer.parts else self.trial_s,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 
 from orchestrator.calibration import Calibration
-from orchestrator.estimates import cost_of
+from orchestrator.estimates import cost_of, unknown_backbones
 from trainers.costs import cost
 
 REFERENCE = "resnet50"
@@ -41,14 +41,10 @@ def gpu_factor(gpu: Gpu, calibration: Calibration) -> float:
     """
     reference = cost(REFERENCE, "all", 224)
     assert reference is not None
-    rates = [
-        cost_of(key).train_work / speed.train_s
-        for key, speed in calibration.parts.items()
-        if speed.train_s > 0 and cost_of(key).train_work > 0
-    ]
-    rates = rates or [
-        cost_of(key).prefix_work / speed.prefix_s for key, speed in calibration.parts.items() if speed.prefix_s > 0
-    ]
+    unknown = unknown_backbones(calibration.parts)
+    parts = [(cost_of(key), speed) for key, speed in calibration.parts.items() if key.backbone not in unknown]
+    rates = [has.train_work / speed.train_s for has, speed in parts if speed.train_s > 0 and has.train_work > 0]
+    rates = rates or [has.prefix_work / speed.prefix_s for has, speed in parts if speed.prefix_s > 0]
     if not rates:
         raise ValueError("the calibration holds no part by whose speed a GPU could be compared.")
     return reference.train_work * gpu.images_per_s / statistics.median(rates)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.space import Choice, Constant, Domain, IntRange, Space, Uniform, Value
+from orchestrator.space import LARGEST_COUNTED, Choice, Constant, Domain, IntRange, Space, Uniform, Value
 from orchestrator.spec import SweepSpec
 from trainers.contract import TrialConfig, canonical
 
@@ -39,7 +39,8 @@ def named(spec: SweepSpec) -> list[TrialConfig]:
 def trials_of(
     spec: SweepSpec, draw: random.Random, epoch_s: Callable[[TrialConfig], float] | None = None
 ) -> list[TrialConfig]:
-    """The trials of one sweep: those that the file names, and others drawn from the space, none twice.
+    """The trials of one sweep: those that the file names, and others drawn from the space, none twice; all of a space
+    that holds no more.
 
     Evenly, but where ``epoch_s`` says how long one trains and the sampler learns: see ``CANDIDATES``.
     """
@@ -55,6 +56,10 @@ def trials_of(
         values = {**space.resolve(lambda _, domain: sample(domain, draw)), "epochs": budget.epochs}
         return TrialConfig(**values) if is_endless else canonical(values)
 
+    whole = None if is_endless else _whole(space, budget.epochs, budget.trials)
+    if whole is not None:
+        draw.shuffle(whole)
+        return list(dict.fromkeys([*found, *whole]))
     misses = 0
     while len(found) < budget.trials and misses < DUPLICATES_IN_A_ROW:
         if prefers is None or len(found) < sampler.startup_trials:
@@ -64,6 +69,16 @@ def trials_of(
         misses = misses + 1 if config in found else 0
         found[config] = None
     return list(found)[: budget.trials]
+
+
+def _whole(space: Space, epochs: int, most: int) -> list[TrialConfig] | None:
+    """Every configuration of a finite space; None where there are more than ``most``, or too many to look at."""
+    found: dict[TrialConfig, None] = {}
+    for looked_at, values in enumerate(space.grid()):
+        found[canonical({**values, "epochs": epochs})] = None
+        if len(found) > most or looked_at > LARGEST_COUNTED:
+            return None
+    return list(found)
 
 
 def many_of(spec: SweepSpec) -> list[TrialConfig]:

@@ -102,9 +102,13 @@ class Speeds:
             prefix_trace_s=prefix_trace_s,
         )
 
+    def _relatives_of(self, key: PartKey) -> list[_Relative]:
+        """Without backbones that no table knows, but for ``key``'s own: their work is that of another network."""
+        return [r for r in self._relatives if layers_of(r.key.backbone) or r.key.backbone == key.backbone]
+
     def _rate(self, key: PartKey, work: float, rate: Callable[[_Relative], float]) -> float:
         """Work a second of the nearest relative that has such a rate; 0 where none has."""
-        rates = [(r, found) for r in self._relatives if (found := rate(r)) > 0]
+        rates = [(r, found) for r in self._relatives_of(key) if (found := rate(r)) > 0]
         if not rates:
             return 0.0
         return min(rates, key=lambda pair: pair[0].distance(key, work))[1]
@@ -114,16 +118,17 @@ class Speeds:
 
         A step's own cost is shared by its batch.
         """
-        heads = [of(r.speed) * r.key.batch_size for r in self._relatives if r.cost.train_work == 0]
+        heads = [of(r.speed) * r.key.batch_size for r in self._relatives_of(key) if r.cost.train_work == 0]
         return min(heads, default=UNKNOWN_STEP_S * 32) / key.batch_size
 
     def _once(self, key: PartKey, own: Cost) -> tuple[float, float, float]:
         """Opening, tracing the trainable part and tracing the prefix."""
         layers = _layers(key)
         above, below = layers - own.length + FEW_LAYERS, own.length + FEW_LAYERS
-        if not self._relatives:
+        relatives = self._relatives_of(key)
+        if not relatives:
             return UNKNOWN_LAYER_S * layers, UNKNOWN_LAYER_S * above, UNKNOWN_LAYER_S * below
-        near = min(self._relatives, key=lambda r: r.distance(key, own.prefix_work + own.tail_work))
+        near = min(relatives, key=lambda r: r.distance(key, own.prefix_work + own.tail_work))
         of_near = _layers(near.key)
         near_above, near_below = of_near - near.cost.length + FEW_LAYERS, near.cost.length + FEW_LAYERS
         return (

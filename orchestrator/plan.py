@@ -67,7 +67,8 @@ class Plan:
     ``whole_floor_s`` what all after the start would take if each unique image were decoded once, each unique prefix ran
     once over each image, and each trainable part ran for its epochs at the best speed of the device on that part alone.
     ``disk``: bytes of features, images, checkpoints and models that are written, at the most. ``memory_bytes``: of all
-    workers at once. ``longest_trial_s``: of one trial that runs to its end and waits for nothing.
+    workers at once. ``longest_trial_s``: of the longest trial that runs to its end and waits for nothing, in the run in
+    which that is shortest.
     """
 
     name: str
@@ -140,7 +141,7 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
     estimated = keys & campaign.speeds.estimated
     return Plan(
         name=spec.name,
-        trials=round(_mean(asked)),
+        trials=math.floor(_mean(asked)),
         begun=_mean(len(outcome.epochs) for outcome in shared),
         unshared_begun=_mean(len(outcome.epochs) for outcome in alone),
         epochs=spec.budget.epochs,
@@ -154,8 +155,8 @@ def make_plan(spec: SweepSpec, situation: Situation, draws: int = DRAWS, seed: i
         whole_floor_s=_mean(campaign.floor_s(o.fits) + campaign.final_floor_s(o) for o in shared),
         disk=_disk(shared, campaign),
         memory_bytes=max(campaign.memory_bytes(o.works) for o in shared),
-        longest_trial_s=max(campaign.longest_s(o.works) for o in shared),
-        unshared_longest_trial_s=max(campaign.longest_s(o.works, share=False) for o in alone),
+        longest_trial_s=min(campaign.longest_s(o.complete) for o in shared),
+        unshared_longest_trial_s=min(campaign.longest_s(o.complete, share=False) for o in alone),
         machine=campaign.speeds.machine,
         measured_parts=len(keys) - len(estimated),
         estimated_parts=len(estimated),
@@ -272,8 +273,8 @@ def refusals(
     """Why the sweep should not start, a sentence each: it cannot fit its ``hours``, or the disk.
 
     The hours are the search's. They are too few where not even the quickest run that was played tries all trials
-    within them, and hopeless where the longest trial does not come to its end. ``cap_bytes``: what the store may hold
-    in all; beyond that it evicts and does not grow.
+    within them, and hopeless where its longest trial does not come to its end. ``cap_bytes``: what the store may grow
+    by; beyond that it evicts.
     """
     found = []
     limit_s = math.inf if hours is None else 3600 * hours
@@ -282,7 +283,7 @@ def refusals(
     begun = plan.begun if share else plan.unshared_begun
     if longest_s > limit_s:
         found.append(
-            f"one trial alone takes up to {said(longest_s)}, more than the {hours:g} hours of the search; "
+            f"one trial alone takes {said(longest_s)}, more than the {hours:g} hours of the search; "
             "raise budget.hours, or try fewer epochs, smaller images or fewer unfrozen layers."
         )
     elif needed.low > limit_s:

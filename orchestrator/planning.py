@@ -99,6 +99,11 @@ def plan_file(
         return planned(request, calibration)
     machine = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
+    if devices.gpus and not gpu_names():
+        note = (
+            "What the file lets depend on a GPU's memory is as on this machine, without one, and so is the precision."
+        )
+        empty = replace(empty, notes=(*empty.notes, note))
     if devices.photos:
         empty = with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
     plan = make_plan(spec, empty)
@@ -163,7 +168,7 @@ def planned(request: Request, calibration: Calibration, draws: int = DRAWS, shar
     situation = _situation(request, calibration)
     plan = make_plan(request.spec, situation, draws)
     hours, free = request.spec.budget.hours, free_bytes(request.cache)
-    refused = refusals(plan, hours, free, situation.cap_bytes, share)
+    refused = refusals(plan, hours, free, growth_bytes(request.cache), share)
     return Planned(plan, tuple(refused), tuple(cautions(plan, situation.cap_bytes)))
 
 
@@ -171,6 +176,12 @@ def free_bytes(folder: Path) -> int:
     """What the disk of ``folder``, which need not exist yet, has free."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     return shutil.disk_usage(there).free
+
+
+def growth_bytes(cache: Path) -> int:
+    """By how much the cache may grow until older rows go."""
+    held = contents(cache)
+    return max(held.limit_bytes - held.bytes, 0)
 
 
 def _situation(request: Request, calibration: Calibration) -> Situation:
@@ -271,14 +282,18 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
     if calibration is None:
         found = planned(request, Calibration(request.machine, slots.workers, 0.0), ROUGH_DRAWS)
         # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
-        cap = contents(request.cache).limit_bytes
-        _refuse(sweep, refusals(found.plan, None, free_bytes(request.cache), cap), about.anyway)
+        free, growth = free_bytes(request.cache), growth_bytes(request.cache)
+        _refuse(sweep, refusals(found.plan, None, free, growth), about.anyway)
         if spec.budget.hours is None and found.plan.stages["total"].mean < WORTH_CALIBRATING_S:
             sweep.tell(
                 "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
             )
             return
-        calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+        try:
+            calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+        except OrchError as error:  # a sweep does not need its plan
+            sweep.tell(f"plan     none: {error}")
+            return
     result = planned(request, calibration, share=sweep.share)
     _refuse(sweep, result.refusals, about.anyway)
     payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 
 from orchestrator.calibration import Machine
+from orchestrator.needs import MOST_WORKERS
 from orchestrator.stopping import GO, PAUSE, Rule
 from orchestrator.workload import FitWork, Rows
 
@@ -275,11 +276,7 @@ class _Play:
 
     def _build_new(self, worker: int, store: int) -> bool:
         """Begin the rows that the trial which waits longest needs and nobody makes."""
-        claimed: dict[str, int] = {}
-        for build in self.builds:
-            if build.store == store:
-                for rows, _ in build.rows:
-                    claimed[rows.place] = max(claimed.get(rows.place, 0), rows.count)
+        claimed = self._claimed(store)
         for trial in self.waiting:
             open_rows = [
                 (rows, max(have, claimed.get(rows.place, 0)))
@@ -291,13 +288,23 @@ class _Play:
                 return True
         return False
 
+    def _claimed(self, store: int) -> dict[str, int]:
+        """How many rows of each kind somebody makes; who needs them too waits for those."""
+        claimed: dict[str, int] = {}
+        for build in self.builds:
+            if build.store == store:
+                for rows, _ in build.rows:
+                    claimed[rows.place] = max(claimed.get(rows.place, 0), rows.count)
+        return claimed
+
     def _begin(self, worker: int, store: int, work: FitWork, open_rows: list[tuple[Rows, int]]) -> None:
         have, seconds = self.cluster.have[store], 0.0
         made: list[tuple[Rows, int]] = []
         images = {(r.split, r.recipe, r.shelf.view): r for r in work.images}
+        claimed = self._claimed(store)
         for rows, there in open_rows:
             image = images[rows.split, rows.recipe, rows.shelf.view]
-            lacking = max(rows.count - max(there, have.get(image.place, 0)), 0)
+            lacking = max(rows.count - max(there, have.get(image.place, 0), claimed.get(image.place, 0)), 0)
             seconds += lacking * self.terms.cost.of_image(image)
             if lacking:
                 made.append((image, rows.count - lacking))
@@ -320,7 +327,8 @@ class _Play:
     def _help(self, worker: int, store: int) -> bool:
         """Join the build that has most left for each who makes it, where that ends it sooner."""
         for build in sorted((b for b in self.builds if b.store == store), key=lambda b: -self._left_s(b)):
-            if self._left_s(build) > self._entry_s(worker, build):
+            is_full = len(build.helpers) + build.starting >= MOST_WORKERS
+            if not is_full and self._left_s(build) > self._entry_s(worker, build):
                 self._join(worker, build)
                 return True
         return False

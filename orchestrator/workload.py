@@ -222,7 +222,8 @@ def fit_work(
     network = (key.backbone, key.image_size, key.output_stride)
     head = config.hidden, config.head, config.optimizer, config.clip_norm, config.loss
     folds = len(photos.folds) if photos.folds and not refit else 1
-    head_weights = (cost.width if not config.hidden else config.hidden + cost.width * config.hidden) * photos.classes
+    wide = config.hidden * (cost.width + 1) if config.hidden else 0
+    head_weights = wide + (config.hidden or cost.width) * photos.classes
     weights = cost.tail_weights + head_weights
     trained = cost.trainable + head_weights
     kept = config.batch_size * cost.kept_values * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator import calibrating
 from orchestrator.calibrating import (
     Kept,
     Request,
+    Wanted,
     calibrated,
     calibration_of,
     jobs_for,
@@ -28,7 +30,7 @@ from orchestrator.errors import OrchError
 from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec, load_spec
 from tests.tiny_fits import write_manifest
-from trainers.contract import TrialConfig
+from trainers.contract import TrainerError, TrialConfig
 from trainers.manifest import Manifest
 
 SPACE = """\
@@ -237,8 +239,9 @@ def test_what_is_known_measures_nothing(request_on_digits: Request) -> None:
     assert known(request_on_digits) is None
     keep(request_on_digits.cache, Kept(calibration(machine)))
     assert known(request_on_digits) is None
-    keep(request_on_digits.cache, Kept(calibration(machine), frozenset({asked.digest})))  # what did not fit in then
-    assert calibrated(request_on_digits) == calibration(machine)
+    little = calibration(machine, decode_s={"squash/16": 1e-3})
+    keep(request_on_digits.cache, Kept(little, frozenset({asked.digest})))  # what did not fit in then
+    assert calibrated(request_on_digits) == little
     whole = calibration(
         machine,
         parts=dict.fromkeys(asked.parts, SPEED),
@@ -247,6 +250,52 @@ def test_what_is_known_measures_nothing(request_on_digits: Request) -> None:
     )
     keep(request_on_digits.cache, Kept(whole))
     assert calibrated(request_on_digits) == whole
+
+
+def test_photos_of_other_data_are_decoded_again_and_nothing_else(
+    request_on_digits: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, machine = wanted(request_on_digits.spec), machine_name(request_on_digits.slots)
+    others = calibration(machine, parts=dict.fromkeys(asked.parts, SPEED), decode_s={"squash/16": 5.0})
+    others = dataclasses.replace(others, augment_s={"rich/16": 1e-3}, trial_s=0.7)
+    keep(request_on_digits.cache, Kept(others, frozenset({asked.digest}), "elsewhere"))
+    assert known(request_on_digits) is None
+    measured: list[Wanted] = []
+
+    def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
+        measured.append(asked)
+        return calibration(machine, decode_s={"squash/16": 1e-3})
+
+    monkeypatch.setattr(calibrating, "measure", measure)
+    monkeypatch.setattr("orchestrator.cluster.ray_session", lambda address: contextlib.nullcontext())
+    found = calibrated(request_on_digits)
+    assert measured == [Wanted({}, asked.decode, ())]
+    assert (found.decode_s, found.parts, found.trial_s) == ({"squash/16": 1e-3}, others.parts, 0.7)
+    assert known(request_on_digits) == found
+
+
+def test_a_part_that_cannot_be_measured_is_left_out(
+    request_on_digits: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers import calibrating as worker
+
+    file = request_on_digits.cache / "m.parquet"
+    file.parent.mkdir()
+    request_on_digits.manifest.write(file)
+    real, tried = worker._part, []
+
+    def once(*args: Any) -> Any:
+        tried.append(args)
+        if len(tried) == 1:
+            raise TrainerError("its weight file does not fit.")
+        return real(*args)
+
+    monkeypatch.setattr(worker, "_part", once)
+    job = jobs_for(wanted(request_on_digits.spec), dataclasses.replace(request_on_digits.slots, workers=1))[0]
+    assert len(job["parts"]) > 1
+    more = {"manifest": str(file), "asked_at": 0.0, "seconds": 2.0, "threads": 1}
+    found = worker.measure({**job, **more, "gpu_memory_share": 0.0, "precision": "auto"})
+    assert found["parts"][0]["place"] == 1
 
 
 @pytest.mark.slow

@@ -64,6 +64,16 @@ def test_no_trial_comes_twice_and_a_small_space_ends() -> None:
     assert len(trials_of(searching([], search, trials=3), random.Random(0))) == 3
 
 
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_a_space_that_is_no_larger_than_the_budget_is_tried_whole(sampler: str) -> None:
+    search = {"backbone": "mobilenet_0.25", "dropout": [0, 0.1, 0.2, 0.3, 0.4], "hidden": [0, 64, 128, 256]}
+    budget = {"trials": 40, "epochs": 3, "scheduler": "none", "sampler": sampler}
+    spec = spec_of({**search, "smoothing": [0, 0.1]}, budget=budget)
+    drawn = [trials_of(spec, random.Random(seed), lambda config: config.hidden) for seed in range(5)]
+    assert {len(set(each)) for each in drawn} == {40}
+    assert drawn[0] != drawn[1]
+
+
 def test_many_are_always_the_same_ones_and_come_as_often_as_they_do() -> None:
     spec = searching([], {"backbone": "mobilenet_1.0", "unfrozen_layers": [0, 5, 13]})
     counts = Counter(config.unfrozen_layers for config in many_of(spec))

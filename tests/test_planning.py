@@ -334,6 +334,30 @@ def test_what_cannot_fit_its_hours_is_refused_and_nothing_lost(tmp_path: Path, c
     assert any(line.startswith("warning  one trial alone takes") for line in sweep.lines)
 
 
+def test_a_machine_that_cannot_be_measured_stops_no_sweep(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **values: Any) -> Calibration:
+        raise OrchError("its worker process died.")
+
+    monkeypatch.setattr(planning, "calibrated", fails)
+    sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
+    sweep.foresee()
+    assert sweep.lines == ["plan     none: its worker process died."]
+    assert sweep.notes() == []
+
+
+def test_rows_that_older_ones_make_room_for_are_no_growth(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache / "features" / "old.f2").mkdir(parents=True)
+    (cache / "features" / "old.f2" / "00-0123456789abcdef.npy").write_bytes(b"x" * 10**6)
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.003")
+    assert planning.growth_bytes(cache) == 2 * 10**6
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0005")
+    assert planning.growth_bytes(cache) == 0
+
+
 def test_the_disk_is_looked_at_without_a_calibration(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

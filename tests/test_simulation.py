@@ -88,6 +88,19 @@ def test_two_workers_share_one_build() -> None:
     assert found.build_s == pytest.approx(DECODE_S + PREFIX_S + 2 * 2.5) or found.build_s < DECODE_S + PREFIX_S + 5.1
 
 
+def test_two_prefixes_begun_at_once_decode_each_photo_once() -> None:
+    both = [work(), work(unfrozen_layers=5)]
+    about = terms(2)
+    found = played(both, about)
+    photos = both[0].images[0].place
+    assert found.built[photos] == sum(rows.count for rows in both[0].images if rows.place == photos)
+
+
+def test_no_more_workers_fill_one_set_than_a_shelf_has_parts() -> None:
+    of_many = [played([work()], terms(workers)).seconds for workers in (16, 64)]
+    assert of_many[0] == pytest.approx(of_many[1])
+
+
 def test_heads_train_while_the_next_prefix_is_built() -> None:
     deep = work(unfrozen_layers=13)
     heads = [work(dropout=0.1 * k) for k in range(5)]

@@ -151,5 +151,12 @@ def test_what_a_fit_leaves_behind() -> None:
     assert whole.memory_bytes > 32 * 10e6 * 4
 
 
+def test_a_hidden_layer_is_counted_once_whatever_the_classes() -> None:
+    plain, wide, wider = (work(hidden=hidden).model_bytes for hidden in (0, 100, 101))
+    width, classes = 1024, 2
+    assert wide - plain == pytest.approx(4 * (100 * (width + 1 + classes) - width * classes))
+    assert wider - wide == pytest.approx(4 * (width + 1 + classes))
+
+
 def test_a_part_that_was_measured_is_told_as_it_was() -> None:
     assert SPEEDS.of(work().key) == speed(16e-3, 3e-5, 1e-5)

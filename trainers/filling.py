@@ -21,8 +21,8 @@ def fill(job: Mapping[str, Any]) -> dict[str, Any]:
     Several workers may be called for one job at once; they share the work. Returns ``what`` (words for a person),
     ``images`` (decoded by this call), ``features`` (rows run through the prefix by this call), ``decode_s``,
     ``prefix_s``, ``waited_s`` (for others, and for the disk), ``bytes`` (written), ``stored`` (False where rows are not
-    kept and the prefix runs in every epoch), ``refused`` (why, where it was tried), ``share`` (whether features were to be
-    kept) and ``seconds``. Raises TrainerError.
+    kept and the prefix runs in every epoch), ``refused`` (why, where it was tried), ``share`` (whether features were
+    to be kept) and ``seconds``. Raises TrainerError.
     """
     began = time.perf_counter()
     fit = FitJob.from_dict(job)
