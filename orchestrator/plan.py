@@ -292,7 +292,8 @@ def refusals(
             f"the search takes {said(needed.mean)}, more than its {hours:g} hours, which {reached} of its "
             f"{plan.trials} trials come to; raise budget.hours, or lower budget.trials or budget.epochs."
         )
-    peak = plan.disk_bytes - max(plan.store_bytes - cap_bytes, 0)
+    store = plan.store_bytes if share else plan.disk["images"]
+    peak = plan.disk_bytes - plan.store_bytes + min(store, cap_bytes)
     if peak > free_bytes:
         found.append(
             f"the sweep writes {peak / GB:.1f} GB and {free_bytes / GB:.1f} GB are free; free some "
@@ -301,12 +302,13 @@ def refusals(
     return found
 
 
-def cautions(plan: Plan, cap_bytes: float = math.inf) -> list[str]:
+def cautions(plan: Plan, cap_bytes: float = math.inf, share: bool = True) -> list[str]:
     """What a person should know of a sweep that may start, a sentence each: it costs time that no plan foretells."""
     found = []
-    if plan.store_bytes > cap_bytes:
+    store = plan.store_bytes if share else plan.disk["images"]
+    if store > cap_bytes:
         found.append(
-            f"the store would hold {plan.store_bytes / GB:.1f} GB and may hold {cap_bytes / GB:.1f} GB, so what was "
+            f"the store would hold {store / GB:.1f} GB and may hold {cap_bytes / GB:.1f} GB, so what was "
             "computed is evicted and computed again, which the hours do not count; raise ORCH_CACHE_GB, or set "
             "resources.store_dtype to float16."
         )

@@ -169,7 +169,7 @@ def planned(request: Request, calibration: Calibration, draws: int = DRAWS, shar
     plan = make_plan(request.spec, situation, draws)
     hours, free = request.spec.budget.hours, free_bytes(request.cache)
     refused = refusals(plan, hours, free, growth_bytes(request.cache), share)
-    return Planned(plan, tuple(refused), tuple(cautions(plan, situation.cap_bytes)))
+    return Planned(plan, tuple(refused), tuple(cautions(plan, situation.cap_bytes, share)))
 
 
 def free_bytes(folder: Path) -> int:

@@ -74,10 +74,12 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
     lines = [f"plan     about {_span(stages['total'])} in all: {parts}"]
     made = [build for build in plan.builds if build.rows >= 1]
     reused = [build for build in plan.builds if build.stored >= 1]
-    words = f"{_gigabytes(sum(build.bytes for build in made))} to compute and keep" if made else "nothing to compute"
-    words += f", {_count(len(reused), 'set')} of rows are there" if reused else ""
     if share:
+        words = f"{_gigabytes(sum(build.bytes for build in made))} to compute and keep" if made else "nothing to compute"
+        words += f", {_count(len(reused), 'set')} of rows are there" if reused else ""
         words += f"; every trial for itself would take {said(plan.unshared['total'].mean)}"
+    else:
+        words = f"shared, it would take {said(plan.stages['total'].mean)}"
     return [*lines, f"         {words}; the least for the search is {said(plan.floor_s)}"]
 
 

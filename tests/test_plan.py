@@ -221,6 +221,10 @@ def test_what_a_store_evicts_is_no_reason_to_refuse_and_is_said() -> None:
     assert refusals(PLAN, None, rest + 1000, cap_bytes=1000) == []
     assert refusals(PLAN, None, rest + 999, cap_bytes=1000)
     assert cautions(PLAN) == []
+    assert cautions(PLAN, PLAN.disk["images"], share=False) == []
+    unshared = PLAN.disk_bytes - PLAN.disk["features"]
+    assert refusals(PLAN, None, unshared, share=False) == []
+    assert refusals(PLAN, None, unshared - 1, share=False)
     (text,) = cautions(PLAN, cap_bytes=1e6)
     assert text.startswith("the store would hold 0.0 GB and may hold 0.0 GB, so what was computed is evicted")
 
