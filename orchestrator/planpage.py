@@ -75,7 +75,8 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
     made = [build for build in plan.builds if build.rows >= 1]
     reused = [build for build in plan.builds if build.stored >= 1]
     if share:
-        words = f"{_gigabytes(sum(build.bytes for build in made))} to compute and keep" if made else "nothing to compute"
+        size = _gigabytes(sum(build.bytes for build in made))
+        words = f"{size} to compute and keep" if made else "nothing to compute"
         words += f", {_count(len(reused), 'set')} of rows are there" if reused else ""
         words += f"; every trial for itself would take {said(plan.unshared['total'].mean)}"
     else:
