@@ -59,6 +59,11 @@ class Outcome:
     judging_s: float
 
     @property
+    def ended(self) -> list[FitWork]:
+        """Trials that ran to their end; where none did, all that were begun."""
+        return list(self.complete) or [work for work, _ in self.fits]
+
+    @property
     def works(self) -> list[FitWork]:
         """Every kind of fit that was begun, each once."""
         return list(dict.fromkeys(work for work, _ in (*self.fits, *self.refits)))

@@ -115,7 +115,7 @@ def write_sweep(folder: Path, state: TrialState = TrialState.COMPLETED) -> Any:
     with Ledger(folder, clock=lambda: float(next(clock))) as ledger:
         ledger.append(EventKind.SWEEP, state="RUNNING", payload={})
         ledger.append(EventKind.STAGE, stage="data", state="ENDED", payload={})
-        fill = {"decode_s": 2.5, "prefix_s": 4.0, "waited_s": 0.0, "for": "id-a"}
+        fill = {"decode_s": 2.5, "prefix_s": 4.0, "waited_s": 0.0, "seconds": 3.5, "for": "id-a"}
         ledger.append(EventKind.STAGE, stage="build", state="ENDED", payload=fill)
         ledger.append(EventKind.TRIAL, trial="id-a", state="PENDING", payload={"name": "a", "config": {}})
         ledger.append(EventKind.TRIAL, trial="id-a", state="RUNNING", payload={"log": "logs/a.log"})
@@ -132,7 +132,9 @@ def test_our_times_come_from_the_ledger(tmp_path: Path) -> None:
     assert found.val_accuracy == pytest.approx(0.6)
     parts = dict(breakdown(events, [found], events[0].time_s - 3, events[-1].time_s + 2))
     clock = {label: seconds for label, seconds in parts.items() if label.startswith("of the clock")}
-    assert len(clock) == 5
+    assert len(clock) == 6
+    assert parts["of the clock: Ray and the first worker"] == 1.5  # the build ended 5 s later and took 3.5
+    assert parts["of the clock: filling the store before the first trial"] == 13.5
     assert sum(clock.values()) == events[-1].time_s + 2 - (events[0].time_s - 3)
     assert parts["of workers: decoding"] == 2.5
     assert parts["of workers: frozen parts"] == 4.0

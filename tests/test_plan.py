@@ -183,7 +183,7 @@ PLAN = plan_of({**HEADS, "unfrozen_layers": "all"})
             0.001,
             math.inf,
             math.inf,
-            ["one trial alone takes up to 57 s, more than the 0.001 hours of the search; raise"],
+            ["one trial alone takes 51 s, more than the 0.001 hours of the search; raise"],
         ),
         (
             0.02,
