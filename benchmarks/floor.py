@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks import head_only, mixed_depth
 from benchmarks.measured import Side
 from benchmarks.results import Result, record
-from benchmarks.sides import OURS, hold_cores, run_module, run_ours
+from benchmarks.sides import OURS, hold_cores, ready_s, run_module, run_ours
 from benchmarks.task import CORES, Task
 from benchmarks.versus import parser
 from orchestrator.calibrating import Request, calibrated
@@ -70,11 +70,7 @@ class Found:
 
 def working_s(events: Sequence[Event]) -> float:
     """From the first job of a worker, less what it took, to the end of the last trial. Pure."""
-    builds = [e for e in events if e.kind == EventKind.STAGE and e.stage == "build"]
-    begun = [e.time_s - float(e.data.get("seconds") or 0.0) for e in builds]
-    begun += [e.time_s for e in events if e.kind == EventKind.TRIAL and e.state == "RUNNING"]
-    ended = [e.time_s for e in events if e.kind == EventKind.TRIAL]
-    return max(ended) - min(begun)
+    return max(e.time_s for e in events if e.kind == EventKind.TRIAL) - ready_s(events)
 
 
 def measure(task: Task, folder: Path) -> Found:

@@ -117,6 +117,17 @@ def sweep_times(events: Iterable[Event], trials: Sequence[Trial]) -> tuple[Trial
     return tuple(times)
 
 
+def ready_s(events: Iterable[Event]) -> float:
+    """When the first worker was ready to work: its first job that fills the store began, or its first trial. Pure."""
+    begun = []
+    for event in events:
+        if event.kind == EventKind.STAGE and event.stage == "build":
+            begun.append(event.time_s - float(event.data.get("seconds") or 0.0))
+        elif event.kind == EventKind.TRIAL and event.state == TrialState.RUNNING:
+            begun.append(event.time_s)
+    return min(begun)
+
+
 def breakdown(
     events: Sequence[Event], times: Sequence[TrialTime], began: float, ended: float
 ) -> tuple[tuple[str, float], ...]:
@@ -128,8 +139,7 @@ def breakdown(
     first = events[0].time_s
     data = next(event.time_s for event in events if event.kind == EventKind.STAGE and event.stage == "data")
     builds = [event for event in events if event.kind == EventKind.STAGE and event.stage == "build"]
-    running = min(time.began for time in times)
-    ready = min([running, *(event.time_s - float(event.data.get("seconds") or 0.0) for event in builds)])
+    running, ready = min(time.began for time in times), ready_s(events)
     last = max(time.ended for time in times)
     parts = [
         ("of the clock: imports and opening", first - began),

@@ -148,7 +148,7 @@ def _compiled(task: Task, probe: Task, setting: tuple[int, int], folder: Path, r
     costs once, XLA's compilation above all, and its epochs on all photos."""
     short = probe.first(PROBE_TRIALS, PROBE_EPOCHS)
     epochs = mean(trial.epochs for trial in task.trials)
-    larger = _train_photos(task) / _train_photos(short)
+    larger = _splits(task).count("train") / _splits(short).count("train")
     found: list[tuple[float, dict[str, Any]]] = []
     for number, given in enumerate(COMPILED):
         tried = replace(short, **given)
@@ -180,17 +180,18 @@ def _told(rows: list[tuple[str, str]], label: str, text: str) -> None:
     print(f"{label}: {text}", flush=True)
 
 
-def _train_photos(task: Task) -> int:
-    return task.table.read_text(encoding="utf-8").count(",train")
-
-
 def _said(side: Side) -> Side:
     print(f"{side.name}: {side.seconds:.1f} s for {len(side.trials)} trials ({side.how})", flush=True)
     return side
 
 
+def _splits(task: Task) -> list[str]:
+    """Of each line of the task's table, the heading's among them."""
+    return [line.rsplit(",", 1)[-1].strip() for line in task.table.read_text(encoding="utf-8").splitlines()]
+
+
 def _photos(task: Task) -> str:
-    splits = [line.rsplit(",", 1)[-1].strip() for line in task.table.read_text(encoding="utf-8").splitlines()]
+    splits = _splits(task)
     return f"{splits.count('train')} to train on, {splits.count('validation')} to validate on"
 
 

@@ -48,6 +48,7 @@ RELEASE_BYTES = 32 * 2**20
 """So much of the mapped files may count as this process's memory before it is given back."""
 FAULT_BYTES = 2 * 2**20
 """So much around a row may come into memory with it: Linux maps a large page of the file at once."""
+
 Compute = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
