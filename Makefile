@@ -59,7 +59,7 @@ serve-test: $(READY) ## a clean environment serves a champion over HTTP and answ
 search-quality: $(READY) ## samplers and schedulers against planted optima; writes docs/search-quality.md
 	@$(BIN)/python -m benchmarks.search_quality
 
-bench: $(BENCH) ## every benchmark at a small size, about six minutes; needs ORCH_DATA and ORCH_WEIGHTS; writes benchmarks/RESULTS.md
+bench: $(BENCH) ## every benchmark at a small size, about eleven minutes; needs ORCH_DATA and ORCH_WEIGHTS; writes benchmarks/RESULTS.md
 	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --small || failed="$$failed $$name"; done; \
 	  test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 

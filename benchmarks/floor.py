@@ -48,8 +48,8 @@ ROUNDS = 3
 flatter us, and a sweep that one had slowed down would say nothing of the program."""
 BARE_S = 12.0
 """How long bare functions try each frozen part."""
-CALIBRATE_S = 64.0
-"""How long the workers measure in each round: enough for every part of the larger sweep."""
+CALIBRATE_S, SMALL_S = 64.0, 24.0
+"""How long the workers measure in each round: enough for every part of the larger sweep; and at the small size."""
 NOTES = """The figure is the worse of the two sweeps: their time after the start over their floor, both the quickest of
 three rounds. What lies between is opening and tracing, the driver, and workers that wait for one another."""
 
@@ -73,8 +73,9 @@ def working_s(events: Sequence[Event]) -> float:
     return max(e.time_s for e in events if e.kind == EventKind.TRIAL) - ready_s(events)
 
 
-def measure(task: Task, folder: Path) -> Found:
-    """Run the sweep of ``task`` and measure its parts on the same workers, in turn, in folders below ``folder``."""
+def measure(task: Task, folder: Path, seconds: float = CALIBRATE_S) -> Found:
+    """Run the sweep of ``task`` and measure its parts on the same workers for ``seconds``, in turn, in folders below
+    ``folder``."""
     sweeps, speeds = [], []
     for number in range(ROUNDS):
         here = folder / f"round-{number + 1}"
@@ -82,7 +83,7 @@ def measure(task: Task, folder: Path) -> Found:
         out = SweepPaths(here / "sweep")
         sweeps.append((working_s(read_events(out.ledger)), side))
         spec, manifest = load_spec(str(here / "sweep.yaml")), Manifest.read(out.manifest)
-        request = Request(spec, manifest, slots_of(spec, Resources(CORES, 0)), here / "store", seconds=CALIBRATE_S)
+        request = Request(spec, manifest, slots_of(spec, Resources(CORES, 0)), here / "store", seconds=seconds)
         speeds.append(calibrated(request, again=True))
         shutil.rmtree(here / "store")
     seconds, side = min(sweeps, key=lambda sweep: sweep[0])
@@ -204,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = []
         for task in tasks(asked.small, folder / "photos"):
-            one = measure(task, folder / task.name)
+            one = measure(task, folder / task.name, SMALL_S if asked.small else CALIBRATE_S)
             print(f"{one.name}: {one.seconds:.1f} s over a floor of {one.floor_s:.1f} s, {one.ratio:.2f}x", flush=True)
             found.append(one)
     finally:

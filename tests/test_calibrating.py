@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import calibrating
 from orchestrator.calibrating import (
+    MEASURE_S,
     Kept,
     Request,
     Wanted,
@@ -22,6 +23,7 @@ from orchestrator.calibrating import (
     kept_file,
     known,
     machine_name,
+    measuring_s,
     read_kept,
     wanted,
 )
@@ -110,9 +112,26 @@ def test_where_there_are_fewer_parts_than_workers_all_measure(tmp_path: Path) ->
 
 
 def test_no_more_parts_than_there_is_time_for(tmp_path: Path) -> None:
-    search = "backbone: [mobilenet_0.25, resnet50]\nunfrozen_layers: {int: [0, 60]}"
+    search = "backbone: mobilenet_0.25\nunfrozen_layers: {int: [0, 60]}"
     jobs = jobs_for(wanted(spec_of(tmp_path, search)), TWO)
     assert [len(job["parts"]) for job in jobs] == [6, 6]
+
+
+def test_one_large_network_does_not_take_the_time_of_many_small_ones(tmp_path: Path) -> None:
+    search = "backbone: [efficientnet_v2_l, mobilenet_0.25, mobilenet_0.5, mobilenet_0.75]\nunfrozen_layers: [0, all]"
+    asked = wanted(spec_of(tmp_path, search))
+    assert next(iter(asked.parts)).backbone == "efficientnet_v2_l"
+    for slots in (TWO, Slots(1, 2.0, 0.0)):
+        chosen = [PartKey.of(TrialConfig(**part["config"])) for job in jobs_for(asked, slots) for part in job["parts"]]
+        assert "efficientnet_v2_l" not in {key.backbone for key in chosen}
+        assert sum(map(measuring_s, chosen)) <= MEASURE_S * slots.workers
+    assert measuring_s(PartKey.of(TrialConfig(backbone="efficientnet_v2_l", unfrozen_layers="all"))) > MEASURE_S
+
+
+def test_where_nothing_fits_the_smallest_is_measured_all_the_same(tmp_path: Path) -> None:
+    asked = wanted(spec_of(tmp_path, "backbone: efficientnet_v2_l\nunfrozen_layers: [40, all]"))
+    jobs = jobs_for(asked, TWO)
+    assert [[part["config"]["unfrozen_layers"] for part in job["parts"]] for job in jobs] == [[40], [40]]
 
 
 # what the workers answer
