@@ -22,7 +22,7 @@ from orchestrator.calibration import Calibration, PartKey, PartSpeed
 from orchestrator.draws import many_of
 from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
-from orchestrator.estimates import STAND_IN, UNKNOWN_RATE, cost_of
+from orchestrator.estimates import UNKNOWN_RATE, cost_of
 from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec
 from trainers.contract import PartFigures, TrialConfig
@@ -243,17 +243,17 @@ def jobs_for(asked: Wanted, slots: Slots, seconds: float = MEASURE_S) -> list[di
     No more parts than ``seconds`` are enough for, and large ones last: where several small ones fit in, they say more
     of the space than one large network would. Views, sizes and recipes are timed by every worker.
     """
-    takes_s = {key: measuring_s(key, bool(slots.gpus)) for key in asked.parts}
+    left = {key: measuring_s(key, bool(slots.gpus)) for key in asked.parts}
     chosen: list[list[PartKey]] = [[] for _ in range(slots.workers)]
     loads_s = [0.0] * slots.workers
     for most_s in (seconds / FIRST_PART, seconds):
-        for key, part_s in takes_s.items():
+        for key, part_s in list(left.items()):
             slot = loads_s.index(min(loads_s))
-            if part_s <= most_s and loads_s[slot] + part_s <= seconds and not any(key in keys for keys in chosen):
+            if part_s <= most_s and loads_s[slot] + part_s <= seconds:
                 chosen[slot].append(key)
-                loads_s[slot] += part_s
-    if takes_s and not chosen[0]:
-        chosen[0].append(min(takes_s, key=lambda key: takes_s[key]))  # whatever it takes: something must be known
+                loads_s[slot] += left.pop(key)
+    if left and not chosen[0]:
+        chosen[0].append(min(left, key=lambda key: left[key]))  # whatever it takes: something must be known
     begun = [keys for keys in chosen if keys]
     jobs = []
     for slot, keys in enumerate(chosen):
@@ -273,9 +273,13 @@ def jobs_for(asked: Wanted, slots: Slots, seconds: float = MEASURE_S) -> list[di
 def measuring_s(key: PartKey, on_gpu: bool = False) -> float:
     """About how long a worker needs to measure a part: to build and trace its layers, and to run it a few times. Pure.
 
-    A GPU runs networks so fast that building and tracing are all that counts.
+    A GPU runs networks so fast that building and tracing are all that counts. Of a backbone that no table knows the
+    least is taken: nothing but measuring tells of it.
     """
-    found, layers = cost_of(key), len(layers_of(key.backbone) or layers_of(STAND_IN) or ())
+    table = layers_of(key.backbone)
+    if table is None:
+        return PART_AT_LEAST_S
+    found, layers = cost_of(key), len(table)
     run_s = (FORWARD_RUNS * (found.prefix_work + found.tail_work) + TRAINING_RUNS * found.train_work) / UNKNOWN_RATE
     once_s = BUILD_LAYER_S * layers + TRACE_LAYER_S * (layers - found.length)
     return max(PART_AT_LEAST_S, once_s + (0.0 if on_gpu else run_s))
