@@ -73,8 +73,8 @@ def working_s(events: Sequence[Event]) -> float:
     return max(e.time_s for e in events if e.kind == EventKind.TRIAL) - ready_s(events)
 
 
-def measure(task: Task, folder: Path, seconds: float = CALIBRATE_S) -> Found:
-    """Run the sweep of ``task`` and measure its parts on the same workers for ``seconds``, in turn, in folders below
+def measure(task: Task, folder: Path, measured_s: float = CALIBRATE_S) -> Found:
+    """Run the sweep of ``task`` and measure its parts on the same workers for ``measured_s``, in turn, in folders below
     ``folder``."""
     sweeps, speeds = [], []
     for number in range(ROUNDS):
@@ -83,7 +83,7 @@ def measure(task: Task, folder: Path, seconds: float = CALIBRATE_S) -> Found:
         out = SweepPaths(here / "sweep")
         sweeps.append((working_s(read_events(out.ledger)), side))
         spec, manifest = load_spec(str(here / "sweep.yaml")), Manifest.read(out.manifest)
-        request = Request(spec, manifest, slots_of(spec, Resources(CORES, 0)), here / "store", seconds=seconds)
+        request = Request(spec, manifest, slots_of(spec, Resources(CORES, 0)), here / "store", seconds=measured_s)
         speeds.append(calibrated(request, again=True))
         shutil.rmtree(here / "store")
     seconds, side = min(sweeps, key=lambda sweep: sweep[0])

@@ -117,6 +117,15 @@ def test_no_more_parts_than_there_is_time_for(tmp_path: Path) -> None:
     assert [len(job["parts"]) for job in jobs] == [6, 6]
 
 
+def test_parts_of_which_some_take_longer_are_fewer(tmp_path: Path) -> None:
+    search = "backbone: [mobilenet_0.25, resnet50]\nunfrozen_layers: {int: [0, 60]}"
+    jobs = jobs_for(wanted(spec_of(tmp_path, search)), TWO)
+    for job in jobs:
+        taken_s = sum(measuring_s(PartKey.of(TrialConfig(**part["config"]))) for part in job["parts"])
+        assert 2 / 3 * MEASURE_S < taken_s <= MEASURE_S
+        assert len(job["parts"]) < 6
+
+
 def test_one_large_network_does_not_take_the_time_of_many_small_ones(tmp_path: Path) -> None:
     search = "backbone: [efficientnet_v2_l, mobilenet_0.25, mobilenet_0.5, mobilenet_0.75]\nunfrozen_layers: [0, all]"
     asked = wanted(spec_of(tmp_path, search))
