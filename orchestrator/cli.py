@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from orchestrator import __version__
 from orchestrator.errors import DataError
-from orchestrator.exits import INTERRUPTED, explain
+from orchestrator.exits import INTERRUPTED, explain, hidden_package
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 from orchestrator.material import cache_app, data_app, weights_app
 from orchestrator.options import AsJson, Folder, Overrides, Source, console, print_json, usage
@@ -346,6 +346,8 @@ app.add_typer(promote_app, name="promote", rich_help_panel=RESULT)
 
 def main() -> None:
     """The entry point ``orch``."""
+    if hidden := hidden_package():
+        sys.exit(f"orch: {hidden}")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -24,6 +24,7 @@ import ray.exceptions
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.slots import Resources
 from orchestrator.worker import call_job
+from trainers.dotted import FOLDER_VARIABLE, own_folder
 
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Small: images and features go by path, never through Ray."""
@@ -49,6 +50,7 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
         packages = [str(here), str(here.parent / "trainers")]
         options |= {"address": address, "runtime_env": {"env_vars": variables, "py_modules": packages}}
     else:
+        variables[FOLDER_VARIABLE] = str(own_folder())
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
         options |= {
             "num_cpus": cpus or os.cpu_count(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
+from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
@@ -38,6 +40,21 @@ def explain(error: Exception) -> int:
         err=True,
     )
     return UNEXPECTED
+
+
+def hidden_package() -> str:
+    """A sentence if another folder hides one of orch's packages, which all lie next to each other; else ""."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("trainers", "dashboards", "search_spaces"):
+        spec = importlib.util.find_spec(name)
+        found = [*(spec.submodule_search_locations or [])] if spec else []
+        if home / name not in (Path(folder).resolve() for folder in found):
+            where = found[0] if found else "nothing"
+            return (
+                f"orch needs its own package {name}, in {home / name}, and Python finds {where} under that name. "
+                "Take its folder out of PYTHONPATH, or rename it."
+            )
+    return ""
 
 
 def _explain_usage(error: TyperException) -> int:

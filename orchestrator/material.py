@@ -86,7 +86,7 @@ def weights_convert(
     ] = None,
 ) -> None:
     """Turn published PyTorch weights into a file for a weights folder; every name and shape is checked."""
-    from orchestrator.worker import load_dotted
+    from trainers.dotted import load_dotted
 
     convert = load_dotted("trainers.convert:convert")  # builds the network: TensorFlow, in this process alone
     for line in convert(source, backbone, out).lines():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,14 +145,25 @@ class Narrator:
             f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}). "
             f"{seconds / 60:.1f} minutes; everything is in {paths.root}."
         )
-        promote = f"orch promote best {paths.root}"
-        self._console.print("\nNext:", markup=False)
-        for command, what in (
-            (promote, "put the winner into the registry"),
+        steps = [
+            (f"orch promote best {shlex.quote(str(paths.root))}", "put the winner into the registry"),
             ("orch ui", "browse the trials in MLflow"),
-        ):
-            line = f"  {command.ljust(len(promote))}   # {what}"
+        ]
+        if activation := _activation():
+            steps.insert(0, (activation, "once per terminal: puts orch on PATH"))
+        width = max(len(command) for command, _ in steps)
+        self._console.print("\nNext:", markup=False)
+        for command, what in steps:
+            line = f"  {command.ljust(width)}   # {what}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _activation() -> str:
+    """The command that puts this ``orch`` on PATH; "" where it is, or where it runs outside a virtual environment."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    found = shutil.which("orch")
+    here = found is not None and Path(found).parent.resolve() == activate.parent.resolve()
+    return "" if here or not activate.is_file() else f"source {shlex.quote(str(activate))}"
 
 
 def _accuracy(last: Event | None) -> str:

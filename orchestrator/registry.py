@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from orchestrator.errors import OrchError, TrackingError
 from orchestrator.hush import hushed
 from orchestrator.mlflow_store import connect, reaching, store_uri
 from orchestrator.paths import SweepPaths
+from trainers.dotted import find_top_level, own_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,22 +229,33 @@ def _pack(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) 
 def _what_it_imports(modules: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Folders or files to copy, and distributions to require, so that ``modules`` can be imported elsewhere.
 
-    This project is copied even where it is installed: no index has it.
+    This project is always copied, and so is whatever was installed from a folder: no package index has it.
     """
     tops = dict.fromkeys(module.partition(".")[0] for module in modules)
     installed = metadata.packages_distributions() if len(tops) > 1 else {}
     loader = modules[0].partition(".")[0]
-    required = [name for top in tops if top != loader for name in installed.get(top, [])]
-    copied = [str(_package_of(top)) for top in tops if top == loader or top not in installed]
+    published = {top: [d for d in installed.get(top, []) if _is_published(d)] for top in tops if top != loader}
+    required = [name for names in published.values() for name in names]
+    copied = [str(_package_of(top)) for top in tops if not published.get(top)]
     return copied, tuple(dict.fromkeys(required))
 
 
+def _is_published(distribution: str) -> bool:
+    """Whether ``distribution`` came from a package index; PEP 610 keeps a ``direct_url.json`` for all others."""
+    return metadata.distribution(distribution).read_text("direct_url.json") is None
+
+
 def _package_of(module: str) -> Path:
-    """The folder of the package that ``module`` lies in, or its file where it lies in none. Imports nothing heavy."""
-    top = module.partition(".")[0]
-    spec = PathFinder.find_spec(top)
+    """The folder of the package that ``module`` lies in, or the file of a plain module. Imports nothing heavy.
+
+    Raises TrackingError.
+    """
+    spec = find_top_level(module)
     if spec is None or not (spec.submodule_search_locations or spec.origin):
-        raise TrackingError(f"the module {module!r}, which loads the model, cannot be found.")
+        raise TrackingError(
+            f"the model needs the module {module!r}, which is neither installed nor in {own_folder()}. "
+            "Type the command in the folder that holds it, or install it."
+        )
     return Path(next(iter(spec.submodule_search_locations)) if spec.submodule_search_locations else str(spec.origin))
 
 

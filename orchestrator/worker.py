@@ -6,7 +6,6 @@ Named by dotted path on the driver's side, so that TensorFlow is imported here a
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import sys
 import time
@@ -20,19 +19,20 @@ from ray.tune.result import DONE
 from orchestrator import unfinished
 from orchestrator.workermemory import measure
 from trainers.contract import EpochMetrics, Fit, FitJob, TrainerError
+from trainers.dotted import load_dotted
 
 ANSWER_AFTER_S = 0.1
 """A worker trains on for so long before it answers, and always for one epoch: an answer costs as much as a short one.
 What a trial trains past the epoch that stops it is dropped, and a process that dies takes so much with it."""
 
 
-def load_dotted(path: str) -> Callable[..., Any]:
+def load_job(path: str) -> Callable[..., Any]:
     """The function that "module:function" names. Raises TrainerError."""
-    module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = load_dotted(path)
     except (ImportError, AttributeError) as error:
         raise TrainerError(f"{path} cannot be imported on a worker: {error}") from error
+    return function
 
 
 class FitTrainable(tune.Trainable):
@@ -72,7 +72,7 @@ class FitTrainable(tune.Trainable):
 
     def _open(self) -> Fit:
         if self._fit is None:
-            open_fit = load_dotted(self._config["factory"])
+            open_fit = load_job(self._config["factory"])
             self._fit = open_fit(self._job)
             try:
                 saved = unfinished.read(Path(self._job.checkpoint), self._job) if self._job.checkpoint else None
@@ -109,7 +109,7 @@ class FitTrainable(tune.Trainable):
             return self._failed(str(error))
 
     def _build(self) -> dict[str, Any]:
-        built = load_dotted(self._config["fill"])(self._config["job"])
+        built = load_job(self._config["fill"])(self._config["job"])
         return {"outcome": "built", "built": built, "reason": "", "done": True, **measure(self._jobs)}
 
     def _epoch(self) -> dict[str, Any]:
@@ -171,6 +171,6 @@ def fill_job(job: FitJob, cpus: float, gpus: float) -> dict[str, Any]:
 def call_job(function: str, job: Mapping[str, Any]) -> tuple[str, Any]:
     """("done", what ``function`` returned), or ("refused", the sentence of a ``TrainerError``)."""
     try:
-        return "done", load_dotted(function)(dict(job))
+        return "done", load_job(function)(dict(job))
     except TrainerError as error:
         return "refused", str(error)

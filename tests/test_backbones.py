@@ -170,7 +170,7 @@ def test_unknown_preprocessing_is_a_sentence():
     [
         ("resnet5", "there is no backbone 'resnet5'; did you mean resnet50?"),
         ("zzz", r"there is no backbone 'zzz'. Known are convnext_base, .* my_module:my_backbone"),
-        ("no_such_module:X", "cannot be imported: No module named 'no_such_module'"),
+        ("no_such_module:X", "cannot be imported: there is no module no_such_module"),
         ("test_backbones:NOTHING", "cannot be imported: .*NOTHING"),
         ("test_backbones:NOT_MINE", "'test_backbones:NOT_MINE' is a int, not a backbone"),
     ],

@@ -7,12 +7,12 @@ Imports without TensorFlow, so that checking a file is quick. A backbone of your
 from __future__ import annotations
 
 import difflib
-import importlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainers.contract import TrainerError
+from trainers.dotted import load_dotted
 
 if TYPE_CHECKING:
     import keras
@@ -190,9 +190,8 @@ def lookup(name: str, table: dict[str, Any], kind: type) -> Any:
             f"there is no {word} {name!r}{hint} Known are {', '.join(sorted(table))}, "
             f"or your own by its dotted name, my_module:my_{word}."
         )
-    module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = load_dotted(name)
     except (ImportError, AttributeError) as error:
         raise TrainerError(f"the {word} {name!r} cannot be imported: {error}") from error
     if not isinstance(found, kind):
@@ -237,8 +236,7 @@ def build_small_cnn(input_shape: tuple[int, int, int], include_top: bool, weight
 
 def load_builder(row: Backbone) -> Any:
     """The function that ``row.builder`` names; imports TensorFlow. Raises TrainerError."""
-    module, _, name = row.builder.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        return load_dotted(row.builder)
     except (ImportError, AttributeError) as error:
         raise TrainerError(f"the builder {row.builder!r} of {row.name} cannot be imported: {error}") from error

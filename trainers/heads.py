@@ -12,13 +12,12 @@ The table imports without TensorFlow. A head of your own joins by a dotted name,
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trainers.backbones import lookup
+from trainers.dotted import load_dotted
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,7 @@ class Head:
         return bool(self.margin_function)
 
     def apply_margin(self, cosines: Any, target: Any, margin: Any) -> Any:
-        module, _, name = self.margin_function.partition(":")
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        return function(cosines, target, margin)
+        return load_dotted(self.margin_function)(cosines, target, margin)
 
 
 _ARCFACE = Head(

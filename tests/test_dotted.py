@@ -1,0 +1,85 @@
+"""Names of the form ``module:attribute``, and where their modules are looked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainers import dotted
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.delenv(dotted.FOLDER_VARIABLE, raising=False)
+
+
+def test_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_rows_here.py").write_text("ROW = 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert dotted.load_dotted("my_rows_here:ROW") == 3
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_workers_look_in_the_drivers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_rows_there.py").write_text("ROW = 4\n")
+    monkeypatch.setenv(dotted.FOLDER_VARIABLE, str(tmp_path))
+    assert dotted.load_dotted("my_rows_there:ROW") == 4
+
+
+def test_a_folder_of_the_current_folder_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("trainers", "numpy", "colorsys"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("trainers", "numpy", "colorsys"):
+        found = dotted.find_top_level(name)
+        assert found is not None
+        assert str(tmp_path) not in str(found.origin)
+    assert str(tmp_path) not in sys.path
+
+
+def test_an_editable_install_lies_on_no_path(tmp_path: Path) -> None:
+    """setuptools finds such a package by a finder of its own at the end of ``sys.meta_path``."""
+    package = tmp_path / "checkout" / "my_editable"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("ROW = 5\n")
+
+    class Finder:
+        @classmethod
+        def find_spec(cls, name: str, path: object = None, target: object = None) -> object:
+            wanted = name == "my_editable"
+            return importlib.util.spec_from_file_location(name, package / "__init__.py") if wanted else None
+
+    sys.meta_path.append(Finder)
+    found = dotted.find_top_level("my_editable.deep")
+    assert found is not None
+    assert found.origin == str(package / "__init__.py")
+    assert dotted.load_dotted("my_editable:ROW") == 5
+
+
+def test_what_is_nowhere_leaves_the_path_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert dotted.find_top_level("no_such_module_anywhere") is None
+    assert sys.path == before
+    with pytest.raises(ModuleNotFoundError, match=str(tmp_path)):
+        dotted.load_dotted("no_such_module_anywhere:ROW")
+
+
+def test_a_folder_that_hides_orchs_own_is_named(tmp_path: Path) -> None:
+    """With ``PYTHONPATH=.`` a folder called ``trainers`` comes before the installed package."""
+    (tmp_path / "trainers").mkdir()
+    (tmp_path / "trainers" / "__init__.py").write_text("")
+    root = Path(dotted.__file__).parent.parent
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(root)!r}]; from orchestrator.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "status"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert str(tmp_path / "trainers") in done.stderr
+    assert "PYTHONPATH" in done.stderr
+    assert "Traceback" not in done.stderr
