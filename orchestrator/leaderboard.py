@@ -18,6 +18,7 @@ import pandas as pd
 
 from orchestrator.paths import SweepPaths
 from orchestrator.selection import WHOLE
+from trainers.metrics import Z_95, log_loss, macro_f1
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,12 +42,8 @@ COLUMNS = (
 CONFIGURATION = "configuration"
 """The name that a person gave the model's configuration; a last column, there where at least one has a name."""
 ECE_BINS = 15
-Z_95 = 1.959963984540054
-"""The standard normal's 97.5 % quantile."""
 ROWS_ON_A_TERMINAL = 16
 """Rows shown on a screen before the rest is left to the file."""
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
-"""What a probability counts for at least in a log loss: one mistake costs at most 15.9 nats."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,8 @@ def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tu
                 "accuracy": hits.sum() / len(hits),
                 "accuracy_low": low,
                 "accuracy_high": high,
-                "macro_f1": macro_f1(p.probabilities, labels),
-                "log_loss": log_loss(p.probabilities, labels),
+                "macro_f1": macro_f1(labels, p.probabilities.argmax(axis=1)),
+                "log_loss": log_loss(np.asarray(p.probabilities, np.float64), labels),
                 "ece": expected_calibration_error(p.probabilities, labels),
                 "images_per_s": len(hits) / p.seconds if p.seconds > 0 else math.nan,
                 "difference": paired.difference,
@@ -193,26 +190,6 @@ def exact_mcnemar(only_a: int, only_b: int) -> float:
         term = term * (n - k + 1) // k
         tail += term
     return 1.0 if 2 * tail >= 2**n else 2 * tail / 2**n
-
-
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of -log p(true class), nats. Rows are divided by their sums; p counts as >= SMALLEST_PROBABILITY."""
-    p = np.asarray(probabilities, dtype=np.float64)
-    p = p[np.arange(len(labels)), labels] / p.sum(axis=1)
-    return float(-np.log(np.clip(p, SMALLEST_PROBABILITY, 1.0)).mean())
-
-
-def macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The unweighted mean of F1 = 2TP / (2TP + FP + FN) over the classes that occur in ``labels``.
-
-    A class without a test image has no recall and is left out; mistakes into it still count as misses elsewhere.
-    """
-    predicted = np.asarray(probabilities).argmax(axis=1)
-    scores = []
-    for label in np.unique(labels):
-        right = np.sum((predicted == label) & (labels == label))
-        scores.append(2 * right / (np.sum(predicted == label) + np.sum(labels == label)))
-    return float(np.mean(scores))
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:

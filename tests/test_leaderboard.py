@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from rich.console import Console
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
@@ -20,8 +19,6 @@ from orchestrator.leaderboard import (
     ensemble,
     exact_mcnemar,
     expected_calibration_error,
-    log_loss,
-    macro_f1,
     paired_difference,
     rank,
     signed,
@@ -139,21 +136,6 @@ def test_the_paired_interval_covers_the_truth_in_95_of_100_repetitions(images, o
         paired = paired_difference(first, second)
         covered += times * (paired.low <= only_b - only_a <= paired.high)
     assert 0.935 <= covered / 3000 <= 1
-
-
-def test_log_loss_is_sklearns(labels, predictions):
-    for p in predictions:
-        assert log_loss(p.probabilities, labels) == pytest.approx(sklearn_log_loss(labels, p.probabilities), rel=1e-12)
-    certain = np.eye(6, dtype=np.float32)[(labels + 1) % 6]
-    assert log_loss(certain, labels) == pytest.approx(sklearn_log_loss(labels, certain, labels=range(6)), rel=1e-5)
-    assert log_loss(certain, labels) == pytest.approx(15.94, abs=0.01)
-
-
-@settings(deadline=None)
-@given(arrays.arrays(np.int64, 40, elements=st.integers(0, 4)), arrays.arrays(np.int64, 40, elements=st.integers(0, 4)))
-def test_macro_f1_is_sklearns_over_the_classes_that_occur(truth, guess):
-    theirs = f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
-    assert macro_f1(np.eye(5)[guess], truth) == pytest.approx(theirs)
 
 
 def test_calibration_of_a_table_worked_by_hand():

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from sklearn.metrics import f1_score
 from tiny_fits import CLASSES, config, figures, job
 
 from trainers import training
@@ -29,7 +28,7 @@ from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.mixing import mix
 from trainers.model import Architecture, Network, Prefix, build_backbone
 from trainers.steps import CompiledNetwork
-from trainers.training import learning_rate, macro_f1, open_fit, read_weights
+from trainers.training import learning_rate, open_fit, read_weights
 
 HERE = Path(__file__).resolve().parent
 
@@ -291,13 +290,6 @@ def test_the_learning_rate_at_its_ends(values, rates):
     trial = config(learning_rate=2.0, **values)
     for step, expected in rates.items():
         assert learning_rate(trial, step, 100) == pytest.approx(2.0 * expected, abs=1e-5)
-
-
-def test_macro_f1_is_that_of_scikit_learn():
-    random = np.random.default_rng(0)
-    for classes in (2, 5, 9):
-        labels, predicted = random.integers(0, classes, (2, 12))
-        assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
 
 
 EVEN = np.array([4, 4, 4])

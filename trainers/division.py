@@ -12,13 +12,13 @@ import pandas as pd
 from trainers.contract import TrainerError
 from trainers.duplicates import members_of
 from trainers.listing import Listing, Notes, count, name_some
+from trainers.metrics import Z_95
 from trainers.splits import SPLITS, assign, assign_folds, few_for_folds_sentence, too_small, too_small_sentence
 from trainers.tables import split_problems
 
 TRAIN, VALIDATION, TEST = SPLITS
 FEW_TEST_IMAGES = 100
 """A test split below this is a warning."""
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError,
 from trainers.features import Examples, fit_examples
 from trainers.folds import FoldedFit
 from trainers.manifest import Manifest
+from trainers.metrics import log_loss, macro_f1
 from trainers.model import Architecture
 from trainers.speed import images_per_second
 from trainers.steps import compiled, prefix_of
@@ -121,9 +122,8 @@ class TrainingFit:
         network = self.compiled.network
         probabilities = np.concatenate([network.predict_batches(c.rows, c.offsets) for c in chunks(rows, parts)])
         predicted = probabilities.argmax(1)
-        true_class = probabilities[np.arange(len(labels)), labels]
         return {
-            "val_loss": float(-np.log(np.maximum(true_class, 1e-7)).mean()),
+            "val_loss": log_loss(probabilities, labels),
             "val_accuracy": float((predicted == labels).mean()),
             "val_macro_f1": macro_f1(labels, predicted),
         }
@@ -188,15 +188,6 @@ def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
         return config.learning_rate
     t = min((step - rising) / max(steps - rising, 1), 1.0)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
-
-
-def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean of 2 tp / (2 tp + fp + fn) over the classes that occur among labels or predictions."""
-    scores = []
-    for c in np.union1d(labels, predicted):
-        hits = np.sum((labels == c) & (predicted == c))
-        scores.append(2 * hits / (np.sum(labels == c) + np.sum(predicted == c)))
-    return float(np.mean(scores))
 
 
 def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
