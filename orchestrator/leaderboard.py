@@ -151,15 +151,14 @@ def ensemble(probabilities: Sequence[np.ndarray]) -> np.ndarray:
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
 
-    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n). Raises ValueError unless 0 <= correct <= total > 0.
+    Raises ValueError unless 0 <= correct <= total > 0.
     """
+    from scipy.stats import binomtest  # SciPy: a second to import
+
     if total <= 0 or not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total} images is no accuracy")
-    p, z2 = correct / total, Z_95**2
-    middle = p + z2 / (2 * total)
-    half = Z_95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    low, high = (middle - half) / (1 + z2 / total), (middle + half) / (1 + z2 / total)
-    return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
@@ -183,13 +182,11 @@ def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
 
 
 def exact_mcnemar(only_a: int, only_b: int) -> float:
-    """min(1, 2 P(X <= min)), X binomial of only_a + only_b tosses at 1/2, in whole numbers to the last step."""
+    """The two-sided p-value of McNemar's exact test: binomial, only_a + only_b draws at 1/2; 1 without any."""
+    from scipy.stats import binomtest  # SciPy: a second to import
+
     n = only_a + only_b
-    term = tail = 1
-    for k in range(1, min(only_a, only_b) + 1):
-        term = term * (n - k + 1) // k
-        tail += term
-    return 1.0 if 2 * tail >= 2**n else 2 * tail / 2**n
+    return float(binomtest(min(only_a, only_b), n).pvalue) if n else 1.0
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:

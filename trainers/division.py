@@ -53,7 +53,8 @@ def divide(
 def interval_half_width(accuracy: float, images: int) -> float:
     """Half of the width of the 95 % score interval of ``accuracy`` measured on ``images`` (Wilson 1927).
 
-    z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n).
+    z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Written out since scipy's binomtest takes a count of images, and an
+    accuracy that is merely expected is none.
     """
     z2 = Z_95**2
     spread = accuracy * (1 - accuracy) / images + z2 / (4 * images**2)
