@@ -41,7 +41,7 @@ INPUT = (
     '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
 )
 """What a registered model takes, in Markdown; MLflow's signature says nothing of it, see ``signature``."""
-SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock")
+SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock", "cachetools")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def forgotten():
 
     def forget() -> None:
         steps._prefixes.clear()
-        steps.compiled.cache_clear()
+        steps._networks.clear()
         prefix_module._pretrained.cache_clear()
 
     forget()

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from tiny_fits import CLASSES, config, figures, job
 
-from trainers import training
+from trainers import steps
 from trainers.arrays import write_list
 from trainers.augment import augment
 from trainers.contract import Diverged, FitJob, TrainerError, canonical
@@ -116,7 +116,7 @@ TRIALS = {
 def test_a_fit_depends_on_its_job_alone(manifest, cache, tmp_path):
     """Alone, after others of the same architecture, in another process and order, and cut in two: equal to the bit."""
     alone = {name: run(job(manifest, cache, seed=3, **values)) for name, values in TRIALS.items()}
-    training.compiled.cache_clear()
+    steps._networks.clear()
     for name in ("b", "a", "c", "b"):
         assert run(job(manifest, cache, seed=3, **TRIALS[name])) == alone[name]
 
@@ -417,7 +417,7 @@ def test_mixed_pictures_are_learnt_from(manifest, cache, values):
 
 
 def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manifest, cache):
-    training.compiled.cache_clear()
+    steps._networks.clear()
     seen = [open_fit(job(manifest, cache, **values)).compiled for values in ({}, {"mixup": 0.2}, {"cutmix": 0.7})]
     assert seen[0] is not seen[1]
     assert seen[1] is seen[2]
