@@ -1,14 +1,12 @@
-"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure but for ``write``."""
+"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -234,13 +232,6 @@ def _cells(row: tuple[Export | None, Figures | None]) -> list[str]:
         f"{found.size_mb:.2f}",
         state,
     ]
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file beside and rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def as_json(values: Mapping[str, Any]) -> str:

@@ -7,10 +7,8 @@ The winner is an input: it was chosen on validation, and no figure computed here
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import pandas as pd
 
 from orchestrator.paths import SweepPaths
 from orchestrator.selection import WHOLE
+from trainers.files import atomic_write, atomic_write_text
 from trainers.metrics import Z_95, log_loss, macro_f1
 
 if TYPE_CHECKING:
@@ -301,17 +300,10 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = ROWS_ON_A_TERMINAL
 
 
 def write(frame: pd.DataFrame, paths: SweepPaths) -> None:
-    """Write the leaderboard as CSV, Parquet and Markdown; each is written beside and then renamed."""
+    """Write the leaderboard as CSV, Parquet and Markdown."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    _replace(paths.leaderboard_csv, lambda path: frame.to_csv(path, index=False))
-    _replace(paths.leaderboard_parquet, lambda path: frame.to_parquet(path, index=False))
-    _replace(paths.leaderboard_md, lambda path: path.write_text(to_markdown(frame), encoding="utf-8"))
-
-
-def _replace(path: Path, write_to: Callable[[Path], object]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write_to(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(paths.leaderboard_csv) as path:
+        frame.to_csv(path, index=False)
+    with atomic_write(paths.leaderboard_parquet) as path:
+        frame.to_parquet(path, index=False)
+    atomic_write_text(paths.leaderboard_md, to_markdown(frame))

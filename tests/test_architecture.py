@@ -61,6 +61,7 @@ TABLES = {
     "trainers.items",
     "trainers.costs",
     "trainers.shelfindex",
+    "trainers.files",
     "trainers.metrics",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
@@ -162,7 +163,7 @@ def refused(arrow: Arrow) -> bool:
         return package != "trainers"
     if arrow.source in PURE and target_package not in {*PACKAGES, *PURE_VENDORS}:
         return target_package not in sys.stdlib_module_names
-    if package == target_package or target_package not in PACKAGES:
+    if package == target_package or target_package not in PACKAGES or arrow.target == "trainers.files":
         return False
     return not (package == "orchestrator" and (arrow.target in TABLES or target_package == "dashboards"))
 

@@ -196,7 +196,7 @@ def test_values_of_another_optimiser_are_a_sentence(manifest, cache, tmp_path, c
     fit = open_fit(job(manifest, cache))
     state = fit.state()
     state = {"fewer": state[:-1], "more": [*state, state[-1]], "another shape": [*state[:-1], np.zeros((7, 3))]}[change]
-    write_list(tmp_path / "state.npz", state, epoch=2, precision="float32")
+    write_list(tmp_path / "state.npz", state, {"epoch": 2, "precision": "float32"})
     with pytest.raises(TrainerError, match=rf"the saved training in {tmp_path} is damaged \(.+\); train it again\."):
         fit.restore(tmp_path)
     assert fit.epoch == 0
@@ -204,7 +204,7 @@ def test_values_of_another_optimiser_are_a_sentence(manifest, cache, tmp_path, c
 
 def test_a_state_that_was_saved_before_it_said_its_precision_is_restored(manifest, cache, tmp_path):
     fit = open_fit(job(manifest, cache))
-    write_list(tmp_path / "state.npz", fit.state(), epoch=2)
+    write_list(tmp_path / "state.npz", fit.state(), {"epoch": 2})
     fit.restore(tmp_path)
     assert fit.epoch == 2
 

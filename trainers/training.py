@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from trainers.balance import example_order
 from trainers.chunks import chunks
 from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError, TrialConfig
 from trainers.features import Examples, fit_examples
+from trainers.files import atomic_write_text
 from trainers.folds import FoldedFit
 from trainers.manifest import Manifest
 from trainers.metrics import log_loss, macro_f1
@@ -144,7 +144,9 @@ class TrainingFit:
 
     def save(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``."""
-        write_list(folder / STATE_FILE, self.compiled.state(), epoch=self.epoch, precision=self.precision)
+        # Every few seconds, and never the only copy of anything that took longer: not synced.
+        about = {"epoch": self.epoch, "precision": self.precision}
+        write_list(folder / STATE_FILE, self.compiled.state(), about, durable=False)
 
     def restore(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit, in the
@@ -191,11 +193,9 @@ def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
 
 
 def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
-    """``weights.npz`` and ``job.json``, each written beside and renamed; the job last."""
+    """Write ``weights.npz`` and then ``job.json``."""
     write_list(folder / WEIGHTS_FILE, arrays)
-    beside = folder / f".{JOB_FILE}.{os.getpid()}"
-    beside.write_text(json.dumps(job.to_dict(), indent=1))
-    os.replace(beside, folder / JOB_FILE)
+    atomic_write_text(folder / JOB_FILE, json.dumps(job.to_dict(), indent=1))
 
 
 def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
