@@ -17,6 +17,7 @@ from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, ve
 from orchestrator.material import cache_app, data_app, weights_app
 from orchestrator.options import AsJson, Folder, Overrides, Source, check_out_folder, console, print_json, usage
 from orchestrator.planverb import plan
+from trainers.wording import count
 
 Until = Literal["data", "search", "final"]
 
@@ -135,7 +136,7 @@ def check(source: Source, overrides: Overrides = None) -> None:
 
     spec = load_spec(source, tuple(overrides or ()))
     trials, epochs = spec.budget.trials, spec.budget.epochs
-    what = f"{trials} trial{'s' * (trials != 1)} of at most {epochs} epoch{'s' * (epochs != 1)}"
+    what = f"{count(trials, 'trial')} of at most {count(epochs, 'epoch')}"
     if not spec.configurations:
         size = spec.space.size()
         of = "endlessly many" if size is None else f"{size:,}"

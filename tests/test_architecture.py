@@ -62,6 +62,7 @@ TABLES = {
     "trainers.costs",
     "trainers.shelfindex",
     "trainers.files",
+    "trainers.wording",
     "trainers.metrics",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""

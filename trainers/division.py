@@ -11,10 +11,11 @@ import pandas as pd
 
 from trainers.contract import TrainerError
 from trainers.duplicates import members_of
-from trainers.listing import Listing, Notes, count, name_some
+from trainers.listing import Listing, Notes, name_some
 from trainers.metrics import Z_95
 from trainers.splits import SPLITS, assign, assign_folds, few_for_folds_sentence, too_small, too_small_sentence
 from trainers.tables import split_problems
+from trainers.wording import count
 
 TRAIN, VALIDATION, TEST = SPLITS
 FEW_TEST_IMAGES = 100

@@ -26,10 +26,11 @@ from trainers.datareport import LARGE_GROUP, DataReport
 from trainers.division import Division, divide
 from trainers.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
 from trainers.files import atomic_write
-from trainers.listing import Listing, Notes, count, name_some
+from trainers.listing import Listing, Notes, name_some
 from trainers.photoscan import Photo, Progress, scan
 from trainers.sources import Source, common_folder, is_made, names_of, read_source, source_folders
 from trainers.splits import SPLITS, check_folds, check_ratios, too_small
+from trainers.wording import count
 
 __all__ = ["DEFAULT_SPLITS", "DataReport", "DataSource", "Manifest", "build_manifest", "check_data"]
 
