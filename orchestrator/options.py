@@ -63,7 +63,7 @@ def print_json(values: Any) -> None:
     """One JSON document on stdout; what is not a number (NaN) is null, so that every parser takes it."""
     import json
 
-    from orchestrator.show import json_ready
+    from orchestrator.plainjson import json_ready
 
     typer.echo(json.dumps(json_ready(values), indent=2, ensure_ascii=False))
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.plainjson import json_ready
 from orchestrator.run_updates import label
 from orchestrator.sweepfolder import (
     SEARCH,
@@ -40,7 +40,6 @@ __all__ = [
     "describe",
     "find_sweep",
     "front_lines",
-    "json_ready",
     "leaderboard",
     "newest_store",
     "newest_unfinished",
@@ -105,23 +104,6 @@ def _further_figures(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
     if record.folds:
         found["folds"] = record.fold_val_accuracy
     return found
-
-
-def json_ready(value: Any) -> Any:
-    """``value`` as plain JSON can hold it: NaN and infinities are None, enums their text, paths strings."""
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [json_ready(item) for item in value]
-    if isinstance(value, Enum):
-        return json_ready(value.value)
-    if value is None or isinstance(value, bool | str):
-        return value
-    if hasattr(value, "item"):  # a numpy scalar
-        return json_ready(value.item())
-    if isinstance(value, int | float):
-        return value if math.isfinite(value) else None
-    return str(value)
 
 
 # --- for a person -------------------------------------------------------------------------------------------------

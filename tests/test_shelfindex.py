@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tiny_fits import CLASSES, config, figures, job, write_manifest
 
-from trainers import prefix as prefix_module
 from trainers import files, shelfindex, steps
+from trainers import prefix as prefix_module
 from trainers.filling import fill
 from trainers.items import keys_by_view, parts_of
 from trainers.manifest import Manifest
