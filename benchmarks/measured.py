@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.task import Trial
+from trainers.wording import count
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Side:
     @property
     def how(self) -> str:
         """Such as "2 trials at once, 1 thread each"."""
-        return f"{_count(self.concurrent, 'trial')} at once, {_count(self.threads, 'thread')} each"
+        return f"{count(self.concurrent, 'trial')} at once, {count(self.threads, 'thread')} each"
 
     def whole_s(self, trials: Sequence[Trial]) -> float:
         """Seconds for all of ``trials``: measured where all were run, else the time between the first trial's beginning
@@ -92,10 +93,6 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
     for each in seconds:
         heapq.heapreplace(free, free[0] + each)
     return max(free)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def cost_by_kind(times: Iterable[TrialTime]) -> dict[tuple[str, int | str], Cost]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scipy.stats import binomtest
+
 Interval = tuple[float, float]
 
 
@@ -91,11 +93,9 @@ Massively Parallel Hyperparameter Tuning (MLSys), which is ASHA."""
 
 
 def wilson(right: int, of: int) -> Interval:
-    """95 % interval of a share (Wilson 1927)."""
-    z, share = 1.959964, right / of
-    middle, spread = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    scale = 1 + z * z / of
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    """The 95 % score interval of a share (Wilson 1927)."""
+    interval = binomtest(right, of).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _points(value: float, interval: Interval, signed: bool = False) -> str:

@@ -23,6 +23,8 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
+from trainers.files import atomic_write_text
+
 FOLDER = Path(__file__).resolve().parent
 RECORD, PAGE = "results.json", "RESULTS.md"
 SIZES = ("full", "small")
@@ -112,7 +114,7 @@ def _with_unit(number: str, unit: str) -> str:
 def record(result: Result, folder: Path = FOLDER) -> bool:
     """Keep ``result`` in ``folder``, write the page again and print its lines; whether its targets are reached.
 
-    The last result of the same name and size is replaced. Each file is written beside and renamed.
+    The last result of the same name and size is replaced.
     """
     entry = {**dataclasses.asdict(result), "date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}
     began = BEGAN if folder == FOLDER else Beginning.of(folder)
@@ -120,8 +122,8 @@ def record(result: Result, folder: Path = FOLDER) -> bool:
     with FileLock(folder / f".{RECORD}.lock"):
         kept = read_record(folder)
         kept = {**kept, result.name: {**kept.get(result.name, {}), result.size: entry}}
-        _write(folder / RECORD, json.dumps(kept, indent=1) + "\n")
-        _write(folder / PAGE, page(kept))
+        atomic_write_text(folder / RECORD, json.dumps(kept, indent=1) + "\n")
+        atomic_write_text(folder / PAGE, page(kept))
     for bound in result.also:
         print(f"{result.name}, {bound.label}: {bound.shown} (target {_with_unit(f'{bound.target:g}', bound.unit)})")
     print(result.line, flush=True)
@@ -132,12 +134,6 @@ def read_record(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     """Name -> size -> what ``record`` kept; empty where nothing was recorded."""
     path = folder / RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 # Where it was measured

@@ -5,13 +5,14 @@ Colours are of Okabe and Ito's palette, told apart with any colour vision.
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+
+from trainers.files import atomic_write
 
 DPI = 150
 INK, GREY, PALE = "#22262b", "#868e96", "#dfe3e7"
@@ -64,12 +65,9 @@ def shorten(text: str, most: int) -> str:
 
 
 def save(figure: Figure, path: Path) -> Path:
+    """Write ``figure`` in the format of the path's suffix, PNG without one; the folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(beside, format="png", facecolor="white")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower() or "png", facecolor="white")
     return path

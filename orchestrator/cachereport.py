@@ -13,6 +13,7 @@ from orchestrator.errors import OrchError
 from trainers import cacheroom
 from trainers.cachefolder import GB, OTHERS, Contents, ShelfFolder, contents, rows_of, verify
 from trainers.cacheroom import Removed
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +99,7 @@ def ago(used: float | None, now: float) -> str:
     for unit_s, name in ((DAY_S, "day"), (3600.0, "hour"), (60.0, "minute")):
         if passed >= unit_s:
             number = int(passed // unit_s)
-            return f"{number} {name}{'' if number == 1 else 's'} ago"
+            return f"{count(number, name)} ago"
     return "just now"
 
 
@@ -119,9 +120,9 @@ def print_table(found: Contents, rows: Sequence[Entry], console: Console) -> Non
         table.add_column(name, justify="right" if name in ("rows", "size") else "left")
     now = time.time()
     for row in rows:
-        count = "" if row.rows is None else f"{row.rows:,}"
+        number = "" if row.rows is None else f"{row.rows:,}"
         damage = f"{row.damaged} damaged" if row.damaged else ""
-        table.add_row(row.kind, row.what, count, size(row.bytes), ago(row.used, now), damage)
+        table.add_row(row.kind, row.what, number, size(row.bytes), ago(row.used, now), damage)
     console.print(table)
     console.print(f"\n{_total(found)}", soft_wrap=True)
     if any(row.damaged for row in rows):

@@ -27,6 +27,7 @@ from orchestrator.slots import Slots
 from orchestrator.spec import SweepSpec
 from trainers.contract import PartFigures, TrialConfig
 from trainers.costs import layers_of
+from trainers.files import atomic_write_text
 from trainers.manifest import Manifest
 
 MEASURE_S = 32.0
@@ -189,18 +190,13 @@ def read_kept(cache: Path, machine: str) -> Kept | None:
 
 
 def keep(cache: Path, kept: Kept) -> Path:
-    """Write it beside and rename. Raises OrchError where the cache cannot be written."""
+    """Write ``kept`` below the cache. Raises OrchError where the cache cannot be written."""
     file = kept_file(cache, kept.calibration.machine)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     content = {"calibration": kept.calibration.to_dict(), "settled": sorted(kept.settled), "data": kept.data}
     text = json.dumps(content, indent=1)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_text(text)
-            os.replace(beside, file)
-        finally:
-            beside.unlink(missing_ok=True)
+        atomic_write_text(file, text)
     except OSError as error:
         raise OrchError(
             f"the calibration cannot be kept in {file.parent} ({error.strerror or error}); free some space there, or "

@@ -15,8 +15,9 @@ from orchestrator.errors import DataError
 from orchestrator.exits import INTERRUPTED, explain, hidden_package
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 from orchestrator.material import cache_app, data_app, weights_app
-from orchestrator.options import AsJson, Folder, Overrides, Source, console, print_json, usage
+from orchestrator.options import AsJson, Folder, Overrides, Source, check_out_folder, console, print_json, usage
 from orchestrator.planverb import plan
+from trainers.wording import count
 
 Until = Literal["data", "search", "final"]
 
@@ -55,7 +56,10 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         str | None, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one (orch spaces).")
     ] = None,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The sweep's folder; default runs/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", callback=check_out_folder, help="The sweep's folder; default runs/NAME."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", metavar="", help="Take the next free folder: runs/NAME, runs/NAME-2 ...")
     ] = False,
@@ -132,7 +136,7 @@ def check(source: Source, overrides: Overrides = None) -> None:
 
     spec = load_spec(source, tuple(overrides or ()))
     trials, epochs = spec.budget.trials, spec.budget.epochs
-    what = f"{trials} trial{'s' * (trials != 1)} of at most {epochs} epoch{'s' * (epochs != 1)}"
+    what = f"{count(trials, 'trial')} of at most {count(epochs, 'epoch')}"
     if not spec.configurations:
         size = spec.space.size()
         of = "endlessly many" if size is None else f"{size:,}"
@@ -269,7 +273,8 @@ def export(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where; default exports in the sweep's folder.")
+        Path | None,
+        typer.Option(metavar="DIR", callback=check_out_folder, help="Where; default exports in the sweep's folder."),
     ] = None,
     bound: Annotated[
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Test accuracy that an export may lose.")

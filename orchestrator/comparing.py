@@ -20,9 +20,9 @@ from orchestrator.comparison import compare as compare_judged
 from orchestrator.errors import OrchError
 from orchestrator.leaderboard import ensemble, signed
 from orchestrator.ledger import TrialState
+from orchestrator.plainjson import json_ready
 from orchestrator.predicting import read_probabilities
 from orchestrator.selection import WHOLE
-from orchestrator.show import json_ready
 from orchestrator.sweepfolder import Sweep, leaderboard, read_sweep
 
 if TYPE_CHECKING:

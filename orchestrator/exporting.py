@@ -31,7 +31,6 @@ from orchestrator.exportreport import (
     remarks,
     to_markdown,
     to_rich,
-    write,
 )
 from orchestrator.judging import Judged, judged_winner
 from orchestrator.leaderboard import ensemble, signed
@@ -41,6 +40,7 @@ from orchestrator.predicting import read_probabilities
 from orchestrator.show import Sweep, read_sweep
 from trainers.contract import TrainerError
 from trainers.exportformats import FORMATS, ExportFormat, export_formats
+from trainers.files import atomic_write_text
 from trainers.manifest import Manifest
 from trainers.policies import policy as find_policy
 
@@ -98,9 +98,9 @@ def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = l
             answer = _run(sweep, formats, Path(staging), request.address)
             report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
             _place(report, Path(staging), out)
-        write(out / REPORT, to_markdown(report))
-        write(out / REPORT_JSON, as_json(report.to_dict()))
-        write(out / CARD, as_json(_card(report, manifest, answer)))
+        atomic_write_text(out / REPORT, to_markdown(report))
+        atomic_write_text(out / REPORT_JSON, as_json(report.to_dict()))
+        atomic_write_text(out / CARD, as_json(_card(report, manifest, answer)))
         became = {e.name: {"state": str(e.state), "reason": e.reason} for e in report.exports}
         payload = {"exports": became, "bound": request.bound, "folder": os.path.relpath(out, sweep.paths.root)}
         ledger.append(EventKind.STAGE, stage=EXPORT, state="ENDED", payload=payload)

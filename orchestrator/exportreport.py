@@ -1,19 +1,18 @@
-"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure but for ``write``."""
+"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.leaderboard import PairedDifference, accuracy_interval, paired_difference, signed
+from orchestrator.plainjson import json_ready
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +90,7 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; what was not measured is None."""
-        return _plain(asdict(self))
+        return json_ready(asdict(self))
 
     @property
     def refusals(self) -> list[str]:
@@ -236,22 +235,5 @@ def _cells(row: tuple[Export | None, Figures | None]) -> list[str]:
     ]
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file beside and rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
 def as_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(values), indent=1, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, StrEnum) else value
+    return json.dumps(json_ready(values), indent=1, ensure_ascii=False) + "\n"

@@ -7,10 +7,8 @@ The winner is an input: it was chosen on validation, and no figure computed here
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +16,8 @@ import pandas as pd
 
 from orchestrator.paths import SweepPaths
 from orchestrator.selection import WHOLE
+from trainers.files import atomic_write, atomic_write_text
+from trainers.metrics import Z_95, log_loss, macro_f1
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,12 +41,8 @@ COLUMNS = (
 CONFIGURATION = "configuration"
 """The name that a person gave the model's configuration; a last column, there where at least one has a name."""
 ECE_BINS = 15
-Z_95 = 1.959963984540054
-"""The standard normal's 97.5 % quantile."""
 ROWS_ON_A_TERMINAL = 16
 """Rows shown on a screen before the rest is left to the file."""
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
-"""What a probability counts for at least in a log loss: one mistake costs at most 15.9 nats."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +97,8 @@ def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tu
                 "accuracy": hits.sum() / len(hits),
                 "accuracy_low": low,
                 "accuracy_high": high,
-                "macro_f1": macro_f1(p.probabilities, labels),
-                "log_loss": log_loss(p.probabilities, labels),
+                "macro_f1": macro_f1(labels, p.probabilities.argmax(axis=1)),
+                "log_loss": log_loss(np.asarray(p.probabilities, np.float64), labels),
                 "ece": expected_calibration_error(p.probabilities, labels),
                 "images_per_s": len(hits) / p.seconds if p.seconds > 0 else math.nan,
                 "difference": paired.difference,
@@ -154,15 +150,14 @@ def ensemble(probabilities: Sequence[np.ndarray]) -> np.ndarray:
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
 
-    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n). Raises ValueError unless 0 <= correct <= total > 0.
+    Raises ValueError unless 0 <= correct <= total > 0.
     """
+    from scipy.stats import binomtest  # SciPy: a second to import
+
     if total <= 0 or not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total} images is no accuracy")
-    p, z2 = correct / total, Z_95**2
-    middle = p + z2 / (2 * total)
-    half = Z_95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    low, high = (middle - half) / (1 + z2 / total), (middle + half) / (1 + z2 / total)
-    return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
@@ -186,33 +181,11 @@ def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
 
 
 def exact_mcnemar(only_a: int, only_b: int) -> float:
-    """min(1, 2 P(X <= min)), X binomial of only_a + only_b tosses at 1/2, in whole numbers to the last step."""
+    """The two-sided p-value of McNemar's exact test: binomial, only_a + only_b draws at 1/2; 1 without any."""
+    from scipy.stats import binomtest  # SciPy: a second to import
+
     n = only_a + only_b
-    term = tail = 1
-    for k in range(1, min(only_a, only_b) + 1):
-        term = term * (n - k + 1) // k
-        tail += term
-    return 1.0 if 2 * tail >= 2**n else 2 * tail / 2**n
-
-
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of -log p(true class), nats. Rows are divided by their sums; p counts as >= SMALLEST_PROBABILITY."""
-    p = np.asarray(probabilities, dtype=np.float64)
-    p = p[np.arange(len(labels)), labels] / p.sum(axis=1)
-    return float(-np.log(np.clip(p, SMALLEST_PROBABILITY, 1.0)).mean())
-
-
-def macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The unweighted mean of F1 = 2TP / (2TP + FP + FN) over the classes that occur in ``labels``.
-
-    A class without a test image has no recall and is left out; mistakes into it still count as misses elsewhere.
-    """
-    predicted = np.asarray(probabilities).argmax(axis=1)
-    scores = []
-    for label in np.unique(labels):
-        right = np.sum((predicted == label) & (labels == label))
-        scores.append(2 * right / (np.sum(predicted == label) + np.sum(labels == label)))
-    return float(np.mean(scores))
+    return float(binomtest(min(only_a, only_b), n).pvalue) if n else 1.0
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
@@ -327,17 +300,10 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = ROWS_ON_A_TERMINAL
 
 
 def write(frame: pd.DataFrame, paths: SweepPaths) -> None:
-    """Write the leaderboard as CSV, Parquet and Markdown; each is written beside and then renamed."""
+    """Write the leaderboard as CSV, Parquet and Markdown."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    _replace(paths.leaderboard_csv, lambda path: frame.to_csv(path, index=False))
-    _replace(paths.leaderboard_parquet, lambda path: frame.to_parquet(path, index=False))
-    _replace(paths.leaderboard_md, lambda path: path.write_text(to_markdown(frame), encoding="utf-8"))
-
-
-def _replace(path: Path, write_to: Callable[[Path], object]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write_to(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(paths.leaderboard_csv) as path:
+        frame.to_csv(path, index=False)
+    with atomic_write(paths.leaderboard_parquet) as path:
+        frame.to_parquet(path, index=False)
+    atomic_write_text(paths.leaderboard_md, to_markdown(frame))

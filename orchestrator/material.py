@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.errors import DataError
 from orchestrator.help_pages import Verbs, verb
-from orchestrator.options import AsJson, Overrides, Source, console, print_json
+from orchestrator.options import AsJson, Overrides, Source, check_out_file, console, print_json
 
 data_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Look at the photos before spending a GPU on them.")
 weights_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Starting weights: what fits which backbone.")
@@ -45,7 +45,9 @@ def data_check(
 def data_preview(
     source: Source,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("preview.png"),
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", callback=check_out_file, help="The picture to write, as .png or .pdf.")
+    ] = Path("preview.png"),
     images: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="Photos to show, over all classes.")] = 12,
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""

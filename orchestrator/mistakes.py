@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from trainers import wording
 
 Keys = tuple[str | int, ...]
 """The way from the top of the file to a value: names of mappings, positions in lists."""
@@ -54,9 +55,8 @@ def show(value: Any) -> str:
 
 def nearest(value: Any, known: Iterable[str]) -> str:
     """``; did you mean "x"?`` where a known word resembles ``value``, else a full stop."""
-    words = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(str(value).lower(), words, n=1)
-    return f'; did you mean "{words[near[0]]}"?' if near else "."
+    near = wording.nearest(str(value), known)
+    return f'; did you mean "{near}"?' if near else "."
 
 
 def unknown_value(value: Any, known: Sequence[str], also: str = "") -> str:

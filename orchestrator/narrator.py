@@ -15,6 +15,7 @@ from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths
 from orchestrator.run_updates import label, run_name, varied_fields
 from orchestrator.wrapping import tell
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,9 +88,9 @@ class Narrator:
             reason = event.reason.rstrip(".")
             self.tell(f"warning  the store was not filled for {name}: {reason}; its trials start all the same")
             return
-        count = done["features"] or done["images"]
-        if count:
-            self.tell(f"build    {done['what']}: {count:,} image{'s' * (count != 1)} in {done['seconds']:.0f} s")
+        images = done["features"] or done["images"]
+        if images:
+            self.tell(f"build    {done['what']}: {count(images, 'image')} in {done['seconds']:.0f} s")
         if not done["stored"] and done.get("share", True) and done["what"] not in self._not_kept:
             self._not_kept.add(done["what"])
             why = done.get("refused") or "there is no room for all of it; orch cache explain says how much is taken"
@@ -115,14 +116,14 @@ class Narrator:
         stage = event.stage
         self._ended[stage] = self._ended.get(stage, 0) + 1
         done, total = self._ended[stage], self._totals.get(stage)
-        count = f"{done}/{total}" if total else str(done)
+        place = f"{done}/{total}" if total else str(done)
         seconds = event.time_s - self._started.get(event.trial, event.time_s)
         name = self._names.get(event.trial, event.trial)
         last = self._last.get(event.trial)
-        words = f"{stage:8s} {count:>6s}  {_accuracy(last)}{self._others(last)}  {state!s:9s} {name}"
+        words = f"{stage:8s} {place:>6s}  {_accuracy(last)}{self._others(last)}  {state!s:9s} {name}"
         # Why a trial was pruned or stopped is in its state and its epochs; a failure needs its sentence.
         tail = f": {event.reason} (log: {self._logs.get(event.trial, 'none')})" if state == TrialState.FAILED else ""
-        return f"{words}  ({event.epoch} epoch{'' if event.epoch == 1 else 's'}, {seconds:.0f} s){tail}"
+        return f"{words}  ({count(event.epoch, 'epoch')}, {seconds:.0f} s){tail}"
 
     def _others(self, last: Event | None) -> str:
         """The figures besides the accuracy that the sweep is after."""

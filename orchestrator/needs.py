@@ -14,7 +14,8 @@ from trainers.backbones import backbone
 from trainers.contract import FitJob
 
 MOST_WORKERS = 16
-"""That can fill one need at once: a shelf of the store has so many parts, and each is written by one worker."""
+"""Maximum workers that fill one need at once: the buckets of a shelf (``trainers.storefiles.BUCKETS``), each written by
+one worker. A test compares the two, since the orchestrator does not import the store."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from orchestrator.sections import cross_mistakes
 from orchestrator.slots import gpus_of
 from orchestrator.spec import SweepSpec, dump_spec, load_spec
 from orchestrator.tracking import TrackingSettings
+from trainers.files import atomic_write_text
 
 EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
 """What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
@@ -128,10 +129,8 @@ def differences(before: SweepSpec, after: SweepSpec) -> list[str]:
 
 
 def write_spec(paths: SweepPaths, spec: SweepSpec) -> None:
-    """The spec in force, written beside and renamed."""
-    beside = paths.spec.with_name(f".{paths.spec.name}")
-    beside.write_text(dump_spec(spec))
-    beside.replace(paths.spec)
+    """Write the spec in force."""
+    atomic_write_text(paths.spec, dump_spec(spec))
 
 
 def model_name(spec: SweepSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -25,6 +26,31 @@ Folder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
 
 
+def check_out_file(out: Path | None) -> Path | None:
+    """Typer's callback of an option that names a file to write: refuse a folder, a device and the like beforehand."""
+    from trainers.files import NotAFile, refuse_special, refuse_unwritable_folder
+
+    if out is not None:
+        try:
+            refuse_special(out)
+            refuse_unwritable_folder(out.absolute().parent)
+        except NotAFile as error:
+            usage(str(error))
+    return out
+
+
+def check_out_folder(out: Path | None) -> Path | None:
+    """Typer's callback of an option that names a folder to write to: refuse a file, a device and the like."""
+    from trainers.files import NotAFile, refuse_unwritable_folder
+
+    if out is not None:
+        try:
+            refuse_unwritable_folder(out)
+        except NotAFile as error:
+            usage(str(error))
+    return out
+
+
 def console() -> Console:
     """Where results go: coloured on a terminal (unless NO_COLOR), plain and wide enough in a pipe."""
     from rich.console import Console
@@ -37,7 +63,7 @@ def print_json(values: Any) -> None:
     """One JSON document on stdout; what is not a number (NaN) is null, so that every parser takes it."""
     import json
 
-    from orchestrator.show import json_ready
+    from orchestrator.plainjson import json_ready
 
     typer.echo(json.dumps(json_ready(values), indent=2, ensure_ascii=False))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, SpecError
 from orchestrator.opening import with_gpu_memory
 from orchestrator.reachable import reachable, values_of
 from orchestrator.spec import SweepSpec
@@ -33,6 +33,8 @@ MOST_COPIES = 5
 """Copies shown of one recipe."""
 LONGEST_LABEL = 11
 """Letters of a class below a blend."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".pdf", ".svg")
+"""Suffixes of the picture formats that can be written."""
 BLENDS = 2
 """Blends shown of each mixture."""
 
@@ -43,9 +45,13 @@ def preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], N
     Columns: each view; copies 1 to k of every recipe at the largest multiplier it can have; mixup and cutmix at each
     alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the splits), decodes
     those shown, which are fewer where the columns are many. ``progress`` is told a line for each step. A space that
-    asks for the GPU's memory is that of this machine. Raises DataError where the photos cannot be used.
+    asks for the GPU's memory is that of this machine. Raises DataError where the photos cannot be used,
+    SpecError where the suffix of ``out`` names no picture.
     """
     tell = progress or (lambda line: None)
+    if out.suffix.lower() not in PICTURES:
+        formats = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
+        raise SpecError(f"--out: {out} is no picture's name; it must end in {formats}.")
     spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")
     try:

@@ -41,7 +41,7 @@ INPUT = (
     '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
 )
 """What a registered model takes, in Markdown; MLflow's signature says nothing of it, see ``signature``."""
-SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock")
+SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock", "cachetools")
 
 
 @dataclass(frozen=True)
@@ -352,14 +352,13 @@ def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
 def read_evidence(uri: str | None, model_name: str, version: str) -> pd.DataFrame | None:
     """``evidence.parquet`` of a version, fetched alone; None where the version has none. Raises TrackingError."""
     import pandas as pd
-    import yaml
+    from mlflow.models import Model
 
     uri, name = store_uri(uri), check_model_name(model_name)
     client = connect(uri)
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-evidence-") as folder:
         source = client.get_model_version(name, version).source
-        described = yaml.safe_load(_download(uri, f"{source}/MLmodel", folder).read_text())
-        data = described["flavors"]["python_function"]["data"]
+        data = Model.load(_download(uri, f"{source}/MLmodel", folder)).flavors["python_function"]["data"]
         if EVIDENCE not in _names(uri, f"{source}/{data}"):
             return None
         return pd.read_parquet(_download(uri, f"{source}/{data}/{EVIDENCE}", folder))

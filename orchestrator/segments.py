@@ -12,7 +12,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
+from trainers.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -166,17 +166,7 @@ def write_segment(folder: Path, events: Sequence[Event]) -> Segment:
     content = buffer.getvalue()
     first, last, checksum = events[0].seq, events[-1].seq, hashlib.sha256(content).hexdigest()[:12]
     path = folder / f"{first:010d}-{last:010d}-{checksum}.parquet"
-    beside = folder / f".{path.name}.tmp"
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    atomic_write_bytes(path, content)
     return Segment(path, first, last, checksum)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import NoWinner
 from orchestrator.objectives import ACCURACY, LOSS, MACRO_F1, OBJECTIVES, SPEED, front_of
+from trainers.wording import count
 
 COMPLETED = "COMPLETED"
 WHOLE = "whole"
@@ -239,7 +240,7 @@ def _lead(winner: Candidate, second: Candidate) -> str:
     if winner.val_correct is None or second.val_correct is None or winner.val_total != second.val_total:
         return ""
     images = winner.val_correct - second.val_correct
-    return f", {images} image{'' if images == 1 else 's'} fewer"
+    return f", {count(images, 'image')} fewer"
 
 
 def _tie_break(winner: Candidate, second: Candidate) -> str:
@@ -258,7 +259,7 @@ def _no_winner(candidates: Sequence[Candidate]) -> str:
     if not candidates:
         return "there is no winner: no trial was run. Start the search with `orch sweep FILE`."
     states = Counter(c.state for c in candidates)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda s: (-s[1], s[0])))
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items(), key=lambda s: (-s[1], s[0])))
     text = f"there is no winner: of {len(candidates)} trials ({counts}) none was COMPLETED at full budget"
     short = [c for c in candidates if c.state == COMPLETED and c.epochs_done < c.epochs_full]
     blind = states[COMPLETED] - len(short)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.plainjson import json_ready
 from orchestrator.run_updates import label
 from orchestrator.sweepfolder import (
     SEARCH,
@@ -29,6 +29,7 @@ from orchestrator.sweepfolder import (
     sweeps,
 )
 from orchestrator.wrapping import tell
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -39,7 +40,6 @@ __all__ = [
     "describe",
     "find_sweep",
     "front_lines",
-    "json_ready",
     "leaderboard",
     "newest_store",
     "newest_unfinished",
@@ -106,23 +106,6 @@ def _further_figures(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
     return found
 
 
-def json_ready(value: Any) -> Any:
-    """``value`` as plain JSON can hold it: NaN and infinities are None, enums their text, paths strings."""
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [json_ready(item) for item in value]
-    if isinstance(value, Enum):
-        return json_ready(value.value)
-    if value is None or isinstance(value, bool | str):
-        return value
-    if hasattr(value, "item"):  # a numpy scalar
-        return json_ready(value.item())
-    if isinstance(value, int | float):
-        return value if math.isfinite(value) else None
-    return str(value)
-
-
 # --- for a person -------------------------------------------------------------------------------------------------
 
 
@@ -183,9 +166,9 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
         lines.append(f"best     {figures}: {_trial_words(first)}, {state}")
     front = sweep.front()
     if front:
-        lines.append(f"front    {_count(len(front), 'trial')} that none beats in all of {', '.join(sweep.objectives)}")
+        lines.append(f"front    {count(len(front), 'trial')} that none beats in all of {', '.join(sweep.objectives)}")
     if done.elapsed_s > 0 and done.ended:
-        lines.append(f"rate     {_count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
+        lines.append(f"rate     {count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
     if sweep.runner and sweep.stage == SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
         lines.append(f"left     about {_duration(done.left_s)} of search at that rate")
     failed = [record for record in sweep.trials if record.state == TrialState.FAILED]
@@ -247,7 +230,7 @@ def front_lines(winner: Mapping[str, Any]) -> list[str]:
     if not front:
         return []
     names = [name for name in OBJECTIVES if name in front[0]["values"]]
-    lines = [f"{_count(len(front), 'trial')} that none beats in all of {', '.join(names)}:"]
+    lines = [f"{count(len(front), 'trial')} that none beats in all of {', '.join(names)}:"]
     for row in front:
         figures = ", ".join(OBJECTIVES[name].show(row["values"][name]) for name in names)
         lines.append(f"{'*' if row['chosen'] else ' '} {figures}: {row.get('name') or row['trial']}")
@@ -260,7 +243,7 @@ def _trials_table(sweep: Sweep) -> RenderableType:
     from rich.table import Table
 
     shown = sweep.best()[:BEST_ROWS]
-    title = f"the best {len(shown)} of {_count(len(sweep.trials), 'trial')}, on validation"
+    title = f"the best {len(shown)} of {count(len(sweep.trials), 'trial')}, on validation"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("accuracy", justify="right")
     others = [name for name in sweep.objectives if name != ACCURACY]
@@ -326,16 +309,12 @@ def _state_word(sweep: Sweep, state: str) -> str:
 
 
 def _states_words(sweep: Sweep) -> str:
-    counts = [f"{count} {_state_word(sweep, state)}" for state, count in sweep.states().items()]
+    counts = [f"{number} {_state_word(sweep, state)}" for state, number in sweep.states().items()]
     return ", ".join(counts) or "no trials yet"
 
 
 def _value_words(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _trial_words(record: TrialRecord) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 from orchestrator import unfinished
 from orchestrator.classcounts import class_count_lines
 from orchestrator.errors import DataError, NoWinner
-from orchestrator.leaderboard import log_loss
 from orchestrator.ledger import Event, EventKind, TrialRecord, TrialState
 from orchestrator.paths import cache_folder
 from orchestrator.predicting import predict_missing, read_probabilities
@@ -29,6 +28,7 @@ from orchestrator.spec import SweepSpec
 from orchestrator.stagetimes import BUILD
 from trainers.contract import FitJob, TrainerError, TrialConfig, canonical, trial_id
 from trainers.manifest import DataSource, Manifest, build_manifest
+from trainers.metrics import log_loss
 from trainers.policies import policy as find_policy
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def select(sweep: RunningSweep, manifest: Manifest) -> Winner:
     for name in final.policies:
         stored = read_probabilities(sweep.paths, trial.id, "validation", name)
         hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
-        loss = log_loss(stored["probabilities"], stored["labels"])
+        loss = log_loss(stored["probabilities"].astype(float), stored["labels"])
         scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, find_policy(name).crops))
     choice = choose_policy(scores)
 

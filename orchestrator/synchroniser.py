@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -24,6 +24,7 @@ from orchestrator.mlflow_store import ARTIFACTS, connect, database_file, first_s
 from orchestrator.paths import SweepPaths
 from orchestrator.run_updates import RunUpdate, leaderboard_update, run_updates, spec_params, sweep_note
 from orchestrator.tracking_cursor import Cursor, read_cursor, write_cursor
+from orchestrator.yamlfile import read_document
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -319,11 +320,8 @@ class Synchroniser:
     def _send_summary(self, client: MlflowClient) -> None:
         """Parameters from the spec, the winner's figures, the note. A parameter is written once in MLflow, so one
         that changed since (a larger budget) becomes a tag."""
-        import yaml
-
         paths = self._paths
-        spec = yaml.safe_load(paths.spec.read_text()) if paths.spec.is_file() else {}
-        params = spec_params(spec if isinstance(spec, dict) else {})
+        params = spec_params(_written_spec(paths.spec) if paths.spec.is_file() else {})
         there = client.get_run(self.cursor.parent).data.params
         changed = {f"orch.spec.{key}": value for key, value in params.items() if there.get(key, value) != value}
         table = paths.leaderboard_md.read_text() if paths.leaderboard_md.is_file() else ""
@@ -336,6 +334,11 @@ class Synchroniser:
             rows = pd.read_parquet(paths.leaderboard_parquet).to_dict("records")
             time_ms = round(paths.leaderboard_parquet.stat().st_mtime * 1000)
             self._log(client, self.cursor.parent, leaderboard_update(rows, time_ms))
+
+
+def _written_spec(path: Path) -> dict[str, Any]:
+    """The values of a sweep's ``spec.yaml``, as ``load_spec`` reads them: "on" and "no" are words. Raises SpecError."""
+    return read_document(path.read_text(encoding="utf-8"), str(path)).expand({}).data
 
 
 def _sweep_id(first: Event) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from trainers.files import atomic_write_text
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,5 @@ def read_cursor(path: Path) -> Cursor:
 
 
 def write_cursor(path: Path, cursor: Cursor) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps({each.name: getattr(cursor, each.name) for each in fields(cursor)}))
-    os.replace(beside, path)
+    content = {each.name: getattr(cursor, each.name) for each in fields(cursor)}
+    atomic_write_text(path, json.dumps(content), durable=False)  # after every batch; a lost one is sent again

@@ -7,7 +7,6 @@ list is renamed into place last: whoever is killed on the way leaves the state b
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 import uuid
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.contract import EpochMetrics, Fit, FitJob, TrainerError
+from trainers.files import atomic_write_text
 
 EPOCHS_FILE = "epochs.json"
 SAVE_AFTER_S = 10.0
@@ -49,9 +49,8 @@ def write(folder: Path, job: FitJob, fit: Fit, epochs: Sequence[EpochMetrics], r
         "reported": reported,
         "fit": _identity(job),
     }
-    beside = folder / f".{EPOCHS_FILE}.{os.getpid()}"
-    beside.write_text(json.dumps(facts))
-    os.replace(beside, folder / EPOCHS_FILE)
+    # Every few seconds: after a power cut the trial begins again, which is what a lost checkpoint costs.
+    atomic_write_text(folder / EPOCHS_FILE, json.dumps(facts), durable=False)
     for other in folder.glob("state-*"):
         if other.name[:12] < state.name[:12]:
             shutil.rmtree(other, ignore_errors=True)  # a few files too many, which go once the trial has ended

@@ -103,6 +103,33 @@ def test_usage_errors_are_sentences_with_exit_code_2(
     assert sentence in captured.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "out", "sentence"),
+    [
+        (["data", "preview", "a.yaml"], "/dev/null", "/dev/null is a device, not a file"),
+        (["data", "preview", "a.yaml"], "pipe", "pipe is a pipe, not a file"),
+        (["data", "preview", "a.yaml"], ".", ". is a folder, not a file"),
+        (["data", "preview", "a.yaml"], "", ". is a folder, not a file"),
+        (["data", "preview", "a.yaml"], "a.yaml/b.png", "a.yaml is not a folder"),
+        (["data", "preview", "a.yaml"], "b.doc", "must end in .png"),
+        (["sweep", "a.yaml"], "a.yaml", "a.yaml is not a folder"),
+        (["sweep", "a.yaml"], "/dev/null/x", "/dev/null is not a folder"),
+        (["export"], "pipe", "pipe is not a folder"),
+    ],
+)
+def test_what_out_names_is_looked_at_first(
+    here: Path, verb: list[str], out: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(here / "pipe")
+    (here / "a.yaml").write_text(SPEC)
+    assert cli.run([*verb, "--out", out]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert sentence in told.err
+    assert "--out" in told.err
+    assert sorted(path.name for path in here.iterdir()) == ["a.yaml", "pipe"]
+
+
 def test_help_is_plain_in_a_pipe_and_without_colour_when_asked() -> None:
     for environment in ({}, {"NO_COLOR": "1", "FORCE_COLOR": ""}):
         assert "\x1b[" not in orch("sweep", "--help", **environment).stdout

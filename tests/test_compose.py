@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}")
@@ -33,7 +33,7 @@ def fill(text: str, given: dict[str, str]) -> str:
 
 
 def read(given: dict[str, str] = GIVEN) -> dict[str, Any]:
-    return yaml.safe_load(fill((ROOT / "docker-compose.yml").read_text(), given))
+    return YAML(typ="safe").load(fill((ROOT / "docker-compose.yml").read_text(), given))
 
 
 @pytest.fixture

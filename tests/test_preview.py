@@ -16,7 +16,7 @@ from dashboards import contact_sheet
 from dashboards.contact_sheet import Cell, Row, Strip
 from orchestrator import opening
 from orchestrator import preview as preview_module
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, SpecError
 from orchestrator.preview import MOST_COPIES, blend, choose_rows, largest_size, preview, recipes_shown
 from orchestrator.spec import SweepSpec, load_spec
 from trainers.augment import augment
@@ -222,6 +222,24 @@ def test_large_pictures_are_kept_small(tmp_path: Path, drawn: list[tuple[list[St
     preview(spec_of(photos, "{image_size: 320, mixup: 0.2}"), 2, tmp_path / "a.png")
     assert {cell.pixels.shape for row in drawn[0][1] for cell in row.cells} == {(192, 192, 3)}
     assert "at 320 x 320 pixels" in drawn[0][2]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF"), ("a.jpg", b"\xff\xd8")]
+)
+def test_the_suffix_is_the_pictures_format(tmp_path: Path, name: str, start: bytes) -> None:
+    photos = folder_of(tmp_path / "photos", few=6, many=6)
+    out = preview(spec_of(photos, "{backbone: small_cnn, image_size: 16}"), 2, tmp_path / name)
+    assert out.read_bytes().startswith(start)
+
+
+def test_a_suffix_of_no_picture_is_refused_before_photos_are_read(tmp_path: Path) -> None:
+    told: list[str] = []
+    spec = spec_of(folder_of(tmp_path / "photos", few=6, many=6), "{backbone: small_cnn, image_size: 16}")
+    for name in ("a.doc", "a"):
+        with pytest.raises(SpecError, match=r"must end in \.png"):
+            preview(spec, 2, tmp_path / name, told.append)
+    assert told == []
 
 
 def test_photos_that_cannot_be_used_are_a_data_error(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_intervals():
     # Student's t for 4 degrees of freedom is 2.776; the standard deviation of 1 to 5 is 1.581
     assert interval_of_mean(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx((3 - 1.963, 3 + 1.963), abs=0.001)
     assert interval_of_mean(np.array([2.0, 2.0])) == (2.0, 2.0)
-    assert wilson(8, 10) == pytest.approx((0.490, 0.943), abs=0.001)
+    assert wilson(8, 10) == pytest.approx((0.4901624715, 0.9433178485), abs=1e-7)
     assert wilson(5, 5)[1] == 1.0
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tiny_fits import CLASSES, config, figures, job, write_manifest
 
+from trainers import files, shelfindex, steps
 from trainers import prefix as prefix_module
-from trainers import shelfindex, steps
 from trainers.filling import fill
 from trainers.items import keys_by_view, parts_of
 from trainers.manifest import Manifest
@@ -34,7 +34,7 @@ def forgotten():
 
     def forget() -> None:
         steps._prefixes.clear()
-        steps.compiled.cache_clear()
+        steps._networks.clear()
         prefix_module._pretrained.cache_clear()
 
     forget()
@@ -153,7 +153,7 @@ def test_a_note_half_written_is_removed(tmp_path, forgotten, monkeypatch):
     def refuse(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shelfindex.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     steps.prefix_of(architecture("none")).note(tmp_path)
     assert list((tmp_path / "index").iterdir()) == []
 

@@ -17,6 +17,7 @@ from orchestrator import show
 from orchestrator.errors import OrchError
 from orchestrator.ledger import EventKind, Ledger, running_process
 from orchestrator.paths import SweepPaths
+from orchestrator.plainjson import json_ready
 from orchestrator.wrapping import wrapped
 
 
@@ -260,7 +261,7 @@ def test_json_ready_leaves_no_value_that_json_has_no_word_for() -> None:
         "path": Path("a/b"),
         1: {"x"},
     }
-    assert show.json_ready(values) == {
+    assert json_ready(values) == {
         "nan": None,
         "infinite": [None, 1.5],
         "numpy": 0.5,

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cachetools import LRUCache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers import store
+from trainers import store, storefiles
 from trainers.contract import TrainerError
 from trainers.store import Shelf
 from trainers.storefiles import read_head
@@ -168,6 +169,21 @@ def keys_in(names: Path) -> list[str]:
     head = read_head(names)
     assert head is not None
     return head.keys
+
+
+def test_a_head_larger_than_the_cache_of_heads_is_kept_until_another_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(storefiles, "KEPT_KEYS", 40)
+    monkeypatch.setattr(storefiles, "_heads", LRUCache(40, storefiles._heads.getsizeof))
+    shelf = Shelf(tmp_path, "numbers", {})
+    large, small = [f"same:{number}" for number in range(60)], [f"other:{number}" for number in range(5)]
+    shelf.rows([*large, *small], Numbers())
+    files = sorted(shelf.folder.glob("*.keys"), key=lambda names: len(keys_in(names)))
+    assert [len(keys_in(names)) for names in files] == [5, 60]
+    head = read_head(files[1])
+    assert read_head(files[1]) is head
+    read_head(files[0])
+    assert list(storefiles._heads) == [files[0]]
+    assert read_head(files[1]) is not head
 
 
 def test_two_processes_share_the_work(tmp_path):

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import TrackingError
 from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive, read_events
 from orchestrator.mlflow_store import connect
+from orchestrator.opening import tracking_settings
 from orchestrator.paths import SweepPaths
 from orchestrator.run_updates import (
     CARD,
@@ -35,6 +37,7 @@ from orchestrator.run_updates import (
     sweep_note,
     varied_fields,
 )
+from orchestrator.spec import dump_spec, load_spec
 from orchestrator.synchroniser import Synchroniser
 from orchestrator.tracking import Tracker, TrackingSettings, delay_s, synchronise
 from orchestrator.tracking_cursor import Cursor, read_cursor, write_cursor
@@ -430,6 +433,29 @@ def test_an_extended_sweep_goes_on_in_the_same_run(sweep: SweepPaths, store: str
     assert second.refused == ()
     assert parent.data.params["budget.trials"] == "4"
     assert parent.data.tags["orch.spec.budget.trials"] == "5"
+
+
+def test_texts_that_yaml_1_1_takes_for_something_else_arrive_as_they_are(
+    sweep: SweepPaths, store: str, tmp_path: Path
+) -> None:
+    tags = {"team": "off", "night": "yes", "day": "2026-11-24", "at": "12:30", "cost": "${HOME}"}
+    file = tmp_path / "words.yaml"
+    file.write_text(
+        "name: on\ndata: {source: 'builtin:digits'}\nweights: none\nsearch: {backbone: small_cnn}\n"
+        "budget: {trials: 1, epochs: 1}\n"
+        "tracking: {experiment: no, tags: {team: off, night: yes, day: 2026-11-24, at: '12:30', cost: '$${HOME}'}}\n"
+    )
+    spec = load_spec(str(file))
+    sweep.spec.write_text(dump_spec(spec))
+    asked = tracking_settings(spec)
+    assert (asked.experiment, asked.tags) == ("no", tags)
+
+    synchronise(sweep.root, replace(asked, uri=store))
+
+    parent = all_runs(store, "no")[""].data
+    assert (parent.params["name"], parent.params["tracking.experiment"]) == ("on", "no")
+    assert {name: parent.params[f"tracking.tags.{name}"] for name in tags} == tags
+    assert {name: parent.tags[name] for name in tags} == tags
 
 
 def test_another_store_gets_everything(sweep: SweepPaths, store: str, tmp_path: Path) -> None:

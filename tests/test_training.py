@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from sklearn.metrics import f1_score
 from tiny_fits import CLASSES, config, figures, job
 
-from trainers import training
+from trainers import steps
 from trainers.arrays import write_list
 from trainers.augment import augment
 from trainers.contract import Diverged, FitJob, TrainerError, canonical
@@ -29,7 +28,7 @@ from trainers.manifest import DataSource, Manifest, build_manifest
 from trainers.mixing import mix
 from trainers.model import Architecture, Network, Prefix, build_backbone
 from trainers.steps import CompiledNetwork
-from trainers.training import learning_rate, macro_f1, open_fit, read_weights
+from trainers.training import learning_rate, open_fit, read_weights
 
 HERE = Path(__file__).resolve().parent
 
@@ -117,7 +116,7 @@ TRIALS = {
 def test_a_fit_depends_on_its_job_alone(manifest, cache, tmp_path):
     """Alone, after others of the same architecture, in another process and order, and cut in two: equal to the bit."""
     alone = {name: run(job(manifest, cache, seed=3, **values)) for name, values in TRIALS.items()}
-    training.compiled.cache_clear()
+    steps._networks.clear()
     for name in ("b", "a", "c", "b"):
         assert run(job(manifest, cache, seed=3, **TRIALS[name])) == alone[name]
 
@@ -197,7 +196,7 @@ def test_values_of_another_optimiser_are_a_sentence(manifest, cache, tmp_path, c
     fit = open_fit(job(manifest, cache))
     state = fit.state()
     state = {"fewer": state[:-1], "more": [*state, state[-1]], "another shape": [*state[:-1], np.zeros((7, 3))]}[change]
-    write_list(tmp_path / "state.npz", state, epoch=2, precision="float32")
+    write_list(tmp_path / "state.npz", state, {"epoch": 2, "precision": "float32"})
     with pytest.raises(TrainerError, match=rf"the saved training in {tmp_path} is damaged \(.+\); train it again\."):
         fit.restore(tmp_path)
     assert fit.epoch == 0
@@ -205,7 +204,7 @@ def test_values_of_another_optimiser_are_a_sentence(manifest, cache, tmp_path, c
 
 def test_a_state_that_was_saved_before_it_said_its_precision_is_restored(manifest, cache, tmp_path):
     fit = open_fit(job(manifest, cache))
-    write_list(tmp_path / "state.npz", fit.state(), epoch=2)
+    write_list(tmp_path / "state.npz", fit.state(), {"epoch": 2})
     fit.restore(tmp_path)
     assert fit.epoch == 2
 
@@ -291,13 +290,6 @@ def test_the_learning_rate_at_its_ends(values, rates):
     trial = config(learning_rate=2.0, **values)
     for step, expected in rates.items():
         assert learning_rate(trial, step, 100) == pytest.approx(2.0 * expected, abs=1e-5)
-
-
-def test_macro_f1_is_that_of_scikit_learn():
-    random = np.random.default_rng(0)
-    for classes in (2, 5, 9):
-        labels, predicted = random.integers(0, classes, (2, 12))
-        assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
 
 
 EVEN = np.array([4, 4, 4])
@@ -425,7 +417,7 @@ def test_mixed_pictures_are_learnt_from(manifest, cache, values):
 
 
 def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manifest, cache):
-    training.compiled.cache_clear()
+    steps._networks.clear()
     seen = [open_fit(job(manifest, cache, **values)).compiled for values in ({}, {"mixup": 0.2}, {"cutmix": 0.7})]
     assert seen[0] is not seen[1]
     assert seen[1] is seen[2]

@@ -25,6 +25,7 @@ from typing import IO
 from filelock import FileLock
 
 from trainers.contract import TrainerError
+from trainers.files import atomic_write_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 FREE_BYTES = 64 * 2**20
@@ -101,9 +102,7 @@ def _unpack_beside(archive: Path, folder: Path) -> None:
             _mend(beside, folder, files)
         else:
             os.replace(beside, folder)
-        names = folder.with_name(f".{folder.name}.json.half")
-        names.write_text(json.dumps(sorted(files.items())))
-        os.replace(names, _list_of(folder))
+        atomic_write_text(_list_of(folder), json.dumps(sorted(files.items())))
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -1,8 +1,7 @@
-"""Arrays in one ``.npz``, written beside and then renamed, so that a reader sees all of it or nothing."""
+"""Arrays in one ``.npz``, replaced as a whole."""
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from trainers.files import atomic_write
+
 DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
     *(zipfile.BadZipFile, zlib.error),
@@ -18,20 +19,18 @@ DAMAGED = (
 """What NumPy, zipfile and json raise on a file that is torn, or of another make."""
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Named arrays or scalars; folders are made, an older file is replaced."""
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Write named arrays or scalars; folders are made, an older file is replaced. ``durable``: see ``atomic_write``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
-        np.savez(beside, **arrays)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path, durable=durable, suffix=".npz") as temporary:  # NumPy appends .npz to any other name
+        np.savez(temporary, **arrays)
 
 
-def write_list(path: Path, arrays: Sequence[np.ndarray], **more: Any) -> None:
-    """Arrays in order, and ``more`` by name."""
-    write_arrays(path, {f"w{i:05d}": a for i, a in enumerate(arrays)} | more)
+def write_list(
+    path: Path, arrays: Sequence[np.ndarray], more: Mapping[str, Any] | None = None, *, durable: bool = True
+) -> None:
+    """Write arrays in order, and ``more`` by name."""
+    write_arrays(path, {f"w{i:05d}": a for i, a in enumerate(arrays)} | dict(more or {}), durable=durable)
 
 
 def read_list(path: Path) -> list[np.ndarray]:

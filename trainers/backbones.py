@@ -6,13 +6,13 @@ Imports without TensorFlow, so that checking a file is quick. A backbone of your
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainers.contract import TrainerError
 from trainers.dotted import load_dotted
+from trainers.wording import did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -184,8 +184,7 @@ def lookup(name: str, table: dict[str, Any], kind: type) -> Any:
     """A dotted "module:attribute" of type ``kind``; the sentence when there is none names the nearest of ``table``."""
     word = kind.__name__.lower()
     if ":" not in name:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(name, table)
         raise TrainerError(
             f"there is no {word} {name!r}{hint} Known are {', '.join(sorted(table))}, "
             f"or your own by its dotted name, my_module:my_{word}."

@@ -6,7 +6,6 @@ The networks here are built so that published weights fit as they are: a convolu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trainers.contract import TrainerError
+from trainers.files import atomic_write
 
 SHOWN = 8
 """How many names of each kind of mistake a sentence lists; the rest are counted."""
@@ -264,11 +264,6 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _write(model: Any, output: Path) -> None:
-    """Beside and renamed, so that no half file has the name."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    beside = output.with_name(f".{os.getpid()}.{output.name}")
-    try:
-        model.save_weights(beside)
-        beside.replace(output)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(output, suffix=".weights.h5") as path:  # by which Keras knows the format
+        model.save_weights(path)

@@ -11,14 +11,15 @@ import pandas as pd
 
 from trainers.contract import TrainerError
 from trainers.duplicates import members_of
-from trainers.listing import Listing, Notes, count, name_some
+from trainers.listing import Listing, Notes, name_some
+from trainers.metrics import Z_95
 from trainers.splits import SPLITS, assign, assign_folds, few_for_folds_sentence, too_small, too_small_sentence
 from trainers.tables import split_problems
+from trainers.wording import count
 
 TRAIN, VALIDATION, TEST = SPLITS
 FEW_TEST_IMAGES = 100
 """A test split below this is a warning."""
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def divide(
 def interval_half_width(accuracy: float, images: int) -> float:
     """Half of the width of the 95 % score interval of ``accuracy`` measured on ``images`` (Wilson 1927).
 
-    z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n).
+    z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Written out since scipy's binomtest takes a count of images, and an
+    accuracy that is merely expected is none.
     """
     z2 = Z_95**2
     spread = accuracy * (1 - accuracy) / images + z2 / (4 * images**2)

@@ -107,7 +107,7 @@ def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
 
     uint64 (n,); bit for bit those of the library imagehash, which takes the images one by one.
     """
-    from scipy.fftpack import dct  # takes longer to import than a help page may
+    from scipy.fft import dct  # takes longer to import than a help page may
 
     lowest = dct(dct(thumbnails, axis=1), axis=2)[:, :8, :8].reshape(len(thumbnails), 64)
     bits = lowest > np.median(lowest, axis=1, keepdims=True)

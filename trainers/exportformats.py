@@ -5,11 +5,11 @@ Imports without TensorFlow, so that checking a command is quick; ``trainers.expo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainers.contract import TrainerError
+from trainers.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ def export_formats(names: Iterable[str]) -> tuple[ExportFormat, ...]:
         raise TrainerError(f"no format was named; known are {', '.join(FORMATS)}.")
     for name in wanted:
         if name not in FORMATS:
-            near = difflib.get_close_matches(name, FORMATS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(name, FORMATS)
             raise TrainerError(f"there is no export format {name!r}{hint} Known are {', '.join(FORMATS)}.")
     return tuple(row for name, row in FORMATS.items() if name in wanted)

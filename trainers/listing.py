@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from trainers.wording import count as count
+
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga"),
@@ -73,8 +75,3 @@ def name_some(names: Iterable[str], limit: int = 5) -> str:
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def count(n: int, noun: str) -> str:
-    """A number and its noun: "1 image", "2,527 images"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -25,10 +25,12 @@ from trainers.contract import TrainerError
 from trainers.datareport import LARGE_GROUP, DataReport
 from trainers.division import Division, divide
 from trainers.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
-from trainers.listing import Listing, Notes, count, name_some
+from trainers.files import atomic_write
+from trainers.listing import Listing, Notes, name_some
 from trainers.photoscan import Photo, Progress, scan
 from trainers.sources import Source, common_folder, is_made, names_of, read_source, source_folders
 from trainers.splits import SPLITS, check_folds, check_ratios, too_small
+from trainers.wording import count
 
 __all__ = ["DEFAULT_SPLITS", "DataReport", "DataSource", "Manifest", "build_manifest", "check_data"]
 
@@ -124,7 +126,7 @@ class Manifest:
         return [self.root / path for path in self.table["path"]]
 
     def write(self, path: Path) -> None:
-        """One Parquet file, written beside and then renamed; root, classes, seed and source in its metadata."""
+        """Write one Parquet file; root, classes, seed and source in its metadata."""
         about = {
             "root": str(self.root),
             "classes": self.classes,
@@ -135,12 +137,8 @@ class Manifest:
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()})
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            pq.write_table(table, beside)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with atomic_write(path) as temporary:
+            pq.write_table(table, temporary)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

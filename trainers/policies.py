@@ -5,12 +5,12 @@ Names and counts only; ``trainers.cutting`` cuts. Imports nothing heavy, so that
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainers.contract import TrainerError
+from trainers.wording import did_you_mean
 
 MOST_RANDOM_CROPS = 100
 MIRRORED = "-mirrored"
@@ -88,6 +88,5 @@ def valid_policy(name: str) -> str | None:
 
 def _no_such_policy(name: str) -> str:
     random = f"random_K for K random crops, K from 1 to {MOST_RANDOM_CROPS}"
-    near = difflib.get_close_matches(name, (*POLICIES, "random_5"), n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    hint = did_you_mean(name, (*POLICIES, "random_5"))
     return f"there is no policy {name!r}{hint} Known are {', '.join(POLICIES)}, and {random}."

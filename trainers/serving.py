@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from trainers.arrays import DAMAGED, read_list, write_list
 from trainers.backbones import backbone
 from trainers.contract import FitJob, TrainerError
 from trainers.cutting import crops
+from trainers.files import atomic_write_text
 from trainers.images import Unreadable
 from trainers.photoinput import photos
 
@@ -64,9 +64,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
         "view": first.config.view,
         "fit": first.to_dict() | {"manifest": "", "output": "", "cache": ""},
     }
-    beside = out / f".{MODEL_FILE}.{os.getpid()}"
-    beside.write_text(json.dumps(described, indent=1))
-    os.replace(beside, out / MODEL_FILE)
+    atomic_write_text(out / MODEL_FILE, json.dumps(described, indent=1))
     return {"members": len(fits)}
 
 

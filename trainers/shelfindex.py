@@ -15,7 +15,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 from trainers.backbones import BACKBONES, backbone, weight_file
 from trainers.contract import TrialConfig
+from trainers.files import atomic_write_text
 from trainers.store import Shelf
 
 FOLDER = "index"
@@ -178,14 +178,9 @@ def remember(cache: Path, asked: Asked, answer: Answer, identity: str | None) ->
         return
     note = {"identity": identity, "asked": dataclasses.asdict(asked), "answer": dataclasses.asdict(answer)}
     file = _file(cache, asked)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(note, sort_keys=True))
-        os.replace(beside, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        atomic_write_text(file, json.dumps(note, sort_keys=True), durable=False)  # a torn note is written anew
 
 
 def identify(asked: Asked) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from trainers.contract import TrainerError
+from trainers.wording import count
 
 SPLITS = ("train", "validation", "test")
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
@@ -136,7 +137,7 @@ def few_for_folds_sentence(label: str, images: int, groups: int, folds: int) -> 
 
 
 def _images(images: int, groups: int) -> str:
-    has = f"{images} image{'s' if images != 1 else ''}"
+    has = count(images, "image")
     return has if groups >= images else f"{has}, which by their duplicates and groups count as {groups}"
 
 

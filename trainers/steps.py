@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+from cachetools import Cache, LRUCache
 
 from trainers.balance import class_weights, effective_counts
 from trainers.contract import TrialConfig
@@ -18,61 +19,57 @@ from trainers.model import Architecture, Network, Prefix
 from trainers.prefix import asked_of
 from trainers.shelfindex import recall
 
-_prefixes: OrderedDict[Architecture, Prefix] = OrderedDict()
+T = TypeVar("T")
 MOST_PREFIXES = 4
 COPIED_BYTES = 512 * 2**20
-"""What the folded copies of all kept prefixes may hold together."""
+"""Maximum bytes of the folded copies of all cached prefixes together."""
 KEPT_BYTES = 512 * 2**20
+"""Maximum bytes of the values of all cached networks together."""
 KEPT_NETWORKS = 16
-"""A trace takes some megabytes besides the values, however small the network is."""
+"""Maximum number of cached networks: a trace takes some megabytes besides the values, however small the network is."""
+_prefixes: LRUCache[Architecture, Prefix] = LRUCache(MOST_PREFIXES)
+_networks: LRUCache[tuple[Architecture, str, float, str], CompiledNetwork] = LRUCache(KEPT_NETWORKS)
 
 
 def prefix_of(architecture: Architecture, cache: Path | None = None) -> Prefix:
     """The prefix, opened once a process; architectures that differ in their heads alone share one.
 
     With a ``cache`` whose index knows the architecture and where the whole backbone is frozen, the backbone stays
-    unbuilt until an image is run through it. The last used stay the longest, while there are ``MOST_PREFIXES`` or fewer
-    and their folded copies take up to ``COPIED_BYTES``.
+    unbuilt until an image is run through it. Up to ``MOST_PREFIXES`` are cached while their folded copies take up to
+    ``COPIED_BYTES``; the least recently used are evicted first.
     """
     below = replace(architecture, hidden=0, head="softmax", classes=1)
     if below not in _prefixes:
         known = recall(cache, asked_of(below)) if cache is not None and below.feature_fusion == "none" else None
         _prefixes[below] = Prefix(below, known=known if known is not None and known.whole else None)
-    _prefixes.move_to_end(below)
-    while len(_prefixes) > 1 and (
-        len(_prefixes) > MOST_PREFIXES or sum(prefix.copied_bytes for prefix in _prefixes.values()) > COPIED_BYTES
-    ):
-        _prefixes.popitem(last=False)
-    return _prefixes[below]
+    prefix = _prefixes[below]
+    _evict(_prefixes, COPIED_BYTES, lambda each: each.copied_bytes)
+    return prefix
 
 
-class _Kept:
-    """The networks of this process with their traces, one for each combination; the last used stay the longest.
+def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
+    """The network with its traced steps, one a process for each combination.
 
-    They are kept while all of them together hold up to ``KEPT_BYTES`` of values and are ``KEPT_NETWORKS`` or fewer.
+    Up to ``KEPT_NETWORKS`` are cached while their values take up to ``KEPT_BYTES``; the least recently used are
+    evicted first.
     """
-
-    def __init__(self) -> None:
-        self._networks: OrderedDict[tuple[Architecture, str, float, str], CompiledNetwork] = OrderedDict()
-
-    def __call__(self, architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
-        """The network with its traced steps, one a process for each combination."""
-        asked = (architecture, optimizer, clip_norm, loss)
-        if asked not in self._networks:
-            network = Network(architecture, prefix_of(architecture))
-            self._networks[asked] = CompiledNetwork(network, optimizer, clip_norm, loss)
-        self._networks.move_to_end(asked)
-        while len(self._networks) > 1 and (
-            len(self._networks) > KEPT_NETWORKS or sum(n.nbytes for n in self._networks.values()) > KEPT_BYTES
-        ):
-            self._networks.popitem(last=False)
-        return self._networks[asked]
-
-    def cache_clear(self) -> None:
-        self._networks.clear()
+    asked = (architecture, optimizer, clip_norm, loss)
+    if asked not in _networks:
+        network = Network(architecture, prefix_of(architecture))
+        _networks[asked] = CompiledNetwork(network, optimizer, clip_norm, loss)
+    found = _networks[asked]
+    _evict(_networks, KEPT_BYTES, lambda each: each.nbytes)
+    return found
 
 
-compiled = _Kept()
+def _evict(cached: LRUCache[Any, T], most_bytes: int, bytes_of: Callable[[T], int]) -> None:
+    """Evict the least recently used while all hold more than ``most_bytes``, but never the last one.
+
+    Sizes are read again each time, since a prefix grows while it is cached; ``LRUCache`` reads them once.
+    """
+    # Cache's own reading leaves the order of use alone.
+    while len(cached) > 1 and sum(bytes_of(Cache.__getitem__(cached, key)) for key in cached) > most_bytes:
+        cached.popitem()
 
 
 class _Numbers:

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from trainers.cacheroom import NoRoom, has_room_for_set, room
 from trainers.contract import TrainerError
+from trainers.files import atomic_write_text
 from trainers.storefiles import (
     BUCKETS,
     FORMAT,
@@ -254,9 +255,7 @@ class Shelf:
         """Only while no one else makes room, so that one process writes it."""
         file = self.folder / "description.json"
         if not file.exists():
-            half = self.folder / ".description.half"
-            half.write_text(json.dumps(self._description, sort_keys=True))
-            os.replace(half, file)
+            atomic_write_text(file, json.dumps(self._description, sort_keys=True), durable=False)  # for people
 
 
 @dataclass(frozen=True)

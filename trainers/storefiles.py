@@ -19,27 +19,30 @@ import json
 import math
 import mmap
 import os
+import threading
 import time
 import uuid
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from cachetools import LRUCache
 from filelock import FileLock
 
 FORMAT = 2
 """Counts up when the files change. A shelf's folder ends in it: those of another format are never read, and are the
 first to go when room is needed."""
 BUCKETS = 16
+"""Parts of a shelf, each written by one worker at a time; ``orchestrator.needs.MOST_WORKERS`` is the same number."""
 TOUCH_S = 60.0
 """How often at most a process notes that it uses a segment."""
 WITHOUT_RESERVING = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)
 """What file systems say that cannot give a file its space before it is written."""
 KEPT_KEYS = 300_000
-"""Of so many rows a process remembers the keys, and which it has checked, for the next fit (about 100 bytes each)."""
+"""Maximum rows of which a process remembers the keys, and which it has checked, for the next fit (about 100 bytes
+each)."""
 
 
 def suffix() -> str:
@@ -88,7 +91,13 @@ class Head:
         return self.offset + len(self.keys) * self.row_bytes
 
 
-_heads: OrderedDict[Path, tuple[tuple[int, ...], Head]] = OrderedDict()
+_heads: LRUCache[Path, tuple[tuple[int, ...], Head]] = LRUCache(
+    KEPT_KEYS,
+    # cachetools refuses a value larger than the cache; counted as all of the cache, it is kept alone.
+    getsizeof=lambda kept: min(len(kept[1].keys), KEPT_KEYS),
+)
+_heads_lock = threading.Lock()
+"""Several threads may take rows, and an LRU cache changes when it is read."""
 _touched: dict[Path, float] = {}
 
 
@@ -100,17 +109,17 @@ def read_head(names: Path) -> Head | None:
     try:
         about, data = names.stat(), names.with_suffix(".npy").stat()
         identity = (about.st_ino, about.st_size, *_identity(data))
-        if names in _heads and _heads[names][0] == identity:
-            _heads.move_to_end(names)
-            return _heads[names][1]
+        with _heads_lock:
+            kept = _heads.get(names)
+        if kept is not None and kept[0] == identity:
+            return kept[1]
         head = _parse(names, names.read_bytes(), _identity(data))
     except FileNotFoundError:
         return None
     if head is None or head.data_bytes != data.st_size:
         return None
-    _heads[names] = (identity, head)
-    while len(_heads) > 1 and sum(len(kept.keys) for _, kept in _heads.values()) > KEPT_KEYS:
-        _heads.popitem(last=False)
+    with _heads_lock:
+        _heads[names] = (identity, head)
     return head
 
 

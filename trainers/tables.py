@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from trainers.contract import TrainerError
 from trainers.listing import COLUMNS, TABLES, Listing, Notes, count, listing, name_some
+from trainers.wording import nearest
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -124,9 +124,9 @@ def _text(column: pd.Series) -> list[str | None]:
 def _check_columns(path: Path, columns: list[str], notes: Notes) -> None:
     mistakes = []
     for column in columns:
-        near = difflib.get_close_matches(column.strip().lower(), [c for c in COLUMNS if c not in columns], 1, 0.75)
+        near = nearest(column.strip(), [c for c in COLUMNS if c not in columns], cutoff=0.75)
         if column not in COLUMNS and near:
-            mistakes.append(f"there is an unknown column {column!r}; did you mean {near[0]}?")
+            mistakes.append(f"there is an unknown column {column!r}; did you mean {near}?")
     for column in ("path", "label"):
         if column not in columns:
             mistakes.append(f"there is no column {column}.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,10 @@ from trainers.balance import example_order
 from trainers.chunks import chunks
 from trainers.contract import Diverged, EpochMetrics, Fit, FitJob, TrainerError, TrialConfig
 from trainers.features import Examples, fit_examples
+from trainers.files import atomic_write_text
 from trainers.folds import FoldedFit
 from trainers.manifest import Manifest
+from trainers.metrics import log_loss, macro_f1
 from trainers.model import Architecture
 from trainers.speed import images_per_second
 from trainers.steps import compiled, prefix_of
@@ -121,9 +122,8 @@ class TrainingFit:
         network = self.compiled.network
         probabilities = np.concatenate([network.predict_batches(c.rows, c.offsets) for c in chunks(rows, parts)])
         predicted = probabilities.argmax(1)
-        true_class = probabilities[np.arange(len(labels)), labels]
         return {
-            "val_loss": float(-np.log(np.maximum(true_class, 1e-7)).mean()),
+            "val_loss": log_loss(probabilities, labels),
             "val_accuracy": float((predicted == labels).mean()),
             "val_macro_f1": macro_f1(labels, predicted),
         }
@@ -144,7 +144,9 @@ class TrainingFit:
 
     def save(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``."""
-        write_list(folder / STATE_FILE, self.compiled.state(), epoch=self.epoch, precision=self.precision)
+        # Every few seconds, and never the only copy of anything that took longer: not synced.
+        about = {"epoch": self.epoch, "precision": self.precision}
+        write_list(folder / STATE_FILE, self.compiled.state(), about, durable=False)
 
     def restore(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit, in the
@@ -190,21 +192,10 @@ def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
 
 
-def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean of 2 tp / (2 tp + fp + fn) over the classes that occur among labels or predictions."""
-    scores = []
-    for c in np.union1d(labels, predicted):
-        hits = np.sum((labels == c) & (predicted == c))
-        scores.append(2 * hits / (np.sum(labels == c) + np.sum(predicted == c)))
-    return float(np.mean(scores))
-
-
 def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
-    """``weights.npz`` and ``job.json``, each written beside and renamed; the job last."""
+    """Write ``weights.npz`` and then ``job.json``."""
     write_list(folder / WEIGHTS_FILE, arrays)
-    beside = folder / f".{JOB_FILE}.{os.getpid()}"
-    beside.write_text(json.dumps(job.to_dict(), indent=1))
-    os.replace(beside, folder / JOB_FILE)
+    atomic_write_text(folder / JOB_FILE, json.dumps(job.to_dict(), indent=1))
 
 
 def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:

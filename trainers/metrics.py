@@ -1,0 +1,32 @@
+"""Figures of a classifier on labelled photos: one definition for the search and the leaderboard. Free of TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+"""The standard normal's 97.5 % quantile."""
+SMALLEST_PROBABILITY = 1e-7
+"""Minimum that a probability counts as in a log loss: one mistake costs at most 16.1 nats."""
+
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """The unweighted mean of F1 = 2TP / (2TP + FP + FN) over the classes in ``labels`` or ``predicted``.
+
+    Both int (n,), n > 0, class indices. scikit-learn's ``f1_score(average="macro", zero_division=0)``, which takes
+    milliseconds where this takes microseconds: a trial asks after every epoch.
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    classes = 1 + int(max(labels.max(), predicted.max()))
+    hits = np.bincount(labels[labels == predicted], minlength=classes)
+    occurs = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
+    return float(np.mean(2 * hits[occurs > 0] / occurs[occurs > 0]))
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of -log p(true class), in nats; p counts as at least SMALLEST_PROBABILITY.
+
+    ``probabilities``: (n, classes), rows sum to 1; computed in their dtype. ``labels``: int (n,).
+    """
+    true_class = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(true_class, SMALLEST_PROBABILITY)).mean())
