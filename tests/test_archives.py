@@ -15,7 +15,7 @@ import pytest
 from photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, told
 
 from trainers import archives
-from trainers.archives import is_archive, unpack
+from trainers.archives import unpack
 from trainers.contract import TrainerError
 from trainers.manifest import DataSource, Manifest, build_manifest
 
