@@ -160,7 +160,10 @@ def test_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
-    with pytest.raises(TrainerError, match=r"bomb\.png cannot be read: it has 60,000 x 60,000 pixels, and a PNG may have at most 80 million"):
+    with pytest.raises(
+        TrainerError,
+        match=r"bomb\.png cannot be read: it has 60,000 x 60,000 pixels, and a PNG may have at most 80 million",
+    ):
         decode(path)
 
 

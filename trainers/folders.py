@@ -105,7 +105,7 @@ def _walk(root: Path, path: str, above: frozenset[tuple[int, int]]) -> list[Fold
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to where nobody may look
+    except OSError:  # a link to itself, or into a folder without permission
         return False
 
 

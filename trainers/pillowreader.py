@@ -1,19 +1,21 @@
-"""From a photo's bytes to Pillow's image, in bounded memory and without a word from Pillow.
+"""From a photo's bytes to Pillow's image, in bounded memory, with Pillow's warnings silenced.
 
-A header says how many pixels there are; what that will take to decode is compared with a limit before it is decoded. Of an
-animation only the first frame is. Imports without TensorFlow.
+The memory that decoding will take is estimated from the header and compared with a limit before anything is decoded. Of
+an animation only the first frame is decoded. Imports without TensorFlow.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import io
 import logging
-import re
 import struct
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -26,7 +28,7 @@ JPEG brings a phone's MPO with it. No other format of Pillow's is tried: some st
 """
 DECODING_BYTES = 640 * 10**6
 """Maximum bytes that decoding one photo may take, and all photos that a process decodes at the same time."""
-PIXEL_BYTES = {"TIFF": 12, "WEBP": 16, "AVIF": 13, "HEIF": 13, "JPEG2000": 20}
+PIXEL_BYTES = {"TIFF": 12, "WEBP": 18, "AVIF": 13, "HEIF": 13, "JPEG2000": 26}
 """Bytes a pixel that Pillow and the format's library take at their peak (measured); OTHER_PIXEL_BYTES for the rest."""
 OTHER_PIXEL_BYTES = 8
 """Bytes a pixel: the image as it is stored, and as RGB (or turned), four each."""
@@ -37,6 +39,7 @@ SCALES = (1, 2, 4, 8)
 SHOWING_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND")
 """The chunks of a PNG that decide what a viewer shows."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PILLOW_MODULES = r"PIL\."
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -103,7 +106,7 @@ def upright(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def without_remarks(data: bytes) -> bytes | None:
-    """A PNG without the chunks that show nothing, on which Pillow may stumble; None where there are none to leave out."""
+    """Drop a PNG's text, profile and other chunks that change no pixel, but may fail to parse; None without such chunks."""
     if not data.startswith(PNG_SIGNATURE):
         return None
     kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
@@ -148,7 +151,7 @@ def _draft(opened: ImageFile.ImageFile, data: bytes, at_least: int | None) -> in
     scales = [scale for scale in SCALES if kept + _scaled_bytes(width, height, scale) <= DECODING_BYTES]
     if not scales:
         each = kept / (width * height) + OTHER_PIXEL_BYTES / SCALES[-1] ** 2
-        raise _too_large(opened, "progressive JPEG of this kind" if kept else "JPEG", DECODING_BYTES / each)
+        raise _too_large(opened, "JPEG in several scans (progressive)" if kept else "JPEG", DECODING_BYTES / each)
     if at_least is not None or scales[0] > 1:
         largest = width // scales[0], height // scales[0]
         opened.draft(None, largest if at_least is None else (min(at_least, largest[0]), min(at_least, largest[1])))
@@ -182,9 +185,10 @@ def _has_one_scan(opened: ImageFile.ImageFile, data: bytes) -> bool:
 
 
 def _too_large(opened: ImageFile.ImageFile, kind: str, most: float, tile: int = 0) -> TooLarge:
+    other = "" if "JPEG " in kind else ", or as JPEG"
     has = f"tiles of {tile:,}" if tile else f"{opened.width:,} x {opened.height:,}"
     return TooLarge(
-        f"it has {has} pixels, and a {kind} may have at most {most / 10**6:,.0f} million; save it smaller, or as JPEG"
+        f"it has {has} pixels, and a {kind} may have at most {most / 10**6:,.0f} million; save it smaller{other}"
     )
 
 
@@ -193,9 +197,19 @@ def _silence() -> None:
 
     Not with ``warnings.catch_warnings``, which is not safe in threads.
     """
-    if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", "") == _PILLOW for kept in warnings.filters):
-        warnings.filterwarnings("ignore", module=re.escape("PIL."))
+    if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", "") == PILLOW_MODULES for kept in warnings.filters):
+        warnings.filterwarnings("ignore", module=PILLOW_MODULES)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _silence_libtiff()
 
 
-_PILLOW = re.escape("PIL.")
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing to file descriptor 2, which Pillow offers no way to do. Does nothing except on Linux."""
+    with contextlib.suppress(OSError, AttributeError):
+        loaded = {
+            line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libtiff" in line
+        }
+        for library in loaded:
+            ctypes.CDLL(library).TIFFSetErrorHandler(None)
+            ctypes.CDLL(library).TIFFSetWarningHandler(None)

@@ -1,7 +1,7 @@
 """Open a file that a person, a table, an archive or a request names: plain files of a bounded size, and nothing else.
 
-A pipe or a device may never end, a sparse file holds more than the memory, a link may lead to any of them. None of these
-is opened, so nothing here hangs.
+A pipe or a device may never end, a sparse file may exceed the memory, and a link may lead to any of them. None of these
+is opened, so no call here hangs.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Unreadable(TrainerError):
 def open_plain(path: str | Path, largest: int | None = LARGEST_FILE) -> BinaryIO:
     """The plain file at ``path``, opened to be read; links are followed. ``largest``: bytes, None for any size.
 
-    Raises Unreadable for everything else. The file is looked at before it is opened, because opening a device may act on
-    it, and again afterwards, because another may have taken its place.
+    Raises Unreadable for everything else. The file is checked before it is opened, because opening a device may have
+    side effects, and again afterwards, because it may have been replaced in between.
     """
     try:
         _refuse(path, os.stat(path), largest)

@@ -1,4 +1,4 @@
-"""How the names of photos, tables and archives end: the one table. Imports nothing heavy, so that the file's check may."""
+"""The suffixes of photos, tables and archives. Imports no heavy library, because `orch check` imports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PHOTOS = {
 }
 """Suffix of a photo -> Pillow's name of its format.
 
-A file that ends so is a photo; one that cannot be read is reported by name. TGA comes last: its files have no signature.
+A file with such a suffix is a photo; one that cannot be read is reported by name. TGA comes last: it has no signature.
 """
 TABLES = (".csv", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
