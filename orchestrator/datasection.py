@@ -9,11 +9,10 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, mo
 
 from orchestrator.mistakes import Mistake, Mistakes, mistakes_of, nearest, show
 from orchestrator.section import LARGEST_SEED, Section
+from trainers.suffixes import TABLES
 
 BUILTIN = "builtin:"
 BUILTINS = ("builtin:digits",)
-TABLES = (".csv", ".parquet")
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.datasection import ARCHIVES, TABLES
 from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.gpumemory import smallest_gpu_gb
 from orchestrator.paths import RUNS, SweepPaths
@@ -16,6 +15,7 @@ from orchestrator.slots import gpus_of
 from orchestrator.spec import SweepSpec, dump_spec, load_spec
 from orchestrator.tracking import TrackingSettings
 from trainers.files import atomic_write_text
+from trainers.suffixes import ARCHIVES, is_table
 
 EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
 """What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
@@ -146,7 +146,7 @@ def _short_name(source: str) -> str:
     if ":" in source and not Path(source).exists():
         source = source.rpartition(":")[2]
     path = Path(source)
-    if path.suffix.lower() in TABLES:
+    if is_table(path.name):
         return path.parent.name
     return next((path.name[: -len(end)] for end in ARCHIVES if path.name.lower().endswith(end)), path.name)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,8 @@ from orchestrator.paths import SweepPaths
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-"""What counts as a photo inside a folder; a file that is named itself is tried whatever it is called."""
 AT_ONCE = 64
-"""Photos that are held in memory together."""
+"""Maximum photos in one call of the model."""
 
 
 @dataclass(frozen=True)
@@ -48,33 +47,59 @@ def predict(paths: Sequence[Path], model: str | None) -> list[Prediction]:
     An unreadable photo is answered with an error of its own. Raises DataError where a path does not exist or nothing
     is a photo, TrackingError where there is no champion or MLflow does not answer.
     """
+    from trainers.plainfile import LARGEST_FILE
+
     files = photos(paths)
     uri, name = _champion(model)
     from orchestrator.registry import load_champion
 
     champion = load_champion(uri, name)
     found: list[Prediction] = []
-    for start in range(0, len(files), AT_ONCE):
-        found += _ask(champion, files[start : start + AT_ONCE])
+    for together in _batches(files, LARGEST_FILE):
+        found += _ask(champion, together)
     return found
 
 
 def photos(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are, folders as the photos below them, sorted. Raises DataError."""
+    """Files as they are, whatever they are called; folders as the photos below them that training, too, would read.
+
+    Sorted. Raises DataError.
+    """
+    from trainers.folders import walk
+    from trainers.suffixes import PHOTOS
+
     files: list[Path] = []
     missing = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif path.is_file():
+        if os.path.isdir(path):
+            files += sorted(path / photo for folder in walk(path) for photo in folder.paths(folder.images))
+        elif os.path.lexists(path):
             files.append(path)
         else:
             missing.append(str(path))
     if missing:
         raise DataError(f"there is no {', '.join(missing)}.")
     if not files:
-        raise DataError(f"there is no photo in {', '.join(map(str, paths))} (looked for {' '.join(SUFFIXES)}).")
+        raise DataError(f"there is no photo in {', '.join(map(str, paths))} (looked for {' '.join(PHOTOS)}).")
     return files
+
+
+def _batches(files: Sequence[Path], most_bytes: int) -> Iterator[list[Path]]:
+    """``files`` in order, AT_ONCE or fewer together, which hold ``most_bytes`` or are one file."""
+    together: list[Path] = []
+    total = 0
+    for file in files:
+        try:
+            size = min(file.stat().st_size, most_bytes)
+        except OSError:  # the reason is given where it is read
+            size = 0
+        if together and (len(together) == AT_ONCE or total + size > most_bytes):
+            yield together
+            together, total = [], 0
+        together.append(file)
+        total += size
+    if together:
+        yield together
 
 
 def _champion(model: str | None) -> tuple[str | None, str]:
@@ -98,21 +123,23 @@ def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
 
     try:
         return _answers(champion, files)
-    except (TrainerError, OSError) as error:
+    except TrainerError as error:
         if len(files) == 1:
-            return [Prediction(str(files[0]), error=_reason(error))]
+            return [Prediction(str(files[0]), error=_reason(error, files[0]))]
     return [answer for file in files for answer in _ask(champion, [file])]
 
 
-def _reason(error: Exception) -> str:
-    """In one line, without the place of the only photo in its call: the answer's path says which it is."""
-    return " ".join(str(error).split()).removeprefix("image 1 of 1 ")
+def _reason(error: Exception, file: Path) -> str:
+    """In one line, without the photo's place in its call and its name: the answer's path says which it is."""
+    return " ".join(str(error).removeprefix(f"{file} ").split()).removeprefix("image 1 of 1 ")
 
 
 def _answers(champion: Any, files: Sequence[Path]) -> list[Prediction]:
     import pandas as pd
 
-    answers = champion.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
+    from trainers.plainfile import read_plain
+
+    answers = champion.predict(pd.DataFrame({"image": [read_plain(file) for file in files]}))
     return [
         Prediction(str(file), str(row["label"]), float(row["probability"]), json.loads(row["probabilities"]))
         for file, row in zip(files, answers.to_dict("records"), strict=True)

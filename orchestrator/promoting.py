@@ -25,6 +25,7 @@ from orchestrator.spec import load_spec
 from orchestrator.tracking import SyncResult, synchronise
 from trainers.backbones import backbone
 from trainers.manifest import Manifest
+from trainers.plainfile import read_plain
 
 CHALLENGER = "the challenger"
 
@@ -132,7 +133,7 @@ def _champion_contender(
         model = registry.load_champion(uri, champion.name)
         tell(f"asking the champion about {len(asked)} test images that it has not seen before")
         paths = test.paths()
-        answers = model.predict(pd.DataFrame({"image": [paths[i].read_bytes() for i in asked]}))
+        answers = model.predict(pd.DataFrame({"image": [read_plain(paths[i]) for i in asked]}))
         correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers["label"], strict=True)}
     classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
     return Contender(champion.name, champion.version, classes, correct, seen)
@@ -153,7 +154,7 @@ def _details(sweep: Sweep, judged: Judged, manifest: Manifest, run_id: str) -> r
         accuracy_high=row["accuracy_high"],
         data=manifest.fingerprint,
         classes=manifest.classes,
-        example=manifest.split("test").paths()[0].read_bytes(),
+        example=read_plain(manifest.split("test").paths()[0]),
         commit=git_commit(),
         modules=own_modules(winner["config"]),
         fits=judged.fits,

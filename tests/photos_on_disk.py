@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,16 @@ from trainers.contract import TrainerError
 from trainers.manifest import DataReport, DataSource, build_manifest
 
 RATIOS = (0.6, 0.2, 0.2)
+HOSTILE = {
+    "big.jpg": "20,000 MB, and at most 256 MB",
+    "device.jpg": "device",
+    "folder.jpg": "folder",
+    "loop.jpg": "leads to itself",
+    "pipe.jpg": "pipe",
+    "socket.jpg": "socket",
+    "terminal.jpg": "device",
+}
+"""What ``write_hostile`` writes, and words of the reason why it is not read."""
 
 
 def write_photo(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> Path:
@@ -64,3 +76,19 @@ def error_of(data: DataSource) -> str:
     with pytest.raises(TrainerError) as caught:
         build_manifest(data)
     return str(caught.value)
+
+
+def write_hostile(folder: Path) -> None:
+    """Files that would take all memory or never end, and take nothing on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "big.jpg").touch()
+    os.truncate(folder / "big.jpg", 20 * 10**9)
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    (folder / "folder.jpg").mkdir()
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "terminal.jpg").symlink_to("/dev/tty")
+    descriptor = os.open(folder, os.O_RDONLY)  # a socket's path may have 107 letters
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"/proc/self/fd/{descriptor}/socket.jpg")
+    os.close(descriptor)

@@ -15,9 +15,10 @@ import pytest
 from photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, told
 
 from trainers import archives
-from trainers.archives import is_archive, unpack
+from trainers.archives import unpack
 from trainers.contract import TrainerError
 from trainers.manifest import DataSource, Manifest, build_manifest
+from trainers.suffixes import is_archive
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
@@ -291,3 +292,15 @@ def test_names_in_a_zip_are_files_below_its_folder(tmp_path: Path) -> None:
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png")) == ["a/1.png", "a/2.png"]
     (tmp_path / "cache" / "archives" / f".{folder.name}.half").write_text("in the way of unpacking again")
     assert unpack(tmp_path / "x.zip", tmp_path / "cache") == folder
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz"])
+def test_what_is_no_plain_file_is_no_archive(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(TrainerError, match="cannot be read: it is a pipe"):
+        unpack(tmp_path / name, tmp_path / "cache")
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(TrainerError, match="cannot be read: it is a device"):
+        unpack(tmp_path / name, tmp_path / "cache")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photos_on_disk import error_of, folder_of, source, told, write_photo
+from photos_on_disk import HOSTILE, error_of, folder_of, source, told, write_hostile, write_photo
 
 from trainers.contestpairs import holds_pairs, read_pairs
 from trainers.folders import walk
@@ -202,3 +203,21 @@ def test_whatever_the_texts_hold_every_image_is_listed_or_told(
     for name in names:
         assert name in set(found.rows["path"]) or Path(name).with_suffix(".txt").name in told_of
     assert all(label.isdigit() for label in found.rows["label"])
+
+
+@pytest.mark.timeout(60)
+def test_pairs_leave_out_what_is_no_plain_file(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    write_hostile(root)
+    for i, name in enumerate([f"{i}.jpg" for i in range(12)] + [*HOSTILE]):
+        if name not in HOSTILE:
+            write_photo(root / name, i)
+        (root / name).with_suffix(".txt").write_text(f"{name}, {i % 2}")
+    os.mkfifo(root / "names.json")
+    os.mkfifo(root / "stray.txt")
+    (root / "endless.txt").symlink_to("/dev/zero")
+    manifest, report = build_manifest(source(root))
+    assert len(manifest.table) == 12
+    assert all(HOSTILE[name] in reason for name, reason in report.unreadable.items())
+    assert {**report.unreadable}.keys() == {*HOSTILE}
+    assert any("endless.txt, stray.txt" in text for text in report.warnings)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from photos_on_disk import error_of, folder_of, source, split_rows, table_of, told
+from photos_on_disk import HOSTILE, error_of, folder_of, source, split_rows, table_of, told, write_hostile, write_photo
 from PIL import Image
 
 from orchestrator.leaderboard import accuracy_interval
@@ -355,3 +355,65 @@ def test_trashnet_has_about_28_pairs_of_duplicates_and_no_huge_group(tmp_path: P
     assert len(report.exact_duplicates) == len(report.conflicts) == 3
     assert 20 <= len(report.near_duplicates) + len(report.exact_duplicates) <= 40
     assert report.largest_group <= 4
+
+
+@pytest.mark.timeout(60)
+def test_files_that_are_no_plain_files_are_left_out_of_a_folder_with_their_reasons(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=6, b=6)
+    write_hostile(root / "a")
+    (root / "a" / "linked.jpg").symlink_to(write_photo(tmp_path / "elsewhere.jpg", 99))
+    (root / "b" / "round").symlink_to("round")
+    manifest, report = build_manifest(source(root))
+    assert set(report.unreadable) == {f"a/{name}" for name in HOSTILE}
+    assert all(HOSTILE[path.removeprefix("a/")] in reason for path, reason in report.unreadable.items())
+    assert len(manifest.table) == 13
+    assert "a/linked.jpg" in set(manifest.table["path"])
+    assert any(text.startswith("left out, because they cannot be read: 7 images, a/big.jpg") for text in told(report))
+
+
+@pytest.mark.timeout(60)
+def test_what_a_table_must_not_name_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    rows = split_rows(tmp_path / "t")
+    write_hostile(tmp_path / "t")
+    write_photo(tmp_path / "secret.png", 5)
+    outside = ["../secret.png", "../../../../../../etc/passwd", "a/../../secret.png"]
+    rows += [{"path": path, "label": "a", "split": "train"} for path in [*HOSTILE, *outside]]
+    manifest, report = build_manifest(source(table_of(tmp_path / "t", rows)))
+    assert len(manifest.table) == 12
+    assert {**report.unreadable}.keys() == {*HOSTILE, *outside}
+    assert all("leads out of the table's folder" in report.unreadable[path] for path in outside)
+    assert all(HOSTILE[name] in report.unreadable[name] for name in HOSTILE)
+    assert "is a pipe" in error_of(source(_pipe(tmp_path / "t" / "pipe.csv")))
+    sources = str(tmp_path / "t" / "table.csv"), str(folder_of(tmp_path / "more", c=4))
+    merged = check_data(dataclasses.replace(source(tmp_path), source=sources)).unreadable
+    assert "leads out of the table's folder" in merged["secret.png"]
+    assert "it is a pipe" in merged["t/pipe.jpg"]
+
+
+@pytest.mark.timeout(60)
+def test_a_folder_called_like_a_photo_is_a_class_where_it_holds_photos(tmp_path: Path) -> None:
+    report = check_data(source(folder_of(tmp_path / "p", **{"a.jpg": 4, "b": 4})))
+    assert set(report.classes) == {"a.jpg", "b"}
+    assert report.unreadable == {}
+
+
+@pytest.mark.timeout(60)
+def test_want_of_memory_for_one_photo_ends_no_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_of(tmp_path / "p", a=6, b=6)
+    load = Image.Image.convert
+
+    def convert(self: Image.Image, *arguments: object, **options: object) -> Image.Image:
+        if self.size == (77, 77):
+            raise MemoryError
+        return load(self, *arguments, **options)  # type: ignore[arg-type]
+
+    write_photo(root / "a" / "x.png", 5, (77, 77))
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    report = check_data(source(root))
+    assert {**report.unreadable} == {"a/x.png": "there is not enough memory to decode it"}
+    assert report.images == 12
+
+
+def _pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from photos_on_disk import HOSTILE, write_hostile
 from rich.console import Console
 from sweep_on_disk import write_sweep
 
 from orchestrator import predictions, registry
 from orchestrator.errors import DataError, OrchError
 from trainers.contract import TrainerError
+from trainers.suffixes import PHOTOS
 
 
 class Champion:
@@ -67,6 +70,38 @@ def test_what_is_no_photo_is_refused_by_name(tmp_path: Path) -> None:
         predictions.photos([tmp_path / "empty"])
     with pytest.raises(DataError, match=r"there is no .*x\.jpg, .*y\.jpg\."):
         predictions.photos([tmp_path / "x.jpg", tmp_path / "y.jpg"])
+
+
+def test_a_folder_is_walked_as_training_does(tmp_path: Path) -> None:
+    kept = [f"{i:02}{suffix}" for i, suffix in enumerate(PHOTOS)]
+    for name in [*kept, "._a.jpg", "notes.txt", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.png", ".hidden.jpg"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [p.name for p in predictions.photos([tmp_path])] == kept
+    assert len(kept) >= 19
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_plain_file_is_answered_with_its_reason(champion: Champion, tmp_path: Path) -> None:
+    write_hostile(tmp_path / "p")
+    (tmp_path / "p" / "proc.jpg").symlink_to("/proc/kmsg")
+    (tmp_path / "p" / "a.png").write_bytes(b"brief")
+    named = [tmp_path / "p" / name for name in HOSTILE if name != "folder.jpg"]
+    found = {one.path: one for one in predictions.predict([tmp_path / "p", *named], "garbage")}
+    assert len(found) == len(HOSTILE) + 2
+    for name, reason in HOSTILE.items():
+        error = found[str(tmp_path / "p" / name)].error
+        assert error.startswith("cannot be read: it ")
+        assert reason in error
+    assert found[str(tmp_path / "p" / "a.png")].label == "short"
+
+
+def test_large_photos_are_not_held_in_memory_together(champion: Champion, tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / f"{i}.png").touch()
+        os.truncate(tmp_path / f"{i}.png", 100 * (i + 1))
+    together = [[file.name for file in files] for files in predictions._batches(predictions.photos([tmp_path]), 600)]
+    assert together == [["0.png", "1.png", "2.png"], ["3.png"], ["4.png"], ["5.png"]]
 
 
 def test_one_bad_photo_costs_the_others_nothing(champion: Champion, tmp_path: Path) -> None:

@@ -229,12 +229,12 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
     with (tmp_path / "large.jpg").open("ab") as file:
         file.truncate(photoinput.LARGEST_FILE + 1)
 
-    def forbid(path, *arguments):
-        if path.endswith("forbidden.png"):
+    def forbid(path, *arguments, _open=os.open, **options):
+        if str(path).endswith("forbidden.png"):
             raise PermissionError(13, "Permission denied", path)
-        return open(path, *arguments)
+        return _open(path, *arguments, **options)
 
-    monkeypatch.setattr(photoinput, "open", forbid, raising=False)
+    monkeypatch.setattr(os, "open", forbid)
     assert photoinput.photos([tmp_path / "photo"]) == [whole]
     assert photoinput.photos([str(made["paths"][0])]) == [whole]
     only_as_text = ["secret.txt", "photo"]

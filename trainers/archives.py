@@ -26,8 +26,8 @@ from filelock import FileLock
 
 from trainers.contract import TrainerError
 from trainers.files import atomic_write_text
+from trainers.plainfile import open_plain
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 FREE_BYTES = 64 * 2**20
 """So much of the disk is left free."""
 COPY_BYTES = 2**20
@@ -41,10 +41,6 @@ Member = tuple[str, int, Callable[[], IO[bytes]]]
 """A plain file of an archive: name, bytes, how to open it."""
 
 
-def is_archive(name: str | Path) -> bool:
-    return str(name).lower().endswith(ARCHIVES)
-
-
 def unpack(archive: Path, cache: Path) -> Path:
     """The folder below ``cache`` with the files of ``archive``; what is missing there is unpacked first.
 
@@ -53,7 +49,8 @@ def unpack(archive: Path, cache: Path) -> Path:
     Raises TrainerError for an archive that is broken, encrypted, unsafe (a path that leads out, a link, a device) or
     larger than the free disk, and for an unwritable cache.
     """
-    status = archive.stat()
+    with open_plain(archive, largest=None) as file:
+        status = os.fstat(file.fileno())
     identity = json.dumps([str(archive.resolve()), status.st_size, status.st_mtime_ns])
     folder = cache.expanduser().resolve() / "archives" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     try:
@@ -153,7 +150,7 @@ def _created(path: Path, name: str) -> IO[bytes]:
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as opened:
+    with open_plain(archive, largest=None) as file, zipfile.ZipFile(file) as opened:
         members = opened.infolist()
         if any(m.flag_bits & 0x1 for m in members):
             raise TrainerError(f"the archive {archive} is encrypted; unpack it yourself and pass the folder.")
@@ -170,7 +167,7 @@ def _zip_members(archive: Path) -> Iterator[Member]:
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive, "r:*") as opened:
+    with open_plain(archive, largest=None) as file, tarfile.open(fileobj=file, mode="r:*") as opened:
         for member in opened:
             name = str(PurePosixPath(member.name))
             if member.size < 0:  # the next member would be looked for before this one, again and again

@@ -16,7 +16,9 @@ import pandas as pd
 
 from trainers.contract import TrainerError
 from trainers.folders import Folder, split_folders
-from trainers.listing import Listing, Notes, count, is_image, is_text, listing, name_some
+from trainers.listing import Listing, Notes, count, is_text, listing, name_some
+from trainers.plainfile import Unreadable, read_plain
+from trainers.suffixes import is_photo
 
 PAIR = re.compile(r"(?P<image>.+?)\s*[,\uff0c]\s*(?P<number>[^,\uff0c]*)")
 """One line: the image's name, a comma (the Chinese one too), the class's number."""
@@ -171,17 +173,14 @@ def _parse(path: Path) -> tuple[str, int] | None:
 def _reads_like_a_pair(path: Path) -> bool:
     lines = _lines(path)
     match = PAIR.fullmatch(lines[0]) if lines else None
-    return match is not None and is_image(match["image"])
+    return match is not None and is_photo(match["image"])
 
 
 def _lines(path: Path) -> list[str]:
     """The lines of a short text that are not blank, without blanks around them; nothing where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LONGEST_TEXT + 1)
-    except OSError:
-        return []
-    if len(data) > LONGEST_TEXT:
+        data = read_plain(path, LONGEST_TEXT)
+    except Unreadable:
         return []
     encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ENCODINGS
     for encoding in encodings:
@@ -232,11 +231,11 @@ def _rules(files: Iterable[Path]) -> dict[Path, dict[int, str]]:
     """Those of ``files`` that are a JSON object from numbers to names -> that object."""
     found = {}
     for file in files:
-        if file.suffix.lower() != ".json" or not file.is_file() or file.stat().st_size > LARGEST_RULE:
+        if file.suffix.lower() != ".json":
             continue
         try:
-            values = json.loads(file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError):  # some other file's business
+            values = json.loads(read_plain(file, LARGEST_RULE).decode("utf-8-sig"))
+        except (Unreadable, ValueError, RecursionError):  # some other file's business
             continue
         if not isinstance(values, Mapping) or not values:
             continue

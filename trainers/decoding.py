@@ -12,7 +12,8 @@ import numpy as np
 
 from trainers.augment import augment
 from trainers.contract import TrainerError
-from trainers.images import Unreadable, square
+from trainers.images import square
+from trainers.plainfile import Unreadable, read_plain
 
 BATCH_IMAGES = 32
 """Images that are decoded before they are handed on."""
@@ -61,12 +62,7 @@ def named(path: Path) -> Iterator[None]:
 
 def bytes_of(path: Path, sha256: str) -> bytes:
     """What the file holds. Raises TrainerError where that is not the image the manifest was made of."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise Unreadable(str(path), "there is no such file") from error
-    except OSError as error:
-        raise Unreadable(str(path), error.strerror or str(error)) from error
+    data = read_plain(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise TrainerError(
             f"{path} changed since the manifest was made; put the file back as it was, or start a new sweep, which "

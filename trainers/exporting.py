@@ -24,6 +24,7 @@ from trainers.arrays import write_arrays
 from trainers.contract import TrainerError
 from trainers.exportformats import FORMATS, ExportFormat
 from trainers.manifest import Manifest
+from trainers.plainfile import read_plain
 from trainers.policies import policy
 from trainers.serving import ServedModel
 
@@ -207,7 +208,7 @@ def _ask_bytes(job: Mapping[str, Any], part: Manifest) -> None:
     hashes, rows = [], []
     for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True):
         try:
-            row = run(photos=tf.constant([path.read_bytes()]))["probabilities"].numpy()[0]
+            row = run(photos=tf.constant([read_plain(path)]))["probabilities"].numpy()[0]
         except tf.errors.InvalidArgumentError:
             continue
         hashes.append(sha256)

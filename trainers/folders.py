@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from trainers.contract import TrainerError
-from trainers.listing import TABLES, Listing, Notes, count, is_image, is_text, listing, name_some
+from trainers.listing import Listing, Notes, count, is_text, listing, name_some
+from trainers.suffixes import is_photo, is_table
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -42,6 +43,7 @@ class Folder:
 def walk(root: Path) -> list[Folder]:
     """``root`` and the folders below it, parents first, without hidden ones and what archives of a Mac leave behind.
 
+    Looks at names alone: what is called like an image may be a pipe, a broken link, or a folder without images.
     Raises TrainerError where a folder cannot be looked into.
     """
     try:
@@ -89,12 +91,22 @@ def _walk(root: Path, path: str, above: frozenset[tuple[int, int]]) -> list[Fold
         return []
     with os.scandir(here) as entries:
         visible = sorted((e for e in entries if not e.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
-    files = [e.name for e in visible if not e.is_dir()]
-    found = [Folder(path, tuple(filter(is_image, files)), tuple(f for f in files if not is_image(f)))]
+    files, below = [], []
     for entry in visible:
-        if entry.is_dir():
-            found += _walk(root, f"{path}/{entry.name}" if path else entry.name, above | {place})
-    return found
+        name = entry.name
+        inside = _walk(root, f"{path}/{name}" if path else name, above | {place}) if _is_folder(entry) else None
+        if inside is None or (is_photo(name) and not any(folder.images for folder in inside)):
+            files.append(name)
+        else:
+            below += inside
+    return [Folder(path, tuple(filter(is_photo, files)), tuple(f for f in files if not is_photo(f))), *below]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder without permission
+        return False
 
 
 def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[str, str], notes: Notes) -> None:
@@ -160,7 +172,7 @@ def _why_empty(root: Path, here: Folder) -> str:
             "class, put a text with the class's number beside each (img_1.txt holding: img_1.jpg, 0), or give a table "
             f"with the columns path and label; if {root.name} is itself one class, pass {root.parent}."
         )
-    tables = [name for name in here.others if name.lower().endswith(TABLES)]
+    tables = [name for name in here.others if is_table(name)]
     if tables:
         return f"{root} holds no class folders with images; to use the table in it, pass {root / tables[0]}."
     return f"{root} holds no images. Put one folder per class into it, with the images of that class inside."

@@ -5,33 +5,21 @@ Imports without TensorFlow. Every failure names the file and the reason.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from trainers.contract import VIEWS, TrainerError
+from trainers.pillowreader import TooLarge, open_photo, upright, without_remarks
+from trainers.plainfile import Unreadable, read_plain
 
 SMALLEST_CROP = 0.7
 """A random crop's side over the image's shorter side lies between this and 1."""
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "HEIF", "JPEG2000", "TGA")
-"""What Pillow may take a file for, whatever it is called: the formats of ``trainers.listing.SUFFIXES``.
-
-JPEG brings a phone's MPO with it. No other format of Pillow's is tried: some start programs, as EPS does.
-"""
-
-
-class Unreadable(TrainerError):
-    """A picture that cannot be decoded. ``reason`` says why, without the file's name and the full stop."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} cannot be read: {reason}.")
-        self.name, self.reason = name, reason
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.name, self.reason)
+BAND_PIXELS = 2**21
+"""Pixels that are converted to RGB together, so that a large image takes no third and fourth copy."""
 
 
 def decode(source: Path | str | bytes) -> Image.Image:
@@ -40,9 +28,11 @@ def decode(source: Path | str | bytes) -> Image.Image:
     EXIF orientation is applied, transparency lies on white, an animation gives its first frame. 16-bit greyscale is
     scaled by 255 / 65535; 32-bit integers and floats by the smallest of their usual ranges (1 for floats, 255, 65535)
     that holds them, and stretched from minimum to maximum where none does.
-    Raises Unreadable, a TrainerError, with the file and the reason: missing, truncated, no image, a decompression bomb.
+    A JPEG with more pixels than ``trainers.pillowreader`` decodes comes at a half, quarter or eighth.
+    Raises Unreadable, a TrainerError, with the file and the reason: missing, truncated, no image, too large.
     """
-    return _load(source, None)
+    with _loaded(source, None) as (image, _, _):
+        return image
 
 
 def square(source: Path | str | bytes, size: int, view: str, crop_seed: int | None = None) -> np.ndarray:
@@ -67,16 +57,22 @@ class Photo:
 
     def decode(self, size: int) -> Image.Image:
         """RGB with the pixels that a square of ``size`` needs. Raises Unreadable."""
-        return _load_measured(self._source, int(2 * size / SMALLEST_CROP), self._decoded)[0]
+        with self._loaded(size) as image:
+            return image
 
     def square(self, size: int, view: str, crop_seed: int | None = None) -> np.ndarray:
         """See ``trainers.images.square``."""
         if view not in VIEWS:
             raise TrainerError(f"there is no view {view!r}; known are {', '.join(VIEWS)}.")
-        image = self.decode(size)
-        box = None if view == "squash" else _square_box(image.size, crop_seed if view == "random_crop" else None)
-        small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-        return np.array(small, np.uint8)
+        with self._loaded(size) as image:
+            box = None if view == "squash" else _square_box(image.size, crop_seed if view == "random_crop" else None)
+            small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+            return np.array(small, np.uint8)
+
+    @contextlib.contextmanager
+    def _loaded(self, size: int) -> Iterator[Image.Image]:
+        with _loaded(self._source, int(2 * size / SMALLEST_CROP), self._decoded) as (image, _, _):
+            yield image
 
 
 def batch(paths: Sequence[Path], size: int, view: str, crop_seeds: Sequence[int] | None = None) -> np.ndarray:
@@ -92,9 +88,9 @@ def thumbnail(source: Path | str | bytes, side: int) -> tuple[int, int, np.ndarr
 
     Reads all of the file, so it fails wherever ``decode`` does, with the same Unreadable.
     """
-    image, width, height = _load_measured(source, 4 * side)
-    grey = image.convert("L").resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return width, height, np.array(grey, np.uint8)
+    with _loaded(source, 4 * side) as (image, width, height):
+        grey = image.convert("L").resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return width, height, np.array(grey, np.uint8)
 
 
 def _square_box(size: tuple[int, int], crop_seed: int | None) -> tuple[float, float, float, float]:
@@ -108,70 +104,104 @@ def _square_box(size: tuple[int, int], crop_seed: int | None) -> tuple[float, fl
     return left, top, min(left + side, size[0]), min(top + side, size[1])
 
 
-def _load(source: Path | str | bytes, at_least: int | None) -> Image.Image:
-    return _load_measured(source, at_least)[0]
-
-
-def _load_measured(
+@contextlib.contextmanager
+def _loaded(
     source: Path | str | bytes, at_least: int | None, decoded: dict[tuple[int, int], Image.Image] | None = None
-) -> tuple[Image.Image, int, int]:
+) -> Iterator[tuple[Image.Image, int, int]]:
     """RGB image, and the full width and height. ``at_least``: a JPEG may come smaller, with no side below this.
 
     ``decoded`` keeps the images of one source by the size at which its decoder gave them, and answers from there.
+    What goes wrong inside, too, is about this photo.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
-    if isinstance(source, bytes) and not source:
+    data = source if isinstance(source, bytes) else read_plain(source)
+    if not data:
         raise Unreadable(name, "the file is empty")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as opened:
-            width, height = opened.size
-            if at_least is not None:
-                opened.draft(None, (at_least, at_least))
-            key = opened.size
-            if decoded and key in decoded:
-                return decoded[key], width, height
-            opened.load()
-            if opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            image = _rgb(ImageOps.exif_transpose(opened))
-            if decoded is not None:
-                decoded[key] = image
-            return image, width, height
+        with _decoded(data, at_least, {} if decoded is None else decoded) as found:
+            yield found
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        raise Unreadable(name, _reason(error, source)) from error
+        raise Unreadable(name, _reason(error)) from error
 
 
-def _formats() -> list[str]:
-    """Those of FORMATS that are there; HEIF is where somebody registered it with Pillow."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+@contextlib.contextmanager
+def _decoded(
+    data: bytes, at_least: int | None, decoded: dict[tuple[int, int], Image.Image]
+) -> Iterator[tuple[Image.Image, int, int]]:
+    with contextlib.ExitStack() as room:
+        try:
+            found = _decode(room.enter_context(open_photo(data, at_least)), decoded)
+        except (TooLarge, MemoryError):
+            raise
+        except Exception:
+            bare = without_remarks(data)
+            if bare is None:
+                raise
+            room.close()
+            found = _decode(room.enter_context(open_photo(bare, at_least)), decoded)
+        yield found
 
 
-def _reason(error: Exception, source: Path | str | bytes) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+def _decode(
+    photo: tuple[Image.Image, int, int], decoded: dict[tuple[int, int], Image.Image]
+) -> tuple[Image.Image, int, int]:
+    image, width, height = photo
+    key = image.size
+    if key not in decoded:
+        image.load()
+        image, swapped = upright(image)
+        width, height = (height, width) if swapped else (width, height)
+        decoded[key] = _rgb(image)
+    return decoded[key], width, height
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        if not isinstance(source, bytes) and Path(source).stat().st_size == 0:
-            return "the file is empty"
         return "it is not an image of a known format"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"it is too large, perhaps a decompression bomb ({error})".replace(".)", ")")
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it"
     return (str(error) or type(error).__name__).rstrip(".")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    """Band by band, which changes no pixel: each is converted for itself."""
+    numbers = image.mode == "F" or image.mode.startswith("I")
+    transparent = not numbers and image.has_transparency_data
+    if image.mode == "RGB" and not transparent:
+        return image
+    span = _span(image) if numbers else (0.0, 0.0)
+    out = Image.new("RGB", image.size)
+    for band in _bands(image):
+        part = image.crop(band)
+        if numbers:
+            part = Image.fromarray(_eight_bits(np.asarray(part), image.mode, *span))
+        elif transparent:
+            part = part.convert("RGBA")
+            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        out.paste(part.convert("RGB"), band)
+    return out
 
 
-def _eight_bits(pixels: np.ndarray, mode: str) -> np.ndarray:
-    values = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+def _bands(image: Image.Image) -> list[tuple[int, int, int, int]]:
+    rows = max(BAND_PIXELS // max(image.width, 1), 1)
+    return [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+
+
+def _span(image: Image.Image) -> tuple[float, float]:
+    """The smallest and the largest number of ``image``; what is no number counts as 0."""
+    low, high = float("inf"), float("-inf")
+    for band in _bands(image):
+        values = _finite(np.asarray(image.crop(band)))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high
+
+
+def _finite(pixels: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _eight_bits(pixels: np.ndarray, mode: str, low: float, high: float) -> np.ndarray:
+    values = _finite(pixels)
     ranges = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(mode, (65535.0,))
     for top in ranges:
         if low >= 0 and high <= top:

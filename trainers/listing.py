@@ -10,13 +10,9 @@ import pandas as pd
 
 from trainers.wording import count as count
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga"),
-)
-"""Files in a class folder that end so are images; one that Pillow cannot read is reported by name."""
-TABLES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "split", "group")
+REASON = "reason"
+"""Column of a listing: why an image is left out without being opened; None for all others."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,8 @@ class Listing:
     """What a source says before any image is opened.
 
     ``rows``: path (posix, relative to ``root``), label, split (None where the source has no splits), group (None
-    where an image has none); sorted by path. ``problems`` prevent a manifest, ``warnings`` do not.
+    where an image has none), reason (None, or why it is not even opened); sorted by path. ``problems`` prevent a
+    manifest, ``warnings`` do not.
     ``folders``: of several sources, the folder of each; empty where ``root`` is the only one.
     ``without_splits``: of several sources, those that have no splits of their own where others have.
     """
@@ -51,14 +48,9 @@ class Notes:
 
 def listing(root: Path, rows: pd.DataFrame, notes: Notes) -> Listing:
     """A ``Listing`` of ``rows``, with every column, None for what is missing, sorted by path."""
-    rows = rows.reindex(columns=list(COLUMNS)).astype(object)
+    rows = rows.reindex(columns=[*COLUMNS, REASON]).astype(object)
     rows = rows.where(rows.notna(), None).sort_values("path", ignore_index=True)
     return Listing(root, rows, tuple(notes.warnings), tuple(notes.problems))
-
-
-def is_image(name: str) -> bool:
-    """Whether a file called ``name`` ends like an image."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def is_text(name: str) -> bool:

@@ -9,7 +9,6 @@ import base64
 import io
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import pandas as pd
 from PIL import Image
 
 from trainers.contract import TrainerError
-from trainers.listing import is_image
+from trainers.plainfile import Unreadable, read_plain
+from trainers.suffixes import is_photo
 
 COLUMN = "image"
 PATHS_VARIABLE = "ORCH_SERVE_PATHS"
@@ -27,7 +27,7 @@ PATHS_VARIABLE = "ORCH_SERVE_PATHS"
 PIXELS = "a photo is given as whole numbers from 0 to 255 of shape (height, width, 3), red, green, blue"
 SHOWN_CHARACTERS = 60
 LARGEST_FILE = 100 * 10**6
-"""Bytes; a larger file is not opened for whoever names it."""
+"""Maximum bytes of a file that a caller, who may be a stranger, names."""
 
 
 def photos(model_input: Any) -> list[bytes]:
@@ -115,12 +115,8 @@ def _from_file(path: str) -> bytes | None:
     if not _opens_files():
         return None
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:  # a pipe or a device may never end
-            return None
-        with open(path, "rb") as file:
-            return file.read(status.st_size)
-    except (OSError, ValueError):  # ValueError: no name of a file at all
+        return read_plain(path, LARGEST_FILE)
+    except Unreadable:
         return None
 
 
@@ -130,7 +126,7 @@ def _refused(text: str, name: str) -> TrainerError:
 
 
 def _from_text(text: str, name: str) -> bytes:
-    data = _from_file(text) if is_image(text[-SHOWN_CHARACTERS:]) else None
+    data = _from_file(text) if is_photo(text[-SHOWN_CHARACTERS:]) else None
     if data is not None:
         return data
     address = re.match(r"data:[^,]*;base64,", text)

@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from trainers.duplicates import THUMBNAIL, Thumbnails
-from trainers.images import Unreadable, thumbnail
-from trainers.listing import Listing
+from trainers.images import thumbnail
+from trainers.listing import REASON, Listing
+from trainers.pillowreader import Room
+from trainers.plainfile import LARGEST_FILE, Unreadable, open_plain, read_plain
 
 READ_AT_ONCE = 512
 MOST_THREADS = 16
+_READING = Room(LARGEST_FILE)
+"""Of the bytes of files that are in memory together."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -34,13 +38,13 @@ class Photo:
 
 def scan(listing: Listing, thumbnails: Thumbnails, progress: Progress | None = None) -> list[Photo]:
     """Every image of the listing, in its order; the thumbnails of the readable ones are added to ``thumbnails``."""
-    paths = listing.rows["path"].tolist()
+    paths, reasons = listing.rows["path"].tolist(), listing.rows[REASON].tolist()
     done: list[Photo] = []
     # Pillow decodes outside Python's lock, so threads help.
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             files = [listing.root / path for path in paths[start : start + READ_AT_ONCE]]
-            for photo, small in pool.map(_look, files):
+            for photo, small in pool.map(_look, files, reasons[start : start + READ_AT_ONCE]):
                 done.append(photo)
                 if small is not None:
                     thumbnails.add(small)
@@ -49,12 +53,16 @@ def scan(listing: Listing, thumbnails: Thumbnails, progress: Progress | None = N
     return done
 
 
-def _look(path: Path) -> tuple[Photo, np.ndarray | None]:
+def _look(path: Path, reason: str | None) -> tuple[Photo, np.ndarray | None]:
+    """``reason``: why the file is not even opened."""
+    if reason:
+        return Photo(reason=reason), None
     try:
-        data = path.read_bytes()
-        width, height, small = thumbnail(data, THUMBNAIL)
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+        with _READING.taken(size):
+            data = read_plain(path)
+            width, height, small = thumbnail(data, THUMBNAIL)
+            return Photo(hashlib.sha256(data).hexdigest(), width, height), small
     except Unreadable as error:
         return Photo(reason=error.reason), None
-    except OSError as error:
-        return Photo(reason=error.strerror or str(error)), None
-    return Photo(hashlib.sha256(data).hexdigest(), width, height), small

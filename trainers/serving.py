@@ -22,8 +22,8 @@ from trainers.backbones import backbone
 from trainers.contract import FitJob, TrainerError
 from trainers.cutting import crops
 from trainers.files import atomic_write_text
-from trainers.images import Unreadable
 from trainers.photoinput import photos
+from trainers.plainfile import Unreadable
 
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainers.archives import ARCHIVES, is_archive, unpack
+from trainers.archives import unpack
 from trainers.builtins import BUILTIN, make_builtin
 from trainers.contestpairs import holds_pairs, read_pairs
 from trainers.contract import TrainerError
 from trainers.folders import read_classes, walk
-from trainers.listing import TABLES, Listing, Notes, count, listing, name_some
+from trainers.listing import Listing, Notes, count, listing, name_some
+from trainers.suffixes import ARCHIVES, TABLES, is_archive, is_table
 from trainers.tables import is_photo_table, read_table
 
 Source = str | tuple[str, ...]
@@ -74,9 +75,9 @@ def _place(source: str, cache: Path) -> Path:
     if source.startswith(BUILTIN):
         return make_builtin(source, cache)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):
         raise TrainerError(f"there is no folder, table or archive {source}.")
-    if path.is_dir() or path.suffix.lower() in TABLES:
+    if path.is_dir() or is_table(path.name):
         return path.resolve()
     if is_archive(path.name):
         return _inside(unpack(path, cache), path)

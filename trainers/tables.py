@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -10,9 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.contract import TrainerError
-from trainers.listing import COLUMNS, TABLES, Listing, Notes, count, listing, name_some
+from trainers.listing import COLUMNS, REASON, Listing, Notes, count, listing, name_some
+from trainers.plainfile import Unreadable, open_plain
+from trainers.suffixes import is_table
 from trainers.wording import nearest
 
+LONGEST_HEADING = 10_000
+"""Bytes of a CSV's first line that are looked at."""
+_OUTSIDE = "its path leads out of the table's folder; move the table to a folder that holds all the photos"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -41,7 +49,9 @@ def read_table(path: Path) -> Listing:
     twice = rows["path"][rows["path"].duplicated()].unique().tolist()
     if twice:
         notes.problems.append(f"{count(len(twice), 'file')} listed more than once: {name_some(twice)}.")
-    missing = [p for p in rows["path"].unique() if not (path.parent / p).is_file()]
+    rows[REASON] = [_OUTSIDE if os.path.normpath(p).split("/")[0] == ".." else None for p in rows["path"]]
+    inside = rows["path"][rows[REASON].isna()].unique()
+    missing = [p for p in inside if not _is_there(path.parent / p)]
     if missing:
         notes.problems.append(
             f"{count(len(missing), 'file')} of {path.name} cannot be found: {name_some(missing)}. Paths are relative "
@@ -55,14 +65,15 @@ def read_table(path: Path) -> Listing:
 
 def is_photo_table(path: Path) -> bool:
     """Whether the file at ``path`` is a table with the columns path and label; opens no more than its heading."""
-    if path.suffix.lower() not in TABLES:
+    if not is_table(path):
         return False
     try:
-        if path.suffix.lower() == ".parquet":
-            columns = pq.read_schema(path).names
-        else:
-            columns = [name.strip().strip('"') for name in _heading(path).split(",")]
-    except (OSError, pa.ArrowException):
+        with open_plain(path) as file:
+            if path.suffix.lower() == ".parquet":
+                columns = pq.read_schema(file).names
+            else:
+                columns = [name.strip().strip('"') for name in _heading(file).split(",")]
+    except (Unreadable, OSError, pa.ArrowException):
         return False
     return {"path", "label"} <= set(columns)
 
@@ -88,10 +99,13 @@ def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str,
 
 def _load_table(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        _check_separator(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with open_plain(path) as file:
+            if path.suffix.lower() == ".parquet":
+                return pd.read_parquet(file)
+            _check_separator(path, file)
+            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except Unreadable as error:
+        raise TrainerError(f"the table {error}") from error
     except TrainerError:
         raise
     except Exception as error:  # the readers raise a dozen kinds; each is about this file
@@ -99,13 +113,24 @@ def _load_table(path: Path) -> pd.DataFrame:
         raise TrainerError(f"the table {path} cannot be read: {reason}.") from error
 
 
-def _heading(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return file.readline(10_000).rstrip("\r\n")
+def _is_there(path: Path) -> bool:
+    """Whether anything is there, also what cannot be read: that is left out later, with its reason."""
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        return getattr(error, "errno", errno.ENOENT) not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return True
 
 
-def _check_separator(path: Path) -> None:
-    heading = _heading(path)
+def _heading(file: BinaryIO) -> str:
+    """The first line; ``file`` is at its beginning afterwards."""
+    heading = file.readline(LONGEST_HEADING).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    file.seek(0)
+    return heading
+
+
+def _check_separator(path: Path, file: BinaryIO) -> None:
+    heading = _heading(file)
     for sign, name in SEPARATORS.items():
         if sign in heading and "," not in heading:
             raise TrainerError(
