@@ -50,9 +50,12 @@ def data_preview(
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
     from orchestrator import preview
-    from orchestrator.spec import load_spec
+    from orchestrator.spec import open_spec
 
-    typer.echo(preview.preview(load_spec(source, tuple(overrides or ())), images, out, typer.echo))
+    opened = open_spec(source, tuple(overrides or ()), needs_weights=False)
+    for line in opened.notes:
+        typer.echo(line)
+    typer.echo(preview.preview(opened.spec, images, out, typer.echo))
 
 
 @verb(weights_app, "orch weights list")

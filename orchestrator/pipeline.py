@@ -155,7 +155,7 @@ def _deaf_once_interrupted() -> Iterator[None]:
 
 
 def _open(request: SweepRequest) -> Opened:
-    from orchestrator.spec import load_spec
+    from orchestrator.spec import load_spec, open_spec
 
     overrides = [*request.overrides]
     if request.hours is not None:
@@ -163,8 +163,9 @@ def _open(request: SweepRequest) -> Opened:
     if not request.resume:
         if request.trials is not None:
             overrides.append(f"budget.trials={request.trials.lstrip('+')}")
-        return open_new(load_spec(str(request.spec_source), overrides), request.out, request.fresh)
-    root = request.out or Path(RUNS) / load_spec(str(request.spec_source), overrides).name
+        opened = open_spec(str(request.spec_source), overrides)
+        return open_new(opened.spec, request.out, request.fresh, opened.notes)
+    root = request.out or Path(RUNS) / load_spec(str(request.spec_source), overrides, check_machine=False).name
     return open_existing(root, request.spec_source, overrides, request.trials)
 
 
