@@ -89,6 +89,7 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
     if request.until == "data":
         return False
     from orchestrator.judging import judge
+    from orchestrator.nodeweights import check_nodes
     from orchestrator.planning import Foresight, foresee, look_back
     from orchestrator.search import machine_resources, ray_session
 
@@ -99,6 +100,8 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
         gpus = running.gpus_per_trial()
         where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
         running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
+        if request.address:
+            check_nodes(running.spec)
         foresee(running, manifest, Foresight(machine, request.address or "", ray_s, request.anyway))
         search(running, manifest)
         if request.until == "search":

@@ -52,7 +52,9 @@ class Search:
         if not self.named:
             space = self.space.without("backbone", backbones)
             return None if space is None else Search(space)
-        left = [name for name, values in self.configurations if values.get("backbone", DEFAULTS["backbone"]) in backbones]
+        left = [
+            name for name, values in self.configurations if values.get("backbone", DEFAULTS["backbone"]) in backbones
+        ]
         named = tuple((name, given) for name, given in self.named if name not in left)
         return Search(self.space, named) if named else None
 

@@ -89,9 +89,9 @@ class SweepSpec(Section):
     weights: Annotated[Weights, PlainValidator(read_weights, json_schema_input_type=str | dict[str, str])] = Field(
         default="imagenet",
         description="imagenet (from the folder ORCH_WEIGHTS where it has them, else Keras downloads them), none, or a "
-        "folder of weight files. A backbone without ImageNet weights starts at random. Or a mapping of backbones to one "
-        "of these or to a file, as in {resnet50: my/file.h5, others: imagenet}; a backbone that is optional there is "
-        "left out of the search where its weights cannot be had.",
+        "folder of weight files. A backbone without ImageNet weights starts at random. Or a mapping of backbones to "
+        "one of these or to a file, as in {resnet50: my/file.h5, others: imagenet}; a backbone that is optional there "
+        "is left out of the search where its weights cannot be had.",
     )
     objective: Annotated[
         tuple[str, ...],

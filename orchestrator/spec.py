@@ -302,7 +302,9 @@ def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, lis
         if search is None:
             text = f"nothing is left to search: {', '.join(gone)} would be left out for want of weights."
             return None, [Mistake(("search", "backbone"), text)]
-        first = tuple(values for values in spec.budget.first if values.get("backbone", DEFAULTS["backbone"]) not in gone)
+        first = tuple(
+            values for values in spec.budget.first if values.get("backbone", DEFAULTS["backbone"]) not in gone
+        )
         trials = min(spec.budget.trials, len(search.named)) if search.named else spec.budget.trials
         changes |= {"search": search, "budget": spec.budget.model_copy(update={"first": first, "trials": trials})}
     settled = spec.model_copy(update=changes)
@@ -310,7 +312,7 @@ def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, lis
 
 
 def sizes_of(search: Search) -> dict[str, tuple[int, ...]]:
-    """Every backbone that a trial can have, on a GPU of whatever memory -> the image sizes in pixels that it can have."""
+    """Each backbone that a trial can have, on a GPU of any memory -> its image sizes in pixels."""
     found: dict[str, set[int]] = {}
     for memory in gpu_memories(search):
         for values in reachable(search.on_gpu(memory), "backbone", "image_size"):

@@ -1,4 +1,4 @@
-"""Settle ``weights: imagenet`` and ``optional``: where each backbone's weights come from on this machine, if anywhere."""
+"""Settle ``weights: imagenet`` and ``optional``: where each backbone's weights come from on this machine."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Resolved:
 
 
 def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
-    """Look in the folder ORCH_WEIGHTS first, then in Keras' cache, then (once, and only for what is missing) whether the
-    network is there. A sweep that goes on keeps what it began with."""
+    """Look in the folder ORCH_WEIGHTS, then in Keras' cache, then whether the network is there (once, and only for what
+    is missing). A sweep that goes on keeps what it began with."""
     words = {name: word for name in asked.sizes if (word := weights_of(asked.weights, name)) in (IMAGENET, OPTIONAL)}
     folder = Path(os.path.abspath(os.path.expanduser(environ[FOLDER]))) if environ.get(FOLDER) else None
     places = _places(words, folder, asked.begun)
-    lacking = _Lacking.of({name: asked.sizes[name] for name, place in places.items() if place == IMAGENET}, environ)
+    lacking = _Lacking.of({name: asked.sizes[name] for name, place in places.items() if place == IMAGENET})
     gone = {name for name in words if name not in places}
     left_out = tuple(name for name, word in words.items() if word == OPTIONAL and (name in gone or name in lacking))
     settled = {name: place for name, place in places.items() if name not in left_out}
@@ -80,7 +80,7 @@ def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
 def _places(words: Mapping[str, str], folder: Path | None, begun: Mapping[str, str] | None) -> dict[str, str]:
     """Backbone -> "imagenet" or ``folder``; without those optional ones that a sweep began without."""
     names = () if folder is None else names_in(folder)
-    found = {}
+    found: dict[str, str] = {}
     for name, word in words.items():
         if begun is not None and (name in begun or word == OPTIONAL):
             found |= {name: begun[name]} if name in begun else {}
@@ -100,10 +100,10 @@ class _Lacking:
     reason: str
 
     @classmethod
-    def of(cls, sizes: Mapping[str, Sequence[int]], environ: Mapping[str, str]) -> _Lacking:
+    def of(cls, sizes: Mapping[str, Sequence[int]]) -> _Lacking:
         """Of backbones that start from "imagenet"."""
         never = tuple(name for name in sizes if not backbone(name).imagenet and backbone(name).files)
-        cached = names_in(keras_cache(environ))
+        cached = names_in(keras_cache())
         wanted = [Wanted(name, IMAGENET, tuple(each)) for name, each in sizes.items() if name not in never]
         download = tuple(each.backbone for each in wanted if not comes_without_download(each, cached))
         reason = why_unreachable() if download else ""
@@ -123,7 +123,7 @@ def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: 
         texts = []
         if never:
             texts.append(
-                f"Keras has no weights of {_listed(never)} to download; name a file or a folder of weight files."
+                f"Keras has no weights of {listed(never)} to download; name a file or a folder of weight files."
             )
         if now:
             texts.append(_not_here(now, lacking.reason, folder, asked.begun is not None))
@@ -135,7 +135,7 @@ def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: 
 def _not_here(names: Sequence[str], reason: str, folder: Path | None, goes_on: bool) -> str:
     looked = [f"{FOLDER} ({folder}{'' if folder.is_dir() else ', which is no folder'})"] if folder is not None else []
     where = " or ".join([*looked, str(keras_cache())])
-    text = f"there are no weights of {_listed(names)} in {where}, and they cannot be downloaded: {reason}"
+    text = f"there are no weights of {listed(names)} in {where}, and they cannot be downloaded: {reason}"
     if goes_on:
         return f"{text} The sweep began with Keras' files; put them there ({PAGE}), or go on where the network is."
     types = "export ORCH_WEIGHTS=/path/to/weights, or --set weights=/path/to/weights"
@@ -147,11 +147,11 @@ def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: 
     found = [name for name, place in settled.items() if folder is not None and place == str(folder)]
     later = [name for name in lacking.later if name in settled]
     if found:
-        notes.append(f"weights  {_listed(found)}: from {folder} (ORCH_WEIGHTS)")
+        notes.append(f"weights  {listed(found)}: from {folder} (ORCH_WEIGHTS)")
     elif folder is not None and settled and asked.begun is None and not folder.is_dir():
         notes.append(f"weights  {FOLDER} is {folder}, which is no folder")
     if later:
-        notes.append(f"weights  {_listed(later)}: Keras downloads them at the first use, into {keras_cache()}")
+        notes.append(f"weights  {listed(later)}: Keras downloads them at the first use, into {keras_cache()}")
     return notes
 
 
@@ -175,7 +175,8 @@ def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str
     return weights if isinstance(weights, str) and len(found) == 1 else found
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence; of many the first ``LISTED``."""
     if len(names) > LISTED + 1:
         return f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
     *first, last = names

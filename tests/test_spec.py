@@ -493,7 +493,7 @@ REST = [
         '5:19: tracking.model: found "a/b"; the name of a registered model holds no "/" and no ":".',
     ),
     ("weights: 5", "5:10: weights: found 5; allowed: imagenet, none, or a folder of weight files."),
-    ("weights: ${NOPE}/w", "5:10: weights: the environment variable NOPE is not set; try: export NOPE=..."),
+    ("weights: ${NOPE}/w", "5:10: weights: the environment variable NOPE is not set. Type: export NOPE=..."),
     (
         "weight: none",
         '5:1: weight: no such field; did you mean "weights"? Allowed: name, data, search, budget, final, ',

@@ -151,7 +151,7 @@ def test_variables_are_filled_in_anywhere():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a: 1\nb: ${NOPE}/x", "f:2:4: b: the environment variable NOPE is not set; try: export NOPE=..."),
+        ("a: 1\nb: ${NOPE}/x", "f:2:4: b: the environment variable NOPE is not set. Type: export NOPE=..."),
         ("b: ${}", 'f:1:4: b: found "${}"; write an environment variable as ${NAME}.'),
         ("b: ${A-B}", 'f:1:4: b: found "${A-B}"; write an environment variable as ${NAME}.'),
         ("b: ${A", 'f:1:4: b: found "${A"; write an environment variable as ${NAME}.'),

@@ -1,7 +1,7 @@
 """Where a backbone's starting weights are on this machine: a folder, Keras' cache, or a download. Free of TensorFlow.
 
-``weights: imagenet`` lets Keras take its file from a cache and download it once. Whether that will work is answered here
-before anything starts, by the names that Keras gives its files and by one request to the host that it downloads from.
+``weights: imagenet`` lets Keras take its file from a cache, or download it once. Whether that will work is answered
+here before anything starts: by the names of Keras' files, and by one request to the host that it downloads from.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Wanted:
     sizes: tuple[int, ...]
 
 
-def keras_cache(environ: Mapping[str, str] = os.environ) -> Path:
+def keras_cache() -> Path:
     """The folder that Keras downloads weights into; it need not exist."""
     home = Path(os.path.expanduser("~"))
-    base = Path(environ.get("KERAS_HOME") or (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras")
+    base = Path(os.environ.get("KERAS_HOME") or (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras")
     if base.exists() and not os.access(base, os.W_OK):
         base = Path("/tmp/.keras")
     return base / "models"
@@ -76,12 +76,12 @@ def is_cached(row: Backbone, sizes: Iterable[int], names: Iterable[str]) -> bool
     return all(any(f"_{size}_" in name for name in found) for size in asked)
 
 
-def lacking(wanted: Iterable[Wanted], environ: Mapping[str, str] = os.environ) -> tuple[list[str], str]:
+def lacking(wanted: Iterable[Wanted]) -> tuple[list[str], str]:
     """The backbones whose weights cannot be had on this machine, and why not ("" where none are lacking).
 
     The network is asked, for ``ANSWER_WITHIN_S`` at most, only where Keras' cache lacks a file.
     """
-    cached = names_in(keras_cache(environ))
+    cached = names_in(keras_cache())
     missing, to_download, reasons = [], [], []
     for each in wanted:
         if each.place == IMAGENET:
