@@ -214,8 +214,8 @@ def run_jobs(
 def ask_nodes(function: str, job: Mapping[str, Any]) -> dict[str, Any]:
     """Call ``function`` ("module:function", of a dict) once on each node that has CPUs; node's name -> its answer.
 
-    Takes no CPU, so that a busy cluster answers too. Raises OrchError with the sentence of a TrainerError, or for a node
-    that does not answer within ``NODE_ANSWERS_WITHIN_S``.
+    Takes no CPU, so that a busy cluster answers too. Raises OrchError with the sentence of a TrainerError, or with the
+    names of nodes that do not answer within ``NODE_ANSWERS_WITHIN_S``.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     asked = {}

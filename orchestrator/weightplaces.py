@@ -172,7 +172,7 @@ def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str
     for name in sorted(settled):
         if weights_of(found, name) != settled[name]:
             found[name] = settled[name]
-    return weights if isinstance(weights, str) and len(found) == 1 else found
+    return weights if isinstance(weights, str) and len(found) == 1 else found or IMAGENET
 
 
 def listed(names: Sequence[str]) -> str:

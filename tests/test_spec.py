@@ -21,7 +21,16 @@ from orchestrator import spec as spec_module
 from orchestrator.errors import SpecError
 from orchestrator.fields import FIELDS, Names, Numbers
 from orchestrator.space import DEFAULTS, Case, Choice, Constant, IntRange, Space, Uniform
-from orchestrator.spec import BudgetSpec, SchedulerSpec, SweepSpec, dump_spec, json_schema, load_spec, shipped_spaces
+from orchestrator.spec import (
+    BudgetSpec,
+    SchedulerSpec,
+    SweepSpec,
+    dump_spec,
+    json_schema,
+    load_spec,
+    open_spec,
+    shipped_spaces,
+)
 from trainers.backbones import BACKBONES, Backbone
 from trainers.contract import canonical
 from trainers.heads import HEADS
@@ -707,6 +716,35 @@ def test_a_file_that_is_not_there(name, sentence):
     with pytest.raises(SpecError) as error:
         load_spec(name)
     assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "path", ["search_spaces/quick.yaml", "search_spaces/quick", "./search_spaces/quick.yaml", "quick.yaml"]
+)
+def test_a_shipped_file_is_found_by_its_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = open_spec(path, environ={})
+    assert found.spec == load_spec("quick", environ={})
+    (line,) = found.notes
+    assert f"there is no {path} here; this is the shipped quick, " in line
+    assert str(shipped_spaces()["quick"]) in line
+    assert open_spec("quick", environ={}).notes == ()
+
+
+@pytest.mark.parametrize("path", ["search_spaces/quick.yaml", "search_spaces/quick"])
+def test_a_file_of_ones_own_comes_before_the_shipped_one(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / path).write_text(shipped_spaces()["quick"].read_text().replace("name: quick", "name: own"))
+    found = open_spec(path, environ={})
+    assert (found.spec.name, found.notes) == ("own", ())
+
+
+@pytest.mark.parametrize("path", ["other/quick.yaml", "search_spaces/quick.yml", "/search_spaces/quick.yaml"])
+def test_no_other_path_stands_for_a_shipped_file(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"there is no file .*did you mean quick"):
+        load_spec(path)
 
 
 def test_a_file_that_is_not_text(tmp_path):
