@@ -177,6 +177,21 @@ def shipped_spaces() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def names_sweep(path_or_name: str) -> bool:
+    """Whether it is a YAML file, or stands for a shipped one and for nothing else here."""
+    path = Path(path_or_name)
+    if path.suffix in (".yaml", ".yml"):
+        return not path.is_dir()
+    return not path.exists() and _shipped_name(path_or_name) is not None
+
+
+def _shipped_name(path_or_name: str) -> str | None:
+    """The shipped sweep that NAME, NAME.yaml or search_spaces/NAME.yaml stands for; None for anything else."""
+    path = Path(path_or_name)
+    stands = path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml")
+    return path.stem if stands and path.stem in shipped_spaces() else None
+
+
 def _find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
     """The file, and a line where it is a shipped one under a path. A file of the person's own comes first."""
     path, shipped = Path(path_or_name), shipped_spaces()
@@ -186,9 +201,9 @@ def _find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
         return shipped[path_or_name], ()
     if path.is_dir():
         raise SpecError(f"{path_or_name} is a folder; name the YAML file in it.")
-    if path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml") and path.stem in shipped:
-        note = f"file     there is no {path_or_name} here; this is the shipped {path.stem}, {shipped[path.stem]}"
-        return shipped[path.stem], (note,)
+    if (name := _shipped_name(path_or_name)) is not None:
+        note = f"file     there is no {path_or_name} here; this is the shipped {name}, {shipped[name]}"
+        return shipped[name], (note,)
     near = difflib.get_close_matches(path.stem, shipped, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")

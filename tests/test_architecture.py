@@ -61,6 +61,7 @@ TABLES = {
     "trainers.items",
     "trainers.costs",
     "trainers.shelfindex",
+    "trainers.weightsources",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {

@@ -103,16 +103,17 @@ def test_the_dry_run_of_full_passes_the_check_without_any_variable(monkeypatch, 
 
 
 @pytest.mark.slow
-def test_the_dry_run_of_full_ends_with_a_leaderboard(monkeypatch, tmp_path):
+@pytest.mark.timeout(900)
+def test_the_dry_run_of_full_ends_with_a_leaderboard_and_a_champion(monkeypatch, tmp_path):
     """In a process and a folder of its own, as a person types it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCH_")}
     environment = {**kept, "PYTHONPATH": str(ROOT), "ORCH_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "orchestrator", *header_command("full", "A dry run")]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (header_command("full", "A dry run"), ["promote", "best"]):
+        command = [sys.executable, "-m", "orchestrator", *line]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "runs" / "full" / "leaderboard.csv").is_file()
+    assert "champion" in done.stdout
 
 
 def listed(space, name) -> set:

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from orchestrator import spec as spec_module
+from orchestrator.cli import app
 from orchestrator.errors import SpecError
 from orchestrator.fields import FIELDS, Names, Numbers
 from orchestrator.space import DEFAULTS, Case, Choice, Constant, IntRange, Space, Uniform
@@ -745,6 +747,21 @@ def test_no_other_path_stands_for_a_shipped_file(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=r"there is no file .*did you mean quick"):
         load_spec(path)
+
+
+def test_data_check_takes_a_sweeps_file_for_its_photos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["data", "check", "search_spaces/quick.yaml"]
+    shown = CliRunner().invoke(app, line)
+    assert shown.exit_code == 0, shown.output
+    assert "this is the shipped quick" in shown.output
+    assert "1,797" in shown.output.replace("1797", "1,797")
+    assert CliRunner().invoke(app, ["data", "check", "quick"]).output == "".join(shown.output.splitlines(True)[1:])
+    (tmp_path / "quick").mkdir()  # a folder of photos that is called so comes first
+    assert CliRunner().invoke(app, ["data", "check", "quick"]).exit_code != 0
+    monkeypatch.delenv("ORCH_PHOTOS", raising=False)
+    unset = CliRunner().invoke(app, ["data", "check", "search_spaces/small"])
+    assert "export ORCH_PHOTOS=/path/to/photos" in str(unset.exception)
 
 
 def test_a_file_that_is_not_text(tmp_path):

@@ -12,7 +12,17 @@ import pytest
 
 from trainers import weightsources
 from trainers.backbones import BACKBONES, backbone, load_builder
-from trainers.weightsources import Wanted, fits, is_cached, keras_cache, lacking, lacking_here, why_unreachable
+from trainers.contract import TrainerError
+from trainers.weightsources import (
+    Wanted,
+    downloading,
+    fits,
+    is_cached,
+    keras_cache,
+    lacking,
+    lacking_here,
+    why_unreachable,
+)
 
 
 @pytest.fixture
@@ -41,7 +51,9 @@ CHEAP += [("mobilenet_v3_small", 224), ("vgg16", 224), ("resnet50", 224), ("effi
 ALL = [(row.name, row.native_size) for row in BACKBONES.values() if row.imagenet]
 
 
-@pytest.mark.parametrize("cases", [CHEAP, pytest.param(ALL, marks=pytest.mark.slow)], ids=["cheap", "all"])
+@pytest.mark.parametrize(
+    "cases", [CHEAP, pytest.param(ALL, marks=[pytest.mark.slow, pytest.mark.timeout(900)])], ids=["cheap", "all"]
+)
 def test_the_names_are_those_that_keras_asks_for(cases, monkeypatch):
     """What Keras' builders really ask for is what counts as cached; a file for another size is not."""
     from keras.src.utils import file_utils
@@ -145,3 +157,35 @@ def test_keras_looks_where_this_says(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_HOME")
     assert keras_cache().parent == Path(os.path.expanduser("~/.keras"))
     assert Path(config.keras_home()).name in (".keras", "keras-home")
+
+
+def test_two_workers_never_download_at_once(offline: Path):
+    """The second waits, and then finds the file; where it is there, nothing waits."""
+    inside: list[str] = []
+    both = threading.Barrier(2)
+
+    def work() -> None:
+        both.wait()
+        with downloading("mobilenet_0.5", 224):
+            inside.append("cached" if (offline / "mobilenet_5_0_224_tf_no_top.h5").exists() else "downloads")
+            time.sleep(0.2)
+            (offline / "mobilenet_5_0_224_tf_no_top.h5").touch()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert inside == ["downloads", "cached"]
+    with downloading("mobilenet_0.5", 224), downloading("mobilenet_0.5", 224):
+        pass  # neither holds the lock
+
+
+def test_a_download_that_fails_is_a_sentence_and_is_not_tried_again(offline: Path):
+    """With Keras' own code: a TrainerError fails a trial at once, where any other exception counts as a crash."""
+    from trainers.prefix import build_backbone
+
+    with pytest.raises(
+        TrainerError, match=r"the weights of mobilenet_0\.25 could not be downloaded: URL fetch failure"
+    ):
+        build_backbone("mobilenet_0.25", "imagenet", 128)

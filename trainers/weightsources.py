@@ -6,16 +6,19 @@ here before anything starts: by the names of Keras' files, and by one request to
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from trainers.backbones import BACKBONES, Backbone, backbone, weight_file
 from trainers.contract import TrainerError
@@ -27,6 +30,10 @@ PROBE = f"https://{HOST}/tensorflow/keras-applications/mobilenet/mobilenet_2_5_1
 """A file that is there for certain, as the smallest of them is; asked for its header alone."""
 ANSWER_WITHIN_S = 3.0
 """Maximum seconds until the host counts as unreachable."""
+LOCK_WITHIN_S = 1800.0
+"""Maximum seconds to wait while another process downloads."""
+KERAS_FAILS = "URL fetch failure"
+"""How Keras' error begins for a download that fails; it has no type of its own."""
 DOWNLOAD_SIZES = {
     "keras.applications:MobileNet": (128, 160, 192, 224),
     "keras.applications:MobileNetV2": (96, 128, 160, 192, 224),
@@ -102,6 +109,29 @@ def comes_without_download(wanted: Wanted, cached: Iterable[str]) -> bool:
     """
     row = backbone(wanted.backbone)
     return wanted.backbone not in BACKBONES or not row.imagenet or is_cached(row, wanted.sizes, cached)
+
+
+@contextlib.contextmanager
+def downloading(name: str, image_size: int) -> Iterator[None]:
+    """While entered, this process alone downloads; nothing waits where Keras has the file already.
+
+    Keras writes a download where another process looks for the finished file. Raises TrainerError for a download that
+    fails, which another attempt at the same trial would only repeat.
+    """
+    cache, wanted = keras_cache(), Wanted(name, IMAGENET, (image_size,))
+    lock = FileLock(cache / ".orch.lock", timeout=LOCK_WITHIN_S)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, Timeout):  # a cache that cannot be written: Keras says what it makes of it
+            cache.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock)
+        if comes_without_download(wanted, names_in(cache)):
+            held.close()
+        try:
+            yield
+        except Exception as error:
+            if not str(error).startswith(KERAS_FAILS):
+                raise
+            raise TrainerError(f"the weights of {name} could not be downloaded: {error}") from error
 
 
 def _missing_file(wanted: Wanted) -> str:
