@@ -132,9 +132,10 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
 @verb(app, "orch check", SEARCH)
 def check(source: Source, overrides: Overrides = None) -> None:
     """Check a file and nothing else: every mistake at once, with its line, what is allowed and the nearest spelling."""
-    from orchestrator.spec import load_spec
+    from orchestrator.spec import open_spec
 
-    spec = load_spec(source, tuple(overrides or ()))
+    opened = open_spec(source, tuple(overrides or ()))
+    spec = opened.spec
     trials, epochs = spec.budget.trials, spec.budget.epochs
     what = f"{count(trials, 'trial')} of at most {count(epochs, 'epoch')}"
     if not spec.configurations:
@@ -143,6 +144,8 @@ def check(source: Source, overrides: Overrides = None) -> None:
         what += f", out of {of} configurations"
         if spec.asks_for_gpu_memory and spec.resources.gpu_memory_gb == "auto":
             what += " without a GPU; its memory is measured when the sweep starts"
+    for line in opened.notes:
+        typer.echo(line)
     typer.echo(f"{source}: all right. The sweep {spec.name}: {what}.")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.slots import Resources
@@ -30,6 +31,8 @@ OBJECT_STORE_BYTES = 200 * 1024**2
 """Small: images and features go by path, never through Ray."""
 JOB_RETRIES = 2
 ANSWER_WITHIN_S = 10.0
+NODE_ANSWERS_WITHIN_S = 120.0
+"""Maximum seconds until each node of a cluster has answered a small job: one that is busy starts a process slowly."""
 
 
 def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Resources:
@@ -208,6 +211,29 @@ def run_jobs(
             for reference in waiting:
                 ray.cancel(reference, force=True)
     return [results[index] for index in range(len(jobs))]
+
+
+def ask_nodes(function: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Call ``function`` ("module:function", of a dict) once on each node that has CPUs; node's name -> its answer.
+
+    Takes no CPU, so that a busy cluster answers too. Raises OrchError with the sentence of a TrainerError, or with the
+    names of nodes that do not answer within ``NODE_ANSWERS_WITHIN_S``.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    asked = {}
+    for node in nodes:
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        name += f" {node['NodeID'][:8]}" if name in asked else ""
+        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[name] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(call_job).remote(
+            function, dict(job)
+        )
+    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_ANSWERS_WITHIN_S)
+    silent = [name for name, reference in asked.items() if reference not in done]
+    if silent:
+        names = ", ".join(silent)
+        raise OrchError(f"{names} did not answer within {NODE_ANSWERS_WITHIN_S:.0f} s; see ray status.")
+    return {name: _job_result(reference, f"a question to {name} ({function})") for name, reference in asked.items()}
 
 
 def _job_result(reference: Any, name: str) -> Any:

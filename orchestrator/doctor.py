@@ -17,6 +17,9 @@ import psutil
 from orchestrator.environment import package_versions
 from orchestrator.mlflow_store import reachable
 from orchestrator.paths import cache_folder
+from orchestrator.weightplaces import FOLDER, PAGE
+from trainers.backbones import BACKBONES
+from trainers.weightsources import fits, is_cached, keras_cache, names_in, why_unreachable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,8 +61,27 @@ def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = N
         disk("disk, cache", cache),
         _mlflow(),
         shared_folder("ORCH_DATA", environment, "photos named in a file as ${ORCH_DATA}/..."),
-        shared_folder("ORCH_WEIGHTS", environment, "weight files; without it Keras downloads ImageNet's when asked to"),
+        shared_folder(FOLDER, environment, "weight files; without it Keras downloads ImageNet's when asked to"),
+        weights(environment),
     ]
+
+
+def weights(environment: Mapping[str, str]) -> Finding:
+    """How many backbones have their ImageNet weights here, and whether Keras could download the rest now."""
+    folder = Path(environment.get(FOLDER, "")).expanduser() if environment.get(FOLDER) else None
+    rows = [row for row in BACKBONES.values() if row.files]
+    names, cached = () if folder is None else names_in(folder), names_in(keras_cache())
+    own = {row.name for row in rows if fits(row, names)}
+    kept = {row.name for row in rows if row.name not in own and is_cached(row, [row.native_size], cached)}
+    rest = [row for row in rows if row.imagenet and row.name not in own | kept]
+    where = [*([f"{len(own)} in {FOLDER}"] if own else []), f"{len(kept)} in {keras_cache()}"]
+    text = f"ImageNet weights of {len(rows)} backbones: {', '.join(where)}"
+    if rest and (reason := why_unreachable()):
+        advice = (
+            f"export {FOLDER}=/path/to/weights ({PAGE} says where to get files); orch weights list shows what is there"
+        )
+        return Finding("note", "weights", f"{text}; the others cannot be downloaded: {reason}", advice)
+    return Finding("OK", "weights", f"{text}; the others can be downloaded" if rest else text)
 
 
 def print_findings(findings: list[Finding], console: Console) -> None:

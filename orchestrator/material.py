@@ -22,14 +22,22 @@ cache_app = typer.Typer(
 def data_check(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="A folder, archive or table of photos; several are read as one set."),
+        typer.Argument(
+            metavar="PATH...", help="A folder, archive or table of photos, or a sweep's YAML file; several are one set."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
     from orchestrator.paths import cache_folder
+    from orchestrator.spec import names_sweep, open_spec
     from trainers.manifest import DataSource, check_data
 
+    if len(sources) == 1 and names_sweep(sources[0]):
+        opened = open_spec(sources[0], needs_weights=False)
+        for line in () if as_json else opened.notes:
+            typer.echo(line)
+        sources = list(opened.spec.data.sources)
     source = sources[0] if len(sources) == 1 else tuple(sources)
     report = check_data(DataSource(source, splits=None, cache=cache_folder()))
     if as_json:
@@ -52,9 +60,12 @@ def data_preview(
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
     from orchestrator import preview
-    from orchestrator.spec import load_spec
+    from orchestrator.spec import open_spec
 
-    typer.echo(preview.preview(load_spec(source, tuple(overrides or ())), images, out, typer.echo))
+    opened = open_spec(source, tuple(overrides or ()), needs_weights=False)
+    for line in opened.notes:
+        typer.echo(line)
+    typer.echo(preview.preview(opened.spec, images, out, typer.echo))
 
 
 @verb(weights_app, "orch weights list")

@@ -61,6 +61,8 @@ class Narrator:
                 self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
         how = f"goes on with {self._ended.get('search', 0)} trials done" if opened.resumed else "new"
         self.tell(f"sweep    {opened.spec.name} in {opened.paths.root} ({how})")
+        for line in opened.notes:
+            self.tell(line)
 
     def show(self, event: Event) -> None:
         if event.kind == EventKind.EPOCH and event.fold:

@@ -12,7 +12,7 @@ from orchestrator.gpumemory import smallest_gpu_gb
 from orchestrator.paths import RUNS, SweepPaths
 from orchestrator.sections import cross_mistakes
 from orchestrator.slots import gpus_of
-from orchestrator.spec import SweepSpec, dump_spec, load_spec
+from orchestrator.spec import SweepSpec, dump_spec, load_spec, open_spec
 from orchestrator.tracking import TrackingSettings
 from trainers.files import atomic_write_text
 from trainers.suffixes import ARCHIVES, is_table
@@ -26,14 +26,15 @@ ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder and the spec in force. ``resumed``: its ledger may hold events already."""
+    """A folder and the spec in force. ``resumed``: its ledger may hold events already. ``notes``: of ``OpenedSpec``."""
 
     paths: SweepPaths
     spec: SweepSpec
     resumed: bool
+    notes: tuple[str, ...] = ()
 
 
-def open_new(spec: SweepSpec, out: Path | None, fresh: bool) -> Opened:
+def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, ...] = ()) -> Opened:
     """A folder that does not exist yet. Raises SweepExists that names the two ways on.
 
     A space that depends on the GPU's memory is settled here, so that the sweep stays the same on another machine.
@@ -50,7 +51,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool) -> Opened:
     spec = with_gpu_memory(spec)
     paths.root.mkdir(parents=True, exist_ok=True)
     write_spec(paths, spec)
-    return Opened(paths, spec, resumed=False)
+    return Opened(paths, spec, resumed=False, notes=notes)
 
 
 def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
@@ -96,10 +97,12 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     if not paths.spec.is_file():
         raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: orch sweep FILE.")
     before = load_spec(str(paths.spec), check_machine=False)
-    spec = load_spec(source or str(paths.spec), overrides)
+    overrides = [*overrides]
     if trials is not None:
         wanted = before.budget.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
-        spec = load_spec(source or str(paths.spec), [*overrides, f"budget.trials={wanted}"])
+        overrides.append(f"budget.trials={wanted}")
+    opened = open_spec(source or str(paths.spec), overrides, begun=before)
+    spec = opened.spec
     if spec.resources.gpu_memory_gb == "auto":
         spec = with_gpu_memory(_replace_memory(spec, before.resources.gpu_memory_gb))
     changed = differences(with_gpu_memory(before), spec)
@@ -111,7 +114,7 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
         )
     if spec != before:
         write_spec(paths, spec)
-    return Opened(paths, spec, resumed=True)
+    return Opened(paths, spec, resumed=True, notes=opened.notes)
 
 
 def differences(before: SweepSpec, after: SweepSpec) -> list[str]:

@@ -89,6 +89,7 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
     if request.until == "data":
         return False
     from orchestrator.judging import judge
+    from orchestrator.nodeweights import check_nodes
     from orchestrator.planning import Foresight, foresee, look_back
     from orchestrator.search import machine_resources, ray_session
 
@@ -99,6 +100,8 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
         gpus = running.gpus_per_trial()
         where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
         running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
+        if request.address:
+            check_nodes(running.spec)
         foresee(running, manifest, Foresight(machine, request.address or "", ray_s, request.anyway))
         search(running, manifest)
         if request.until == "search":
@@ -155,7 +158,7 @@ def _deaf_once_interrupted() -> Iterator[None]:
 
 
 def _open(request: SweepRequest) -> Opened:
-    from orchestrator.spec import load_spec
+    from orchestrator.spec import load_spec, open_spec
 
     overrides = [*request.overrides]
     if request.hours is not None:
@@ -163,8 +166,9 @@ def _open(request: SweepRequest) -> Opened:
     if not request.resume:
         if request.trials is not None:
             overrides.append(f"budget.trials={request.trials.lstrip('+')}")
-        return open_new(load_spec(str(request.spec_source), overrides), request.out, request.fresh)
-    root = request.out or Path(RUNS) / load_spec(str(request.spec_source), overrides).name
+        opened = open_spec(str(request.spec_source), overrides)
+        return open_new(opened.spec, request.out, request.fresh, opened.notes)
+    root = request.out or Path(RUNS) / load_spec(str(request.spec_source), overrides, check_machine=False).name
     return open_existing(root, request.spec_source, overrides, request.trials)
 
 

@@ -41,7 +41,7 @@ def plan(
     """
     from orchestrator import planning
     from orchestrator.planpage import print_plan
-    from orchestrator.spec import load_spec
+    from orchestrator.spec import open_spec
 
     if not simulate and (gpus or nodes > 1 or gpu_speed is not None or shared_store or photos or classes):
         usage(
@@ -50,7 +50,10 @@ def plan(
         )
     devices = planning.Devices(nodes, gpus, gpu, gpu_speed, shared_store, photos, classes) if simulate else None
     tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
-    found = planning.plan_file(load_spec(source, tuple(overrides or ())), recalibrate, devices, tell)
+    opened = open_spec(source, tuple(overrides or ()))
+    for line in opened.notes:
+        tell(line)
+    found = planning.plan_file(opened.spec, recalibrate, devices, tell)
     if as_json:
         print_json(found.to_dict())
     else:

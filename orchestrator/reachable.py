@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.space import DEFAULTS, Domain, Field, IntRange, Space, Uniform, Value
-from orchestrator.spec import SweepSpec
 from trainers.contract import canonical
 
 
-def reachable(spec: SweepSpec, *names: str) -> list[dict[str, Value]]:
+class Searched(Protocol):
+    """A ``SweepSpec`` or a ``Search``."""
+
+    @property
+    def space(self) -> Space: ...
+
+    @property
+    def configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]: ...
+
+
+def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
     """Every combination of values that the fields ``names`` can have in one trial, each once, in the space's order.
 
     Of a range both ends, and what a condition needs to go either way: every value that one names, and both ends of the
@@ -26,7 +35,7 @@ def reachable(spec: SweepSpec, *names: str) -> list[dict[str, Value]]:
     return [values for place, values in enumerate(found) if values not in found[:place]]
 
 
-def values_of(spec: SweepSpec, name: str) -> list[Any]:
+def values_of(spec: Searched, name: str) -> list[Any]:
     """Every value that the field ``name`` can have, each once; of a range those of ``reachable``."""
     return [values[name] for values in reachable(spec, name)]
 

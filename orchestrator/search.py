@@ -25,6 +25,7 @@ from orchestrator.bookkeeper import Bookkeeper, OnEvent, SearchOutcome, SearchSe
 from orchestrator.cluster import (
     Resources,
     StopSignals,
+    ask_nodes,
     check_fits,
     machine_resources,
     quiet_ray,
@@ -44,6 +45,7 @@ __all__ = [
     "SchedulerSettings",
     "SearchOutcome",
     "SearchSettings",
+    "ask_nodes",
     "machine_resources",
     "ray_session",
     "run_jobs",

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.fields import FIELDS, GPU_MEMORY, Names, Numbers
 from orchestrator.mistakes import Keys, Mistake, Mistakes, show, unknown_field
 from orchestrator.searchmistakes import Notes, check_conditions, check_named, check_nothing_varies, check_space
-from orchestrator.space import Case, Choice, Constant, Domain, IntRange, Space, Uniform, Value, find_circle
+from orchestrator.space import (
+    DEFAULTS,
+    Case,
+    Choice,
+    Constant,
+    Domain,
+    IntRange,
+    Space,
+    Uniform,
+    Value,
+    find_circle,
+)
 
 KINDS = ("value", "choice", "uniform", "loguniform", "int")
 """What a case may be; exactly one of them stands in it."""
@@ -35,6 +46,17 @@ class Search:
     def on_gpu(self, memory_gb: float) -> Search:
         """What is searched where a trial has ``memory_gb`` of GPU memory; see ``Space.on_gpu``."""
         return Search(self.space.on_gpu(memory_gb), self.named)
+
+    def without(self, backbones: Collection[str]) -> Search | None:
+        """What is left to search without these backbones; None where that is nothing."""
+        if not self.named:
+            space = self.space.without("backbone", backbones)
+            return None if space is None else Search(space)
+        left = [
+            name for name, values in self.configurations if values.get("backbone", DEFAULTS["backbone"]) in backbones
+        ]
+        named = tuple((name, given) for name, given in self.named if name not in left)
+        return Search(self.space, named) if named else None
 
 
 def _completed(space: Space, given: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ __all__ = [
     "SweepSpec",
     "TrackingSpec",
     "cross_mistakes",
+    "gpu_memories",
     "with_trials",
 ]
 
@@ -87,9 +88,10 @@ class SweepSpec(Section):
     tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where MLflow shows the sweep.")
     weights: Annotated[Weights, PlainValidator(read_weights, json_schema_input_type=str | dict[str, str])] = Field(
         default="imagenet",
-        description="imagenet (Keras downloads them), none, or a folder of weight files; ${ORCH_WEIGHTS} is filled in. "
-        "A backbone without ImageNet weights starts at random. Or a mapping of backbones to one of these or to a file, "
-        "as in {resnet50: my/file.h5, others: imagenet}.",
+        description="imagenet (from the folder ORCH_WEIGHTS where it has them, else Keras downloads them), none, or a "
+        "folder of weight files. A backbone without ImageNet weights starts at random. Or a mapping of backbones to "
+        "one of these or to a file, as in {resnet50: my/file.h5, others: imagenet}; a backbone that is optional there "
+        "is left out of the search where its weights cannot be had.",
     )
     objective: Annotated[
         tuple[str, ...],
@@ -115,7 +117,7 @@ class SweepSpec(Section):
     @property
     def asks_for_gpu_memory(self) -> bool:
         """Whether the space depends on the GPU memory that a trial gets."""
-        return len(_memories(self.search)) > 1
+        return len(gpu_memories(self.search)) > 1
 
     @property
     def measures_speed(self) -> bool:
@@ -165,7 +167,7 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     if search.named:
         return found + _mistakes_beside_configurations(search, budget)
     memory = "auto" if resources is None else resources.gpu_memory_gb
-    spaces = [search.space.on_gpu(each) for each in (_memories(search) if memory == "auto" else [memory])]
+    spaces = [search.space.on_gpu(each) for each in (gpu_memories(search) if memory == "auto" else [memory])]
     refusal = next(filter(None, (sampler_refusal(budget.sampler.name, space) for space in spaces)), None)
     objectives = parts.get("objective") or ()
     if refusal:
@@ -182,7 +184,7 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     return found
 
 
-def _memories(search: Search) -> list[float]:
+def gpu_memories(search: Search) -> list[float]:
     """The GPU memories that make a difference to the space, the smallest first."""
     asked = {case.gpu_memory_gb for field in search.space.fields for case in field.cases}
     return sorted({0.0, *asked})

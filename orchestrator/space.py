@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +177,17 @@ class Space:
         fields = [field.on_gpu(memory_gb) for field in self.fields]
         return Space(tuple(field for field in fields if field.cases))
 
+    def without(self, name: str, values: Collection[Value]) -> Space | None:
+        """The space whose field ``name`` has none of ``values``; None where that leaves it without a value."""
+        field = self.field(name)
+        if field is None:
+            return None if DEFAULTS[name] in values else self
+        cases = [dataclasses.replace(case, domain=left) for case in field.cases if (left := _rest(case.domain, values))]
+        if not cases or (len(cases) < len(field.cases) and cases[-1].is_conditional and DEFAULTS[name] in values):
+            return None
+        replaced = Field(name, tuple(cases))
+        return Space(tuple(replaced if each is field else each for each in self.fields))
+
     def field(self, name: str) -> Field | None:
         return next((field for field in self.fields if field.name == name), None)
 
@@ -313,6 +324,12 @@ class Space:
                 return f"{field.name} is {show(value)}; allowed here: {domain}"
             raw[field.name] = value
         return "these values together lie outside the space"
+
+
+def _rest(domain: Domain, values: Collection[Value]) -> Domain | None:
+    """``domain`` without ``values``, of a field that holds names; None where nothing is left of it."""
+    left = tuple(value for value in domain.values() or () if value not in values)
+    return None if not left else Constant(left[0]) if len(left) == 1 else Choice(left)
 
 
 def _candidates(name: str, domain: Domain, given: Mapping[str, Any], loose: Sequence[str] = _LOOSE) -> Iterator[Value]:

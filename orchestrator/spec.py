@@ -1,6 +1,6 @@
 """YAML -> ``SweepSpec``: frozen, complete, and every mistake told at once with its line.
 
-``load_spec`` reads a file, lays ``--set`` over it, fills in ``${ENV}`` and checks it whole before anything starts.
+``open_spec`` reads a file, lays ``--set`` over it, fills in ``${ENV}`` and checks it whole before anything starts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from ruamel.yaml import YAML
 from orchestrator.errors import SpecError
 from orchestrator.fields import CONDITION, condition_schema, configuration_schema, search_schema
 from orchestrator.mistakes import Mistake, mistakes_of
+from orchestrator.reachable import reachable
 from orchestrator.searchpart import KINDS, Search
 from orchestrator.sections import (
     BUILTIN,
@@ -37,17 +39,22 @@ from orchestrator.sections import (
     SweepSpec,
     TrackingSpec,
     cross_mistakes,
+    gpu_memories,
     with_trials,
 )
 from orchestrator.space import DEFAULTS
-from orchestrator.weightsection import OTHERS, WORDS, missing_weights
-from orchestrator.yamlfile import SettingRules, escape, read_document
+from orchestrator.weightplaces import Asked, Resolved, resolve
+from orchestrator.weightsection import OTHERS, WORDS
+from orchestrator.yamlfile import Document, SettingRules, escape, read_document
+from trainers.backbones import backbone
+from trainers.weightsources import IMAGENET, NONE
 
 __all__ = [
     "BudgetSpec",
     "ChooseSpec",
     "DataSpec",
     "FinalSpec",
+    "OpenedSpec",
     "ResourcesSpec",
     "SamplerSpec",
     "SchedulerSpec",
@@ -57,9 +64,12 @@ __all__ = [
     "dump_spec",
     "json_schema",
     "load_spec",
+    "open_spec",
     "shipped_spaces",
 ]
 
+SHIPPED = "search_spaces"
+"""The package of the shipped files, and the folder by which the repository knows them."""
 _RANGE_EXTRAS = {"step", "log"}
 _SETTINGS = SettingRules(
     short_forms={("budget", "scheduler"): "name", ("budget", "sampler"): "name", ("weights",): OTHERS},
@@ -70,28 +80,66 @@ _SETTINGS = SettingRules(
 """A new kind of range pushes out the old one, so that ``--set search.dropout.uniform=[0,0.5]`` is enough."""
 
 
+@dataclass(frozen=True)
+class OpenedSpec:
+    """A sweep as it will run on this machine. ``notes``: lines for a person, on what the file did not say itself:
+    which file it is, where weights come from, which optional backbones are left out."""
+
+    spec: SweepSpec
+    notes: tuple[str, ...] = ()
+
+
+def open_spec(
+    path_or_name: str,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    begun: SweepSpec | None = None,
+    needs_weights: bool = True,
+) -> OpenedSpec:
+    """Read and check a sweep: a YAML file, or one that is shipped, by its name or as ``search_spaces/NAME.yaml``.
+
+    ``overrides`` are ``--set`` texts, "budget.trials=5". A relative ``data.source`` or ``weights`` starts at the
+    current folder and is absolute afterwards. Photos, weights and samplers must be here. ``weights: imagenet`` becomes
+    the folder ORCH_WEIGHTS for backbones whose files lie there; optional backbones without weights are left out.
+    ``begun``: a sweep that goes on, whose weights stay. ``needs_weights`` False: nothing will be trained.
+
+    Raises SpecError; its text holds every mistake, one a line, as ``FILE:LINE:COLUMN: field: what to do``.
+    """
+    path, note = _find_file(path_or_name)
+    document, spec, parts, mistakes = _read(path, overrides, environ)
+    mistakes += machine_mistakes(parts)
+    resolved = _resolved(parts, document, environ, begun) if needs_weights else None
+    if resolved is not None:
+        mistakes += resolved.mistakes
+    if spec is not None and resolved is not None:
+        spec, problem = _settled(spec, resolved)
+        mistakes += problem
+    if spec is None or mistakes or document.mistakes:
+        raise document.error(mistakes)
+    return OpenedSpec(spec, (*note, *(resolved.notes if resolved is not None else ())))
+
+
 def load_spec(
     path_or_name: str,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
     check_machine: bool = True,
 ) -> SweepSpec:
-    """Read and check a sweep: a YAML file, or one that is shipped, by its name.
-
-    ``overrides`` are ``--set`` texts, "budget.trials=5". A relative ``data.source`` or ``weights`` starts at the
-    current folder and is absolute afterwards. ``check_machine``: the photos, weight files and samplers must be here.
-
-    Raises SpecError; its text holds every mistake, one a line, as ``FILE:LINE:COLUMN: field: what to do``.
-    """
-    file, text = _read_file(path_or_name)
-    document = read_document(text, file).override(overrides, _SETTINGS).expand(environ)
-    data = _with_absolute_paths(document.data)
-    spec, parts, mistakes = _validate(data)
+    """The spec of ``open_spec``. ``check_machine`` False: as the file says it, whatever this machine has."""
     if check_machine:
-        mistakes += machine_mistakes(parts)
+        return open_spec(path_or_name, overrides, environ).spec
+    document, spec, _, mistakes = _read(_find_file(path_or_name)[0], overrides, environ)
     if spec is None or mistakes or document.mistakes:
         raise document.error(mistakes)
     return spec
+
+
+def _read(
+    path: Path, overrides: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Document, SweepSpec | None, dict[str, Any], list[Mistake]]:
+    """The document, and what ``_validate`` makes of it."""
+    document = read_document(_text_of(path), str(path)).override(overrides, _SETTINGS).expand(environ)
+    return document, *_validate(_with_absolute_paths(document.data))
 
 
 def dump_spec(spec: SweepSpec) -> str:
@@ -125,24 +173,45 @@ def json_schema() -> dict[str, Any]:
 
 def shipped_spaces() -> dict[str, Path]:
     """Name -> file of the sweeps that come with the package."""
-    folder = Path(str(resources.files("search_spaces")))
+    folder = Path(str(resources.files(SHIPPED)))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def _read_file(path_or_name: str) -> tuple[str, str]:
-    """The file's name as shown in messages, and its text."""
+def names_sweep(path_or_name: str) -> bool:
+    """Whether it is a YAML file, or stands for a shipped one and for nothing else here."""
     path = Path(path_or_name)
-    shipped = shipped_spaces()
-    if not path.is_file() and path_or_name in shipped:
-        path = shipped[path_or_name]
-    elif path.is_dir():
+    if path.suffix in (".yaml", ".yml"):
+        return not path.is_dir()
+    return not path.exists() and _shipped_name(path_or_name) is not None
+
+
+def _shipped_name(path_or_name: str) -> str | None:
+    """The shipped sweep that NAME, NAME.yaml or search_spaces/NAME.yaml stands for; None for anything else."""
+    path = Path(path_or_name)
+    stands = path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml")
+    return path.stem if stands and path.stem in shipped_spaces() else None
+
+
+def _find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
+    """The file, and a line where it is a shipped one under a path. A file of the person's own comes first."""
+    path, shipped = Path(path_or_name), shipped_spaces()
+    if path.is_file():
+        return path, ()
+    if path_or_name in shipped:
+        return shipped[path_or_name], ()
+    if path.is_dir():
         raise SpecError(f"{path_or_name} is a folder; name the YAML file in it.")
-    elif not path.is_file():
-        near = difflib.get_close_matches(path.stem, shipped, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")
+    if (name := _shipped_name(path_or_name)) is not None:
+        note = f"file     there is no {path_or_name} here; this is the shipped {name}, {shipped[name]}"
+        return shipped[name], (note,)
+    near = difflib.get_close_matches(path.stem, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")
+
+
+def _text_of(path: Path) -> str:
     try:
-        return str(path), path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}.") from error
     except OSError as error:
@@ -209,9 +278,9 @@ def _plain(value: Any) -> Any:
 
 
 def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
-    """What this machine lacks for ``parts``: photos, weight files, a sampler's package."""
+    """What this machine lacks for ``parts``: photos, a sampler's package."""
     found = []
-    data, search, budget, weights = (parts.get(name) for name in ("data", "search", "budget", "weights"))
+    data, budget = parts.get("data"), parts.get("budget")
     if data is not None:
         for i, source in enumerate(data.sources):
             if not source.startswith(BUILTIN) and not Path(source).exists():
@@ -223,17 +292,56 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     if package and importlib.util.find_spec(package) is None:
         text = f'the sampler {name} needs the package {package}, which is not installed: pip install "orch[{name}]".'
         found.append(Mistake(("budget", "sampler"), text))
-    if weights is not None:
-        found += missing_weights(weights, _backbones(search))
     return found
 
 
-def _backbones(search: Search | None) -> set[str]:
-    """Every backbone that a trial can have; none where the search is wrong."""
-    if search is None:
-        return set()
-    if search.named:
-        names = {values.get("backbone", DEFAULTS["backbone"]) for _, values in search.configurations}
-    else:
-        names = {name for domain in search.space.domains("backbone") for name in domain.values() or ()}
-    return {str(name) for name in names}
+def _resolved(
+    parts: Mapping[str, Any], document: Document, environ: Mapping[str, str], begun: SweepSpec | None
+) -> Resolved | None:
+    """Where the weights of every backbone come from; None where what the file says of weights is wrong."""
+    if (weights := parts.get("weights", IMAGENET if "weights" not in document.data else None)) is None:
+        return None
+    sizes = {} if (search := parts.get("search")) is None else sizes_of(search)
+    variables = {
+        str(keys[1]): name for keys, name in document.defaulted.items() if keys[0] == "weights" and len(keys) == 2
+    }
+    return resolve(Asked(weights, sizes, variables, None if begun is None else _begun(begun)), environ)
+
+
+def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, list[Mistake]]:
+    """``spec`` with the weights as they are here, and without the backbones that are left out."""
+    gone = resolved.left_out
+    changes: dict[str, Any] = {"weights": resolved.weights}
+    if gone:
+        search = spec.search.without(gone)
+        if search is None:
+            text = f"nothing is left to search: {', '.join(gone)} would be left out for want of weights."
+            return None, [Mistake(("search", "backbone"), text)]
+        first = tuple(
+            values for values in spec.budget.first if values.get("backbone", DEFAULTS["backbone"]) not in gone
+        )
+        trials = min(spec.budget.trials, len(search.named)) if search.named else spec.budget.trials
+        changes |= {"search": search, "budget": spec.budget.model_copy(update={"first": first, "trials": trials})}
+    settled = spec.model_copy(update=changes)
+    return settled, cross_mistakes({name: getattr(settled, name) for name in SweepSpec.model_fields}) if gone else []
+
+
+def sizes_of(search: Search) -> dict[str, tuple[int, ...]]:
+    """Each backbone that a trial can have, on a GPU of any memory -> its image sizes in pixels."""
+    found: dict[str, set[int]] = {}
+    for memory in gpu_memories(search):
+        for values in reachable(search.on_gpu(memory), "backbone", "image_size"):
+            name = str(values["backbone"])
+            found.setdefault(name, set()).add(int(values["image_size"] or backbone(name).native_size))
+    return {name: tuple(sorted(sizes)) for name, sizes in sorted(found.items())}
+
+
+def _begun(spec: SweepSpec) -> dict[str, str]:
+    """Where weights came from that a sweep did not name itself: a download, or a folder that ``resolve`` put there."""
+    places = {name: spec.weights_for(name) for name in sizes_of(spec.search)}
+    mapped = not isinstance(spec.weights, str)
+    return {
+        name: place
+        for name, place in places.items()
+        if place == IMAGENET or (mapped and place != NONE and not Path(place).is_file())
+    }

@@ -10,17 +10,23 @@ from orchestrator.fields import FIELDS
 from orchestrator.mistakes import Mistake, Mistakes, nearest, show
 from trainers.backbones import backbone, weight_file
 from trainers.contract import TrainerError
+from trainers.weightsources import IMAGENET, NONE
 
-WORDS = ("imagenet", "none")
+OPTIONAL = "optional"
+"""Of one named backbone in a mapping: as imagenet, but the search goes without it where its weights cannot be had."""
+WORDS = (IMAGENET, NONE, OPTIONAL)
 OTHERS = "others"
 """In a mapping, what the backbones that it does not name start from."""
 ALLOWED = "imagenet, none, or a folder of weight files"
+ONE_BACKBONE = f"{OPTIONAL} is said of one backbone by its name, as in {{senet50: {OPTIONAL}, others: {IMAGENET}}}."
 
 Weights = str | dict[str, str]
 
 
 def read_weights(value: Any) -> Weights:
     """A word, a folder, or backbone -> a word, a folder or a file. Raises Mistakes or ValueError."""
+    if value == OPTIONAL:
+        raise ValueError(ONE_BACKBONE)
     if isinstance(value, str) and value:
         return value
     if not isinstance(value, Mapping) or not value:
@@ -33,20 +39,23 @@ def read_weights(value: Any) -> Weights:
             found.append(Mistake((name,), f'{problem} "{OTHERS}" stands for the rest.', at_key=True))
         if not isinstance(each, str) or not each:
             found.append(Mistake((name,), f"found {show(each)}; allowed: {ALLOWED}, or one weight file."))
+        if name == OTHERS and each == OPTIONAL:
+            found.append(Mistake((name,), ONE_BACKBONE))
     if found:
         raise Mistakes(found)
     return {str(name): str(each) for name, each in value.items()}
 
 
 def weights_of(weights: Weights, name: str) -> str:
-    """What the backbone called ``name`` starts from: "imagenet", "none", a folder or a file."""
+    """What the backbone called ``name`` starts from: "imagenet", "none", a folder or a file; or "optional", until
+    ``weightplaces.resolve`` has looked for its weights."""
     if isinstance(weights, str):
         return weights
-    return weights.get(name, weights.get(OTHERS, "imagenet"))
+    return weights.get(name, weights.get(OTHERS, IMAGENET))
 
 
 def missing_weights(weights: Weights, backbones: Iterable[str]) -> list[Mistake]:
-    """What this machine lacks: folders and files that are not there, and, for each of ``backbones``, its file."""
+    """The folders and files that ``weights`` names and this machine lacks, and, for each of ``backbones``, its file."""
     if isinstance(weights, str):
         return _missing_in(weights, backbones, ("weights",), one_file=False)
     found = []
@@ -59,11 +68,7 @@ def missing_weights(weights: Weights, backbones: Iterable[str]) -> list[Mistake]
 def _missing_in(place: str, backbones: Iterable[str], keys: tuple[str, ...], one_file: bool) -> list[Mistake]:
     """What ``place`` lacks for ``backbones``. ``one_file``: it may be the very file."""
     folder = Path(place)
-    if place == "imagenet":
-        lacking = [name for name in sorted(backbones) if not backbone(name).imagenet and backbone(name).files]
-        text = f"Keras has no weights of {', '.join(lacking)} to download; name a file or a folder of weight files."
-        return [Mistake(keys, text)] if lacking else []
-    if place == "none" or (one_file and folder.is_file()):
+    if place in WORDS or (one_file and folder.is_file()):
         return []
     if not folder.is_dir():
         what, allowed = ("file or folder", f"{ALLOWED}, or one weight file") if one_file else ("folder", ALLOWED)

@@ -40,13 +40,17 @@ class SettingRules:
 
 @dataclass(frozen=True)
 class Document:
-    """The values of one file, and where each stands. ``mistakes`` are those found so far."""
+    """The values of one file, and where each stands. ``mistakes`` are those found so far.
+
+    ``defaulted``: where ``${NAME:-default}`` stood for a variable that is not set, and its name.
+    """
 
     file: str
     data: dict[str, Any]
     key_places: Mapping[Keys, str] = field(default_factory=dict)
     value_places: Mapping[Keys, str] = field(default_factory=dict)
     mistakes: tuple[Mistake, ...] = ()
+    defaulted: Mapping[Keys, str] = field(default_factory=dict)
 
     def place(self, keys: Keys, at_key: bool = False) -> str:
         """``FILE:LINE:COLUMN`` of the value (or its name), or of the nearest thing around it; or ``--set ...``."""
@@ -71,10 +75,15 @@ class Document:
         return SpecError("\n".join(text for _, text in sorted(told.values())))
 
     def expand(self, environ: Mapping[str, str]) -> Document:
-        """Fill in ``${NAME}`` in every text; ``$${`` stands for a plain ``${``. Unset names become mistakes."""
-        mistakes: list[Mistake] = []
-        data = _expand(self.data, (), environ, mistakes)
-        return dataclasses.replace(self, data=data, mistakes=(*self.mistakes, *mistakes))
+        """Fill in ``${NAME}`` in every text; ``$${`` stands for a plain ``${``.
+
+        ``${NAME:-text}`` is ``text`` where NAME is unset or empty. An unset name without it becomes a mistake, which
+        says with ``${NAME:?text}`` what the variable should hold; ``text`` begins with an example.
+        """
+        filling = _Filling(environ)
+        data = filling.expand(self.data, ())
+        mistakes = (*self.mistakes, *filling.mistakes)
+        return dataclasses.replace(self, data=data, mistakes=mistakes, defaulted=filling.defaulted)
 
     def override(self, settings: Iterable[str], rules: SettingRules | None = None) -> Document:
         """Lay ``dotted.field=YAML`` settings over the values, in order.
@@ -230,27 +239,49 @@ def _number(text: str) -> float:
 # Environment and --set
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
+_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<sign>:[-?])(?P<text>.*))?", re.DOTALL)
 
 
-def _expand(value: Any, keys: Keys, environ: Mapping[str, str], mistakes: list[Mistake]) -> Any:
-    if isinstance(value, dict):
-        return {name: _expand(inner, (*keys, name), environ, mistakes) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_expand(inner, (*keys, i), environ, mistakes) for i, inner in enumerate(value)]
-    if not isinstance(value, str):
-        return value
+@dataclass
+class _Filling:
+    """Fills in environment variables; notes which are not set."""
 
-    def fill_in(found: re.Match[str]) -> str:
-        name = found[1]
-        if name is None:
+    environ: Mapping[str, str]
+    mistakes: list[Mistake] = field(default_factory=list)
+    defaulted: dict[Keys, str] = field(default_factory=dict)
+
+    def expand(self, value: Any, keys: Keys) -> Any:
+        if isinstance(value, dict):
+            return {name: self.expand(inner, (*keys, name)) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self.expand(inner, (*keys, i)) for i, inner in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        return _VARIABLE.sub(lambda found: self._variable(found, keys), value)
+
+    def _variable(self, found: re.Match[str], keys: Keys) -> str:
+        if found[1] is None:
             return "${"
-        if not found[0].endswith("}") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            mistakes.append(Mistake(keys, f"found {show(found[0])}; write an environment variable as ${{NAME}}."))
-        elif name not in environ:
-            mistakes.append(Mistake(keys, f"the environment variable {name} is not set; try: export {name}=..."))
-        return environ.get(name, found[0])
+        inside = _INSIDE.fullmatch(found[1])
+        if inside is None or not found[0].endswith("}"):
+            self.mistakes.append(Mistake(keys, f"found {show(found[0])}; write an environment variable as ${{NAME}}."))
+            return found[0]
+        name, sign, text = inside["name"], inside["sign"], inside["text"]
+        value = self.environ.get(name)
+        if value or (value is not None and sign is None):
+            return value
+        if sign == ":-":
+            self.defaulted[keys] = name
+            return text
+        self.mistakes.append(Mistake(keys, _unset(name, text or "")))
+        return found[0]
 
-    return _VARIABLE.sub(fill_in, value)
+
+def _unset(name: str, text: str) -> str:
+    """The sentence for a variable that is not set. ``text``: an example, and after a comma what it is."""
+    example, _, what = (part.strip() for part in text.partition(","))
+    holds = f"; it should name {what.rstrip('.')}" if what else ""
+    return f"the environment variable {name} is not set{holds}. Type: export {name}={example or '...'}"
 
 
 def escape(text: str) -> str:

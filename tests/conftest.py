@@ -12,10 +12,28 @@ OF_THE_MACHINE = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS", "
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests see none of the machine's addresses and share one cache that lasts as long as the run."""
+    """Tests see none of the machine's addresses and share one cache that lasts as long as the run.
+
+    Keras' cache has a file, an empty one, for every backbone: files are checked alike with and without a network.
+    """
     for name in OF_THE_MACHINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path_factory.getbasetemp() / "orch-cache"))
+    monkeypatch.setenv("KERAS_HOME", str(_keras_home(tmp_path_factory.getbasetemp())))
+
+
+def _keras_home(base: Path) -> Path:
+    home = base / "keras-home"
+    if not home.exists():
+        from trainers.backbones import BACKBONES
+        from trainers.weightsources import DOWNLOAD_SIZES
+
+        (home / "models").mkdir(parents=True)
+        for row in BACKBONES.values():
+            for size in DOWNLOAD_SIZES.get(row.builder, (224,)) if row.imagenet else ():
+                pattern = row.files.split()[-1]
+                (home / "models" / pattern.replace("*no*top*", f"{size}_notop").replace("*", "weights_")).touch()
+    return home
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ TABLES = {
     "trainers.files",
     "trainers.wording",
     "trainers.metrics",
+    "trainers.weightsources",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.errors import SpecError
 from orchestrator.space import Choice, Uniform
-from orchestrator.spec import load_spec, shipped_spaces
+from orchestrator.spec import load_spec, open_spec, shipped_spaces
 from trainers.augment import RECIPES
 from trainers.backbones import BACKBONES
 from trainers.contract import BALANCES, FUSIONS, LOSSES, POOLINGS, VIEWS, canonical
@@ -45,7 +50,70 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_full_runs_without_a_file_for_senet50(environ):
     spec = load_spec("full", environ={**environ, "ORCH_SENET50": "none"})
     assert spec.weights_for("senet50") == "none"
-    assert spec.weights_for("vgg16") == "imagenet"
+    assert spec.weights_for("vgg16") == environ["ORCH_WEIGHTS"]
+    assert load_spec("full", environ={"ORCH_PHOTOS": environ["ORCH_PHOTOS"]}).weights_for("vgg16") == "imagenet"
+
+
+def test_full_starts_with_the_photos_alone(environ):
+    opened = open_spec("full", environ={"ORCH_PHOTOS": environ["ORCH_PHOTOS"]})
+    assert listed(opened.spec.space, "backbone") == set(BACKBONES) - {"small_cnn", "senet50"}
+    (line,) = (line for line in opened.notes if "senet50" in line)
+    assert "senet50 is left out" in line
+    assert "export ORCH_SENET50=FILE" in line
+    for name in ("ORCH_SENET50", "ORCH_WEIGHTS"):  # either brings it in
+        found = open_spec("full", environ={"ORCH_PHOTOS": environ["ORCH_PHOTOS"], name: environ[name]})
+        assert listed(found.spec.space, "backbone") == set(BACKBONES) - {"small_cnn"}
+        assert found.spec.weights_for("senet50") == environ[name]
+        assert not any("left out" in line for line in found.notes)
+
+
+@pytest.mark.parametrize("variable", ["ORCH_PHOTOS", "ORCH_DATA", "ORCH_SENET50"])
+def test_a_variable_that_is_not_set_says_what_it_should_name(variable, environ):
+    seen = 0
+    for name, file in shipped_spaces().items():
+        body = file.read_text().partition("\nname: ")[2]
+        if f"${{{variable}}}" not in body and f"${{{variable}:?" not in body:
+            continue
+        with pytest.raises(SpecError) as error:
+            load_spec(name, environ={key: value for key, value in environ.items() if key != variable})
+        (line,) = str(error.value).splitlines()
+        assert f"the environment variable {variable} is not set; it should name " in line
+        assert re.search(rf"Type: export {variable}=/path/to/\S+$", line)
+        seen += 1
+    assert seen == {"ORCH_PHOTOS": 3, "ORCH_DATA": 3, "ORCH_SENET50": 1}[variable]
+
+
+def header_command(name: str, word: str) -> list[str]:
+    """The command in a shipped file's header below the line that begins with ``word``, split as a shell does."""
+    header = shipped_spaces()[name].read_text().partition("\nname: ")[0]
+    found = re.search(rf"{word}.*?\n#   orch ((?:.*\\\n)*.*)\n", header)
+    assert found
+    return shlex.split(found[1].replace("\\\n", " ").replace("#", ""))
+
+
+def test_the_dry_run_of_full_passes_the_check_without_any_variable(monkeypatch, tmp_path):
+    verb, *line = header_command("full", "A dry run")
+    assert (verb, line[0]) == ("sweep", "full")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # no weights, and none are needed
+    for name in [name for name in os.environ if name.startswith("ORCH_")]:
+        monkeypatch.delenv(name)
+    ended = CliRunner().invoke(app, ["check", *line])
+    assert ended.exit_code == 0, ended.output
+    assert "2 trials of at most 2 epochs" in ended.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_dry_run_of_full_ends_with_a_leaderboard_and_a_champion(monkeypatch, tmp_path):
+    """In a process and a folder of its own, as a person types it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCH_")}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "ORCH_CACHE": str(tmp_path / "cache")}
+    for line in (header_command("full", "A dry run"), ["promote", "best"]):
+        command = [sys.executable, "-m", "orchestrator", *line]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / "full" / "leaderboard.csv").is_file()
+    assert "champion" in done.stdout
 
 
 def listed(space, name) -> set:
@@ -70,7 +138,7 @@ def test_headers_name_every_environment_variable():
     seen = 0
     for name, file in shipped_spaces().items():
         header, _, body = file.read_text().partition("\nname: ")
-        for variable in set(re.findall(r"\$\{(\w+)\}", body)):
+        for variable in set(re.findall(r"\$\{(\w+)(?:\}|:)", body)):
             assert f"{variable}=" in header, name
             seen += 1
     assert seen == 11
@@ -146,7 +214,7 @@ def test_the_ladder_has_the_contests_networks_and_numbers(environ):
     assert spec.budget.epochs == 10
     assert all(canonical(values).loss == "categorical_crossentropy" for values in steps.values())
     assert spec.weights_for("senet50") == environ["ORCH_SENET50"]
-    assert spec.weights_for("resnet50") == "imagenet"
+    assert load_spec("ladder", ["weights.senet50=none"], environ).weights_for("senet50") == "none"
 
 
 def test_the_small_ladder_differs_in_networks_and_sizes_alone(environ):

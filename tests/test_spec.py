@@ -16,12 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from orchestrator import spec as spec_module
+from orchestrator.cli import app
 from orchestrator.errors import SpecError
 from orchestrator.fields import FIELDS, Names, Numbers
 from orchestrator.space import DEFAULTS, Case, Choice, Constant, IntRange, Space, Uniform
-from orchestrator.spec import BudgetSpec, SchedulerSpec, SweepSpec, dump_spec, json_schema, load_spec, shipped_spaces
+from orchestrator.spec import (
+    BudgetSpec,
+    SchedulerSpec,
+    SweepSpec,
+    dump_spec,
+    json_schema,
+    load_spec,
+    open_spec,
+    shipped_spaces,
+)
 from trainers.backbones import BACKBONES, Backbone
 from trainers.contract import canonical
 from trainers.heads import HEADS
@@ -493,7 +504,7 @@ REST = [
         '5:19: tracking.model: found "a/b"; the name of a registered model holds no "/" and no ":".',
     ),
     ("weights: 5", "5:10: weights: found 5; allowed: imagenet, none, or a folder of weight files."),
-    ("weights: ${NOPE}/w", "5:10: weights: the environment variable NOPE is not set; try: export NOPE=..."),
+    ("weights: ${NOPE}/w", "5:10: weights: the environment variable NOPE is not set. Type: export NOPE=..."),
     (
         "weight: none",
         '5:1: weight: no such field; did you mean "weights"? Allowed: name, data, search, budget, final, ',
@@ -707,6 +718,50 @@ def test_a_file_that_is_not_there(name, sentence):
     with pytest.raises(SpecError) as error:
         load_spec(name)
     assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "path", ["search_spaces/quick.yaml", "search_spaces/quick", "./search_spaces/quick.yaml", "quick.yaml"]
+)
+def test_a_shipped_file_is_found_by_its_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = open_spec(path, environ={})
+    assert found.spec == load_spec("quick", environ={})
+    (line,) = found.notes
+    assert f"there is no {path} here; this is the shipped quick, " in line
+    assert str(shipped_spaces()["quick"]) in line
+    assert open_spec("quick", environ={}).notes == ()
+
+
+@pytest.mark.parametrize("path", ["search_spaces/quick.yaml", "search_spaces/quick"])
+def test_a_file_of_ones_own_comes_before_the_shipped_one(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / path).write_text(shipped_spaces()["quick"].read_text().replace("name: quick", "name: own"))
+    found = open_spec(path, environ={})
+    assert (found.spec.name, found.notes) == ("own", ())
+
+
+@pytest.mark.parametrize("path", ["other/quick.yaml", "search_spaces/quick.yml", "/search_spaces/quick.yaml"])
+def test_no_other_path_stands_for_a_shipped_file(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"there is no file .*did you mean quick"):
+        load_spec(path)
+
+
+def test_data_check_takes_a_sweeps_file_for_its_photos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["data", "check", "search_spaces/quick.yaml"]
+    shown = CliRunner().invoke(app, line)
+    assert shown.exit_code == 0, shown.output
+    assert "this is the shipped quick" in shown.output
+    assert "1,797" in shown.output.replace("1797", "1,797")
+    assert CliRunner().invoke(app, ["data", "check", "quick"]).output == "".join(shown.output.splitlines(True)[1:])
+    (tmp_path / "quick").mkdir()  # a folder of photos that is called so comes first
+    assert CliRunner().invoke(app, ["data", "check", "quick"]).exit_code != 0
+    monkeypatch.delenv("ORCH_PHOTOS", raising=False)
+    unset = CliRunner().invoke(app, ["data", "check", "search_spaces/small"])
+    assert "export ORCH_PHOTOS=/path/to/photos" in str(unset.exception)
 
 
 def test_a_file_that_is_not_text(tmp_path):

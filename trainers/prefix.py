@@ -30,6 +30,7 @@ from trainers.graph import carries_all, edges, lasting_name, output_of, refresh,
 from trainers.shelfindex import Answer, Asked, identify, remember
 from trainers.strides import is_refined, with_output_stride
 from trainers.weightfiles import load_weights
+from trainers.weightsources import downloading
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def build_backbone(
         )
     keras_weights = "imagenet" if weights == "imagenet" and not random else None
     keras.utils.set_random_seed(seed)
-    with _dtype_policy(precision):
+    fetched = downloading(name, image_size) if keras_weights else contextlib.nullcontext()
+    with _dtype_policy(precision), fetched:
         shape = (image_size, image_size, 3)
         model = load_builder(row)(input_shape=shape, include_top=False, weights=keras_weights, **row.arguments)
     if not random and keras_weights is None:
