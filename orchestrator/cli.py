@@ -315,7 +315,9 @@ def ui(
 
     from orchestrator import mlflow_store, show
 
-    command = mlflow_store.ui_command(port, show.newest_store())
+    store = mlflow_store.store_uri(show.newest_store())
+    mlflow_store.make_ready(store)
+    command = mlflow_store.ui_command(port, store)
     typer.echo(f"the MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)")
     try:
         ended = subprocess.run(command, check=False).returncode

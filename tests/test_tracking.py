@@ -477,7 +477,9 @@ def test_a_deleted_experiment_is_a_sentence(sweep: SweepPaths, store: str) -> No
 
 
 def test_a_store_that_is_away_is_a_sentence(sweep: SweepPaths) -> None:
-    with pytest.raises(TrackingError, match=r"did not take everything: .*Nothing is lost; run `orch sync .*tiny`"):
+    with pytest.raises(
+        TrackingError, match=r"no MLflow server .*connection refused.*Nothing is lost; .*`orch sync .*tiny`"
+    ):
         synchronise(sweep.root, TrackingSettings(PORT_OF_NOBODY))
 
 
@@ -642,7 +644,7 @@ def test_a_tracker_says_what_stayed_behind_and_sync_sends_it(tmp_path: Path, sto
         assert time.monotonic() - started_s < 2.0
         warning = tracker.close(timeout_s=60)
     assert warning is not None
-    assert f"MLflow at {PORT_OF_NOBODY} has not seen all of this sweep" in warning
+    assert f"MLflow at {PORT_OF_NOBODY} has not seen all of this sweep: no MLflow server answers" in warning
     assert f"`orch sync {paths.root}` sends the rest" in warning
     assert tracker.parent_run_id == ""
     synchronise(paths.root, TrackingSettings(store))
@@ -664,7 +666,7 @@ def test_closing_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
         warning = tracker.close(timeout_s=0.2)
     hanging.set()
     assert warning is not None
-    assert "it takes too long" in warning
+    assert "it does not answer" in warning
 
 
 def test_the_machine_of_the_sweep_is_kept_whoever_syncs(tmp_path: Path, store: str) -> None:
