@@ -116,7 +116,7 @@ def first_sentence(error: BaseException) -> str:
     if "Max retries exceeded" in text:  # urllib3 wraps the reason in half a page
         reason = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
         text = f"no answer ({reason[1].lower() if reason else 'timed out' if 'timed out' in text else 'no connection'})"
-    elif refused or "response is not a valid JSON" in text or "Failed to parse" in text:
+    elif refused or "not in a valid JSON" in text:
         text = _of_status(int(refused[1]) if refused else 200)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("psycopg"):
         text += "; for Postgres, pip install 'psycopg[binary]'"
@@ -167,11 +167,13 @@ def reachable(uri: str | None = None, timeout_s: float = 3.0) -> tuple[bool, str
     return True, f"MLflow's folder {_folder(uri)} is there."
 
 
-def trouble(uri: str, timeout_s: float = ANSWER_WITHIN_S) -> str:
+def trouble(uri: str, timeout_s: float | None = None) -> str:
     """Why the store at ``uri`` cannot be used, as a sentence; "" where nothing is known to be wrong.
 
     Asks the disk, or the server's port, and not MLflow, whose attempts take up to minutes. Never creates the store.
+    ``timeout_s`` defaults to ``ANSWER_WITHIN_S``.
     """
+    timeout_s = ANSWER_WITHIN_S if timeout_s is None else timeout_s
     path = database_file(uri)
     if path:
         return _trouble_of_file(path)

@@ -75,7 +75,7 @@ def small_server(status: int | None) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"<html>")
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *about: object) -> None:
             pass

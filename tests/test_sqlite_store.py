@@ -102,9 +102,7 @@ def test_sync_says_what_to_type_about_a_half_made_store(
     paths = SweepPaths(tmp_path / "runs" / "tiny")
     with Ledger(paths.ledger) as ledger:
         ledger.append(EventKind.SWEEP, state="FINISHED")
-    paths.spec.write_text(
-        "name: tiny\ndata: {source: 'builtin:digits'}\nweights: none\nsearch: {backbone: small_cnn}\n"
-    )
+    shutil.copy(ROOT / "search_spaces" / "quick.yaml", paths.spec)
     assert cli.run(["sync"]) == 7
     said = capsys.readouterr().err
     assert "mlflow.db.incomplete" in said
@@ -149,6 +147,7 @@ def test_an_incomplete_store_with_runs_is_not_called_empty(tmp_path: Path) -> No
         prepare(path)
 
 
+@pytest.mark.slow
 def test_a_store_that_another_program_still_makes_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     maker = begin(PLAIN, path)
@@ -164,7 +163,7 @@ def test_a_store_that_another_program_still_makes_is_waited_for(tmp_path: Path) 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     text = tmp_path / "notes.db"
     text.write_text("not a database at all, " * 100)
-    with pytest.raises(TrackingError, match="not an MLflow database.*MLFLOW_TRACKING_URI"):
+    with pytest.raises(TrackingError, match=r"not an MLflow database.*MLFLOW_TRACKING_URI"):
         prepare(text)
     other = execute(tmp_path / "other.db", "CREATE TABLE studies (x)", "CREATE TABLE alembic_version (version_num)")
     with pytest.raises(TrackingError, match="not an MLflow database"):
