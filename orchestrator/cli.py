@@ -300,7 +300,10 @@ def export(
 
 @verb(app, "orch sync", MACHINE)
 def sync(folder: Folder = None) -> None:
-    """Send MLflow what it has not seen of a sweep; what it has is not sent twice."""
+    """Send MLflow what it has not seen of a sweep; what it has is not sent twice.
+
+    Runs that MLflow shows as running are closed where no process runs the sweep; --resume opens them again.
+    """
     from orchestrator import promoting, show
 
     typer.echo(promoting.sync(show.find_sweep(folder)))

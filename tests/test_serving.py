@@ -325,7 +325,7 @@ def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
         "import sys; from pathlib import Path; from trainers.serving import _load_pyfunc; "
         f"sys.path.append({str(ROOT / 'tests')!r}); "
         "early = 'tensorflow' in sys.modules; "
-        "print(_load_pyfunc(sys.argv[1]).predict([sys.argv[2]])['label'][0]); "
+        "print(_load_pyfunc(sys.argv[1]).predict([Path(sys.argv[2])])['label'][0]); "
         "print(early, [m for m in ('mlflow', 'orchestrator', 'ray', 'optuna') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(made["folder"] / "model-flip"), str(made["paths"][0])]
