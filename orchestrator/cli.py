@@ -308,7 +308,10 @@ def export(
 
 @verb(app, "orch sync", MACHINE)
 def sync(folder: Folder = None) -> None:
-    """Send MLflow what it has not seen of a sweep; what it has is not sent twice."""
+    """Send MLflow what it has not seen of a sweep; what it has is not sent twice.
+
+    Runs that MLflow shows as running are closed where no process runs the sweep; --resume opens them again.
+    """
     from orchestrator import promoting, show
 
     typer.echo(promoting.sync(show.find_sweep(folder)))
@@ -323,7 +326,9 @@ def ui(
 
     from orchestrator import mlflow_store, show
 
-    command = mlflow_store.ui_command(port, show.newest_store())
+    store = mlflow_store.store_uri(show.newest_store())
+    mlflow_store.make_ready(store)
+    command = mlflow_store.ui_command(port, store)
     typer.echo(f"the MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)")
     try:
         ended = subprocess.run(command, check=False).returncode

@@ -22,6 +22,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator import interruptions
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.slots import Resources
 from orchestrator.worker import call_job
@@ -148,8 +149,8 @@ def quiet_ray() -> Iterator[None]:
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM set ``received`` instead of ending the process. Main thread only; in any
-    other thread signals are left as they are."""
+    """While entered, SIGINT, SIGTERM and SIGHUP set ``received`` instead of ending the process. Main thread only; in
+    any other thread signals are left as they are."""
 
     def __init__(self) -> None:
         self.received = ""
@@ -157,14 +158,15 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *interruptions.heeded()):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        interruptions.leave_closed_terminal()
         if not self.received:
-            os.write(2, b"stopping; what is done is kept, please wait a moment\n")
-        self.received = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            os.write(2, interruptions.PLEASE_WAIT)
+        self.received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -188,7 +190,7 @@ def run_jobs(
     each job has a process of its own, which ends with it and gives its memory back.
 
     Raises OrchError with the sentence of a TrainerError, or with what else went wrong in which job, and Interrupted
-    upon SIGINT or SIGTERM; the jobs that still run are given up.
+    upon SIGINT, SIGTERM or SIGHUP; the jobs that still run are given up.
     """
     check_fits(cpus, gpus, "a job")
     more = {"max_calls": 1} if fresh else {}

@@ -52,6 +52,6 @@ class ExportRefused(OrchError):
 
 
 class Interrupted(OrchError):
-    """Ctrl-C: everything so far is kept; the message says how to go on."""
+    """Ctrl-C, SIGTERM or SIGHUP: everything so far is kept; the message says how to go on."""
 
     exit_code = 130

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from orchestrator import interruptions
 from orchestrator.errors import Interrupted
 from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.narrator import Narrator
@@ -28,7 +28,9 @@ T = TypeVar("T")
 QUICK_DATA_S = 0.5
 """Photos that are read, or refused, so soon are waited for before Ray is started at all."""
 TRACKING_GRACE_S = 60.0
-"""How long the end of a sweep waits for MLflow to take the rest."""
+"""Maximum seconds that the end of a sweep waits for MLflow to take the rest."""
+INTERRUPTED_GRACE_S = 20.0
+"""The same after an interruption: what sent the signal may kill the process half a minute later."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,20 @@ class SweepRequest:
 def sweep(request: SweepRequest) -> Path:
     """Run every stage that is not done yet; the sweep's folder.
 
-    Raises OrchError and its children; whatever happens, the folder keeps what was done.
+    Raises OrchError and its children; whatever happens, the folder keeps what was done. SIGTERM and SIGHUP end it as
+    Ctrl-C does.
     """
+    with interruptions.interruptible():
+        return _sweep(request)
+
+
+def _sweep(request: SweepRequest) -> Path:
     began_s = time.monotonic()
     opened = _open(request)
     narrator = Narrator(request.console, opened.spec)
     with Ledger(opened.paths.ledger) as ledger:
         narrator.opened(opened, ledger)
-        tracker = _tracker(opened)
+        tracker = _tracker(opened, narrator)
 
         def show(event: Event) -> None:
             narrator.show(event)
@@ -95,6 +103,7 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
 
     asked_s = time.monotonic()
     with ray_session(request.address or ""), _deaf_once_interrupted():
+        interruptions.listen()  # Ray has handlers of its own, which end the process
         machine, ray_s = machine_resources(), time.monotonic() - asked_s
         manifest = reading.result()
         gpus = running.gpus_per_trial()
@@ -148,12 +157,11 @@ class _Beside(Generic[T]):
 
 @contextlib.contextmanager
 def _deaf_once_interrupted() -> Iterator[None]:
-    """After the first Ctrl-C further ones are not heard, so that stopping Ray is not torn in the middle."""
+    """After the first signal further ones are not heard, so that stopping Ray is not torn in the middle."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruptions.ignore_further()
         raise
 
 
@@ -172,12 +180,13 @@ def _open(request: SweepRequest) -> Opened:
     return open_existing(root, request.spec_source, overrides, request.trials)
 
 
-def _tracker(opened: Opened) -> Tracker | None:
+def _tracker(opened: Opened, narrator: Narrator) -> Tracker | None:
     if not opened.spec.tracking.enabled:
         return None
     from orchestrator.tracking import Tracker
 
-    tracker = Tracker(opened.paths, tracking_settings(opened.spec))
+    settings = tracking_settings(opened.spec)
+    tracker = Tracker(opened.paths, settings, on_trouble=lambda sentence: narrator.tell(f"warning  {sentence}"))
     tracker.start()
     return tracker
 
@@ -194,10 +203,15 @@ def _recorded(
     if spec.objective != (ACCURACY,):
         facts["objectives"] = list(spec.objective)
     running.record(EventKind.SWEEP, state="RUNNING", payload=facts)
+    grace_s = TRACKING_GRACE_S
     try:
         yield
-    except (Interrupted, KeyboardInterrupt) as error:
+    except (Interrupted, KeyboardInterrupt, SystemExit) as error:
+        interruptions.ignore_further()
+        grace_s = INTERRUPTED_GRACE_S
         reason = str(error) or "interrupted by Ctrl-C."
+        if isinstance(error, SystemExit):  # of Ray's own handler, while it starts
+            reason = "interrupted by SIGTERM."
         running.record(EventKind.SWEEP, state="INTERRUPTED", reason=reason)
         raise Interrupted(f"{reason} Go on with: orch sweep --resume --out {running.paths.root}") from error
     except BaseException as error:
@@ -210,6 +224,6 @@ def _recorded(
     finally:
         running.ledger.flush()
         if tracker is not None:
-            warning = tracker.close(TRACKING_GRACE_S)
+            warning = tracker.close(grace_s)
             if warning:
                 narrator.tell(f"warning  {warning}")

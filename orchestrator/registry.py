@@ -1,7 +1,7 @@
 """The model registry: versions, their evidence, the champion.
 
-With ``synchroniser`` and ``mlflow_store`` one of the three modules that know MLflow. It is imported inside functions:
-that takes seconds.
+With ``synchroniser``, ``mlflow_store`` and ``sqlite_store`` one of the four modules that know MLflow. It is imported
+inside functions: that takes seconds.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ EVIDENCE = SweepPaths(Path()).evidence.name
 """File in a model's folder: which images it was trained, chosen and tested on, and how it did.
 Columns ``sha256``, ``role`` (train, validation, test), ``label``, ``predicted``, ``correct``."""
 INPUT = (
-    "photos as encoded bytes, base64 text, `data:` URLs, paths, or uint8 pixels (height, width, 3); in a column "
-    "`image`, or as the whole input. Over HTTP: "
+    "photos as encoded bytes, base64 text, `data:` URLs, or uint8 pixels (height, width, 3); in a column `image`, or "
+    "as the whole input. Names of files are opened only where the model is started with ORCH_SERVE_PATHS=1. Over HTTP: "
     '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
 )
 """What a registered model takes, in Markdown; MLflow's signature says nothing of it, see ``signature``."""

@@ -68,8 +68,8 @@ def run_trials(
     asked for ahead and has not begun when the hours or the target stop the search stays PENDING; the next run, with
     more hours, starts it.
 
-    Raises Interrupted upon SIGINT or SIGTERM: trials that ran stay unfinished in the ledger, for the next run to
-    start again. Raises OrchError where a trial asks for more than Ray has.
+    Raises Interrupted upon SIGINT, SIGTERM or SIGHUP: trials that ran stay unfinished in the ledger, for the next run
+    to start again. Raises OrchError where a trial asks for more than Ray has.
     """
     began_s = time.monotonic()
     with ray_session(settings.address):

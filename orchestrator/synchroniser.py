@@ -1,4 +1,4 @@
-"""Sends a sweep's ledger to MLflow. With ``registry`` and ``mlflow_store`` one of the three modules that know MLflow.
+"""Sends a sweep's ledger to MLflow. With ``registry``, ``mlflow_store`` and ``sqlite_store`` the modules that know it.
 
 The ledger is the truth. A cursor file holds the ``seq`` of the last event that MLflow has seen; what lies behind it is
 sent in order, again if need be: a run is found by its tags before it is made, a parameter, tag or status told twice
@@ -11,7 +11,7 @@ MLflow is imported inside functions: that takes seconds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from orchestrator.yamlfile import read_document
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.exceptions import MlflowException
 
 BATCH_EVENTS = 500
@@ -35,6 +36,9 @@ AT_ONCE = {"metrics": 800, "params": 100, "tags": 100}
 """What MLflow takes in one call; 1,000 in all."""
 SWEEP_TAG = "orch.sweep"
 TRIAL_TAG = "orch.trial"
+OPEN = ("RUNNING", "SCHEDULED")
+"""Statuses of a run that has not ended."""
+CLOSED_REASON = "the sweep stopped before this ended; orch sweep --resume goes on with it"
 TEXT = 5000
 """Characters of a parameter or tag that are kept; MLflow refuses more than 6,000."""
 
@@ -50,19 +54,22 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """``events`` and ``files`` sent by this call; ``refused``: sentences about what MLflow would not take."""
+    """``events`` and ``files`` sent by this call; ``refused``: sentences about what MLflow would not take. ``closed``:
+    runs that MLflow showed as running, of a sweep that no process runs."""
 
     parent_run_id: str
     uri: str
     events: int
     files: int
     refused: tuple[str, ...] = ()
+    closed: int = 0
 
     def __str__(self) -> str:
         sent = f"{self.events} events and {self.files} files were sent to MLflow at {without_password(self.uri)}"
         if not self.events and not self.files:
             sent = f"MLflow at {without_password(self.uri)} has seen everything"
-        return " ".join([f"{sent} (run {self.parent_run_id}).", *self.refused])
+        closed = [f"No process runs the sweep: {self.closed} open runs were closed there as KILLED."]
+        return " ".join([f"{sent} (run {self.parent_run_id}).", *(closed if self.closed else ()), *self.refused])
 
 
 class Synchroniser:
@@ -79,6 +86,8 @@ class Synchroniser:
         self.cursor = read_cursor(paths.tracking_cursor).at(self.uri)
         self.loaded = False
         self.refused: list[str] = []
+        self.steps = 0
+        """Calls that MLflow has answered, by which a slow store is told from one that hangs."""
         self._paths = paths
         self._settings = settings
         self._open_client = open_client
@@ -87,10 +96,12 @@ class Synchroniser:
         self._pending: dict[int, Event] = {}
         self._client: MlflowClient | None = None
         self._sweep_id = ""
+        self._last_s = 0.0  # when the latest event happened
         self._experiment_id = ""
         self._files_due = True
         self._events_sent = 0
         self._files_sent = 0
+        self._closed = 0
 
     @property
     def behind(self) -> int:
@@ -98,7 +109,8 @@ class Synchroniser:
         return len(self._pending)
 
     def result(self) -> SyncResult:
-        return SyncResult(self.cursor.parent, self.uri, self._events_sent, self._files_sent, tuple(self.refused))
+        sent = (self._events_sent, self._files_sent, tuple(self.refused), self._closed)
+        return SyncResult(self.cursor.parent, self.uri, *sent)
 
     def load(self) -> None:
         """Read cursor and ledger, and keep other processes from sending the same sweep until ``release``.
@@ -124,6 +136,7 @@ class Synchroniser:
     def add(self, events: Iterable[Event]) -> None:
         """Events that the ledger has taken since ``load``."""
         for event in events:
+            self._last_s = max(self._last_s, event.time_s)
             if event.seq > self.cursor.seq:
                 self._pending[event.seq] = event
             if event.seq == 1:
@@ -150,6 +163,23 @@ class Synchroniser:
             self._client = None  # look at everything anew next time
             raise
         return bool(self._pending)
+
+    def close_runs(self) -> None:
+        """End, as KILLED, the runs that MLflow shows as running; only for a sweep that no process runs any more.
+
+        A sweep that goes on finds them again and opens them. Raises what MLflow raises.
+        """
+        if not self._sweep_id:
+            return
+        client = self._client or self._open()
+        ended_ms = round(self._last_s * 1000)
+        for run in self._search(client):
+            if run.info.status in OPEN:
+                trial = run.data.tags.get(TRIAL_TAG, "")
+                self._log(client, run.info.run_id, RunUpdate(trial, ended_ms, tags={"orch.reason": CLOSED_REASON}))
+                client.set_terminated(run.info.run_id, "KILLED", max(ended_ms, run.info.start_time or 0))
+                self._closed += 1
+                self.steps += 1
 
     def _read_ledger(self) -> None:
         events = read_events(self._paths.ledger)
@@ -204,14 +234,19 @@ class Synchroniser:
     def _find_runs(self, client: MlflowClient) -> dict[str, str]:
         """Trial ("" for the sweep itself) -> run id."""
         found: dict[str, str] = {}
+        for run in self._search(client):
+            found.setdefault(run.data.tags.get(TRIAL_TAG, ""), run.info.run_id)
+        return found
+
+    def _search(self, client: MlflowClient) -> Iterator[Run]:
+        """Every run of the sweep, the oldest first."""
         token: str | None = None
         while token != "":
             condition = f"tags.`{SWEEP_TAG}` = '{self._sweep_id}'"
             page = client.search_runs([self._experiment_id], condition, order_by=["start_time ASC"], page_token=token)
-            for run in page:
-                found.setdefault(run.data.tags.get(TRIAL_TAG, ""), run.info.run_id)
+            self.steps += 1
+            yield from page
             token = page.token or ""
-        return found
 
     def _create_parent(self, client: MlflowClient) -> str:
         first = self._pending.get(1) or read_events(self._paths.ledger)[0]
@@ -231,6 +266,7 @@ class Synchroniser:
             client.set_terminated(run_id, update.status, update.ended_ms)
         elif update.status:
             client.update_run(run_id, status=update.status)
+        self.steps += 1
 
     def _create_child(self, client: MlflowClient, update: RunUpdate) -> str:
         """A run that has its tags from the start, which saves a transaction. The cursor on the disk learns of it with
@@ -291,6 +327,7 @@ class Synchroniser:
                 self._send_summary(client)
             self._save(replace(self.cursor, files={**self.cursor.files, name: digest}))
             self._files_sent += 1
+            self.steps += 1
 
     def _files(self) -> list[Path]:
         """What MLflow is given of the sweep's folder; models go to the registry, the ledger is what all this shows."""

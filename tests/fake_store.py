@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from orchestrator.mlflow_store import connect, reachable, ui_command
@@ -57,3 +59,33 @@ def running_server(folder: Path, port: int) -> Iterator[str]:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+@contextmanager
+def small_server(status: int | None) -> Iterator[str]:
+    """The URI of an HTTP server that answers everything with ``status``; None: it takes connections and is silent."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if status is None:
+                silent.wait(120)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *about: object) -> None:
+            pass
+
+    silent = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        silent.set()
+        server.shutdown()
+        server.server_close()

@@ -65,13 +65,13 @@ text = base64.b64encode(data).decode()
 asked = {
     "a table of bytes": pd.DataFrame({"image": [data]}),
     "a table of base64 text": pd.DataFrame({"image": [text]}),
-    "a table of paths": pd.DataFrame({"image": [path]}),
+    "a table of Path": pd.DataFrame({"image": [Path(path)]}),
     "a table of pixels": pd.DataFrame({"image": [pixels]}),
     "a mapping": {"image": [data]},
     "bytes": data,
     "a list of base64 text": [text],
     "a data: URL": f"data:image/jpeg;base64,{text}",
-    "a path": path,
+    "a Path": Path(path),
     "one array": pixels,
     "an array of arrays": pixels[None],
 }
@@ -245,7 +245,9 @@ def ask(champion: Champion, python: Path, folder: Path, store: str) -> int:
     elsewhere.mkdir()
     with served(champion, python, elsewhere, store) as url:
         asked = ask_over_http(champion, url)
-        refuse_over_http(url)
+        refuse_over_http(champion, url)
+    with served(champion, python, elsewhere, store, {"ORCH_SERVE_PATHS": "1"}) as url:
+        asked += ask_by_path(champion, url)
     said = run([str(python), "-c", IN_PYTHON, champion.name, str(champion.photo)], elsewhere, clean_environ(store))
     answers = json.loads(said.splitlines()[-1])
     for form, (text,) in answers.items():
@@ -255,12 +257,14 @@ def ask(champion: Champion, python: Path, folder: Path, store: str) -> int:
 
 
 @contextlib.contextmanager
-def served(champion: Champion, python: Path, folder: Path, store: str) -> Iterator[str]:
+def served(
+    champion: Champion, python: Path, folder: Path, store: str, variables: dict[str, str] | None = None
+) -> Iterator[str]:
     """The address of ``mlflow models serve`` in the clean environment, once it answers."""
     port = free_port()
     command = [str(python), "-m", "mlflow", "models", "serve", "-m", f"models:/{champion.name}@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    environ = clean_environ(store) | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    environ = clean_environ(store) | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"} | (variables or {})
     began_s, log = time.monotonic(), folder / "serve.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -307,7 +311,6 @@ def ask_over_http(champion: Champion, url: str) -> int:
         "inputs by column": {"inputs": {"image": [text]}},
         "instances": {"instances": [{"image": text}]},
         "a data: URL": {"inputs": [f"data:image/jpeg;base64,{text}"]},
-        "a path": {"dataframe_split": {"columns": ["image"], "data": [[str(champion.photo)]]}},
         "pixels": {"inputs": pixels(champion.photo).tolist()},
         "pixels in a table": {"dataframe_split": {"columns": ["image"], "data": [[pixels(champion.photo).tolist()]]}},
     }
@@ -332,10 +335,21 @@ def ask_over_http(champion: Champion, url: str) -> int:
     return len(plain) + 2
 
 
-def refuse_over_http(url: str) -> None:
-    """What is no photo is answered with 400 and a sentence, without a traceback."""
+def ask_by_path(champion: Champion, url: str) -> int:
+    """A file that the client names, of a server that was started with ORCH_SERVE_PATHS=1."""
+    status, said = post(url, json.dumps({"inputs": [str(champion.photo)]}).encode(), "application/json")
+    if status != 200:
+        sys.exit(f"serve-test: failed: a path was answered with {status}: {said[:2000]}")
+    check(champion, "a path", json.loads(json.loads(said)["predictions"][0]["probabilities"]), False)
+    tell(f"http     a path, with ORCH_SERVE_PATHS=1: {status}")
+    return 1
+
+
+def refuse_over_http(champion: Champion, url: str) -> None:
+    """What is no photo, or names one, is answered with 400 and a sentence, without a traceback."""
     for body, sentence in (
-        ({"inputs": ["no such photo.jpg"]}, "image 1 of 1 is neither a file nor base64 text: 'no such photo.jpg'."),
+        ({"inputs": ["no such photo.jpg"]}, "image 1 of 1 is not base64 text: 'no such photo.jpg'."),
+        ({"inputs": [str(champion.photo)]}, "image 1 of 1 is not base64 text: "),
         ({"inputs": ["AAAA"]}, "image 1 of 1 cannot be read: it is not an image of a known format."),
         ({"dataframe_records": [{"a": 1, "b": 2}]}, "the table needs a column image; it has a, b."),
         ({"inputs": [[[0.5, 0.5, 0.5]]]}, "image 1 of 1 holds float64 numbers; a photo is given as whole numbers"),

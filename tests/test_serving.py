@@ -114,9 +114,15 @@ KINDS = {
 }
 
 
+NAMES_FILES = ("path", "table of one column", "mapping", "array of text")
+"""Kinds of input that are taken only where ORCH_SERVE_PATHS=1."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_input_gives_the_same(made, kind):
+def test_every_kind_of_input_gives_the_same(made, kind, monkeypatch):
     """The pictures are PNG files, so that pixels say the same as files."""
+    if kind in NAMES_FILES:
+        monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
     given = KINDS[kind](made["paths"][:3])
     answer = ServedModel(made["folder"] / "model-flip").predict(given)
     expected = made["expected"]["flip"][:3]
@@ -128,7 +134,8 @@ def test_every_kind_of_input_gives_the_same(made, kind):
         np.testing.assert_allclose(list(json.loads(text).values()), row, atol=1e-5)
 
 
-def test_one_image_need_not_be_a_list(made):
+def test_one_image_need_not_be_a_list(made, monkeypatch):
+    monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
     served = ServedModel(made["folder"] / "model-whole")
     path = made["paths"][0]
     for one in (path.read_bytes(), str(path), path, pixels(path), pixels(path).tolist(), {"image": str(path)}):
@@ -175,8 +182,8 @@ SMALL = np.zeros((8, 9, 3), np.uint8)
 REFUSED = [
     ([b"no picture"], "image 1 of 1 cannot be read: it is not an image of a known format"),
     ([b""], "image 1 of 1 cannot be read: the file is empty"),
-    (["no such photo.jpg"], "image 1 of 1 is neither a file nor base64 text: 'no such photo.jpg'"),
-    (["?" * 5000], "image 1 of 1 is neither a file nor base64 text: '????"),
+    (["no such photo.jpg"], "image 1 of 1 is not base64 text: 'no such photo.jpg'"),
+    (["?" * 5000], "image 1 of 1 is not base64 text: '????"),
     (["A" * 1000], "image 1 of 1 cannot be read"),
     (["data:image/svg+xml,<svg/>"], "image 1 of 1 is a data: URL without base64: 'data:image/svg+xml,<svg/>'"),
     (pd.DataFrame({"photo": [b""], "name": ["x"]}), "the table needs a column image; it has photo, name"),
@@ -192,7 +199,7 @@ REFUSED = [
     ([SMALL, SMALL[..., 0]], r"image 2 of 2 has the shape \(8, 9\)"),
     ([[[[0, 0, 0]]], [[[0, 0, 0], [0, 0]]]], "image 2 of 2 is a list that holds more than numbers, or rows of unequal"),
     (pd.DataFrame({"image": [np.stack([SMALL, SMALL])]}), r"image 1 of 1 has the shape \(2, 8, 9, 3\)"),
-    ([None], "image 1 of 1 is None: give encoded bytes, base64 text, a path or pixels"),
+    ([None], "image 1 of 1 is None: give encoded bytes, base64 text, a Path or pixels"),
     (7, "image 1 of 1 is 7: give encoded bytes"),
     (np.array(7), "image 1 of 1 is 7: give encoded bytes"),
     ({"image": np.array(0.5)}, "image 1 of 1 is 0.5: give encoded bytes"),
@@ -205,12 +212,24 @@ def test_what_is_no_image_is_a_sentence(made, given, sentence):
         ServedModel(made["folder"] / "model-whole").predict(given)
 
 
-def test_paths_can_be_kept_from_a_served_model(made, monkeypatch):
+@pytest.mark.parametrize("value", [None, "", "0", "yes"])
+def test_a_file_that_a_text_names_is_not_opened_unless_asked_for(made, monkeypatch, value):
     served, path = ServedModel(made["folder"] / "model-whole"), made["paths"][0]
-    monkeypatch.setenv("ORCH_SERVE_PATHS", "0")
-    with pytest.raises(TrainerError, match="image 1 of 1 is neither a file nor base64 text"):
-        served.predict([str(path)])
+    monkeypatch.delenv("ORCH_SERVE_PATHS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ORCH_SERVE_PATHS", value)
+    opened = []
+    monkeypatch.setattr(photoinput, "_from_file", opened.append)
+    for given in (str(path), [str(path)], {"image": [str(path)]}, pd.DataFrame({"image": [str(path)]})):
+        with pytest.raises(TrainerError, match=r"image 1 of 1 is not base64 text: .*base64.*ORCH_SERVE_PATHS=1"):
+            served.predict(given)
+    assert opened == []
     assert len(served.predict([path.read_bytes()])) == 1
+
+
+def test_a_path_object_is_opened_as_no_request_can_hold_one(made, monkeypatch):
+    monkeypatch.delenv("ORCH_SERVE_PATHS", raising=False)
+    assert photoinput.photos([made["paths"][0]]) == [made["paths"][0].read_bytes()]
 
 
 def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_words(made, tmp_path, monkeypatch):
@@ -220,6 +239,7 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
         return str(caught.value).replace(str(given), "FILE")
 
     monkeypatch.setattr(photoinput, "SHOWN_CHARACTERS", 500)
+    monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
     whole = made["paths"][0].read_bytes()
     for name in ("secret.txt", "photo", "forbidden.png", "large.jpg"):
         (tmp_path / name).write_bytes(whole)
@@ -246,9 +266,9 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
     )
     assert told == [expected] * 14
     assert "is neither a file nor base64 text" in refused(str(tmp_path / "nul\0.png"))
-    monkeypatch.setenv("ORCH_SERVE_PATHS", "0")
-    closed = {refused(given) for given in (tmp_path / "photo", made["paths"][0], str(made["paths"][0]))}
-    assert closed == {"image 1 of 1 is neither a file nor base64 text: 'FILE'."}
+    monkeypatch.delenv("ORCH_SERVE_PATHS")
+    closed = {refused(str(path)) for path in (tmp_path / "photo", made["paths"][0], tmp_path / "absent.png")}
+    assert len(closed) == 1
 
 
 def test_mlflow_is_told_the_sentence_alone(made):
@@ -259,10 +279,7 @@ def test_mlflow_is_told_the_sentence_alone(made):
         ServedModel(made["folder"] / "model-whole").predict(["nothing.jpg"])
     caught.value.message = f"Failed to predict data. Error: {caught.value.message}"
     told = json.loads(caught.value.serialize_as_json())
-    assert told["message"] == (
-        "image 1 of 1 is neither a file nor base64 text: 'nothing.jpg'. A file must end like an image, be readable and "
-        "hold at most 100 MB."
-    )
+    assert told["message"].startswith("image 1 of 1 is not base64 text: 'nothing.jpg'. ")
     assert caught.value.get_http_status_code() == 400
     assert isinstance(caught.value, TrainerError)
 
@@ -308,7 +325,7 @@ def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
         "import sys; from pathlib import Path; from trainers.serving import _load_pyfunc; "
         f"sys.path.append({str(ROOT / 'tests')!r}); "
         "early = 'tensorflow' in sys.modules; "
-        "print(_load_pyfunc(sys.argv[1]).predict([sys.argv[2]])['label'][0]); "
+        "print(_load_pyfunc(sys.argv[1]).predict([Path(sys.argv[2])])['label'][0]); "
         "print(early, [m for m in ('mlflow', 'orchestrator', 'ray', 'optuna') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(made["folder"] / "model-flip"), str(made["paths"][0])]

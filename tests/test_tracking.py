@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_store import free_port, new_store, running_server
+from fake_store import free_port, new_store, running_server, small_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -503,7 +503,9 @@ def test_a_deleted_experiment_is_a_sentence(sweep: SweepPaths, store: str) -> No
 
 
 def test_a_store_that_is_away_is_a_sentence(sweep: SweepPaths) -> None:
-    with pytest.raises(TrackingError, match=r"did not take everything: .*Nothing is lost; run `orch sync .*tiny`"):
+    with pytest.raises(
+        TrackingError, match=r"no MLflow server .*connection refused.*Nothing is lost; .*`orch sync .*tiny`"
+    ):
         synchronise(sweep.root, TrackingSettings(PORT_OF_NOBODY))
 
 
@@ -668,7 +670,7 @@ def test_a_tracker_says_what_stayed_behind_and_sync_sends_it(tmp_path: Path, sto
         assert time.monotonic() - started_s < 2.0
         warning = tracker.close(timeout_s=60)
     assert warning is not None
-    assert f"MLflow at {PORT_OF_NOBODY} has not seen all of this sweep" in warning
+    assert f"MLflow at {PORT_OF_NOBODY} has not seen all of this sweep: no MLflow server answers" in warning
     assert f"`orch sync {paths.root}` sends the rest" in warning
     assert tracker.parent_run_id == ""
     synchronise(paths.root, TrackingSettings(store))
@@ -690,7 +692,184 @@ def test_closing_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
         warning = tracker.close(timeout_s=0.2)
     hanging.set()
     assert warning is not None
-    assert "it takes too long" in warning
+    assert "it does not answer" in warning
+
+
+# --- MLflow away from the beginning -------------------------------------------------------------------------------
+
+
+def track(paths: SweepPaths, uri: str, sweep_s: float) -> tuple[list[tuple[float, str]], float, str | None]:
+    """A short sweep with a tracker: what it said of MLflow and after how many seconds, how long closing took, and what
+    was said at the end."""
+    said: list[tuple[float, str]] = []
+    with Ledger(paths.ledger) as ledger:
+        began_s = time.monotonic()
+        tracker = Tracker(
+            paths,
+            TrackingSettings(uri),
+            on_trouble=lambda sentence: said.append((time.monotonic() - began_s, sentence)),
+        )
+        tracker.start()
+        tracker.show(ledger.append(EventKind.SWEEP, state="RUNNING"))
+        time.sleep(sweep_s)
+        tracker.show(ledger.append(EventKind.SWEEP, state="FINISHED"))
+        closing_s = time.monotonic()
+        warning = tracker.close(timeout_s=60)
+    return said, time.monotonic() - closing_s, warning
+
+
+TROUBLES = {
+    "nobody there": (PORT_OF_NOBODY, "no MLflow server answers at http://127.0.0.1:9: connection refused"),
+    "no such host": ("http://mlflow.invalid:5000", "no MLflow server answers at http://mlflow.invalid:5000: "),
+    "no database": ("postgresql://me:secret@127.0.0.1:9/x", "no database answers at postgresql://me:***@127.0.0.1:9/x"),
+    "below a file": ("sqlite:////dev/null/mlflow.db", "cannot be made: /dev/null is a file"),
+    "a folder": ("sqlite:////tmp", "cannot be /tmp, which is a folder"),
+    "no address": ("gopher:x", "gopher:x is not an address of an MLflow store"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_trouble_is_said_at_the_beginning_in_one_line_and_the_end_does_not_wait(tmp_path: Path, trouble: str) -> None:
+    uri, expected = TROUBLES[trouble]
+    said, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
+    ((after_s, sentence),) = said
+    assert after_s < 2.0
+    assert expected in sentence
+    assert "\n" not in sentence
+    assert "The sweep goes on" in sentence
+    assert f"`orch sync {tmp_path / 'runs' / 'tiny'}`" in sentence
+    assert closing_s < 2.0
+    assert warning is not None
+    assert expected in warning
+    assert f"`orch sync {tmp_path / 'runs' / 'tiny'}`" in warning
+
+
+def test_a_server_that_hangs_is_said_after_seconds_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.mlflow_store.ANSWER_WITHIN_S", 1.0)
+    with small_server(None) as uri:
+        said, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
+    ((after_s, sentence),) = said
+    assert after_s < 2.5
+    assert "no answer within 1 s" in sentence
+    assert closing_s < 3.0
+    assert "no answer within 1 s" in str(warning)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (500, "the server answers with an error of its own (500); its log says more."),
+        (404, "what answers there is no MLflow server (404); look at the address."),
+        (200, "what answers there is no MLflow server (200); look at the address."),
+        (401, "it wants a login (401); set MLFLOW_TRACKING_USERNAME"),
+    ],
+)
+def test_what_a_server_answers_is_said_in_plain_words(sweep: SweepPaths, status: int, expected: str) -> None:
+    with small_server(status) as uri, pytest.raises(TrackingError) as caught:
+        synchronise(sweep.root, TrackingSettings(uri))
+    assert expected in str(caught.value)
+    assert f"`orch sync {sweep.root}`" in str(caught.value)
+
+
+def test_a_store_that_comes_late_is_filled_and_the_end_says_nothing(tmp_path: Path, store: str) -> None:
+    paths, line = SweepPaths(tmp_path / "runs" / "tiny"), Switched()
+    said: list[str] = []
+    with Ledger(paths.ledger) as ledger:
+        tracker = Tracker(paths, TrackingSettings(store), line.open, on_trouble=said.append)
+        tracker.start()
+        tracker.show(ledger.append(EventKind.SWEEP, state="RUNNING"))
+        deadline_s = time.monotonic() + 10
+        while not said and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        line.up = True
+        tracker.show(ledger.append(EventKind.SWEEP, state="FINISHED"))
+        assert tracker.close(timeout_s=60) is None
+    assert len(said) == 1
+    assert all_runs(store)[""].info.status == "FINISHED"
+
+
+# --- sweeps that no process runs any more -------------------------------------------------------------------------
+
+
+def statuses(uri: str) -> dict[str, str]:
+    return {trial: run.info.status for trial, run in all_runs(uri).items()}
+
+
+def interrupted(paths: SweepPaths, ended: str = "") -> None:
+    """A ledger with a trial of each state, whose process ended with the state ``ended`` or was killed ("")."""
+    with Ledger(paths.ledger, ticking()) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload={"name": "tiny"})
+        for number, (trial, epochs, state) in enumerate((("aa", 2, "COMPLETED"), ("bb", 1, "PAUSED"))):
+            create_trial(ledger, trial, number)
+            train(ledger, trial, epochs, state)
+        create_trial(ledger, "cc", 2)
+        ledger.append(EventKind.TRIAL, trial="cc", state="RUNNING", attempt=1)
+        create_trial(ledger, "dd", 3)
+        if ended:
+            ledger.append(EventKind.SWEEP, state=ended)
+
+
+CLOSED = {"": "KILLED", "aa": "FINISHED", "bb": "KILLED", "cc": "KILLED", "dd": "KILLED"}
+
+
+def test_sync_closes_the_runs_of_a_killed_sweep_and_a_resumed_one_goes_on_with_them(tmp_path: Path, store: str) -> None:
+    paths = SweepPaths(tmp_path / "runs" / "tiny")
+    interrupted(paths)
+    result = synchronise(paths.root, TrackingSettings(store))
+    assert statuses(store) == CLOSED
+    assert result.closed == 4
+    assert "4 open runs were closed there as KILLED" in str(result)
+    before = assert_mirrors(paths, store)
+    assert before["cc"].info.end_time >= before["cc"].info.start_time
+    assert "orch sweep --resume" in before["cc"].data.tags["orch.reason"]
+    assert synchronise(paths.root, TrackingSettings(store)).closed == 0
+
+    with Ledger(paths.ledger, ticking(1.8e9)) as ledger:
+        tracker = Tracker(paths, TrackingSettings(store))
+        tracker.start()
+        tracker.show(ledger.append(EventKind.SWEEP, state="RUNNING"))
+        for trial in ("bb", "cc", "dd"):
+            tracker.show(ledger.append(EventKind.TRIAL, trial=trial, state="PENDING", reason="started again"))
+            tracker.show(ledger.append(EventKind.TRIAL, trial=trial, state="RUNNING", attempt=2))
+        wait_for(lambda: statuses(store) == {trial: "RUNNING" for trial in ("", "bb", "cc", "dd")} | {"aa": "FINISHED"})
+        for trial in ("bb", "cc", "dd"):
+            tracker.show(ledger.append(EventKind.TRIAL, trial=trial, state="COMPLETED"))
+        tracker.show(ledger.append(EventKind.SWEEP, state="FINISHED"))
+        assert tracker.close(timeout_s=60) is None
+    after = assert_mirrors(paths, store)
+    assert {trial: run.info.run_id for trial, run in after.items()} == {
+        trial: run.info.run_id for trial, run in before.items()
+    }
+    assert set(statuses(store).values()) == {"FINISHED"}
+    assert after["cc"].data.tags["orch.reason"] == ""
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("ended", ["INTERRUPTED", "FAILED"])
+def test_a_tracker_that_closes_closes_the_runs(tmp_path: Path, store: str, ended: str) -> None:
+    paths = SweepPaths(tmp_path / "runs" / "tiny")
+    interrupted(paths, ended)
+    tracker = Tracker(paths, TrackingSettings(store))
+    tracker.start()
+    assert tracker.close(timeout_s=60) is None
+    assert statuses(store) == CLOSED | {"": "KILLED" if ended == "INTERRUPTED" else "FAILED"}
+
+
+def test_sync_leaves_a_sweep_alone_that_still_runs(tmp_path: Path, store: str) -> None:
+    paths = SweepPaths(tmp_path / "runs" / "tiny")
+    interrupted(paths)
+    with Ledger(paths.ledger):  # as the process that runs it holds it
+        assert synchronise(paths.root, TrackingSettings(store)).closed == 0
+        assert statuses(store) == {"": "RUNNING", "aa": "FINISHED", "bb": "RUNNING", "cc": "RUNNING", "dd": "SCHEDULED"}
+    assert synchronise(paths.root, TrackingSettings(store)).closed == 4
 
 
 def test_the_machine_of_the_sweep_is_kept_whoever_syncs(tmp_path: Path, store: str) -> None:

@@ -1,4 +1,8 @@
-"""What a served model is asked about -> encoded images: bytes, base64 text, paths or pixels, in a table or alone.
+"""What a served model is asked about -> encoded images: bytes, base64 text, pixels or paths, in a table or alone.
+
+A client sends text, and text is opened as a file only where ORCH_SERVE_PATHS=1 allows it: a served model and one that
+is loaded in a person's own Python cannot be told apart. A ``pathlib.Path``, which no request can hold, is always
+opened.
 
 Imports without TensorFlow and without MLflow. Every refusal is a TrainerError that names the image by its place.
 """
@@ -23,7 +27,7 @@ from trainers.suffixes import is_photo
 
 COLUMN = "image"
 PATHS_VARIABLE = "ORCH_SERVE_PATHS"
-"""Environment variable; "0" keeps a served model from opening the files that a text names."""
+"""Environment variable; "1" lets a model open the files that a text names. Off unless set."""
 PIXELS = "a photo is given as whole numbers from 0 to 255 of shape (height, width, 3), red, green, blue"
 SHOWN_CHARACTERS = 60
 LARGEST_FILE = 100 * 10**6
@@ -34,9 +38,10 @@ def photos(model_input: Any) -> list[bytes]:
     """The encoded images in ``model_input``, in order.
 
     A ``DataFrame`` or a mapping is asked for its column ``image``, or for its only one; one row is one image. Anything
-    else is one image or several. An image is: encoded bytes; a path; base64 text, bare or as a ``data:`` URL; an array
-    (or nested lists) of whole numbers from 0 to 255, (h, w, 3) for one image and (n, h, w, 3) for several. Pixels
-    come back losslessly encoded, so a crop policy that draws at random draws as it would for that file.
+    else is one image or several. An image is: encoded bytes; a ``Path``; base64 text, bare or as a ``data:`` URL; where
+    ORCH_SERVE_PATHS=1, a file's name as text; an array (or nested lists) of whole numbers from 0 to 255, (h, w, 3) for
+    one image and (n, h, w, 3) for several. Pixels come back losslessly encoded, so a crop policy that draws at random
+    draws as it would for that file.
 
     A path is a plain file of at most LARGEST_FILE bytes; one that is given as text must also end like an image. What
     is not opened is refused in the same words whether it is there or not: the caller may be a stranger.
@@ -103,30 +108,34 @@ def _encoded(value: Any, name: str) -> bytes:
         return _from_text(value, name)
     if isinstance(value, list | tuple | np.ndarray):
         return _from_pixels(value, name)
-    raise TrainerError(f"{name} is {_said(value)}: give encoded bytes, base64 text, a path or pixels.")
+    raise TrainerError(f"{name} is {_said(value)}: give encoded bytes, base64 text, a Path or pixels.")
 
 
-def _opens_files() -> bool:
-    return os.environ.get(PATHS_VARIABLE) != "0"
+def _opens_named_files() -> bool:
+    return os.environ.get(PATHS_VARIABLE) == "1"
 
 
 def _from_file(path: str) -> bytes | None:
     """What the file holds; None where it is not opened, for whatever reason."""
-    if not _opens_files():
-        return None
     try:
         return read_plain(path, LARGEST_FILE)
     except Unreadable:
         return None
 
 
-def _refused(text: str, name: str) -> TrainerError:
-    rule = f" A file must end like an image, be readable and hold at most {LARGEST_FILE // 10**6} MB."
-    return TrainerError(f"{name} is neither a file nor base64 text: {_said(text)}.{rule if _opens_files() else ''}")
+def _refused(text: str, name: str, opens_files: bool = True) -> TrainerError:
+    if opens_files:
+        rule = f"A file must end like an image, be readable and hold at most {LARGEST_FILE // 10**6} MB."
+        return TrainerError(f"{name} is neither a file nor base64 text: {_said(text)}. {rule}")
+    return TrainerError(
+        f"{name} is not base64 text: {_said(text)}. Send the photo's bytes as base64 text; files that a request names "
+        f"are opened only by a model that was started with {PATHS_VARIABLE}=1."
+    )
 
 
 def _from_text(text: str, name: str) -> bytes:
-    data = _from_file(text) if is_photo(text[-SHOWN_CHARACTERS:]) else None
+    opens_files = _opens_named_files()
+    data = _from_file(text) if opens_files and is_photo(text[-SHOWN_CHARACTERS:]) else None
     if data is not None:
         return data
     address = re.match(r"data:[^,]*;base64,", text)
@@ -136,7 +145,7 @@ def _from_text(text: str, name: str) -> bytes:
     try:
         return base64.b64decode(packed, validate=True)
     except ValueError as error:
-        raise _refused(text, name) from error
+        raise _refused(text, name, opens_files) from error
 
 
 def _from_pixels(value: Any, name: str) -> bytes:

@@ -1,0 +1,197 @@
+"""MLflow's SQLite database: made whole or not at all, by one process.
+
+MLflow makes its tables in dozens of steps, each committed by itself, and starts again from the first where another
+process, or a kill, came between. Here the tables are made in a file next to the database, which is then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shlex
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from orchestrator.errors import TrackingError
+
+ARTIFACTS = "mlartifacts"
+"""The folder of artifacts, next to the database file."""
+CREATION_LOCK_S = 120.0
+"""Seconds to wait for another process that makes the database."""
+BEING_MADE_S = 10.0
+"""Seconds since its last change after which an incomplete database is no longer taken for one that is being made."""
+ASK_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a database file holds. ``version``: MLflow's schema revision, "" where none is recorded. ``runs``: their
+    number, 0 without a table of runs."""
+
+    tables: frozenset[str] = frozenset()
+    version: str = ""
+    runs: int = 0
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another program made the database."""
+        return bool(self.tables) and "experiments" not in self.tables
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether a creation or an upgrade ended in the middle, as far as the file itself can say."""
+        return bool(self.tables) and (not self.version or any(name.startswith("_alembic_tmp") for name in self.tables))
+
+
+def prepare(path: Path) -> None:
+    """Make the database in ``path`` unless it is there. Raises TrackingError where it cannot be made or used."""
+    with _in_plain_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_complete(read_contents(path)):
+            return
+        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=CREATION_LOCK_S):
+            contents = _settled(path)
+            if not contents.tables:
+                _create(path)
+            elif contents.is_foreign:
+                raise TrackingError(_not_mlflows(path, "not an MLflow database"))
+            elif contents.is_torn:
+                raise TrackingError(incomplete(path, contents))
+            elif not _is_complete(contents):
+                _upgrade(path, contents)
+
+
+def read_contents(path: Path) -> Contents:
+    """What the file holds; nothing where it does not exist or is empty. Raises sqlite3.Error, OSError."""
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return Contents()
+    # "rw": a read-only connection could not roll back what a killed process left in the journal
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=20)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        versions = database.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
+        version = next((str(number) for (number,) in versions), "")
+        runs = database.execute("SELECT COUNT(*) FROM runs").fetchone()[0] if "runs" in tables else 0
+    return Contents(frozenset(tables), version, int(runs))
+
+
+def incomplete(path: Path, contents: Contents) -> str:
+    """The sentence for a half-made database, with the way out."""
+    kept = f"It holds {contents.runs} runs, which the moved file keeps." if contents.runs else "It holds no runs."
+    return (
+        f"MLflow's database {path} is incomplete: a process ended, or two began at once, while its tables were made. "
+        f"{kept} Move it away: `{_mv(path, 'incomplete')}`."
+    )
+
+
+def _is_complete(contents: Contents) -> bool:
+    if contents.is_torn or not contents.tables:
+        return False
+    from mlflow.store.db import utils  # noqa: F401  # knows all tables
+    from mlflow.store.db.base_sql_model import Base
+
+    return set(Base.metadata.tables) <= contents.tables and contents.version == _newest_version()
+
+
+@functools.cache
+def _newest_version() -> str:
+    from mlflow.store.db import utils
+
+    return str(utils._get_latest_schema_revision())
+
+
+def _settled(path: Path) -> Contents:
+    """The contents, once a program that makes the tables in place (plain ``mlflow``) has done so, or has stopped."""
+    contents = read_contents(path)
+    while contents.tables and not _is_complete(contents) and time.time() - path.stat().st_mtime < BEING_MADE_S:
+        time.sleep(ASK_AGAIN_S)
+        contents = read_contents(path)
+    return contents
+
+
+def _create(path: Path) -> None:
+    """Write the empty store next to ``path`` and rename it. The caller holds the lock."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    beside = path.with_name(f".{path.name}.new")
+    for name in (beside.name, f"{beside.name}-journal", f"{path.name}-journal", f"{path.name}-wal"):
+        path.with_name(name).unlink(missing_ok=True)  # of a killed process; a journal would be rolled back into the new
+    uri = f"sqlite:///{beside}"
+    store = SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())  # makes the default experiment too
+    store.engine.dispose()
+    SqlAlchemyStore._engine_map.pop(uri, None)  # the file is about to have another name
+    os.replace(beside, path)
+
+
+def _upgrade(path: Path, contents: Contents) -> None:
+    """Let MLflow add the tables that an older version did not have. Raises TrackingError where it cannot."""
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = f"sqlite:///{path}"
+    try:
+        SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())
+    except CommandError as error:  # a revision that this MLflow has never heard of, or rows that vanished
+        if "locate revision" not in str(error):
+            raise TrackingError(incomplete(path, contents)) from error
+        raise TrackingError(
+            f"MLflow's database {path} was written by a newer MLflow than the installed one. "
+            "Type: `pip install -U mlflow`."
+        ) from error
+    except MlflowException as error:
+        if "out-of-date" not in str(error):
+            raise
+        raise TrackingError(
+            f"MLflow's database {path} was written by another version of MLflow. Keep a copy of it, "
+            f"then type: `mlflow db upgrade {shlex.quote(uri)}`."
+        ) from error
+    except SQLAlchemyError as error:
+        sentence = _why_unreadable(path, "locked") if "is locked" in str(error) else incomplete(path, contents)
+        raise TrackingError(sentence) from error
+
+
+@contextlib.contextmanager
+def _in_plain_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except filelock.Timeout:
+        raise TrackingError(
+            f"another process has been making MLflow's database {path} for {CREATION_LOCK_S:.0f} s; "
+            "wait for it to end, or stop it."
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(_why_unreadable(path, str(error))) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise TrackingError(f"MLflow's database {path} cannot be made or opened: {reason}.") from error
+
+
+def _why_unreadable(path: Path, reason: str) -> str:
+    if "not a database" in reason:
+        return _not_mlflows(path, "not an MLflow database")
+    if "malformed" in reason:
+        return _not_mlflows(path, "damaged")
+    if "locked" in reason:
+        return f"another program keeps MLflow's database {path} locked; close it."
+    if path.is_dir():
+        return f"MLflow's database cannot be {path}, which is a folder."
+    return f"MLflow's database {path} cannot be opened: {reason}."
+
+
+def _not_mlflows(path: Path, what: str) -> str:
+    return (
+        f"the file {path} is {what}. Move it away (`{_mv(path, 'moved')}`), "
+        "or name another store in MLFLOW_TRACKING_URI or tracking.uri."
+    )
+
+
+def _mv(path: Path, suffix: str) -> str:
+    """The command that renames the database."""
+    return shlex.join(["mv", str(path), f"{path}.{suffix}"])
