@@ -1,4 +1,4 @@
-"""What the code of 42b062d wrote, unpacked for a test; ``fixtures/orch-0.1.0-42b062d/README.md`` says how it was made."""
+"""What the code of 42b062d wrote, unpacked for tests. How it was made: ``fixtures/orch-0.1.0-42b062d/README.md``."""
 
 from __future__ import annotations
 

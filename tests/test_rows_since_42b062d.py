@@ -51,8 +51,8 @@ def named(rows: list[dict[str, Any]]) -> Any:
 
 
 def test_the_record_is_whole() -> None:
-    assert len(ROWS) == 21
-    assert len(RECORD["trial_ids"]) == 52
+    assert len(ROWS) == 22
+    assert len(RECORD["trial_ids"]) == 54
 
 
 @named(ROWS)
