@@ -1,4 +1,4 @@
-"""What users write into modules of their own keeps working: their imports, and the names they give in a sweep's file."""
+"""What users write into modules of their own keeps working: their imports, and the names in a sweep's file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ weights: none
 
 
 def write_module(folder: Path) -> Path:
-    """The user's ``my_nets.py``, kept as text, so that no program that moves modules rewrites it; returns ``folder``."""
+    """The user's ``my_nets.py``, kept as text, so that no codemod rewrites it; returns ``folder``."""
     (folder / "my_nets.py").write_text((RECORDED / "my_nets.txt").read_text())
     (folder / "mine.yaml").write_text(SPEC)
     return folder
