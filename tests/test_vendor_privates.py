@@ -299,6 +299,13 @@ def test_a_private_name_is_there(private: Private) -> None:
     assert there, f"{private.vendor} has no {private.name} any more ({private.why}); used in {places(private.name)}"
 
 
+def test_a_name_that_is_not_there_is_noticed() -> None:
+    assert not controller_has("_no_such_name")
+    assert not median_has("_no_such_name")
+    assert not dataset_has("_no_such_name")
+    assert not layer_has("_no_such_name")
+
+
 def test_each_use_is_listed() -> None:
     listed = {private.name for private in PRIVATES}
     unlisted = sorted({f"{use.name} in {use.place}" for use in uses() if use.name not in listed})
@@ -321,7 +328,7 @@ def test_each_listed_name_is_used() -> None:
         ("import ray._private.worker", ["_private"]),
         ("def f(layer):\n    return getattr(layer, '_built', None)", ["_built"]),
         (
-            "from ray.tune.schedulers import HyperBandScheduler as H\nclass A(H):\n    def _create_bracket(self, s): ...",
+            "from ray.tune.schedulers import HyperBandScheduler as H\nclass A(H):\n    def _create_bracket(self): ...",
             ["_create_bracket"],
         ),
         ("class A:\n    def f(self):\n        return self._inherited", ["_inherited"]),
