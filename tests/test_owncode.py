@@ -18,7 +18,7 @@ from keras import layers
 from trainers.backbones import Backbone
 from trainers.contract import TrialConfig
 from trainers.model import Architecture, Prefix, build_backbone
-from trainers.owncode import digest_of, own_classes, own_functions
+from trainers.owncode import digest_of, name_of, own_classes, own_functions
 
 ROOT = Path(__file__).parent.parent
 Build = Callable[[keras.KerasTensor], keras.KerasTensor]
@@ -133,6 +133,19 @@ def test_code_of_layers_and_functions_is_part_of_the_key(
         assert written() == first
     finally:
         sys.modules.pop("my_layers", None)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("trainers.builders", "trainers.builders.Layer"),
+        ("trainers.networks.builders", "trainers.builders.Layer"),
+        ("my_nets.networks.builders", "my_nets.networks.builders.Layer"),
+        ("my_nets", "my_nets.Layer"),
+    ],
+)
+def test_a_module_of_trainers_may_move_to_another_package(module: str, name: str) -> None:
+    assert name_of(type("Layer", (), {"__module__": module})) == name
 
 
 def test_code_that_was_made_at_run_time_is_told_apart() -> None:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from trainers.contract import TrainerError
-from trainers.owncode import digest_of, own_classes, own_functions, plain_values
+from trainers.owncode import digest_of, name_of, own_classes, own_functions, plain_values
 
 _WHOLE_MAP = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
@@ -132,11 +132,11 @@ def settings(layer: Any) -> list[Any]:
         inside = layer.layers
     elif isinstance(layer, keras.layers.Layer):
         inside = layer._flatten_layers(include_self=False, recursive=False)
-    kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
     code: list[Any] = [digest_of(own) for own in (*own_classes(layer), *own_functions(layer))]
     if own_classes(layer) or (config is None and not is_said_by_layers):  # get_config may leave some out
         code.append(_lasting(plain_values(layer, besides=_of_every_layer())))
-    return [kind, config, code, [settings(inner) for inner in inside], _wiring(layer) if is_graph else None]
+    wiring = _wiring(layer) if is_graph else None
+    return [name_of(type(layer)), config, code, [settings(inner) for inner in inside], wiring]
 
 
 @functools.cache

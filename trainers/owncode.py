@@ -27,6 +27,16 @@ def digest_of(thing: Any) -> str:
     return hashlib.sha256(_Reader().read(thing)).hexdigest()[:16]
 
 
+def name_of(thing: Any) -> str:
+    """``module.name`` of a function or a class.
+
+    A module of this project is named as if it lay in no package below the top one, so that moving it keeps stored rows.
+    """
+    top, _, rest = thing.__module__.partition(".")
+    module = f"{top}.{rest.rpartition('.')[2]}" if rest and top == GIVEN[-1] else thing.__module__
+    return f"{module}.{thing.__qualname__}"
+
+
 def plain_values(thing: Any, besides: Iterable[str]) -> dict[str, Any]:
     """The attributes of ``thing`` that are numbers, texts or lists of such, but for those called as in ``besides``."""
     left_out = frozenset(besides)
@@ -107,7 +117,7 @@ class _Reader:
 
     def _function(self, function: FunctionType) -> list[bytes]:
         if not _is_own(function):
-            return [f"{function.__module__}.{function.__qualname__}".encode()]
+            return [name_of(function).encode()]
         captured = [_in_cell(cell) for cell in function.__closure__ or ()]
         around = function.__globals__
         named = [(name, around[name]) for name in sorted(_names_in(function.__code__)) if name in around]
@@ -117,9 +127,8 @@ class _Reader:
 
     def _class(self, kind: type) -> list[bytes]:
         """Its name, bases, functions and plain values."""
-        name = f"{kind.__module__}.{kind.__qualname__}".encode()
         if not _is_own(kind):
-            return [name]
+            return [name_of(kind).encode()]
         members = {}
         for key, member in vars(kind).items():
             inner = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
