@@ -16,7 +16,7 @@ from orchestrator.environment import describe_environment
 from orchestrator.errors import OrchError, TrackingError
 from orchestrator.ledger import Event
 from orchestrator.mlflow_store import connect, first_sentence, without_password
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.synchroniser import Synchroniser, SyncResult, TrackingSettings
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ def synchronise(folder: Path, settings: TrackingSettings) -> SyncResult:
     except OrchError:
         raise
     except Exception as error:
+        sync = command_line("sync", folder)
         raise TrackingError(
             f"MLflow at {without_password(synchroniser.uri)} did not take everything: {first_sentence(error)} "
-            f"Nothing is lost; run `orch sync {folder}` again when it is back."
+            f"Nothing is lost; run `{sync}` again when it is back."
         ) from error
     finally:
         synchroniser.release()
@@ -105,9 +106,10 @@ class Tracker:
         if not self._error and not behind and not self._thread.is_alive():
             return " ".join(self._synchroniser.refused) or None
         why = first_sentence(self._error) if self._error else "it takes too long."
+        sync = command_line("sync", self._root)
         return (
             f"MLflow at {without_password(self._synchroniser.uri)} has not seen all of this sweep: {why} "
-            f"Nothing is lost; `orch sync {self._root}` sends the rest."
+            f"Nothing is lost; `{sync}` sends the rest."
         )
 
     def pump(self) -> float:
