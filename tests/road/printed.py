@@ -34,8 +34,8 @@ class Printed:
 
     @property
     def is_bare(self) -> bool:
-        """A verb named without arguments, as prose does."""
-        return self.line in VERBS
+        """A verb, or a group of verbs, named without arguments, as prose does."""
+        return any(verb == self.line or verb.startswith(f"{self.line} ") for verb in VERBS)
 
 
 def everything() -> list[Printed]:
@@ -100,9 +100,9 @@ def of_header(space: Path) -> list[Printed]:
     text = re.sub(r"\\\n#\s+", "", header[0] if header else "")
     place = str(space.relative_to(ROOT))
     lines = [re.split(r"\s{2,}|\s+\(", line)[0].strip() for line in re.findall(r"^#   +(\S.*)$", text, flags=re.M)]
-    lines += re.findall(r"(?<=: )orch [^#\n]*?(?=[.,]?$|[.,] )", text, flags=re.M)
-    split = [part.strip() for line in lines for part in re.split(r", (?=orch )", line)]
-    return [Printed(line, place) for line in split if is_command(line)]
+    prose = re.sub(r"^#   .*$", "", text, flags=re.M)
+    lines += [found.rstrip(".") for found in re.findall(r"(?:: |, )(orch [^,\n]*?)(?=,|\.?$)", prose, flags=re.M)]
+    return [Printed(line, place) for line in lines if is_command(line)]
 
 
 def is_command(line: str) -> bool:
@@ -130,6 +130,19 @@ def of_code(file: Path) -> list[Printed]:
     for node, text in _strings(tree):
         found += [Printed(line, f"{place}:{node.lineno}") for line in _in_sentence(text)]
     return found
+
+
+def filled_in_by_hand(file: Path) -> list[str]:
+    """Strings of a module in which a word of a command is filled in without ``command_line``, which quotes it."""
+    verbs = "|".join(verb.removeprefix("orch ") for verb in VERBS)
+    by_hand = re.compile(rf"(?<![\w-])orch (?:{verbs}) (?:[^.;`]* )?[\w/]*{HOLE}")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    texts = [
+        "".join(getattr(part, "value", "") if isinstance(part, ast.Constant) else HOLE for part in node.values)
+        for node in joined
+    ]
+    return [text for text in texts if by_hand.search(text)]
 
 
 def _strings(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
