@@ -120,7 +120,7 @@ def refusal(report: ExportReport) -> ExportRefused | None:
 
 def print_report(report: ExportReport, console: Console) -> None:
     """The table, what was not simply kept, and how to read it."""
-    console.print(to_rich(report))
+    console.print(to_rich(report, console.width))
     for line in remarks(report):
         console.print(line, markup=False)
     if report.from_photos:
