@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 BENCHMARKS := head_only mixed_depth all_layers floor overhead startup inference
 
-.PHONY: help setup sweep check test test-slow parity space serve-test search-quality bench format docs clean
+.PHONY: help setup sweep check test road road-pythons test-slow parity space serve-test search-quality bench format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,6 +41,12 @@ check: $(READY) ## format, lint, types, architecture, docs
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
+
+road: $(READY) ## outside the checkout, editable and as a wheel: every command that the documents print
+	@$(BIN)/python -m tests.road.walk --install both --documents
+
+road-pythons: $(READY) ## the wheel under each other Python from 3.11 to 3.13 that is here, or PYTHONS="3.12 3.13"
+	@$(BIN)/python -m tests.road.walk --install wheel --pythons "$(PYTHONS)"
 
 test-slow: $(READY) ## the slow tests alone
 	@$(BIN)/python -m pytest -m slow

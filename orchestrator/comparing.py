@@ -20,6 +20,7 @@ from orchestrator.comparison import compare as compare_judged
 from orchestrator.errors import OrchError
 from orchestrator.leaderboard import ensemble, signed
 from orchestrator.ledger import TrialState
+from orchestrator.paths import command_line
 from orchestrator.plainjson import json_ready
 from orchestrator.predicting import read_probabilities
 from orchestrator.selection import WHOLE
@@ -115,10 +116,8 @@ def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
     sweep = read_sweep(folder)
     networks = _networks(sweep)
     if not networks:
-        raise OrchError(
-            f"{folder} has no finished leaderboard, so nothing to compare; go on with it: orch sweep --resume --out "
-            f"{folder}"
-        )
+        resume = command_line("sweep", "--resume", "--out", folder)
+        raise OrchError(f"{folder} has no finished leaderboard, so nothing to compare; go on with it: {resume}")
     return sweep, networks, sorted({str(row["policy"]) for row in leaderboard(sweep.paths)})
 
 

@@ -35,7 +35,7 @@ from orchestrator.exportreport import (
 from orchestrator.judging import Judged, judged_winner
 from orchestrator.leaderboard import ensemble, signed
 from orchestrator.ledger import EventKind, Ledger
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.predicting import read_probabilities
 from orchestrator.show import Sweep, read_sweep
 from trainers.contract import TrainerError
@@ -120,7 +120,7 @@ def refusal(report: ExportReport) -> ExportRefused | None:
 
 def print_report(report: ExportReport, console: Console) -> None:
     """The table, what was not simply kept, and how to read it."""
-    console.print(to_rich(report))
+    console.print(to_rich(report, console.width))
     for line in remarks(report):
         console.print(line, markup=False)
     if report.from_photos:
@@ -149,9 +149,9 @@ def _winner(sweep: Sweep) -> Judged:
     """What was judged, with the ids of its fits. Raises OrchError where there is none yet, or no ids."""
     judged = judged_winner(sweep)
     if not judged.fits:
+        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
         raise OrchError(
-            f"the winner in {sweep.paths.winner} does not say which networks it is made of; "
-            f"orch sweep --resume --out {sweep.paths.root} writes it again."
+            f"the winner in {sweep.paths.winner} does not say which networks it is made of; {resume} writes it again."
         )
     return judged
 
@@ -161,9 +161,10 @@ def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) 
     members = [read_probabilities(sweep.paths, fit, "test", policy) for fit in fits]
     hashes = manifest.split("test").table["sha256"].tolist()
     if any(member["sha256"].tolist() != hashes for member in members):
+        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
         raise OrchError(
             f"the probabilities in {sweep.paths.root} are not of the test photos of its manifest; "
-            f"orch sweep --resume --out {sweep.paths.root} makes them again."
+            f"{resume} makes them again."
         )
     return ensemble([member["probabilities"] for member in members]), members[0]["labels"]
 

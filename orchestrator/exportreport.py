@@ -192,20 +192,28 @@ def how_to_read(report: ExportReport) -> str:
     )
 
 
-def to_rich(report: ExportReport) -> Table:
-    """The table for a terminal."""
+WIDE = 100
+"""Columns of a terminal from which on every figure fits."""
+DETAILS = ("p", "change", "same %")
+"""Columns of the table that a narrower terminal leaves to report.md."""
+
+
+def to_rich(report: ExportReport, width: int) -> Table:
+    """The table for a terminal of ``width`` columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=f"exports of {report.sweep}, on {report.photos} test photos", title_justify="left")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1), False
-    names = ("format", "acc % (95 %)", "diff (95 %)", "p", "change", "same %", "ms", "MB", "")
-    for name in names:
+    names = ("format", "acc % (95 %)", "diff (95 %)", *DETAILS, "ms", "MB", "")
+    shown = [at for at, name in enumerate(names) if width >= WIDE or name not in DETAILS]
+    for name in (names[at] for at in shown):
         table.add_column(name, justify="left" if name in ("format", "") else "right", no_wrap=name != "format")
     for row in _rows(report):
         refused = row[0] is not None and not row[0].state.is_there
-        table.add_row(*(Text(cell) for cell in _cells(row)), style="red" if refused else "")
+        cells = _cells(row)
+        table.add_row(*(Text(cells[at]) for at in shown), style="red" if refused else "")
     table.caption = f"diff: points against the original, paired; ms: median photo, {report.threads} thread"
     table.caption_justify = "left"
     return table

@@ -12,6 +12,7 @@ import numpy as np
 from orchestrator.errors import OrchError
 from orchestrator.leaderboard import ModelPredictions, ensemble, rank, write
 from orchestrator.ledger import EventKind, SweepState, trials_frame
+from orchestrator.paths import command_line
 from orchestrator.predicting import predict_missing, read_probabilities
 from orchestrator.running import RunningSweep
 from orchestrator.stages import SEARCH, WINNER, FinalModel, Winner
@@ -129,7 +130,8 @@ def _half_way(sweep: Sweep) -> OrchError:
 
 
 def _go_on(sweep: Sweep) -> str:
-    return f"go on with it: orch sweep --resume --out {sweep.paths.root}"
+    resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
+    return f"go on with it: {resume}"
 
 
 def _prefix_of(config: TrialConfig) -> Hashable:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.run_updates import label, run_name, varied_fields
 from orchestrator.wrapping import tell
 from trainers.wording import count
@@ -149,7 +149,7 @@ class Narrator:
             f"{seconds / 60:.1f} minutes; everything is in {paths.root}."
         )
         steps = [
-            (f"orch promote best {shlex.quote(str(paths.root))}", "put the winner into the registry"),
+            (command_line("promote", "best", paths.root), "put the winner into the registry"),
             ("orch ui", "browse the trials in MLflow"),
         ]
         if activation := _activation():

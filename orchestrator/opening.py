@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.gpumemory import smallest_gpu_gb
-from orchestrator.paths import RUNS, SweepPaths
+from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.sections import cross_mistakes
 from orchestrator.slots import gpus_of
 from orchestrator.spec import SweepSpec, dump_spec, load_spec, open_spec
@@ -44,8 +44,9 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
         root = next_free(root)
     paths = SweepPaths(root)
     if paths.root.exists() and (not paths.root.is_dir() or any(paths.root.iterdir())):
+        resume = command_line("sweep", "--resume", "--out", root)
         raise SweepExists(
-            f"{root} exists already. Go on with that sweep: orch sweep --resume --out {root}; "
+            f"{root} exists already. Go on with that sweep: {resume}; "
             "or start another beside it with --out DIR or --fresh."
         )
     spec = with_gpu_memory(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,11 @@ def cache_folder() -> Path:
         return Path(os.environ["ORCH_CACHE"]).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).expanduser().resolve() / "orch"
+
+
+def command_line(*words: str | Path) -> str:
+    """``orch`` and ``words`` as a person types them: quoted where the shell needs it. Messages print nothing else."""
+    return shlex.join(["orch", *map(str, words)])
 
 
 @dataclass(frozen=True)

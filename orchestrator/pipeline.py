@@ -16,7 +16,7 @@ from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.narrator import Narrator
 from orchestrator.objectives import ACCURACY
 from orchestrator.opening import Opened, open_existing, open_new, tracking_settings
-from orchestrator.paths import RUNS
+from orchestrator.paths import RUNS, command_line
 from orchestrator.running import RunningSweep
 
 if TYPE_CHECKING:
@@ -114,10 +114,7 @@ def _stages(running: RunningSweep, request: SweepRequest) -> bool:
         foresee(running, manifest, Foresight(machine, request.address or "", ray_s, request.anyway))
         search(running, manifest)
         if request.until == "search":
-            running.tell(
-                "stopped  after the search, as asked; test was not read. "
-                f"Go on: orch sweep --resume --out {running.paths.root}"
-            )
+            running.tell(f"stopped  after the search, as asked; test was not read. Go on: {_resume_line(running)}")
             look_back(running)
             return False
         winner = select(running, manifest)
@@ -180,6 +177,10 @@ def _open(request: SweepRequest) -> Opened:
     return open_existing(root, request.spec_source, overrides, request.trials)
 
 
+def _resume_line(running: RunningSweep) -> str:
+    return command_line("sweep", "--resume", "--out", running.paths.root)
+
+
 def _tracker(opened: Opened, narrator: Narrator) -> Tracker | None:
     if not opened.spec.tracking.enabled:
         return None
@@ -213,7 +214,7 @@ def _recorded(
         if isinstance(error, SystemExit):  # of Ray's own handler, while it starts
             reason = "interrupted by SIGTERM."
         running.record(EventKind.SWEEP, state="INTERRUPTED", reason=reason)
-        raise Interrupted(f"{reason} Go on with: orch sweep --resume --out {running.paths.root}") from error
+        raise Interrupted(f"{reason} Go on with: {_resume_line(running)}") from error
     except BaseException as error:
         running.record(EventKind.SWEEP, state="FAILED", reason=str(error) or type(error).__name__)
         raise

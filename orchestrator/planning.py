@@ -21,7 +21,7 @@ from orchestrator.errors import DataError, OrchError
 from orchestrator.estimates import Speeds
 from orchestrator.ledger import Event, EventKind
 from orchestrator.opening import with_gpu_memory
-from orchestrator.paths import cache_folder
+from orchestrator.paths import cache_folder, command_line
 from orchestrator.plan import DRAWS, Compared, Plan, cautions, compare, make_plan, refusals
 from orchestrator.planpage import comparison_lines, summary
 from orchestrator.running import RunningSweep
@@ -308,9 +308,10 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
 def _refuse(sweep: RunningSweep, refused: Sequence[str], anyway: bool) -> None:
     """Raises OrchError with what speaks against the sweep, or says it where it is to go on nevertheless."""
     if refused and not anyway:
+        start = command_line("sweep", "--resume", "--out", sweep.paths.root, "--anyway")
         raise OrchError(
             f"{' '.join(refused)} Nothing was trained yet: change the file and start again with --fresh, or go on "
-            f"nevertheless with orch sweep --resume --out {sweep.paths.root} --anyway"
+            f"nevertheless with {start}"
         )
     for sentence in refused:
         sweep.tell(f"warning  {sentence}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.errors import OrchError
-from orchestrator.paths import SweepPaths, cache_folder
+from orchestrator.paths import SweepPaths, cache_folder, command_line
 from orchestrator.running import RunningSweep
 from orchestrator.slots import Resources, at_once
 from trainers.manifest import Manifest
@@ -103,6 +103,7 @@ def read_probabilities(paths: SweepPaths, fit: str, split: str, policy: str) -> 
     """The arrays of one ``.npz``. Raises OrchError where it is not there."""
     path = paths.probabilities(fit, split, policy)
     if not path.is_file():
-        raise OrchError(f"{path} is missing; `orch sweep --resume --out {paths.root}` makes it again.")
+        resume = command_line("sweep", "--resume", "--out", paths.root)
+        raise OrchError(f"{path} is missing; `{resume}` makes it again.")
     with np.load(path) as stored:
         return dict(stored)

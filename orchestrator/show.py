@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.paths import command_line
 from orchestrator.plainjson import json_ready
 from orchestrator.run_updates import label
 from orchestrator.sweepfolder import (
@@ -326,10 +327,10 @@ def _next_words(sweep: Sweep) -> str:
     if not sweep.finished and sweep.runner:
         return "let it run; Ctrl-C where it runs stops it and keeps what is done"
     if not sweep.finished:
-        return f"orch sweep --resume --out {root}"
+        return command_line("sweep", "--resume", "--out", root)
     if sweep.fact("winner"):
-        return f"orch promote best {root}"
-    return f"orch sweep --resume --out {root} --trials +20"
+        return command_line("promote", "best", root)
+    return command_line("sweep", "--resume", "--out", root, "--trials", "+20")
 
 
 def _duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ from orchestrator.ledger import (
     running_process,
 )
 from orchestrator.objectives import ACCURACY, OBJECTIVES, front_of
-from orchestrator.paths import RUNS, SweepPaths
+from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.tracking_cursor import read_cursor
 
 FINISHED = "FINISHED"
@@ -135,10 +135,8 @@ def newest_unfinished(runs: Path = Path(RUNS)) -> Path:
     for folder in sweeps(runs):
         if not read_sweep(folder).finished:
             return folder
-    raise OrchError(
-        f"there is no unfinished sweep. {_list(runs)} "
-        f"A finished one goes on with more to do: orch sweep --resume --out {runs}/NAME --trials +20."
-    )
+    extend = command_line("sweep", "--resume", "--out", runs / "NAME", "--trials", "+20")
+    raise OrchError(f"there is no unfinished sweep. {_list(runs)} A finished one goes on with more to do: {extend}.")
 
 
 def newest_store(runs: Path = Path(RUNS)) -> str | None:

@@ -16,7 +16,7 @@ from orchestrator.environment import describe_environment
 from orchestrator.errors import OrchError, TrackingError
 from orchestrator.ledger import Event, running_process
 from orchestrator.mlflow_store import connect, database_file, first_sentence, without_password
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.synchroniser import Synchroniser, SyncResult, TrackingSettings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def synchronise(folder: Path, settings: TrackingSettings) -> SyncResult:
     """
     paths = SweepPaths(Path(folder))
     synchroniser = Synchroniser(paths, settings)
-    again = f"Nothing is lost; send it later: `orch sync {folder}`."
+    again = f"Nothing is lost; send it later: `{command_line('sync', folder)}`."
     try:
         synchroniser.load()
         try:
@@ -118,9 +118,10 @@ class Tracker:
         behind = self._synchroniser.behind + len(self._new)
         if not self._error and not behind and not self._thread.is_alive():
             return " ".join(self._synchroniser.refused) or None
+        sync = command_line("sync", self._root)
         return (
             f"MLflow at {without_password(self._synchroniser.uri)} has not seen all of this sweep: {self._why()} "
-            f"Nothing is lost; `orch sync {self._root}` sends the rest."
+            f"Nothing is lost; `{sync}` sends the rest."
         )
 
     def _join(self, timeout_s: float) -> None:

@@ -460,6 +460,11 @@ def test_the_report_on_disk_and_on_the_terminal(sweep: SweepPaths, tmp_path: Pat
     print_report(report, Console(file=text, width=120))
     assert "exports of sweep, on 24 test photos" in text.getvalue()
     assert "kept" in text.getvalue()
+    narrow = io.StringIO()
+    print_report(report, Console(file=narrow, width=80))
+    (row,) = [line for line in narrow.getvalue().splitlines() if line.strip().startswith("tflite")]
+    assert row.rstrip().endswith("kept")
+    assert "…" not in row
     assert lines[0] == "export   savedmodel, tflite of winner/ensemble, asked about 24 test photos"
     assert not list((tmp_path / "elsewhere").glob(".*"))
 

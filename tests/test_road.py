@@ -1,25 +1,27 @@
-"""The whole road, as a user walks it: the command line, real Ray, TensorFlow and MLflow, and a killed driver.
+"""The whole road, as a person walks it: the installed ``orch`` in a folder elsewhere, real Ray, TensorFlow and MLflow.
 
-Two sweeps on the digits: one that is killed in the middle and goes on, and a much worse one that the gate refuses.
+Two sweeps on the digits: one that is killed in the middle and goes on, and a much worse one that the gate refuses. What
+finished sweeps print as "Next:" is typed as it is printed. ``make road`` walks further, with a wheel, too.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from orchestrator.ledger import Event, EventKind, TrialState, derive, read_events
+from tests.road.installs import editable
+from tests.road.person import Person
+from tests.road.steps import next_lines
 
-ORCH = [sys.executable, "-m", "orchestrator"]
 SMALL = [
     *("--set", "budget.trials=5", "--set", "budget.epochs=3", "--set", "final.runners_up=0", "--set", "final.seeds=2"),
     *("--set", "final.policies=[whole,random_2]", "--set", "tracking.model=digits"),
@@ -29,61 +31,99 @@ WORSE = [
     *("--set", "final.policies=[whole]", "--set", "tracking.model=digits", "--set", "budget.scheduler=none"),
     *("--set", "search.learning_rate=0.000001", "--set", "search.head=softmax"),
 ]
+WITHOUT_ORCH = "PATH=/usr/bin:/bin"
+"""What a shell has in which no environment was activated."""
+SERVES = """
+import base64, json, pathlib, sys, threading, time, urllib.request
+import mlflow, uvicorn
+from mlflow.pyfunc import scoring_server
+model = mlflow.pyfunc.load_model("models:/digits@champion")
+texts = [base64.b64encode(pathlib.Path(path).read_bytes()).decode() for path in sys.argv[1:]]
+loaded = model.predict(texts)["label"].tolist()
+server = uvicorn.Server(uvicorn.Config(scoring_server.init(model), port=0, log_level="error"))
+threading.Thread(target=server.run, daemon=True).start()
+while not server.started:
+    time.sleep(0.05)
+port = server.servers[0].sockets[0].getsockname()[1]
+request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", json.dumps({"inputs": texts}).encode())
+request.add_header("Content-Type", "application/json")
+served = [row["label"] for row in json.load(urllib.request.urlopen(request))["predictions"]]
+print(json.dumps([loaded, served]))
+"""
+"""A program of a person who knows MLflow alone: the champion in Python, and served over HTTP."""
 
 
 @dataclass(frozen=True)
 class Road:
-    """A folder with two finished sweeps. ``killed_at``: the ledger's last event when the driver was killed."""
+    """A folder with two finished sweeps. ``killed_at``: the ledger's last event when the driver was killed.
 
-    folder: Path
-    environ: dict[str, str]
+    ``resumed`` and ``worse`` are what the two sweeps printed.
+    """
+
+    person: Person
     killed_at: int
-    worse: subprocess.CompletedProcess[str]
+    resumed: str = ""
+    worse: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return self.person.folder
 
     def orch(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Like ``Person.types``, with the two streams apart and any exit code."""
         return subprocess.run(
-            [*ORCH, *words], cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=240, check=False
+            [str(self.person.venv / "bin" / "orch"), *words],
+            cwd=self.folder,
+            env=self.person.environ(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
 
     @property
     def events(self) -> list[Event]:
         return read_events(self.folder / "runs" / "quick" / "ledger")
 
+    def digits(self, name: str, count: int) -> list[str]:
+        folder = self.person.home / ".cache" / "orch" / "builtin" / "digits" / name
+        return [str(path) for path in sorted(folder.glob("*.png"))[:count]]
+
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
-    folder = tmp_path_factory.mktemp("road")
-    environ = {
-        **os.environ,
-        "ORCH_CACHE": str(folder / "cache"),
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-        "COLUMNS": "120",
-    }
-    environ.pop("MLFLOW_TRACKING_URI", None)
-    killed_at = _start_and_kill([*ORCH, "sweep", "quick", *SMALL], folder, environ)
-    road = Road(folder, environ, killed_at, subprocess.CompletedProcess([], 0))
-    resumed = road.orch("sweep", "--resume", "--out", "runs/quick")
-    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
-    worse = road.orch("sweep", "quick", "--out", "runs/worse", *WORSE)
-    assert worse.returncode == 0, worse.stderr + worse.stdout
-    return Road(folder, environ, killed_at, worse)
+    folder = tmp_path_factory.mktemp("road") / "a person's"  # a blank and a quote, as folders have them
+    folder.mkdir()
+    person = Person(editable(), folder)
+    killed_at = _start_and_kill(person, shlex.join(["orch", "sweep", "quick", *SMALL]))
+    resumed = person.types("orch sweep --resume --out runs/quick")
+    worse = person.types(f"{WITHOUT_ORCH} {_worse_line(person)}")
+    return Road(person, killed_at, resumed, worse)
 
 
-def _start_and_kill(command: list[str], folder: Path, environ: dict[str, str]) -> int:
+def _worse_line(person: Person) -> str:
+    """The sweep in a folder with a blank in its name, by the script's own path, as where nothing was activated."""
+    return shlex.join([str(person.venv / "bin" / "orch"), "sweep", "quick", "--out", "runs/much worse", *WORSE])
+
+
+def _start_and_kill(person: Person, line: str) -> int:
     """Kill the driver with SIGKILL once two trials have ended; the number of events it left."""
-    log = (folder / "killed.log").open("w")
-    driver = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
+    ledger, output = person.folder / "runs" / "quick" / "ledger", person.folder / "killed.log"
+    log = output.open("w")
+    driver = subprocess.Popen(
+        ["bash", "-c", f"exec {line}"], cwd=person.folder, env=person.environ(), stdout=log, stderr=log
+    )
     deadline_s = time.monotonic() + 180
     while time.monotonic() < deadline_s and driver.poll() is None:
-        events = read_events(folder / "runs" / "quick" / "ledger") if (folder / "runs/quick/ledger").is_dir() else []
+        events = read_events(ledger) if ledger.is_dir() else []
         ended = [e for e in events if e.kind == EventKind.TRIAL and TrialState(e.state).is_final]
         if len(ended) >= 2:
             break
         time.sleep(0.1)
-    assert driver.poll() is None, (folder / "killed.log").read_text()
+    assert driver.poll() is None, output.read_text()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    return len(read_events(folder / "runs" / "quick" / "ledger"))
+    return len(read_events(ledger))
 
 
 def test_resume_ends_with_the_trials_asked_for_and_trains_none_again(road: Road) -> None:
@@ -143,36 +183,62 @@ def test_mlflow_shows_what_the_ledger_says(road: Road) -> None:
     assert some.data.params["backbone"] == "small_cnn"
 
 
-def test_gate_promotes_predicts_refuses_and_records_force(road: Road) -> None:
-    from mlflow import MlflowClient
+def test_every_line_that_a_finished_sweep_prints_can_be_typed(road: Road) -> None:
+    lines = next_lines(road.resumed)
+    assert lines == ["orch promote best runs/quick", "orch ui"]
+    promoted = road.person.types(lines[0])
+    assert "There is no champion yet." in promoted
+    with road.person.keeps_running(f"{lines[1]} --port 5017"):
+        pass
+    activate, promote, ui = next_lines(road.worse)
+    assert activate == f"source {shlex.quote(str(road.person.venv / 'bin' / 'activate'))}"
+    assert promote == "orch promote best 'runs/much worse'"
+    assert ui == "orch ui"
+    elsewhere = replace(road.person, variables={"PATH": "/usr/bin:/bin"}, typed=[])
+    refused = elsewhere.types(f"{activate}\n{promote}", ends_with=6)
+    assert "The accuracy is lower" in refused
+    assert "--force" in refused
 
-    promoted = road.orch("promote", "best", "runs/quick")
-    assert promoted.returncode == 0, promoted.stderr
-    assert "There is no champion yet." in promoted.stdout
+
+def test_champion_answers_the_command_line_python_and_http(road: Road) -> None:
+    photos = road.digits("7", 3)
     again = road.orch("promote", "best", "runs/quick")
     assert "is the champion already" in again.stdout
-
-    photos = sorted((road.folder / "cache" / "builtin" / "digits" / "7").glob("*.png"))[:3]
-    predicted = road.orch("predict", *map(str, photos), "--model", "digits", "--json")
+    predicted = road.orch("predict", *photos, "--model", "digits", "--json")
     rows = json.loads(predicted.stdout)
+    labels = [row["label"] for row in rows]
     assert predicted.returncode == 0
-    assert len(rows) == 3
-    assert [row["label"] for row in rows].count("7") >= 2
     assert predicted.stderr == ""
+    assert labels.count("7") >= 2
+    (road.folder / "serves.py").write_text(SERVES)
+    loaded, served = json.loads(road.person.types(shlex.join(["python", "serves.py", *photos])).splitlines()[-1])
+    assert loaded == served == labels
 
-    refused = road.orch("promote", "best", "runs/worse")
-    assert refused.returncode == 6
-    assert "The accuracy is lower" in refused.stderr
-    assert "--force" in refused.stderr
+
+def test_the_other_verbs_in_the_same_folder(road: Road) -> None:
+    said = road.person.types("orch status runs/quick")
+    assert "quick: finished" in said
+    assert "next     orch promote best runs/quick" in said
+    assert "next     orch promote best 'runs/much worse'" in road.person.types("orch status 'runs/much worse'")
+    assert "winner" in road.person.types("orch compare runs/quick")
+    exported = road.person.types("orch export runs/quick --to savedmodel")
+    assert "SavedModel" in exported
+    assert (road.folder / "runs" / "quick" / "exports" / "report.md").is_file()
+    road.person.types("orch sync runs/quick")
+    assert "features" in (listed := road.person.types("orch cache list")) or "images" in listed
+
+
+def test_forced_promotion_is_recorded(road: Road) -> None:
+    from mlflow import MlflowClient
+
     client = MlflowClient(f"sqlite:///{road.folder / 'mlflow.db'}")
     assert str(client.get_model_version_by_alias("digits", "champion").version) == "1"
-
-    forced = road.orch("promote", "best", "runs/worse", "--force")
+    forced = road.orch("promote", "best", "runs/much worse", "--force")
     assert forced.returncode == 0, forced.stderr
     champion = client.get_model_version_by_alias("digits", "champion")
     assert str(champion.version) == "2"
     assert champion.tags["orch.override"] == "lower-accuracy"
-    notes = [e.data for e in read_events(road.folder / "runs" / "worse" / "ledger") if e.kind == EventKind.NOTE]
+    notes = [e.data for e in read_events(road.folder / "runs" / "much worse" / "ledger") if e.kind == EventKind.NOTE]
     assert [note["promotion"] for note in notes] == ["refused", "champion"]
     assert notes[-1]["overridden"] == ["lower-accuracy"]
 
