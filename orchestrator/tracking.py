@@ -118,8 +118,10 @@ class Tracker:
         behind = self._synchroniser.behind + len(self._new)
         if not self._error and not behind and not self._thread.is_alive():
             return " ".join(self._synchroniser.refused) or None
+        named = isinstance(self._error, TrackingError)  # its sentence says which store
+        where = "" if named else f" at {without_password(self._synchroniser.uri)}"
         return (
-            f"MLflow at {without_password(self._synchroniser.uri)} has not seen all of this sweep: {self._why()} "
+            f"MLflow{where} has not seen all of this sweep: {self._why()} "
             f"Nothing is lost; `orch sync {self._root}` sends the rest."
         )
 
