@@ -119,8 +119,10 @@ class Tracker:
         if not self._error and not behind and not self._thread.is_alive():
             return " ".join(self._synchroniser.refused) or None
         sync = command_line("sync", self._root)
+        named = isinstance(self._error, TrackingError)  # its sentence says which store
+        where = "" if named else f" at {without_password(self._synchroniser.uri)}"
         return (
-            f"MLflow at {without_password(self._synchroniser.uri)} has not seen all of this sweep: {self._why()} "
+            f"MLflow{where} has not seen all of this sweep: {self._why()} "
             f"Nothing is lost; `{sync}` sends the rest."
         )
 

@@ -30,8 +30,9 @@ ROOMS = {
         "orchestrator.synchroniser",
         "orchestrator.registry",
         "orchestrator.mlflow_store",
+        "orchestrator.sqlite_store",
     },
-    "sqlalchemy": {"orchestrator.mlflow_store"},
+    "sqlalchemy": {"orchestrator.mlflow_store", "orchestrator.sqlite_store"},
     "typer": {
         "orchestrator.cli",
         "orchestrator.material",

@@ -670,7 +670,7 @@ def test_a_tracker_says_what_stayed_behind_and_sync_sends_it(tmp_path: Path, sto
         assert time.monotonic() - started_s < 2.0
         warning = tracker.close(timeout_s=60)
     assert warning is not None
-    assert f"MLflow at {PORT_OF_NOBODY} has not seen all of this sweep: no MLflow server answers" in warning
+    assert f"has not seen all of this sweep: no MLflow server answers at {PORT_OF_NOBODY}: " in warning
     assert f"`orch sync {paths.root}` sends the rest" in warning
     assert tracker.parent_run_id == ""
     synchronise(paths.root, TrackingSettings(store))
