@@ -31,6 +31,16 @@ THEN = (
     "orch cache list",
     "python load.py",
 )
+EXPECTED = {
+    "orch show": ("leaderboard, on the test split", "winner"),
+    "orch status": ("finished", "orch promote best runs/quick"),
+    "orch promote best": ("is the champion already",),
+    "orch predict 3.png 7.png": ("3.png", "7.png"),
+    "orch export": ("savedmodel", "tflite-int8", "onnx"),
+    "orch cache list": ("images",),
+    "python load.py": ("3 7",),
+}
+"""What their answers hold, among other things."""
 SERVE = "mlflow models serve -m models:/{model}@champion --env-manager local --port 5001"
 SHOWN_DIGITS = ("3", "7")
 LOAD = """
@@ -70,11 +80,11 @@ class Walk:
                 said = person.types(line, ends_with=allowed, answer=answer)
         return said
 
-    def expect(self, said: str, *words: str) -> None:
-        """Count it as a failure where ``words`` are not in what was printed."""
+    def expect(self, line: str, said: str, *words: str) -> None:
+        """Count it as a failure where ``words`` are not in what ``line`` printed."""
         lacking = [word for word in words if word not in said]
         if lacking and said:
-            self._fail(f"{self.person.typed[-1]}: {', '.join(lacking)} is not in\n{said}")
+            self._fail(f"$ {line}\nprinted no {', '.join(lacking)}\n{said}")
 
     def served(self, line: str, photos: Iterable[Path], labels: Iterable[str]) -> None:
         """Serve, send photos as base64 text as README says, and compare the labels."""
@@ -121,17 +131,14 @@ def first_road(walk: Walk, start: str) -> None:
     """From an empty folder and the sweep ``start`` to a served answer."""
     person = walk.person
     said = walk.line(start)
-    walk.expect(said, "Leaderboard on the test split", *NEXT)
+    walk.expect(start, said, "Leaderboard on the test split", *NEXT)
     for line in next_lines(said) or NEXT:
         walk.line(line)
     copy_digits(person)
     (person.folder / "load.py").write_text(LOAD)
     answers = {line: walk.line(line) for line in THEN}
-    walk.expect(answers["orch show"], "winner/")
-    walk.expect(answers["orch status"], "finished")
-    walk.expect(answers["orch promote best"], "is the champion already")
-    walk.expect(answers["orch export"], "ONNX")
-    walk.expect(answers["python load.py"], " ".join(SHOWN_DIGITS))
+    for line, words in EXPECTED.items():
+        walk.expect(line, answers[line], *words)
     photos = [person.folder / f"{digit}.png" for digit in SHOWN_DIGITS]
     walk.served(SERVE.format(model="digits"), photos, SHOWN_DIGITS)
 
@@ -147,7 +154,7 @@ def copy_digits(person: Person) -> None:
 def card(walk: Walk, name: str) -> None:
     """The whole space ``name`` in the dry run that its header prints, and the winner into the registry."""
     said = walk.line(dry_run(name))
-    walk.expect(said, "Leaderboard on the test split")
+    walk.expect(dry_run(name), said, "Leaderboard on the test split")
     for line in ("orch ui", "orch promote best"):
         walk.line(line)
 
