@@ -197,8 +197,8 @@ def how_to_read(report: ExportReport) -> str:
         "for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. Latency: "
         f"the median photo, from decoded crops to probabilities, on {report.threads} "
         f"thread{'s' if report.threads > 1 else ''}; {machine}. "
-        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone may do "
-        f"that (one-sided exact McNemar, p >= {ALPHA:g})."
+        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone may "
+        f"do that (one-sided exact McNemar, p >= {ALPHA:g})."
     )
 
 
