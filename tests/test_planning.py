@@ -21,7 +21,7 @@ from orchestrator.calibration import Calibration, PartSpeed
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger
 from orchestrator.paths import SweepPaths
-from orchestrator.plan import Compared, Plan
+from orchestrator.plan import Compared, Plan, Span, make_plan
 from orchestrator.planning import (
     Devices,
     Foresight,
@@ -33,7 +33,7 @@ from orchestrator.planning import (
     simulated_machine,
     with_photos,
 )
-from orchestrator.planpage import comparison_lines, print_plan, summary
+from orchestrator.planpage import comparison_lines, limit_words, print_plan, summary
 from orchestrator.run_updates import plan_points, run_updates
 from orchestrator.running import RunningSweep
 from orchestrator.slots import Resources, Slots
@@ -108,14 +108,68 @@ def test_how_it_reads(tmp_path: Path, width: int) -> None:
         "small_cnn at 16 px to ",
         "images at 16 px",
         "start of the workers",
-        "times as fast as every trial for itself",
-        "of search if nothing is done twice",
+        "time     about ",
+        "disk     ",
+        "limit    ",
+        "times as fast as without sharing",
+        "of search is a lower bound",
         "GB at the most, of all workers",
         "warning  too much.",
         "assumed  Measured on ",
     ):
         assert words in text, words
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_the_first_lines_answer_how_long_how_much_and_what_limits_it(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    text = text_of(planned(request_for(tmp_path, spec), calibration_for(spec)).plan, width=300)
+    assert [line.split()[0] for line in text.splitlines()[:4]] == ["plan", "time", "disk", "limit"]
+
+
+PRIVATE = re.compile(r"\b(floor|leaning|fits|drawn|evenly|for itself|nobody|told)\b")
+
+
+def test_a_plan_is_said_in_plain_words(tmp_path: Path) -> None:
+    """Every word that the page, the summary, the assumptions and the refusals can say."""
+    seen = []
+    for more in (
+        "budget: {trials: 9, epochs: 4}",
+        "budget: {trials: 200, epochs: 4, hours: 0.1, target_accuracy: 0.9}",
+    ):
+        spec = spec_of(tmp_path, more=more)
+        for parts in ({}, calibration_for(spec).parts):
+            calibration = dataclasses.replace(calibration_for(spec), parts=parts)
+            found = planned(request_for(tmp_path, spec), calibration)
+            text = text_of(found.plan, (*found.refusals, *found.warnings)) + "\n".join(summary(found.plan))
+            assert not PRIVATE.search(text), PRIVATE.search(text)
+            seen.append(text)
+            machine, notes = simulated_machine(spec, TWO, Devices(2, 4), calibration)
+            there = make_plan(spec, situation(machine=machine, calibration=calibration, notes=notes))
+            assert not PRIVATE.search(text_of(there))
+    assert len(seen) == 4
+    assert any("estimates based on" in " ".join(text.split()) for text in seen)
+
+
+@pytest.mark.parametrize(
+    ("stages", "about", "expected"),
+    [
+        ({"search": 100.0, "build": 10.0}, {}, "search, 93 % of the time, most of it training on 2 workers"),
+        ({"search": 100.0, "build": 150.0}, {}, "most of it to decode photos and run frozen layers once"),
+        ({"search": 100.0, "build": 0.0}, {"longest_trial_s": 80.0}, "its longest trial alone takes 80 s"),
+        ({"refit": 300.0, "build": 0.0}, {}, "refit, 97 % of the time"),
+        ({"start": 90.0, "build": 0.0}, {}, "start of the workers, 92 % of the time"),
+        ({}, {"begun": 3.0, "trials": 9}, "budget.hours: they end the search after 3 of 9 trials"),
+    ],
+)
+def test_what_limits_a_sweep(tmp_path: Path, stages: dict[str, float], about: dict[str, Any], expected: str) -> None:
+    spec = spec_of(tmp_path)
+    plan = planned(request_for(tmp_path, spec), calibration_for(spec)).plan
+    means = dict.fromkeys(plan.stages, 2.0) | stages
+    means["total"] = sum(seconds for stage, seconds in means.items() if stage not in ("build", "total"))
+    spans = {stage: Span.of([seconds]) for stage, seconds in means.items()}
+    made = dataclasses.replace(plan, stages=spans, **({"longest_trial_s": 1.0} | about))
+    assert expected in limit_words(made)
 
 
 def test_named_configurations_and_folds(tmp_path: Path) -> None:
@@ -207,7 +261,7 @@ def test_hours_that_end_the_search_are_said(tmp_path: Path) -> None:
     found = planned(request_for(tmp_path, spec), calibration_for(spec, speed=dataclasses.replace(SPEED, train_s=0.2)))
     text = " ".join(text_of(found.plan, found.refusals).split())
     assert found.plan.begun < 200
-    assert "they end the search after" in text
+    assert "limit budget.hours: they end the search after" in text
     assert "trials within the hours" in text
     assert len(found.refusals) == 1
 
@@ -518,8 +572,8 @@ def test_a_summary_without_sharing_plans_without_it(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     plan = planned(request_for(tmp_path, spec), calibration_for(spec)).plan
     shared, alone = summary(plan), summary(plan, share=False)
-    assert "every trial for itself would take" in shared[1]
-    assert "every trial for itself" not in alone[1]
+    assert "without sharing it would take" in shared[1]
+    assert "with sharing it would take" in alone[1]
     assert len(shared) == len(alone) == 2
 
 
