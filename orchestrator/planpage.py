@@ -178,6 +178,9 @@ def _stages_table(plan: Plan) -> Table:
 LONG_TRIAL_SHARE = 0.7
 """Share of the search that its longest trial must take to be what limits it."""
 
+START_SHARE = 0.5
+"""Share of the time that starting workers, once a stage, must take to be what limits the sweep."""
+
 
 def limit_words(plan: Plan) -> str:
     """What takes most of the time, and what in it could be changed. Pure."""
@@ -187,6 +190,10 @@ def limit_words(plan: Plan) -> str:
     means = {stage: span.mean for stage, span in plan.stages.items() if stage not in ("build", "total")}
     longest = max(means, key=lambda stage: means[stage])
     share = means[longest] / max(plan.stages["total"].mean, 1e-9)
+    start_s = means["start"]
+    starts = 1 + sum(means[stage] > 0 for stage in ("select", "refit", "leaderboard"))
+    if start_s * starts > START_SHARE * plan.stages["total"].mean:
+        return f"starting the workers, {said(start_s)} in each of {_count(starts, 'stage')}; the rest is short"
     words = f"{NAMES[longest]}, {100 * share:.0f} % of the time"
     if longest != "search":
         return words

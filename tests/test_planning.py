@@ -158,7 +158,16 @@ def test_a_plan_is_said_in_plain_words(tmp_path: Path) -> None:
         ({"search": 100.0, "build": 150.0}, {}, "most of it to decode photos and run frozen layers once"),
         ({"search": 100.0, "build": 0.0}, {"longest_trial_s": 80.0}, "its longest trial alone takes 80 s"),
         ({"refit": 300.0, "build": 0.0}, {}, "refit, 97 % of the time"),
-        ({"start": 90.0, "build": 0.0}, {}, "start of the workers, 92 % of the time"),
+        (
+            {"start": 60.0, "select": 61.0, "refit": 90.0, "leaderboard": 64.0},
+            {},
+            "starting the workers, 60 s in each of 4 stages",
+        ),
+        (
+            {"start": 60.0, "select": 0.0, "refit": 0.0, "leaderboard": 0.0},
+            {},
+            "starting the workers, 60 s in each of 1 stage",
+        ),
         ({}, {"begun": 3.0, "trials": 9}, "budget.hours: they end the search after 3 of 9 trials"),
     ],
 )

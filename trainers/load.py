@@ -40,8 +40,9 @@ def sample(seconds: float = SAMPLE_S) -> Load:
     taken_s, got_s = time.perf_counter() - began_s, time.thread_time() - began_cpu_s
     after_s = _cpu_s(root)
     used_s = sum(spent_s - own_s.get(pid, 0.0) for pid, spent_s in after_s.items())
-    others = max(_busy_s() - busy_s - used_s, 0.0) / taken_s if after_s else math.nan
-    return Load(min(got_s / taken_s, 1.0), others, _cores())
+    cores = _cores()
+    others = min(max(_busy_s() - busy_s - used_s, 0.0) / taken_s, cores) if after_s else math.nan
+    return Load(min(got_s / taken_s, 1.0), others, cores)
 
 
 def mean(loads: Iterable[Load]) -> Load | None:
