@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.calibration import Calibration, PartKey, PartSpeed, busy_words
 from orchestrator.draws import many_of
 from orchestrator.environment import cores, cpu_model, gpu_capability, gpu_names, package_versions
 from orchestrator.errors import OrchError
@@ -28,6 +28,7 @@ from orchestrator.spec import SweepSpec
 from trainers.contract import PartFigures, TrialConfig
 from trainers.costs import layers_of
 from trainers.files import atomic_write_text
+from trainers.load import Load, mean, sample
 from trainers.manifest import Manifest
 
 MEASURE_S = 32.0
@@ -47,6 +48,8 @@ DRIVER_S = 3.0
 """What a sweep's driver takes before it asks for a worker, besides Ray's start: imports, record, sampler."""
 UNKNOWN_FIRST = 100
 """A backbone that no table knows counts as so many times its stand-in where it is decided what to measure."""
+QUIET_SAMPLES = 3
+"""Samples of the machine's load, a quarter of a second each, that show whether measuring again is worth it."""
 TUNE_TRIAL_S = 0.05
 """What a trial costs besides opening its fit: scheduling, and the record."""
 
@@ -229,7 +232,9 @@ def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
     finally:
         file.unlink(missing_ok=True)
     driver_s = DRIVER_S + ray_s
-    blank = Calibration(request.machine, slots.workers, 0.0, driver_s=driver_s, measured_at=time.time())
+    load = mean(Load(**each) for answer in answers for each in answer["loads"])
+    doubt = busy_words(load, slots.workers * slots.cpus)
+    blank = Calibration(request.machine, slots.workers, 0.0, driver_s=driver_s, measured_at=time.time(), doubt=doubt)
     return calibration_of(answers, jobs, precision, blank)
 
 
@@ -284,7 +289,7 @@ def calibration_of(
 ) -> Calibration:
     """What the workers answered, as one value: the mean over those that measured the same. Pure.
 
-    ``blank``: with the machine and the driver's own start.
+    ``blank``: with the machine, the driver's own start, and what makes all of it doubtful.
     """
     decode: dict[str, list[float]] = {}
     augment: dict[str, list[float]] = {}
@@ -296,7 +301,7 @@ def calibration_of(
             augment.setdefault(f"{row['recipe']}/{row['size']}", []).append(row["seconds"])
         for row in answer["parts"]:
             config = TrialConfig(**job["parts"][row["place"]]["config"])
-            parts.setdefault(PartKey.of(config, precision), []).append(_speed_of(row))
+            parts.setdefault(PartKey.of(config, precision), []).append(_speed_of(row, bool(blank.doubt)))
     resets = [row["reset_s"] for answer in answers for row in answer["parts"]]
     return replace(
         blank,
@@ -309,8 +314,8 @@ def calibration_of(
     )
 
 
-def _speed_of(row: Mapping[str, Any]) -> PartSpeed:
-    return PartSpeed(**{figure.name: row[figure.name] for figure in fields(PartFigures)})
+def _speed_of(row: Mapping[str, Any], doubtful: bool) -> PartSpeed:
+    return PartSpeed(**{figure.name: row[figure.name] for figure in fields(PartFigures)}, doubtful=doubtful)
 
 
 def _mean_speed(speeds: Sequence[PartSpeed]) -> PartSpeed:
@@ -363,22 +368,39 @@ def known(request: Request) -> Calibration | None:
     return found
 
 
+def doubts(request: Request, calibration: Calibration) -> list[str]:
+    """Why what a plan of the request takes from ``calibration`` should be measured again, a sentence each."""
+    return calibration.doubts(wanted(request.spec, request.precision).parts)
+
+
 def calibrated(
     request: Request, again: bool = False, ray_s: float = 0.0, tell: Callable[[str], None] = lambda line: None
 ) -> Calibration:
     """The calibration that a plan of the spec needs: what is kept, and what is missing of it measured now.
 
-    Ray is started for it, or the cluster joined, unless it is up; then ``ray_s`` says what it took to start. ``again``:
-    measure all of it, whatever is kept. Raises OrchError.
+    What is in doubt is measured again once the machine is quiet, and used until then. Ray is started for it, or the
+    cluster joined, unless it is up; then ``ray_s`` says what it took to start. ``again``: measure all of it, whatever
+    is kept. Raises OrchError.
     """
-    if not again and (found := known(request)) is not None:
+    kept = None if again else read_kept(request.cache, request.machine)
+    found = None if kept is None else known(request)
+    if kept is not None and doubts(request, kept.calibration) and is_quiet(request.slots):
+        kept = Kept(kept.calibration.trusted(), frozenset(), kept.data)
+        tell("measure  again what is in doubt of this machine's speed, now that it is quiet: under a minute")
+    elif found is not None:
         return found
+    else:
+        if kept is None and not again and kept_file(request.cache, request.machine).exists():
+            tell(f"note     {kept_file(request.cache, request.machine)} cannot be read and is measured again")
+        tell(f"measure  how fast this machine is: under a minute, and kept for later plans in {request.cache}")
+    return _measured(request, kept, ray_s)
+
+
+def _measured(request: Request, kept: Kept | None, ray_s: float) -> Calibration:
+    """What ``kept`` lacks is measured and kept with it."""
     from orchestrator.cluster import ray_session  # Ray: seconds to import
 
-    machine = request.machine
-    kept = None if again else read_kept(request.cache, machine)
     asked = wanted(request.spec, request.precision)
-    tell(f"measure  how fast this machine is: under a minute, and kept for later plans in {request.cache}")
     began_s = time.monotonic()
     with ray_session(request.address):
         ray_s = max(ray_s, time.monotonic() - began_s)
@@ -386,6 +408,11 @@ def calibrated(
     found = kept.of(request.data).merged(new) if kept else new
     keep(request.cache, Kept(found, (kept.settled if kept else frozenset()) | {asked.digest}, request.data))
     return found
+
+
+def is_quiet(slots: Slots) -> bool:
+    """Whether other programs leave the workers of ``slots`` their cores just now. Nothing of a sweep may run."""
+    return not busy_words(mean(sample() for _ in range(QUIET_SAMPLES)), slots.workers * slots.cpus)
 
 
 def _left(asked: Wanted, kept: Kept | None, data: str) -> Wanted:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from trainers.backbones import backbone
 from trainers.contract import PartFigures, TrialConfig
+from trainers.load import Load
 
 SCHEMA = 1
 """Counts up when an old figure changes its meaning; what was kept under another is measured again."""
+OTHERS_SHARE = 1 / 8
+"""Share of the cores that the workers count on which other programs may use in a measurement that is believed."""
+CORE_SHARE = 0.85
+"""Share of a core that a busy thread must get where nothing is known of other programs."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,11 @@ class PartKey:
 
 @dataclass(frozen=True)
 class PartSpeed(PartFigures):
-    """The figures of one part. ``exact``: measured for this very part, or estimated from a relative."""
+    """The figures of one part. ``exact``: measured for this very part, or estimated from a relative. ``doubtful``: it
+    was measured on a busy machine, or a sweep contradicted it, so it is to be measured again."""
 
     exact: bool = True
+    doubtful: bool = False
 
     @property
     def bare_train_s(self) -> float:
@@ -70,7 +77,8 @@ class Calibration:
     it that comes once a sweep, Ray's own start; each further stage starts new workers.
     ``decode_s``: "view/size" -> seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds
     of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a
-    trial's own overhead in a warm worker. ``measured_at``: seconds since 1970.
+    trial's own overhead in a warm worker. ``measured_at``: seconds since 1970. ``doubt``: a sentence that says why what
+    is no part's should be measured again, "" where it need not.
     """
 
     machine: str
@@ -83,6 +91,7 @@ class Calibration:
     trial_s: float = 0.1
     driver_s: float = 0.0
     measured_at: float = 0.0
+    doubt: str = ""
 
     def decode(self, view: str, size: int) -> float:
         """Seconds to decode a photo for ``size``; where it was not measured, those of the nearest size or view."""
@@ -92,15 +101,41 @@ class Calibration:
         """Seconds of one copy; of another size in proportion to the area; of an unknown recipe the dearest known."""
         return _nearest(self.augment_s, recipe, size, by_area=True)
 
+    def doubts(self, keys: Iterable[PartKey]) -> list[str]:
+        """Why figures that a plan of the parts ``keys`` takes should be measured again, a sentence each."""
+        known = [self.parts[key] for key in keys if key in self.parts]
+        doubtful = sum(speed.doubtful for speed in known)
+        found = [self.doubt] if self.doubt else []
+        if doubtful and not self.doubt:
+            found = [
+                f"{doubtful} of {len(known)} kinds of network were measured on a busy machine, or took less than half "
+                "or more than twice as long in a sweep as was measured."
+            ]
+        return found
+
+    def trusted(self) -> Calibration:
+        """Without the figures that are to be measured again; how workers start is measured again with anything."""
+        parts = {key: speed for key, speed in self.parts.items() if not speed.doubtful}
+        if not self.doubt:
+            return dataclasses.replace(self, parts=parts)
+        return dataclasses.replace(self, decode_s={}, augment_s={}, parts=parts, doubt="")
+
     def merged(self, newer: Calibration) -> Calibration:
-        """This with all that ``newer`` measured laid over it."""
+        """This with all that ``newer`` measured laid over it; what it has in doubt replaces nothing that is not."""
+        steady = self if newer.doubt and not self.doubt else newer
+        decode_s = {**self.decode_s, **newer.decode_s, **steady.decode_s}
+        augment_s = {**self.augment_s, **newer.augment_s, **steady.augment_s}
+        is_new = steady is newer or len(decode_s) > len(self.decode_s) or len(augment_s) > len(self.augment_s)
         return dataclasses.replace(
             newer,
-            decode_s={**self.decode_s, **newer.decode_s},
-            augment_s={**self.augment_s, **newer.augment_s},
+            start_s=steady.start_s,
+            driver_s=steady.driver_s,
+            decode_s=decode_s,
+            augment_s=augment_s,
             parts={**self.parts, **newer.parts},
             worker_bytes=max(self.worker_bytes, newer.worker_bytes),
-            trial_s=newer.trial_s if newer.parts else self.trial_s,
+            trial_s=steady.trial_s if newer.parts else self.trial_s,
+            doubt=(newer.doubt or self.doubt) if is_new else self.doubt,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,19 +166,39 @@ class Calibration:
         if values["schema"] != SCHEMA:
             raise ValueError(f"this calibration is of schema {values['schema']}, not {SCHEMA}")
         key_names = [f.name for f in dataclasses.fields(PartKey)]
-        speed_names = [f.name for f in dataclasses.fields(PartSpeed)]
+        # What was written before there were doubts is believed.
+        speed_names = [f.name for f in dataclasses.fields(PartSpeed) if f.name != "doubtful"]
         parts = {}
         for part in values["parts"]:
-            speed = PartSpeed(**{name: part[name] for name in speed_names})
+            speed = PartSpeed(**{name: part[name] for name in speed_names}, doubtful=bool(part.get("doubtful")))
             _check_seconds(dataclasses.asdict(speed))
             parts[PartKey(**{name: part[name] for name in key_names})] = speed
-        names = [f.name for f in dataclasses.fields(cls) if f.name != "parts"]
-        made = cls(**{name: values[name] for name in names}, parts=parts)
+        names = [f.name for f in dataclasses.fields(cls) if f.name not in ("parts", "doubt")]
+        made = cls(**{name: values[name] for name in names}, parts=parts, doubt=str(values.get("doubt", "")))
         _check_seconds({**made.decode_s, **made.augment_s, "start_s": made.start_s})
         _check_seconds({"trial_s": made.trial_s, "driver_s": made.driver_s})
         if not isinstance(made.machine, str) or int(made.workers) < 1:
             raise ValueError("this is no calibration: it names no machine or no worker")
         return made
+
+
+def busy_words(load: Load | None, wanted_cores: float) -> str:
+    """A sentence where ``load`` kept ``wanted_cores`` of workers from their speed, else "". Pure.
+
+    Other programs may have the cores that the workers leave free, and ``OTHERS_SHARE`` of those that they count on.
+    """
+    if load is None:
+        return ""
+    got = f"a thread of a worker got {100 * load.core_share:.0f} % of a core"
+    if math.isnan(load.others_cores):
+        return f"The machine was busy while it was measured: {got}." if load.core_share < CORE_SHARE else ""
+    wanted_cores = min(max(wanted_cores, 1.0), load.cores)
+    if load.others_cores <= load.cores - wanted_cores + OTHERS_SHARE * wanted_cores:
+        return ""
+    return (
+        f"The machine was busy while it was measured: other programs used {load.others_cores:.1f} of its {load.cores} "
+        f"cores, and {got}."
+    )
 
 
 def _check_seconds(values: Mapping[str, Any]) -> None:

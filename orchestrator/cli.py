@@ -290,7 +290,8 @@ def export(
     """Write the winner as SavedModel, TFLite (float, fp16, int8) and ONNX, each judged beside the original.
 
     The exports answer the test split: accuracy, its paired difference, latency and size stand in the report, the look
-    is recorded in the sweep's ledger, and a format that loses more than the bound is refused.
+    is recorded in the sweep's ledger, and a format that loses more than the bound, and more than chance alone would
+    take, is refused.
     """
     from orchestrator import exporting, show
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.ledger import Event, EventKind, Ledger, TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths, command_line
-from orchestrator.run_updates import label, run_name, varied_fields
+from orchestrator.run_updates import label, legend, run_name, varied_fields
 from orchestrator.wrapping import tell
 from trainers.wording import count
 
@@ -36,6 +36,7 @@ class Narrator:
         self._names: dict[str, str] = {}
         self._logs: dict[str, str] = {}
         self._not_kept: set[str] = set()  # what was told of
+        self._explained: set[str] = set()  # abbreviations in names
         self._last: dict[str, Event] = {}
         self._started: dict[str, float] = {}
         self._ended: dict[str, int] = {}
@@ -112,7 +113,15 @@ class Narrator:
         if state == TrialState.PENDING and event.reason:
             self.tell(f"         {self._names[event.trial]}: {event.reason}")
         if state.is_final:
+            self._explain(self._names.get(event.trial, ""))
             self.tell(self._final(event, state))
+
+    def _explain(self, name: str) -> None:
+        """What an abbreviation in a trial's name stands for, before the first name that has it."""
+        new = [words for words in legend([name]).split(", ") if words and words not in self._explained]
+        if new:
+            self._explained.update(new)
+            self.tell(f"{'names':8s} {', '.join(new)}")
 
     def _final(self, event: Event, state: TrialState) -> str:
         stage = event.stage

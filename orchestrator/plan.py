@@ -215,28 +215,28 @@ def _disk(outcomes: Sequence[Outcome], campaign: Campaign) -> dict[str, float]:
 def _assumptions(spec: SweepSpec, situation: Situation, keys: set[PartKey], estimated: set[PartKey]) -> tuple[str, ...]:
     """What the figures take for granted, one sentence each."""
     machine, budget = situation.machine, spec.budget
-    found = [f"Measured on {situation.calibration.machine}, all {situation.calibration.workers} workers busy."]
+    found = [f"Measured on {situation.calibration.machine}; all workers were busy at once."]
     if estimated:
         found.append(
-            f"{len(estimated)} of {len(keys)} kinds of network were not measured; each counts by its multiplications, "
-            "at the speed of the nearest that was. Sizes whose decoding was not measured count by the nearest, too."
+            f"{len(estimated)} of {len(keys)} kinds of network were not measured; their times are estimates based on "
+            "the most similar network that was (number of multiplications at its speed). So is decoding at other sizes."
         )
     stand_ins = unknown_backbones(key for key in keys if key in estimated)
     if stand_ins:
-        found.append(f"{', '.join(stand_ins)}: not in the table and not measured, so it counts as {STAND_IN}.")
+        found.append(f"{', '.join(stand_ins)}: neither in the table nor measured; estimated as if it were {STAND_IN}.")
     if not spec.configurations:
-        found.append("Trials are drawn evenly from the space.")
+        found.append("Trials are sampled uniformly from the space.")
         if budget.sampler.name in LEARNING and budget.trials > budget.sampler.startup_trials:
             found[-1] = (
-                f"The first {budget.sampler.startup_trials} trials are drawn evenly from the space; of each later one "
-                f"{CANDIDATES} are drawn and {budget.sampler.name} is taken to propose the one that trains longest."
+                f"The first {budget.sampler.startup_trials} trials are sampled uniformly from the space. Then "
+                f"{budget.sampler.name} is assumed to propose the one of {CANDIDATES} samples that trains longest."
             )
     found.append(
-        f"Scores are random, but trials that train longer tend to score better (correlation {EFFORT:g}; it and the "
-        "sampler's leaning were fitted on one sweep of TrashNet)."
+        f"Scores are random, but trials that train longer tend to score better (correlation {EFFORT:g}; estimated, as "
+        "is what the sampler proposes, from one sweep of TrashNet)."
     )
     if budget.target_accuracy is not None:
-        found.append("target_accuracy is not foreseen: the search runs to its end.")
+        found.append("target_accuracy is not predicted: the search runs to its end.")
     if not machine.measured:
         found += _about_machine(machine)
     return (*found, *situation.notes)
@@ -244,14 +244,17 @@ def _assumptions(spec: SweepSpec, situation: Situation, keys: set[PartKey], esti
 
 def _about_machine(machine: Machine) -> list[str]:
     found = [
-        f"Simulated: {machine.workers} workers on {machine.nodes} node{'s' if machine.nodes > 1 else ''}"
-        + (f", {machine.gpus:g} GPUs ({machine.name})." if machine.gpus else "."),
-        "Decoding and augmenting are as fast a worker as here, and so is the start. The driver, the network between "
-        "nodes and the disks keep up. The store is empty and has no limit.",
+        f"Simulated: {machine.workers} worker{'s' * (machine.workers > 1)} on {machine.nodes} "
+        f"node{'s' * (machine.nodes > 1)}"
+        + (f", {machine.gpus:g} GPU{'s' * (machine.gpus != 1)} ({machine.name})." if machine.gpus else "."),
+        "Decoding, augmenting and the start take each worker as long as here. The driver, the network between nodes "
+        "and the disks are no bottleneck. The store is empty and has no limit.",
     ]
     if machine.network_factor != 1:
+        factor = machine.network_factor
+        times = f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
         found.append(
-            f"Networks run {machine.network_factor:.3g} times as fast there as on one worker here, whatever their "
+            f"Networks run {times} times as fast there as on one worker here, whatever their "
             "layers; a training step on a GPU takes at least 1 ms."
         )
     if machine.nodes > 1:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.calibrating import Request, calibrated, known, precision_of
+from orchestrator.calibrating import Request, calibrated, doubts, keep, known, precision_of, read_kept
 from orchestrator.calibration import Calibration, Machine
 from orchestrator.campaign import VALUE_BYTES, Situation
-from orchestrator.devices import GPUS, gpu_factor
+from orchestrator.devices import GPUS, GpuSpeed, gpu_speed
 from orchestrator.draws import many_of
 from orchestrator.environment import gpu_names
 from orchestrator.errors import DataError, OrchError
 from orchestrator.estimates import Speeds
+from orchestrator.learning import learn
 from orchestrator.ledger import Event, EventKind
 from orchestrator.opening import with_gpu_memory
 from orchestrator.paths import cache_folder, command_line
@@ -97,7 +98,7 @@ def plan_file(
     calibration = calibrated(request, again, tell=tell)
     if devices is None:
         return planned(request, calibration)
-    machine = simulated_machine(spec, slots, devices, calibration)
+    machine, notes = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     if devices.gpus and not gpu_names():
         note = (
@@ -107,7 +108,7 @@ def plan_file(
     if devices.photos:
         empty = with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
     plan = make_plan(spec, empty)
-    return Planned(plan, warnings=tuple(refusals(plan, spec.budget.hours)))
+    return Planned(plan, warnings=(*_doubt_words(request, calibration), *notes, *refusals(plan, spec.budget.hours)))
 
 
 def with_photos(situation: Situation, data: DataSpec, photos: int, classes: int) -> Situation:
@@ -120,56 +121,66 @@ def with_photos(situation: Situation, data: DataSpec, photos: int, classes: int)
     return replace(situation, photos=even, notes=(*situation.notes, note))
 
 
-def simulated_machine(spec: SweepSpec, slots: Slots, devices: Devices, calibration: Calibration) -> Machine:
+def simulated_machine(
+    spec: SweepSpec, slots: Slots, devices: Devices, calibration: Calibration
+) -> tuple[Machine, tuple[str, ...]]:
     """What ``devices`` come to for trials of ``spec``: as many workers as its GPUs hold, or as nodes like this have.
 
-    Raises OrchError for a GPU that nothing is known of, or one that cannot be compared with this machine, and where the
-    file wants none.
+    And sentences on how well a GPU could be compared with this machine. Raises OrchError for a GPU that nothing is
+    known of, and where the file wants none.
     """
     each = gpus_of(spec.resources.gpus, devices.gpus)
     shared = devices.shared_store or devices.nodes == 1
     if not devices.gpus:
         workers = slots.workers * devices.nodes
-        return Machine(workers=workers, nodes=devices.nodes, shared_store=shared, measured=False)
+        return Machine(workers=workers, nodes=devices.nodes, shared_store=shared, measured=False), ()
     if not each:
         raise OrchError("the file lets no trial have a GPU (resources.gpus: 0); add --set resources.gpus=1.")
     speed, name = _gpu_speed(devices, calibration)
-    return Machine(
+    machine = Machine(
         workers=at_once(Resources(0.0, devices.gpus), Resources(0.0, each)),  # of their CPUs nothing is known
         nodes=devices.nodes,
         gpus=float(devices.gpus),
         shared_store=shared,
-        network_factor=speed * min(each, 1.0),
+        network_factor=speed.times * min(each, 1.0),
         measured=False,
         name=name,
     )
+    return machine, speed.notes
 
 
-def _gpu_speed(devices: Devices, calibration: Calibration) -> tuple[float, str]:
+def _gpu_speed(devices: Devices, calibration: Calibration) -> tuple[GpuSpeed, str]:
     """Of one GPU over one worker here, and what it is called."""
     if devices.gpu_speed is not None:
-        return devices.gpu_speed, f"each {devices.gpu_speed:g} times a worker here, as given"
+        return GpuSpeed(devices.gpu_speed), f"each {devices.gpu_speed:g} times a worker here, as given"
     gpu = GPUS.get(devices.gpu)
     if gpu is None:
         raise OrchError(
             f"how fast a GPU {devices.gpu!r} is, is not known; known are {', '.join(GPUS)}. "
             "Of another say so yourself: --gpu-speed TIMES, over one worker of this machine."
         )
-    try:
-        return gpu_factor(gpu, calibration), f"{gpu.name}: {gpu.source}"
-    except ValueError as error:
-        raise OrchError(f"{error} Give its speed: --gpu-speed TIMES, over one worker of this machine.") from error
+    return gpu_speed(gpu, calibration), f"{gpu.name}: {gpu.source}"
 
 
 def planned(request: Request, calibration: Calibration, draws: int = DRAWS, share: bool = True) -> Planned:
     """The plan of ``request`` on this machine with what its store holds, and what speaks against it.
 
-    ``share``: whether the sweep will."""
+    ``share``: whether the sweep will. For its hours nothing is refused by figures that are in doubt."""
     situation = _situation(request, calibration)
     plan = make_plan(request.spec, situation, draws)
-    hours, free = request.spec.budget.hours, free_bytes(request.cache)
-    refused = refusals(plan, hours, free, growth_bytes(request.cache), share)
-    return Planned(plan, tuple(refused), tuple(cautions(plan, situation.cap_bytes, share)))
+    hours, free, growth = request.spec.budget.hours, free_bytes(request.cache), growth_bytes(request.cache)
+    doubted = _doubt_words(request, calibration)
+    refused = refusals(plan, None if doubted else hours, free, growth, share)
+    warnings = [*doubted, *(refusals(plan, hours, share=share) if doubted else ())]
+    return Planned(plan, tuple(refused), (*warnings, *cautions(plan, situation.cap_bytes, share)))
+
+
+def _doubt_words(request: Request, calibration: Calibration) -> list[str]:
+    return [
+        f"{sentence} The times here may be far off; the next plan, or sweep that is long or has budget.hours, measures "
+        "again once the machine is quiet."
+        for sentence in doubts(request, calibration)
+    ]
 
 
 def free_bytes(folder: Path) -> int:
@@ -278,31 +289,45 @@ def foresee(sweep: RunningSweep, manifest: Manifest, about: Foresight) -> None:
     spec, began_s = sweep.spec, time.monotonic()
     slots = slots_of(spec, about.has)
     request = Request(spec, manifest, slots, cache_folder(), about.address)
-    calibration = known(request)
+    calibration = _calibration_for(sweep, request, about)
     if calibration is None:
-        found = planned(request, Calibration(request.machine, slots.workers, 0.0), ROUGH_DRAWS)
-        # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
-        free, growth = free_bytes(request.cache), growth_bytes(request.cache)
-        _refuse(sweep, refusals(found.plan, None, free, growth), about.anyway)
-        if spec.budget.hours is None and found.plan.stages["total"].mean < WORTH_CALIBRATING_S:
-            sweep.tell(
-                "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
-            )
-            return
-        try:
-            calibration = calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
-        except OrchError as error:  # a sweep does not need its plan
-            sweep.tell(f"plan     none: {error}")
-            return
+        return
     result = planned(request, calibration, share=sweep.share)
     _refuse(sweep, result.refusals, about.anyway)
     payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
     payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}
+    payload["calibration"] = {"machine": request.machine, "precision": request.precision, "data": request.data}
     sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
     for line in summary(result.plan, sweep.share):
         sweep.tell(line)
     for sentence in result.warnings:
         sweep.tell(f"warning  {sentence}")
+
+
+def _calibration_for(sweep: RunningSweep, request: Request, about: Foresight) -> Calibration | None:
+    """What is kept of this machine, or measured now where the sweep is worth it; None, with a sentence, for no plan.
+
+    Raises OrchError where the disk alone speaks against the sweep."""
+    kept, has_hours = known(request), request.spec.budget.hours is not None
+    if kept is not None and not doubts(request, kept):
+        return kept
+    rough = kept or Calibration(request.machine, request.slots.workers, 0.0)
+    plan = planned(request, rough, ROUGH_DRAWS).plan
+    if kept is None:
+        # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
+        free, growth = free_bytes(request.cache), growth_bytes(request.cache)
+        _refuse(sweep, refusals(plan, None, free, growth), about.anyway)
+    if not has_hours and plan.stages["total"].mean < WORTH_CALIBRATING_S:
+        if kept is None:
+            sweep.tell(
+                "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
+            )
+        return kept
+    try:
+        return calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+    except OrchError as error:  # a sweep does not need its plan
+        sweep.tell(f"plan     {'by what was measured before' if kept else 'none'}: {error}")
+        return kept
 
 
 def _refuse(sweep: RunningSweep, refused: Sequence[str], anyway: bool) -> None:
@@ -318,7 +343,8 @@ def _refuse(sweep: RunningSweep, refused: Sequence[str], anyway: bool) -> None:
 
 
 def look_back(sweep: RunningSweep) -> None:
-    """At the end: a table of plan against actual, and the comparison in the ledger; nothing without a plan."""
+    """At the end: a table of plan against actual, the comparison in the ledger, and what is kept of the machine's speed
+    corrected by it; nothing without a plan."""
     events = sweep.ledger.events()
     noted = last_plan(events)
     if noted is None:
@@ -333,22 +359,50 @@ def look_back(sweep: RunningSweep) -> None:
     unplanned = {name: seconds for name, seconds in times.seconds.items() if name in ("data", "plan")}
     for line in comparison_lines(rows, times.processes, unplanned):
         sweep.tell(line)
+    if noted.share and (line := _learn(noted, events)):
+        sweep.tell(line)
+
+
+def _learn(noted: Noted, events: Sequence[Event]) -> str:
+    """Correct the kept calibration that ``noted`` was made from by what the sweep took; a line for a person, or ""."""
+    cache = cache_folder()
+    kept = read_kept(cache, noted.machine) if noted.machine else None
+    if kept is None:
+        return ""
+    learned = learn(kept.calibration, events, noted.precision, same_data=kept.data in ("", noted.data))
+    if learned.calibration == kept.calibration:
+        return ""
+    try:
+        keep(cache, replace(kept, calibration=learned.calibration))
+    except OrchError as error:
+        return f"warning  {error}"
+    return (
+        f"         {learned.changed} figures of this machine's speed were off, by {learned.largest:.1f} times at the "
+        "most; corrected in part for the next plan"
+    )
 
 
 @dataclass(frozen=True)
 class Noted:
-    """A plan as the ledger keeps it. ``share``: whether the sweep shared; ``budget``: the trials it was asked for."""
+    """A plan as the ledger keeps it. ``share``: whether the sweep shared; ``budget``: the trials it was asked for.
+
+    ``machine``, ``precision`` and ``data``: of the calibration that it was made from, "" where that was not noted."""
 
     plan: Plan
     share: bool
     budget: int
+    machine: str = ""
+    precision: str = ""
+    data: str = ""
 
 
 def last_plan(events: Sequence[Event]) -> Noted | None:
     """The plan that the ledger holds last; None where there is none. Pure."""
     for event in reversed(events):
         if event.kind == EventKind.NOTE and event.stage == PLAN and "plan" in event.data:
-            return Noted(Plan.from_dict(event.data["plan"]), bool(event.data["share"]), int(event.data["budget"]))
+            data = event.data
+            source = data.get("calibration", {})
+            return Noted(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)
     return None
 
 

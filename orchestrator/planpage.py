@@ -33,17 +33,19 @@ GB = 10**9
 
 
 def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:
-    """All of it: trials by rung, what is built and reused, the stages, disk and memory, the floor, what is assumed.
+    """How long, how much disk and what limits it; then trials by rung, what is computed and reused, the stages, a lower
+    bound, what is assumed.
 
     ``against``: sentences that speak against the sweep.
     """
     say = _Lines(console).say
     size = f"{_count(plan.trials, 'trial')} of at most {_count(plan.epochs, 'epoch')}"
-    say("plan", f"{plan.name}: {size}, about {_span(plan.stages['total'])}")
+    say("plan", f"{plan.name}: {size}")
+    say("time", f"about {_span(plan.stages['total'])}")
+    say("disk", _disk_words(plan))
+    say("limit", limit_words(plan))
     say("machine", _machine_words(plan))
     say("trials", _rung_words(plan))
-    if plan.begun < plan.trials:
-        say("hours", f"they end the search after {_number(plan.begun)} trials; all would take {said(plan.needed.mean)}")
     console.print()
     if plan.builds:
         console.print(_builds_table(plan.builds))
@@ -76,12 +78,12 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
     reused = [build for build in plan.builds if build.stored >= 1]
     if share:
         size = _gigabytes(sum(build.bytes for build in made))
-        words = f"{size} to compute and keep" if made else "nothing to compute"
-        words += f", {_count(len(reused), 'set')} of rows are there" if reused else ""
-        words += f"; every trial for itself would take {said(plan.unshared['total'].mean)}"
+        words = f"{size} to compute and store" if made else "nothing to compute"
+        words += f", {_count(len(reused), 'set')} of rows already stored" if reused else ""
+        words += f"; without sharing it would take {said(plan.unshared['total'].mean)}"
     else:
-        words = f"shared, it would take {said(plan.stages['total'].mean)}"
-    return [*lines, f"         {words}; the least for the search is {said(plan.floor_s)}"]
+        words = f"with sharing it would take {said(plan.stages['total'].mean)}"
+    return [*lines, f"         {words}; lower bound of the search: {said(plan.floor_s)}"]
 
 
 def comparison_lines(
@@ -136,7 +138,7 @@ def _builds_table(builds: Sequence[Build]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title="computed once and kept (an image or its features is a row)",
+        title="computed once and stored (a row is an image or its features)",
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -173,17 +175,50 @@ def _stages_table(plan: Plan) -> Table:
     return table
 
 
+LONG_TRIAL_SHARE = 0.7
+"""Share of the search that its longest trial must take to be what limits it."""
+
+START_SHARE = 0.5
+"""Share of the time that starting workers, once a stage, must take to be what limits the sweep."""
+
+
+def limit_words(plan: Plan) -> str:
+    """What takes most of the time, and what in it could be changed. Pure."""
+    if plan.begun < plan.trials:
+        reached = f"they end the search after {_number(plan.begun)} of {plan.trials} trials"
+        return f"budget.hours: {reached}; all would take {said(plan.needed.mean)}"
+    means = {stage: span.mean for stage, span in plan.stages.items() if stage not in ("build", "total")}
+    longest = max(means, key=lambda stage: means[stage])
+    share = means[longest] / max(plan.stages["total"].mean, 1e-9)
+    start_s = means["start"]
+    starts = 1 + sum(means[stage] > 0 for stage in ("select", "refit", "leaderboard"))
+    if start_s * starts > START_SHARE * plan.stages["total"].mean:
+        return f"starting the workers, {said(start_s)} in each of {_count(starts, 'stage')}; the rest is short"
+    words = f"{NAMES[longest]}, {100 * share:.0f} % of the time"
+    if longest != "search":
+        return words
+    if plan.stages["build"].mean > plan.machine.workers * means["search"] / 2:
+        return f"{words}, most of it to decode photos and run frozen layers once"
+    if plan.machine.workers > 1 and plan.longest_trial_s > LONG_TRIAL_SHARE * means["search"]:
+        return f"{words}: its longest trial alone takes {said(plan.longest_trial_s)}, so more workers help little"
+    return f"{words}, most of it training on {_count(plan.machine.workers, 'worker')}"
+
+
+def _disk_words(plan: Plan) -> str:
+    parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in plan.disk.items() if size)
+    return f"{_gigabytes(plan.disk_bytes)} at the most: {parts}"
+
+
 def _closing(plan: Plan) -> list[tuple[str, str]]:
     search = plan.stages["search"].mean
-    over = f"; the plan takes {search / plan.floor_s:.2f} times the floor" if plan.floor_s > 0 else ""
-    parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in plan.disk.items() if size)
-    sharing = f"{plan.saving:.1f} times as fast as every trial for itself"
+    over = f"; the plan takes {search / plan.floor_s:.2f} times that" if plan.floor_s > 0 else ""
+    sharing = f"{plan.saving:.1f} times as fast as without sharing"
     if plan.unshared_begun < plan.trials:
-        sharing = f"{_number(plan.begun)} trials within the hours, {_number(plan.unshared_begun)} with each for itself"
+        sharing = f"{_number(plan.begun)} trials within the hours, {_number(plan.unshared_begun)} without sharing"
+    bound = f"{said(plan.floor_s)} of search is a lower bound: everything computed once, no worker waiting"
     return [
         ("sharing", sharing),
-        ("floor", f"{said(plan.floor_s)} of search if nothing is done twice and nothing waits{over}"),
-        ("disk", f"{_gigabytes(plan.disk_bytes)} at the most: {parts}"),
+        ("bound", f"{bound}{over}"),
         ("memory", f"{_gigabytes(plan.memory_bytes)} at the most, of all workers"),
     ]
 

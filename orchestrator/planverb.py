@@ -35,7 +35,7 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What a sweep will do and take, before it does: trials, what is computed once, hours, disk, memory, the floor.
+    """What a sweep will do and take, before it does: time, disk, memory, trials, what is computed once, a lower bound.
 
     Measures this machine first, in under a minute, and keeps that: the next plan of the same space takes seconds.
     """

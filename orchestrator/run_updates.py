@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +112,23 @@ def run_name(number: int, config: Mapping[str, Any], varied: Sequence[str] = CAR
         text = f"{value:.3g}" if isinstance(value, int | float) else str(value)
         words.append(_SHORT.get(name, "{}").format(text))
     return " ".join([f"{number:03d}", *words])
+
+
+def legend(names: Iterable[str]) -> str:
+    """What abbreviations in ``names`` (of ``run_name``) stand for, as "n: unfrozen_layers, x: multiplier"; "" for none.
+
+    Words of the field's own name, as in ``mixup=0.2`` and ``drop=0.2``, need no explanation.
+    """
+    words = {word for name in names for word in name.split()}
+    found = []
+    for field_name, template in _SHORT.items():
+        short = template.replace("{}", "").rstrip("=")
+        value = "[^ ]+" if "=" in template else r"[0-9][0-9.e+-]*"
+        pattern = re.compile(value.join(re.escape(part) for part in template.split("{}")))
+        is_plain = len(short) > 2 and short in field_name
+        if not is_plain and any(pattern.fullmatch(word) for word in words):
+            found.append(f"{short}: {field_name}")
+    return ", ".join(found)
 
 
 def varied_fields(created: Mapping[str, Any]) -> tuple[str, ...]:
@@ -274,6 +292,8 @@ def sweep_note(name: str, params: Mapping[str, str], leaderboard: str = "") -> s
         f"# {name}",
         "",
         f"A sweep of `orch`{f' over `{source}`' if source else ''}; its trials are the runs below.",
+        "",
+        f"In their names: {legend(template.format(1) for template in _SHORT.values())}.",
     ]
     if leaderboard:
         lines += ["", "## Leaderboard on the test split", "", leaderboard.strip()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from orchestrator.ledger import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import command_line
 from orchestrator.plainjson import json_ready
-from orchestrator.run_updates import label
+from orchestrator.run_updates import label, legend
 from orchestrator.sweepfolder import (
     SEARCH,
     Sweep,
@@ -165,6 +165,7 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
         first, state = best[0], _state_word(sweep, best[0].state)
         figures = ", ".join([f"{first.val_accuracy:.3f} on validation", *_other_figures(sweep, first)])
         lines.append(f"best     {figures}: {_trial_words(first)}, {state}")
+        lines += _legend_lines("names    ", [label(first)])
     front = sweep.front()
     if front:
         lines.append(f"front    {count(len(front), 'trial')} that none beats in all of {', '.join(sweep.objectives)}")
@@ -198,6 +199,8 @@ def print_sweep(folder: Path, console: Console) -> None:
         console.print(to_rich(frame, "leaderboard, on the test split"))
     if sweep.trials:
         console.print(_trials_table(sweep))
+        for line in _legend_lines("in their names: ", map(label, sweep.trials)):
+            tell(console, line, SHOW_INDENT)
     for record in sweep.trials:
         if record.state == TrialState.FAILED:
             tell(console, f"failed: {_trial_words(record)}: {record.reason} ({record.log})", SHOW_INDENT)
@@ -320,6 +323,12 @@ def _value_words(value: Any) -> str:
 
 def _trial_words(record: TrialRecord) -> str:
     return f"{record.id} {label(record)}"
+
+
+def _legend_lines(before: str, names: Iterable[str]) -> list[str]:
+    """What stands for what in trials' names; [] where nothing is abbreviated."""
+    words = legend(names)
+    return [f"{before}{words}"] if words else []
 
 
 def _next_words(sweep: Sweep) -> str:

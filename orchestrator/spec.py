@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +150,7 @@ def dump_spec(spec: SweepSpec) -> str:
     yaml.width = 10_000
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     yaml.representer.add_representer(str, _represent_text)
+    yaml.representer.add_representer(float, _represent_number)
     text = io.StringIO()
     yaml.dump(_plain(spec.model_dump()), text)
     return text.getvalue()
@@ -158,6 +160,14 @@ def _represent_text(representer: Any, text: str) -> Any:
     """In double quotes but for plain words: ruamel writes a few other texts so that they do not read back."""
     plain = re.fullmatch(r"[\w/.]([\w/.+ -]*[\w/.+-])?", text, re.ASCII)
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+def _represent_number(representer: Any, number: float) -> Any:
+    """With a point: 1e-05 is a number in YAML 1.2 and text in YAML 1.1, which most other tools read."""
+    text = repr(number)
+    if not math.isfinite(number) or "." in text:
+        return representer.represent_float(number)
+    return representer.represent_scalar("tag:yaml.org,2002:float", text.replace("e", ".0e"))
 
 
 def json_schema() -> dict[str, Any]:

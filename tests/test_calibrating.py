@@ -162,6 +162,10 @@ def test_the_mean_of_those_who_measured_the_same() -> None:
     assert found.decode_s == {"squash/224": 2.0}
     assert found.worker_bytes == 3_000_000_000
     assert found.trial_s == pytest.approx(calibrating.TUNE_TRIAL_S + 0.1)
+    assert not found.doubts(found.parts)
+    busy = calibration_of([answer(6.0, 1, 1.0)], jobs[:1], "auto", dataclasses.replace(blank, doubt="busy."))
+    assert busy.doubts(busy.parts) == ["busy."]
+    assert [speed.doubtful for speed in busy.parts.values()] == [True]
     speed = found.parts[PartKey.of(TrialConfig(unfrozen_layers=5), "auto")]
     assert (speed.train_s, speed.open_s, speed.prefix_trace_s, speed.exact) == (2.0, 1.0, 0.5, True)
     assert len(found.parts) == 1
@@ -243,6 +247,8 @@ def test_one_worker_measures_small_networks(request_on_digits: Request, monkeypa
         assert speed.trace_s > 0
         assert speed.open_s > 0
         assert (speed.prefix_s > 0) == (key.unfrozen_layers == 4)
+    assert len(found["loads"]) == 2 + len(found["parts"])
+    assert all(0 < each["core_share"] <= 1 for each in found["loads"])
     rows = {key.unfrozen_layers: speed.row_bytes for key, speed in result.parts.items()}
     assert rows["all"] == 16 * 16 * 3
     assert rows[4] == 8 * 8 * 32 * 4
@@ -324,6 +330,49 @@ def test_a_part_that_cannot_be_measured_is_left_out(
     more = {"manifest": str(file), "asked_at": 0.0, "seconds": 2.0, "threads": 1}
     found = worker.measure({**job, **more, "gpu_memory_share": 0.0, "precision": "auto"})
     assert found["parts"][0]["place"] == 1
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_is_in_doubt_is_measured_again_once_the_machine_is_quiet(
+    request_on_digits: Request, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    asked, machine = wanted(request_on_digits.spec), machine_name(request_on_digits.slots)
+    doubtful = dataclasses.replace(SPEED, doubtful=True)
+    figures = {"decode_s": {"squash/16": 1e-3}, "augment_s": {"rich/16": 1e-3}}
+    first, *others = asked.parts
+    other_space = {PartKey("resnet50", 224, 0): SPEED}
+    busy = calibration(machine, parts={first: doubtful, **dict.fromkeys(others, SPEED), **other_space}, **figures)
+    keep(request_on_digits.cache, Kept(busy, frozenset({asked.digest})))
+    measured: list[Wanted] = []
+
+    def measure(asked: Wanted, request: Request, ray_s: float) -> Calibration:
+        measured.append(asked)
+        return calibration(machine, parts=dict.fromkeys(asked.parts, SPEED))
+
+    monkeypatch.setattr(calibrating, "measure", measure)
+    monkeypatch.setattr(calibrating, "is_quiet", lambda slots: quiet)
+    monkeypatch.setattr("orchestrator.cluster.ray_session", lambda address: contextlib.nullcontext())
+    said: list[str] = []
+    found = calibrated(request_on_digits, tell=said.append)
+    assert [list(each.parts) for each in measured] == ([[first]] if quiet else [])
+    assert bool(found.doubts(asked.parts)) == (not quiet)
+    assert [line.startswith("measure  again") for line in said] == [True] * quiet
+    assert set(found.parts) == set(busy.parts)
+    assert known(request_on_digits) == found
+
+
+def test_a_file_that_cannot_be_read_is_said_and_measured_again(
+    request_on_digits: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = machine_name(request_on_digits.slots)
+    monkeypatch.setattr(calibrating, "measure", lambda asked, request, ray_s: calibration(machine))
+    monkeypatch.setattr("orchestrator.cluster.ray_session", lambda address: contextlib.nullcontext())
+    file = keep(request_on_digits.cache, Kept(calibration(machine)))
+    file.write_text(file.read_text().replace('"schema": 1', '"schema": 0'))
+    said: list[str] = []
+    calibrated(request_on_digits, tell=said.append)
+    assert [line.split()[0] for line in said] == ["note", "measure"]
+    assert str(file) in said[0]
 
 
 @pytest.mark.slow

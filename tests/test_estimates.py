@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.calibration import Calibration, Machine, PartKey
-from orchestrator.devices import GPUS, gpu_factor
+from orchestrator.devices import GPUS, SLOWEST_IMAGES_PER_S, gpu_speed
 from orchestrator.estimates import GPU_STEP_S, UNKNOWN_RATE, Speeds, cost_of, family, unknown_backbones
 from tests.sweep_costs import CALIBRATION, speed
 from trainers.backbones import BACKBONES
@@ -107,10 +107,40 @@ def test_families(name: str, expected: str) -> None:
 
 
 def test_a_gpu_by_published_figures() -> None:
-    v100, a100 = (gpu_factor(GPUS[name], CALIBRATION) for name in ("v100", "a100"))
-    assert a100 / v100 == pytest.approx(2375 / 1270)
-    assert 50 < v100 < 2000
-    heads_alone = dataclasses.replace(CALIBRATION, parts={HEAD: CALIBRATION.parts[HEAD]})
-    assert gpu_factor(GPUS["v100"], heads_alone) > 50
-    with pytest.raises(ValueError, match="holds no part"):
-        gpu_factor(GPUS["v100"], EMPTY)
+    v100, a100 = (gpu_speed(GPUS[name], CALIBRATION) for name in ("v100", "a100"))
+    assert a100.times / v100.times == pytest.approx(2375 / 1270)
+    assert 50 < v100.times < 2000
+    assert v100.notes == a100.notes == ()
+
+
+TINY = PartKey("small_cnn", 16, "all")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({}, "counts as one core of a server"),
+        ({HEAD: CALIBRATION.parts[HEAD]}, "by frozen layers alone"),
+        ({TINY: dataclasses.replace(CALIBRATION.parts[WHOLE], train_s=5e-5)}, "by small_cnn at 16 px alone"),
+        ({PartKey("mine:NET", 224, "all"): CALIBRATION.parts[WHOLE]}, "counts as one core of a server"),
+    ],
+)
+def test_a_gpu_is_compared_by_whatever_there_is_and_that_is_said(parts: dict, said: str) -> None:
+    found = gpu_speed(GPUS["v100"], dataclasses.replace(EMPTY, parts=parts))
+    assert 10 < found.times <= 1270 / SLOWEST_IMAGES_PER_S
+    assert said in found.notes[0]
+
+
+@pytest.mark.parametrize("slower", [5.0, 50.0, 1e6])
+def test_no_gpu_is_absurdly_fast_whatever_was_measured(slower: float) -> None:
+    """A worker that got a small share of a core made a V100 5,660 times as fast as itself."""
+    parts = {
+        key: dataclasses.replace(speed, train_s=slower * speed.train_s, prefix_s=slower * speed.prefix_s)
+        for key, speed in CALIBRATION.parts.items()
+    }
+    plain = gpu_speed(GPUS["v100"], CALIBRATION).times
+    found = gpu_speed(GPUS["v100"], dataclasses.replace(CALIBRATION, parts=parts))
+    most = 1270 / SLOWEST_IMAGES_PER_S
+    assert found.times == pytest.approx(min(slower * plain, most))
+    absurd = slower * plain > most
+    assert [("cannot be" in note, "--recalibrate" in note) for note in found.notes] == [(True, True)] * absurd

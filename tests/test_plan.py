@@ -67,7 +67,7 @@ def test_named_configurations_are_planned_each_once() -> None:
     plan = plan_of(search, budget={"trials": 3, "epochs": 3, "scheduler": "none"})
     assert plan.trials == 3
     assert len(plan.builds) == 4
-    assert not any("drawn" in text for text in plan.assumptions)
+    assert not any("sampled" in text for text in plan.assumptions)
     searched = plan.stages["search"]
     assert searched.high <= searched.low * 1.05  # nothing is left to chance but the order of equals
 

@@ -77,6 +77,24 @@ def test_status_of_a_running_sweep_says_how_it_goes_and_how_long_it_takes(tmp_pa
     assert "--resume" not in text
 
 
+def test_trials_are_shown_with_what_their_names_mean(tmp_path: Path) -> None:
+    paths = write_sweep(tmp_path / "tiny", ended="RUNNING")
+    config = {"backbone": "small_cnn", "unfrozen_layers": 3, "multiplier": 2.0}
+    with Ledger(paths.ledger) as ledger:
+        about = {"trial": "bbb", "stage": "search"}
+        payload = {"name": "bbb", "number": 7, "config": config}
+        ledger.append(EventKind.TRIAL, **about, state="PENDING", payload=payload)
+        ledger.append(EventKind.TRIAL, **about, state="RUNNING", attempt=1)
+        ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=0.99, seconds=1.0)
+        ledger.append(EventKind.EPOCH, **about, epoch=2, val_accuracy=0.99, seconds=1.0)
+        ledger.append(EventKind.TRIAL, **about, state="COMPLETED", epoch=2)
+    lines = show.status_lines(show.read_sweep(paths.root), 9e9)
+    best = next(place for place, line in enumerate(lines) if line.startswith("best"))
+    assert "n=3 x2" in lines[best]
+    assert lines[best + 1] == "names    n: unfrozen_layers, x: multiplier"
+    assert "in their names: n: unfrozen_layers, x: multiplier" in _shown(paths.root)
+
+
 def test_status_of_a_sweep_whose_process_is_gone_calls_its_trials_interrupted(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny", ended="RUNNING")
     lines = show.status_lines(show.read_sweep(tmp_path / "tiny"), now_s=9e9)

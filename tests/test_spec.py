@@ -894,6 +894,18 @@ def test_dumped_text_loads_to_an_equal_spec(raw, tmp_path_factory):
     assert load_spec(str(file), (), {}, check_machine=False) == spec
 
 
+def test_small_numbers_are_numbers_for_every_yaml_tool(load):
+    import yaml  # PyYAML reads YAML 1.1
+
+    rates = [1e-05, 0.001, 2.5e-07, 1e-16]
+    spec = load(
+        "name: n\ndata: {source: 'builtin:digits'}\nweights: none\nsearch:\n  backbone: small_cnn\n"
+        "  weight_decay: [1e-05, 0.001, 2.5e-07, 1e-16]\nbudget: {trials: 2, epochs: 2}\n"
+    )
+    assert yaml.safe_load(dump_spec(spec))["search"]["weight_decay"] == rates
+    assert load(dump_spec(spec)) == spec
+
+
 def test_configurations_survive_a_dump(load):
     spec = load(
         sweep("dropout: 0.1, configurations: [{name: 'no', head: arcface, margin: null}]"), "budget={epochs: 1}"

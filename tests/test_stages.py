@@ -87,6 +87,25 @@ def test_narrator_says_one_line_for_each_trial_that_ended(tmp_path: Path) -> Non
     ]
 
 
+def test_narrator_explains_each_abbreviation_once_before_the_first_name_that_has_it(tmp_path: Path) -> None:
+    text = io.StringIO()
+    narrator = Narrator(Console(file=text, width=200), load_spec("quick"))
+    configs = [TrialConfig(unfrozen_layers=5), TrialConfig(unfrozen_layers=9, multiplier=2.0), TrialConfig(dropout=0.5)]
+    with Ledger(tmp_path / "ledger", clock=lambda: 100.0) as ledger:
+        for number, config in enumerate(configs):
+            about = {"trial": f"t{number}", "stage": "search"}
+            payload = {"config": config.to_dict(), "number": number}
+            ledger.append(EventKind.TRIAL, state="PENDING", payload=payload, **about)
+            ledger.append(EventKind.TRIAL, state="RUNNING", **about)
+            ledger.append(EventKind.TRIAL, state="COMPLETED", **about)
+        for event in ledger.events():
+            narrator.show(event)
+    lines = text.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["names", "search", "names", "search", "search"]
+    assert lines[0].split(maxsplit=1)[1] == "n: unfrozen_layers"
+    assert lines[2].split(maxsplit=1)[1] == "x: multiplier"
+
+
 def test_narrator_wraps_between_words_on_a_terminal_and_not_in_a_pipe() -> None:
     line = "warning  " + "word " * 30
     terminal, pipe = io.StringIO(), io.StringIO()

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers import device
+from trainers import device, load
 from trainers.augment import augment
 from trainers.contract import FitJob, PartFigures, TrialConfig
 from trainers.decoding import Decoder, Picture
@@ -50,15 +50,15 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns ``start_s`` (from ``asked_at`` until TensorFlow was there), ``decode`` and ``recipes`` as they were asked,
     each with ``seconds`` an image, ``parts`` (those that could be measured: ``place`` in the job, the fields of
-    ``PartFigures``, and ``reset_s``: of setting a network that is there to another trial) and ``worker_bytes``, the
-    most memory that this process held.
+    ``PartFigures``, and ``reset_s``: of setting a network that is there to another trial), ``worker_bytes``, the most
+    memory that this process held, and ``loads``: samples of ``trainers.load`` from between the measurements.
     Writes nothing. Raises TrainerError.
     """
     start_s = max(time.time() - job["asked_at"], 0.0)
     ends_s = time.perf_counter() + job["seconds"]
     precision = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest = Manifest.read(Path(job["manifest"]))
-    photos = _Photos.of(manifest)
+    photos, loads = _Photos.of(manifest), [load.sample()]
     decode = [{**each, "seconds": _decode_s(photos, each["view"], each["size"])} for each in job["decode"]]
     recipes = [{**each, "seconds": _copy_s(photos, each["recipe"], each["size"])} for each in job["recipes"]]
     parts = []
@@ -76,12 +76,14 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
             print(f"{config.backbone} could not be measured: {error}", flush=True)
             continue
         parts.append({"place": place, "reset_s": reset_s, **asdict(figures)})
+        loads.append(load.sample())
     return {
         "start_s": start_s,
         "decode": decode,
         "recipes": recipes,
         "parts": parts,
         "worker_bytes": _most_memory_bytes(),
+        "loads": [asdict(each) for each in (*loads, load.sample())],
     }
 
 

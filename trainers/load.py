@@ -1,0 +1,89 @@
+"""What other programs take of this machine's CPUs while something is measured. Without TensorFlow."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+SAMPLE_S = 0.25
+"""Seconds of one sample."""
+RAYLET = "raylet"
+"""Name of the process that starts the workers of a Ray node."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """``core_share``: what a thread that wanted a whole core got of it. ``others_cores``: cores that were busy with
+    other programs meanwhile; NaN where that cannot be seen. ``cores``: all that this process may use."""
+
+    core_share: float
+    others_cores: float
+    cores: int
+
+
+def sample(seconds: float = SAMPLE_S) -> Load:
+    """Keep one thread busy for ``seconds`` and see what it gets, and what else runs.
+
+    Own programs are this process and its descendants; in a Ray worker all workers of the node, so that what the workers
+    take from each other is no load of others.
+    """
+    root = _root()
+    busy_s, own_s = _busy_s(), _cpu_s(root)
+    began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+    while time.perf_counter() - began_s < seconds:
+        pass
+    taken_s, got_s = time.perf_counter() - began_s, time.thread_time() - began_cpu_s
+    after_s = _cpu_s(root)
+    used_s = sum(spent_s - own_s.get(pid, 0.0) for pid, spent_s in after_s.items())
+    cores = _cores()
+    others = min(max(_busy_s() - busy_s - used_s, 0.0) / taken_s, cores) if after_s else math.nan
+    return Load(min(got_s / taken_s, 1.0), others, cores)
+
+
+def mean(loads: Iterable[Load]) -> Load | None:
+    """Over several samples; None of none."""
+    known = list(loads)
+    if not known:
+        return None
+    share = sum(load.core_share for load in known) / len(known)
+    return Load(share, sum(load.others_cores for load in known) / len(known), max(load.cores for load in known))
+
+
+def _root() -> psutil.Process:
+    here = psutil.Process()
+    try:
+        parent = here.parent()
+        return parent if parent is not None and parent.name() == RAYLET else here
+    except psutil.Error:
+        return here
+
+
+def _cpu_s(root: psutil.Process) -> dict[int, float]:
+    """CPU seconds so far of ``root`` and its descendants by PID; {} where the system does not show them."""
+    found = {}
+    try:
+        for process in (root, *root.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+            except psutil.Error:  # it has ended
+                continue
+            found[process.pid] = times.user + times.system
+    except psutil.Error:
+        return {}
+    return found
+
+
+def _busy_s() -> float:
+    """CPU seconds of all programs since the machine started, over all cores."""
+    times = psutil.cpu_times()
+    idle = ("idle", "iowait", "guest", "guest_nice")  # what guests take is in "user" and "nice", too
+    return sum(times) - sum(getattr(times, name, 0.0) for name in idle)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
