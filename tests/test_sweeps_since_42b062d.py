@@ -85,7 +85,9 @@ def test_a_finished_sweep_is_exported(tmp_path: Path, cache: Path) -> None:
     report = json.loads((folder / "finished" / "exports" / "report.json").read_text())
     assert report["original"]["accuracy"] == pytest.approx(0.9192, abs=5e-5)
     assert report["original"]["largest_change"] < 1e-5
-    assert (folder / "finished" / "exports" / "tflite").exists()
+    (export,) = report["exports"]
+    assert (export["name"], export["state"]) == ("tflite", "kept")
+    assert (folder / "finished" / "exports" / export["file"]).is_file()
 
 
 @pytest.mark.slow
