@@ -73,7 +73,7 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
         "precision": "float32",
     }
     (sweep.paths.winner / DESCRIBED).unlink(missing_ok=True)  # a folder that is half written is no model
-    run_jobs("trainers.serving:assemble", [job])
+    run_jobs("trainers.serving:assemble", [job], tell=sweep.tell)
     chosen = next(p for p in predictions if (p.model, p.policy) == winner_row)
     write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
     _draw(sweep, manifest, frame, chosen, labels)
