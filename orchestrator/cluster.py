@@ -23,7 +23,7 @@ from typing import Any, Self
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 import ray.exceptions
-from ray._private import services
+from ray._private import ray_constants, services
 from ray._private.utils import read_ray_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -44,8 +44,6 @@ JOB_REMEDY = "Close other programs or run fewer jobs at once, each on more CPUs 
 ANSWER_WITHIN_S = 10.0
 NODE_ANSWERS_WITHIN_S = 120.0
 """Maximum seconds until each node of a cluster has answered a small job: one that is busy starts a process slowly."""
-LOOPBACK = "127.0.0.1"
-"""Address of a Ray for this machine alone: its ports are closed to others, and it needs no network."""
 WITHOUT_ADDRESS = "leave --address out: the sweep then starts a Ray of its own."
 
 
@@ -75,7 +73,6 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         options |= {
             "address": "local",
-            "_node_ip_address": LOOPBACK,
             "_temp_dir": str(ray_folder()),
             "num_cpus": cpus or os.cpu_count(),
             "num_gpus": gpus,
@@ -84,7 +81,7 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
             "runtime_env": {"env_vars": variables},
         }
     try:
-        with quiet_ray():
+        with quiet_ray(), contextlib.nullcontext() if address else _on_loopback():
             ray.init(**options)
         # Workers that die are said by the search, with their trial; Ray would print a paragraph for each on stdout,
         # log_to_driver or not.
@@ -98,6 +95,19 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
             ) from error
         raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
     return machine_resources()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """While entered, Ray starts on 127.0.0.1, as it does on Macs: its ports are closed to other machines, and it looks
+    for no network, which it would report on stderr."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with changed_environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):  # for the processes that it starts
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _wants_token(error: BaseException | None) -> bool:
@@ -170,6 +180,21 @@ def machine_resources() -> Resources:
 def alive_machines() -> int:
     """Machines of the cluster, this one alone where Ray is local."""
     return max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
+
+
+@contextlib.contextmanager
+def changed_environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """While entered, these variables are set, for this process and those that it starts."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

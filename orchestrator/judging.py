@@ -202,6 +202,7 @@ def _draw(
             [classes[i] for i in predicted],
             chosen.probabilities.max(1),
             folder / "mistakes.png",
+            classes=classes,
         )
     except (ValueError, OSError) as error:
         sweep.tell(f"warning  a figure could not be drawn: {error}")

@@ -102,7 +102,9 @@ def weights_convert(
     from trainers.dotted import load_dotted
 
     convert = load_dotted("trainers.convert:convert")  # builds the network: TensorFlow, in this process alone
-    for line in convert(source, backbone, out).lines():
+    with without_chatter():
+        converted = convert(source, backbone, out)
+    for line in converted.lines():
         typer.echo(line)
 
 

@@ -58,6 +58,15 @@ def make_folder(folder: Path, remedy: str) -> None:
         raise OrchError(f"cannot make {folder}: {error.strerror}. {remedy}") from error
 
 
+def usable_cache() -> Path | None:
+    """The cache folder; None where it cannot be written to."""
+    try:
+        folder = cache_folder()
+    except OrchError:
+        return None
+    return None if unwritable(folder) else folder
+
+
 def require_places(starts_ray: bool) -> None:
     """Raises OrchError where the cache, or the folder of a Ray that is about to start, cannot be used."""
     require_writable(cache_folder(), "Set ORCH_CACHE to a folder that can, on a disk with room.")

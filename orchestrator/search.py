@@ -7,7 +7,6 @@ workers answer with metrics, and a Tune callback here turns them into events.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 import uuid
@@ -27,6 +26,7 @@ from orchestrator.cluster import (
     Resources,
     StopSignals,
     ask_nodes,
+    changed_environment,
     check_fits,
     explain,
     machine_resources,
@@ -145,16 +145,8 @@ def _tune_environment(slots: int) -> Iterator[None]:
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with changed_environment(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class _AskSource(Searcher):
