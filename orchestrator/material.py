@@ -99,11 +99,11 @@ def weights_convert(
     ] = None,
 ) -> None:
     """Turn published PyTorch weights into a file for a weights folder; every name and shape is checked."""
+    from orchestrator.hush import without_chatter
     from trainers.dotted import load_dotted
 
-    convert = load_dotted("trainers.convert:convert")  # builds the network: TensorFlow, in this process alone
-    with without_chatter():
-        converted = convert(source, backbone, out)
+    with without_chatter():  # builds the network: TensorFlow, in this process alone
+        converted = load_dotted("trainers.convert:convert")(source, backbone, out)
     for line in converted.lines():
         typer.echo(line)
 

@@ -44,7 +44,7 @@ from trainers.backbones import Backbone
 
 tf.constant(1)
 MINE = Backbone(
-    name="mine", builder="mine:build", preprocessing="unit", native_size=32, smallest_size=8, layers=3, files="",
+    name="mine", builder="mine:build", preprocessing="tf", native_size=32, smallest_size=8, layers=3, files="",
     imagenet=False,
 )
 """
