@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from dashboards.fonts import Writing, width
 from dashboards.style import DPI, GREY, INK, PALE, headline, save, shorten, style
 
 GAP, STRIP_GAP, MARGIN = 0.04, 0.22, 0.12
@@ -54,8 +55,11 @@ class Row:
     cells: tuple[Cell | None, ...]
 
 
-def contact_sheet(title: str, note: str, strips: Sequence[Strip], rows: Sequence[Row], path: Path) -> Path:
-    """Draw the sheet. Small pictures are enlarged without smoothing, large ones reduced with it.
+def contact_sheet(
+    title: str, note: str, strips: Sequence[Strip], rows: Sequence[Row], path: Path, classes: Sequence[str] = ()
+) -> Path:
+    """Draw the sheet. Small pictures are enlarged without smoothing, large ones reduced with it. ``classes``: all that
+    rows may be named after, in their order.
 
     Raises ValueError where a row has not a cell for each column. Makes the folder, writes beside and renames.
     """
@@ -63,14 +67,16 @@ def contact_sheet(title: str, note: str, strips: Sequence[Strip], rows: Sequence
     wrong = [row.name for row in rows if len(row.cells) != columns]
     if wrong:
         raise ValueError(f"there are {columns} columns, but not as many cells in {', '.join(wrong)}")
+    write = Writing([text for row in rows for text in _texts(row)], classes)
+    rows, note = [_written(row, write) for row in rows], note + write.note
     sheet = _Sheet.of(strips, rows)
-    with matplotlib.rc_context(style()):
+    with matplotlib.rc_context(style(write)):
         headroom = 0.56 + 0.16 * len(textwrap.wrap(note, int(sheet.width * 16)))
-        width, height = sheet.width + 2 * MARGIN, sheet.height + headroom + MARGIN
-        figure = Figure(figsize=(width, height), dpi=DPI)
+        across, height = sheet.width + 2 * MARGIN, sheet.height + headroom + MARGIN
+        figure = Figure(figsize=(across, height), dpi=DPI)
         headline(figure, title, note)
         figure.set_layout_engine("none")  # a pixel of the canvas is a pixel of the file
-        axes = figure.add_axes((MARGIN / width, MARGIN / height, sheet.width / width, sheet.height / height))
+        axes = figure.add_axes((MARGIN / across, MARGIN / height, sheet.width / across, sheet.height / height))
         axes.set_axis_off()
         axes.imshow(_canvas(sheet, rows), extent=(0, sheet.width, sheet.height, 0), aspect="auto")
         for block in range(sheet.blocks):
@@ -78,6 +84,17 @@ def contact_sheet(title: str, note: str, strips: Sequence[Strip], rows: Sequence
         for number, row in enumerate(rows):
             _draw_words(axes, sheet, number, row)
         return save(figure, path)
+
+
+def _texts(row: Row) -> list[str]:
+    return [row.name, row.detail, *(cell.caption for cell in row.cells if cell)]
+
+
+def _written(row: Row, write: Writing) -> Row:
+    """``row`` in letters that this machine has; a caption keeps its lines."""
+    captions = ["\n".join(map(write, cell.caption.split("\n"))) if cell else "" for cell in row.cells]
+    cells = tuple(replace(cell, caption=text) if cell else None for cell, text in zip(row.cells, captions, strict=True))
+    return Row(write(row.name), write(row.detail), cells)
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,7 @@ class _Sheet:
     @classmethod
     def of(cls, strips: Sequence[Strip], rows: Sequence[Row]) -> _Sheet:
         columns = sum(len(strip.titles) for strip in strips)
-        names = [len(line) for row in rows for line in (_name(row.name), _detail(row.detail))]
+        names = [width(line) for row in rows for line in (_name(row.name), _detail(row.detail))]
         x = 0.2 + 0.075 * max(names, default=0)
         cell = min(LARGEST_CELL, max(SMALLEST_CELL, (USUAL_WIDTH - x) / max(columns, 1)))
         lefts: list[float] = []

@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
+from dashboards.fonts import Writing, width
 from dashboards.style import BLUE, DPI, GREY, INK, PALE, VERMILION, headline, save, shorten, style
 
 MOST_ROWS = 40
@@ -33,7 +34,9 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
 
     ``frame`` needs the columns model, policy, accuracy, accuracy_low, accuracy_high, winner (exactly one true).
     """
-    with matplotlib.rc_context(style()):
+    given = frame["configuration"].astype(str) if "configuration" in frame else ()
+    write = Writing([*frame["model"].astype(str), *given])
+    with matplotlib.rc_context(style(write)):
         rows = frame.reset_index(drop=True)
         place = int(np.flatnonzero(rows["winner"].to_numpy(bool))[0])
         best, total = rows.loc[place], len(rows)
@@ -46,23 +49,23 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
             f"({100 * best.accuracy_low:.1f} to {100 * best.accuracy_high:.1f})"
         )
         note = (
-            f"{_row_name(best)}, chosen on validation, stands at place {place + 1} of {total} on test. "
+            f"{_row_name(best, write)}, chosen on validation, stands at place {place + 1} of {total} on test. "
             "Lines are 95 % intervals; hollow: the whole image in one view."
-            f"{f' {total - len(rows)} rows more in leaderboard.csv.' if total > len(rows) else ''}"
+            f"{f' {total - len(rows)} rows more in leaderboard.csv.' if total > len(rows) else ''}{write.note}"
         )
         headline(figure, title, note)
         axes = figure.add_subplot()
         axes.axvline(100 * best.accuracy, color=PALE, lw=1, zorder=0)
         for y, row in rows.iterrows():
-            colour, width = (BLUE, 2.2) if row.winner else (GREY, 1.1)
-            axes.plot([100 * row.accuracy_low, 100 * row.accuracy_high], [y, y], color=colour, lw=width)
+            colour, thick = (BLUE, 2.2) if row.winner else (GREY, 1.1)
+            axes.plot([100 * row.accuracy_low, 100 * row.accuracy_high], [y, y], color=colour, lw=thick)
             face = "white" if row.policy == "whole" else colour
             axes.plot(100 * row.accuracy, y, "o", ms=6 if row.winner else 5, mfc=face, mec=colour, mew=1.3)
             axes.text(
                 1.01, y, f"{100 * row.accuracy:.1f}", transform=axes.get_yaxis_transform(), va="center",
                 color=BLUE if row.winner else INK, weight="bold" if row.winner else "normal",
             )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [_row_name(row) for _, row in rows.iterrows()])
+        axes.set_yticks(range(len(rows)), [_row_name(row, write) for _, row in rows.iterrows()])
         axes.tick_params(axis="y", length=0)
         label = axes.get_yticklabels()[min(place, len(rows) - 1)]
         label.set(color=BLUE, weight="bold")
@@ -73,10 +76,10 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
         return save(figure, path)
 
 
-def _row_name(row: pd.Series) -> str:
+def _row_name(row: pd.Series, write: Writing) -> str:
     given = str(row.get("configuration") or "")
     model = f"{row.model} {given}" if given and given != "nan" else str(row.model)
-    return f"{shorten(model, 36)} · {shorten(str(row.policy), 24)}"
+    return f"{shorten(write(model), 36)} · {shorten(str(row.policy), 24)}"
 
 
 def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> Path:
@@ -89,12 +92,14 @@ def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     np.add.at(counts, (labels, predicted), 1)
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    names = [shorten(str(c), 22) for c in classes]
-    with matplotlib.rc_context(style()):
+    write = Writing(classes=[str(c) for c in classes])
+    names = [shorten(write(str(c)), 22) for c in classes]
+    with matplotlib.rc_context(style(write)):
         cell = 0.62 if n <= 10 else 0.42 if n <= 20 else 0.29
-        room = 0.6 + 0.075 * max(len(name) for name in names)
+        room = 0.6 + 0.075 * max(width(name) for name in names)
         figure = Figure(figsize=(max(5.6, n * cell + room + 0.8), n * cell + room + 0.9), dpi=DPI)
-        headline(figure, *_confusion_title(counts, names))
+        title, note = _confusion_title(counts, names)
+        headline(figure, title, note + write.note)
         axes = figure.add_subplot()
         right, wrong = np.eye(n, dtype=bool), ~np.eye(n, dtype=bool)
         for where, colour, strongest in ((right, BLUE, 1.0), (wrong & (counts > 0), VERMILION, 0.5)):
@@ -109,7 +114,7 @@ def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
             recall = f"{100 * shares[i, i]:.0f} %" if total else "no images"
             axes.text(n - 0.3, i, recall, va="center", size=size, color=INK if total else GREY)
         axes.text(n - 0.3, -0.62, "recall", va="bottom", size=size, color=GREY)
-        axes.set_xticks(range(n), names, rotation=0 if n <= 7 and max(map(len, names)) <= 9 else 90)
+        axes.set_xticks(range(n), names, rotation=0 if n <= 7 and max(map(width, names)) <= 9 else 90)
         axes.set_yticks(range(n), names)
         axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
@@ -139,36 +144,39 @@ def mistakes_figure(
     probability: Sequence[float],
     path: Path,
     most: int = 24,
+    classes: Sequence[str] = (),
 ) -> Path:
     """A contact sheet of the worst mistakes: of the images where ``true`` != ``predicted``, the most confident.
 
     All four are parallel, an entry an image; ``probability`` is that of the predicted class. An image that cannot be
-    read gets a tile that says so.
+    read gets a tile that says so. ``classes``: all of them, in their order.
     """
     wrong = [i for i in range(len(paths)) if true[i] != predicted[i]]
     worst = sorted(wrong, key=lambda i: (-probability[i], str(paths[i])))[:most]
     columns = min(6, max(len(worst), 3))
     lines = math.ceil(len(worst) / columns)
+    write = Writing([*true, *predicted, *(Path(each).name for each in paths)], classes)
+    title, note = _mistakes_title(len(wrong), len(paths), [write(str(predicted[i])) for i in wrong], len(worst))
     tile, caption, top = 1.55, 0.58, 0.7
-    with matplotlib.rc_context(style()):
-        width, height = columns * (tile + 0.12) + 0.28, top + lines * (tile + caption) + 0.1
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        headline(figure, *_mistakes_title(len(wrong), len(paths), [predicted[i] for i in wrong], len(worst)))
+    with matplotlib.rc_context(style(write)):
+        across, height = columns * (tile + 0.12) + 0.28, top + lines * (tile + caption) + 0.1
+        figure = Figure(figsize=(across, height), dpi=DPI)
+        headline(figure, title, note + write.note)
         figure.set_layout_engine("none")
         for place, i in enumerate(worst):
             left = 0.2 + (place % columns) * (tile + 0.12)
             bottom = height - top - (place // columns) * (tile + caption) - tile
-            axes = figure.add_axes((left / width, bottom / height, tile / width, tile / height))
+            axes = figure.add_axes((left / across, bottom / height, tile / across, tile / height))
             axes.set_axis_off()
             _photo(axes, Path(paths[i]))
             below = (
-                (f"{100 * probability[i]:.0f} % {shorten(str(predicted[i]), 15)}", VERMILION, 8.0, "bold"),
-                (f"is {shorten(str(true[i]), 22)}", INK, 8.0, "normal"),
-                (shorten(Path(paths[i]).name, 20), GREY, 6.0, "normal"),
+                (f"{100 * probability[i]:.0f} % {shorten(write(str(predicted[i])), 15)}", VERMILION, 8.0, "bold"),
+                (f"is {shorten(write(str(true[i])), 22)}", INK, 8.0, "normal"),
+                (shorten(write(Path(paths[i]).name), 20), GREY, 6.0, "normal"),
             )
             for line, (text, colour, size, weight) in enumerate(below):
                 y = bottom - 0.04 - line * 0.15
-                figure.text(left / width, y / height, text, color=colour, size=size, weight=weight, va="top")
+                figure.text(left / across, y / height, text, color=colour, size=size, weight=weight, va="top")
         return save(figure, path)
 
 

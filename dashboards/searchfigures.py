@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from dashboards.fonts import Writing
 from dashboards.style import BLUE, DPI, GREY, INK, STATE_COLOURS, headline, save, shorten, style
 
 
@@ -27,7 +28,8 @@ def curves_figure(frame: pd.DataFrame, path: Path) -> Path:
     ``frame``: a row an epoch of a trial, columns id, epoch, val_accuracy, state and optionally name. Trials without a
     finite accuracy are counted and not drawn.
     """
-    with matplotlib.rc_context(style()):
+    write = Writing(frame["name"].astype(str) if "name" in frame else ())
+    with matplotlib.rc_context(style(write)):
         states = frame.groupby("id")["state"].first().value_counts()
         drawn = frame[np.isfinite(frame["val_accuracy"].astype(float))].sort_values(["id", "epoch"])
         figure = Figure(figsize=(8.4, 4.8), dpi=DPI)
@@ -46,7 +48,7 @@ def curves_figure(frame: pd.DataFrame, path: Path) -> Path:
             axes.plot(x.iloc[-1], y.iloc[-1], marker, color=colour, ms=6 if state == "FAILED" else 3.5, mew=0, zorder=9)
         if best is not None:
             last = drawn[drawn["id"] == best].iloc[-1]
-            name = shorten(str(last.get("name") or last["id"]), 28)
+            name = shorten(write(str(last.get("name") or last["id"])), 28)
             axes.annotate(
                 f"{name}\n{100 * last['val_accuracy']:.1f} %", (last["epoch"], 100 * last["val_accuracy"]),
                 xytext=(8, 0), textcoords="offset points", va="center", weight="bold", annotation_clip=False,
@@ -109,16 +111,24 @@ def parameters_figure(frame: pd.DataFrame, path: Path) -> Path:
     panels = sorted((panel for panel in found if panel), key=lambda panel: -panel["spread"])
     y = 100 * trials["val_accuracy"].astype(float)
     floor = max(y.min(), y[done].min() - (y[done].max() - y[done].min()))
-    with matplotlib.rc_context(style()):
+    write = Writing([tick for panel in panels for tick in panel.get("ticks", ())])
+    with matplotlib.rc_context(style(write)):
         columns = min(3, max(len(panels), 1))
         lines = max(math.ceil(len(panels) / columns), 1)
         figure = Figure(figsize=(max(2.9 * columns, 6.2), 0.9 + 2.25 * lines), dpi=DPI)
-        headline(figure, *_parameters_title(panels, len(trials), int(done.sum()), bool((y < floor).any())))
+        title, note = _parameters_title(panels, len(trials), int(done.sum()), bool((y < floor).any()))
+        headline(figure, write(title), note + write.note)
         shared = None
         for place, panel in enumerate(panels):
             axes = figure.add_subplot(lines, columns, place + 1, sharey=shared)
             shared = shared or axes
-            _draw_panel(axes, panel, done, floor, int(10.5 * figure.get_figwidth() / columns))
+            _draw_panel(
+                axes,
+                {**panel, "ticks": [*map(write, panel["ticks"])]} if "ticks" in panel else panel,
+                done,
+                floor,
+                int(10.5 * figure.get_figwidth() / columns),
+            )
             if place % columns == 0:
                 axes.set_ylabel("validation accuracy, %")
             else:

@@ -5,13 +5,14 @@ Colours are of Okabe and Ito's palette, told apart with any colour vision.
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from dashboards.fonts import Writing, width
 from trainers.files import atomic_write
 
 DPI = 150
@@ -36,13 +37,12 @@ STYLE: dict[str, Any] = {
     "axes.unicode_minus": True,
     "text.parse_math": False,
 }
-CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its news of caches and fonts is none for a person
 
 
-def style() -> dict[str, Any]:
-    """``STYLE`` with, after the default font, whichever Chinese font is there, so that such class names are seen."""
-    there = set(font_manager.get_font_names())
-    return {**STYLE, "font.family": ["DejaVu Sans", *(name for name in CJK_FONTS if name in there)]}
+def style(writing: Writing | None = None) -> dict[str, Any]:
+    """``STYLE`` with the fonts that ``writing`` needs."""
+    return (writing or Writing()).style(STYLE)
 
 
 def headline(figure: Figure, title: str, note: str) -> None:
@@ -58,10 +58,15 @@ def headline(figure: Figure, title: str, note: str) -> None:
 
 
 def shorten(text: str, most: int) -> str:
-    """``text`` within ``most`` characters, the middle left out."""
-    if len(text) <= most:
+    """``text`` within ``most`` columns, the middle left out."""
+    if width(text) <= most:
         return text
-    return f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+    start, end = text[: most // 2], text[len(text) - (most - 1) // 2 :]
+    while width(start) > most // 2:
+        start = start[:-1]
+    while width(end) > (most - 1) // 2:
+        end = end[1:]
+    return f"{start}…{end}"
 
 
 def save(figure: Figure, path: Path) -> Path:

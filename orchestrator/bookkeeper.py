@@ -22,6 +22,8 @@ from orchestrator.agenda import Agenda, Filling, LiveTrial
 from orchestrator.cluster import StopSignals, alive_machines, explain, machine_resources
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.ledger import METRICS, Event, EventKind, Ledger, SweepState, TrialRecord, TrialState, derive
+from orchestrator.lostworkers import WorkerLostError
+from orchestrator.memorykills import MemoryKill, Patience, PatienceSettings, gave_up, parse_kill
 from orchestrator.objectives import ACCURACY
 from orchestrator.proposer import TrialSource
 from orchestrator.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, is_build, replay
@@ -39,7 +41,8 @@ class SearchSettings:
 
     ``epochs``: of a full trial; one whose configuration has fewer ends there. ``cpus``, ``gpus``: of one trial; a GPU
     may be shared (0.5). ``concurrent``: trials at once, None for as many as the resources hold. ``retries``: of a trial
-    whose worker died or raised.
+    whose worker died or raised. A worker that Ray killed because other programs filled the memory is replaced as often
+    as ``patience`` allows.
     ``hours_left_s``: seconds until the search stops. ``target_accuracy``: the search stops once a COMPLETED trial has
     this validation accuracy. ``logs``: one file a trial. ``storage``: Ray's own files, removed at the end.
     ``stage``: what the ledger files the trials under. ``objectives``: the figures that the source is told.
@@ -64,6 +67,7 @@ class SearchSettings:
     address: str = ""
     objectives: tuple[str, ...] = (ACCURACY,)
     save_after_s: float = unfinished.SAVE_AFTER_S
+    patience: PatienceSettings = field(default_factory=PatienceSettings)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Bookkeeper:
         scheduler = build_scheduler(settings.scheduler, settings.epochs)
         self.scheduler = WatchedScheduler(scheduler, metric, math.ceil(self.slots / alive_machines()))
         self.agenda = Agenda(bool(settings.fill))
+        self.patience = Patience(settings.patience)
         self.started = 0
         self.stopping = ""
         self.broken: Exception | None = None  # an error of the driver itself, to be raised once Tune let go
@@ -210,6 +215,8 @@ class Bookkeeper:
             return
         live = self.live[trial.trial_id]
         epoch = result["epoch"]
+        if not result["held"]:
+            self.patience.progress()
         if not result["held"] and epoch <= live.kept:
             self._start_anew(live, result["restarted"])
         values = live.values[epoch] = tuple(result[name] for name in self.settings.objectives)
@@ -237,15 +244,28 @@ class Bookkeeper:
         self._record_running(live)
 
     def on_retry(self, trial: Trial) -> None:
+        why = self._why_again(trial)
+        if is_build(trial):
+            self.record(EventKind.NOTE, stage=BUILD, reason=f"the store is filled again: {why}")
+            return
         live = self.live[trial.trial_id]
         live.active = True
         saved = trial.latest_checkpoint_result
         paused_at = int(saved.metrics.get("epoch", 0)) if saved else 0
-        failed = f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
         words = self._keep(live, list(live.values), paused_at)
         live.attempt += 1
         live.values = {epoch: value for epoch, value in live.values.items() if epoch <= live.kept}
-        self._record_state(live, TrialState.PENDING, f"{failed}; {words}" if words else failed)
+        self._record_state(live, TrialState.PENDING, f"{why}; {words}" if words else why)
+
+    def _why_again(self, trial: Trial) -> str:
+        """Why ``trial`` starts again. Raises OrchError where workers are killed again and again."""
+        kill = _memory_kill(trial)
+        if kill is None or kill.is_own:
+            return f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
+        self.patience.killed(kill, time.monotonic())
+        if self.patience.is_exhausted:
+            raise OrchError(gave_up(kill, self.patience.rounds))
+        return f"back in the queue, and no retry is counted: {kill.sentence()}"
 
     def on_failure(self, trial: Trial) -> None:
         if is_build(trial):
@@ -274,6 +294,7 @@ class Bookkeeper:
 
     def _end_build(self, trial: Trial, state: str, reason: str, built: Mapping[str, Any]) -> None:
         """A failed one ends no trial: those that waited for it start, and fail with a reason of their own."""
+        self.patience.progress()
         filling = self.agenda.build_ended(trial.trial_id)
         payload = {**built, "for": filling.request.id}
         self.record(EventKind.STAGE, stage=BUILD, state=state, reason=reason, payload=payload)
@@ -332,9 +353,17 @@ def _best_completed(state: SweepState, stage: str) -> float:
     return max((value for value in values if math.isfinite(value)), default=-math.inf)
 
 
-def _reason(trial: Trial) -> str:
+def _last_error(trial: Trial) -> BaseException | None:
     """The last error of ``trial``, from the file where Tune keeps it on this machine."""
     path = trial.pickled_error_file
-    if path and Path(path).is_file():
-        return explain(cloudpickle.loads(Path(path).read_bytes()))
-    return "its worker could not be started"
+    return cloudpickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
+
+
+def _reason(trial: Trial) -> str:
+    error = _last_error(trial)
+    return explain(error) if error is not None else "its worker could not be started"
+
+
+def _memory_kill(trial: Trial) -> MemoryKill | None:
+    error = _last_error(trial)
+    return parse_kill(str(error)) if isinstance(error, WorkerLostError) else None

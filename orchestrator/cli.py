@@ -14,8 +14,10 @@ from orchestrator import __version__
 from orchestrator.errors import DataError
 from orchestrator.exits import INTERRUPTED, explain, hidden_package
 from orchestrator.help_pages import MACHINE, RESULT, SEARCH, Verbs, examples, verb
+from orchestrator.hush import quiet_libraries
 from orchestrator.material import cache_app, data_app, weights_app
 from orchestrator.options import AsJson, Folder, Overrides, Source, check_out_folder, console, print_json, usage
+from orchestrator.places import usable_cache
 from orchestrator.planverb import plan
 from trainers.wording import count
 
@@ -375,6 +377,7 @@ def run(arguments: Sequence[str]) -> int:
         after = before[before.index("--") :]
         before = before[: before.index("--")]
     debug = "--debug" in before
+    quiet_libraries(usable_cache())
     line = [part for part in before if part != "--debug"] + after
     try:
         return _invoke(line or ["--help"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -20,10 +23,14 @@ from typing import Any, Self
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 import ray.exceptions
+from ray._private import ray_constants, services
+from ray._private.utils import read_ray_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import interruptions
 from orchestrator.errors import Interrupted, OrchError
+from orchestrator.memorykills import Patience, PatienceSettings, gave_up, parse_kill
+from orchestrator.places import ray_folder
 from orchestrator.slots import Resources
 from orchestrator.worker import call_job
 from trainers.dotted import FOLDER_VARIABLE, own_folder
@@ -31,17 +38,23 @@ from trainers.dotted import FOLDER_VARIABLE, own_folder
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Small: images and features go by path, never through Ray."""
 JOB_RETRIES = 2
+"""Maximum number of workers that a job may lose to a crash and still be tried again."""
+JOB_PATIENCE = PatienceSettings()
+JOB_REMEDY = "Close other programs or run fewer jobs at once, each on more CPUs (--set resources.cpus=N)"
 ANSWER_WITHIN_S = 10.0
 NODE_ANSWERS_WITHIN_S = 120.0
 """Maximum seconds until each node of a cluster has answered a small job: one that is busy starts a process slowly."""
+WITHOUT_ADDRESS = "leave --address out: the sweep then starts a Ray of its own."
 
 
 def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Resources:
     """Start Ray on this machine, or join the cluster at ``address``; nothing to do where it is up already.
 
+    Without ``address`` it is always a Ray of its own, whatever else runs here and whatever RAY_ADDRESS says.
     ``cpus`` defaults to every core, ``gpus`` to what Ray finds; neither is asked of a cluster. Workers of a local
     Ray import from the driver's ``sys.path``; those of a cluster get the two packages of this project sent, and
-    whatever else a spec names by dotted path must be installed there. Raises OrchError if no cluster answers.
+    whatever else a spec names by dotted path must be installed there. Raises OrchError if no cluster answers, and
+    where Ray finds no folder for its sockets.
     """
     if ray.is_initialized():
         return machine_resources()
@@ -49,14 +62,18 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        _check_answers(address)
+        _check_answers(_running_cluster() if address == "auto" else address)
         here = Path(__file__).resolve().parent
         packages = [str(here), str(here.parent / "trainers")]
         options |= {"address": address, "runtime_env": {"env_vars": variables, "py_modules": packages}}
     else:
         variables[FOLDER_VARIABLE] = str(own_folder())
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+        # Ray would write a token of its own into the home, which there may be none of, and readable by everyone.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         options |= {
+            "address": "local",
+            "_temp_dir": str(ray_folder()),
             "num_cpus": cpus or os.cpu_count(),
             "num_gpus": gpus,
             "object_store_memory": OBJECT_STORE_BYTES,
@@ -64,12 +81,12 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
             "runtime_env": {"env_vars": variables},
         }
     try:
-        with quiet_ray():
+        with quiet_ray(), contextlib.nullcontext() if address else _on_loopback():
             ray.init(**options)
         # Workers that die are said by the search, with their trial; Ray would print a paragraph for each on stdout,
         # log_to_driver or not.
         ray._private.worker._worker_logs_enabled = False
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         if _wants_token(error):
             raise OrchError(
@@ -78,6 +95,19 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
             ) from error
         raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
     return machine_resources()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """While entered, Ray starts on 127.0.0.1, as it does on Macs: its ports are closed to other machines, and it looks
+    for no network, which it would report on stderr."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with changed_environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):  # for the processes that it starts
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _wants_token(error: BaseException | None) -> bool:
@@ -89,10 +119,24 @@ def _wants_token(error: BaseException | None) -> bool:
     return False
 
 
+def _running_cluster() -> str:
+    """HOST:PORT of the cluster that "auto" means: RAY_ADDRESS, else the one that runs on this machine."""
+    given = os.environ.get("RAY_ADDRESS", "")
+    if given and given not in ("auto", "local"):
+        return given
+    with quiet_ray():
+        found = sorted(services.find_gcs_addresses())
+    if not found:
+        raise OrchError(
+            "no Ray cluster runs on this machine. Start one with `ray start --head`, name one with --address "
+            f"HOST:PORT, or {WITHOUT_ADDRESS}"
+        )
+    recent = read_ray_address()
+    return recent if recent in found else found[0]
+
+
 def _check_answers(address: str) -> None:
     """Raises OrchError unless something listens at ``address``; Ray itself would try for five minutes."""
-    if address == "auto":
-        return
     host, _, port = address.rpartition(":")
     if "/" in host or not host or not port.isdigit():
         raise OrchError(
@@ -102,7 +146,11 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN_S).close()
     except OSError as error:
-        raise OrchError(f"could not join the Ray cluster at {address}: {error}") from error
+        why = error.strerror or str(error)
+        raise OrchError(
+            f"could not join the Ray cluster at {address}: nothing answers there ({why.lower()}). "
+            f"Start its head node, or {WITHOUT_ADDRESS}"
+        ) from error
 
 
 def stop_ray() -> None:
@@ -132,6 +180,21 @@ def machine_resources() -> Resources:
 def alive_machines() -> int:
     """Machines of the cluster, this one alone where Ray is local."""
     return max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
+
+
+@contextlib.contextmanager
+def changed_environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """While entered, these variables are set, for this process and those that it starts."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -182,36 +245,36 @@ def run_jobs(
     on_done: Callable[[int, Any], None] | None = None,
     gpus: float = 0.0,
     fresh: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> list[Any]:
     """Call ``function`` ("module:function", of a dict) on every job in parallel; its answers in the jobs' order.
 
     ``cpus`` and ``gpus`` are one job's; where a job holds ``threads`` they are set to its CPUs. ``on_done(index,
-    result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times. ``fresh``:
-    each job has a process of its own, which ends with it and gives its memory back.
+    result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times, one that Ray
+    killed because other programs filled the memory as often as ``JOB_PATIENCE`` allows; ``tell`` gets a sentence for
+    each. ``fresh``: each job has a process of its own, which ends with it and gives its memory back.
 
     Raises OrchError with the sentence of a TrainerError, or with what else went wrong in which job, and Interrupted
     upon SIGINT, SIGTERM or SIGHUP; the jobs that still run are given up.
     """
     check_fits(cpus, gpus, "a job")
     more = {"max_calls": 1} if fresh else {}
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=JOB_RETRIES, **more)(call_job)
+    # Ray's own retries after a kill for memory have no limit and no word.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, **more)(call_job)
     filled = [{**job, "threads": max(1, int(cpus))} if "threads" in job else dict(job) for job in jobs]
+    running = _RunningJobs(function, lambda index: task.remote(function, filled[index]), len(jobs), tell)
+    results: dict[int, Any] = {}
     with StopSignals() as signals:
-        waiting = {task.remote(function, job): index for index, job in enumerate(filled)}
-        results: dict[int, Any] = {}
         try:
-            while waiting:
-                done, _ = ray.wait(list(waiting), timeout=0.2)
-                if signals.received:
-                    raise Interrupted(f"interrupted by {signals.received} with {len(waiting)} jobs to go.")
-                for reference in done:
-                    index = waiting.pop(reference)
-                    results[index] = _job_result(reference, f"job {index + 1} of {len(jobs)} ({function})")
+            while running.remaining:
+                for index, result in running.ended(within_s=0.2):
+                    results[index] = result
                     if on_done is not None:
-                        on_done(index, results[index])
+                        on_done(index, result)
+                if signals.received and running.remaining:
+                    raise Interrupted(f"interrupted by {signals.received} with {running.remaining} jobs to go.")
         finally:
-            for reference in waiting:
-                ray.cancel(reference, force=True)
+            running.cancel()
     return [results[index] for index in range(len(jobs))]
 
 
@@ -248,6 +311,65 @@ def _job_result(reference: Any, name: str) -> Any:
     return value
 
 
+class _RunningJobs:
+    """Jobs on their way; those that lost their worker are submitted again."""
+
+    def __init__(
+        self, function: str, submit: Callable[[int], ray.ObjectRef], jobs: int, tell: Callable[[str], None]
+    ) -> None:
+        self._function, self._submit, self._jobs, self._tell = function, submit, jobs, tell
+        self._patience = Patience(JOB_PATIENCE)
+        self._crashes: Counter[int] = Counter()
+        self._waiting: list[int] = []  # for memory
+        self._running = {submit(index): index for index in range(jobs)}
+
+    @property
+    def remaining(self) -> int:
+        return len(self._running) + len(self._waiting)
+
+    def ended(self, within_s: float) -> Iterator[tuple[int, Any]]:
+        """Index and result of those that end in the meantime."""
+        if self._waiting and self._patience.ready(time.monotonic()):
+            self._running |= {self._submit(index): index for index in self._waiting}
+            self._waiting = []
+        if not self._running:
+            time.sleep(within_s)
+            return
+        done, _ = ray.wait(list(self._running), timeout=within_s)
+        for reference in done:
+            index = self._running.pop(reference)
+            try:
+                how, value = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                self._again(index, error)
+                continue
+            if how == "refused":
+                raise OrchError(value)
+            self._patience.progress()
+            yield index, value
+
+    def _again(self, index: int, error: ray.exceptions.RayError) -> None:
+        """Submit the job again, now or once there may be memory. Raises OrchError where that was tried enough."""
+        name = f"job {index + 1} of {self._jobs} ({self._function})"
+        by_itself = isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.RuntimeEnvSetupError)
+        kill = None if by_itself else parse_kill(str(error))
+        if kill is not None and not kill.is_own:
+            self._patience.killed(kill, time.monotonic())
+            if self._patience.is_exhausted:
+                raise OrchError(gave_up(kill, self._patience.rounds, JOB_REMEDY)) from error
+            self._waiting.append(index)
+            self._tell(f"warning  {name} is tried again: {kill.sentence()}")
+            return
+        self._crashes[index] += 1
+        if by_itself or self._crashes[index] > JOB_RETRIES:
+            raise OrchError(f"{name} failed: {explain(error)}") from error
+        self._running[self._submit(index)] = index
+
+    def cancel(self) -> None:
+        for reference in self._running:
+            ray.cancel(reference, force=True)
+
+
 def check_fits(cpus: float, gpus: float, who: str) -> None:
     """Raises OrchError where ``who`` asks for more than Ray has in all, which would wait for ever."""
     have = machine_resources()
@@ -261,8 +383,6 @@ def check_fits(cpus: float, gpus: float, who: str) -> None:
 
 def explain(error: BaseException) -> str:
     """What went wrong in a worker, in one line."""
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "out of memory: Ray ended the worker to keep the machine alive"
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
         text = str(cause).strip().splitlines()
@@ -271,8 +391,11 @@ def explain(error: BaseException) -> str:
             return f"out of memory ({name}{': ' + text[0] if text else ''})"
         return f"{name}: {text[0]}" if text else name
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any("low on memory" in line for line in lines):
-        return "out of memory: Ray ended the worker to keep the machine alive"
+    kill = parse_kill(str(error))
+    if kill is not None:
+        return kill.sentence()
+    if any("node has died" in line or "NodeDiedError" in line for line in lines):
+        return "the machine that its worker ran on left the cluster"
     if isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
         return "its worker process died; native code crashed, or the system ended it for want of memory"
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from orchestrator.environment import package_versions
+from orchestrator.errors import OrchError
 from orchestrator.mlflow_store import reachable
 from orchestrator.paths import cache_folder
+from orchestrator.places import ray_folder, unwritable
 from orchestrator.weightplaces import FOLDER, PAGE
 from trainers.backbones import BACKBONES
 from trainers.weightsources import fits, is_cached, keras_cache, names_in, why_unreachable
@@ -49,7 +51,6 @@ class Finding:
 
 def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> list[Finding]:
     """Every finding, in the order a person reads them. Takes a second or two, or MLflow's timeout of three."""
-    cache = cache_folder()
     return [
         _python(),
         *_packages(),
@@ -58,7 +59,9 @@ def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = N
         _gpu(),
         *_shared_memory(Path("/dev/shm")),
         disk("disk, here", folder or Path.cwd()),
-        disk("disk, cache", cache),
+        _cache(),
+        *_home(environment),
+        _ray(environment),
         _mlflow(),
         shared_folder("ORCH_DATA", environment, "photos named in a file as ${ORCH_DATA}/..."),
         shared_folder(FOLDER, environment, "weight files; without it Keras downloads ImageNet's when asked to"),
@@ -188,6 +191,31 @@ def disk(subject: str, folder: Path) -> Finding:
     if free_gb < DISK_NOTE_GB:
         return Finding("note", subject, text, "enough for the quick sweep; stored features of many photos need more")
     return Finding("OK", subject, text)
+
+
+def _cache() -> Finding:
+    try:
+        return disk("disk, cache", cache_folder())
+    except OrchError as error:
+        return Finding("problem", "disk, cache", str(error))
+
+
+def _home(environment: Mapping[str, str]) -> list[Finding]:
+    """A home that cannot be written to, as containers and batch systems have it."""
+    home = environment.get("HOME")
+    why = unwritable(Path(home)) if home else ""
+    if not why:
+        return []
+    advice = "" if environment.get("ORCH_CACHE") else "set ORCH_CACHE to a folder for stored features"
+    return [Finding("note", "home", f"{home}: {why}; a sweep needs nothing there but the cache", advice)]
+
+
+def _ray(environment: Mapping[str, str]) -> Finding:
+    """Where a Ray of this machine's own puts its sockets."""
+    try:
+        return Finding("OK", "Ray", f"sockets and logs in {ray_folder(environment)}")
+    except OrchError as error:
+        return Finding("problem", "Ray", str(error))
 
 
 def _elsewhere(subject: str) -> str:

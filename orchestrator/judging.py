@@ -73,7 +73,7 @@ def judge(sweep: RunningSweep, manifest: Manifest, winner: Winner, models: Seque
         "precision": "float32",
     }
     (sweep.paths.winner / DESCRIBED).unlink(missing_ok=True)  # a folder that is half written is no model
-    run_jobs("trainers.serving:assemble", [job])
+    run_jobs("trainers.serving:assemble", [job], tell=sweep.tell)
     chosen = next(p for p in predictions if (p.model, p.policy) == winner_row)
     write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
     _draw(sweep, manifest, frame, chosen, labels)
@@ -202,6 +202,7 @@ def _draw(
             [classes[i] for i in predicted],
             chosen.probabilities.max(1),
             folder / "mistakes.png",
+            classes=classes,
         )
     except (ValueError, OSError) as error:
         sweep.tell(f"warning  a figure could not be drawn: {error}")

@@ -99,10 +99,12 @@ def weights_convert(
     ] = None,
 ) -> None:
     """Turn published PyTorch weights into a file for a weights folder; every name and shape is checked."""
+    from orchestrator.hush import without_chatter
     from trainers.dotted import load_dotted
 
-    convert = load_dotted("trainers.convert:convert")  # builds the network: TensorFlow, in this process alone
-    for line in convert(source, backbone, out).lines():
+    with without_chatter():  # builds the network: TensorFlow, in this process alone
+        converted = load_dotted("trainers.convert:convert")(source, backbone, out)
+    for line in converted.lines():
         typer.echo(line)
 
 

@@ -82,6 +82,8 @@ class Narrator:
             self._build(event)
         elif event.kind == EventKind.TRIAL:
             self._trial(event)
+        elif event.kind == EventKind.NOTE and event.reason:
+            self.tell(f"warning  {event.reason}")
 
     def _build(self, event: Event) -> None:
         """One that found everything in the store is no news; what is not kept is told once."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.gpumemory import smallest_gpu_gb
 from orchestrator.paths import RUNS, SweepPaths, command_line
+from orchestrator.places import make_folder, require_writable
 from orchestrator.sections import cross_mistakes
 from orchestrator.slots import gpus_of
 from orchestrator.spec import SweepSpec, dump_spec, load_spec, open_spec
@@ -22,6 +23,8 @@ EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget
 ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
 """What says where and how, not what was searched; it may change too. ``resources.precision`` and
 ``resources.store_dtype`` change figures."""
+
+ELSEWHERE_ADVICE = "Type the command in another folder, or give the sweep another one with --out DIR."
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
             "or start another beside it with --out DIR or --fresh."
         )
     spec = with_gpu_memory(spec)
-    paths.root.mkdir(parents=True, exist_ok=True)
+    make_folder(paths.root, ELSEWHERE_ADVICE)
     write_spec(paths, spec)
     return Opened(paths, spec, resumed=False, notes=notes)
 
@@ -97,6 +100,9 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     paths = SweepPaths(root)
     if not paths.spec.is_file():
         raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: orch sweep FILE.")
+    require_writable(
+        root, "Go on as the user that began the sweep, or copy its folder and give the copy with --out DIR."
+    )
     before = load_spec(str(paths.spec), check_machine=False)
     overrides = [*overrides]
     if trials is not None:

@@ -7,16 +7,24 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import OrchError
+
 RUNS = "runs"
 """Where sweeps go when ``--out`` is not given: ``runs/NAME`` below the current folder."""
 
 
 def cache_folder() -> Path:
-    """``ORCH_CACHE``, or the user's cache folder. Only named here, made by whoever writes to it."""
-    if os.environ.get("ORCH_CACHE"):
-        return Path(os.environ["ORCH_CACHE"]).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser().resolve() / "orch"
+    """``ORCH_CACHE``, or the user's cache folder. Only named here, made by whoever writes to it.
+
+    Raises OrchError where neither is set and this user has no home.
+    """
+    given = os.environ.get("ORCH_CACHE")
+    base = given or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(base).expanduser().resolve()
+    except RuntimeError as error:
+        raise OrchError("this user has no home folder, so set ORCH_CACHE to a folder for the cache.") from error
+    return folder if given else folder / "orch"
 
 
 def command_line(*words: str | Path) -> str:

@@ -17,6 +17,7 @@ from orchestrator.narrator import Narrator
 from orchestrator.objectives import ACCURACY
 from orchestrator.opening import Opened, open_existing, open_new, tracking_settings
 from orchestrator.paths import RUNS, command_line
+from orchestrator.places import require_places
 from orchestrator.running import RunningSweep
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def sweep(request: SweepRequest) -> Path:
 
 def _sweep(request: SweepRequest) -> Path:
     began_s = time.monotonic()
+    require_places(starts_ray=not request.address)
     opened = _open(request)
     narrator = Narrator(request.console, opened.spec)
     with Ledger(opened.paths.ledger) as ledger:

@@ -56,7 +56,7 @@ def predict_missing(
         if sum(len(p.labels) for p in collected[name]) == images:
             write_whole(outputs, collected.pop(name))
 
-    run_jobs("trainers.crops:predict", parts, cpus, collect, gpus)
+    run_jobs("trainers.crops:predict", parts, cpus, collect, gpus, tell=sweep.tell)
 
 
 def _images(manifest: Manifest, split: str) -> int:

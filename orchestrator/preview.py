@@ -167,7 +167,8 @@ class _Sheet:
             rows.append(Row(self._label(row), Path(self._of(row, "path")).name, tuple(cells)))
         gaps = any(cell is None for row in rows for cell in row.cells)
         more = any(counts.max(initial=0) > MOST_COPIES for counts in copies.values())
-        return contact_sheet("What the network will see in training", self._note(gaps, more), strips, rows, out)
+        note, classes = self._note(gaps, more), self.manifest.classes
+        return contact_sheet("What the network will see in training", note, strips, rows, out, classes)
 
     def _note(self, gaps: bool, more: bool) -> str:
         classes = len(self.manifest.classes)

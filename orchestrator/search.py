@@ -7,7 +7,6 @@ workers answer with metrics, and a Tune callback here turns them into events.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 import uuid
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
@@ -26,7 +26,9 @@ from orchestrator.cluster import (
     Resources,
     StopSignals,
     ask_nodes,
+    changed_environment,
     check_fits,
+    explain,
     machine_resources,
     quiet_ray,
     ray_session,
@@ -36,6 +38,7 @@ from orchestrator.cluster import (
 )
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Ledger
+from orchestrator.lostworkers import retried
 from orchestrator.proposer import TrialSource
 from orchestrator.schedulers import SchedulerSettings
 from orchestrator.worker import FitTrainable, fill_job
@@ -64,12 +67,14 @@ def run_trials(
     scheduler is replayed here. Ray is started if it is not up, and then stopped at the end.
 
     A trial ends COMPLETED, PRUNED by the scheduler, STOPPED by the hours or the target, or FAILED: at once for a
-    TrainerError or a divergence, after ``retries`` for a crash. A failed trial never ends the search. One that was
+    TrainerError or a divergence, after ``retries`` for a crash. A failed trial never ends the search. A trial whose
+    worker Ray killed because other programs filled the memory is tried again, and no retry is counted. One that was
     asked for ahead and has not begun when the hours or the target stop the search stays PENDING; the next run, with
     more hours, starts it.
 
     Raises Interrupted upon SIGINT, SIGTERM or SIGHUP: trials that ran stay unfinished in the ledger, for the next run
-    to start again. Raises OrchError where a trial asks for more than Ray has.
+    to start again. Raises OrchError where a trial asks for more than Ray has, and where Ray kills workers for want of
+    memory again and again.
     """
     began_s = time.monotonic()
     with ray_session(settings.address):
@@ -94,7 +99,7 @@ def _run_tune(run: Bookkeeper) -> None:
     shutil.rmtree(settings.storage, ignore_errors=True)  # what a killed driver left: nobody reads it again
     settings.storage.mkdir(parents=True, exist_ok=True)
     try:
-        with quiet_ray(), _tune_environment(run.slots), warnings.catch_warnings():
+        with quiet_ray(), _tune_environment(run.slots), retried(run.patience), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tune.run(
                 FitTrainable,
@@ -114,6 +119,8 @@ def _run_tune(run: Bookkeeper) -> None:
                 trial_dirname_creator=lambda trial: trial.trial_id,
                 verbose=0,
             )
+    except RayError as error:
+        raise run.broken or OrchError(f"Ray failed: {explain(error)}. Go on with: orch sweep --resume") from error
     except tune.TuneError as error:
         if run.broken is not None:
             raise run.broken from error
@@ -138,16 +145,8 @@ def _tune_environment(slots: int) -> Iterator[None]:
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with changed_environment(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class _AskSource(Searcher):

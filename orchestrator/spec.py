@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 
 from orchestrator.errors import SpecError
 from orchestrator.fields import CONDITION, condition_schema, configuration_schema, search_schema
+from orchestrator.hush import without_chatter
 from orchestrator.mistakes import Mistake, mistakes_of
 from orchestrator.reachable import reachable
 from orchestrator.searchpart import KINDS, Search
@@ -90,6 +91,7 @@ class OpenedSpec:
     notes: tuple[str, ...] = ()
 
 
+@without_chatter()  # a backbone of one's own imports TensorFlow
 def open_spec(
     path_or_name: str,
     overrides: Sequence[str] = (),

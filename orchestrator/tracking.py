@@ -121,10 +121,7 @@ class Tracker:
         sync = command_line("sync", self._root)
         named = isinstance(self._error, TrackingError)  # its sentence says which store
         where = "" if named else f" at {without_password(self._synchroniser.uri)}"
-        return (
-            f"MLflow{where} has not seen all of this sweep: {self._why()} "
-            f"Nothing is lost; `{sync}` sends the rest."
-        )
+        return f"MLflow{where} has not seen all of this sweep: {self._why()} Nothing is lost; `{sync}` sends the rest."
 
     def _join(self, timeout_s: float) -> None:
         """Wait for the thread as long as MLflow goes on answering."""

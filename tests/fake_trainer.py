@@ -24,8 +24,8 @@ def open_fit(job: FitJob) -> FakeFit:
 class FakeFit:
     """``diverge``, ``nan``, ``refuse``, ``memory``, ``error`` and ``crash`` go wrong in epoch 2, or N with ``at:N``.
 
-    ``crash_once`` does so on the first attempt alone, remembered in ``job.output``. ``meet:N`` waits in epoch 1 until
-    N trials are there at once. ``forget`` finds every saved state damaged.
+    ``crash_once`` and ``sleep_once:S`` do so on the first attempt alone, remembered in ``job.output``. ``meet:N`` waits
+    in epoch 1 until N trials are there at once. ``forget`` finds every saved state damaged.
     """
 
     def __init__(self, job: FitJob) -> None:
@@ -63,6 +63,8 @@ class FakeFit:
             raise MemoryError("a fake tensor is too large")
         if "error" in self.trouble:
             raise ValueError("a fake mistake in the code")
+        if "sleep_once" in self.trouble and not self._marked():
+            time.sleep(float(self.trouble["sleep_once"]))
         if "crash" in self.trouble or ("crash_once" in self.trouble and not self._marked()):
             os._exit(17)
 
@@ -79,11 +81,7 @@ class FakeFit:
 
     def _marked(self) -> bool:
         """Whether this trial crashed before."""
-        mark = Path(self.job.output) / f"{self.job.id}.crashed"
-        if mark.exists():
-            return True
-        mark.touch()
-        return False
+        return not _first_time(Path(self.job.output) / f"{self.job.id}.crashed")
 
     def _note(self, started_s: float) -> None:
         row: dict[str, Any] = {
@@ -114,9 +112,16 @@ class FakeFit:
             (Path(self.job.output) / f"{self.job.id}.done").touch()
 
 
+def _first_time(mark: Path) -> bool:
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
 def fill(job: dict[str, Any]) -> dict[str, Any]:
     """Fill a store that is not there: noted in ``output``. Its words are ``fill_sleep:S``, ``fill_refuse``,
-    ``fill_error`` and ``fill_crash``."""
+    ``fill_sleep_once:S``, ``fill_error`` and ``fill_crash``."""
     words = dict(word.partition(":")[::2] for word in job["config"]["recipe"].split(","))
     start_s = time.time()
     time.sleep(float(words.get("fill_sleep", 0)))
@@ -126,6 +131,8 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("a fake mistake in the store")
     if "fill_crash" in words:
         os._exit(17)
+    if "fill_sleep_once" in words and _first_time(Path(job["output"]) / "fill.slept"):
+        time.sleep(float(words["fill_sleep_once"]))
     row = {"id": job["id"], "pid": os.getpid(), "start_s": start_s, "end_s": time.time(), "threads": job["threads"]}
     with (Path(job["output"]) / "fills.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -139,11 +146,8 @@ def double(job: dict[str, Any]) -> dict[str, Any]:
         raise TrainerError(f"the fake job refuses {job['x']}.")
     if job.get("error"):
         raise ValueError("a fake mistake in the job")
-    if job.get("crash_once"):
-        mark = Path(job["crash_once"])
-        if not mark.exists():
-            mark.touch()
-            os._exit(17)
-    if job.get("sleep_s"):
+    if job.get("crash_once") and _first_time(Path(job["crash_once"])):
+        os._exit(17)
+    if job.get("sleep_s") and (not job.get("sleep_once") or _first_time(Path(job["sleep_once"]))):
         time.sleep(job["sleep_s"])
     return {"x": 2 * job["x"]}

@@ -47,7 +47,7 @@ def test_few_columns_stand_in_several_blocks_side_by_side(tmp_path: Path) -> Non
         assert picture.width > picture.height
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")  # a machine without a Chinese font
+@pytest.mark.filterwarnings("error:Glyph")
 def test_many_columns_and_rows_in_chinese_and_math(tmp_path: Path) -> None:
     strips = [Strip(f"recipe {i}, multiplier 5", tuple(f"copy {k}" for k in range(5))) for i in range(6)]
     cells = tuple(Cell(plain(GREEN, 24)) if i % 7 else None for i in range(30))

@@ -18,12 +18,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator import bookkeeper
+from orchestrator import bookkeeper, cluster
 from orchestrator.bookkeeper import Bookkeeper
 from orchestrator.errors import OrchError
 from orchestrator.ledger import Event, EventKind, Ledger, SweepState, TrialState, derive, read_events
@@ -604,42 +605,76 @@ def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp
     assert max(record.attempts for record in state.trials.values()) >= 2
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A socket's path may have 107 bytes, too few for ``tmp_path``."""
+    folder = Path(tempfile.mkdtemp(prefix="orch"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_without_an_address_ray_is_always_its_own(tmp_path: Path, short_folder: Path) -> None:
+    """Whatever a dead cluster left behind, and with nothing written into the home."""
+    (short_folder / "ray").mkdir()
+    (short_folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    home = tmp_path / "home"
+    home.mkdir()
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**plain, "RAY_ADDRESS": "127.0.0.1:9", "RAY_TMPDIR": str(short_folder), "HOME": str(home)}
+    driver = start_driver(tmp_path / "sweep", "flips", "", environment)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, output
+    assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
+    assert not (home / ".ray").exists()
+    assert any((short_folder / "ray").glob("session_*"))
+
+
+def test_a_local_ray_listens_on_this_machine_alone(ray_up: None) -> None:
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
 @pytest.mark.slow
-def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path) -> None:
-    """A real head node on loopback with a token of its own; a driver without the token is told what to set."""
+def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path, short_folder: Path) -> None:
+    """A real head node on loopback with a token of its own; a driver without the token is told what to set, and one
+    without the address has a Ray of its own."""
     port = 26379
-    sockets = tempfile.mkdtemp(prefix="orch")  # a socket's path may have 107 characters, too few for tmp_path
+    sockets = str(short_folder / "ray")
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with_token = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port)]
     head += ["--num-cpus", "2", "--include-dashboard", "false", "--node-ip-address", "127.0.0.1", "--temp-dir", sockets]
     log = (tmp_path / "head.log").open("w")
     node = {**with_token, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    cluster = subprocess.Popen(head, cwd=tmp_path, env=node, stdout=log, stderr=log, start_new_session=True)
+    running = subprocess.Popen(head, cwd=tmp_path, env=node, stdout=log, stderr=log, start_new_session=True)
 
-    def drive(environment: dict[str, str]) -> tuple[int, str]:
-        driver = start_driver(tmp_path / "sweep", "flips", f"127.0.0.1:{port}", environment)
+    def drive(environment: dict[str, str], name: str, address: str = f"127.0.0.1:{port}") -> tuple[int, str]:
+        driver = start_driver(tmp_path / name, "flips", address, environment)
         output, _ = driver.communicate(timeout=120)
         return driver.returncode, output
 
     try:
         deadline_s = time.monotonic() + 60
         while "Ray runtime started" not in (tmp_path / "head.log").read_text():
-            assert cluster.poll() is None, (tmp_path / "head.log").read_text()
+            assert running.poll() is None, (tmp_path / "head.log").read_text()
             assert time.monotonic() < deadline_s, (tmp_path / "head.log").read_text()
             time.sleep(0.2)
-        code, output = drive({**plain, "RAY_AUTH_MODE": "disabled"})
+        code, output = drive({**plain, "RAY_TMPDIR": str(short_folder)}, "own", "")
+        assert code == 0, output
+        assert str(port) in Path(sockets, "ray_current_cluster").read_text()
+        code, output = drive({**plain, "RAY_AUTH_MODE": "disabled"}, "sweep")
         assert code != 0
         assert "it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
-        code, output = drive(with_token)
+        code, output = drive({**with_token, "RAY_ADDRESS": f"127.0.0.1:{port}"}, "sweep", "auto")
         assert code == 0, output
         assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
-        assert cluster.poll() is None, "leaving the cluster must not end it"
+        assert running.poll() is None, "leaving the cluster must not end it"
     finally:
-        os.killpg(cluster.pid, signal.SIGKILL)
-        cluster.wait(timeout=30)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait(timeout=30)
         log.close()
-        shutil.rmtree(sockets, ignore_errors=True)
 
 
 @pytest.mark.slow
@@ -673,7 +708,14 @@ def test_an_address_of_another_kind_is_a_sentence(address: str) -> None:
         pass
 
 
-def test_a_cluster_that_does_not_answer_is_a_sentence() -> None:
+def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     stop_ray()
     with pytest.raises(OrchError, match=r"could not join the Ray cluster at 127.0.0.1:9: "), ray_session("127.0.0.1:9"):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(OrchError, match=r"127.0.0.1:9: .*refused.* leave --address out"), ray_session("auto"):
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(cluster.services, "find_gcs_addresses", lambda: frozenset())
+    with pytest.raises(OrchError, match=r"no Ray cluster runs on this machine"), ray_session("auto"):
         pass

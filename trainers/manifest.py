@@ -341,6 +341,9 @@ def _moved(path: str, moves: Sequence[tuple[str, str]]) -> str:
 
 def _cache_folder() -> Path:
     """Where built-ins and archives are put on a machine that has not got them: ``ORCH_CACHE``, or the user's cache."""
-    if os.environ.get("ORCH_CACHE"):
-        return Path(os.environ["ORCH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"
+    given = os.environ.get("ORCH_CACHE")
+    base = Path(given or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return base.expanduser() if given else base.expanduser() / "orch"
+    except RuntimeError as error:
+        raise TrainerError("this user has no home folder, so set ORCH_CACHE to a folder for the cache.") from error
