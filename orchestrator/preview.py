@@ -33,8 +33,8 @@ MOST_COPIES = 5
 """Copies shown of one recipe."""
 LONGEST_LABEL = 11
 """Letters of a class below a blend."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".pdf", ".svg")
-"""Suffixes of the picture formats that can be written."""
+FORMATS = ("png", "jpg", "jpeg", "webp", "tif", "pdf", "svg")
+"""Formats of a picture that can be written; its suffix names one."""
 BLENDS = 2
 """Blends shown of each mixture."""
 
@@ -49,9 +49,10 @@ def preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], N
     SpecError where the suffix of ``out`` names no picture.
     """
     tell = progress or (lambda line: None)
-    if out.suffix.lower() not in PICTURES:
-        formats = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
-        raise SpecError(f"--out: {out} is no picture's name; it must end in {formats}.")
+    if out.suffix[1:].lower() not in FORMATS:
+        suffixes = [f".{name}" for name in FORMATS]
+        allowed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise SpecError(f"--out: {out} is no picture's name; it must end in {allowed}.")
     spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")
     try:

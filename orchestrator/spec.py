@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import io
 import json
@@ -50,6 +49,7 @@ from orchestrator.weightsection import OTHERS, WORDS
 from orchestrator.yamlfile import Document, SettingRules, escape, read_document
 from trainers.backbones import backbone
 from trainers.weightsources import IMAGENET, NONE
+from trainers.wording import did_you_mean
 
 __all__ = [
     "BudgetSpec",
@@ -216,8 +216,7 @@ def _find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
     if (name := _shipped_name(path_or_name)) is not None:
         note = f"file     there is no {path_or_name} here; this is the shipped {name}, {shipped[name]}"
         return shipped[name], (note,)
-    near = difflib.get_close_matches(path.stem, shipped, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    hint = did_you_mean(path.stem, shipped)
     raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")
 
 

@@ -16,9 +16,10 @@ import pandas as pd
 
 from trainers.contract import TrainerError
 from trainers.folders import Folder, split_folders
-from trainers.listing import Listing, Notes, count, is_text, listing, name_some
+from trainers.listing import Listing, Notes, is_text, listing, name_some
 from trainers.plainfile import Unreadable, read_plain
 from trainers.suffixes import is_photo
+from trainers.wording import count
 
 PAIR = re.compile(r"(?P<image>.+?)\s*[,\uff0c]\s*(?P<number>[^,\uff0c]*)")
 """One line: the image's name, a comma (the Chinese one too), the class's number."""

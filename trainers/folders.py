@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from trainers.contract import TrainerError
-from trainers.listing import Listing, Notes, count, is_text, listing, name_some
+from trainers.listing import Listing, Notes, is_text, listing, name_some
 from trainers.suffixes import is_photo, is_table
+from trainers.wording import count
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainers.wording import count as count
-
 COLUMNS = ("path", "label", "split", "group")
 REASON = "reason"
 """Column of a listing: why an image is left out without being opened; None for all others."""

@@ -14,9 +14,10 @@ from trainers.builtins import BUILTIN, make_builtin
 from trainers.contestpairs import holds_pairs, read_pairs
 from trainers.contract import TrainerError
 from trainers.folders import read_classes, walk
-from trainers.listing import Listing, Notes, count, listing, name_some
+from trainers.listing import Listing, Notes, listing, name_some
 from trainers.suffixes import ARCHIVES, TABLES, is_archive, is_table
 from trainers.tables import is_photo_table, read_table
+from trainers.wording import count
 
 Source = str | tuple[str, ...]
 """One source, or several that are merged."""

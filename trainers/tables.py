@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.contract import TrainerError
-from trainers.listing import COLUMNS, REASON, Listing, Notes, count, listing, name_some
+from trainers.listing import COLUMNS, REASON, Listing, Notes, listing, name_some
 from trainers.plainfile import Unreadable, open_plain
 from trainers.suffixes import is_table
-from trainers.wording import nearest
+from trainers.wording import count, nearest
 
 LONGEST_HEADING = 10_000
 """Bytes of a CSV's first line that are looked at."""
