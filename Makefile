@@ -38,6 +38,7 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/python docs/make_file_reference.py --check
 	@$(BIN)/python docs/make_backbone_table.py --check
 	@$(BIN)/python docs/make_costs_table.py --check
+	@$(BIN)/python docs/make_architecture.py --check
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
@@ -54,13 +55,13 @@ test-slow: $(READY) ## the slow tests alone
 parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
 	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \
 	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
-	@$(PARITY)/bin/python -m tests.parity_senet50
+	@$(PARITY)/bin/python -m tests.support.parity_senet50
 
 space: $(READY) ## every backbone and every head through an epoch of orch sweep full, on digits
 	@$(BIN)/python -m benchmarks.space_coverage
 
 serve-test: $(READY) ## a clean environment serves a champion over HTTP and answers a photo
-	@$(BIN)/python -m tests.serve_test
+	@$(BIN)/python -m tests.support.serve_test
 
 search-quality: $(READY) ## samplers and schedulers against planted optima; writes docs/search-quality.md
 	@$(BIN)/python -m benchmarks.search_quality
@@ -81,6 +82,7 @@ docs: $(READY) ## write docs/cli.md and docs/backbones.md and the tables of docs
 	@$(BIN)/python docs/make_cli_reference.py
 	@$(BIN)/python docs/make_file_reference.py
 	@$(BIN)/python docs/make_backbone_table.py
+	@$(BIN)/python docs/make_architecture.py
 
 clean: ## remove caches and builds; runs/, mlflow.db and .venv stay
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -21,9 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers.network import use_threads
-from trainers.contract import TrialConfig
-from trainers.folding import folded
-from trainers.model import Architecture, Prefix, build_backbone, preprocess
+from trainers.config import TrialConfig
+from trainers.networks.batch_norm_folding import folded
+from trainers.networks.prefix import Architecture, Prefix, build_backbone, preprocess
 
 BATCHES = (32, 64, 128)
 

@@ -31,16 +31,17 @@ from benchmarks.results import Result, record
 from benchmarks.sides import OURS, hold_cores, ready_s, run_module, run_ours
 from benchmarks.task import CORES, Task
 from benchmarks.versus import parser
-from orchestrator.calibrating import Request, calibrated
-from orchestrator.calibration import Calibration, Machine
-from orchestrator.campaign import Campaign, Situation
-from orchestrator.ledger import Event, EventKind, read_events
+from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths
-from orchestrator.slots import Resources, slots_of
-from orchestrator.spec import SweepSpec, load_spec
-from orchestrator.workload import Photos
-from trainers.contract import canonical
-from trainers.manifest import Manifest
+from orchestrator.plan.calibrate import CalibrationRequest, calibrated
+from orchestrator.plan.calibration import Calibration, Machine
+from orchestrator.plan.playthrough import SimulatedSweep, SweepConditions
+from orchestrator.plan.workload import PhotoCounts
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.slots import Resources, slots_of
+from orchestrator.spec.sweep import SweepSpec
+from trainers.config import canonical
+from trainers.data.manifest import Manifest
 
 TARGET = 1.5
 ROUNDS = 3
@@ -83,13 +84,15 @@ def measure(task: Task, folder: Path, measured_s: float = CALIBRATE_S) -> Found:
         out = SweepPaths(here / "sweep")
         sweeps.append((working_s(read_events(out.ledger)), side))
         spec, manifest = load_spec(str(here / "sweep.yaml")), Manifest.read(out.manifest)
-        request = Request(spec, manifest, slots_of(spec, Resources(CORES, 0)), here / "store", seconds=measured_s)
+        request = CalibrationRequest(
+            spec, manifest, slots_of(spec, Resources(CORES, 0)), here / "store", seconds=measured_s
+        )
         speeds.append(calibrated(request, again=True))
         shutil.rmtree(here / "store")
     seconds, side = min(sweeps, key=lambda sweep: sweep[0])
     epochs = {trial.name: trial.epochs for trial in task.trials}
     speed, bare = with_bare(quickest(speeds), str(task.weights), len(manifest.classes), folder / "bare")
-    floor_s, rows = floor_of(spec, epochs, Photos.of(manifest), speed)
+    floor_s, rows = floor_of(spec, epochs, PhotoCounts.of(manifest), speed)
     rows += bare
     rounds = ("rounds", ", ".join(f"{each:.1f} s" for each, _ in sweeps))
     clock = [(label, f"{value:.1f} s") for label, value in side.breakdown]
@@ -160,12 +163,12 @@ def _accuracy(side: Side) -> tuple[tuple[str, str], ...]:
 
 
 def floor_of(
-    spec: SweepSpec, epochs: Mapping[str, int], photos: Photos, calibration: Calibration
+    spec: SweepSpec, epochs: Mapping[str, int], photos: PhotoCounts, calibration: Calibration
 ) -> tuple[float, tuple[tuple[str, str], ...]]:
     """The floor by the clock of the named configurations, each for its own ``epochs``, from an empty store; and what it
     consists of, for a table. Pure. SystemExit where the speed of a part was not measured but estimated."""
     workers = calibration.workers
-    campaign = Campaign(spec, Situation(photos, Machine(workers=workers), calibration))
+    campaign = SimulatedSweep(spec, SweepConditions(photos, Machine(workers=workers), calibration))
     fits = [
         (campaign.work(canonical({**values, "epochs": epochs[name]})), epochs[name])
         for name, values in spec.configurations

@@ -24,15 +24,16 @@ from benchmarks.results import Result, record
 from benchmarks.sides import hold_cores, run_module
 from benchmarks.task import CORES, fewer_photos, trashnet
 from benchmarks.versus import parse
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.paths import SweepPaths
-from orchestrator.predicting import read_probabilities
-from orchestrator.running import RunningSweep
-from orchestrator.spec import load_spec
-from orchestrator.stages import prepare_data
-from trainers.contract import FitJob, canonical
-from trainers.manifest import Manifest
-from trainers.policies import distinct_crops, policy
+from orchestrator.spec.load import load_spec
+from orchestrator.sweep.context import SweepContext
+from orchestrator.sweep.data import prepare_data
+from orchestrator.sweep.probabilities import read_probabilities
+from trainers.config import canonical
+from trainers.contract import FitJob
+from trainers.data.manifest import Manifest
+from trainers.images.policies import distinct_crops, policy
 
 TARGET = 3.0
 TOLERANCE = 1e-5
@@ -116,7 +117,7 @@ def compare(setting: Setting, folder: Path) -> Result:
     return Result("inference", report["total_s"] / ours_s, "x", setting.target, True, setting.size, rows, NOTES)
 
 
-def open_sweep(setting: Setting, folder: Path) -> RunningSweep:
+def open_sweep(setting: Setting, folder: Path) -> SweepContext:
     """A sweep of the data, nothing in it yet, whose store is empty."""
     table, weights = trashnet()
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,14 +138,14 @@ def open_sweep(setting: Setting, folder: Path) -> RunningSweep:
     return sweep_in(folder)
 
 
-def sweep_in(folder: Path) -> RunningSweep:
+def sweep_in(folder: Path) -> SweepContext:
     """The sweep that ``open_sweep`` has made in ``folder``, opened by this process."""
     paths = SweepPaths(folder / "sweep")
     spec = load_spec(str(folder / "sweep.yaml"))
-    return RunningSweep(paths, spec, Ledger(paths.ledger), lambda event: None, print)
+    return SweepContext(paths, spec, Ledger(paths.ledger), lambda event: None, print)
 
 
-def train(sweep: RunningSweep, setting: Setting, folder: Path) -> list[str]:
+def train(sweep: SweepContext, setting: Setting, folder: Path) -> list[str]:
     """The names of the trained fits; each is a Keras file too. Their store is another than the one measured."""
     config = canonical({"backbone": setting.backbone, "unfrozen_layers": setting.unfrozen_layers, "epochs": 2})
     fits = [f"seed-{seed}" for seed in range(SEEDS)]
@@ -175,7 +176,7 @@ def run_loops(photos: Manifest, fits: list[str], folder: Path) -> tuple[dict[str
         return dict(stored), report
 
 
-def read(sweep: RunningSweep, fits: list[str], name: str) -> dict[str, np.ndarray]:
+def read(sweep: SweepContext, fits: list[str], name: str) -> dict[str, np.ndarray]:
     """Each fit's probabilities under the policy ``name``."""
     return {fit: read_probabilities(sweep.paths, fit, "test", name)["probabilities"] for fit in fits}
 

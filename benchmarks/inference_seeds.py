@@ -11,10 +11,11 @@ import numpy as np
 
 from benchmarks.peers.network import use_threads
 from trainers.contract import FitJob
-from trainers.crops import open_network
-from trainers.manifest import Manifest
-from trainers.model import Network, build_backbone
-from trainers.training import open_fit, read_weights
+from trainers.data.manifest import Manifest
+from trainers.networks.network import Network
+from trainers.networks.prefix import build_backbone
+from trainers.serving.predict import open_network
+from trainers.training.loop import open_fit, read_weights
 
 
 def as_keras(network: Network) -> keras.Model:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.inference import POLICIES, read, sweep_in
 from benchmarks.task import CORES
-from orchestrator.cluster import start_ray, stop_ray
-from orchestrator.leaderboard import ensemble
-from orchestrator.predicting import predict_missing
+from orchestrator.cluster.ray_session import start_ray, stop_ray
+from orchestrator.evaluation.leaderboard import ensemble
+from orchestrator.sweep.probabilities import predict_missing
 
 
 def main(folder: str, *fits: str) -> None:

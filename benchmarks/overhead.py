@@ -124,15 +124,19 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
     """The search of a sweep, as ``orch sweep`` runs it, with workers that do nothing."""
     from rich.console import Console
 
-    from orchestrator.ledger import Event, EventKind, Ledger, TrialState
-    from orchestrator.narrator import Narrator
-    from orchestrator.opening import tracking_settings
+    from orchestrator.cluster.ray_session import ray_session
+    from orchestrator.ledger.ledger import Ledger, TrialState
+    from orchestrator.ledger.segments import Event, EventKind
     from orchestrator.paths import SweepPaths
-    from orchestrator.proposer import Proposer, ProposerSettings
-    from orchestrator.search import SearchSettings, ray_session, run_trials
-    from orchestrator.spec import load_spec
-    from orchestrator.tracking import Tracker
-    from trainers.contract import FitJob, TrialConfig
+    from orchestrator.report.progress import ProgressReporter
+    from orchestrator.search.run import run_trials
+    from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+    from orchestrator.search.settings import SearchSettings
+    from orchestrator.spec.load import load_spec
+    from orchestrator.tracking.settings import tracking_settings
+    from orchestrator.tracking.tracker import Tracker
+    from trainers.config import TrialConfig
+    from trainers.contract import FitJob
 
     file = folder / "overhead.yaml"
     file.write_text(SPACE.replace("TRIALS", str(trials)).replace("SAMPLER", sampler))
@@ -145,7 +149,7 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
 
     clock = Clock()
     with (folder / "output.txt").open("w") as output, Ledger(paths.ledger) as ledger, ray_session(cpus=SLOTS):
-        narrator = Narrator(Console(file=output), spec)
+        narrator = ProgressReporter(Console(file=output), spec)
         tracker = Tracker(paths, tracking_settings(spec))
         tracker.start()
 
@@ -156,7 +160,7 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
                 clock.trial_ended()
 
         show(ledger.append(EventKind.SWEEP, state="RUNNING", payload={"name": spec.name}))
-        source = Proposer(spec.space, ProposerSettings(trials, 1, 0, "no data", sampler), make_job)
+        source = OptunaSampler(spec.space, SamplerSettings(trials, 1, 0, "no data", sampler), make_job)
         settings = SearchSettings(1, paths.logs.resolve(), paths.ray.resolve(), "benchmarks.no_work:open_fit")
         outcome = run_trials(source, settings, ledger, show)
         warning = tracker.close(600.0)
@@ -169,7 +173,7 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
 
 def check_tracked(uri: str, experiment: str, trials: int) -> None:
     """Every trial is one finished run with its metrics and parameters; else SystemExit."""
-    from orchestrator.mlflow_store import connect
+    from orchestrator.tracking.mlflow_store import connect
 
     client, found, token = connect(uri), [], ""
     number = client.get_experiment_by_name(experiment).experiment_id

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.space import Case, Choice, Space, Uniform
-from trainers.contract import TrialConfig
+from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from trainers.config import TrialConfig
 
 BEST = 0.95
 

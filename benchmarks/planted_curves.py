@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.contract import EpochMetrics, FitJob, TrialConfig
+from trainers.config import TrialConfig
+from trainers.contract import EpochMetrics, FitJob
 
 NOISE = 0.003
 

@@ -13,22 +13,27 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.ledger import Event, EventKind, Ledger
-from orchestrator.narrator import Narrator
-from orchestrator.opening import open_new, tracking_settings
-from orchestrator.proposer import FixedSource, TrialRequest
-from orchestrator.running import RunningSweep
-from orchestrator.search import SearchSettings, ray_session, run_trials
-from orchestrator.spec import load_spec
-from orchestrator.stages import FILL, SEARCH, data_identity, prepare_data
-from orchestrator.tracking import Tracker
-from trainers.contract import canonical, trial_id
-from trainers.manifest import Manifest
+from orchestrator.cluster.ray_session import ray_session
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.report.progress import ProgressReporter
+from orchestrator.search.run import run_trials
+from orchestrator.search.sampling import FixedTrials, TrialRequest
+from orchestrator.search.settings import SearchSettings
+from orchestrator.spec.load import load_spec
+from orchestrator.sweep.context import SweepContext
+from orchestrator.sweep.data import data_identity, prepare_data
+from orchestrator.sweep.open import open_new
+from orchestrator.sweep.stages import FILL, SEARCH
+from orchestrator.tracking.settings import tracking_settings
+from orchestrator.tracking.tracker import Tracker
+from trainers.config import canonical, trial_id
+from trainers.data.manifest import Manifest
 
 TRACKING_GRACE_S = 60.0
 
 
-def requests(running: RunningSweep, manifest: Manifest, epochs: dict[str, int]) -> list[TrialRequest]:
+def requests(running: SweepContext, manifest: Manifest, epochs: dict[str, int]) -> list[TrialRequest]:
     """The file's configurations in their order, each with the epochs that ``epochs`` says of its name."""
     budget, found = running.spec.budget, []
     for number, (name, values) in enumerate(running.spec.configurations, start=1):
@@ -44,7 +49,7 @@ def main(file: str, out: str, epochs_file: str) -> None:
     epochs = json.loads(Path(epochs_file).read_text(encoding="utf-8"))
     spec = load_spec(file)
     opened = open_new(spec, Path(out), fresh=False)
-    narrator, tracker = Narrator(Console(), spec), Tracker(opened.paths, tracking_settings(spec))
+    narrator, tracker = ProgressReporter(Console(), spec), Tracker(opened.paths, tracking_settings(spec))
     tracker.start()
 
     def show(event: Event) -> None:
@@ -52,7 +57,7 @@ def main(file: str, out: str, epochs_file: str) -> None:
         tracker.show(event)
 
     with Ledger(opened.paths.ledger) as ledger:
-        running = RunningSweep(opened.paths, spec, ledger, show, narrator.tell)
+        running = SweepContext(opened.paths, spec, ledger, show, narrator.tell)
         running.record(EventKind.SWEEP, state="RUNNING", payload={"name": spec.name})
         manifest = prepare_data(running)
         settings = SearchSettings(
@@ -64,7 +69,7 @@ def main(file: str, out: str, epochs_file: str) -> None:
             stage=SEARCH,
         )
         with ray_session():
-            run_trials(FixedSource(requests(running, manifest, epochs)), settings, ledger, show)
+            run_trials(FixedTrials(requests(running, manifest, epochs)), settings, ledger, show)
         running.record(EventKind.SWEEP, state="STOPPED", reason="after the search, as asked")
         ledger.flush()
         tracker.close(TRACKING_GRACE_S)

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from trainers.files import atomic_write_text
+from trainers.files.atomic import atomic_write_text
 
 FOLDER = Path(__file__).resolve().parent
 RECORD, PAGE = "results.json", "RESULTS.md"

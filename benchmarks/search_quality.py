@@ -1,7 +1,7 @@
 """Samplers and schedulers against planted optima; writes docs/search-quality.md: ``make search-quality``.
 
-Samplers run through the real ``Proposer`` on objectives without a network (``planted.py``); schedulers through the real
-Ray Tune on learning curves whose ends are known (``planted_curves.py``).
+Samplers run through the real ``OptunaSampler`` on objectives without a network (``planted.py``); schedulers through
+the real Ray Tune on learning curves whose ends are known (``planted_curves.py``).
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from scipy import stats
 
 from benchmarks.planted import OBJECTIVES, Objective
 from benchmarks.quality_page import PageFacts, SamplerRow, SchedulerRow, page
-from orchestrator.ledger import Ledger, TrialState, derive
-from orchestrator.proposer import FixedSource, Proposer, ProposerSettings, TrialRequest
-from orchestrator.schedulers import SCHEDULERS, SchedulerSettings
-from orchestrator.search import SearchSettings, ray_session, run_trials
-from orchestrator.sections import SAMPLER_PACKAGES
-from trainers.contract import FitJob, TrialConfig
+from orchestrator.cluster.ray_session import ray_session
+from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.search.run import run_trials
+from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest
+from orchestrator.search.schedulers import SCHEDULERS, SchedulerSettings
+from orchestrator.search.settings import SearchSettings
+from orchestrator.spec.budget import SAMPLER_PACKAGES
+from trainers.config import TrialConfig
+from trainers.contract import FitJob
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "search-quality.md"
 FACTORY = "benchmarks.planted_curves:open_fit"
@@ -57,8 +60,8 @@ class Effort:
 
 def run_search(objective: Objective, sampler: str, trials: int, seed: int) -> float:
     """The regret of one search: the best there is less the true value of the trial that measured best."""
-    settings = ProposerSettings(trials=trials, epochs=1, seed=seed, fingerprint="planted", sampler=sampler)
-    proposer = Proposer(objective.space, settings, lambda trial, config: FitJob(trial, config, seed, "planted"))
+    settings = SamplerSettings(trials=trials, epochs=1, seed=seed, fingerprint="planted", sampler=sampler)
+    proposer = OptunaSampler(objective.space, settings, lambda trial, config: FitJob(trial, config, seed, "planted"))
     found: list[tuple[float, float]] = []
     while (request := proposer.ask()) is not None:
         measured = objective.measured(request.job.config, seed)
@@ -157,7 +160,7 @@ def run_curves(scheduler: SchedulerSettings, trials: Sequence[tuple[str, TrialCo
             concurrent=2,
         )
         with Ledger(folder / "ledger") as ledger:
-            run_trials(FixedSource(requests), settings, ledger)
+            run_trials(FixedTrials(requests), settings, ledger)
             state = derive(ledger.events())
     records = list(state.trials.values())
     completed = [record for record in records if record.state == TrialState.COMPLETED]

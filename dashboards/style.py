@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dashboards.fonts import Writing, width
-from trainers.files import atomic_write
+from trainers.files.atomic import atomic_write
 
 DPI = 150
 INK, GREY, PALE = "#22262b", "#868e96", "#dfe3e7"

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from trainers.backbones import BACKBONES, Backbone  # noqa: E402
+from trainers.backbones import BACKBONES, Backbone
 
 PAGE = ROOT / "docs" / "backbones.md"
 MARKED = re.compile(r"(<!-- table backbones -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -11,10 +11,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from typer.main import get_command  # noqa: E402
+from typer.main import get_command
 
-from orchestrator import cli, errors, exits  # noqa: E402
-from orchestrator.help_pages import EXAMPLES  # noqa: E402
+from orchestrator import errors
+from orchestrator.cli import (
+    app,
+    exits,
+)
+from orchestrator.cli.help import EXAMPLES
 
 REFERENCE = ROOT / "docs" / "cli.md"
 INTRODUCTION = """# The command line
@@ -28,7 +32,7 @@ terminal is plain, and `NO_COLOR` is respected. `python -m orchestrator` is `orc
 
 def verbs(command: Any = None, path: str = "orch") -> Iterator[tuple[str, Any]]:
     """("orch sweep", its command), ... for everything that can be typed; groups are walked into."""
-    command = get_command(cli.app) if command is None else command
+    command = get_command(app.app) if command is None else command
     inner = getattr(command, "commands", None)
     if inner is None:
         yield path, command

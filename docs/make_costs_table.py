@@ -16,16 +16,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from trainers.backbones import BACKBONES  # noqa: E402
+from trainers.backbones import BACKBONES
 
 FILE = ROOT / "trainers" / "costs.json"
 
 
 def measure(name: str) -> dict[str, Any]:
     """One row, from the network itself at its native size."""
-    from trainers.fusion import stage_layers
-    from trainers.graph import carries_all, edges, lasting_name
-    from trainers.prefix import build_backbone
+    from trainers.networks.fusion import stage_layers
+    from trainers.networks.graph import carries_all, edges, lasting_name
+    from trainers.networks.prefix import build_backbone
 
     size = BACKBONES[name].native_size
     model = build_backbone(name, "none", size)

@@ -17,27 +17,20 @@ from typing import Any, get_args
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pydantic import BaseModel, ValidationError  # noqa: E402
-from pydantic.fields import FieldInfo  # noqa: E402
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from orchestrator.fields import FIELDS  # noqa: E402
-from orchestrator.mistakes import mistakes_of, show  # noqa: E402
-from orchestrator.sections import (  # noqa: E402
-    BudgetSpec,
-    DataSpec,
-    FinalSpec,
-    ResourcesSpec,
-    SamplerSpec,
-    SchedulerSpec,
-    SplitRatios,
-    SweepSpec,
-    TrackingSpec,
-)
-from orchestrator.space import DEFAULTS  # noqa: E402
-from trainers.augment import RECIPES  # noqa: E402
-from trainers.backbones import BACKBONES  # noqa: E402
-from trainers.heads import HEADS  # noqa: E402
-from trainers.policies import MOST_RANDOM_CROPS, POLICIES, policy  # noqa: E402
+from orchestrator.spec.budget import BudgetSpec, SamplerSpec, SchedulerSpec
+from orchestrator.spec.data import DataSpec, SplitRatios
+from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
+from orchestrator.spec.mistakes import mistakes_of, quoted
+from orchestrator.spec.space.fields import FIELDS
+from orchestrator.spec.space.space import DEFAULTS
+from orchestrator.spec.sweep import SweepSpec
+from trainers.backbones import BACKBONES
+from trainers.heads import HEADS
+from trainers.images.augment import RECIPES
+from trainers.images.policies import MOST_RANDOM_CROPS, POLICIES, policy
 
 PAGE = ROOT / "docs" / "file.md"
 MARKED = re.compile(r"(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -60,7 +53,7 @@ def plain(value: Any) -> str:
         return "{" + ", ".join(f"{name}: {plain(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(plain, value)) + "]"
-    return value if isinstance(value, str) else show(value)
+    return value if isinstance(value, str) else quoted(value)
 
 
 def allowed(sentence: str) -> str:

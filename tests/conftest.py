@@ -26,7 +26,7 @@ def _keras_home(base: Path) -> Path:
     home = base / "keras-home"
     if not home.exists():
         from trainers.backbones import BACKBONES
-        from trainers.weightsources import DOWNLOAD_SIZES
+        from trainers.networks.weight_sources import DOWNLOAD_SIZES
 
         (home / "models").mkdir(parents=True)
         for row in BACKBONES.values():
@@ -39,7 +39,7 @@ def _keras_home(base: Path) -> Path:
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of tiny pictures that can be learnt (``tiny_fits``), written once for a file of tests."""
-    from tiny_fits import write_manifest  # pandas: not for tests that do without
+    from tests.support.tiny_fits import write_manifest  # pandas: not for tests that do without
 
     return write_manifest(tmp_path_factory.mktemp("pictures"))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import fnmatch
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
+from tests.support.places import ROOT
+
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}")
 SERVICES = ("postgres", "mlflow", "ray-head", "ray-worker")
 GIVEN = {"POSTGRES_PASSWORD": "not-a-default", "ORCH_DATA": "/srv/photos"}

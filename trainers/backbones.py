@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.contract import TrainerError
 from trainers.dotted import load_dotted
+from trainers.errors import TrainerError
 from trainers.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _row(family: Backbone, name: str, application: str, layers: int, **values: A
 
 def _mended(family: Backbone, name: str, application: str, layers: int, **values: Any) -> Backbone:
     """A row whose graph ``trainers.builders`` mends; by ``build_layered`` where no builder is given."""
-    values = {"builder": "trainers.builders:build_layered", "arguments": {"application": application}} | values
+    values = {"builder": "trainers.networks.builders:build_layered", "arguments": {"application": application}} | values
     return _row(family, name, application, layers, **values)
 
 
@@ -89,7 +89,7 @@ def _mobilenet_v3(size: str, layers: int) -> Backbone:
 def _efficientnet(letter: str, layers: int, native_size: int) -> Backbone:
     files = _files(f"efficientnet_{letter}", f"efficientnet{letter}")
     row = _mended(_EFFICIENTNET, f"efficientnet_{letter}", f"EfficientNet{letter.upper()}", layers, files=files)
-    return replace(row, builder="trainers.builders:build_efficientnet", native_size=native_size)
+    return replace(row, builder="trainers.networks.builders:build_efficientnet", native_size=native_size)
 
 
 def _efficientnet_v2(letter: str, layers: int, native_size: int) -> Backbone:
@@ -141,7 +141,9 @@ BACKBONES: dict[str, Backbone] = {
         _row(_RESNET_V2, "resnet50v2", "ResNet50V2", 190),
         _row(_RESNET_V2, "resnet101v2", "ResNet101V2", 377),
         _row(_RESNET_V2, "resnet152v2", "ResNet152V2", 564),
-        replace(_SENET, name="senet50", builder="trainers.senet:build_senet50", layers=255, files=_files("senet50")),
+        replace(
+            _SENET, name="senet50", builder="trainers.networks.senet:build_senet50", layers=255, files=_files("senet50")
+        ),
         _row(_XCEPTION, "xception", "Xception", 132),
         _row(_INCEPTION, "inception_v3", "InceptionV3", 311),
         _row(_INCEPTION, "inception_resnet_v2", "InceptionResNetV2", 780),

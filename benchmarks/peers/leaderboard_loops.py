@@ -24,8 +24,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers.network import use_threads
-from trainers.arrays import write_arrays
-from trainers.cutting import crops
+from trainers.files.arrays import write_arrays
+from trainers.images.crops import crops
 
 BATCHES = (32, 64, 128, 256)
 TRIES = 2

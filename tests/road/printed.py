@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.help_pages import EXAMPLES
+from orchestrator.cli.help import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("orch", "make", "pip", "python", "mlflow", "ray", "docker", "watch", "export", "source", "cp", ".ci/run")

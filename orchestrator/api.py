@@ -1,0 +1,1 @@
+"""orch from Python: open sweeps and read what they hold."""

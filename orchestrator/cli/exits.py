@@ -1,0 +1,92 @@
+"""How a command line ends when something went wrong: one sentence on stderr, and an exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+import typer
+from typer.exceptions import TyperException
+
+from orchestrator.errors import OrchError, SpecError
+
+UNEXPECTED = 70
+"""Exit code of an error that is the program's own fault (EX_SOFTWARE of sysexits.h)."""
+INTERRUPTED = 130
+TRAINER_ERROR = 3
+BROKEN_PIPE = 1
+
+
+def explain(error: Exception) -> int:
+    """Say what went wrong, on stderr, and give the exit code."""
+    from trainers.errors import TrainerError
+
+    if isinstance(error, TyperException):
+        return _explain_usage(error)
+    if isinstance(error, OrchError | TrainerError):
+        placed = isinstance(error, SpecError) and re.match(r".+:\d+:\d+: ", str(error))
+        typer.echo(str(error) if placed else f"orch: {error}", err=True)  # editors read FILE:LINE:COLUMN at the start
+        return error.exit_code if isinstance(error, OrchError) else TRAINER_ERROR
+    if isinstance(error, BrokenPipeError) and _reader_left():
+        return BROKEN_PIPE
+    kept = _keep_traceback(error)
+    text = " ".join(str(error).split()) or "no message"
+    typer.echo(
+        f"orch: an unexpected error: {type(error).__name__}: {text}; run again with --debug for the traceback, "
+        f"kept in {kept}",
+        err=True,
+    )
+    return UNEXPECTED
+
+
+def hidden_package() -> str:
+    """A sentence if another folder hides one of orch's packages, which all lie next to each other; else ""."""
+    home = Path(__file__).resolve().parents[2]
+    for name in ("trainers", "dashboards", "search_spaces"):
+        spec = importlib.util.find_spec(name)
+        found = [*(spec.submodule_search_locations or [])] if spec else []
+        if home / name not in (Path(folder).resolve() for folder in found):
+            where = found[0] if found else "nothing"
+            return (
+                f"orch needs its own package {name}, in {home / name}, and Python finds {where} under that name. "
+                "Take its folder out of PYTHONPATH, or rename it."
+            )
+    return ""
+
+
+def _explain_usage(error: TyperException) -> int:
+    """A usage error: the sentence and where to read more. A group without a verb has printed its help already."""
+    text = error.format_message().removeprefix("Invalid value: ")
+    if text:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "orch"
+        typer.echo(f"orch: {text}\nTry '{path} --help'.", err=True)
+    return error.exit_code
+
+
+def _reader_left() -> bool:
+    """Whether it is our own output that nobody reads any more (``orch show | head``); silences what is left of it."""
+    import select
+
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), select.POLLOUT)
+        left = any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
+    except (OSError, ValueError):  # stdout has no file behind it
+        return False
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write the traceback to a file that stays, and give its name."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="orch-traceback-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name

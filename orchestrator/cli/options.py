@@ -1,0 +1,73 @@
+"""What the verbs have in common: their options, and how results are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_COLUMNS = 160
+"""Width of a table when the output is no terminal and COLUMNS says nothing."""
+
+Source = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one (orch spaces).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the file, as budget.trials=5. Repeatable."),
+]
+Folder = Annotated[
+    str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
+
+
+def check_out_file(out: Path | None) -> Path | None:
+    """Typer's callback of an option that names a file to write: refuse a folder, a device and the like beforehand."""
+    from trainers.files.atomic import NotAFile, refuse_special, refuse_unwritable_folder
+
+    if out is not None:
+        try:
+            refuse_special(out)
+            refuse_unwritable_folder(out.absolute().parent)
+        except NotAFile as error:
+            usage(str(error))
+    return out
+
+
+def check_out_folder(out: Path | None) -> Path | None:
+    """Typer's callback of an option that names a folder to write to: refuse a file, a device and the like."""
+    from trainers.files.atomic import NotAFile, refuse_unwritable_folder
+
+    if out is not None:
+        try:
+            refuse_unwritable_folder(out)
+        except NotAFile as error:
+            usage(str(error))
+    return out
+
+
+def console() -> Console:
+    """Where results go: coloured on a terminal (unless NO_COLOR), plain and wide enough in a pipe."""
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=PIPE_COLUMNS if piped else None)
+
+
+def print_json(values: Any) -> None:
+    """One JSON document on stdout; what is not a number (NaN) is null, so that every parser takes it."""
+    import json
+
+    from orchestrator.plain_json import json_ready
+
+    typer.echo(json.dumps(json_ready(values), indent=2, ensure_ascii=False))
+
+
+def usage(sentence: str) -> NoReturn:
+    """Refuse a command line that parses and makes no sense. Exit code 2, like every usage error."""
+    raise typer.BadParameter(sentence)

@@ -1,0 +1,62 @@
+"""The verb ``orch plan``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson, Overrides, Source, console, print_json, usage
+
+
+def plan(
+    source: Source,
+    overrides: Overrides = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", metavar="", help="Play the sweep on other machines, from this one's speed.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
+    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="v100 or a100: whose published speed is taken.")] = "v100",
+    gpu_speed: Annotated[
+        float | None,
+        typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
+    ] = None,
+    shared_store: Annotated[
+        bool,
+        typer.Option("--shared-store", metavar="", help="ORCH_CACHE is one folder for all nodes, with --simulate."),
+    ] = False,
+    photos: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Photos in all, instead of the file's, with --simulate.")
+    ] = 0,
+    classes: Annotated[int, typer.Option(metavar="N", min=0, help="Classes of those photos.")] = 0,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a sweep will do and take, before it does: time, disk, memory, trials, what is computed once, a lower bound.
+
+    Measures this machine first, in under a minute, and keeps that: the next plan of the same space takes seconds.
+    """
+    from orchestrator.plan import plan_file
+    from orchestrator.report.plan import print_plan
+    from orchestrator.spec.load import open_spec
+
+    if not simulate and (gpus or nodes > 1 or gpu_speed is not None or shared_store or photos or classes):
+        usage(
+            "--gpus, --nodes, --gpu-speed, --shared-store, --photos and --classes describe what to simulate; "
+            "add --simulate."
+        )
+    devices = (
+        plan_file.SimulatedMachines(nodes, gpus, gpu, gpu_speed, shared_store, photos, classes) if simulate else None
+    )
+    tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
+    opened = open_spec(source, tuple(overrides or ()))
+    for line in opened.notes:
+        tell(line)
+    found = plan_file.plan_file(opened.spec, recalibrate, devices, tell)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_plan(found.plan, (*found.refusals, *found.warnings), console())

@@ -1,0 +1,67 @@
+"""The table of backbones as a person reads it, with the weight files that a folder holds for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import DataError
+from trainers.backbones import BACKBONES, weight_file
+from trainers.errors import TrainerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def rows(folder: Path | None) -> list[dict[str, Any]]:
+    """One dict a backbone, in the table's order; ``file`` is the name of the file in ``folder`` that fits, or "".
+
+    ``folder`` None: the one that ORCH_WEIGHTS names, if any. Raises DataError for a folder that is not there.
+    """
+    if folder is None and os.environ.get("ORCH_WEIGHTS"):
+        folder = Path(os.environ["ORCH_WEIGHTS"])
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"the weights folder {folder} does not exist; give another, or unset ORCH_WEIGHTS.")
+    return [
+        {
+            "backbone": row.name,
+            "layers": row.layers,
+            "native_size": row.native_size,
+            "smallest_size": row.smallest_size,
+            "output_strides": list(row.output_strides),
+            "download": row.imagenet,
+            "licence": row.licence,
+            "source": row.source,
+            "file": _file(row, folder),
+        }
+        for row in BACKBONES.values()
+    ]
+
+
+def _file(row: Any, folder: Path | None) -> str:
+    if folder is None or not row.files:
+        return ""
+    try:
+        return weight_file(row, folder, row.native_size).name
+    except TrainerError:
+        return ""
+
+
+def print_rows(found: list[dict[str, Any]], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("backbone", "layers", "px", "from px", "stride 16", "licence of the ImageNet weights", "file here"):
+        table.add_column(name, justify="right" if name in ("layers", "px", "from px") else "left")
+    for row in found:
+        table.add_row(
+            row["backbone"],
+            str(row["layers"]),
+            str(row["native_size"]),
+            str(row["smallest_size"]),
+            "yes" if 16 in row["output_strides"] else "",
+            row["licence"] or "",
+            row["file"],
+        )
+    console.print(table)

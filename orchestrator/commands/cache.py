@@ -1,0 +1,245 @@
+"""What lies in the cache, as ``orch cache`` says it: a table, words, and what a clean-up did. Prints nothing itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import OrchError
+from trainers.store import eviction
+from trainers.store.eviction import Removed
+from trainers.store.inventory import GB, OTHERS, Contents, ShelfFolder, contents, rows_of, verify
+from trainers.wording import count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DAY_S = 86_400.0
+KINDS = {
+    "images": "photos, decoded and made square",
+    "features": "what a frozen part of a backbone makes of the photos",
+    **OTHERS,
+}
+"""What the folders of a cache are; ``orch cache clear`` takes these names."""
+OLD = "written by an older version, which this one does not read"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of ``orch cache list``. ``used``: seconds since the epoch, None where nobody notes it.
+
+    ``rows`` and ``seconds`` (what computing them took) are None for what holds no rows. ``damaged`` counts segments
+    whose list of keys is damaged and, where rows were read, wrong rows.
+    """
+
+    kind: str
+    name: str
+    what: str
+    bytes: int
+    used: float | None = None
+    rows: int | None = None
+    seconds: float | None = None
+    damaged: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        used = None if self.used is None else datetime.fromtimestamp(self.used).astimezone().isoformat("T", "seconds")
+        return {**self.__dict__, "used": used}
+
+
+def entries(found: Contents, check: bool = False) -> list[Entry]:
+    """Every shelf and every other folder, the largest first. ``check`` reads every row and compares its checksum."""
+    shelves = [_shelf_entry(shelf, check) for shelf in found.shelves]
+    others = [Entry(other.name, other.name, KINDS.get(other.name, "files"), other.bytes) for other in found.others]
+    return sorted(shelves + others, key=lambda entry: -entry.bytes)
+
+
+def _shelf_entry(shelf: ShelfFolder, check: bool) -> Entry:
+    used = shelf.used or None
+    if shelf.is_old:
+        return Entry(shelf.kind, shelf.folder.name, f"{shelf.kind} {OLD}", shelf.bytes, used)
+    held = rows_of(shelf)
+    damaged = held.damaged + (verify(shelf) if check else 0)
+    what = in_words(shelf.kind, shelf.description().get("description", {}))
+    return Entry(shelf.kind, shelf.folder.name, what, shelf.bytes, used, held.rows, held.seconds, damaged)
+
+
+def in_words(kind: str, description: dict[str, Any]) -> str:
+    """What a row is, from what it depends on: "photos at 224 px, squash"."""
+    view = description.get("view", "")
+    if kind == "images" and "size" in description:
+        return ", ".join(filter(None, [f"photos at {description['size']} px", view]))
+    if kind == "features" and "backbone" in description:
+        layer = description.get("layer") or "its end"
+        words = f"{description['backbone']} at {description.get('image_size', '?')} px to {layer}"
+        more = [view, description.get("dtype", "")]
+        if description.get("output_stride"):
+            more.append(f"stride {description['output_stride']}")
+        if description.get("stages"):
+            more.append(f"with {len(description['stages'])} pooled stages")
+        return ", ".join(filter(None, [words, *more]))
+    return ", ".join(f"{name} {value}" for name, value in sorted(description.items())) or "nothing is said about it"
+
+
+def size(amount: int) -> str:
+    """ "1.2 GB", "340 MB", "12 kB": decimal, as ORCH_CACHE_GB counts."""
+    for unit, name in ((GB, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if amount >= unit:
+            return f"{amount / unit:.1f} {name}" if amount < 100 * unit else f"{amount / unit:,.0f} {name}"
+    return f"{amount} B"
+
+
+def ago(used: float | None, now: float) -> str:
+    if used is None:
+        return ""
+    passed = max(0.0, now - used)
+    for unit_s, name in ((DAY_S, "day"), (3600.0, "hour"), (60.0, "minute")):
+        if passed >= unit_s:
+            number = int(passed // unit_s)
+            return f"{count(number, name)} ago"
+    return "just now"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_table(found: Contents, rows: Sequence[Entry], console: Console) -> None:
+    from rich.table import Table
+
+    if not rows:
+        console.print(_empty(found))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "what", "rows", "size", "last used", ""):
+        table.add_column(name, justify="right" if name in ("rows", "size") else "left")
+    now = time.time()
+    for row in rows:
+        number = "" if row.rows is None else f"{row.rows:,}"
+        damage = f"{row.damaged} damaged" if row.damaged else ""
+        table.add_row(row.kind, row.what, number, size(row.bytes), ago(row.used, now), damage)
+    console.print(table)
+    console.print(f"\n{_total(found)}", soft_wrap=True)
+    if any(row.damaged for row in rows):
+        console.print("What is damaged is never used: it is computed again when it is needed.", soft_wrap=True)
+
+
+def _empty(found: Contents) -> str:
+    return f"the cache {found.cache} is empty; it may take {size(found.limit_bytes)}."
+
+
+def _total(found: Contents) -> str:
+    why = "ORCH_CACHE_GB" if found.limit_is_set else "half of the disk's free space and 200 GB at most; ORCH_CACHE_GB"
+    verb = "says" if found.limit_is_set else "sets it"
+    return f"{size(found.bytes)} in {found.cache}, of {size(found.limit_bytes)} that it may take ({why} {verb})."
+
+
+def to_dict(found: Contents, rows: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "cache": str(found.cache),
+        "bytes": found.bytes,
+        "limit_bytes": found.limit_bytes,
+        "limit_is_set": found.limit_is_set,
+        "entries": [row.to_dict() for row in rows],
+    }
+
+
+def explanation(found: Contents, rows: Sequence[Entry]) -> list[str]:
+    """Paragraphs: what each entry is, what it took and who reads it again; then how the limit works."""
+    if not rows:
+        return [_empty(found), *_HOW[:1]]
+    now = time.time()
+    return [_paragraph(row, now) for row in rows] + [_total(found), *_HOW]
+
+
+def _paragraph(row: Entry, now: float) -> str:
+    begin = f"{row.kind}: {row.what}; {size(row.bytes)}"
+    if OLD in row.what:
+        return f"{begin}. {_OLD_GOES}"
+    if row.rows is None:
+        return f"{begin}. {_READERS.get(row.kind, 'Nothing here is known to this version.')}"
+    each = row.bytes / row.rows if row.rows else 0
+    parts = [f"{begin}, {row.rows:,} rows of {size(int(each))}, last used {ago(row.used, now) or 'never'}."]
+    if row.seconds and row.seconds >= 1:
+        parts.append(f"Computing it took {duration(row.seconds)} of a worker's time; whoever reads it saves that.")
+    parts.append(_READERS.get(row.kind, ""))
+    if row.damaged:
+        parts.append(f"{row.damaged} parts of it are damaged; they are never used, and computed again when needed.")
+    return " ".join(filter(None, parts))
+
+
+_READERS = {
+    "images": "Read again by every trial, sweep and leaderboard over these photos at this size and view.",
+    "features": (
+        "Read again by every trial, refit and sweep over these photos whose backbone is frozen up to this layer, with "
+        "the same weights; head, dropout, learning rate and the like may differ."
+    ),
+    "archives": "Read by sweeps whose data is such an archive; unpacked again when it is missing.",
+    "builtin": "Read by the quick sweep; written again when it is missing.",
+    "index": "Lets a sweep find its features without building the network first; made again when it is missing.",
+    "calibration": "Read by orch plan and orch sweep; measured again, in under a minute, when it is missing.",
+}
+_OLD_GOES = "It goes first when room is needed; orch cache prune removes it now."
+_HOW = (
+    "How it works: each photo is decoded once per size and view, and each frozen part of a backbone runs once over "
+    "each photo or augmented copy. Rows are kept under a key that names the photo by its content, so that trials, "
+    "workers and later sweeps share them. A row is compared with its checksum when a process reads it first.",
+    "When the limit is reached, the rows unused for longest make room for new ones; rows that a running sweep has open "
+    "stay. A set that is larger than the limit is not stored: its frozen part then runs in every epoch.",
+    "Everything here can be removed without losing a result: orch cache prune --to 10 keeps the 10 GB used last, and "
+    "orch cache clear features removes one kind. What is needed again is computed again.",
+)
+
+
+def prune(cache: Path, to_gb: float | None, older_than_days: float | None) -> str:
+    """Clean up and say what was done. Without a size or an age: to the limit that holds anyway."""
+    found = contents(cache)
+    if not found.bytes:
+        return _empty(found)
+    to_bytes = found.limit_bytes if to_gb is None and older_than_days is None else None
+    if to_gb is not None:
+        to_bytes = int(to_gb * GB)
+    older_than_s = None if older_than_days is None else older_than_days * DAY_S
+    removed = eviction.prune(cache, to_bytes, older_than_s)
+    left = contents(cache).bytes
+    said = _said(removed, left)
+    if to_bytes is not None and left > to_bytes and not removed.in_use_bytes:
+        beside = sum(other.bytes for other in found.others)
+        said += f" {size(beside)} of it are no rows; orch cache clear removes them."
+    return said
+
+
+def clear(cache: Path, kinds: Sequence[str]) -> str:
+    """Remove these kinds, as ``kinds_in`` gives them, and say what was done."""
+    removed = eviction.clear(cache, kinds)
+    return _said(removed, contents(cache).bytes)
+
+
+def kinds_in(found: Contents, kind: str | None) -> dict[str, int]:
+    """What ``orch cache clear`` would remove: kind -> bytes. Raises OrchError for a kind that the cache has not."""
+    sizes: dict[str, int] = {}
+    for name, amount in [(s.kind, s.bytes) for s in found.shelves] + [(o.name, o.bytes) for o in found.others]:
+        sizes[name] = sizes.get(name, 0) + amount
+    if kind is None or kind in sizes:
+        return sizes if kind is None else {kind: sizes[kind]}
+    here = f"it holds {', '.join(sorted(sizes))}" if sizes else "it is empty"
+    raise OrchError(f"the cache {found.cache} has no {kind}; {here}.")
+
+
+def question(sizes: dict[str, int]) -> str:
+    """What is asked before it is removed."""
+    listed = ", ".join(f"{name} ({size(amount)})" for name, amount in sorted(sizes.items()))
+    warning = " A sweep that runs now would miss its photos." if {"archives", "builtin"} & set(sizes) else ""
+    return f"Remove {listed}?{warning}"
+
+
+def _said(removed: Removed, left: int) -> str:
+    said = f"{size(removed.bytes)} removed, {size(left)} left."
+    if removed.in_use_bytes:
+        said += f" {size(removed.in_use_bytes)} are in use by a process and stay."
+    return said

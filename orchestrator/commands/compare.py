@@ -1,0 +1,254 @@
+"""`orch compare`: the final models of a sweep's folder against one of them, from the probabilities that it kept.
+
+The comparison itself is ``comparison.compare``, which is pure. The test split is not read again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.errors import OrchError
+from orchestrator.evaluation.comparison import ScoredModel
+from orchestrator.evaluation.comparison import compare_models as compare_judged
+from orchestrator.evaluation.leaderboard import ensemble, signed
+from orchestrator.evaluation.selection import WHOLE
+from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
+from orchestrator.ledger.ledger import TrialState
+from orchestrator.paths import command_line
+from orchestrator.plain_json import json_ready
+from orchestrator.sweep.probabilities import read_probabilities
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ENSEMBLE = "ensemble"
+HOW_TO_READ = (
+    "Differences in points on the same test images. One network (or ensemble) a side: Agresti-Min interval, exact "
+    "McNemar p. Several: the mean of their accuracies; interval and p from a bootstrap over images and networks."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``frame``: as ``comparison.compare`` makes it; ``images``: of the test split. ``policy``: the crop policy, or ""
+    where the rows are the policies. ``against``: what the differences are to, in words."""
+
+    frame: pd.DataFrame
+    policy: str
+    images: int
+    against: str
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One retrained network: its group (``winner``, ``runner-up-1``), name on the leaderboard, fit, given name."""
+
+    group: str
+    model: str
+    fit: str
+    configuration: str
+
+
+def compare(folder: Path, against: str = "winner", policy: str = WHOLE) -> Comparison:
+    """Every final model of the sweep in ``folder`` against the one called ``against``, under one crop policy.
+
+    ``against`` decides what is compared: the name of a configuration, or ``winner``, ``runner-up-1`` and so on:
+    configurations, each the mean over its seeds; a name of the leaderboard as ``winner/ensemble`` or ``winner/seed-0``:
+    the ensembles, or the networks one by one. Raises OrchError for a name or a policy that is not there, and where the
+    sweep has no leaderboard.
+    """
+    sweep, networks = _open_under(folder, policy)
+    group, kind = _find(networks, against)
+    stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
+    judged = _judged(networks, stored, kind)
+    baseline = against if kind == "network" else _shown_as(group, kind, networks)
+    frame = compare_judged(judged, baseline)
+    return Comparison(frame, policy, judged[0].correct.shape[1], _who(frame[frame["baseline"]].iloc[0]))
+
+
+def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
+    """Every configuration of a list of named ones against the one before it, in the file's order; the first is bare.
+
+    Each is the mean over its seeds. Raises OrchError as ``compare``, and where no configuration has a name.
+    """
+    sweep, networks = _open_under(folder, policy)
+    stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
+    by_name = {j.configuration: j for j in _judged(networks, stored, "configuration") if j.configuration}
+    order = sorted((r for r in sweep.trials if r.name in by_name), key=lambda record: record.number)
+    steps = [by_name[record.name] for record in order]
+    if not steps:
+        raise OrchError(f"{folder} has no named configurations (search.configurations), so no steps to compare.")
+    frames = [compare_judged([steps[0]], steps[0].model)]
+    for before, after in itertools.pairwise(steps):
+        frame = compare_judged([before, after], before.model)
+        frames.append(frame[~frame["baseline"]])
+    return Comparison(
+        pd.concat(frames, ignore_index=True), policy, steps[0].correct.shape[1], "the configuration before"
+    )
+
+
+def compare_policies(folder: Path, configuration: str = "") -> Comparison:
+    """Every crop policy of the sweep in ``folder`` against ``whole``, as the mean over its retrained networks.
+
+    ``configuration``: over the networks of one alone, named as in ``compare``; "" for all. Raises OrchError as it does.
+    """
+    sweep, networks, policies = _open(folder)
+    if configuration:
+        group, _ = _find(networks, configuration)
+        networks = [n for n in networks if n.group == group]
+    judged = []
+    for name in policies:
+        correct = _correct([read_probabilities(sweep.paths, n.fit, "test", name) for n in networks])
+        judged.append(ScoredModel(name, "", correct))
+    frame = compare_judged(judged, WHOLE, same_networks=True)
+    return Comparison(frame, "", judged[0].correct.shape[1], WHOLE)
+
+
+def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
+    sweep = read_sweep(folder)
+    networks = _networks(sweep)
+    if not networks:
+        resume = command_line("sweep", "--resume", "--out", folder)
+        raise OrchError(f"{folder} has no finished leaderboard, so nothing to compare; go on with it: {resume}")
+    return sweep, networks, sorted({str(row["policy"]) for row in leaderboard(sweep.paths)})
+
+
+def _open_under(folder: Path, policy: str) -> tuple[Sweep, list[_Network]]:
+    sweep, networks, policies = _open(folder)
+    if policy not in policies:
+        raise OrchError(
+            f"the sweep was not judged under the crop policy {policy!r}; it was under {', '.join(policies)}."
+        )
+    return sweep, networks
+
+
+def _networks(sweep: Sweep) -> list[_Network]:
+    """Those on the leaderboard. Sweeps that did not write them down have them in the refit's trials, newest last."""
+    listed = sweep.fact("models")
+    if listed is None:
+        names = {row["model"] for row in leaderboard(sweep.paths)}
+        done = [r for r in sweep.state.trials.values() if r.stage == "refit" and r.state == TrialState.COMPLETED]
+        latest = {r.name: r.id for r in done if r.name in names}
+        listed = [{"model": name, "fit": fit, "configuration": ""} for name, fit in latest.items()]
+    return [_Network(m["model"].partition("/")[0], m["model"], m["fit"], m["configuration"]) for m in listed]
+
+
+def _find(networks: Sequence[_Network], name: str) -> tuple[str, str]:
+    """The group that ``name`` means, and what is compared: "configuration", "ensemble" or "network".
+
+    Raises OrchError that lists the names there are.
+    """
+    for network in networks:
+        if name and name == network.configuration:
+            return network.group, "configuration"
+    for network in networks:
+        if name in (network.group, f"{network.group}/{ENSEMBLE}"):
+            return network.group, "configuration" if name == network.group else ENSEMBLE
+        if name == network.model:
+            return network.group, "network"
+    known = dict.fromkeys([*(n.configuration for n in networks if n.configuration), *(n.group for n in networks)])
+    raise OrchError(f"no final model is called {name!r}; there are {', '.join(known)}.")
+
+
+def _judged(
+    networks: Sequence[_Network], stored: Mapping[str, Mapping[str, np.ndarray]], kind: str
+) -> list[ScoredModel]:
+    """Which test images each got right, as ``kind`` says."""
+    if kind == "network":
+        return [ScoredModel(n.model, n.configuration, _correct([stored[n.fit]])) for n in networks]
+    groups: dict[str, list[_Network]] = {}
+    for network in networks:
+        groups.setdefault(network.group, []).append(network)
+    found = []
+    for group, members in groups.items():
+        parts = [stored[n.fit] for n in members]
+        if kind == ENSEMBLE and len(parts) > 1:
+            mean = ensemble([part["probabilities"] for part in parts])
+            parts = [{"probabilities": mean, "labels": parts[0]["labels"]}]
+        found.append(ScoredModel(_shown_as(group, kind, members), members[0].configuration, _correct(parts)))
+    return found
+
+
+def _shown_as(group: str, kind: str, networks: Sequence[_Network]) -> str:
+    """The name of a group's row: its own, or with ensembles what the leaderboard calls it."""
+    members = [network.model for network in networks if network.group == group]
+    if kind != ENSEMBLE:
+        return group
+    return f"{group}/{ENSEMBLE}" if len(members) > 1 else members[0]
+
+
+def _correct(parts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    return np.stack([part["probabilities"].argmax(1) == part["labels"] for part in parts])
+
+
+# --- for a program and for a person -------------------------------------------------------------------------------
+
+
+def records(found: Comparison) -> list[dict[str, Any]]:
+    """The rows as plain JSON can hold them, each with its crop policy."""
+    rows = [{**row, "policy": found.policy or row["model"]} for row in found.frame.to_dict("records")]
+    return list(json_ready(rows))
+
+
+def to_rich(found: Comparison) -> Table:
+    """The rows as a ``rich`` table; the baseline's is marked."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    how = f"crop policy {found.policy}" if found.policy else "the mean over the networks"
+    title = f"Against {found.against} on {found.images} test images, {how}"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    columns = (
+        ("configuration" if found.policy else "crop policy", "left"),
+        ("networks", "right"),
+        ("acc %", "right"),
+        ("(95 %)", "left"),
+    )
+    for name, justify in (*columns, ("diff", "right"), ("(95 %)", "left"), ("p", "right")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in found.frame.to_dict("records"):
+        table.add_row(*map(Text, _cells(row)), style="bold" if row["baseline"] else "")
+    table.caption, table.caption_justify = Text(HOW_TO_READ), "left"
+    return table
+
+
+def to_markdown(found: Comparison) -> str:
+    """The rows as a Markdown table and a line on how to read it."""
+    head = [
+        "configuration" if found.policy else "crop policy",
+        "networks",
+        "accuracy, %",
+        "(95 %)",
+        "difference, points",
+        "(95 %)",
+        "p",
+    ]
+    lines = [f"| {' | '.join(head)} |", "|---|--:|--:|---|--:|---|--:|"]
+    for row in found.frame.to_dict("records"):
+        cells = [cell.replace("|", "\\|") for cell in _cells(row)]
+        lines.append(f"| {' | '.join(f'**{c}**' if c and row['baseline'] else c for c in cells)} |")
+    return "\n".join(lines) + f"\n\n{HOW_TO_READ}\n"
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    return f"{row['configuration']} ({row['model']})" if row["configuration"] else str(row["model"])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    interval = f"{100 * row['accuracy_low']:.1f}\N{EN DASH}{100 * row['accuracy_high']:.1f}"
+    cells = [_who(row), str(row["networks"]), f"{100 * row['accuracy']:.1f}", interval]
+    if row["baseline"]:
+        return [*cells, "", "", ""]
+    p = row["p_value"]
+    shown = "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 and math.isfinite(p) else "1"
+    between = f"{signed(row['difference_low'])} to {signed(row['difference_high'])}"
+    return [*cells, signed(row["difference"]), between, shown]

@@ -1,0 +1,246 @@
+"""What this machine has for a sweep, and what to do about what it lacks. Imports no vendor, starts nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from orchestrator.errors import OrchError
+from orchestrator.machine.environment import package_versions
+from orchestrator.machine.places import ray_folder, unwritable
+from orchestrator.paths import cache_folder
+from orchestrator.spec.weight_places import FOLDER, PAGE
+from orchestrator.tracking.mlflow_store import reachable
+from trainers.backbones import BACKBONES
+from trainers.networks.weight_sources import fits, is_cached, keras_cache, names_in, why_unreachable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Level = Literal["OK", "note", "problem"]
+
+NEEDED = ("ray", "tensorflow", "keras", "mlflow", "optuna", "numpy", "pandas", "pyarrow", "pillow", "scikit-learn")
+GB = 2**30
+MEMORY_NOTE_GB = 4.0
+"""TensorFlow and Ray take about 2 GB before the first photo."""
+DISK_PROBLEM_GB, DISK_NOTE_GB = 1.0, 10.0
+SHARED_MEMORY_NOTE_GB = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: ``subject`` is a word or two, ``text`` what was found, ``advice`` what to do ("" for nothing)."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> list[Finding]:
+    """Every finding, in the order a person reads them. Takes a second or two, or MLflow's timeout of three."""
+    return [
+        _python(),
+        *_packages(),
+        _cores(),
+        _memory(),
+        _gpu(),
+        *_shared_memory(Path("/dev/shm")),
+        disk("disk, here", folder or Path.cwd()),
+        _cache(),
+        *_home(environment),
+        _ray(environment),
+        _mlflow(),
+        shared_folder("ORCH_DATA", environment, "photos named in a file as ${ORCH_DATA}/..."),
+        shared_folder(FOLDER, environment, "weight files; without it Keras downloads ImageNet's when asked to"),
+        weights(environment),
+    ]
+
+
+def weights(environment: Mapping[str, str]) -> Finding:
+    """How many backbones have their ImageNet weights here, and whether Keras could download the rest now."""
+    folder = Path(environment.get(FOLDER, "")).expanduser() if environment.get(FOLDER) else None
+    rows = [row for row in BACKBONES.values() if row.files]
+    names, cached = () if folder is None else names_in(folder), names_in(keras_cache())
+    own = {row.name for row in rows if fits(row, names)}
+    kept = {row.name for row in rows if row.name not in own and is_cached(row, [row.native_size], cached)}
+    rest = [row for row in rows if row.imagenet and row.name not in own | kept]
+    where = [*([f"{len(own)} in {FOLDER}"] if own else []), f"{len(kept)} in {keras_cache()}"]
+    text = f"ImageNet weights of {len(rows)} backbones: {', '.join(where)}"
+    if rest and (reason := why_unreachable()):
+        advice = (
+            f"export {FOLDER}=/path/to/weights ({PAGE} says where to get files); orch weights list shows what is there"
+        )
+        return Finding("note", "weights", f"{text}; the others cannot be downloaded: {reason}", advice)
+    return Finding("OK", "weights", f"{text}; the others can be downloaded" if rest else text)
+
+
+def print_findings(findings: list[Finding], console: Console) -> None:
+    """One line a finding, its advice below it, and the sum at the end."""
+    from rich.text import Text
+
+    styles = {"OK": "green", "note": "yellow", "problem": "bold red"}
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        line = Text.assemble(
+            (f"{finding.level:<8}", styles[finding.level]), f"{finding.subject.ljust(width)}  {finding.text}"
+        )
+        console.print(line, soft_wrap=True)
+        if finding.advice:
+            console.print(Text(" " * (10 + width) + finding.advice), soft_wrap=True)
+    problems = sum(finding.level == "problem" for finding in findings)
+    console.print("ready for a sweep: orch sweep quick" if not problems else f"{problems} to mend before a sweep.")
+
+
+def _python() -> Finding:
+    return Finding(
+        "OK", "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
+    )
+
+
+def _packages() -> list[Finding]:
+    found = package_versions(("orch", *NEEDED))
+    missing = [name for name in NEEDED if name not in found]
+    listed = ", ".join(f"{name} {version}" for name, version in found.items())
+    findings = [Finding("OK", "packages", listed)] if found else []
+    if missing:
+        findings.append(
+            Finding(
+                "problem", "packages", f"missing: {', '.join(missing)}", "run make setup, or pip install orch again"
+            )
+        )
+    return findings
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    installed = os.cpu_count() or usable
+    text = f"{usable} usable" + (f" of {installed}" if installed != usable else "")
+    if usable < 2:
+        return Finding("note", "cores", text, "one core trains and schedules in turn; two are about twice as quick")
+    return Finding("OK", "cores", text)
+
+
+def _memory() -> Finding:
+    memory = psutil.virtual_memory()
+    text = f"{memory.total / GB:.1f} GB, {memory.available / GB:.1f} GB free"
+    if memory.available / GB < MEMORY_NOTE_GB:
+        return Finding(
+            "note", "memory", text, f"below {MEMORY_NOTE_GB:.0f} GB run one trial at a time: --set budget.concurrent=1"
+        )
+    return Finding("OK", "memory", text)
+
+
+def _gpu() -> Finding:
+    """Asks nvidia-smi, so that TensorFlow need not start."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Finding("note", "GPU", "none (no nvidia-smi)", "the same files run on the CPUs, small networks best")
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("problem", "GPU", f"nvidia-smi does not answer: {error}", "check the driver")
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode != 0 or not lines:
+        said = " ".join((done.stderr or done.stdout).split())[:200]
+        return Finding("problem", "GPU", f"nvidia-smi fails: {said}", "check the driver; without a GPU unload it")
+    return Finding("OK", "GPU", "; ".join(lines))
+
+
+def _shared_memory(device: Path) -> list[Finding]:
+    """Ray's object store lies there; a container has 64 MB unless told otherwise."""
+    if not device.is_dir():
+        return []
+    total_gb = shutil.disk_usage(device).total / GB
+    if total_gb >= SHARED_MEMORY_NOTE_GB:
+        return []
+    return [
+        Finding(
+            "note",
+            "shared memory",
+            f"{device} has {total_gb * 1024:.0f} MB; Ray falls back to a slower folder",
+            "start the container with --shm-size=1g",
+        )
+    ]
+
+
+def disk(subject: str, folder: Path) -> Finding:
+    """Free space at ``folder``, or where it would be made, and whether it can be written to."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir():
+        return Finding("problem", subject, f"{there} is a file, so {folder} cannot be made", _elsewhere(subject))
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Finding("problem", subject, f"{there} is not writable", _elsewhere(subject))
+    free_gb = shutil.disk_usage(there).free / GB
+    text = f"{free_gb:.0f} GB free at {folder}"
+    if free_gb < DISK_PROBLEM_GB:
+        return Finding("problem", subject, f"{free_gb:.1f} GB free at {folder}", f"free some; {_elsewhere(subject)}")
+    if free_gb < DISK_NOTE_GB:
+        return Finding("note", subject, text, "enough for the quick sweep; stored features of many photos need more")
+    return Finding("OK", subject, text)
+
+
+def _cache() -> Finding:
+    try:
+        return disk("disk, cache", cache_folder())
+    except OrchError as error:
+        return Finding("problem", "disk, cache", str(error))
+
+
+def _home(environment: Mapping[str, str]) -> list[Finding]:
+    """A home that cannot be written to, as containers and batch systems have it."""
+    home = environment.get("HOME")
+    why = unwritable(Path(home)) if home else ""
+    if not why:
+        return []
+    advice = "" if environment.get("ORCH_CACHE") else "set ORCH_CACHE to a folder for stored features"
+    return [Finding("note", "home", f"{home}: {why}; a sweep needs nothing there but the cache", advice)]
+
+
+def _ray(environment: Mapping[str, str]) -> Finding:
+    """Where a Ray of this machine's own puts its sockets."""
+    try:
+        return Finding("OK", "Ray", f"sockets and logs in {ray_folder(environment)}")
+    except OrchError as error:
+        return Finding("problem", "Ray", str(error))
+
+
+def _elsewhere(subject: str) -> str:
+    return "set ORCH_CACHE to another folder" if "cache" in subject else "run in another folder, or give --out"
+
+
+def _mlflow() -> Finding:
+    answers, sentence = reachable()
+    if answers:
+        return Finding("OK", "MLflow", sentence)
+    return Finding(
+        "problem", "MLflow", sentence, "a sweep runs without it and keeps everything; orch sync sends it later"
+    )
+
+
+def shared_folder(name: str, environment: Mapping[str, str], purpose: str) -> Finding:
+    """Whether the variable ``name`` is set, and what lies in the folder it names."""
+    value = environment.get(name)
+    if not value:
+        return Finding("note", name, f"not set ({purpose})", f"export {name}=FOLDER when a file names it")
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        return Finding("problem", name, f"{value} is no folder", f"set {name} to a folder that exists, or unset it")
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if not names:
+        return Finding("note", name, f"{folder} is empty", purpose)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return Finding("OK", name, f"{folder}: {', '.join(names[:5])}{more}")

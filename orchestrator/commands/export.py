@@ -1,0 +1,298 @@
+"""``orch export``: the winner of a finished sweep in formats that run without this project, each judged on test.
+
+A worker writes and asks them; here the evidence is gathered, ``exportreport.decide`` judges, and what is refused goes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.errors import ExportRefused, OrchError
+from orchestrator.evaluation.export_report import (
+    Export,
+    ExportReport,
+    ExportState,
+    Figures,
+    as_json,
+    decide,
+    figures,
+    how_to_read,
+    remarks,
+    to_markdown,
+    to_rich,
+)
+from orchestrator.evaluation.leaderboard import ensemble, signed
+from orchestrator.ledger.folder import Sweep, read_sweep
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
+from orchestrator.machine.environment import describe_environment
+from orchestrator.paths import SweepPaths, command_line
+from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner
+from orchestrator.sweep.probabilities import read_probabilities
+from trainers.data.manifest import Manifest
+from trainers.errors import TrainerError
+from trainers.export.formats import FORMATS, ExportFormat, export_formats
+from trainers.files.atomic import atomic_write_text
+from trainers.images.policies import policy as find_policy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXPORT = "export"
+"""Stage of the ledger's events: BEGUN says with ``reads_test`` that the exports were asked about the test split."""
+BOUND = 0.01
+THREADS = 1
+DIFFERENT = 1e-2
+"""A probability of the served winner that differs by more from what was stored for it is worth a warning."""
+REPORT, REPORT_JSON, CARD = "report.md", "report.json", "card.json"
+LATENCY_FACTS = ("machine.cores", "machine.system", "version.tensorflow")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """``formats``: names of ``trainers.exportformats``; () for all that are installed here.
+
+    ``out``: default ``exports`` in the sweep's folder. ``bound``: how much test accuracy an export may lose, 0.01 = one
+    point. ``force``: keep what loses more, and record it. ``address``: a Ray cluster, "" for this machine.
+    """
+
+    formats: tuple[str, ...] = ()
+    out: Path | None = None
+    bound: float = BOUND
+    force: bool = False
+    address: str = ""
+
+
+def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = lambda line: None) -> ExportReport:
+    """Write the winner of the sweep in ``folder`` in the formats asked for; the report, which is also in files.
+
+    Reading the test split is recorded in the ledger before it happens, what came of it after; the sweep's lock is held
+    throughout. A format that was refused or failed is not in the folder, not from an earlier export either: the report
+    is complete, and ``refusal`` makes the error of it. Raises OrchError where the sweep has no winner yet, is being
+    run, was interrupted on the way to another winner, or something was asked for that does not exist.
+    """
+    formats = _formats(request)
+    out = request.out or SweepPaths(folder).root / "exports"
+    with Ledger(read_sweep(folder).paths.ledger) as ledger:
+        sweep = read_sweep(folder)
+        judged = _winner(sweep)
+        manifest = Manifest.read(sweep.paths.manifest)
+        original, labels = _stored(sweep, manifest, judged.fits, judged.winner["policy"])
+        names = [f.name for f in formats]
+        ledger.append(EventKind.STAGE, stage=EXPORT, state="BEGUN", payload={"reads_test": 1, "formats": names})
+        tell(f"export   {', '.join(names)} of {judged.row['model']}, asked about {len(labels)} test photos")
+        for name in FORMATS if not request.formats else ():
+            if name not in names:
+                tell(f"note     {name} is left out: pip install {' '.join(FORMATS[name].needs)}")
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
+            answer = _run(sweep, formats, Path(staging), request.address)
+            report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
+            _place(report, Path(staging), out)
+        atomic_write_text(out / REPORT, to_markdown(report))
+        atomic_write_text(out / REPORT_JSON, as_json(report.to_dict()))
+        atomic_write_text(out / CARD, as_json(_card(report, manifest, answer)))
+        became = {e.name: {"state": str(e.state), "reason": e.reason} for e in report.exports}
+        payload = {"exports": became, "bound": request.bound, "folder": os.path.relpath(out, sweep.paths.root)}
+        ledger.append(EventKind.STAGE, stage=EXPORT, state="ENDED", payload=payload)
+    change = report.original.largest_change
+    if change > DIFFERENT:
+        tell(f"warning  the winner answers up to {change:.2g} otherwise here than when the leaderboard was made")
+    tell(f"export   {out}: {REPORT}, {CARD}")
+    return report
+
+
+def refusal(report: ExportReport) -> ExportRefused | None:
+    """The error that says which formats are not there, and why; None where all are."""
+    if not report.refusals:
+        return None
+    return ExportRefused("\n".join(report.refusals))
+
+
+def print_report(report: ExportReport, console: Console) -> None:
+    """The table, what was not simply kept, and how to read it."""
+    console.print(to_rich(report, console.width))
+    for line in remarks(report):
+        console.print(line, markup=False)
+    if report.from_photos:
+        console.print(report.from_photos, markup=False)
+    console.print(how_to_read(report), markup=False)
+
+
+# --- what is asked for, and of what -------------------------------------------------------------------------------
+
+
+def installed_formats() -> tuple[str, ...]:
+    """Names of the formats that this installation can write: ONNX is an extra."""
+    return tuple(name for name, row in FORMATS.items() if all(find_spec(module) for module in row.needs))
+
+
+def _formats(request: ExportRequest) -> tuple[ExportFormat, ...]:
+    if not 0 <= request.bound <= 1:
+        raise OrchError(f"--bound is a share of the test photos from 0 to 1, as 0.01; not {request.bound:g}.")
+    try:
+        return export_formats(request.formats or installed_formats())
+    except TrainerError as error:
+        raise OrchError(str(error)) from error
+
+
+def _winner(sweep: Sweep) -> JudgedWinner:
+    """What was judged, with the ids of its fits. Raises OrchError where there is none yet, or no ids."""
+    judged = judged_winner(sweep)
+    if not judged.fits:
+        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
+        raise OrchError(
+            f"the winner in {sweep.paths.winner} does not say which networks it is made of; {resume} writes it again."
+        )
+    return judged
+
+
+def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) -> tuple[np.ndarray, np.ndarray]:
+    """The winner's probabilities as they were judged, (photos, classes), and the labels; read, not computed."""
+    members = [read_probabilities(sweep.paths, fit, "test", policy) for fit in fits]
+    hashes = manifest.split("test").table["sha256"].tolist()
+    if any(member["sha256"].tolist() != hashes for member in members):
+        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
+        raise OrchError(
+            f"the probabilities in {sweep.paths.root} are not of the test photos of its manifest; "
+            f"{resume} makes them again."
+        )
+    return ensemble([member["probabilities"] for member in members]), members[0]["labels"]
+
+
+def _run(sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address: str) -> dict[str, Any]:
+    """The worker's answer; files and probabilities are then in ``staging``."""
+    from orchestrator.cluster.ray_session import ray_session, run_jobs  # Ray: seconds to import
+
+    names = [f.name for f in formats]
+    job = {
+        "model": str(sweep.paths.winner.resolve()),
+        "outputs": {f.name: str((staging / f.file).resolve()) for f in formats},
+        "answers": {name: str(_answers(staging, name).resolve()) for name in (*names, "original", "serve_bytes")},
+        "manifest": str(sweep.paths.manifest.resolve()),
+        "split": "test",
+        "threads": THREADS,
+    }
+    with ray_session(address):
+        (answer,) = run_jobs("trainers.export.export:export", [job], cpus=THREADS)
+    return answer
+
+
+def _answers(staging: Path, name: str) -> Path:
+    return staging / "answers" / f"{name}.npz"
+
+
+# --- what became of it --------------------------------------------------------------------------------------------
+
+
+def _judge(
+    sweep: Sweep,
+    judged: JudgedWinner,
+    request: ExportRequest,
+    truth: tuple[np.ndarray, np.ndarray],
+    answer: Mapping[str, Any],
+    staging: Path,
+) -> ExportReport:
+    original, labels = truth
+    winner, row = judged.winner, judged.row
+
+    def found(name: str) -> Figures:
+        measured = answer["measured"][name]
+        with np.load(_answers(staging, name)) as stored:
+            rows = stored["probabilities"]
+        return figures(rows, original, labels, measured["latency_ms"], measured["size_mb"])
+
+    exports = []
+    for f in _formats(request):
+        if f.name in answer["failed"]:
+            exports.append(Export(f.name, f.file, ExportState.FAILED, answer["failed"][f.name], None))
+            continue
+        its = found(f.name)
+        state, reason = decide(its, request.bound, request.force)
+        exports.append(Export(f.name, f.file, state, reason, its, answer["notes"].get(f.name, "")))
+    # The original's accuracy is the leaderboard's, from what was stored; asked again are its speed and its answers.
+    again = found("original")
+    asked = figures(original, original, labels, again.latency_ms, again.size_mb)
+    facts = describe_environment()
+    return ExportReport(
+        sweep=sweep.paths.name,
+        trial=winner["trial"],
+        model=row["model"],
+        policy=winner["policy"],
+        crops=find_policy(winner["policy"]).crops,
+        photos=len(labels),
+        bound=request.bound,
+        threads=THREADS,
+        original=replace(asked, largest_change=again.largest_change),
+        exports=tuple(exports),
+        from_photos=_from_photos(sweep, staging, original, labels),
+        facts={name.partition(".")[2]: facts[name] for name in LATENCY_FACTS if name in facts},
+    )
+
+
+def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.ndarray) -> str | None:
+    """How the SavedModel's ``serve_bytes`` does, in a sentence; None where there is none."""
+    path = _answers(staging, "serve_bytes")
+    if not path.is_file():
+        return None
+    with np.load(path) as stored:
+        hashes, rows = stored["sha256"].tolist(), stored["probabilities"]
+    if not hashes:
+        return "The SavedModel's serve_bytes decoded none of the test photos; send it pixels."
+    place = {h: i for i, h in enumerate(Manifest.read(sweep.paths.manifest).split("test").table["sha256"])}
+    chosen = [place[h] for h in hashes]
+    its = figures(rows, original[chosen], labels[chosen], math.nan, math.nan)
+    return (
+        "The SavedModel's serve_bytes, which decodes a photo by itself and cuts it the plain way, answers "
+        f"{len(hashes)} of {len(labels)} test photos, {100 * its.accuracy:.1f} % of them rightly "
+        f"({signed(its.difference.difference)} points against the original), {100 * its.same_label:.1f} % with the "
+        f"original's label; the largest change of a probability is {its.largest_change:.2g}."
+    )
+
+
+def _place(report: ExportReport, staging: Path, out: Path) -> None:
+    """Move what may stay from ``staging`` to ``out``; of the rest nothing is left, not of an earlier export either."""
+    for made in report.exports:
+        target = out / made.file
+        if target.is_dir():
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        if made.state.is_there:
+            os.replace(staging / made.file, target)
+
+
+def _card(report: ExportReport, manifest: Manifest, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is needed to use the files: classes, how to cut a photo, what each takes and gives."""
+    return {
+        "sweep": report.sweep,
+        "trial": report.trial,
+        "model": report.model,
+        "data": manifest.fingerprint,
+        "classes": list(manifest.classes),
+        "input": answer["input"],
+        "policy": report.policy,
+        "photo": answer["photo"],
+        "files": {
+            e.file: {
+                "format": e.name,
+                "takes": FORMATS[e.name].pixels,
+                "gives": FORMATS[e.name].answer,
+                "test_accuracy": e.figures.accuracy if e.figures else None,
+                "state": str(e.state),
+            }
+            for e in report.exports
+            if e.state.is_there
+        },
+        "original_test_accuracy": report.original.accuracy,
+        "versions": dict(answer["versions"]),
+    }

@@ -1,0 +1,163 @@
+"""``orch predict``: files and folders in, the champion's label and probability for each out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import DataError, OrchError
+from orchestrator.paths import SweepPaths
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AT_ONCE = 64
+"""Maximum photos in one call of the model."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the champion says of one file. ``error`` is "" or why there is no answer; then the rest is empty."""
+
+    path: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; ``error`` only where there is one."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        return {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+        }
+
+
+def predict(paths: Sequence[Path], model: str | None) -> list[Prediction]:
+    """The champion of ``model`` (None: of the newest sweep's model) about every photo, in the order given.
+
+    An unreadable photo is answered with an error of its own. Raises DataError where a path does not exist or nothing
+    is a photo, TrackingError where there is no champion or MLflow does not answer.
+    """
+    from trainers.files.plain import LARGEST_FILE
+
+    files = photos(paths)
+    uri, name = _champion(model)
+    from orchestrator.tracking.registry import load_champion
+
+    champion = load_champion(uri, name)
+    found: list[Prediction] = []
+    for together in _batches(files, LARGEST_FILE):
+        found += _ask(champion, together)
+    return found
+
+
+def photos(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, whatever they are called; folders as the photos below them that training, too, would read.
+
+    Sorted. Raises DataError.
+    """
+    from trainers.data.folders import walk
+    from trainers.files.suffixes import PHOTOS
+
+    files: list[Path] = []
+    missing = []
+    for path in paths:
+        if os.path.isdir(path):
+            files += sorted(path / photo for folder in walk(path) for photo in folder.paths(folder.images))
+        elif os.path.lexists(path):
+            files.append(path)
+        else:
+            missing.append(str(path))
+    if missing:
+        raise DataError(f"there is no {', '.join(missing)}.")
+    if not files:
+        raise DataError(f"there is no photo in {', '.join(map(str, paths))} (looked for {' '.join(PHOTOS)}).")
+    return files
+
+
+def _batches(files: Sequence[Path], most_bytes: int) -> Iterator[list[Path]]:
+    """``files`` in order, AT_ONCE or fewer together, which hold ``most_bytes`` or are one file."""
+    together: list[Path] = []
+    total = 0
+    for file in files:
+        try:
+            size = min(file.stat().st_size, most_bytes)
+        except OSError:  # the reason is given where it is read
+            size = 0
+        if together and (len(together) == AT_ONCE or total + size > most_bytes):
+            yield together
+            together, total = [], 0
+        together.append(file)
+        total += size
+    if together:
+        yield together
+
+
+def _champion(model: str | None) -> tuple[str | None, str]:
+    """Where MLflow is and what the model is called, from the newest sweep where the person does not say."""
+    from orchestrator.ledger.folder import find_sweep
+    from orchestrator.spec.load import load_spec
+    from orchestrator.tracking.settings import model_name
+
+    try:
+        spec = load_spec(str(SweepPaths(find_sweep(None)).spec), check_machine=False)
+    except OrchError as error:
+        if model is not None:
+            return None, model
+        raise OrchError(f"which model? {error} Name one: orch predict PATH --model NAME.") from error
+    return spec.tracking.uri, model or model_name(spec)
+
+
+def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
+    """One call for all; where a file of them is no photo, one call each, so that the others have their answer."""
+    from trainers.errors import TrainerError
+
+    try:
+        return _answers(champion, files)
+    except TrainerError as error:
+        if len(files) == 1:
+            return [Prediction(str(files[0]), error=_reason(error, files[0]))]
+    return [answer for file in files for answer in _ask(champion, [file])]
+
+
+def _reason(error: Exception, file: Path) -> str:
+    """In one line, without the photo's place in its call and its name: the answer's path says which it is."""
+    return " ".join(str(error).removeprefix(f"{file} ").split()).removeprefix("image 1 of 1 ")
+
+
+def _answers(champion: Any, files: Sequence[Path]) -> list[Prediction]:
+    import pandas as pd
+
+    from trainers.files.plain import read_plain
+
+    answers = champion.predict(pd.DataFrame({"image": [read_plain(file) for file in files]}))
+    return [
+        Prediction(str(file), str(row["label"]), float(row["probability"]), json.loads(row["probabilities"]))
+        for file, row in zip(files, answers.to_dict("records"), strict=True)
+    ]
+
+
+def print_predictions(found: Sequence[Prediction], console: Console) -> None:
+    """One line a photo."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in found:
+        if one.error:
+            table.add_row(Text(one.path), "", Text(one.error, style="red"))
+        else:
+            table.add_row(Text(one.path), f"{one.probability:.3f}", Text(one.label or ""))
+    console.print(table)

@@ -1,0 +1,217 @@
+"""``orch data preview``: a contact sheet of what the network will see in training.
+
+Training photos alone. Which photos, and how they are mixed, follows from the data's seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from orchestrator.errors import DataError, SpecError
+from orchestrator.spec.data_source import data_source
+from orchestrator.spec.gpu import with_gpu_memory
+from orchestrator.spec.reachable import reachable, values_of
+from orchestrator.spec.sweep import SweepSpec
+from trainers.backbones import backbone
+from trainers.data.manifest import Manifest, build_manifest
+from trainers.errors import TrainerError
+from trainers.images.augment import augment, plan_copies
+from trainers.images.decode import square
+
+MOST_PICTURES, FEWEST_PHOTOS = 2400, 12
+"""Pictures on a sheet, which a wide file reaches with fewer photos; but so many photos it may always have."""
+LARGEST_DRAWN = 192
+"""Side in pixels of what is kept of a picture: more than the sheet draws."""
+MOST_COPIES = 5
+"""Copies shown of one recipe."""
+LONGEST_LABEL = 11
+"""Letters of a class below a blend."""
+FORMATS = ("png", "jpg", "jpeg", "webp", "tif", "pdf", "svg")
+"""Formats of a picture that can be written; its suffix names one."""
+BLENDS = 2
+"""Blends shown of each mixture."""
+
+
+def preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], None] | None = None) -> Path:
+    """Draw ``images`` training photos as the trials of ``spec`` may see them, spread over the classes; returns ``out``.
+
+    Columns: each view; copies 1 to k of every recipe at the largest multiplier it can have; mixup and cutmix at each
+    alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the splits), decodes
+    those shown, which are fewer where the columns are many. ``progress`` is told a line for each step. A space that
+    asks for the GPU's memory is that of this machine. Raises DataError where the photos cannot be used,
+    SpecError where the suffix of ``out`` names no picture.
+    """
+    tell = progress or (lambda line: None)
+    if out.suffix[1:].lower() not in FORMATS:
+        suffixes = [f".{name}" for name in FORMATS]
+        allowed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise SpecError(f"--out: {out} is no picture's name; it must end in {allowed}.")
+    spec = with_gpu_memory(spec)
+    tell(f"reading {', '.join(spec.data.sources)}")
+    try:
+        manifest, _ = build_manifest(data_source(spec))
+        sheet = _Sheet.of(manifest.split("train"), spec, images)
+        tell(f"drawing {len(sheet.rows)} photos of the training split")
+        return sheet.draw(out)
+    except TrainerError as error:
+        raise DataError(str(error)) from error
+
+
+def choose_rows(manifest: Manifest, images: int) -> list[int]:
+    """Rows of ``manifest``, class by class: ``images`` spread over the classes. Pure, from the data's seed.
+
+    As many of each class as of any other, give or take one, while it has them; of more classes than ``images``, some
+    from the first to the last.
+    """
+    labels = manifest.labels()
+    there = np.unique(labels)
+    images = max(images, 1)
+    if len(there) > images:
+        there = there[np.linspace(0, len(there) - 1, images).round().astype(int)]
+    shuffled = {}
+    for label in there:
+        random = np.random.default_rng((manifest.seed, 1, int(label)))
+        shuffled[label] = random.permutation(np.flatnonzero(labels == label))
+    turns = [(turn, label) for label in there for turn in range(len(shuffled[label]))]
+    taken = sorted(turns)[:images]  # a first photo of each class, then a second of each, and so on
+    return sorted((int(shuffled[label][turn]) for turn, label in taken), key=lambda row: (labels[row], row))
+
+
+def recipes_shown(spec: SweepSpec) -> dict[str, float]:
+    """Each recipe that a trial can have, and the largest multiplier it can have it at; none without copies."""
+    found: dict[str, float] = {}
+    for values in reachable(spec, "recipe", "multiplier"):
+        multiplier = float(values["multiplier"])  # type: ignore[arg-type]  # a number by its field
+        if multiplier > 1:
+            recipe = str(values["recipe"])
+            found[recipe] = max(multiplier, found.get(recipe, 1.0))
+    return found
+
+
+def largest_size(spec: SweepSpec) -> int:
+    """The side in pixels of the largest image that a trial can have."""
+    pairs = reachable(spec, "backbone", "image_size")
+    return max(int(pair["image_size"] or backbone(str(pair["backbone"])).native_size) for pair in pairs)
+
+
+def blend(
+    first: np.ndarray, second: np.ndarray, kind: str, alpha: float, random: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Two images uint8 (side, side, 3) -> (their mixture, the share of the first in the label).
+
+    mixup: l x + (1 - l) y with l from Beta(alpha, alpha) (Zhang et al. 2018). cutmix: a rectangle of ``second``, of
+    the share 1 - l before the edges cut it, at a place drawn evenly (Yun et al. 2019).
+    """
+    share = float(random.beta(alpha, alpha))
+    if kind == "mixup":
+        mixed = share * first.astype(np.float64) + (1 - share) * second
+        return np.round(mixed).astype(np.uint8), share
+    side = first.shape[0]
+    half = int(side * math.sqrt(1 - share)) // 2
+    y, x = (int(v) for v in random.integers(0, side, 2))
+    box = (slice(max(y - half, 0), y + half), slice(max(x - half, 0), x + half))
+    mixed = first.copy()
+    mixed[box] = second[box]
+    return mixed, 1 - mixed[box][..., 0].size / side**2
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """What the sheet shows: photos are rows of ``manifest`` (the training images alone)."""
+
+    manifest: Manifest
+    rows: list[int]
+    size: int
+    views: list[str]
+    recipes: dict[str, float]
+    mixtures: list[tuple[str, float]]
+
+    @classmethod
+    def of(cls, manifest: Manifest, spec: SweepSpec, images: int) -> _Sheet:
+        mixtures = [(kind, float(a)) for kind in ("mixup", "cutmix") for a in values_of(spec, kind) if a > 0]
+        views, recipes = [str(view) for view in values_of(spec, "view")], recipes_shown(spec)
+        columns = len(views) + MOST_COPIES * len(recipes) + BLENDS * len(mixtures)
+        most = max(FEWEST_PHOTOS, MOST_PICTURES // columns)
+        rows = choose_rows(manifest, min(images, most))
+        return cls(manifest, rows, largest_size(spec), views, recipes, mixtures)
+
+    def draw(self, out: Path) -> Path:
+        from dashboards.contact_sheet import Cell, Row, Strip, contact_sheet  # matplotlib: half a second
+
+        copies = {recipe: self._copies(multiplier) for recipe, multiplier in self.recipes.items()}
+        columns = {recipe: min(MOST_COPIES, int(counts.max(initial=0))) for recipe, counts in copies.items()}
+        strips = [Strip("view", tuple(self.views))]
+        strips += [
+            Strip(f"{recipe}, multiplier {self.recipes[recipe]:g}", tuple(f"copy {k}" for k in range(1, count + 1)))
+            for recipe, count in columns.items()
+            if count
+        ]
+        strips += [Strip(f"{kind}, alpha {alpha:g}", ("",) * BLENDS) for kind, alpha in self.mixtures]
+        rows = []
+        for place, row in enumerate(self.rows):
+            cells: list[Cell | None] = [Cell(_small(self._square(row, view))) for view in self.views]
+            for recipe, count in columns.items():
+                wanted = copies[recipe][place]
+                cells += [
+                    Cell(_small(self._copy(row, recipe, k))) if k <= wanted else None for k in range(1, count + 1)
+                ]
+            cells += [
+                Cell(*self._blend(row, *mixture, number)) for mixture in self.mixtures for number in range(BLENDS)
+            ]
+            rows.append(Row(self._label(row), Path(self._of(row, "path")).name, tuple(cells)))
+        gaps = any(cell is None for row in rows for cell in row.cells)
+        more = any(counts.max(initial=0) > MOST_COPIES for counts in copies.values())
+        note, classes = self._note(gaps, more), self.manifest.classes
+        return contact_sheet("What the network will see in training", note, strips, rows, out, classes)
+
+    def _note(self, gaps: bool, more: bool) -> str:
+        classes = len(self.manifest.classes)
+        shown = len({self._label(row) for row in self.rows})
+        some = "" if shown == classes else f" {shown} of {classes} classes."
+        empty = " Empty: the multiplier asks for no such copy of this photo." if gaps else ""
+        rest = f" Some have more copies than the {MOST_COPIES} shown." if more else ""
+        view = f" Copies are of the view {self.views[0]}." if self.recipes and len(self.views) > 1 else ""
+        return f"{len(self.rows)} training photos at {self.size} x {self.size} pixels.{some}{view}{empty}{rest}"
+
+    def _copies(self, multiplier: float) -> np.ndarray:
+        return plan_copies(self.manifest.labels(), multiplier)[self.rows]
+
+    def _of(self, row: int, column: str) -> str:
+        return str(self.manifest.table[column].iloc[row])
+
+    def _label(self, row: int) -> str:
+        return self._of(row, "label")
+
+    def _square(self, row: int, view: str, copy: int = 0) -> np.ndarray:
+        crop_seed = int(self._of(row, "sha256")[:8], 16) + copy if view == "random_crop" else None
+        return square(self._paths[row], self.size, view, crop_seed)
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        return self.manifest.paths()
+
+    def _copy(self, row: int, recipe: str, k: int) -> np.ndarray:
+        image = self._square(row, self.views[0], k)
+        return augment(image, self._of(row, "sha256"), k, recipe, self.manifest.seed)
+
+    def _blend(self, row: int, kind: str, alpha: float, number: int) -> tuple[np.ndarray, str]:
+        random = np.random.default_rng((self.manifest.seed, 2, row, number, kind == "cutmix", round(1000 * alpha)))
+        others = [each for each in self.rows if each != row] or [row]
+        other = others[int(random.integers(len(others)))]
+        mixed, share = blend(self._square(row, self.views[0]), self._square(other, self.views[0]), kind, alpha, random)
+        labels = [(share, self._label(row)), (1 - share, self._label(other))]
+        return _small(mixed), "\n".join(f"{100 * part:.0f} % {label[:LONGEST_LABEL]}" for part, label in labels)
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    if pixels.shape[0] <= LARGEST_DRAWN:
+        return pixels
+    small = Image.fromarray(pixels).resize((LARGEST_DRAWN, LARGEST_DRAWN), Image.Resampling.LANCZOS)
+    return np.asarray(small)

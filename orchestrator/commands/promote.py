@@ -1,0 +1,173 @@
+"""`orch promote best` and `orch sync`: between a finished sweep's folder and MLflow.
+
+The gate itself is ``promotion.decide``, which is pure; here its evidence is gathered and its decision carried out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.errors import PromotionRefused
+from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
+from orchestrator.ledger.folder import Sweep, read_sweep
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
+from orchestrator.paths import SweepPaths
+from orchestrator.spec.load import load_spec
+from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner, not_judged
+from orchestrator.tracking import registry
+from orchestrator.tracking.cursor import parent_run
+from orchestrator.tracking.settings import model_name, tracking_settings
+from orchestrator.tracking.sync import SyncResult
+from orchestrator.tracking.tracker import synchronise
+from trainers.backbones import backbone
+from trainers.data.manifest import Manifest
+from trainers.files.plain import read_plain
+
+CHALLENGER = "the challenger"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it: the registered model, its version, and the gate's decision."""
+
+    model: str
+    version: str
+    decision: Decision
+
+    def __str__(self) -> str:
+        if [reason.code for reason in self.decision.reasons] == [ALREADY_CHAMPION]:
+            return f"{self.decision.reasons[0].sentence} Nothing was changed."
+        return f"{self.decision.text}\n{self.model} version {self.version} is the champion."
+
+
+def sync(folder: Path) -> SyncResult:
+    """Send MLflow what it has not seen. Raises TrackingError."""
+    return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec), check_machine=False)))
+
+
+def promote(
+    folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None
+) -> Promotion:
+    """Register the winner of the sweep in ``folder`` and make it the champion, if the gate lets it.
+
+    ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger. The sweep's lock is
+    held throughout, so that nothing is promoted which the ledger cannot take down.
+    Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached, OrchError where the sweep
+    has no winner yet, is being run, or was interrupted on the way to another winner.
+    """
+    with Ledger(read_sweep(folder).paths.ledger) as ledger:
+        sweep = read_sweep(folder)
+        judged = judged_winner(sweep)
+        if not sweep.paths.evidence.is_file():
+            raise not_judged(sweep)
+        row = judged.row
+        tell(f"{folder}: {row['model']} with the crop policy {row['policy']}, test accuracy {row['accuracy']:.3f}")
+        spec = load_spec(str(sweep.paths.spec), check_machine=False)
+        uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
+        run_id = parent_run(sweep) or sync(folder).parent_run_id
+        champion = registry.champion(uri, name)
+        manifest = Manifest.read(sweep.paths.manifest)
+        if champion is not None and _is_same(champion, judged, run_id):
+            this = Contender(name, champion.version, manifest.classes, {"": True}, frozenset())
+            return Promotion(name, champion.version, decide(this, this))
+        evidence = pd.read_parquet(sweep.paths.evidence)
+        challenger = Contender(CHALLENGER, "", manifest.classes, _correct(evidence), _seen(evidence))
+        opponent = None if champion is None else _champion_contender(uri, champion, manifest, tell)
+        decision = decide(challenger, opponent, allow)
+        note: dict[str, Any] = {"promotion": "refused", "model": name, "text": decision.text}
+        if not decision.allowed:
+            ledger.append(EventKind.NOTE, payload=note)
+            raise PromotionRefused(decision.text)
+        overridden = [reason.code for reason in decision.reasons if reason.overridden]
+        version = registry.register(uri, name, sweep.paths.winner, _details(sweep, judged, manifest, run_id))
+        registry.set_champion(uri, name, version, overridden)
+        note |= {"promotion": "champion", "version": version, "overridden": overridden}
+        ledger.append(EventKind.NOTE, payload=note)
+    return Promotion(name, version, decision)
+
+
+def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str) -> bool:
+    """Whether the champion is made of the same networks; where it does not name them, of the same trial."""
+    tags, winner = champion.tags, judged.winner
+    if champion.run_id != run_id or tags.get("orch.policy") != winner["policy"]:
+        return False
+    if "orch.fits" in tags and judged.fits:
+        return bool(json.loads(tags["orch.fits"]) == list(judged.fits))
+    return tags.get("orch.trial") == winner["trial"]
+
+
+def _correct(evidence: pd.DataFrame) -> dict[str, bool]:
+    test = evidence[evidence["role"] == "test"]
+    return {str(sha): bool(hit) for sha, hit in zip(test["sha256"], test["correct"], strict=True)}
+
+
+def _answers(evidence: pd.DataFrame) -> dict[str, str]:
+    """sha256 of a test image -> the class that the model gave it."""
+    test = evidence[(evidence["role"] == "test") & evidence["predicted"].notna()]
+    return {str(sha): str(label) for sha, label in zip(test["sha256"], test["predicted"], strict=True)}
+
+
+def _seen(evidence: pd.DataFrame) -> frozenset[str]:
+    return frozenset(evidence.loc[evidence["role"] != "test", "sha256"])
+
+
+def _champion_contender(
+    uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
+) -> Contender:
+    """The champion on the challenger's test images: what it answered in its own sweep, and else what it answers now.
+
+    Its answers are held against the challenger's labels: an image may have been given another since.
+    """
+    evidence = registry.read_evidence(uri, champion.name, champion.version)
+    known = {} if evidence is None else _answers(evidence)
+    seen = frozenset() if evidence is None else _seen(evidence)
+    test = manifest.split("test")
+    hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
+    correct = {h: known[h] == label for h, label in zip(hashes, labels, strict=True) if h in known}
+    asked = [i for i, h in enumerate(hashes) if h not in known]
+    if asked:
+        model = registry.load_champion(uri, champion.name)
+        tell(f"asking the champion about {len(asked)} test images that it has not seen before")
+        paths = test.paths()
+        answers = model.predict(pd.DataFrame({"image": [read_plain(paths[i]) for i in asked]}))
+        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers["label"], strict=True)}
+    classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
+    return Contender(champion.name, champion.version, classes, correct, seen)
+
+
+def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> registry.ModelDetails:
+    from orchestrator.machine.environment import git_commit
+
+    winner, row = judged.winner, judged.row
+    return registry.ModelDetails(
+        run_id=run_id,
+        sweep=sweep.paths.name,
+        trial=winner["trial"],
+        policy=winner["policy"],
+        form=row["model"],
+        accuracy=row["accuracy"],
+        accuracy_low=row["accuracy_low"],
+        accuracy_high=row["accuracy_high"],
+        data=manifest.fingerprint,
+        classes=manifest.classes,
+        example=read_plain(manifest.split("test").paths()[0]),
+        commit=git_commit(),
+        modules=own_modules(winner["config"]),
+        fits=judged.fits,
+    )
+
+
+def own_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules beside ``trainers`` that a configuration's network is made of: its dotted names, and their builders."""
+    names = [str(config.get(field, "")) for field in ("backbone", "head")]
+    dotted = [name for name in names if ":" in name]
+    builders = [backbone(name).builder for name in names[:1] if name in dotted]
+    modules = dict.fromkeys(name.partition(":")[0] for name in dotted + builders)
+    return tuple(m for m in modules if m.partition(".")[0] not in ("trainers", "keras", "tensorflow"))

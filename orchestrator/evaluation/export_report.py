@@ -1,0 +1,256 @@
+"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.evaluation.leaderboard import PairedDifference, accuracy_interval, paired_difference, signed
+from orchestrator.plain_json import json_ready
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class ExportState(StrEnum):
+    """What became of one format."""
+
+    KEPT = "kept"
+    OVERRIDDEN = "overridden"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is in the folder."""
+        return self in (ExportState.KEPT, ExportState.OVERRIDDEN)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How one form of the model does on the test split.
+
+    ``difference`` is this accuracy minus the original's on the same photos, paired. ``largest_change`` is the largest
+    difference of any probability of any photo, ``same_label`` the share of photos with the original's answer.
+    ``latency_ms``: the median time a photo takes from its decoded crops to probabilities; NaN where none was measured.
+    ``size_mb``: in 10^6 bytes.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    difference: PairedDifference
+    largest_change: float
+    same_label: float
+    latency_ms: float
+    size_mb: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """One format: its file, what became of it and why. ``figures`` is None where it could not be written.
+
+    ``note``: what else a person should know of it, a sentence or "".
+    """
+
+    name: str
+    file: str
+    state: ExportState
+    reason: str
+    figures: Figures | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Every format beside the original. ``model`` is the leaderboard's row, ``bound`` the accuracy that may be lost.
+
+    ``from_photos``: how the SavedModel's signature from encoded photos does, None without one. ``facts``: the machine
+    and versions that the latency holds for.
+    """
+
+    sweep: str
+    trial: str
+    model: str
+    policy: str
+    crops: int
+    photos: int
+    bound: float
+    threads: int
+    original: Figures
+    exports: tuple[Export, ...]
+    from_photos: str | None
+    facts: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; what was not measured is None."""
+        return json_ready(asdict(self))
+
+    @property
+    def refusals(self) -> list[str]:
+        """A sentence for each format that is not there."""
+        return [f"{e.name}: {e.reason}" for e in self.exports if not e.state.is_there]
+
+
+def figures(
+    probabilities: np.ndarray, original: np.ndarray, labels: np.ndarray, latency_ms: float, size_mb: float
+) -> Figures:
+    """``probabilities`` and ``original``: (photos, classes) of the same photos; ``labels``: (photos,) class indices."""
+    if probabilities.shape != original.shape or len(labels) != len(original):
+        raise ValueError(
+            f"shapes {probabilities.shape}, {original.shape} and {labels.shape} are not of the same photos"
+        )
+    hits, before = probabilities.argmax(1) == labels, original.argmax(1) == labels
+    low, high = accuracy_interval(int(hits.sum()), len(hits))
+    return Figures(
+        accuracy=float(hits.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        difference=paired_difference(before, hits),
+        largest_change=float(np.abs(probabilities - original).max()),
+        same_label=float((probabilities.argmax(1) == original.argmax(1)).mean()),
+        latency_ms=latency_ms,
+        size_mb=size_mb,
+    )
+
+
+ALPHA = 0.05
+"""Probability, at most, of refusing a format that is truly as accurate as the original."""
+
+
+def decide(found: Figures, bound: float, force: bool) -> tuple[ExportState, str]:
+    """Whether an export may stay, and why.
+
+    It is refused if it is worse than the original by more than ``bound`` and chance alone would rarely make it so: the
+    exact one-sided McNemar test (binomial, over the photos that just one of the two answers correctly) rejects "not
+    worse" at ``ALPHA``. One photo of 64 is 1.6 points and no evidence (p = 0.5); 15 more photos lost than gained of 380
+    are. A format kept within chance has a reason as well, so that the report shows it. NaN is never accepted.
+    """
+    if not math.isfinite(found.largest_change):
+        return ExportState.REFUSED, "it answers with what is no number."
+    change = found.difference
+    lost = -change.difference
+    if lost <= bound + 1e-12:
+        return ExportState.KEPT, ""
+    p_worse = change.p_value / 2  # the lower tail alone
+    sentence = (
+        f"its accuracy on test is {found.accuracy:.3f}, {100 * lost:.1f} points below the original's (95 % interval "
+        f"{signed(change.low)} to {signed(change.high)} points, one-sided p {p_worse:.2g}); {100 * bound:g} may be lost"
+    )
+    if p_worse >= ALPHA:
+        return ExportState.KEPT, f"{sentence}, but on so few photos chance alone may do that."
+    if force:
+        return ExportState.OVERRIDDEN, f"{sentence}; kept all the same, as asked."
+    return ExportState.REFUSED, f"{sentence}. --bound allows more, --force keeps it whatever it loses."
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+HEAD = (
+    *("format", "accuracy, % (95 %)", "against the original, points (95 %)", "p", "largest change", "same label, %"),
+    *("latency, ms", "size, MB", ""),
+)
+DASH = "\N{EN DASH}"
+
+
+def to_markdown(report: ExportReport) -> str:
+    """The report as a page."""
+    lines = [
+        f"# Exports of {report.sweep}",
+        "",
+        f"The winner, trial `{report.trial}` ({report.model}), crop policy `{report.policy}` "
+        f"({report.crops} crop{'s' if report.crops > 1 else ''} a photo), on {report.photos} test photos.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|",
+        *(f"| {' | '.join(_cells(row))} |" for row in _rows(report)),
+        "",
+    ]
+    said = [f"- {line}" for line in remarks(report)]
+    lines += [*said, ""] if said else []
+    lines += [f"{report.from_photos}\n"] if report.from_photos else []
+    lines += [how_to_read(report), ""]
+    return "\n".join(lines)
+
+
+def remarks(report: ExportReport) -> list[str]:
+    """A line for each format that is not plainly as good as the original, or has a note."""
+    lines = []
+    for export in report.exports:
+        lines += [f"{export.name} was {export.state}: {export.reason}"] if export.reason else []
+        lines += [f"{export.name}: {export.note}"] if export.note and export.state.is_there else []
+    return lines
+
+
+def how_to_read(report: ExportReport) -> str:
+    """One paragraph under the table."""
+    machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
+    return (
+        "Every form was asked about the same crops of the same photos. Intervals: Wilson for accuracy, Agresti and Min "
+        "for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. Latency: "
+        f"the median photo, from decoded crops to probabilities, on {report.threads} "
+        f"thread{'s' if report.threads > 1 else ''}; {machine}. "
+        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone may "
+        f"do that (one-sided exact McNemar, p >= {ALPHA:g})."
+    )
+
+
+WIDE = 100
+"""Columns of a terminal from which on every figure fits."""
+DETAILS = ("p", "change", "same %")
+"""Columns of the table that a narrower terminal leaves to report.md."""
+
+
+def to_rich(report: ExportReport, width: int) -> Table:
+    """The table for a terminal of ``width`` columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"exports of {report.sweep}, on {report.photos} test photos", title_justify="left")
+    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1), False
+    names = ("format", "acc % (95 %)", "diff (95 %)", *DETAILS, "ms", "MB", "")
+    shown = [at for at, name in enumerate(names) if width >= WIDE or name not in DETAILS]
+    for name in (names[at] for at in shown):
+        table.add_column(name, justify="left" if name in ("format", "") else "right", no_wrap=name != "format")
+    for row in _rows(report):
+        refused = row[0] is not None and not row[0].state.is_there
+        cells = _cells(row)
+        table.add_row(*(Text(cells[at]) for at in shown), style="red" if refused else "")
+    table.caption = f"diff: points against the original, paired; ms: median photo, {report.threads} thread"
+    table.caption_justify = "left"
+    return table
+
+
+def _rows(report: ExportReport) -> Sequence[tuple[Export | None, Figures | None]]:
+    return [(None, report.original), *((export, export.figures) for export in report.exports)]
+
+
+def _cells(row: tuple[Export | None, Figures | None]) -> list[str]:
+    export, found = row
+    name, state = ("original", "") if export is None else (export.name, str(export.state))
+    if found is None:
+        return [name, *[""] * 7, state]
+    change = found.difference
+    against = f"{signed(change.difference)} ({signed(change.low)} to {signed(change.high)})" if export else ""
+    return [
+        name,
+        f"{100 * found.accuracy:.1f} ({100 * found.accuracy_low:.1f}{DASH}{100 * found.accuracy_high:.1f})",
+        against,
+        f"{change.p_value:.2g}" if export else "",
+        f"{found.largest_change:.1g}" if export else "",
+        f"{100 * found.same_label:.1f}" if export else "",
+        "" if math.isnan(found.latency_ms) else f"{found.latency_ms:.2f}",
+        f"{found.size_mb:.2f}",
+        state,
+    ]
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(json_ready(values), indent=1, ensure_ascii=False) + "\n"

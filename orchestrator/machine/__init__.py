@@ -1,0 +1,4 @@
+"""What this machine has: cores, GPUs, memory, versions, writable folders.
+
+May import ``paths`` and ``errors``. Start with ``environment``.
+"""

@@ -1,0 +1,253 @@
+"""A sweep as a list of fits with their costs, and one way it can go: search, select, refit, leaderboard. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.plan.calibration import Calibration, Machine
+from orchestrator.plan.estimates import Speeds
+from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
+from orchestrator.plan.stopping import Never, StoppingRule, rule_of
+from orchestrator.plan.workload import FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
+from orchestrator.spec.sweep import SweepSpec
+from trainers.config import TrialConfig
+
+PROCESS_BYTES = 900 * 10**6
+"""A worker with TensorFlow and a small network, where the calibration does not say."""
+DRIVER_BYTES = 700 * 10**6
+DRAWING_S = 4.0
+"""The leaderboard's pictures and files, on the driver."""
+VALUE_BYTES = {"float32": 4, "float16": 2}
+
+
+@dataclass(frozen=True)
+class SweepConditions:
+    """What a sweep finds. ``stored``: ``PlannedRows.place`` -> rows in the store; ``cap_bytes``: what it may hold.
+
+    ``precision``: the dtype policy that the device makes of ``resources.precision``. ``store_dtype``: what features are
+    kept in. ``notes``: sentences for the plan's assumptions.
+    """
+
+    photos: PhotoCounts
+    machine: Machine
+    calibration: Calibration
+    stored: Mapping[str, int] = field(default_factory=dict)
+    cap_bytes: float = math.inf
+    precision: str = "float32"
+    store_dtype: str = "float32"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SimulatedOutcome:
+    """One way a sweep can go. ``stages``: seconds of each. ``epochs``: of each trial that was begun.
+
+    ``fits``: (fit, epochs) of the search; ``refits``: of the retraining. ``rows``: (what is read, rows made, rows that
+    were stored before). ``complete``: trials that ran to their end. ``judging_s``: worker-seconds of predicting.
+    """
+
+    stages: Mapping[str, float]
+    epochs: tuple[int, ...]
+    fits: tuple[tuple[FitWork, int], ...]
+    refits: tuple[tuple[FitWork, int], ...]
+    rows: tuple[tuple[PlannedRows, int, int], ...]
+    complete: tuple[FitWork, ...]
+    judging_s: float
+
+    @property
+    def ended(self) -> list[FitWork]:
+        """Trials that ran to their end; where none did, all that were begun."""
+        return list(self.complete) or [work for work, _ in self.fits]
+
+    @property
+    def works(self) -> list[FitWork]:
+        """Every kind of fit that was begun, each once."""
+        return list(dict.fromkeys(work for work, _ in (*self.fits, *self.refits)))
+
+
+class SimulatedSweep:
+    """``spec`` in ``situation``: plays what becomes of its trials."""
+
+    def __init__(self, spec: SweepSpec, situation: SweepConditions) -> None:
+        self.spec, self.situation = spec, situation
+        self.speeds = Speeds(situation.calibration, self._machine())
+        self._settings = StoreSettings(situation.precision, VALUE_BYTES[situation.store_dtype])
+        self._works: dict[tuple[TrialConfig, tuple[str, ...]], FitWork] = {}
+        self._prefix_s: dict[str, float] = {}
+        self._cost = PrefillCost(self.speeds.decode_s, self.speeds.augment_s)
+
+    def _machine(self) -> Machine:
+        """The machine with no more workers than ``budget.concurrent``."""
+        machine, most = self.situation.machine, self.spec.budget.most_at_once
+        return machine if most is None else dataclasses.replace(machine, workers=min(machine.workers, most))
+
+    def work(self, config: TrialConfig, refit: tuple[str, ...] = ()) -> FitWork:
+        """What a fit costs, remembered by what decides it."""
+        plain = dataclasses.replace(
+            config,
+            dropout=0.0,
+            smoothing=0.0,
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            scale=None,
+            margin=None,
+            warmup=0.0,
+        )
+        key = plain, refit
+        if key not in self._works:
+            made = fit_work(plain, self.situation.photos, self.speeds, refit, self._settings)
+            self._works[key] = made
+            self._prefix_s.update({rows.shelf.name: made.speed.prefix_s for rows in made.features})
+        return self._works[key]
+
+    # --- one way it can go
+
+    def run(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> SimulatedOutcome:
+        """Play the sweep of ``trials``. ``share``: False makes a black box of each."""
+        spec, once = self.spec, self.situation.calibration
+        hours = spec.budget.hours
+        terms = self._terms(share, math.inf if hours is None else 3600 * hours)
+        cluster, draw = Cluster.cold(terms, dict(self.situation.stored)), random.Random(seed)
+        works = [self.work(config) for config in trials]
+        searched = simulate(works, self._rule(), terms, cluster, draw)
+        fits = tuple(zip(works, searched.epochs, strict=False))
+        # Ray comes up while the photos are read; what is waited for is TensorFlow in the workers.
+        stages = {"start": once.worker_start_s, "build": searched.build_s, "search": searched.seconds}
+        stages |= {"select": 0.0, "refit": 0.0, "leaderboard": 0.0}
+        refits: tuple[tuple[FitWork, int], ...] = ()
+        judged_s, built = 0.0, dict(searched.built)
+        chosen = [trials[place] for place in searched.complete[: 1 + spec.final.runners_up]]
+        if chosen:
+            cluster.cool_down()
+            select_s = self._judging_s([self.work(chosen[0])], self.situation.photos.to_choose_on, share)
+            stages["select"] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
+            again = self._refits(chosen)
+            refitted = simulate([work for work, _ in again], Never(again[0][1]), self._terms(share), cluster, draw)
+            stages["refit"] = once.worker_start_s + refitted.seconds
+            stages["build"] += refitted.build_s
+            built = {place: built.get(place, 0) + refitted.built.get(place, 0) for place in {*built, *refitted.built}}
+            models = [work for work, _ in again]
+            board_s = self._judging_s(models, sum(self.situation.photos.test), share)
+            stages["leaderboard"] = DRAWING_S + once.worker_start_s + self._spread_s(models, board_s)
+            refits, judged_s = tuple(again), select_s + board_s
+        stages["total"] = sum(seconds for stage, seconds in stages.items() if stage != "build")
+        return SimulatedOutcome(
+            stages,
+            searched.epochs,
+            fits,
+            refits,
+            self._rows([work for work, _ in (*fits, *refits)], built),
+            tuple(works[place] for place in searched.complete),
+            judged_s,
+        )
+
+    def needed_s(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> float:
+        """What the search would take if its hours did not end it."""
+        terms = self._terms(share)
+        works = [self.work(config) for config in trials]
+        cluster = Cluster.cold(terms, dict(self.situation.stored))
+        return simulate(works, self._rule(), terms, cluster, random.Random(seed)).seconds
+
+    def _rule(self) -> StoppingRule:
+        budget = self.spec.budget
+        chosen = budget.scheduler
+        return rule_of(chosen.name, budget.epochs, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials)
+
+    def _terms(self, share: bool, hours_s: float = math.inf) -> SimulationSettings:
+        cap = self.situation.cap_bytes
+        return SimulationSettings(
+            self.speeds.machine,
+            self._cost,
+            share,
+            self.situation.calibration.trial_s,
+            hours_s,
+            lambda size: size <= cap,
+        )
+
+    def _refits(self, chosen: Sequence[TrialConfig]) -> list[tuple[FitWork, int]]:
+        final = self.spec.final
+        splits = ("train", "validation") if final.refit == "train+validation" else ("train",)
+        epochs = final.epochs or self.spec.budget.epochs
+        return [(self.work(config, splits), epochs) for config in chosen for _ in range(final.seeds)]
+
+    def _judging_s(self, works: Sequence[FitWork], images: int, share: bool) -> float:
+        return judging_s(works, self.speeds, images, self.spec.final.policies, share)
+
+    def _spread_s(self, works: Sequence[FitWork], seconds: float) -> float:
+        """By the clock: the images are divided among the workers, and each opens every network once."""
+        opened = dict.fromkeys((work.prefix, work.speed.open_s + work.speed.prefix_trace_s) for work in works)
+        return seconds / self.speeds.machine.workers + sum(open_s for _, open_s in opened)
+
+    def _rows(self, works: Sequence[FitWork], built: Mapping[str, int]) -> tuple[tuple[PlannedRows, int, int], ...]:
+        most: dict[str, PlannedRows] = {}
+        for work in dict.fromkeys(works):
+            for rows in (*work.images, *work.features):
+                if rows.place not in most or most[rows.place].count < rows.count:
+                    most[rows.place] = rows
+        stored = self.situation.stored
+        found = [(rows, built.get(p, 0), min(stored.get(p, 0), rows.count)) for p, rows in most.items()]
+        return tuple(each for each in found if each[1] or each[2])
+
+    # --- what it amounts to
+
+    def row_s(self, rows: PlannedRows) -> float:
+        """Seconds to make one row of a work of this campaign, on one worker."""
+        return self._prefix_s[rows.shelf.name] if rows.shelf.layer else self._cost.of_image(rows)
+
+    def floor_s(self, fits: Sequence[tuple[FitWork, int]]) -> float:
+        """The least by the clock for ``fits`` (each with its epochs): rows that are not stored made once, the trainable
+        parts at their best speed, evenly over the workers."""
+        stored = self.situation.stored
+        lacking: dict[str, tuple[int, float]] = {}
+
+        def want(rows: PlannedRows, seconds: float) -> bool:
+            count = rows.count - stored.get(rows.place, 0)
+            if count > lacking.get(rows.place, (0, 0.0))[0]:
+                lacking[rows.place] = (count, seconds)
+            return count > 0
+
+        for work, epochs in fits:
+            if not epochs:
+                continue
+            through = {(r.split, r.recipe, r.shelf.view): want(r, work.speed.prefix_s) for r in work.features}
+            for rows in work.images:
+                if through.get((rows.split, rows.recipe, rows.shelf.view), True):
+                    # A copy is made from the photo that was decoded already.
+                    copy_s = self.speeds.augment_s(rows.recipe, rows.shelf.image_size)
+                    want(rows, copy_s if rows.recipe else self._cost.of_image(rows))
+        seconds = sum(count * each_s for count, each_s in lacking.values())
+        seconds += sum(epochs * work.bare_epoch_s for work, epochs in fits)
+        return seconds / self.speeds.machine.workers
+
+    def final_floor_s(self, outcome: SimulatedOutcome) -> float:
+        """The same for what follows the search, rows that only the retraining reads included."""
+        both = self.floor_s([*outcome.fits, *outcome.refits]) - self.floor_s(outcome.fits)
+        return both + outcome.judging_s / self.speeds.machine.workers
+
+    def memory_bytes(self, works: Sequence[FitWork]) -> float:
+        """Of all workers and the driver at once, at the most."""
+        # What training keeps of a batch lies in the GPU's memory where there is one.
+        most = 0 if self.speeds.machine.gpus else max((work.memory_bytes for work in works), default=0)
+        worker = max(self.situation.calibration.worker_bytes, PROCESS_BYTES + most)
+        return DRIVER_BYTES + self.speeds.machine.workers * worker
+
+    def checkpoint_bytes(self, works: Sequence[FitWork]) -> float:
+        """Of unfinished fits, one a worker."""
+        return self.speeds.machine.workers * max((work.state_bytes for work in works), default=0)
+
+    def model_bytes(self, outcome: SimulatedOutcome) -> float:
+        """Weights of complete trials and of the retrained networks, the winner's once more in its folder."""
+        winners = [work for work, _ in outcome.refits[: self.spec.final.seeds]]
+        models = [*outcome.complete, *(work for work, _ in outcome.refits), *winners]
+        return float(sum(work.model_bytes for work in models))
+
+    def longest_s(self, works: Sequence[FitWork], share: bool = True) -> float:
+        """Of one trial whose rows are there, opening and tracing included; the longest of them."""
+        epochs = self.spec.budget.epochs
+        epoch_s = [work.epoch_s if share else work.live_epoch_s for work in works]
+        once_s = [work.speed.open_s + work.speed.trace_s for work in works]
+        return max((once + epochs * each for once, each in zip(once_s, epoch_s, strict=True)), default=0.0)

@@ -1,0 +1,298 @@
+"""What a fit reads, computes and leaves behind, counted before anything runs. Pure."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from orchestrator.plan.calibration import PartKey, PartSpeed
+from orchestrator.plan.estimates import Speeds, cost_of
+from orchestrator.spec.data import SplitRatios
+from trainers.config import TrialConfig
+from trainers.data.manifest import Manifest
+from trainers.images.augment import plan_copies
+from trainers.images.policies import distinct_crops
+from trainers.images.policies import policy as find_policy
+
+TRAIN, VALIDATION = "train", "validation"
+HEAD_BYTES, OPTIMIZER_COPIES = 4, {"sgd": 1, "adam": 2, "rmsprop": 1}
+CANVASES = 2
+"""A photo is made square twice for the crop policies: at the network's size, and larger, to cut crops from."""
+
+
+@dataclass(frozen=True)
+class PhotoCounts:
+    """Images of each class. With folds ``train`` holds all that lie in one, and ``folds`` each fold's."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    folds: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        def counts(labels: np.ndarray) -> tuple[int, ...]:
+            return tuple(np.bincount(labels, minlength=len(manifest.classes)).tolist())
+
+        folds = manifest.table["fold"].to_numpy() if manifest.folds else np.zeros(0, int)
+        train, validation, test = (counts(manifest.split(name).labels()) for name in (TRAIN, VALIDATION, "test"))
+        return cls(
+            train,
+            validation,
+            test,
+            folds=tuple(counts(manifest.labels()[folds == k]) for k in range(1, manifest.folds + 1)),
+        )
+
+    @classmethod
+    def even(cls, images: int, classes: int, shares: SplitRatios | None = None, folds: int = 0) -> Self:
+        """So many photos that nobody has yet, as many of each class; with folds train and validation are pooled.
+
+        ``shares``: None for those of a file that names none.
+        """
+        shares = shares or SplitRatios()
+        each = [images // classes + (place < images % classes) for place in range(classes)]
+        test = [round(count * shares.test) for count in each]
+        if folds:
+            pooled = [count - tested for count, tested in zip(each, test, strict=True)]
+            parts = [tuple(n // folds + (k < n % folds) for n in pooled) for k in range(folds)]
+            return cls(tuple(pooled), (0,) * classes, tuple(test), tuple(parts))
+        validation = [round(count * shares.validation) for count in each]
+        train = [n - v - t for n, v, t in zip(each, validation, test, strict=True)]
+        return cls(tuple(train), tuple(validation), tuple(test))
+
+    @property
+    def classes(self) -> int:
+        return len(self.train)
+
+    @property
+    def total(self) -> int:
+        return sum(self.train) + sum(self.validation) + sum(self.test)
+
+    @property
+    def to_choose_on(self) -> int:
+        """Images that a trial's validation figures are taken over."""
+        return sum(self.train) if self.folds else sum(self.validation)
+
+
+@dataclass(frozen=True)
+class PlannedShelf:
+    """Rows of one kind in the store. ``layer``: "" for decoded images. ``what``: words for a person.
+
+    Two fits whose features are the same function of the same images have equal shelves.
+    """
+
+    what: str
+    view: str
+    image_size: int
+    row_bytes: int
+    layer: str = ""
+    backbone: str = ""
+    details: tuple[Hashable, ...] = ()
+
+    @functools.cached_property
+    def name(self) -> str:
+        """All that decides it, as text."""
+        return " ".join(map(str, (self.what, self.row_bytes, *self.details)))
+
+
+@dataclass(frozen=True)
+class PlannedRows:
+    """``count`` rows of one ``shelf``: the originals of a split, or copies of a ``recipe``.
+
+    Copies of a smaller multiplier are among those of a larger one, so a count says which they are.
+    """
+
+    shelf: PlannedShelf
+    split: str
+    count: int
+    recipe: str = ""
+
+    @functools.cached_property
+    def place(self) -> str:
+        """What the count is of, as text: equal for rows of which the larger count holds the smaller one."""
+        return f"{self.shelf.name}: {self.split}{f' copies by {self.recipe}' if self.recipe else ''}"
+
+    @property
+    def bytes(self) -> int:
+        return self.count * self.shelf.row_bytes
+
+
+@dataclass(frozen=True)
+class EpochReads:
+    """What one fit reads in an epoch, and which rows that takes. ``rows``: (view, split, recipe, count)."""
+
+    train: int
+    judged: int
+    rows: tuple[tuple[str, str, str, int], ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def reads_of(photos: PhotoCounts, view: str, multiplier: float, recipe: str, refit: tuple[str, ...] = ()) -> EpochReads:
+    """What a trial of the search reads, or with ``refit`` a fit on those splits, which is validated on nothing of them.
+
+    With folds a trial reads every fold k - 1 times to train and once to be judged, from rows that hold each once.
+    """
+    judged_view = "centre_crop" if view == "random_crop" else view
+    if photos.folds and not refit:
+        parts = [np.array(photos.train) - np.array(fold) for fold in photos.folds]
+        copied = [_copies(tuple(part.tolist()), multiplier) for part in parts]
+        images = np.array(photos.train)
+        # A class's images have so many copies each as in the fold that gives them most.
+        most = np.max([c / np.maximum(part, 1) for c, part in zip(copied, parts, strict=True)], axis=0)
+        train = sum(int(part.sum() + c.sum()) for part, c in zip(parts, copied, strict=True))
+        rows = [(view, TRAIN, "", int(images.sum())), (view, TRAIN, recipe, round(float((most * images).sum())))]
+        rows += [(judged_view, TRAIN, "", int(images.sum()))] if judged_view != view else []
+        return EpochReads(train, int(images.sum()), _there(rows))
+    if refit:
+        splits = {TRAIN: photos.train, VALIDATION: photos.validation}
+        counts = tuple(np.sum([splits[name] for name in refit], axis=0).tolist())
+        copies = int(_copies(counts, multiplier).sum())
+        rows = [(view, name, "", sum(splits[name])) for name in refit] + [(view, TRAIN, recipe, copies)]
+        judged = 0 if VALIDATION in refit else sum(photos.validation)
+        rows += [(judged_view, VALIDATION, "", judged)]
+        return EpochReads(sum(counts) + copies, judged, _there(rows))
+    copies, judged = int(_copies(photos.train, multiplier).sum()), sum(photos.validation)
+    rows = [(view, TRAIN, "", sum(photos.train)), (view, TRAIN, recipe, copies), (judged_view, VALIDATION, "", judged)]
+    return EpochReads(sum(photos.train) + copies, judged, _there(rows))
+
+
+def _there(rows: Iterable[tuple[str, str, str, int]]) -> tuple[tuple[str, str, str, int], ...]:
+    return tuple(row for row in rows if row[3] > 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _copies(counts: tuple[int, ...], multiplier: float) -> np.ndarray:
+    """Copies that each class gets, int64 (classes,)."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return np.bincount(labels, weights=plan_copies(labels, multiplier), minlength=len(counts)).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class FitWork:
+    """One fit, by what it costs; equal to itself alone.
+
+    ``images`` and ``features``: the rows that it reads, decoded and through the prefix.
+    ``epoch_s``: of an epoch that reads the store; ``live_epoch_s``: of one that runs the prefix again;
+    ``bare_epoch_s``: at the best speed of the trainable part. ``network`` and ``architecture``: what a worker has made
+    and traced already when it has run the same. ``model_bytes``: of the trained weights; ``state_bytes``: of a
+    checkpoint. ``memory_bytes``: what training takes of a worker beyond the process itself.
+    """
+
+    key: PartKey
+    speed: PartSpeed
+    images: tuple[PlannedRows, ...]
+    features: tuple[PlannedRows, ...]
+    epoch_s: float
+    live_epoch_s: float
+    bare_epoch_s: float
+    network: Hashable
+    architecture: Hashable
+    prefix: Hashable
+    model_bytes: int
+    state_bytes: int
+    memory_bytes: int
+
+    @property
+    def has_prefix(self) -> bool:
+        return bool(self.features)
+
+
+def fit_work(
+    config: TrialConfig,
+    photos: PhotoCounts,
+    speeds: Speeds,
+    refit: tuple[str, ...] = (),
+    settings: StoreSettings | None = None,
+) -> FitWork:
+    """``refit``: the splits that it is trained on; () for a trial of the search, with every fold that there is."""
+    settings = settings or StoreSettings()
+    key = PartKey.of(config, settings.precision)
+    cost, speed = cost_of(key), speeds.of(key)
+    reads = reads_of(photos, config.view, config.multiplier, config.recipe, refit)
+    images = tuple(
+        PlannedRows(_image_shelf(view, key.image_size), split, n, recipe) for view, split, recipe, n in reads.rows
+    )
+    features: tuple[PlannedRows, ...] = ()
+    if not cost.is_identity:
+        shelves = {view: _feature_shelf(key, view, settings.value_bytes) for view, *_ in reads.rows}
+        features = tuple(PlannedRows(shelves[view], split, n, recipe) for view, split, recipe, n in reads.rows)
+    epoch_s = reads.train * speed.train_s + reads.judged * speed.predict_s
+    network = (key.backbone, key.image_size, key.output_stride)
+    head = config.hidden, config.head, config.optimizer, config.clip_norm, config.loss
+    folds = len(photos.folds) if photos.folds and not refit else 1
+    wide = config.hidden * (cost.width + 1) if config.hidden else 0
+    head_weights = wide + (config.hidden or cost.width) * photos.classes
+    weights = cost.tail_weights + head_weights
+    trained = cost.trainable + head_weights
+    kept = config.batch_size * cost.kept_values * 4
+    return FitWork(
+        key=key,
+        speed=speed,
+        images=images,
+        features=features,
+        epoch_s=epoch_s,
+        live_epoch_s=epoch_s + (reads.train + reads.judged) * speed.prefix_s,
+        bare_epoch_s=reads.train * speed.bare_train_s + reads.judged * speed.predict_s,
+        network=network,
+        architecture=(*network, key.unfrozen_layers, key.feature_fusion, key.pooling, key.mixes, *head),
+        prefix=(*network, key.unfrozen_layers, key.feature_fusion, key.pooling, key.mixes, config.view),
+        model_bytes=folds * weights * HEAD_BYTES,
+        state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,
+        memory_bytes=int(kept + 3 * trained * HEAD_BYTES),
+    )
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """``precision``: what the device makes of ``resources.precision``. ``value_bytes``: of a feature in the store."""
+
+    precision: str = "float32"
+    value_bytes: int = 4
+
+
+def _image_shelf(view: str, size: int) -> PlannedShelf:
+    return PlannedShelf(f"images at {size} px{_said(view)}", view, size, size * size * 3)
+
+
+@functools.lru_cache(maxsize=4096)
+def _feature_shelf(key: PartKey, view: str, value_bytes: int) -> PlannedShelf:
+    """Named as the person is told by who fills it: "mobilenet_1.0 at 224 px to conv_pw_11_relu"."""
+    cost = cost_of(key)
+    pooled = len(cost.row_shape) == 1
+    details: list[Any] = [cost.refined, key.precision, key.feature_fusion != "none" and pooled]
+    details.append(key.pooling if pooled else "")
+    what = f"{key.backbone} at {key.image_size} px to {cost.layer}{_said(view)}"
+    size = cost.row_bytes(value_bytes)
+    return PlannedShelf(what, view, key.image_size, size, cost.layer, key.backbone, tuple(details))
+
+
+def _said(view: str) -> str:
+    return "" if view == "squash" else f", {view.replace('_', ' ')}"
+
+
+def judging_s(works: Sequence[FitWork], speeds: Speeds, images: int, policies: Sequence[str], share: bool) -> float:
+    """Worker-seconds to predict ``images`` with the models of ``works`` under every policy.
+
+    Shared, each photo's crops are cut once a view and size, each unique crop runs once through each prefix, and models
+    add their own part. Else every model under every policy is on its own.
+    """
+    counts = [find_policy(name).crops for name in policies]
+    if not share:
+        return sum(images * sum(_decode_s(w, speeds) + n * _crop_s(w) for n in counts) for w in works)
+    crops = len(distinct_crops(policies))
+    canvases = 1 if set(policies) <= {"whole", "flip"} else CANVASES
+    first = {work.prefix: work for work in works}
+    cut_s = sum(canvases * _decode_s(work, speeds) + crops * work.speed.prefix_s for work in first.values())
+    return images * (cut_s + crops * sum(work.speed.predict_s for work in works))
+
+
+def _crop_s(work: FitWork) -> float:
+    return work.speed.prefix_s + work.speed.predict_s
+
+
+def _decode_s(work: FitWork, speeds: Speeds) -> float:
+    return speeds.decode_s(work.images[0].shelf.view, work.key.image_size) if work.images else 0.0

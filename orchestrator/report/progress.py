@@ -1,0 +1,189 @@
+"""What a person reads while a sweep runs: one line for each thing that happened."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.ledger.naming import label, run_name, varied_fields
+from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.paths import SweepPaths, command_line
+from orchestrator.report.terminal import tell
+from orchestrator.tracking.run_updates import legend
+from trainers.wording import count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.spec.sweep import SweepSpec
+    from orchestrator.sweep.open import OpenSweep
+
+INDENT = 9
+"""Width of the word that begins each line."""
+
+
+class ProgressReporter:
+    """Prints to ``console``. Keeps only what a line needs: names, and how many have ended."""
+
+    def __init__(self, console: Console, spec: SweepSpec) -> None:
+        self._console = console
+        self._spec = spec
+        self._names: dict[str, str] = {}
+        self._logs: dict[str, str] = {}
+        self._not_kept: set[str] = set()  # what was told of
+        self._explained: set[str] = set()  # abbreviations in names
+        self._last: dict[str, Event] = {}
+        self._started: dict[str, float] = {}
+        self._ended: dict[str, int] = {}
+        self._root = Path()
+        self._totals = {"search": spec.budget.trials}
+        self._first_epoch_told = False
+        self._began_s = time.monotonic()
+
+    def tell(self, line: str) -> None:
+        """Print a line; on a terminal it is wrapped between words, under its first word. A pipe gets it whole."""
+        tell(self._console, line, INDENT)
+
+    def opened(self, opened: OpenSweep, ledger: Ledger) -> None:
+        """Where the sweep lies, and what an earlier process left."""
+        self._root = opened.paths.root
+        past = derive(ledger.events())
+        for event in ledger.events():
+            if event.kind == EventKind.EPOCH and not event.fold:
+                self._last[event.trial] = event
+        for record in past.trials.values():
+            self._names[record.id] = label(record)
+            if record.state.is_final:
+                self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
+        how = f"goes on with {self._ended.get('search', 0)} trials done" if opened.resumed else "new"
+        self.tell(f"sweep    {opened.spec.name} in {opened.paths.root} ({how})")
+        for line in opened.notes:
+            self.tell(line)
+
+    def show(self, event: Event) -> None:
+        if event.kind == EventKind.EPOCH and event.fold:
+            return
+        if event.kind == EventKind.EPOCH:
+            self._last[event.trial] = event
+            if not self._first_epoch_told and event.stage == "search":
+                self._first_epoch_told = True
+                self.tell(f"search   first epoch after {time.monotonic() - self._began_s:.0f} s")
+        elif event.kind == EventKind.STAGE and event.state == "BEGUN":
+            fits = event.data.get("fits")
+            if fits:
+                self._totals[event.stage] = fits
+                self._ended[event.stage] = event.data.get("done", 0)
+        elif event.kind == EventKind.STAGE and event.stage == "build":
+            self._build(event)
+        elif event.kind == EventKind.TRIAL:
+            self._trial(event)
+        elif event.kind == EventKind.NOTE and event.reason:
+            self.tell(f"warning  {event.reason}")
+
+    def _build(self, event: Event) -> None:
+        """One that found everything in the store is no news; what is not kept is told once."""
+        done = event.data
+        if event.state == "FAILED":
+            name = self._names.get(done["for"], done["for"])
+            reason = event.reason.rstrip(".")
+            self.tell(f"warning  the store was not filled for {name}: {reason}; its trials start all the same")
+            return
+        images = done["features"] or done["images"]
+        if images:
+            self.tell(f"build    {done['what']}: {count(images, 'image')} in {done['seconds']:.0f} s")
+        if not done["stored"] and done.get("share", True) and done["what"] not in self._not_kept:
+            self._not_kept.add(done["what"])
+            why = done.get("refused") or "there is no room for all of it; orch cache explain says how much is taken"
+            self.tell(f"warning  {done['what']} is not kept and is computed in every epoch: {why.rstrip('.')}")
+
+    def _trial(self, event: Event) -> None:
+        data = event.data
+        if "config" in data:
+            given = data.get("name", "")
+            given = "" if given == event.trial else given
+            self._names[event.trial] = run_name(data["number"], data["config"], varied_fields(data), given)
+        state = TrialState(event.state)
+        if data.get("log"):
+            self._logs[event.trial] = str(self._root / data["log"])
+        if state == TrialState.RUNNING:
+            self._started.setdefault(event.trial, event.time_s)
+        if state == TrialState.PENDING and event.reason:
+            self.tell(f"         {self._names[event.trial]}: {event.reason}")
+        if state.is_final:
+            self._explain(self._names.get(event.trial, ""))
+            self.tell(self._final(event, state))
+
+    def _explain(self, name: str) -> None:
+        """What an abbreviation in a trial's name stands for, before the first name that has it."""
+        new = [words for words in legend([name]).split(", ") if words and words not in self._explained]
+        if new:
+            self._explained.update(new)
+            self.tell(f"{'names':8s} {', '.join(new)}")
+
+    def _final(self, event: Event, state: TrialState) -> str:
+        stage = event.stage
+        self._ended[stage] = self._ended.get(stage, 0) + 1
+        done, total = self._ended[stage], self._totals.get(stage)
+        place = f"{done}/{total}" if total else str(done)
+        seconds = event.time_s - self._started.get(event.trial, event.time_s)
+        name = self._names.get(event.trial, event.trial)
+        last = self._last.get(event.trial)
+        words = f"{stage:8s} {place:>6s}  {_accuracy(last)}{self._others(last)}  {state!s:9s} {name}"
+        # Why a trial was pruned or stopped is in its state and its epochs; a failure needs its sentence.
+        tail = f": {event.reason} (log: {self._logs.get(event.trial, 'none')})" if state == TrialState.FAILED else ""
+        return f"{words}  ({count(event.epoch, 'epoch')}, {seconds:.0f} s){tail}"
+
+    def _others(self, last: Event | None) -> str:
+        """The figures besides the accuracy that the sweep is after."""
+        values = {name: last.metrics[name] for name in self._spec.objective if name != ACCURACY} if last else {}
+        return "".join(f"  {OBJECTIVES[name].show(value)}" for name, value in values.items() if value is not None)
+
+    def finished(self, paths: SweepPaths, seconds: float) -> None:
+        """The leaderboard, and what to type next."""
+        import pandas as pd
+
+        from orchestrator.evaluation.leaderboard import to_rich
+
+        frame = pd.read_parquet(paths.leaderboard_parquet)
+        self._console.print()
+        self._console.print(to_rich(frame, "Leaderboard on the test split"))
+        row = frame[frame["winner"]].iloc[0]
+        self._console.print()
+        self.tell(
+            f"The winner, chosen on validation: {row['model']} with the crop policy {row['policy']}, test accuracy "
+            f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}). "
+            f"{seconds / 60:.1f} minutes; everything is in {paths.root}."
+        )
+        steps = [
+            (command_line("promote", "best", paths.root), "put the winner into the registry"),
+            ("orch ui", "browse the trials in MLflow"),
+        ]
+        if activation := _activation():
+            steps.insert(0, (activation, "once per terminal: puts orch on PATH"))
+        width = max(len(command) for command, _ in steps)
+        self._console.print("\nNext:", markup=False)
+        for command, what in steps:
+            line = f"  {command.ljust(width)}   # {what}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _activation() -> str:
+    """The command that puts this ``orch`` on PATH; "" where it is, or where it runs outside a virtual environment."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    found = shutil.which("orch")
+    here = found is not None and Path(found).parent.resolve() == activate.parent.resolve()
+    return "" if here or not activate.is_file() else f"source {shlex.quote(str(activate))}"
+
+
+def _accuracy(last: Event | None) -> str:
+    value: Any = last.val_accuracy if last is not None else None
+    if value is None or not math.isfinite(value):
+        return "  -  "
+    return f"{value:.3f}"

@@ -1,0 +1,320 @@
+"""What a sweep's folder says, for a program and for a person: how is it going, what won, and why.
+
+Reads the ledger and the leaderboard file; needs neither MLflow nor Ray, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.ledger.folder import SEARCH, Sweep, leaderboard, read_sweep
+from orchestrator.ledger.ledger import TrialRecord, TrialState
+from orchestrator.ledger.naming import label
+from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.paths import command_line
+from orchestrator.plain_json import json_ready
+from orchestrator.report.terminal import tell
+from orchestrator.tracking.cursor import parent_run
+from orchestrator.tracking.run_updates import legend
+from trainers.wording import count
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+STATUS_INDENT = 9
+"""Width of the word that begins each line of the status."""
+SHOW_INDENT = 4
+"""Indent of what follows in a wrapped line of ``orch show``."""
+BEST_ROWS = 10
+"""How many trials a person is shown; --json has all."""
+
+
+# --- for a program ------------------------------------------------------------------------------------------------
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Everything, for a program: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
+    ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None before there is one), ``leaderboard``
+    (rows), ``mlflow`` (the parent run's id, None where MLflow has not seen the sweep). What is not a number is None.
+
+    With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the trials that
+    none beats in all of them; with folds a trial has ``folds``, its validation accuracy in each.
+    """
+    sweep = read_sweep(folder)
+    return json_ready(
+        {
+            "name": sweep.paths.name,
+            "stage": sweep.stage,
+            "states": sweep.states(),
+            "trials": [
+                {
+                    "id": record.id,
+                    "state": record.state,
+                    "reason": record.reason,
+                    "epochs": len(record.epochs),
+                    "val_accuracy": record.val_accuracy,
+                    "config": record.config,
+                    **_further_figures(sweep, record),
+                }
+                for record in sweep.trials
+            ],
+            "winner": sweep.fact("winner"),
+            "leaderboard": leaderboard(sweep.paths),
+            "mlflow": parent_run(sweep),
+        }
+    )
+
+
+def _further_figures(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
+    names, found = sweep.objectives, dict[str, Any]()
+    if names != (ACCURACY,):
+        found["objectives"] = {name: record.figure(name) for name in names}
+    if record.folds:
+        found["folds"] = record.fold_val_accuracy
+    return found
+
+
+# --- for a person -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is. ``total`` is None where the budget names no number; ``left_s`` is NaN before a rate."""
+
+    ended: int
+    total: int | None
+    running: int
+    elapsed_s: float
+    per_hour: float
+    left_s: float
+
+
+def progress(sweep: Sweep, now_s: float) -> Progress:
+    """The search's rate over the time in which trials ran, and the time left at that rate. Pure."""
+    trials = sweep.trials
+    ended = [record for record in trials if record.state.is_final]
+    started = [record.started_s for record in trials if math.isfinite(record.started_s)]
+    running = sum(record.state == TrialState.RUNNING for record in trials) if sweep.runner else 0
+    last = now_s if running else max((record.ended_s for record in ended if math.isfinite(record.ended_s)), default=0.0)
+    elapsed_s = max(last - min(started), 0.0) if started else 0.0
+    per_hour = 3600 * len(ended) / elapsed_s if elapsed_s > 0 else math.nan
+    total = _budget(sweep)
+    known = total is not None and per_hour > 0
+    left_s = 3600 * max(total - len(ended), 0) / per_hour if total is not None and known else math.nan
+    return Progress(len(ended), total, running, elapsed_s, per_hour, left_s)
+
+
+def _budget(sweep: Sweep) -> int | None:
+    budget = sweep.fact("budget")
+    trials = budget.get("trials") if isinstance(budget, Mapping) else sweep.fact("trials")
+    return trials if isinstance(trials, int) else None
+
+
+def print_status(folder: Path, console: Console) -> None:
+    """How is it going."""
+    sweep = read_sweep(folder)
+    *lines, following = status_lines(sweep, time.time())
+    for line in lines:
+        tell(console, line, STATUS_INDENT)
+    _print_whole(console, following)
+
+
+def status_lines(sweep: Sweep, now_s: float) -> list[str]:
+    """The stage and whether it runs, the trials by state, the best so far, the rate, the time left, and last of all
+    what to type next. Pure."""
+    done = progress(sweep, now_s)
+    lines = [f"{sweep.paths.name}: {_stage_words(sweep)}"]
+    if sweep.trials:
+        of = f" of {done.total}" if done.total is not None else ""
+        lines.append(f"trials   {done.ended}{of} ended; {_states_words(sweep)}")
+    best = sweep.best()
+    if best:
+        first, state = best[0], _state_word(sweep, best[0].state)
+        figures = ", ".join([f"{first.val_accuracy:.3f} on validation", *_other_figures(sweep, first)])
+        lines.append(f"best     {figures}: {_trial_words(first)}, {state}")
+        lines += _legend_lines("names    ", [label(first)])
+    front = sweep.front()
+    if front:
+        lines.append(f"front    {count(len(front), 'trial')} that none beats in all of {', '.join(sweep.objectives)}")
+    if done.elapsed_s > 0 and done.ended:
+        lines.append(f"rate     {count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
+    if sweep.runner and sweep.stage == SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
+        lines.append(f"left     about {_duration(done.left_s)} of search at that rate")
+    failed = [record for record in sweep.trials if record.state == TrialState.FAILED]
+    if failed:
+        lines.append(f"failed   {failed[-1].id}: {failed[-1].reason}")
+    lines.append(f"next     {_next_words(sweep)}")
+    return lines
+
+
+def print_sweep(folder: Path, console: Console) -> None:
+    """What won, and why; the leaderboard; the best trials; what to type next."""
+    sweep = read_sweep(folder)
+    tell(console, f"{sweep.paths.name}: {_stage_words(sweep)}; {_states_words(sweep)}", SHOW_INDENT)
+    for line in winner_lines(sweep.fact("winner")):
+        tell(console, line, SHOW_INDENT)
+    reads = sweep.test_reads()
+    if reads > 1:
+        line = f"test was read {reads} times for this sweep; each further look makes its figures less trustworthy"
+        tell(console, line, SHOW_INDENT)
+    if sweep.paths.leaderboard_parquet.is_file():
+        import pandas as pd
+
+        from orchestrator.evaluation.leaderboard import to_rich
+
+        frame = pd.read_parquet(sweep.paths.leaderboard_parquet)
+        console.print(to_rich(frame, "leaderboard, on the test split"))
+    if sweep.trials:
+        console.print(_trials_table(sweep))
+        for line in _legend_lines("in their names: ", map(label, sweep.trials)):
+            tell(console, line, SHOW_INDENT)
+    for record in sweep.trials:
+        if record.state == TrialState.FAILED:
+            tell(console, f"failed: {_trial_words(record)}: {record.reason} ({record.log})", SHOW_INDENT)
+    _print_whole(console, f"next: {_next_words(sweep)}")
+
+
+def _print_whole(console: Console, line: str) -> None:
+    """A line with a command stays in one piece on a terminal too, so that it can be copied."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def winner_lines(winner: Any) -> list[str]:
+    """The winner's form and policy, and the reason it was chosen for. Pure."""
+    if not isinstance(winner, Mapping):
+        return ["no winner yet."]
+    named = ", ".join(
+        f"{name} {winner[name]}" for name in ("trial", "model", "policy") if winner.get(name) not in (None, "")
+    )
+    lines = [f"winner: {named or 'chosen'}"]
+    config = winner.get("config")
+    if isinstance(config, Mapping):
+        lines.append("  " + " ".join(f"{name}={_value_words(value)}" for name, value in config.items()))
+    if winner.get("reason"):
+        lines.append(f"  because {winner['reason']}")
+    return lines + [f"  {line}" for line in front_lines(winner)]
+
+
+def front_lines(winner: Mapping[str, Any]) -> list[str]:
+    """With several objectives, the trials that none beats in all of them, one a line, the chosen one marked. Pure."""
+    front = winner.get("front")
+    if not front:
+        return []
+    names = [name for name in OBJECTIVES if name in front[0]["values"]]
+    lines = [f"{count(len(front), 'trial')} that none beats in all of {', '.join(names)}:"]
+    for row in front:
+        figures = ", ".join(OBJECTIVES[name].show(row["values"][name]) for name in names)
+        lines.append(f"{'*' if row['chosen'] else ' '} {figures}: {row.get('name') or row['trial']}")
+    if not any(row["chosen"] for row in front):
+        lines.append("The winner is none of them: a trial as good in every one of these and better in one beats it.")
+    return lines
+
+
+def _trials_table(sweep: Sweep) -> RenderableType:
+    from rich.table import Table
+
+    shown = sweep.best()[:BEST_ROWS]
+    title = f"the best {len(shown)} of {count(len(sweep.trials), 'trial')}, on validation"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("accuracy", justify="right")
+    others = [name for name in sweep.objectives if name != ACCURACY]
+    folds = any(record.folds for record in shown)
+    for name in [*others, *(["folds"] if folds else [])]:
+        table.add_column(name, justify="right")
+    table.add_column("epochs", justify="right")
+    table.add_column("state", no_wrap=True)
+    table.add_column("trial")
+    for record in shown:
+        table.add_row(
+            f"{record.val_accuracy:.4f}",
+            *(_figure_words(record, name) for name in others),
+            *([_fold_words(record)] if folds else []),
+            str(len(record.epochs)),
+            _state_word(sweep, record.state),
+            _trial_words(record),
+        )
+    return table
+
+
+def _other_figures(sweep: Sweep, record: TrialRecord) -> list[str]:
+    """The objectives besides the accuracy, for a sentence."""
+    return [_figure_words(record, name) for name in sweep.objectives if name != ACCURACY]
+
+
+def _figure_words(record: TrialRecord, name: str) -> str:
+    value = record.figure(name)
+    return OBJECTIVES[name].show(value) if math.isfinite(value) else "-"
+
+
+def _fold_words(record: TrialRecord) -> str:
+    """The lowest and the highest validation accuracy among the folds."""
+    values = record.fold_val_accuracy
+    return f"{min(values):.3f} to {max(values):.3f}" if values else "-"
+
+
+def _stage_words(sweep: Sweep) -> str:
+    if sweep.finished:
+        return "finished"
+    where = f"in the stage {sweep.stage}" if sweep.stage else "before the first stage"
+    if sweep.runner:
+        return f"{where}; running, PID {sweep.runner}"
+    states = [event for event in sweep.state.sweep if event.state]
+    stopped = states and states[-1].state not in ("RUNNING", "PENDING")
+    how = f" ({_end_words(states[-1].state, states[-1].reason)})" if stopped else ""
+    return f"{where}{how}; not running"
+
+
+def _end_words(state: str, reason: str) -> str:
+    """How a sweep ended, with nothing said twice: a reason may begin with the state, or name the stage it is in."""
+    word, why = state.lower(), reason.rstrip(".")
+    if why.endswith(", as asked"):
+        return f"{word} as asked"
+    if not why or why.startswith(word):
+        return why or word
+    return f"{word}: {why}"
+
+
+def _state_word(sweep: Sweep, state: str) -> str:
+    """A trial's state for a person: what the ledger last heard to be running does not run in a sweep that does not."""
+    return "interrupted" if state == TrialState.RUNNING and not sweep.runner else str(state)
+
+
+def _states_words(sweep: Sweep) -> str:
+    counts = [f"{number} {_state_word(sweep, state)}" for state, number in sweep.states().items()]
+    return ", ".join(counts) or "no trials yet"
+
+
+def _value_words(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _trial_words(record: TrialRecord) -> str:
+    return f"{record.id} {label(record)}"
+
+
+def _legend_lines(before: str, names: Iterable[str]) -> list[str]:
+    """What stands for what in trials' names; [] where nothing is abbreviated."""
+    words = legend(names)
+    return [f"{before}{words}"] if words else []
+
+
+def _next_words(sweep: Sweep) -> str:
+    root = sweep.paths.root
+    if not sweep.finished and sweep.runner:
+        return "let it run; Ctrl-C where it runs stops it and keeps what is done"
+    if not sweep.finished:
+        return command_line("sweep", "--resume", "--out", root)
+    if sweep.fact("winner"):
+        return command_line("promote", "best", root)
+    return command_line("sweep", "--resume", "--out", root, "--trials", "+20")
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,324 @@
+"""What one search is doing: which trials are live, and what the ledger and the source are told of them.
+
+Between Ray Tune, which speaks in its own ids and results, and the ledger, which speaks in events.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from orchestrator.cluster import checkpoint
+from orchestrator.cluster.lost_workers import WorkerLostError
+from orchestrator.cluster.memory_kills import MemoryKill, Patience, gave_up, parse_kill
+from orchestrator.cluster.ray_session import StopSignals, alive_machines, explain, machine_resources
+from orchestrator.errors import Interrupted, OrchError
+from orchestrator.ledger.ledger import Ledger, SweepState, TrialRecord, TrialState, derive
+from orchestrator.ledger.segments import METRICS, Event, EventKind
+from orchestrator.objectives import ACCURACY
+from orchestrator.search.queue import LiveTrial, PrefillJob, TrialQueue
+from orchestrator.search.sampling import TrialSource
+from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, is_build, replay
+from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.spec.slots import Resources, at_once
+from trainers.errors import TrainerError
+
+OnEvent = Callable[[Event], None]
+BUILD = "build"
+"""What the ledger files builds under."""
+
+
+class TrialRecorder:
+    """One call of ``run_trials``: what is live, and what the ledger and the source are told."""
+
+    def __init__(self, source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None) -> None:
+        self.source = source
+        self.settings = settings
+        self.ledger = ledger
+        self.signals = StopSignals()
+        metric = settings.scheduler.metric
+        self.slots = at_once(machine_resources(), Resources(settings.cpus, settings.gpus), settings.concurrent)
+        scheduler = build_scheduler(settings.scheduler, settings.epochs)
+        self.scheduler = WatchedScheduler(scheduler, metric, math.ceil(self.slots / alive_machines()))
+        self.agenda = TrialQueue(bool(settings.fill))
+        self.patience = Patience(settings.patience)
+        self.started = 0
+        self.stopping = ""
+        self.broken: Exception | None = None  # an error of the driver itself, to be raised once Tune let go
+        self.live: dict[str, LiveTrial] = {}  # by Tune's id
+        self._on_event = on_event
+        self._deadline_s = time.monotonic() + settings.hours_left_s
+        events = ledger.events()
+        self._past = derive(events)
+        ended = {r.id: r.state for r in self._past.trials.values() if r.state.is_final and r.stage == settings.stage}
+        replay(self.scheduler.inner, events, ended, metric)
+        self._best = _best_completed(self._past, settings.stage)
+
+    def outcome(self, seconds: float) -> SearchOutcome:
+        """How the search ended, counted over every process that worked on it."""
+        state = derive(self.ledger.events())
+        records = {key: record for key, record in state.trials.items() if record.stage == self.settings.stage}
+        return SearchOutcome(
+            self.stopping or self.source.exhausted, self.started, SweepState(records).counts(), seconds
+        )
+
+    def record(self, kind: EventKind, **values: Any) -> None:
+        event = self.ledger.append(kind, **{"stage": self.settings.stage, **values})
+        if self._on_event is not None:
+            self._on_event(event)
+
+    # what Tune asks
+
+    def next_job(self, tune_id: str) -> LiveTrial | PrefillJob | None:
+        """What a free slot gets: a trial, or a build that trials wait for; None where there is nothing now."""
+        waiting = 1 if self.settings.scheduler.name == "hyperband" else 0  # its brackets fill with trials that wait
+        active = sum(live.active for live in self.live.values())
+        free = self.slots - active - len(self.agenda.builds)
+        if free + waiting <= 0:
+            return None
+        while self.agenda.may_ask(self.source, active, self.slots + waiting) and self._ask():
+            pass
+        job = self.agenda.next(tune_id, may_build=free > 0)
+        if isinstance(job, LiveTrial):
+            self.live[tune_id] = job
+            self.scheduler.survived[tune_id] = job.kept
+        return job
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether there will never be anything to start again."""
+        return bool(self.source.exhausted) and not self.agenda.held
+
+    def _ask(self) -> bool:
+        """Whether the source had one more trial; it is recorded as PENDING and held."""
+        request = self.source.ask()
+        if request is None:
+            return False
+        past = self._past.trials.get(request.id)
+        live = LiveTrial(request, attempt=(past.attempts if past else 0) + 1)
+        reason, created = "", {}
+        if past is None:
+            created = {"config": request.job.config.to_dict(), "name": request.name, "number": request.number}
+            created |= {"seed": request.job.seed, "proposal": dict(request.proposal)}
+        else:
+            reason = self._keep(live, [epoch["epoch"] for epoch in past.epochs])
+            reason = reason or ("started again after an interruption" if past.attempts else "")
+            live.values = {epoch: value for epoch, value in self._values(past).items() if epoch <= live.kept}
+        self.started += 1
+        self._record_state(live, TrialState.PENDING, reason, created)
+        self.agenda.hold(live)
+        return True
+
+    def _values(self, past: TrialRecord) -> dict[int, tuple[float, ...]]:
+        """Epoch -> each objective, of what the ledger has."""
+        figures = {epoch["epoch"]: [epoch.get(name) for name in self.settings.objectives] for epoch in past.epochs}
+        return {e: tuple(math.nan if value is None else value for value in row) for e, row in figures.items()}
+
+    def _keep(self, live: LiveTrial, known: Sequence[int], at_least: int = 0) -> str:
+        """Note in ``live.kept`` how many of the ``known`` epochs the trial will report again, or has reported for good
+        (``at_least``); the words for it, "" where it trains from the start and never had a checkpoint."""
+        folder, words = live.request.job.checkpoint, ""
+        held = at_least
+        try:
+            saved = checkpoint.read(Path(folder), live.request.job) if folder else None
+            held = max(held, len(saved.epochs) if saved else 0)
+        except TrainerError as error:
+            words = f"starts anew: {error}" if not held else ""
+        live.kept = min(max(known, default=0), held)
+        return f"goes on after epoch {held}" if held else words
+
+    def look_for_end(self) -> bool:
+        """Whether the search must stop now; ``stopping`` then says why."""
+        if self.stopping or self.broken is not None:
+            return True
+        if self.signals.received:
+            self.stopping = f"interrupted by {self.signals.received}"
+        elif time.monotonic() >= self._deadline_s:
+            self.stopping = "the hours of the budget were used up."
+        elif self._best >= self.settings.target_accuracy:
+            self.stopping = f"the target accuracy of {self.settings.target_accuracy:g} was reached ({self._best:.4f})."
+        return bool(self.stopping)
+
+    def kill_workers(self) -> None:
+        """End all workers at once; Tune alone would wait up to ten seconds for their epoch to end."""
+        jobs: list[LiveTrial | PrefillJob] = [*self.live.values(), *self.agenda.builds.values()]
+        for job in jobs:
+            actor = job.trial.temporary_state.ray_actor if job.trial else None
+            if actor is not None:
+                ray.kill(actor)
+
+    # what Tune reports
+
+    def on_start(self, trial: Trial) -> None:
+        if is_build(trial):
+            self.agenda.builds[trial.trial_id].trial = trial
+            return
+        live = self.live[trial.trial_id]
+        live.active, live.trial = True, trial
+        self._record_running(live)
+
+    def on_epoch(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        if is_build(trial) or result["outcome"] == "failed":
+            return
+        live = self.live[trial.trial_id]
+        epoch = result["epoch"]
+        if not result["held"]:
+            self.patience.progress()
+        if not result["held"] and epoch <= live.kept:
+            self._start_anew(live, result["restarted"])
+        values = live.values[epoch] = tuple(result[name] for name in self.settings.objectives)
+        if epoch > live.kept:
+            self._record_epoch(live, result, values)
+        if self.scheduler.decisions.pop(trial.trial_id, "") == TrialScheduler.PAUSE and not result["done"]:
+            live.active = False
+            self._record_state(live, TrialState.PAUSED, f"waits at epoch {epoch} for its rung")
+
+    def _record_epoch(self, live: LiveTrial, result: Mapping[str, Any], values: tuple[float, ...]) -> None:
+        epoch = result["epoch"]
+        about: dict[str, Any] = {"trial": live.request.id, "attempt": live.attempt, "epoch": epoch}
+        about["rung"] = self.settings.scheduler.rung(epoch)
+        for fold, accuracy in enumerate(result["fold_val_accuracy"], start=1):
+            self.record(EventKind.EPOCH, fold=fold, val_accuracy=accuracy, **about)
+        known = all(math.isfinite(value) for value in values)
+        metrics = {name: result[name] for name in METRICS}
+        self.record(EventKind.EPOCH, objectives=values if known else (), **metrics, **about)
+
+    def _start_anew(self, live: LiveTrial, reason: str) -> None:
+        """The worker could not use the checkpoint after all: what the ledger kept of the trial is trained again."""
+        live.kept, live.values = 0, {}
+        live.attempt += 1
+        self._record_state(live, TrialState.PENDING, reason or "starts anew: its checkpoint is gone")
+        self._record_running(live)
+
+    def on_retry(self, trial: Trial) -> None:
+        why = self._why_again(trial)
+        if is_build(trial):
+            self.record(EventKind.NOTE, stage=BUILD, reason=f"the store is filled again: {why}")
+            return
+        live = self.live[trial.trial_id]
+        live.active = True
+        saved = trial.latest_checkpoint_result
+        paused_at = int(saved.metrics.get("epoch", 0)) if saved else 0
+        words = self._keep(live, list(live.values), paused_at)
+        live.attempt += 1
+        live.values = {epoch: value for epoch, value in live.values.items() if epoch <= live.kept}
+        self._record_state(live, TrialState.PENDING, f"{why}; {words}" if words else why)
+
+    def _why_again(self, trial: Trial) -> str:
+        """Why ``trial`` starts again. Raises OrchError where workers are killed again and again."""
+        kill = _memory_kill(trial)
+        if kill is None or kill.is_own:
+            return f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
+        self.patience.killed(kill, time.monotonic())
+        if self.patience.is_exhausted:
+            raise OrchError(gave_up(kill, self.patience.rounds))
+        return f"back in the queue, and no retry is counted: {kill.sentence()}"
+
+    def on_failure(self, trial: Trial) -> None:
+        if is_build(trial):
+            self._end_build(trial, "FAILED", _reason(trial), {})
+            return
+        failures = trial.run_metadata.num_failures
+        tries = f"gave up after {failures} attempts: " if failures > 1 else ""
+        self._end(trial.trial_id, TrialState.FAILED, tries + _reason(trial))
+
+    def on_end(self, trial: Trial) -> None:
+        """The worker said that it is done, or the scheduler stopped the trial."""
+        last, epochs = trial.last_result or {}, self.settings.epochs
+        if is_build(trial):
+            state = "ENDED" if last.get("outcome") == "built" else "FAILED"
+            self._end_build(trial, state, last.get("reason", ""), last.get("built", {}))
+        elif last.get("outcome") == "completed":
+            self._best = max(self._best, last[ACCURACY])
+            self._end(trial.trial_id, TrialState.COMPLETED, "")
+        elif last.get("outcome") == "failed":
+            self._end(trial.trial_id, TrialState.FAILED, last["reason"])
+        elif trial.trial_id in self.scheduler.pruned:
+            name, epoch = self.settings.scheduler.name, last.get("epoch", 0)
+            self._end(trial.trial_id, TrialState.PRUNED, f"stopped by {name} after epoch {epoch} of {epochs}")
+        else:
+            raise OrchError(f"Ray Tune ended trial {self.live[trial.trial_id].request.id} and did not say why.")
+
+    def _end_build(self, trial: Trial, state: str, reason: str, built: Mapping[str, Any]) -> None:
+        """A failed one ends no trial: those that waited for it start, and fail with a reason of their own."""
+        self.patience.progress()
+        filling = self.agenda.build_ended(trial.trial_id)
+        payload = {**built, "for": filling.request.id}
+        self.record(EventKind.STAGE, stage=BUILD, state=state, reason=reason, payload=payload)
+
+    def close(self) -> None:
+        """After Tune returned: stop what had begun, or leave it unfinished for ``--resume`` and raise.
+
+        What was asked for and has not begun stays PENDING either way: a search with more hours trains it.
+        """
+        if self.broken is not None:
+            raise self.broken
+        unended = [*self.live.values(), *self.agenda.held]
+        if self.signals.received:
+            raise Interrupted(
+                f"{self.stopping}: what has ended is kept, {len(unended)} unfinished trials will start again."
+            )
+        if unended and not self.stopping:
+            raise OrchError(f"Ray Tune returned with trial {unended[0].request.id} unfinished.")
+        for live in self.live.values():
+            if live.trial is not None:
+                self._record_end(live, TrialState.STOPPED, self.stopping.rstrip("."))
+        self.ledger.flush()
+
+    def _end(self, tune_id: str, state: TrialState, reason: str) -> None:
+        live = self.live.pop(tune_id)
+        self._record_end(live, state, reason)
+        self.agenda.trial_ended(live)
+
+    def _record_end(self, live: LiveTrial, state: TrialState, reason: str) -> None:
+        self._record_state(live, state, reason)
+        if live.request.job.checkpoint:
+            checkpoint.remove(Path(live.request.job.checkpoint))
+        rows = [live.values[epoch] for epoch in sorted(live.values)]
+        self.source.tell(live.request.id, state, [row[0] for row in rows], rows[-1] if rows else ())
+
+    def _record_running(self, live: LiveTrial) -> None:
+        log = self.settings.logs / f"{live.request.id}.log"
+        self._record_state(live, TrialState.RUNNING, "", {"log": f"{log.parent.name}/{log.name}"})
+
+    def _record_state(self, live: LiveTrial, state: TrialState, reason: str, payload: Any = None) -> None:
+        done = max(live.values, default=0)
+        self.record(
+            EventKind.TRIAL,
+            trial=live.request.id,
+            state=str(state),
+            reason=reason,
+            attempt=live.attempt,
+            epoch=done,
+            rung=self.settings.scheduler.rung(done),
+            payload=payload,
+        )
+
+
+def _best_completed(state: SweepState, stage: str) -> float:
+    values = [r.val_accuracy for r in state.trials.values() if r.state == TrialState.COMPLETED and r.stage == stage]
+    return max((value for value in values if math.isfinite(value)), default=-math.inf)
+
+
+def _last_error(trial: Trial) -> BaseException | None:
+    """The last error of ``trial``, from the file where Tune keeps it on this machine."""
+    path = trial.pickled_error_file
+    return cloudpickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
+
+
+def _reason(trial: Trial) -> str:
+    error = _last_error(trial)
+    return explain(error) if error is not None else "its worker could not be started"
+
+
+def _memory_kill(trial: Trial) -> MemoryKill | None:
+    error = _last_error(trial)
+    return parse_kill(str(error)) if isinstance(error, WorkerLostError) else None

@@ -1,0 +1,162 @@
+"""The ``budget`` section: how much is tried, in which order, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from orchestrator.spec.base import LARGEST_SEED, Section
+from orchestrator.spec.mistakes import Mistake, Mistakes, quoted
+from orchestrator.spec.space.section import read_configuration
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Named(Section):
+    """A name and the numbers that go with it; those of other names are refused."""
+
+    def _refuse_others(self, taken: Mapping[str, tuple[str, ...]]) -> None:
+        name = self.name  # type: ignore[attr-defined]
+        allowed = ("name", *taken[name])
+        wrong = [key for key in type(self).model_fields if key in self.model_fields_set and key not in allowed]
+        if wrong:
+            has = f"it takes {', '.join(taken[name])}" if taken[name] else "it takes no numbers"
+            raise Mistakes(Mistake((key,), f"{name} has no {key}; {has}.", at_key=True) for key in wrong)
+
+
+_SCHEDULERS = {
+    "asha": ("grace_epochs", "reduction_factor"),
+    "hyperband": ("reduction_factor",),
+    "median": ("grace_epochs", "min_trials"),
+    "none": (),
+}
+_SAMPLERS = {
+    "tpe": ("startup_trials",),
+    "random": (),
+    "grid": (),
+    "cmaes": ("startup_trials",),
+    "gp": ("startup_trials",),
+}
+SAMPLER_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
+"""Samplers that come as extras, and the package that each needs."""
+
+
+class SchedulerSpec(_Named):
+    """What stops a trial early."""
+
+    name: Literal["asha", "hyperband", "median", "none"] = Field(
+        default="asha", description="Which rule stops trials early."
+    )
+    grace_epochs: int = Field(default=1, ge=1, description="No trial is stopped before (asha, median).")
+    reduction_factor: float = Field(
+        default=3.0, gt=1, le=100, description="One trial in so many goes on at each rung (asha, hyperband)."
+    )
+    min_trials: int = Field(
+        default=3, ge=1, description="Other trials that the median is taken over, at least (median)."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> SchedulerSpec:
+        self._refuse_others(_SCHEDULERS)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in ("name", *_SCHEDULERS[self.name])}
+
+
+class SamplerSpec(_Named):
+    """What proposes the next configuration."""
+
+    name: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field(default="tpe", description="Which rule proposes.")
+    startup_trials: int = Field(default=10, ge=1, description="Random ones before it begins to learn (tpe, cmaes, gp).")
+
+    @model_validator(mode="after")
+    def _fits(self) -> SamplerSpec:
+        self._refuse_others(_SAMPLERS)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in ("name", *_SAMPLERS[self.name])}
+
+
+def _read_first(value: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"found {quoted(value)}; allowed: a list of configurations, each a mapping of fields.")
+    read = [read_configuration(item, (i,)) for i, item in enumerate(value)]
+    mistakes = [mistake for _, found in read for mistake in found]
+    if mistakes:
+        raise Mistakes(mistakes)
+    return tuple(values for values, _ in read)
+
+
+def _read_concurrent(value: Any) -> int | str:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"found {quoted(value)}; allowed: a whole number, at least 1, or auto for as many as fit.")
+
+
+class BudgetSpec(Section):
+    """How much is tried, in which order, and when it ends."""
+
+    trials: int = Field(
+        ge=1, le=1_000_000, description="Distinct configurations to try; of `configurations`, the first so many."
+    )
+    epochs: int = Field(ge=1, le=10_000, description="Epochs of a trial that is not stopped early.")
+    hours: float | None = Field(default=None, gt=0, description="The search ends after so many hours.")
+    target_accuracy: float | None = Field(
+        default=None, gt=0, le=1, description="The search ends when a validation accuracy reaches it."
+    )
+    concurrent: Annotated[
+        int | Literal["auto"], PlainValidator(_read_concurrent, json_schema_input_type=int | Literal["auto"])
+    ] = Field(default="auto", description="Trials at once; auto: as many as the machine takes.")
+    retries: int = Field(default=2, ge=0, le=100, description="How often a trial that crashed is tried again.")
+    scheduler: Annotated[
+        SchedulerSpec,
+        BeforeValidator(
+            _by_name, json_schema_input_type=Literal["asha", "hyperband", "median", "none"] | SchedulerSpec
+        ),
+    ] = Field(default=SchedulerSpec(), description="What stops trials early: a name, or a mapping of name and numbers.")
+    sampler: Annotated[
+        SamplerSpec,
+        BeforeValidator(_by_name, json_schema_input_type=Literal["tpe", "random", "grid", "cmaes", "gp"] | SamplerSpec),
+    ] = Field(
+        default=SamplerSpec(), description="What proposes configurations: a name, or a mapping of name and numbers."
+    )
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of the sampler and of every trial.")
+    first: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_read_first)] = Field(
+        default=(), description="Configurations to try first; each lies inside the space. Fixed fields may be left out."
+    )
+
+    @property
+    def most_at_once(self) -> int | None:
+        """``concurrent`` as a number; None for as many as fit."""
+        return None if self.concurrent == "auto" else int(self.concurrent)
+
+    @model_validator(mode="after")
+    def _fits(self) -> BudgetSpec:
+        found = []
+        grace = self.scheduler.grace_epochs
+        if "grace_epochs" in _SCHEDULERS[self.scheduler.name] and grace > self.epochs:
+            text = (
+                f"found {grace}, which is more than budget.epochs ({self.epochs}), so no trial would ever be stopped."
+            )
+            found.append(Mistake(("scheduler", "grace_epochs"), text))
+        if len(self.first) > self.trials:
+            text = f"holds {len(self.first)} configurations, more than budget.trials ({self.trials})."
+            found.append(Mistake(("first",), text, at_key=True))
+        if found:
+            raise Mistakes(found)
+        return self

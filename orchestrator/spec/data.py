@@ -1,0 +1,136 @@
+"""The ``data`` section: the photos and how they are divided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+
+from orchestrator.spec.base import LARGEST_SEED, Section
+from orchestrator.spec.mistakes import Mistake, Mistakes, mistakes_of, nearest, quoted
+from trainers.files.suffixes import TABLES
+
+BUILTIN = "builtin:"
+BUILTINS = ("builtin:digits",)
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+
+
+class SplitRatios(Section):
+    """Shares of the images."""
+
+    train: float = Field(default=0.7, gt=0, lt=1, description="Share of the images that is trained on.")
+    validation: float = Field(default=0.15, gt=0, lt=1, description="Share on which everything is chosen.")
+    test: float = Field(default=0.15, gt=0, lt=1, description="Share that is read once, for the final leaderboard.")
+
+    @model_validator(mode="after")
+    def _add_up(self) -> SplitRatios:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test add up to {total:g}; they must add up to 1.")
+        return self
+
+
+def _read_splits(value: Any) -> SplitRatios | str:
+    if value == "own" or isinstance(value, SplitRatios):
+        return value
+    if not isinstance(value, Mapping):
+        allowed = "{train: 0.7, validation: 0.15, test: 0.15}, or own for the data's own splits"
+        raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
+    try:
+        return SplitRatios.model_validate(value)
+    except ValidationError as error:
+        raise Mistakes(mistakes_of(error, SplitRatios)) from error
+
+
+def _read_source(value: Any) -> str | tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        _check_source(value, ())
+        return value
+    if not value:
+        raise ValueError("found an empty list; name at least one folder, table or archive.")
+    found: list[Mistake] = []
+    for i, each in enumerate(value):
+        try:
+            _check_source(each, (i,))
+        except Mistakes as mistakes:
+            found += mistakes.mistakes
+        else:
+            if each in value[:i]:
+                found.append(Mistake((i,), f"found {quoted(each)} twice in the list."))
+            elif each.startswith(BUILTIN) and len(value) > 1:
+                found.append(Mistake((i,), f"{each} stands alone; take it out of the list."))
+    if found:
+        raise Mistakes(found)
+    return str(value[0]) if len(value) == 1 else tuple(value)
+
+
+def _check_source(value: Any, keys: tuple[int, ...]) -> None:
+    """Raises Mistakes unless ``value`` is the text of one source."""
+    if not isinstance(value, str):
+        raise Mistakes(
+            [Mistake(keys, f"found {quoted(value)}; allowed: text{'' if keys else ', or a list of texts'}.")]
+        )
+    if not value:
+        raise Mistakes([Mistake(keys, "found an empty text; name a folder, a table or an archive.")])
+    if value.startswith(BUILTIN) and value not in BUILTINS:
+        text = f"found {quoted(value)}{nearest(value, BUILTINS)} Built in: {', '.join(BUILTINS)}."
+        raise Mistakes([Mistake(keys, text)])
+
+
+def _read_folds(value: Any) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and (value == 0 or FEWEST_FOLDS <= value <= MOST_FOLDS):
+        return value
+    allowed = f"0 for one validation split, or a whole number from {FEWEST_FOLDS} to {MOST_FOLDS}"
+    raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
+
+
+class DataSpec(Section):
+    """The photos and how they are divided."""
+
+    source: Annotated[
+        str | tuple[str, ...],
+        PlainValidator(_read_source, json_schema_input_type=str | list[str]),
+        PlainSerializer(lambda source: source if isinstance(source, str) else list(source)),
+    ] = Field(
+        description="A folder per class, a .csv or .parquet table, an archive, or builtin:digits; or a list of them, "
+        "which are merged. Relative to the current folder; ${ORCH_DATA} and other environment variables are filled in.",
+    )
+    splits: Annotated[
+        SplitRatios | Literal["own"],
+        PlainValidator(_read_splits, json_schema_input_type=SplitRatios | Literal["own"]),
+        PlainSerializer(lambda splits: splits if splits == "own" else splits.model_dump()),
+    ] = Field(
+        default=SplitRatios(),
+        description="Ratios of train, validation and test; or own: the table's own split column, or folders train, "
+        "validation and test.",
+    )
+    folds: Annotated[int, PlainValidator(_read_folds, json_schema_input_type=int)] = Field(
+        default=0,
+        description="k-fold cross-validation instead of one validation split: train and validation are pooled and "
+        "divided into so many folds, each trial is trained once for each, and chosen by all of them. 0: one split.",
+    )
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of the splits and of the augmented copies.")
+    duplicates: Literal["group", "drop", "keep"] = Field(
+        default="group",
+        description="Duplicates stay in one split (group), only the first is used (drop), or near ones may fall "
+        "where they do (keep).",
+    )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source, one or several."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> DataSpec:
+        """Whether a folder or an archive has splits of its own shows when it is read."""
+        lacking = [source for source in self.sources if source.startswith(BUILTIN)]
+        if self.splits == "own" and lacking:
+            text = (
+                f"own needs a table with a split column ({' or '.join(TABLES)}), or a folder or an archive that is "
+                f"divided into train, validation and test; the source is {quoted(lacking[0])}."
+            )
+            raise Mistakes([Mistake(("splits",), text)])
+        return self

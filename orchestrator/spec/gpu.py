@@ -1,0 +1,33 @@
+"""gpu."""
+
+from __future__ import annotations
+
+from orchestrator.errors import SpecError
+from orchestrator.machine.gpu_memory import smallest_gpu_gb
+from orchestrator.spec.slots import gpus_of
+from orchestrator.spec.sweep import SweepSpec, cross_mistakes
+
+
+def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
+    """``spec`` with ``resources.gpu_memory_gb`` as a number where its space asks for one.
+
+    "auto" is the smallest GPU's memory times the trial's share of it. Raises OrchError where nvidia-smi fails, and
+    SpecError where the file does not fit together with so much memory.
+    """
+    resources = spec.resources
+    if not spec.asks_for_gpu_memory or resources.gpu_memory_gb != "auto":
+        return spec
+    share = min(1.0, gpus_of(resources.gpus, 1))  # as if there were one: without any the smallest has 0 GB
+    memory_gb = round(share * smallest_gpu_gb(), 1) if share else 0.0
+    return _replace_memory(spec, memory_gb)
+
+
+def _replace_memory(spec: SweepSpec, memory_gb: float | str) -> SweepSpec:
+    """``spec`` with that memory, checked: a copy alone would not be. Raises SpecError."""
+    resources = spec.resources.model_copy(update={"gpu_memory_gb": memory_gb})
+    settled = spec.model_copy(update={"resources": resources})
+    found = cross_mistakes({name: getattr(settled, name) for name in SweepSpec.model_fields})
+    if found:
+        where = f"with resources.gpu_memory_gb {memory_gb}, as measured"
+        raise SpecError("\n".join(f"{where}: {'.'.join(map(str, each.keys))}: {each.text}" for each in found))
+    return settled

@@ -1,0 +1,156 @@
+"""What is wrong with a file, as sentences: what was found, what is allowed, the nearest valid spelling."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from trainers import wording
+
+Keys = tuple[str | int, ...]
+"""The way from the top of the file to a value: names of mappings, positions in lists."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing to mend. ``at_key`` points at the field's name instead of its value; ``place`` overrides both."""
+
+    keys: Keys
+    text: str
+    at_key: bool = False
+    place: str = ""
+
+
+class Mistakes(ValueError):
+    """Several mistakes below one value; a pydantic validator raises it to report them all at once."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(m.text for m in self.mistakes))
+
+
+def quoted(value: Any) -> str:
+    """A value as the file spells it, short enough for a sentence."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value if len(value) <= 60 else value[:57] + "..."}"'
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
+
+
+def nearest(value: Any, known: Iterable[str]) -> str:
+    """``; did you mean "x"?`` where a known word resembles ``value``, else a full stop."""
+    near = wording.nearest(str(value), known)
+    return f'; did you mean "{near}"?' if near else "."
+
+
+def unknown_value(value: Any, known: Sequence[str], also: str = "") -> str:
+    """The sentence for a word that is none of ``known``."""
+    return f"found {quoted(value)}{nearest(value, known)} Allowed: {', '.join(known)}{also}."
+
+
+def unknown_field(name: Any, known: Sequence[str]) -> str:
+    """The sentence for a field that does not exist beside ``known``."""
+    return f"no such field{nearest(name, known)} Allowed: {', '.join(known)}."
+
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+}
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
+    """Every mistake that pydantic found in ``model``'s values, as sentences."""
+    found: list[Mistake] = []
+    for each in error.errors(include_url=False):
+        loc: Keys = tuple(each["loc"])
+        inner = each.get("ctx", {}).get("error")
+        if isinstance(inner, Mistakes):
+            found += [dataclasses.replace(m, keys=(*loc, *m.keys)) for m in inner.mistakes]
+        elif each["type"] == "missing":
+            about = _field_at(model, loc)
+            hint = f" {about.description}" if about and about.description else ""
+            found.append(Mistake(loc, f"is missing.{hint}", at_key=True))
+        elif each["type"] == "extra_forbidden":
+            owner = _model_at(model, loc[:-1]) or model
+            found.append(Mistake(loc, unknown_field(loc[-1], list(owner.model_fields)), at_key=True))
+        else:
+            found.append(Mistake(loc, _sentence(each, model)))
+    return found
+
+
+def _sentence(each: Any, model: type[BaseModel]) -> str:
+    kind, value, about = each["type"], each["input"], _field_at(model, each["loc"])
+    if kind == "value_error":
+        return str(each["ctx"]["error"])
+    if kind == "literal_error" and about is not None:
+        return unknown_value(value, [str(word) for word in _literals(about.annotation)])
+    if kind == "model_type":
+        owner = _model_at(model, each["loc"]) or model
+        return f"found {quoted(value)}; allowed: a mapping with the fields {', '.join(owner.model_fields)}."
+    if kind == "bool_type" and value in ("no", "off", "yes", "on"):
+        return f"found the word {quoted(value)}; allowed: true or false (YAML 1.2 reads yes, no, on and off as text)."
+    bounds = _bounds(about)
+    number = "a number" if about and float in _parts(about.annotation) else "a whole number"
+    words = _KINDS.get(kind) or (number if bounds and isinstance(value, int | float) else "")
+    if not words:
+        return f"found {quoted(value)}: {each['msg']}."
+    as_text = "the text " if isinstance(value, str) and kind != "string_type" else ""
+    return f"found {as_text}{quoted(value)}; allowed: {words}{', ' + bounds if bounds else ''}."
+
+
+def _bounds(about: FieldInfo | None) -> str:
+    limits = {key: getattr(m, key) for m in (about.metadata if about else ()) for key in _BOUNDS if hasattr(m, key)}
+    return " and ".join(f"{word} {quoted(limits[key])}" for key, word in _BOUNDS.items() if key in limits)
+
+
+def _parts(annotation: Any) -> Iterable[Any]:
+    """The annotation and everything inside its unions and generics."""
+    yield annotation
+    if typing.get_origin(annotation) is not Literal:
+        for inner in typing.get_args(annotation):
+            yield from _parts(inner)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    return [word for part in _parts(annotation) if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+
+
+def _model_at(model: type[BaseModel], loc: Keys) -> type[BaseModel] | None:
+    if not loc:
+        return model
+    about = _field_at(model, loc)
+    parts = _parts(about.annotation) if about else ()
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+
+
+def _field_at(model: type[BaseModel], loc: Keys) -> FieldInfo | None:
+    """The field that ``loc`` ends in; a position in a list stands for the list's field."""
+    names = [key for key in loc if isinstance(key, str)]
+    if not names:
+        return None
+    owner = _model_at(model, tuple(names[:-1]))
+    return owner.model_fields.get(names[-1]) if owner else None

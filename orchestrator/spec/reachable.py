@@ -1,0 +1,90 @@
+"""Which values of a few fields the trials of a file can have together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from orchestrator.spec.space.space import DEFAULTS, Domain, Field, IntRange, Space, Uniform, Value
+from trainers.config import canonical
+
+
+class Searched(Protocol):
+    """A ``SweepSpec`` or a ``Search``."""
+
+    @property
+    def space(self) -> Space: ...
+
+    @property
+    def configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]: ...
+
+
+def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
+    """Every combination of values that the fields ``names`` can have in one trial, each once, in the space's order.
+
+    Of a range both ends, and what a condition needs to go either way: every value that one names, and both ends of the
+    others. Fields that the file does not mention have their defaults, and values without effect are
+    those of ``canonical`` (a recipe without copies is flips).
+    """
+    if spec.configurations:
+        whole = [{**DEFAULTS, **values} for _, values in spec.configurations]
+    else:
+        fields = tuple(field for field in spec.space.fields if field.name in _needed(spec.space, names))
+        whole = [{**DEFAULTS, **values} for values in _combinations(fields, {}, _asked(fields))]
+    found = [_canonical(values, names) for values in whole]
+    return [values for place, values in enumerate(found) if values not in found[:place]]
+
+
+def values_of(spec: Searched, name: str) -> list[Any]:
+    """Every value that the field ``name`` can have, each once; of a range those of ``reachable``."""
+    return [values[name] for values in reachable(spec, name)]
+
+
+def _canonical(values: dict[str, Value], names: tuple[str, ...]) -> dict[str, Value]:
+    exact = canonical(values).to_dict()
+    return {name: exact[name] for name in names}
+
+
+def _needed(space: Space, names: tuple[str, ...]) -> set[str]:
+    """``names``, and every field that a condition on the way to them speaks of."""
+    needed: set[str] = set()
+    waiting = [*names]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            field = space.field(name)
+            waiting += [other for case in field.cases for other, _ in case.when] if field else []
+    return needed
+
+
+def _asked(fields: tuple[Field, ...]) -> dict[str, set[Value]]:
+    """Field -> the values of it that conditions among ``fields`` name."""
+    found: dict[str, set[Value]] = {field.name: set() for field in fields}
+    for name, allowed in (each for field in fields for case in field.cases for each in case.when):
+        found.setdefault(name, set()).update(allowed)
+    return found
+
+
+def _combinations(
+    fields: tuple[Field, ...], values: dict[str, Any], asked: dict[str, set[Value]]
+) -> Iterator[dict[str, Any]]:
+    if len(values) == len(fields):
+        yield values
+        return
+    field = fields[len(values)]
+    _, domain = field.active(values)
+    for value in _listed(domain, asked[field.name]):
+        yield from _combinations(fields, {**values, field.name: value}, asked)
+
+
+def _listed(domain: Domain, asked: set[Value]) -> tuple[Any, ...]:
+    """The values of a list; of a range its ends, those of ``asked``, and the ends of the rest."""
+    if isinstance(domain, Uniform):
+        return (domain.low, domain.high)
+    if not isinstance(domain, IntRange):
+        return tuple(domain.values())
+    options = domain.values()
+    rest = [next((each for each in way if each not in asked), domain.low) for way in (options, reversed(options))]
+    inner = [option for option in options if option in asked]
+    return tuple(sorted({domain.low, domain.high, *rest, *inner}))

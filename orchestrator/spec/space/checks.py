@@ -1,0 +1,189 @@
+"""What must fit together in the ``search`` part: conditions, image sizes, strides, scales and margins. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.spec.mistakes import Keys, Mistake, quoted
+from orchestrator.spec.space.fields import HIGHEST_MARGIN
+from orchestrator.spec.space.space import DEFAULTS, Case, Constant, Space, Uniform, Value
+from trainers.backbones import BACKBONES, Backbone, backbone
+from trainers.config import TrialConfig, canonical
+from trainers.heads import Head, head
+
+
+class SpaceMistakes:
+    """Collects mistakes below ``keys``."""
+
+    def __init__(self, keys: Keys = (), found: list[Mistake] | None = None) -> None:
+        self.keys = keys
+        self.found = [] if found is None else found
+
+    def at(self, *keys: str | int) -> SpaceMistakes:
+        return SpaceMistakes((*self.keys, *keys), self.found)
+
+    def add(self, text: str, at_key: bool = False) -> None:
+        self.found.append(Mistake(self.keys, text, at_key))
+
+
+def check_conditions(space: Space, notes: SpaceMistakes) -> None:
+    """A condition names values, so it cannot name a continuous range."""
+    for field in space.fields:
+        for i, case in enumerate(field.cases):
+            here = notes.at(field.name, i) if len(field.cases) > 1 else notes.at(field.name)
+            for other, _ in case.when:
+                if any(isinstance(domain, Uniform) for domain in space.domains(other)):
+                    here.at("when", other).add(
+                        f"{other} is a continuous range, which no single value can match; a condition needs a field "
+                        "with a value, a list or an int range.",
+                        at_key=True,
+                    )
+
+
+# Named configurations
+
+
+def check_nothing_varies(space: Space, notes: SpaceMistakes) -> None:
+    """Beside named configurations the space holds constants alone."""
+    for field in space.fields:
+        if any(not isinstance(case.domain, Constant) for case in field.cases):
+            notes.at(field.name).add("varies, but beside `configurations` only single values may stand.", at_key=True)
+
+
+def check_named(
+    configurations: Sequence[tuple[str, Mapping[str, Any]]], given: Sequence[Mapping[str, Value]], notes: SpaceMistakes
+) -> None:
+    """``configurations``: name and complete values of each; ``given``: what stands in it, without the constants."""
+    seen: dict[TrialConfig, str] = {}
+    for i, (name, values) in enumerate(configurations):
+        here = notes.at("configurations", i)
+        row = backbone(values.get("backbone", TrialConfig.backbone))
+        top = head(values.get("head", TrialConfig.head))
+        _check_named_backbone(values, row, here)
+        if not _check_named_head(values, given[i], top, here):
+            continue
+        twin = seen.setdefault(canonical(values), name)
+        if twin != name:
+            here.add(f'"{name}" is the same configuration as "{twin}", and would not be trained again.')
+
+
+def _check_named_backbone(values: Mapping[str, Any], row: Backbone, here: SpaceMistakes) -> None:
+    size, stride = values.get("image_size"), values.get("output_stride", DEFAULTS["output_stride"])
+    if size is not None and size < row.smallest_size:
+        here.add(f"image_size is {size}, but {row.name} takes no image below {row.smallest_size} pixels.")
+    if stride not in row.output_strides:
+        allowed = " or ".join(map(str, row.output_strides))
+        here.add(f"output_stride is {stride}, but {row.name} only takes {allowed}.")
+
+
+def _check_named_head(values: Mapping[str, Any], given: Mapping[str, Value], top: Head, here: SpaceMistakes) -> bool:
+    """Whether scale and margin are ones that ``top`` has."""
+    for effect, has in (("scale", top.has_scale), ("margin", top.has_margin)):
+        if not has and given.get(effect) is not None:
+            here.at(effect).add(f"the head {top.name} has no {effect}; leave it out.", at_key=True)
+            return False
+    margin = values.get("margin")
+    if top.has_margin and margin is not None and not top.smallest_margin <= margin <= top.largest_margin:
+        here.add(f"margin is {quoted(margin)}, but {top.name} takes {' to '.join(_margins(top))}.")
+    return True
+
+
+# A space
+
+
+def check_space(space: Space, notes: SpaceMistakes) -> None:
+    """What each case of the space can meet must go with it."""
+    _check_sizes(space, notes)
+    _check_strides(space, notes)
+    _check_effects(space, notes)
+    _check_margins(space, notes)
+
+
+def _cases(space: Space, name: str, notes: SpaceMistakes) -> Iterator[tuple[Case, SpaceMistakes]]:
+    """Each case of the field ``name``, with the place for what is wrong with it."""
+    field = space.field(name)
+    for i, case in enumerate(field.cases if field else ()):
+        yield case, notes.at(name, i) if field and len(field.cases) > 1 else notes.at(name)
+
+
+def _names(space: Space, name: str, case: Case) -> list[str]:
+    """The names that ``name`` can have where ``case`` applies."""
+    wanted = dict(case.when).get(name)
+    names = [str(value) for domain in space.domains(name) for value in domain.values() or ()]
+    return [value for value in dict.fromkeys(names) if wanted is None or value in wanted]
+
+
+def _met(space: Space, field: str, other: str, notes: SpaceMistakes) -> Iterator[tuple[Case, list[str], SpaceMistakes]]:
+    """Each case of ``field`` with the names of ``other`` that reach it: those that no case before takes whole."""
+    taken: set[str] = set()
+    for case, here in _cases(space, field, notes):
+        yield case, [name for name in _names(space, other, case) if name not in taken], here
+        if [name for name, _ in case.when] == [other] and not case.gpu_memory_gb:
+            taken.update(map(str, case.when[0][1]))
+
+
+def _check_sizes(space: Space, notes: SpaceMistakes) -> None:
+    """Every image size must be large enough for each backbone that it can meet."""
+    for case, met, here in _met(space, "image_size", "backbone", notes):
+        options = case.domain.values() or ()
+        smallest = min((size for size in options if isinstance(size, int)), default=None)
+        small = [row for row in map(backbone, met) if smallest is not None and smallest < row.smallest_size]
+        if small:
+            names = ", ".join(row.name for row in small)
+            need = max(row.smallest_size for row in small)
+            here.add(f"{smallest} pixels are too few for {names}; allowed with what it can meet: at least {need}.")
+
+
+def _check_strides(space: Space, notes: SpaceMistakes) -> None:
+    """Every output stride must be one that each backbone that it can meet takes."""
+    for case, met, here in _met(space, "output_stride", "backbone", notes):
+        rows = [backbone(name) for name in met]
+        for stride in case.domain.values() or ():
+            cannot = [row.name for row in rows if stride not in row.output_strides]
+            can = [row.name for row in rows if stride in row.output_strides]
+            if not cannot:
+                continue
+            if can:
+                listed = can[0] if len(can) == 1 else f"[{', '.join(can)}]"
+                mend = f"say which it is for: {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
+            else:
+                able = ", ".join(row.name for row in BACKBONES.values() if stride in row.output_strides)
+                mend = f"leave it out, or add a backbone that takes it: {able}."
+            here.add(f"{stride} does not go with {', '.join(cannot)}; {mend}")
+
+
+def _check_effects(space: Space, notes: SpaceMistakes) -> None:
+    """A scale or a margin needs at least one head that has it."""
+    for effect in ("scale", "margin"):
+        for case, here in _cases(space, effect, notes):
+            heads = _names(space, "head", case)
+            having = [name for name in heads if getattr(head(name), f"has_{effect}")]
+            if heads and not having and case.domain != Constant(None):
+                subject = "the head" if len(heads) == 1 else "the heads"
+                has = "has" if len(heads) == 1 else "have"
+                here.add(f"{subject} {', '.join(heads)} {has} no {effect}; leave it out, or add a head that has one.")
+
+
+def _check_margins(space: Space, notes: SpaceMistakes) -> None:
+    """Every margin must lie in the range of each margin head that it can meet."""
+    for case, met, here in _met(space, "margin", "head", notes):
+        domain = case.domain
+        options = (domain.low, domain.high) if isinstance(domain, Uniform) else domain.values()
+        margins = [value for value in options if isinstance(value, int | float)]
+        for top in [head(name) for name in met]:
+            if not top.has_margin or all(top.smallest_margin <= m <= top.largest_margin for m in margins):
+                continue
+            low, high = _margins(top)
+            own = f"{{uniform: [{low}, {high}], when: {{head: {top.name}}}}}"
+            here.add(
+                f"found {domain}, but {top.name} takes margins from {low} to {high}; give it a case of its own before, "
+                f"such as {own}."
+            )
+
+
+def _margins(top: Head) -> tuple[str, str]:
+    """The ends of what ``top`` takes in a file, the upper one rounded down so that it may be typed."""
+    highest = min(top.largest_margin, HIGHEST_MARGIN)
+    return quoted(top.smallest_margin), quoted(math.floor(highest * 1000) / 1000)

@@ -1,0 +1,197 @@
+"""A sweep's file as one frozen value, and what must fit together among its sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
+
+from orchestrator.objectives import ACCURACY, OBJECTIVES, SPEED
+from orchestrator.spec.base import Section
+from orchestrator.spec.budget import BudgetSpec
+from orchestrator.spec.data import DataSpec
+from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
+from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_value
+from orchestrator.spec.space.section import Search, plain_search, read_search
+from orchestrator.spec.space.space import Space, sampler_refusal
+from orchestrator.spec.weights import Weights, read_weights, weights_of
+
+ONE_OBJECTIVE_SAMPLERS = ("cmaes",)
+"""Samplers that learn from one figure alone."""
+
+
+def _read_objective(value: Any) -> tuple[str, ...]:
+    listed = isinstance(value, list | tuple)
+    names = tuple(value) if listed else (value,)
+    if not names:
+        raise ValueError(f"found an empty list; allowed: {', '.join(OBJECTIVES)}, or a list of them.")
+    found = []
+    for i, name in enumerate(names):
+        keys = (i,) if listed else ()
+        if not isinstance(name, str) or name not in OBJECTIVES:
+            found.append(Mistake(keys, unknown_value(name, list(OBJECTIVES))))
+        elif name in names[:i]:
+            found.append(Mistake(keys, f"found {quoted(name)} twice in the list."))
+    if not found and not OBJECTIVES[names[0]].validation:
+        text = f"{names[0]} cannot come first, for trials are stopped by the first one; begin with {ACCURACY}."
+        found.append(Mistake((0,) if listed else (), text))
+    if found:
+        raise Mistakes(found)
+    return names
+
+
+def with_trials(data: Any) -> Any:
+    """The raw file with ``budget.trials`` counted from ``search.configurations`` where it is left out."""
+    if not isinstance(data, Mapping):
+        return data
+    search, budget = data.get("search"), data.get("budget")
+    named = len(search.named) if isinstance(search, Search) else 0
+    if isinstance(search, Mapping) and "configurations" in search:
+        listed = search["configurations"]
+        named = max(len(listed), 1) if isinstance(listed, list | tuple) else 1
+    if not named or not isinstance(budget, Mapping) or "trials" in budget:
+        return data
+    return {**data, "budget": {**budget, "trials": named}}
+
+
+class SweepSpec(Section):
+    """One sweep, complete and checked."""
+
+    name: str = Field(description="The sweep's name, and its folder's below runs.")
+    data: DataSpec = Field(description="The photos and how they are divided.")
+    search: Annotated[
+        Search, PlainValidator(read_search), PlainSerializer(plain_search), WithJsonSchema({"type": "object"})
+    ] = Field(description="What may vary.")
+    budget: BudgetSpec = Field(description="How much is tried, in which order, and when it ends.")
+    final: FinalSpec = Field(default=FinalSpec(), description="How the winner is retrained and judged.")
+    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="What one trial gets.")
+    tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where MLflow shows the sweep.")
+    weights: Annotated[Weights, PlainValidator(read_weights, json_schema_input_type=str | dict[str, str])] = Field(
+        default="imagenet",
+        description="imagenet (from the folder ORCH_WEIGHTS where it has them, else Keras downloads them), none, or a "
+        "folder of weight files. A backbone without ImageNet weights starts at random. Or a mapping of backbones to "
+        "one of these or to a file, as in {resnet50: my/file.h5, others: imagenet}; a backbone that is optional there "
+        "is left out of the search where its weights cannot be had.",
+    )
+    objective: Annotated[
+        tuple[str, ...],
+        PlainValidator(_read_objective, json_schema_input_type=str | list[str]),
+        PlainSerializer(lambda names: names[0] if len(names) == 1 else list(names)),
+    ] = Field(
+        default=(ACCURACY,),
+        description="What the search is after: val_accuracy, val_macro_f1, val_loss (the lower the better), "
+        "images_per_s, or a list, the first of which the scheduler stops trials by.",
+    )
+
+    @property
+    def space(self) -> Space:
+        """What may vary, on the GPU memory that a trial gets; before that is measured, as without a GPU."""
+        return self.search.space.on_gpu(self.gpu_memory_gb)
+
+    @property
+    def gpu_memory_gb(self) -> float:
+        """GB of 10^9 bytes; 0 without a GPU and while it is not measured."""
+        memory = self.resources.gpu_memory_gb
+        return 0.0 if memory == "auto" else float(memory)
+
+    @property
+    def asks_for_gpu_memory(self) -> bool:
+        """Whether the space depends on the GPU memory that a trial gets."""
+        return len(gpu_memories(self.search)) > 1
+
+    @property
+    def measures_speed(self) -> bool:
+        """Whether a trial's images_per_s decides anything."""
+        return SPEED in (*self.objective, *self.final.choose.figures)
+
+    def weights_for(self, backbone: str) -> str:
+        """What ``backbone`` starts from: "imagenet", "none", a folder of weight files, or one file."""
+        return weights_of(self.weights, backbone)
+
+    @property
+    def configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Name and values of the named trials to run; () for a search."""
+        return self.search.on_gpu(self.gpu_memory_gb).configurations[: self.budget.trials]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_configurations(cls, data: Any) -> Any:
+        return with_trials(data)
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value, re.ASCII):
+            allowed = "letters, digits, dots, dashes and underscores, the first a letter or a digit (it names a folder)"
+            raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SweepSpec:
+        found = cross_mistakes({name: getattr(self, name) for name in type(self).model_fields})
+        if found:
+            raise Mistakes(found)
+        return self
+
+
+def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
+    """What does not fit together among ``parts``, the top-level fields that are right by themselves. Pure.
+
+    Of a GPU memory still to be measured every possible one counts: the sampler must take the space of each, a first
+    trial must lie in one.
+    """
+    search, budget, resources = parts.get("search"), parts.get("budget"), parts.get("resources")
+    found = _mistakes_beside_folds(parts.get("data"), parts.get("final"))
+    if search is None or budget is None:
+        return found
+    if search.named:
+        return found + _mistakes_beside_configurations(search, budget)
+    memory = "auto" if resources is None else resources.gpu_memory_gb
+    spaces = [search.space.on_gpu(each) for each in (gpu_memories(search) if memory == "auto" else [memory])]
+    refusal = next(filter(None, (sampler_refusal(budget.sampler.name, space) for space in spaces)), None)
+    objectives = parts.get("objective") or ()
+    if refusal:
+        found.append(Mistake(("budget", "sampler"), refusal))
+    elif len(objectives) > 1 and budget.sampler.name in ONE_OBJECTIVE_SAMPLERS:
+        text = (
+            f"{budget.sampler.name} learns from one objective, and there are {len(objectives)}; use tpe, gp or random."
+        )
+        found.append(Mistake(("budget", "sampler"), text))
+    for i, values in enumerate(budget.first):
+        outside = [space.contains(values) for space in spaces]
+        if all(outside):
+            found.append(Mistake(("budget", "first", i), f"lies outside the space: {outside[0]}."))
+    return found
+
+
+def gpu_memories(search: Search) -> list[float]:
+    """The GPU memories that make a difference to the space, the smallest first."""
+    asked = {case.gpu_memory_gb for field in search.space.fields for case in field.cases}
+    return sorted({0.0, *asked})
+
+
+def _mistakes_beside_folds(data: DataSpec | None, final: FinalSpec | None) -> list[Mistake]:
+    if data is None or final is None or not data.folds or final.refit != "train":
+        return []
+    text = (
+        f"train leaves nothing out where data.folds is {data.folds}: the folds hold every image but the test split's. "
+        "Write train+validation, or leave it out."
+    )
+    return [Mistake(("final", "refit"), text)]
+
+
+def _mistakes_beside_configurations(search: Search, budget: BudgetSpec) -> list[Mistake]:
+    found = []
+    if budget.sampler.name not in ("tpe", "grid"):
+        text = f"{budget.sampler.name} has nothing to propose beside search.configurations; leave the sampler out."
+        found.append(Mistake(("budget", "sampler"), text))
+    if budget.first:
+        text = "configurations run in the order of their list; leave `first` out."
+        found.append(Mistake(("budget", "first"), text, at_key=True))
+    if budget.trials > len(search.named):
+        count = len(search.named)
+        text = f"found {budget.trials}, but search.configurations holds {count}; leave it out, or at most {count}."
+        found.append(Mistake(("budget", "trials"), text))
+    return found

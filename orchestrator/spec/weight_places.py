@@ -1,0 +1,183 @@
+"""Settle ``weights: imagenet`` and ``optional``: where each backbone's weights come from on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.spec.mistakes import Mistake
+from orchestrator.spec.weights import OPTIONAL, OTHERS, Weights, missing_weights, weights_of
+from trainers.backbones import backbone
+from trainers.networks.weight_sources import (
+    IMAGENET,
+    Wanted,
+    comes_without_download,
+    fits,
+    keras_cache,
+    names_in,
+    why_unreachable,
+)
+
+FOLDER = "ORCH_WEIGHTS"
+LISTED = 6
+"""Number of backbones that a sentence names; the rest are counted."""
+PAGE = "docs/backbones.md"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a file says of weights. ``sizes``: each backbone that a trial can have -> its image sizes in pixels.
+
+    ``variables``: backbone -> the environment variable that could name its file. ``begun``: in a sweep that goes on,
+    backbone -> where its weights came from when it began.
+    """
+
+    weights: Weights
+    sizes: Mapping[str, Sequence[int]]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    begun: Mapping[str, str] | None = None
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """Where the file says it of the backbone."""
+        if isinstance(self.weights, str):
+            return ("weights",)
+        return ("weights", name if name in self.weights else OTHERS)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """``weights`` without "optional", and with a folder for "imagenet" where that holds the file.
+
+    ``left_out``: optional backbones whose weights cannot be had. ``notes``: lines for a person, for each word.
+    """
+
+    weights: Weights
+    left_out: tuple[str, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
+    """Look in the folder ORCH_WEIGHTS, then in Keras' cache, then whether the network is there (once, and only for what
+    is missing). A sweep that goes on keeps what it began with."""
+    words = {name: word for name in asked.sizes if (word := weights_of(asked.weights, name)) in (IMAGENET, OPTIONAL)}
+    folder = Path(os.path.abspath(os.path.expanduser(environ[FOLDER]))) if environ.get(FOLDER) else None
+    places = _places(words, folder, asked.begun)
+    lacking = _Lacking.of({name: asked.sizes[name] for name, place in places.items() if place == IMAGENET})
+    gone = {name for name in words if name not in places}
+    left_out = tuple(name for name, word in words.items() if word == OPTIONAL and (name in gone or name in lacking))
+    settled = {name: place for name, place in places.items() if name not in left_out}
+    mistakes = [*missing_weights(asked.weights, asked.sizes), *_mistakes(asked, lacking, left_out, folder)]
+    notes = _notes(asked, settled, lacking, folder) + [_left_out(name, asked, lacking) for name in left_out]
+    weights = _merged(asked.weights, settled, left_out)
+    if asked.begun is not None:
+        mistakes += missing_weights(weights, [name for name, place in settled.items() if place != IMAGENET])
+    return Resolved(weights, left_out, tuple(mistakes), tuple(notes))
+
+
+def _places(words: Mapping[str, str], folder: Path | None, begun: Mapping[str, str] | None) -> dict[str, str]:
+    """Backbone -> "imagenet" or ``folder``; without those optional ones that a sweep began without."""
+    names = () if folder is None else names_in(folder)
+    found: dict[str, str] = {}
+    for name, word in words.items():
+        if begun is not None and (name in begun or word == OPTIONAL):
+            found |= {name: begun[name]} if name in begun else {}
+        else:
+            found[name] = str(folder) if fits(backbone(name), names) else IMAGENET
+    return found
+
+
+@dataclass(frozen=True)
+class _Lacking:
+    """``never``: backbones that Keras has no weights of. ``now``: what would have to be downloaded and cannot be, for
+    ``reason``; ``later``: what will be."""
+
+    never: tuple[str, ...]
+    now: tuple[str, ...]
+    later: tuple[str, ...]
+    reason: str
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, Sequence[int]]) -> _Lacking:
+        """Of backbones that start from "imagenet"."""
+        never = tuple(name for name in sizes if not backbone(name).imagenet and backbone(name).files)
+        cached = names_in(keras_cache())
+        wanted = [Wanted(name, IMAGENET, tuple(each)) for name, each in sizes.items() if name not in never]
+        download = tuple(each.backbone for each in wanted if not comes_without_download(each, cached))
+        reason = why_unreachable() if download else ""
+        return cls(never, download if reason else (), () if reason else download, reason)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.never or name in self.now
+
+
+def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: Path | None) -> list[Mistake]:
+    """One for each place in the file that asks for weights which cannot be had."""
+    found = []
+    for keys in dict.fromkeys(asked.keys_of(name) for name in (*lacking.never, *lacking.now)):
+        here = [name for name in asked.sizes if asked.keys_of(name) == keys and name not in left_out]
+        never = [name for name in here if name in lacking.never]
+        now = [name for name in here if name in lacking.now]
+        texts = []
+        if never:
+            texts.append(
+                f"Keras has no weights of {listed(never)} to download; name a file or a folder of weight files."
+            )
+        if now:
+            texts.append(_not_here(now, lacking.reason, folder, asked.begun is not None))
+        if texts:
+            found.append(Mistake(keys, " ".join(texts)))
+    return found
+
+
+def _not_here(names: Sequence[str], reason: str, folder: Path | None, goes_on: bool) -> str:
+    looked = [f"{FOLDER} ({folder}{'' if folder.is_dir() else ', which is no folder'})"] if folder is not None else []
+    where = " or ".join([*looked, str(keras_cache())])
+    text = f"there are no weights of {listed(names)} in {where}, and they cannot be downloaded: {reason}"
+    if goes_on:
+        return f"{text} The sweep began with Keras' files; put them there ({PAGE}), or go on where the network is."
+    types = "export ORCH_WEIGHTS=/path/to/weights, or --set weights=/path/to/weights"
+    return f"{text} Type {types} ({PAGE} says where to get files), or start at random: --set weights=none."
+
+
+def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: Path | None) -> list[str]:
+    notes = []
+    found = [name for name, place in settled.items() if folder is not None and place == str(folder)]
+    later = [name for name in lacking.later if name in settled]
+    if found:
+        notes.append(f"weights  {listed(found)}: from {folder} (ORCH_WEIGHTS)")
+    elif folder is not None and settled and asked.begun is None and not folder.is_dir():
+        notes.append(f"weights  {FOLDER} is {folder}, which is no folder")
+    if later:
+        notes.append(f"weights  {listed(later)}: Keras downloads them at the first use, into {keras_cache()}")
+    return notes
+
+
+def _left_out(name: str, asked: Asked, lacking: _Lacking) -> str:
+    if asked.begun is not None and name not in asked.begun:
+        return f"space    {name} is left out, as when the sweep began"
+    why = "Keras has no weights of it to download" if name in lacking.never else lacking.reason.rstrip(".")
+    variable = asked.variables.get(name)
+    way = f"export {variable}=FILE" if variable else f"--set weights.{name}=FILE"
+    return f"space    {name} is left out: {why}, and no file is named. To bring it in: {way} ({PAGE})"
+
+
+def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str]) -> Weights:
+    """``weights`` with the settled places in them; as it was where they change nothing."""
+    found = {OTHERS: weights} if isinstance(weights, str) else dict(weights)
+    for name in left_out:
+        found.pop(name, None)
+    for name in sorted(settled):
+        if weights_of(found, name) != settled[name]:
+            found[name] = settled[name]
+    return weights if isinstance(weights, str) and len(found) == 1 else found or IMAGENET
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence; of many the first ``LISTED``."""
+    if len(names) > LISTED + 1:
+        return f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

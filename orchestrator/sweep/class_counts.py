@@ -1,0 +1,140 @@
+"""What the ways to balance the classes do to their counts, said before anything is trained. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.cells import cell_len
+
+from orchestrator.spec.reachable import reachable
+from orchestrator.spec.sweep import SweepSpec
+from trainers.data.manifest import Manifest
+from trainers.images.augment import plan_copies
+from trainers.training.balance import class_weights, draws_per_class
+
+MOST_CLASSES = 12
+"""Of more, only the smallest, some between and the largest are shown."""
+SHOWN_OF_MANY = 7
+MOST_MULTIPLIERS = 5
+LONGEST_NAME = 24
+EVEN_ENOUGH = 1.5
+LEGEND = {
+    "weight": "what one example counts in the loss under class_weights; on average over the examples 1.",
+    "draws": "how many examples an epoch takes of the class under sampling, its own again where there are fewer.",
+}
+
+
+def class_count_lines(manifest: Manifest, spec: SweepSpec) -> list[str]:
+    """A table as lines without ends: for each class its training photos and what each way to balance makes of them.
+
+    ``x2`` is how many examples, copies included, a class has at multiplier 2; ``weight`` and ``draws`` are those of the
+    multiplier to their left (``photos`` is multiplier 1). Of many classes a few from the smallest to the largest are
+    shown. A single line where nothing in the file balances. Training images alone; with folds all of them, of which
+    each fold trains on a share.
+    """
+    labels = manifest.split("train").labels()
+    photos = _counts(labels, manifest)
+    ways = reachable(spec, "multiplier", "balance")
+    about = (
+        f"{len(labels):,} photos of {len(photos)} classes to train on; "
+        f"the largest class has {_ratio(photos):.1f} times as many as the smallest"
+    )
+    if all(way["balance"] == "none" and way["multiplier"] == 1 for way in ways):
+        return [f"{about}. Nothing in this file balances them: {_advice(photos)}"]
+    columns = [_Column("photos", photos)]
+    multipliers = sorted({_number(way["multiplier"]) for way in ways})
+    for multiplier in (multipliers[place] for place in _spread(len(multipliers), MOST_MULTIPLIERS)):
+        balances = {way["balance"] for way in ways if way["multiplier"] == multiplier}
+        columns += _columns_of(multiplier, balances, _examples(labels, multiplier, manifest))
+    headings = {column.heading for column in columns}
+    legend = [f"{word}: {meaning}" for word, meaning in LEGEND.items() if word in headings]
+    return [f"{about}. What each way to balance makes of them:", *_table(manifest.classes, photos, columns), *legend]
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """A heading and a number a class; ``weights`` are not counts, so that a sum says nothing."""
+
+    heading: str
+    values: np.ndarray
+    weights: bool = False
+
+    def cell(self, place: int) -> str:
+        return f"{self.values[place]:,.2f}" if self.weights else f"{self.values[place]:,.0f}"
+
+    @property
+    def total(self) -> str:
+        return "" if self.weights else f"{self.values.sum():,.0f}"
+
+    @property
+    def ratio(self) -> str:
+        return "" if self.weights else f"{_ratio(self.values):.1f}"
+
+
+def _columns_of(multiplier: float, balances: Collection[Any], examples: np.ndarray) -> list[_Column]:
+    columns = [_Column(f"x{multiplier:g}", examples)] if multiplier > 1 else []
+    if "class_weights" in balances:
+        columns.append(_Column("weight", class_weights(examples), weights=True))
+    if "sampling" in balances:
+        draws = np.where(examples > 0, draws_per_class(examples), 0.0)
+        columns.append(_Column("draws", draws))
+    return columns
+
+
+def _table(classes: Sequence[str], photos: np.ndarray, columns: Sequence[_Column]) -> list[str]:
+    if len(classes) > MOST_CLASSES:
+        ascending = np.argsort(photos, kind="stable")
+        shown = [int(ascending[place]) for place in _spread(len(classes), SHOWN_OF_MANY)]
+    else:
+        shown = list(range(len(classes)))
+    rows = [["class", *(column.heading for column in columns)]]
+    rows += [[_short(classes[place]), *(column.cell(place) for column in columns)] for place in shown]
+    rows.append([f"all {len(classes)}", *(column.total for column in columns)])
+    rows.append(["largest / smallest", *(column.ratio for column in columns)])
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [_line(row, widths) for row in rows]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    """The first cell to the left, the others to the right; a Chinese letter is two columns wide."""
+    room = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+    cells = [row[0] + room[0], *(blank + cell for blank, cell in zip(room[1:], row[1:], strict=True))]
+    return "  ".join(cells).rstrip()
+
+
+def _examples(labels: np.ndarray, multiplier: float, manifest: Manifest) -> np.ndarray:
+    """Training examples of each class, copies included, int64 (classes,)."""
+    copies = plan_copies(labels, multiplier)
+    return np.bincount(labels, weights=1 + copies, minlength=len(manifest.classes)).astype(np.int64)
+
+
+def _counts(labels: np.ndarray, manifest: Manifest) -> np.ndarray:
+    return np.bincount(labels, minlength=len(manifest.classes))
+
+
+def _number(value: object) -> float:
+    return float(value)  # type: ignore[arg-type]  # a multiplier
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` places of ``count``, evenly, the first and the last among them."""
+    return [int(place) for place in np.linspace(0, count - 1, min(count, most)).round()]
+
+
+def _ratio(counts: np.ndarray) -> float:
+    """The largest class over the smallest that has any."""
+    there = counts[counts > 0]
+    return float(there.max() / there.min()) if len(there) else 1.0
+
+
+def _advice(photos: np.ndarray) -> str:
+    if _ratio(photos) <= EVEN_ENOUGH:
+        return "they are even enough."
+    return "a multiplier above 1, or balance: class_weights or sampling, would."
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

@@ -1,0 +1,156 @@
+"""foresee."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.errors import OrchError
+from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.paths import cache_folder, command_line
+from orchestrator.plan.calibrate import (
+    CalibrationRequest,
+    calibrated,
+    doubts,
+    known,
+    read_calibration,
+    write_calibration,
+)
+from orchestrator.plan.calibration import Calibration
+from orchestrator.plan.learning import learn
+from orchestrator.plan.plan import compare_stages, refusals
+from orchestrator.plan.plan_file import (
+    PLAN,
+    ROUGH_DRAWS,
+    WORTH_CALIBRATING_S,
+    RecordedPlan,
+    compared_dict,
+    free_bytes,
+    growth_bytes,
+    last_plan,
+    planned,
+)
+from orchestrator.plan.stage_times import actual
+from orchestrator.report.plan import comparison_lines, summary
+from orchestrator.spec.slots import Resources, slots_of
+from orchestrator.sweep.context import SweepContext
+from trainers.data.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a sweep knows when it plans. ``has``: what Ray has in all, and ``ray_s`` what it took to start. ``anyway``:
+    go on whatever the plan says."""
+
+    has: Resources
+    address: str = ""
+    ray_s: float = 0.0
+    anyway: bool = False
+
+
+def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> None:
+    """Plan the sweep before it trains, say so, and keep the plan in the ledger. Ray must be up.
+
+    Without a calibration of this space on this machine one is made only where ``budget.hours`` is given or the sweep is
+    long; else nothing is planned, but the disk is looked at. A sweep that goes on keeps its first plan.
+
+    Raises OrchError where the sweep cannot fit its hours or the disk, unless ``about.anyway``; nothing is lost then.
+    """
+    if any(record.stage == "search" for record in sweep.state().trials.values()):
+        return
+    spec, began_s = sweep.spec, time.monotonic()
+    slots = slots_of(spec, about.has)
+    request = CalibrationRequest(spec, manifest, slots, cache_folder(), about.address)
+    calibration = _calibration_for(sweep, request, about)
+    if calibration is None:
+        return
+    result = planned(request, calibration, share=sweep.share)
+    _refuse(sweep, result.refusals, about.anyway)
+    payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
+    payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}
+    payload["calibration"] = {"machine": request.machine, "precision": request.precision, "data": request.data}
+    sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
+    for line in summary(result.plan, sweep.share):
+        sweep.tell(line)
+    for sentence in result.warnings:
+        sweep.tell(f"warning  {sentence}")
+
+
+def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: PlanRequest) -> Calibration | None:
+    """What is kept of this machine, or measured now where the sweep is worth it; None, with a sentence, for no plan.
+
+    Raises OrchError where the disk alone speaks against the sweep."""
+    kept, has_hours = known(request), request.spec.budget.hours is not None
+    if kept is not None and not doubts(request, kept):
+        return kept
+    rough = kept or Calibration(request.machine, request.slots.workers, 0.0)
+    plan = planned(request, rough, ROUGH_DRAWS).plan
+    if kept is None:
+        # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
+        free, growth = free_bytes(request.cache), growth_bytes(request.cache)
+        _refuse(sweep, refusals(plan, None, free, growth), about.anyway)
+    if not has_hours and plan.stages["total"].mean < WORTH_CALIBRATING_S:
+        if kept is None:
+            sweep.tell(
+                "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
+            )
+        return kept
+    try:
+        return calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+    except OrchError as error:  # a sweep does not need its plan
+        sweep.tell(f"plan     {'by what was measured before' if kept else 'none'}: {error}")
+        return kept
+
+
+def _refuse(sweep: SweepContext, refused: Sequence[str], anyway: bool) -> None:
+    """Raises OrchError with what speaks against the sweep, or says it where it is to go on nevertheless."""
+    if refused and not anyway:
+        start = command_line("sweep", "--resume", "--out", sweep.paths.root, "--anyway")
+        raise OrchError(
+            f"{' '.join(refused)} Nothing was trained yet: change the file and start again with --fresh, or go on "
+            f"nevertheless with {start}"
+        )
+    for sentence in refused:
+        sweep.tell(f"warning  {sentence}")
+
+
+def compare_with_plan(sweep: SweepContext) -> None:
+    """At the end: a table of plan against actual, the comparison in the ledger, and what is kept of the machine's speed
+    corrected by it; nothing without a plan."""
+    events = sweep.ledger.events()
+    noted = last_plan(events)
+    if noted is None:
+        return
+    if noted.budget != sweep.spec.budget.trials:
+        sweep.tell(f"plan     not compared: it was of {noted.budget} trials, and the sweep went on to another number")
+        return
+    times = actual(events)
+    rows = compare_stages(noted.plan, times.to_dict(), noted.share)
+    payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
+    sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
+    unplanned = {name: seconds for name, seconds in times.seconds.items() if name in ("data", "plan")}
+    for line in comparison_lines(rows, times.processes, unplanned):
+        sweep.tell(line)
+    if noted.share and (line := _learn(noted, events)):
+        sweep.tell(line)
+
+
+def _learn(noted: RecordedPlan, events: Sequence[Event]) -> str:
+    """Correct the kept calibration that ``noted`` was made from by what the sweep took; a line for a person, or ""."""
+    cache = cache_folder()
+    kept = read_calibration(cache, noted.machine) if noted.machine else None
+    if kept is None:
+        return ""
+    learned = learn(kept.calibration, events, noted.precision, same_data=kept.data in ("", noted.data))
+    if learned.calibration == kept.calibration:
+        return ""
+    try:
+        write_calibration(cache, replace(kept, calibration=learned.calibration))
+    except OrchError as error:
+        return f"warning  {error}"
+    return (
+        f"         {learned.changed} figures of this machine's speed were off, by {learned.largest:.1f} times at the "
+        "most; corrected in part for the next plan"
+    )

@@ -1,0 +1,114 @@
+"""Open a sweep's folder: a new one, or one that goes on with more to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import OrchError, SweepExists
+from orchestrator.machine.places import make_folder, require_writable
+from orchestrator.paths import RUNS, SweepPaths, command_line
+from orchestrator.spec.gpu import _replace_memory, with_gpu_memory
+from orchestrator.spec.load import dump_spec, load_spec, open_spec
+from orchestrator.spec.sweep import SweepSpec
+from trainers.files.atomic import atomic_write_text
+
+EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
+"""What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
+ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
+"""What says where and how, not what was searched; it may change too. ``resources.precision`` and
+``resources.store_dtype`` change figures."""
+
+ELSEWHERE_ADVICE = "Type the command in another folder, or give the sweep another one with --out DIR."
+
+
+@dataclass(frozen=True)
+class OpenSweep:
+    """A folder and the spec in force. ``resumed``: its ledger may hold events already. ``notes``: of ``OpenedSpec``."""
+
+    paths: SweepPaths
+    spec: SweepSpec
+    resumed: bool
+    notes: tuple[str, ...] = ()
+
+
+def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, ...] = ()) -> OpenSweep:
+    """A folder that does not exist yet. Raises SweepExists that names the two ways on.
+
+    A space that depends on the GPU's memory is settled here, so that the sweep stays the same on another machine.
+    """
+    root = out or Path(RUNS) / spec.name
+    if fresh:
+        root = next_free(root)
+    paths = SweepPaths(root)
+    if paths.root.exists() and (not paths.root.is_dir() or any(paths.root.iterdir())):
+        resume = command_line("sweep", "--resume", "--out", root)
+        raise SweepExists(
+            f"{root} exists already. Go on with that sweep: {resume}; "
+            "or start another beside it with --out DIR or --fresh."
+        )
+    spec = with_gpu_memory(spec)
+    make_folder(paths.root, ELSEWHERE_ADVICE)
+    write_spec(paths, spec)
+    return OpenSweep(paths, spec, resumed=False, notes=notes)
+
+
+def next_free(root: Path) -> Path:
+    """``root``, or ``root-2``, ``root-3`` ... : the first that does not exist."""
+    number, candidate = 1, root
+    while candidate.exists():
+        number += 1
+        candidate = root.with_name(f"{root.name}-{number}")
+    return candidate
+
+
+def open_existing(root: Path, source: str | None, overrides: Sequence[str], trials: str | None) -> OpenSweep:
+    """The sweep in ``root`` with a larger budget perhaps. ``trials``: "40" in all, or "+20" more.
+
+    Raises OrchError where ``root`` is no sweep, or where more than the budget would change.
+    """
+    paths = SweepPaths(root)
+    if not paths.spec.is_file():
+        raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: orch sweep FILE.")
+    require_writable(
+        root, "Go on as the user that began the sweep, or copy its folder and give the copy with --out DIR."
+    )
+    before = load_spec(str(paths.spec), check_machine=False)
+    overrides = [*overrides]
+    if trials is not None:
+        wanted = before.budget.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
+        overrides.append(f"budget.trials={wanted}")
+    opened = open_spec(source or str(paths.spec), overrides, begun=before)
+    spec = opened.spec
+    if spec.resources.gpu_memory_gb == "auto":
+        spec = with_gpu_memory(_replace_memory(spec, before.resources.gpu_memory_gb))
+    changed = differences(with_gpu_memory(before), spec)
+    if changed:
+        raise OrchError(
+            f"{', '.join(changed)} differ{'s' if len(changed) == 1 else ''} from the sweep in {root}, and would make "
+            f"its trials incomparable. Only {', '.join(EXTENDABLE)} and {', '.join(ELSEWHERE)} may change; "
+            "for anything else start another sweep with --out DIR."
+        )
+    if spec != before:
+        write_spec(paths, spec)
+    return OpenSweep(paths, spec, resumed=True, notes=opened.notes)
+
+
+def differences(before: SweepSpec, after: SweepSpec) -> list[str]:
+    """The fields of ``after`` that differ and may not, as "budget.epochs"."""
+    old, new = before.model_dump(), after.model_dump()
+    changed = []
+    for part in old:
+        if part in ELSEWHERE or part == "name" or old[part] == new[part]:
+            continue
+        mappings = isinstance(old[part], dict) and isinstance(new[part], dict)
+        fields = dict.fromkeys([*old[part], *new[part]]) if mappings else {}
+        names = [f"{part}.{f}" for f in fields if old[part].get(f) != new[part].get(f)] or [part]
+        changed += [name for name in names if name not in (*EXTENDABLE, *ELSEWHERE)]
+    return changed
+
+
+def write_spec(paths: SweepPaths, spec: SweepSpec) -> None:
+    """Write the spec in force."""
+    atomic_write_text(paths.spec, dump_spec(spec))

@@ -1,0 +1,86 @@
+"""search."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.ledger.ledger import TrialState
+from orchestrator.ledger.segments import EventKind
+from orchestrator.sweep.context import SweepContext
+from orchestrator.sweep.data import data_identity
+from orchestrator.sweep.settings import _search_settings
+from orchestrator.sweep.stages import SEARCH
+from trainers.config import TrialConfig, canonical, trial_id
+from trainers.contract import FitJob
+from trainers.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    pass
+
+
+def search(sweep: SweepContext, manifest: Manifest) -> None:
+    """Run trials until the budget is used up."""
+    from orchestrator.search.run import run_trials  # Ray: seconds to import
+
+    budget = sweep.spec.budget
+    source = _source(sweep, manifest)
+    source.replay(sweep.ledger.events())
+    before = sweep.state()
+    known = [r for r in before.trials.values() if r.stage == SEARCH and r.state.is_final]
+    if before.stages.get(SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
+        return
+    sweep.record(EventKind.STAGE, stage=SEARCH, state="BEGUN", payload={"trials": budget.trials})
+    frozen = "run each frozen part once" if sweep.share else "run the frozen part in every epoch, as --no-share asks"
+    sweep.tell(f"search   starting workers; they decode each photo once and {frozen}")
+    if manifest.folds:
+        sweep.tell(f"search   each trial is {manifest.folds} fits, one a fold; its figures are their means")
+    outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)
+    counts = _search_state(sweep)
+    sweep.record(EventKind.STAGE, stage=SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended})
+    sweep.tell(f"search   {', '.join(f'{count} {state}' for state, count in counts.items())}. {outcome.ended}".rstrip())
+
+
+def _source(sweep: SweepContext, manifest: Manifest) -> Any:
+    from orchestrator.search.sampling import (  # Optuna: a second
+        FixedTrials,
+        OptunaSampler,
+        SamplerSettings,
+        TrialRequest,
+    )
+
+    spec, budget = sweep.spec, sweep.spec.budget
+    fingerprint = data_identity(manifest)
+
+    def make_job(fit_id: str, config: TrialConfig) -> FitJob:
+        job = sweep.fit_job(fit_id, config, budget.seed, ("train",))
+        return dataclasses.replace(job, folds=spec.data.folds, measure_speed=spec.measures_speed)
+
+    if spec.configurations:
+        requests: list[TrialRequest] = []
+        seen: set[str] = set()
+        for name, values in spec.configurations:
+            config = canonical({**values, "epochs": budget.epochs})
+            fit_id = trial_id(config, budget.seed, fingerprint)
+            if fit_id in seen:
+                sweep.tell(f"note     {name} is the same configuration as one before it, and trained once")
+                continue
+            seen.add(fit_id)
+            requests.append(TrialRequest(fit_id, name, len(requests) + 1, make_job(fit_id, config)))
+        return FixedTrials(requests)
+    settings = SamplerSettings(
+        trials=budget.trials,
+        epochs=budget.epochs,
+        seed=budget.seed,
+        fingerprint=fingerprint,
+        sampler=budget.sampler.name,
+        startup_trials=budget.sampler.startup_trials,
+        first=tuple(budget.first),
+        objectives=spec.objective,
+    )
+    return OptunaSampler(spec.space, settings, make_job)
+
+
+def _search_state(sweep: SweepContext) -> dict[str, int]:
+    found = [r.state for r in sweep.state().trials.values() if r.stage == SEARCH]
+    return {str(state): found.count(state) for state in TrialState if state in found}

@@ -1,0 +1,123 @@
+"""select."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionRule, choose, choose_policy, pareto_front
+from orchestrator.ledger.ledger import TrialRecord
+from orchestrator.ledger.naming import label
+from orchestrator.ledger.segments import EventKind
+from orchestrator.report.status import front_lines
+from orchestrator.sweep.context import SweepContext
+from orchestrator.sweep.data import fold_sizes, images_to_choose_on
+from orchestrator.sweep.probabilities import predict_missing, read_probabilities
+from orchestrator.sweep.stages import SEARCH
+from trainers.config import TrialConfig
+from trainers.data.manifest import Manifest
+from trainers.images.policies import policy as find_policy
+from trainers.metrics import log_loss
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What was chosen on validation: a configuration, its crop policy and its form, with the reasons.
+
+    ``front``: with several objectives, the trials that no other beats in all of them, as ``orch show`` lists them.
+    """
+
+    trial: str
+    config: TrialConfig
+    policy: str
+    form: str
+    reason: str
+    runners_up: tuple[tuple[str, TrialConfig], ...]
+    front: tuple[dict[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = {
+            "trial": self.trial,
+            "model": self.form,
+            "policy": self.policy,
+            "reason": self.reason,
+            "config": self.config.non_defaults(),
+            "runners_up": [trial for trial, _ in self.runners_up],
+        }
+        return facts | ({"front": list(self.front)} if self.front else {})
+
+
+def select(sweep: SweepContext, manifest: Manifest) -> Winner:
+    """The winner and its crop policy, on validation alone. Raises NoWinner."""
+    records = {r.id: r for r in sweep.state().trials.values() if r.stage == SEARCH}
+    epochs, final, objectives = sweep.spec.budget.epochs, sweep.spec.final, sweep.spec.objective
+    candidates = [candidate(r, epochs, manifest) for r in records.values()]
+    rule = SelectionRule(final.choose.best or objectives[0], final.choose.at_least, final.choose.at_most)
+    selection = choose(candidates, final.runners_up, rule)
+    trial = records[selection.winner.id]
+    front = pareto_front(candidates, objectives) if len(objectives) > 1 else ()
+
+    predict_missing(sweep, [[trial.id]], "validation")
+    scores = []
+    for name in final.policies:
+        stored = read_probabilities(sweep.paths, trial.id, "validation", name)
+        hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
+        loss = log_loss(stored["probabilities"].astype(float), stored["labels"])
+        scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, find_policy(name).crops))
+    choice = choose_policy(scores)
+
+    winner = Winner(
+        trial=trial.id,
+        config=TrialConfig(**trial.config),
+        policy=choice.policy,
+        form=final.winner_form if final.seeds > 1 else "single",
+        reason=f"{selection.reason} {choice.reason}",
+        runners_up=tuple((c.id, TrialConfig(**records[c.id].config)) for c in selection.runners_up),
+        front=tuple(
+            {
+                "trial": c.id,
+                "name": c.name,
+                "values": {name: c.value(name) for name in objectives},
+                "chosen": c.id == trial.id,
+            }
+            for c in front
+        ),
+    )
+    earlier = sweep.state().stages.get("select", {}).get("winner")
+    if earlier != winner.to_dict():
+        payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
+        sweep.record(EventKind.STAGE, stage="select", state="ENDED", payload=payload)
+    for i, line in enumerate(front_lines(winner.to_dict())):
+        sweep.tell(f"{'' if i else 'front':8s} {line}")
+    sweep.tell(f"winner   {winner.reason}")
+    return winner
+
+
+def candidate(record: TrialRecord, epochs: int, manifest: Manifest) -> Candidate:
+    """A trial as selection sees it. With folds it is as accurate as the mean over all their images."""
+    accuracy, images = record.val_accuracy, images_to_choose_on(manifest)
+    seconds = [e["seconds"] for e in record.epochs if e.get("seconds") is not None]
+    parts = zip(record.fold_val_accuracy, fold_sizes(manifest), strict=True) if manifest.folds else [(accuracy, images)]
+    known = math.isfinite(accuracy)
+    return Candidate(
+        id=record.id,
+        name=label(record),
+        state=str(record.state),
+        epochs_done=len(record.epochs),
+        epochs_full=epochs,
+        val_accuracy=accuracy,
+        val_loss=record.figure("val_loss"),
+        val_correct=sum(round(share * size) for share, size in parts) if known else None,
+        val_total=images,
+        cost=float(np.median(seconds)) if seconds else math.nan,
+        val_macro_f1=record.figure("val_macro_f1"),
+        images_per_s=record.figure("images_per_s"),
+        folds=manifest.folds,
+    )

@@ -1,0 +1,246 @@
+"""The MLflow store: where it is, a client of it, whether it answers, its UI.
+
+With ``sqlite_store``, ``synchroniser`` and ``registry`` one of the four modules that know MLflow. It is imported inside
+functions: that takes seconds.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from orchestrator.errors import TrackingError
+from orchestrator.tracking import sqlite_store
+from orchestrator.tracking.sqlite_store import ARTIFACTS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+ANSWER_WITHIN_S = 5.0
+"""Maximum seconds for a server's first answer, before MLflow itself, which waits far longer, is asked."""
+QUIET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Settings of MLflow, unless the person has set them: quick to give up, since its callers try again, and silent."""
+
+
+def store_uri(uri: str | None = None) -> str:
+    """``uri``, else ``MLFLOW_TRACKING_URI``, else a database file here; a local file's path made absolute."""
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    path = database_file(chosen)
+    return f"sqlite:///{path}" if path else chosen
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a ``sqlite:`` URI, absolute; None for any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store at ``uri``, which is made where it is a database file that does not exist.
+
+    Raises TrackingError where the store cannot be used.
+    """
+    make_ready(uri)
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri, uri)
+
+
+def make_ready(uri: str) -> None:
+    """What every use of MLflow begins with: make a database file that does not exist, and MLflow quiet and quick to
+    give up.
+
+    Raises TrackingError where the store cannot be used, without MLflow's own long wait where nothing answers.
+    """
+    why_not = trouble(uri)
+    if why_not:
+        raise TrackingError(why_not)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import logging
+    import warnings
+
+    import mlflow  # noqa: F401  # takes seconds
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
+    path = database_file(uri)
+    if path:
+        sqlite_store.prepare(path)
+    elif _scheme(uri) in DATABASE_PORTS:
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 2  # of a refused login, say; its ten attempts take 100 s
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises inside into a TrackingError that names the store."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        raise TrackingError(
+            f"MLflow at {without_password(uri)} did not do it: {first_sentence(error)} "
+            "`orch doctor` says whether it can be reached."
+        ) from error
+
+
+def first_sentence(error: BaseException) -> str:
+    """The start of what ``error`` says, on one line, at most 300 characters; ends like a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    refused = re.search(r"failed with error code (\d{3})", text)
+    if "Max retries exceeded" in text:  # urllib3 wraps the reason in half a page
+        reason = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
+        text = f"no answer ({reason[1].lower() if reason else 'timed out' if 'timed out' in text else 'no connection'})"
+    elif refused or "not in a valid JSON" in text:
+        text = _of_status(int(refused[1]) if refused else 200)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("psycopg"):
+        text += "; for Postgres, pip install 'psycopg[binary]'"
+    text = text if len(text) <= 300 else text[:297] + "..."
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _of_status(status: int) -> str:
+    """What an HTTP status says of a store, for a person."""
+    if status in (401, 403):
+        return (
+            f"it wants a login ({status}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or MLFLOW_TRACKING_TOKEN"
+        )
+    if status >= 500:
+        return f"the server answers with an error of its own ({status}); its log says more"
+    return f"what answers there is no MLflow server ({status}); look at the address"
+
+
+def without_password(uri: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def ui_command(port: int = 5000, uri: str | None = None, host: str = "127.0.0.1") -> list[str]:
+    """The command behind ``orch ui``: a server on the local store, or a browser on the server's own address."""
+    uri = store_uri(uri)
+    if uri.startswith(("http://", "https://")):
+        return [sys.executable, "-m", "webbrowser", uri]
+    path = database_file(uri)
+    artifacts = (path.parent if path else Path.cwd()) / ARTIFACTS
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
+    return [*command, "--port", str(port), "--workers", "1", "--artifacts-destination", artifacts.as_uri()]
+
+
+def reachable(uri: str | None = None, timeout_s: float = 3.0) -> tuple[bool, str]:
+    """Whether the store answers, and a sentence. Never raises, never creates the store."""
+    uri = store_uri(uri)
+    why_not = trouble(uri, timeout_s)
+    if why_not:
+        return False, why_not
+    shown, path = without_password(uri), database_file(uri)
+    if path:
+        return True, f"MLflow's database {path} is {'there' if path.is_file() else 'made by the first sweep'}."
+    if uri.startswith(("http://", "https://")):
+        return True, f"the MLflow server at {shown} answers."
+    if urlsplit(uri).hostname:
+        return True, f"the database at {shown} takes connections."
+    return True, f"MLflow's folder {_folder(uri)} is there."
+
+
+def trouble(uri: str, timeout_s: float | None = None) -> str:
+    """Why the store at ``uri`` cannot be used, as a sentence; "" where nothing is known to be wrong.
+
+    Asks the disk, or the server's port, and not MLflow, whose attempts take up to minutes. Never creates the store.
+    ``timeout_s`` defaults to ``ANSWER_WITHIN_S``.
+    """
+    timeout_s = ANSWER_WITHIN_S if timeout_s is None else timeout_s
+    path = database_file(uri)
+    if path:
+        return _trouble_of_file(path)
+    if uri.startswith(("http://", "https://")):
+        return _trouble_of_server(uri, timeout_s)
+    parts, shown = urlsplit(uri), without_password(uri)
+    if parts.hostname:
+        try:
+            port = parts.port or DATABASE_PORTS.get(_scheme(uri), 5432)
+            socket.create_connection((parts.hostname, port), timeout=timeout_s).close()
+        except (OSError, ValueError) as error:
+            return f"no database answers at {shown}: {_plainly(error, timeout_s)}. Is it started?"
+        return ""
+    if parts.scheme in ("", "file"):
+        return "" if _folder(uri).is_dir() else f"MLflow's folder {_folder(uri)} does not exist."
+    return f"{shown} is not an address of an MLflow store; use sqlite:///FILE or http://HOST:PORT."
+
+
+def _scheme(uri: str) -> str:
+    """``postgresql`` of ``postgresql+psycopg://...``."""
+    return urlsplit(uri).scheme.split("+")[0]
+
+
+def _folder(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path) or uri)
+
+
+def _trouble_of_file(path: Path) -> str:
+    if path.is_dir():
+        return f"MLflow's database cannot be {path}, which is a folder. Set MLFLOW_TRACKING_URI, or tracking.uri."
+    if path.is_file() and not os.access(path, os.R_OK | os.W_OK):
+        return f"MLflow's database {path} is not writable; change its permissions."
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir():
+        return f"MLflow's database {path} cannot be made: {parent} is a file. Set MLFLOW_TRACKING_URI, or tracking.uri."
+    if not os.access(parent, os.W_OK):  # SQLite keeps a journal next to the file, so it needs this for writing too
+        doing = "written" if path.is_file() else "made"
+        return f"MLflow's database {path} cannot be {doing}: {parent} is not writable. Set MLFLOW_TRACKING_URI."
+    return ""
+
+
+def _trouble_of_server(uri: str, timeout_s: float) -> str:
+    shown = without_password(uri)
+    login = re.sub(r"://[^/@]*@", "://", uri)  # urllib would take the name for a host
+    try:
+        with urllib.request.urlopen(f"{login.rstrip('/')}/health", timeout=timeout_s) as answer:
+            answer.read(16)
+    except urllib.error.HTTPError as error:
+        if error.code < 500:  # a server may serve the API alone, behind a login: MLflow itself finds out
+            return ""
+        return f"the MLflow server at {shown} is in trouble: {_of_status(error.code)}."
+    except (http.client.HTTPException, UnicodeError):
+        return f"what answers at {shown} is no MLflow server; look at the address."
+    except (OSError, ValueError) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):  # MLflow has settings of its own for certificates
+            return ""
+        why = _plainly(reason, timeout_s)
+        return f"no MLflow server answers at {shown}: {why}. Start it, or correct MLFLOW_TRACKING_URI or tracking.uri."
+    return ""
+
+
+def _plainly(reason: object, timeout_s: float) -> str:
+    if isinstance(reason, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    if isinstance(reason, socket.gaierror):
+        return "there is no host of that name"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror.lower()
+    return " ".join(str(reason).split()).rstrip(".") or type(reason).__name__

@@ -1,0 +1,180 @@
+"""Workers that Ray's memory monitor killed: what counts, what is tried again, and when it is enough."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
+
+from orchestrator.cluster.lost_workers import WorkerLostError, as_actor_error
+from orchestrator.cluster.memory_kills import (
+    LONGEST_PAUSE_S,
+    MemoryKill,
+    Patience,
+    PatienceSettings,
+    gave_up,
+    parse_kill,
+)
+from orchestrator.cluster.ray_session import explain
+from tests.support.places import ROOT
+
+MESSAGE = """2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2) was \
+{used}GB used / 23.54GB limit (0.97)
+Considered workers: [
+Selected to kill: (Actor(fc88): task name=FitTrainable.__init__, pid=10564, actual memory used=1.10GB, worker ID=90e1)
+Selected to kill: (Actor(f682): task name=FitTrainable.__init__, pid=10565, actual memory used=2.01GB, worker ID=ae1d)
+]
+Top 10 memory users: PID\tMEM(GB)\tCOMMAND"""
+
+
+def test_the_figures_are_read_from_rays_message() -> None:
+    kill = parse_kill(MESSAGE.format(used="22.90"))
+    assert kill == MemoryKill(22.9, 23.54, pytest.approx(3.11))
+    assert "22.9 of the machine's 23.5 GB were in use, 3.1 GB by the workers" in kill.sentence()
+    assert parse_kill("the node was running low on memory") == MemoryKill()
+    assert parse_kill("The actor died unexpectedly") is None
+
+
+@pytest.mark.parametrize(("used", "own"), [("22.90", False), ("6.30", False), ("6.10", True)])
+def test_workers_that_hold_most_of_the_memory_are_the_cause(used: str, own: bool) -> None:
+    kill = parse_kill(MESSAGE.format(used=used))
+    assert kill is not None
+    assert kill.is_own is own
+    error = as_actor_error(OutOfMemoryError(MESSAGE.format(used=used)))
+    assert isinstance(error, WorkerLostError)
+    assert error.preempted is not own, "Tune counts no failure of a preempted actor"
+    assert explain(error).startswith("out of memory: ")
+
+
+def test_only_errors_that_end_tunes_run_are_renamed() -> None:
+    died = as_actor_error(NodeDiedError("its node has died"))
+    assert isinstance(died, RayActorError)
+    assert not died.preempted
+    assert explain(died) == "the machine that its worker ran on left the cluster"
+    for error in (RayActorError(), RayTaskError("f", "low on memory", ValueError("x")), ValueError("low on memory")):
+        assert as_actor_error(error) is error
+
+
+def test_patience_counts_rounds_without_progress() -> None:
+    patience = Patience(PatienceSettings(max_rounds=3, first_pause_s=1.0))
+    first, second = MemoryKill(22.0, 23.5, 1.0), MemoryKill(22.1, 23.5, 1.0)
+    assert patience.ready(0.0)
+    patience.killed(first, 10.0)
+    patience.killed(first, 10.1)  # the other worker of the same moment
+    assert patience.rounds == 1
+    assert (patience.ready(10.9), patience.ready(11.0)) == (False, True)
+    patience.killed(second, 11.5)
+    assert (patience.ready(13.4), patience.ready(13.5)) == (False, True)
+    patience.progress()
+    assert patience.rounds == 0
+    for time_s in (20.0, 40.0, 60.0):
+        assert not patience.is_exhausted
+        patience.killed(second, time_s)
+    assert patience.is_exhausted
+    text = gave_up(second, patience.rounds)
+    assert "22.1 of 23.5 GB" in text
+    assert "3 times" in text
+    assert "--set budget.concurrent=1" in text
+
+
+def test_a_pause_has_a_limit() -> None:
+    patience = Patience(PatienceSettings(max_rounds=99))
+    for number in range(20):
+        patience.killed(MemoryKill(float(number), 23.5, 1.0), 1000.0 * number)
+    assert patience.ready(19_000.0 + LONGEST_PAUSE_S)
+
+
+# --- Ray's own monitor, which finds the memory too full each time it looks ----------------------------------------
+
+DRIVER = """
+import json
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from orchestrator import cluster
+from orchestrator.errors import OrchError
+from orchestrator.ledger import Ledger, derive
+from orchestrator.memorykills import PatienceSettings
+from orchestrator.proposer import FixedSource, TrialRequest
+from orchestrator.search import SearchSettings, ray_session, run_jobs, run_trials
+from trainers.contract import FitJob, TrialConfig
+
+folder, what = Path(sys.argv[1]), json.loads(sys.argv[2])
+patience = cluster.JOB_PATIENCE = PatienceSettings(what["rounds"], 0.2)
+lines, answer = [], None
+try:
+    with ray_session(cpus=2):
+        if "jobs" in what:
+            answer = run_jobs("tests.fake_trainer:double", what["jobs"], tell=lines.append)
+        else:
+            jobs = [
+                FitJob(f"trial{{n}}", TrialConfig(recipe=recipe), 0, "m", output=str(folder))
+                for n, recipe in enumerate(what["trials"])
+            ]
+            requests = [TrialRequest(job.id, "", n, job) for n, job in enumerate(jobs)]
+            settings = SearchSettings(
+                epochs=3, logs=folder / "logs", storage=folder / "ray", factory="tests.fake_trainer:open_fit",
+                retries=0, patience=patience, fill=what.get("fill", ""),
+            )
+            with Ledger(folder / "ledger") as ledger:
+                note = lambda event: lines.append(f"{{event.state}} {{event.reason}}")
+                answer = run_trials(FixedSource(requests), settings, ledger, note).states
+except OrchError as error:
+    answer = str(error)
+(folder / "answer.json").write_text(json.dumps([answer, lines]))
+"""
+
+
+def drive(folder: Path, look_every_ms: int, **what: Any) -> tuple[Any, list[str]]:
+    """What a search or jobs gave in a Ray whose monitor finds the memory too full each time it looks."""
+    limits = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": str(look_every_ms)}
+    command = [sys.executable, "-c", DRIVER.format(root=str(ROOT)), str(folder), json.dumps(what)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **limits}, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "low on memory" not in done.stdout + done.stderr
+    answer, lines = json.loads((folder / "answer.json").read_text())
+    return answer, lines
+
+
+def test_killed_trials_go_back_to_the_queue(tmp_path: Path) -> None:
+    """None of them has a retry to spend."""
+    answer, lines = drive(tmp_path, 7000, rounds=9, trials=["sleep_once:60", "flips", "flips"])
+    assert answer == {"COMPLETED": 3}, lines
+    again = [line for line in lines if "back in the queue" in line]
+    assert again
+    assert all(line.startswith("PENDING ") and "no retry is counted" in line for line in again)
+
+
+@pytest.mark.slow
+def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
+    words = {"fill": "tests.fake_trainer:fill"}
+    answer, lines = drive(tmp_path, 7000, rounds=9, trials=["fill_sleep_once:60"], **words)
+    assert answer == {"COMPLETED": 1}, lines
+    assert any("the store is filled again: back in the queue" in line for line in lines)
+    assert not any(line.startswith("FAILED") for line in lines)
+
+
+@pytest.mark.slow
+def test_killed_jobs_are_submitted_again(tmp_path: Path) -> None:
+    jobs = [{"x": 1, "sleep_s": 60, "sleep_once": str(tmp_path / "slept")}, {"x": 2}]
+    answer, lines = drive(tmp_path, 7000, rounds=9, jobs=jobs)
+    assert answer == [{"x": 2}, {"x": 4}]
+    assert any("job 1 of 2" in line and "is tried again: out of memory" in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [{"trials": ["sleep:60"]}, {"jobs": [{"x": 1, "sleep_s": 60}]}])
+def test_kills_again_and_again_end_with_a_sentence(tmp_path: Path, what: dict[str, Any]) -> None:
+    answer, _ = drive(tmp_path, 300, rounds=3, **what)
+    assert isinstance(answer, str)
+    assert "Ray killed workers 3 times" in answer
+    assert "Close other programs" in answer
+    assert "\n" not in answer

@@ -1,0 +1,617 @@
+"""Exports of a real winner: what each format answers, when it is refused, what is written and recorded.
+
+The sweep is a tiny one with real networks; its jobs run in this process instead of on Ray's workers (one test aside).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from orchestrator.cluster import ray_session
+from orchestrator.commands import export as exporting
+from orchestrator.commands.export import EXPORT, ExportRequest, print_report, refusal
+from orchestrator.errors import ExportRefused, OrchError
+from orchestrator.evaluation.export_report import ExportReport, ExportState, Figures, decide, figures
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind, read_events
+from orchestrator.paths import SweepPaths
+from tests.support.tiny_fits import CLASSES, predict_into, write_manifest
+from tests.trainers.serving.test_model import finish, put_together
+from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.errors import TrainerError
+from trainers.export import export as worker
+from trainers.export.formats import FORMATS, export_formats
+from trainers.serving.model import ServedModel, assemble
+
+TFLITE = ("tflite", "tflite-fp16", "tflite-int8")
+WITHOUT_EXTRAS = ("savedmodel", *TFLITE)
+POLICY = "flip"
+PHOTOS = 24
+
+
+def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
+    """A finished sweep whose winner is an ensemble of ``members`` networks, trained for an epoch."""
+    paths = SweepPaths(root)
+    made = write_manifest(root.parent / f"{root.name}-pictures", {"train": 24, "validation": 4, "test": PHOTOS // 3})
+    root.mkdir()
+    shutil.copy(made, paths.manifest)
+    values = {"backbone": "small_cnn", "view": "squash", "head": "softmax", "unfrozen_layers": 3} | trial
+    fits = [
+        finish(paths.manifest, root / "models", f"fit-{seed}", seed, "none", **values) for seed in range(1, members + 1)
+    ]
+    models = {Path(f).name: f for f in fits}
+    outputs = {POLICY: {name: str(paths.probabilities(name, "test", POLICY)) for name in models}}
+    predict_into(outputs, models=models, manifest=str(paths.manifest), split="test")
+    put_together(fits, paths.winner, POLICY)
+    with Ledger(paths.ledger) as ledger:
+        winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
+        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})
+        row = {"model": "winner/ensemble", "policy": POLICY}
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 1})
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload={"winner_row": row})
+        ledger.append(EventKind.SWEEP, state="FINISHED")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> SweepPaths:
+    return write_sweep(tmp_path_factory.mktemp("export") / "a sweep")
+
+
+@pytest.fixture
+def sweep(swept: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
+    """A copy that a test may change; jobs run here."""
+    shutil.copytree(swept.root, tmp_path / "sweep")
+
+    def here(function: str, jobs: list[dict[str, Any]], cpus: float) -> list[dict[str, Any]]:
+        assert function == "trainers.export.export:export"
+        try:
+            return [worker.export({**job, "threads": int(cpus)}) for job in jobs]
+        except TrainerError as error:
+            raise OrchError(str(error)) from error
+
+    monkeypatch.setattr(ray_session, "run_jobs", here)
+    monkeypatch.setattr(ray_session, "ray_session", lambda address: contextlib.nullcontext())
+    return SweepPaths(tmp_path / "sweep")
+
+
+def run_export(sweep: SweepPaths, *formats: str, **values: Any) -> ExportReport:
+    return exporting.export(sweep.root, ExportRequest(formats=formats or WITHOUT_EXTRAS, **values))
+
+
+def stored(sweep: SweepPaths) -> np.ndarray:
+    """The winner's probabilities on test, as the sweep left them."""
+    members = [np.load(sweep.probabilities(f"fit-{seed}", "test", POLICY))["probabilities"] for seed in (1, 2)]
+    return np.mean(members, 0)
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+def test_every_format_answers_as_the_original_does(sweep: SweepPaths) -> None:
+    report = run_export(sweep)
+    assert [e.name for e in report.exports] == list(WITHOUT_EXTRAS)
+    assert [e.state for e in report.exports] == [ExportState.KEPT] * 4
+    assert refusal(report) is None
+    change = {e.name: e.figures.largest_change for e in report.exports if e.figures}
+    assert change["savedmodel"] < 1e-5
+    assert change["tflite"] < 1e-5
+    assert 0 < change["tflite-fp16"] < 5e-3
+    assert 1e-5 < change["tflite-int8"] < 0.1
+    assert report.original.largest_change < 1e-5
+    labels = Manifest.read(sweep.manifest).split("test").labels()
+    assert report.original.accuracy == (stored(sweep).argmax(1) == labels).mean()
+    assert report.photos == PHOTOS
+    size = {e.name: e.figures.size_mb for e in report.exports if e.figures}
+    assert size["tflite"] > size["tflite-fp16"] > size["tflite-int8"] > 0
+    assert all(e.figures and e.figures.latency_ms > 0 for e in report.exports)
+
+
+def test_the_files_work_without_this_project(sweep: SweepPaths) -> None:
+    """As the card says: cut a photo, ask about each crop, take the mean."""
+    import tensorflow as tf
+
+    run_export(sweep, "savedmodel", "tflite-int8")
+    out = sweep.root / "exports"
+    card = json.loads((out / "card.json").read_text())
+    assert card["classes"] == list(CLASSES)
+    assert card["policy"] == POLICY
+    assert card["photo"][-2:] == [
+        "two crops: that, and its mirror image left to right",
+        "the answer is the mean of the crops' probabilities",
+    ]
+    assert set(card["files"]) == {"savedmodel", "model-int8.tflite"}
+    assert card["versions"]["tensorflow"] == tf.__version__
+    from PIL import Image
+
+    photo = Manifest.read(sweep.manifest).split("test").paths()[0]
+    small = np.asarray(Image.open(photo).convert("RGB").resize((16, 16), Image.Resampling.BILINEAR))
+    crops = np.stack([small, small[:, ::-1]])
+    loaded = tf.saved_model.load(str(out / "savedmodel"))
+    answer = loaded.signatures["serving_default"](pixels=tf.constant(crops))["probabilities"].numpy().mean(0)
+    np.testing.assert_allclose(answer, stored(sweep)[0], atol=1e-5)
+    from_bytes = loaded.signatures["serve_bytes"](photos=tf.constant([photo.read_bytes()] * 2))["probabilities"]
+    np.testing.assert_allclose(from_bytes, [stored(sweep)[0]] * 2, atol=0.01)
+    integers = tf.lite.Interpreter(model_path=str(out / "model-int8.tflite"))
+    taken, given = integers.get_input_details()[0], integers.get_output_details()[0]
+    assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
+    assert taken["shape"].tolist() == [1, 16, 16, 3]
+    assert given["quantization"][0] > 0
+
+
+def test_int8_holds_integers_alone_and_is_calibrated_on_training_images(
+    sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers.images import crops as cutting
+
+    seen: list[Path] = []
+    cut = cutting.crops
+
+    def watched(path: Path, *more: Any) -> np.ndarray:
+        seen.append(path)
+        return cut(path, *more)
+
+    monkeypatch.setattr(cutting, "crops", watched)
+    manifest = Manifest.read(sweep.manifest)
+    path = sweep.root / "int8.tflite"
+    worker._write_tflite_int8(ServedModel(sweep.winner), manifest, path)
+    assert len(seen) == 60  # half as many of the first class
+    assert set(seen) == set(manifest.split("train").paths())
+    assert worker.float_tensors(path) == 0
+    assert worker.float_tensors(written(ServedModel(sweep.winner), manifest, path)) > 0
+
+
+def written(served: ServedModel, manifest: Manifest, path: Path) -> Path:
+    """The float32 form."""
+    worker._write_tflite(served, manifest, path)
+    return path
+
+
+NETWORKS = [
+    {"head": "cosface", "hidden": 6},
+    {"feature_fusion": "concat", "unfrozen_layers": 0},
+    pytest.param({"unfrozen_layers": "all", "pooling": "max"}, marks=pytest.mark.slow),
+    pytest.param({"backbone": "tests.support.tiny_fits:RESIDUAL", "unfrozen_layers": 8}, marks=pytest.mark.slow),
+    pytest.param({"mixup": 0.2, "head": "subcentre_arcface"}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("trial", NETWORKS, ids=lambda trial: " ".join(map(str, trial.values())))
+def test_every_kind_of_network_converts(tmp_path: Path, trial: dict[str, Any]) -> None:
+    paths = write_sweep(tmp_path / "sweep", members=1, **trial)
+    answer = ask_worker(paths, ("tflite", "tflite-int8"), tmp_path)
+    assert answer["failed"] == {}
+    fused = trial.get("feature_fusion", "none") != "none"
+    assert ("of its tensors stay float32" in answer["notes"].get("tflite-int8", "")) == fused
+    expected = np.load(paths.probabilities("fit-1", "test", POLICY))["probabilities"]
+    for name, tolerance in (("original", 1e-5), ("tflite", 1e-4), ("tflite-int8", 0.15)):
+        found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
+        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
+
+
+def ask_worker(paths: SweepPaths, formats: tuple[str, ...], out: Path) -> dict[str, Any]:
+    """The worker's job without a driver; probabilities lie in ``out/answers``."""
+    job = {
+        "model": str(paths.winner),
+        "outputs": {name: str(out / FORMATS[name].file) for name in formats},
+        "answers": {name: str(out / "answers" / f"{name}.npz") for name in (*formats, "original", "serve_bytes")},
+        "manifest": str(paths.manifest),
+        "split": "test",
+        "threads": 1,
+    }
+    return worker.export(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backbone", "size"), [("mobilenet_0.25", 64), ("efficientnet_b0", 64), ("resnet50", 64)])
+def test_large_backbones_convert(tmp_path: Path, backbone: str, size: int) -> None:
+    """Random weights: the operations are what is tried here."""
+    paths = write_sweep(tmp_path / "sweep", members=1, backbone=backbone, image_size=size, unfrozen_layers=0)
+    answer = ask_worker(paths, WITHOUT_EXTRAS, tmp_path)
+    assert answer["failed"] == {}
+    expected = np.load(paths.probabilities("fit-1", "test", POLICY))["probabilities"]
+    for name, tolerance in (("savedmodel", 1e-4), ("tflite", 1e-4), ("tflite-fp16", 0.05)):
+        found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
+        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
+    assert np.load(tmp_path / "answers" / "tflite-int8.npz")["probabilities"].shape == expected.shape
+
+
+@pytest.mark.slow
+def test_real_photos_and_weights(tmp_path: Path, orch_data: Path, orch_weights: Path) -> None:
+    """JPEG files, which ``serve_bytes`` decodes and resizes in its own way: near, and measured."""
+    made = write_photos(tmp_path / "photos", orch_data / "trashnet", 12)
+    fit = finish(
+        made,
+        tmp_path,
+        "fit-1",
+        1,
+        str(orch_weights),
+        backbone="mobilenet_0.25",
+        image_size=96,
+        unfrozen_layers=0,
+        head="softmax",
+        hidden=0,
+        view="centre_crop",
+    )
+    classes = Manifest.read(made).classes
+    job = {"fits": [fit], "output": str(tmp_path / "winner"), "classes": list(classes), "policy": "flip"}
+    assemble(job | {"threads": 1, "precision": "float32"})
+    shutil.copy(made, tmp_path / "manifest.parquet")
+    answer = ask_worker(SweepPaths(tmp_path), WITHOUT_EXTRAS, tmp_path)
+    assert answer["failed"] == {}
+
+    def said(name: str) -> np.ndarray:
+        return np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
+
+    for name, tolerance in (("savedmodel", 1e-5), ("tflite", 1e-4), ("tflite-fp16", 0.02), ("tflite-int8", 0.3)):
+        assert np.abs(said(name) - said("original")).max() < tolerance, name
+    change = np.abs(said("serve_bytes") - said("original")).max()
+    assert 1e-6 < change < 0.1
+    assert (said("serve_bytes").argmax(1) == said("original").argmax(1)).mean() > 0.9
+
+
+def write_photos(folder: Path, trashnet: Path, count: int) -> Path:
+    """The first photos of each class, a third of them for test; the manifest."""
+    for kind in sorted(p for p in trashnet.iterdir() if p.is_dir()):
+        (folder / kind.name).mkdir(parents=True)
+        for photo in sorted(kind.glob("*.jpg"))[:count]:
+            shutil.copy(photo, folder / kind.name)
+    source = DataSource(source=str(folder), splits=(0.4, 0.2, 0.4), seed=0, cache=folder.parent / "cache")
+    manifest, _ = build_manifest(source)
+    manifest.write(folder.parent / "made.parquet")
+    return folder.parent / "made.parquet"
+
+
+def test_onnx_answers_as_the_original_does(sweep: SweepPaths) -> None:
+    for module in FORMATS["onnx"].needs:
+        pytest.importorskip(module, reason="the extra `onnx` is not installed")
+    report = run_export(sweep, "onnx")
+    (export,) = report.exports
+    assert export.state == ExportState.KEPT, export.reason
+    assert export.figures
+    assert export.figures.largest_change < 1e-5
+
+
+def test_what_onnx_needs_is_said_where_it_is_missing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = worker.importlib.util.find_spec
+    monkeypatch.setattr(
+        worker.importlib.util, "find_spec", lambda name: None if name in FORMATS["onnx"].needs else find(name)
+    )
+    report = run_export(sweep, "onnx", "tflite")
+    assert [e.state for e in report.exports] == [ExportState.KEPT, ExportState.FAILED]
+    refused = refusal(report)
+    assert refused is not None
+    assert str(refused) == (
+        "onnx: onnx needs tf2onnx and onnx and onnxruntime, which are not installed; "
+        "pip install tf2onnx onnx onnxruntime."
+    )
+
+
+def test_a_converter_that_fails_costs_the_others_nothing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(served: ServedModel, manifest: Manifest, path: Path) -> None:
+        path.write_bytes(b"half a file")
+        raise RuntimeError("\nthe op XYZ has no kernel\nand more")
+
+    monkeypatch.setitem(worker._WRITERS, "tflite-fp16", fail)
+    report = run_export(sweep, "tflite", "tflite-fp16")
+    assert [(e.name, e.state) for e in report.exports] == [
+        ("tflite", ExportState.KEPT),
+        ("tflite-fp16", ExportState.FAILED),
+    ]
+    assert report.exports[1].reason == "tflite-fp16 could not be written: RuntimeError: the op XYZ has no kernel"
+    assert [p.name for p in (sweep.root / "exports").glob("*.tflite")] == ["model.tflite"]
+
+
+def test_a_file_that_does_not_run_costs_the_others_nothing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, threads: int) -> worker.Runner:
+        def run(cut: np.ndarray) -> np.ndarray:
+            raise RuntimeError("node 7 failed to invoke")
+
+        return run
+
+    monkeypatch.setitem(worker._OPENERS, "tflite-fp16", broken)
+    report = run_export(sweep, "tflite", "tflite-fp16")
+    assert [e.state for e in report.exports] == [ExportState.KEPT, ExportState.FAILED]
+    reason = "tflite-fp16 was written and could not be run: RuntimeError: node 7 failed to invoke"
+    assert report.exports[1].reason == reason
+    assert [p.name for p in (sweep.root / "exports").glob("*.tflite")] == ["model.tflite"]
+
+
+def test_a_file_that_the_delegate_refuses_is_run_without_it(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "takes_xnnpack", lambda path: False)
+    report = run_export(sweep, "tflite")
+    assert report.exports[0].state == ExportState.KEPT
+    assert report.exports[0].figures
+    assert report.exports[0].figures.largest_change < 1e-4
+    page = (sweep.root / "exports" / "report.md").read_text()
+    assert "- tflite: XNNPACK, the delegate for CPUs, cannot run it; run and timed without, which is slower." in page
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoilt(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
+    """``tflite`` answers with the classes in another order."""
+    opened = worker._OPENERS["tflite"]
+
+    def open_wrong(path: Path, threads: int) -> worker.Runner:
+        run = opened(path, threads)
+        return lambda cut: np.roll(run(cut), 1, 1)
+
+    monkeypatch.setitem(worker._OPENERS, "tflite", open_wrong)
+    # An original that is right, so that there is something to lose.
+    labels = Manifest.read(sweep.manifest).split("test").labels()
+    for seed in (1, 2):
+        path = sweep.probabilities(f"fit-{seed}", "test", POLICY)
+        arrays = dict(np.load(path))
+        np.savez(path, **arrays | {"labels": arrays["probabilities"].argmax(1).astype(np.int32)})
+    assert len(labels) == PHOTOS
+    return sweep
+
+
+def test_an_export_that_loses_too_much_is_not_left_in_place(spoilt: SweepPaths) -> None:
+    out = spoilt.root / "exports"
+    out.mkdir()
+    (out / "model.tflite").write_bytes(b"of an earlier export")
+    report = run_export(spoilt, "tflite", "tflite-fp16")
+    assert [e.state for e in report.exports] == [ExportState.REFUSED, ExportState.KEPT]
+    assert sorted(p.name for p in out.iterdir()) == ["card.json", "model-fp16.tflite", "report.json", "report.md"]
+    refused = refusal(report)
+    assert isinstance(refused, ExportRefused)
+    assert refused.exit_code == 8
+    assert "tflite: its accuracy on test is " in str(refused)
+    assert "points below the original's (95 % interval " in str(refused)
+    assert "1 may be lost. --bound allows more, --force keeps it whatever it loses." in str(refused)
+    assert set(json.loads((out / "card.json").read_text())["files"]) == {"model-fp16.tflite"}
+
+
+def test_force_keeps_it_and_is_recorded(spoilt: SweepPaths) -> None:
+    report = run_export(spoilt, "tflite", force=True)
+    assert report.exports[0].state == ExportState.OVERRIDDEN
+    assert refusal(report) is None
+    out = spoilt.root / "exports"
+    assert (out / "model.tflite").is_file()
+    assert "kept all the same, as asked" in (out / "report.md").read_text()
+    last = [e for e in read_events(spoilt.ledger) if e.stage == EXPORT][-1]
+    assert last.data["exports"]["tflite"]["state"] == "overridden"
+    assert "below the original's" in last.data["exports"]["tflite"]["reason"]
+
+
+def test_a_wider_bound_keeps_it_without_force(spoilt: SweepPaths) -> None:
+    report = run_export(spoilt, "tflite", bound=1.0)
+    assert report.exports[0].state == ExportState.KEPT
+
+
+PERFECT = np.eye(4)[[0, 1, 2, 3] * 25]
+LABELS = np.arange(4).repeat(1)[[0, 1, 2, 3] * 25]
+
+
+def figures_of(photos: int, lost: int, gained: int) -> Figures:
+    """Of an export that has ``lost`` photos wrong which the original has right, and ``gained`` the other way round."""
+    labels = np.arange(photos) % 4
+    right, wrong = np.eye(4)[labels], np.eye(4)[(labels + 1) % 4]
+    original, rows = right.copy(), right.copy()
+    rows[:lost] = wrong[:lost]
+    original[lost : lost + gained] = wrong[lost : lost + gained]
+    return figures(rows, original, labels, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("photos", "lost", "gained", "bound", "force", "state"),
+    [
+        (100, 0, 0, 0.0, False, ExportState.KEPT),
+        (100, 1, 0, 0.01, False, ExportState.KEPT),  # exactly the bound
+        (64, 1, 0, 0.01, False, ExportState.KEPT),  # 1.6 points by one photo, p = 0.5
+        (64, 4, 0, 0.01, False, ExportState.KEPT),  # p = 0.06
+        (64, 5, 0, 0.01, False, ExportState.REFUSED),  # p = 0.03
+        (64, 5, 0, 0.08, False, ExportState.KEPT),
+        (64, 5, 0, 0.01, True, ExportState.OVERRIDDEN),
+        (380, 15, 0, 0.01, False, ExportState.REFUSED),
+        (380, 21, 6, 0.01, False, ExportState.REFUSED),  # int8, 3.9 points, p = 0.003
+        (380, 30, 15, 0.01, False, ExportState.REFUSED),
+        (380, 4, 0, 0.01, False, ExportState.KEPT),
+        (10_000, 150, 0, 0.01, False, ExportState.REFUSED),
+        (10_000, 90, 0, 0.01, False, ExportState.KEPT),  # surely worse, by less than may be lost
+        (100, 100, 0, 1.0, False, ExportState.KEPT),
+    ],
+)
+def test_the_bound_and_chance(
+    photos: int, lost: int, gained: int, bound: float, force: bool, state: ExportState
+) -> None:
+    its = figures_of(photos, lost, gained)
+    found, reason = decide(its, bound, force)
+    assert found == state
+    assert its.accuracy == (photos - lost) / photos
+    beyond = (lost - gained) / photos > bound
+    assert ("may be lost" in reason) == beyond
+    assert ("chance" in reason) == (beyond and state == ExportState.KEPT)
+
+
+def test_equals_are_seldom_refused_and_a_real_loss_seldom_kept() -> None:
+    """500 tests of 64 and of 380 photos each: a format changes 3 % of the answers, either way, or loses 5 %."""
+    draw = np.random.default_rng(0)
+    for photos in (64, 380):
+        refused = {True: 0, False: 0}
+        for _ in range(500):
+            changed = draw.binomial(photos, 0.03)
+            lost = draw.binomial(changed, 0.5)
+            refused[True] += decide(figures_of(photos, lost, changed - lost), 0.01, False)[0] == ExportState.REFUSED
+            lost = draw.binomial(photos, 0.05)
+            refused[False] += decide(figures_of(photos, lost, 0), 0.01, False)[0] == ExportState.REFUSED
+        assert refused[True] <= 0.05 * 500
+        if photos == 380:
+            assert refused[False] >= 0.99 * 500
+
+
+def test_an_export_may_be_better_and_may_never_answer_with_nan() -> None:
+    worse = np.roll(PERFECT, 1, 1)
+    assert decide(figures(PERFECT, worse, LABELS, 1.0, 1.0), 0.0, False) == (ExportState.KEPT, "")
+    broken = PERFECT.copy()
+    broken[0] = np.nan
+    state, reason = decide(figures(broken, PERFECT, LABELS, 1.0, 1.0), 1.0, True)
+    assert (state, reason) == (ExportState.REFUSED, "it answers with what is no number.")
+    with pytest.raises(ValueError, match="are not of the same photos"):
+        figures(PERFECT[:3], PERFECT, LABELS, 1.0, 1.0)
+
+
+# --- what is recorded and said ------------------------------------------------------------------------------------
+
+
+def test_reading_test_is_recorded_before_and_what_became_of_it_after(sweep: SweepPaths) -> None:
+    run_export(sweep, "tflite")
+    events = [e for e in read_events(sweep.ledger) if e.stage == EXPORT]
+    assert [(str(e.kind), e.state) for e in events] == [("STAGE", "BEGUN"), ("STAGE", "ENDED")]
+    assert events[0].data == {"reads_test": 1, "formats": ["tflite"]}
+    assert events[1].data == {
+        "exports": {"tflite": {"state": "kept", "reason": ""}},
+        "bound": 0.01,
+        "folder": "exports",
+    }
+
+
+def test_the_report_on_disk_and_on_the_terminal(sweep: SweepPaths, tmp_path: Path) -> None:
+    lines: list[str] = []
+    request = ExportRequest(formats=("savedmodel", "tflite"), out=tmp_path / "elsewhere")
+    report = exporting.export(sweep.root, request, lines.append)
+    page = (tmp_path / "elsewhere" / "report.md").read_text()
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert rows == ["format", "original", "savedmodel", "tflite"]
+    assert "crop policy `flip` (2 crops a photo), on 24 test photos" in page
+    assert "on 1 thread; cores" in page
+    assert "answers 24 of 24 test photos" in page
+    values = json.loads((tmp_path / "elsewhere" / "report.json").read_text())
+    assert [e["state"] for e in values["exports"]] == ["kept", "kept"]
+    assert values["exports"][0]["figures"]["difference"]["low"] is not None
+    assert values["original"]["latency_ms"] > 0
+    text = io.StringIO()
+    print_report(report, Console(file=text, width=120))
+    assert "exports of sweep, on 24 test photos" in text.getvalue()
+    assert "kept" in text.getvalue()
+    narrow = io.StringIO()
+    print_report(report, Console(file=narrow, width=80))
+    (row,) = [line for line in narrow.getvalue().splitlines() if line.strip().startswith("tflite")]
+    assert row.rstrip().endswith("kept")
+    assert "…" not in row
+    assert lines[0] == "export   savedmodel, tflite of winner/ensemble, asked about 24 test photos"
+    assert not list((tmp_path / "elsewhere").glob(".*"))
+
+
+# --- what cannot be exported --------------------------------------------------------------------------------------
+
+
+def test_names_and_bounds_that_do_not_exist(sweep: SweepPaths) -> None:
+    with pytest.raises(OrchError, match=r"no export format 'tflight'; did you mean tflite\? Known are savedmodel, tfl"):
+        run_export(sweep, "tflight")
+    with pytest.raises(OrchError, match="no format was named; known are savedmodel"):
+        run_export(sweep, " ")
+    with pytest.raises(OrchError, match=r"--bound is a share of the test photos from 0 to 1, as 0\.01; not 2"):
+        run_export(sweep, "tflite", bound=2)
+    assert [row.name for row in export_formats(["onnx", "tflite", "onnx"])] == ["tflite", "onnx"]
+    assert not [e for e in read_events(sweep.ledger) if e.stage == EXPORT]
+
+
+def test_without_a_name_every_format_that_is_installed_is_written(
+    sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "find_spec", lambda module: None)
+    assert exporting.installed_formats() == WITHOUT_EXTRAS
+    monkeypatch.setattr(exporting, "installed_formats", lambda: ("tflite",))
+    lines: list[str] = []
+    report = exporting.export(sweep.root, ExportRequest(), lines.append)
+    assert [e.name for e in report.exports] == ["tflite"]
+    assert "note     onnx is left out: pip install tf2onnx onnx onnxruntime" in lines
+
+
+def test_a_sweep_without_a_winner(sweep: SweepPaths, tmp_path: Path) -> None:
+    with pytest.raises(OrchError, match=r"nothing is not a sweep's folder"):
+        exporting.export(tmp_path / "nothing", ExportRequest())
+    assert not (tmp_path / "nothing").exists()
+    described = json.loads((sweep.winner / "model.json").read_text())
+    del described["fits"]
+    (sweep.winner / "model.json").write_text(json.dumps(described))
+    with pytest.raises(
+        OrchError, match=r"does not say which networks it is made of; orch sweep --resume --out .* writ"
+    ):
+        run_export(sweep, "tflite")
+    (sweep.winner / "model.json").unlink()
+    with pytest.raises(
+        OrchError, match="has no finished leaderboard, so no winner; go on with it: orch sweep --resume"
+    ):
+        run_export(sweep, "tflite")
+
+
+def choose_another(sweep: SweepPaths, judged: bool) -> None:
+    """The sweep went on, chose another winner and was killed in its refit."""
+    row = {"model": "winner/ensemble", "policy": POLICY}
+    with Ledger(sweep.ledger) as ledger:
+        if judged:
+            winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
+            models = [{"model": f"winner/seed-{n}", "fit": f"fit-{n}", "configuration": ""} for n in (1, 2)]
+            facts = {"winner_row": row, "judged": winner, "models": models}
+            ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=facts)
+        another = {"trial": "another", "model": "single", "policy": "whole"}
+        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": another})
+
+
+def test_a_winner_that_was_chosen_since_is_not_what_is_exported(sweep: SweepPaths) -> None:
+    choose_another(sweep, judged=True)
+    report = run_export(sweep, "tflite")
+    assert (report.trial, report.policy, report.exports[0].state) == ("fit-0", POLICY, ExportState.KEPT)
+    assert json.loads((sweep.root / "exports" / "card.json").read_text())["trial"] == "fit-0"
+
+
+def test_a_sweep_that_did_not_write_down_what_it_judged_must_go_on_first(sweep: SweepPaths) -> None:
+    choose_another(sweep, judged=False)
+    with pytest.raises(
+        OrchError, match=r"was given more to do after its last leaderboard .*: orch sweep --resume --ou"
+    ):
+        run_export(sweep, "tflite")
+    assert not [e for e in read_events(sweep.ledger) if e.stage == EXPORT]
+
+
+def test_probabilities_of_other_photos(sweep: SweepPaths) -> None:
+    path = sweep.probabilities("fit-1", "test", POLICY)
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"sha256": arrays["sha256"][::-1]})
+    with pytest.raises(OrchError, match="are not of the test photos of its manifest"):
+        run_export(sweep, "tflite")
+    path.unlink()
+    with pytest.raises(OrchError, match=r"flip\.npz is missing; `orch sweep --resume --out .*` makes it again"):
+        run_export(sweep, "tflite")
+
+
+def test_photos_that_tensorflow_does_not_decode_are_counted(sweep: SweepPaths) -> None:
+    from PIL import Image
+
+    manifest = Manifest.read(sweep.manifest)
+    part = manifest.split("test")
+    for path in part.paths()[:4]:
+        Image.open(path).save(path, "TIFF")
+    try:
+        report = run_export(sweep, "savedmodel")
+    finally:
+        write_manifest(part.root, {"train": 24, "validation": 4, "test": PHOTOS // 3})
+    assert report.from_photos is not None
+    assert f"answers {PHOTOS - 4} of {PHOTOS} test photos" in report.from_photos
+    assert report.original.largest_change < 1e-5
+    assert isinstance(pd.read_parquet(sweep.manifest), pd.DataFrame)
+
+
+@pytest.mark.slow
+def test_the_same_on_a_worker(swept: SweepPaths, tmp_path: Path) -> None:
+    """Through Ray, as the command does it."""
+    shutil.copytree(swept.root, tmp_path / "sweep")
+    report = exporting.export(tmp_path / "sweep", ExportRequest(formats=("tflite", "tflite-int8")))
+    assert [e.state for e in report.exports] == [ExportState.KEPT] * 2
+    assert not ray_session.ray.is_initialized()

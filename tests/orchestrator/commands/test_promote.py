@@ -1,0 +1,220 @@
+"""`orch promote best` on sweeps written in milliseconds, against a real registry; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.cluster import ray_session
+from orchestrator.commands.promote import promote
+from orchestrator.errors import OrchError, PromotionRefused
+from orchestrator.ledger.folder import read_sweep
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
+from orchestrator.paths import SweepPaths
+from orchestrator.spec.load import load_spec
+from orchestrator.sweep import leaderboard
+from orchestrator.sweep.context import SweepContext
+from orchestrator.sweep.leaderboard import DESCRIBED, build_leaderboard, judged_winner
+from orchestrator.sweep.refit import FinalModel
+from orchestrator.sweep.select import Winner
+from orchestrator.tracking import registry
+from tests.support.fake_store import new_store
+from tests.support.tiny_fits import CLASSES, config, write_manifest
+from trainers.data.manifest import Manifest
+
+POLICY = "whole"
+SPEC = """
+name: {name}
+data: {{source: 'builtin:digits'}}
+weights: none
+search: {{backbone: small_cnn}}
+budget: {{trials: 2, epochs: 3}}
+final: {{policies: [whole, flip]}}
+tracking: {{uri: '{store}', model: trash}}
+"""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sweep's folder, and what its real stages would do to it."""
+
+    paths: SweepPaths
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest.read(self.paths.manifest)
+
+    def choose(self, trial: str, form: str = "ensemble", policy: str = POLICY) -> Winner:
+        """As ``select`` records it."""
+        winner = Winner(trial, config(), policy, form, "it is the best.", ())
+        with Ledger(self.paths.ledger) as ledger:
+            ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner.to_dict()})
+        return winner
+
+    def build_leaderboard(self, winner: Winner, *fits: str, wrong: int = 0) -> None:
+        """``build_leaderboard`` itself, on networks that are wrong about the first ``wrong`` test images."""
+        labels = self.manifest.split("test").labels()
+        answers = np.where(np.arange(len(labels)) < wrong, (labels + 1) % len(CLASSES), labels)
+        arrays: dict[str, Any] = {"probabilities": np.eye(len(CLASSES))[answers], "labels": labels}
+        arrays |= {"seconds": 1, "shared_seconds": 0}
+        for path in (self.paths.probabilities(fit, "test", name) for fit in fits for name in ("whole", "flip")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **arrays)
+        models = [FinalModel(f"winner/seed-{i}", fit, winner.config) for i, fit in enumerate(fits)]
+        with Ledger(self.paths.ledger) as ledger:
+            spec = load_spec(str(self.paths.spec), check_machine=False)
+            build_leaderboard(SweepContext(self.paths, spec, ledger, print, print), self.manifest, winner, models)
+
+    def finished(self, trial: str, *fits: str, wrong: int = 0) -> Made:
+        self.judge(self.choose(trial), *fits, wrong=wrong)
+        return self
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A registry; a winner's folder is written without its networks, and loads as ``fake_model``."""
+    register = registry.register
+
+    def assemble(function: str, jobs: list[dict[str, Any]]) -> None:
+        assert function == "trainers.serving.model:assemble"
+        for job in jobs:
+            out = Path(job["output"])
+            out.mkdir(exist_ok=True)
+            said = {"classes": job["classes"], "policy": job["policy"], "fits": [Path(f).name for f in job["fits"]]}
+            assert not (out / DESCRIBED).exists()
+            (out / DESCRIBED).write_text(json.dumps(said))
+
+    def register_fake(uri: str, name: str, folder: Path, details: registry.ModelDetails) -> str:
+        return register(uri, name, folder, replace(details, loader="fake_model"))
+
+    monkeypatch.setattr(ray_session, "run_jobs", assemble)
+    monkeypatch.setattr(leaderboard, "predict_missing", lambda *arguments: None)
+    monkeypatch.setattr(leaderboard, "_draw", lambda *arguments: None)
+    monkeypatch.setattr(registry, "register", register_fake)
+    return new_store(tmp_path / "store")
+
+
+def make(root: Path, store: str) -> Made:
+    paths = SweepPaths(root)
+    root.mkdir(parents=True)
+    write_manifest(root.parent / "pictures", {"train": 2, "test": 4}).rename(paths.manifest)
+    paths.spec.write_text(SPEC.format(name=root.name, store=store))
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload={"name": root.name})
+    return Made(paths)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, store: str) -> Made:
+    return make(tmp_path / "sweep", store)
+
+
+def tags(store: str) -> dict[str, str]:
+    found = registry.champion(store, "trash")
+    assert found is not None
+    return {name.removeprefix("orch."): value for name, value in found.tags.items()}
+
+
+def test_the_model_that_was_judged_is_promoted_whatever_was_chosen_since(sweep: Made, store: str) -> None:
+    sweep.finished("old", "a1", "a2", wrong=3)
+    new = sweep.choose("new", policy="flip")  # and killed in the refit
+    promotion = promote(sweep.paths.root)
+    assert promotion.version == "1"
+    found = tags(store)
+    assert (found["trial"], found["policy"], found["test_accuracy"]) == ("old", POLICY, "0.7500")
+    assert json.loads(found["fits"]) == ["a1", "a2"]
+    sweep.judge(new, "b1", "b2")  # resumed: the new winner is another model, and taken
+    assert promote(sweep.paths.root).version == "2"
+    assert (tags(store)["trial"], tags(store)["policy"]) == ("new", "flip")
+    assert "is the champion already. Nothing was changed." in str(promote(sweep.paths.root))
+
+
+def test_a_winner_that_was_retrained_otherwise_is_another_model(sweep: Made, store: str) -> None:
+    sweep.finished("same", "a1")
+    assert promote(sweep.paths.root).version == "1"
+    assert "already" in str(promote(sweep.paths.root))
+    sweep.finished("same", "a1", "a2", "a3")
+    assert promote(sweep.paths.root).version == "2"
+    assert json.loads(tags(store)["fits"]) == ["a1", "a2", "a3"]
+    assert "already" in str(promote(sweep.paths.root))
+
+
+def test_a_version_that_does_not_name_its_networks_is_known_by_its_trial(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.finished("same", "a1")
+    with monkeypatch.context() as earlier:
+        told = registry.ModelDetails.tags
+        earlier.setattr(
+            registry.ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if "fits" not in k}
+        )
+        promote(sweep.paths.root)
+    assert "fits" not in tags(store)
+    sweep.finished("same", "a1", "a2")
+    assert "already" in str(promote(sweep.paths.root))
+    sweep.finished("other", "b1")
+    assert promote(sweep.paths.root).version == "2"
+
+
+def test_an_earlier_sweep_that_chose_again_must_go_on_first(sweep: Made) -> None:
+    sweep.finished("old", "a1")
+    spoken = read_sweep(sweep.paths.root).events
+    events = [replace(e, payload=json.dumps({k: v for k, v in e.data.items() if k != "judged"})) for e in spoken]
+    assert judged_winner(replace(read_sweep(sweep.paths.root), events=tuple(events))).winner["trial"] == "old"
+    chosen = replace(next(e for e in events if e.stage == "select"), seq=len(events) + 1)
+    with pytest.raises(OrchError) as error:
+        judged_winner(replace(read_sweep(sweep.paths.root), events=(*events, chosen)))
+    root = sweep.paths.root
+    assert str(error.value) == (
+        f"{root} was given more to do after its last leaderboard and did not finish, so its model and its figures are "
+        f"not of the same winner; go on with it: orch sweep --resume --out {root}"
+    )
+
+
+@pytest.mark.parametrize("said", [{"fits": ["b1"]}, {"policy": "flip"}])
+def test_a_folder_that_a_killed_run_wrote_anew_is_refused(sweep: Made, store: str, said: dict[str, Any]) -> None:
+    sweep.finished("old", "a1", "a2")
+    path = sweep.paths.winner / DESCRIBED
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    with pytest.raises(OrchError, match="did not finish, so its model and its figures are not of the same winner; go"):
+        promote(sweep.paths.root)
+    assert registry.champion(store, "trash") is None
+
+
+def test_a_sweep_without_a_leaderboard(sweep: Made) -> None:
+    sweep.choose("new")
+    with pytest.raises(OrchError, match="has no finished leaderboard, so no winner; go on with it: orch sweep --resu"):
+        promote(sweep.paths.root)
+    sweep.finished("new", "a1")
+    sweep.paths.evidence.unlink()
+    with pytest.raises(OrchError, match="has no finished leaderboard"):
+        promote(sweep.paths.root)
+
+
+def test_the_champion_is_judged_by_the_challengers_labels(sweep: Made, store: str, tmp_path: Path) -> None:
+    """The champion was right about all; since then half of the labels were put right."""
+    sweep.finished("old", "a1")
+    promote(sweep.paths.root)
+    other = make(tmp_path / "again", store)
+    manifest = other.manifest
+    test = manifest.table.index[manifest.table["split"] == "test"]
+    following = dict(zip(CLASSES, (*CLASSES[1:], CLASSES[0]), strict=True))
+    changed = manifest.table.copy()
+    changed.loc[test[:6], "label"] = changed.loc[test[:6], "label"].map(following)
+    replace(manifest, table=changed).write(other.paths.manifest)
+    other.finished("new", "b1", wrong=5)
+    promotion = promote(other.paths.root)
+    assert promotion.version == "2"
+    assert promotion.decision.comparison is not None
+    assert promotion.decision.comparison.difference == pytest.approx(1 / 12)
+    assert "the champion trash version 1 has 50.0 %" in promotion.decision.text
+    worse = make(tmp_path / "worse", store)
+    worse.finished("worse", "c1", wrong=12)
+    with pytest.raises(PromotionRefused, match="The accuracy is lower"):
+        promote(worse.paths.root)

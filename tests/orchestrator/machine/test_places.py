@@ -1,0 +1,140 @@
+"""Folders that cannot be written to, and names too long for sockets: another place, or a sentence at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.commands import doctor
+from orchestrator.errors import OrchError
+from orchestrator.machine.places import RAY_FOLDER_BYTES, make_folder, ray_folder, unwritable
+from orchestrator.paths import cache_folder
+from tests.support.places import ROOT
+
+POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+"""Takes away root's right to write where the mode forbids it."""
+needs_modes = pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root writes everywhere, and setpriv is missing"
+)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may be entered and not written to."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    yield folder
+    folder.chmod(0o755)
+
+
+def orch(folder: Path, *line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``orch`` in ``folder`` without the rights of root."""
+    before = POWERLESS if os.geteuid() == 0 else []
+    plain = {name: value for name, value in os.environ.items() if name not in ("ORCH_CACHE", "TMPDIR", "HOME")}
+    return subprocess.run(
+        [*before, sys.executable, "-m", "orchestrator", *line],
+        cwd=folder, env={**plain, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, check=False, timeout=250,
+    )  # fmt: skip
+
+
+def test_a_folder_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert unwritable(tmp_path / "a" / "b") == ""
+    assert "file is a file" in unwritable(tmp_path / "file" / "a")
+    assert unwritable(tmp_path / "file") == "it is a file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+    with pytest.raises(OrchError, match=r"cannot write to .*file/a: .* Do this\."):
+        make_folder(tmp_path / "file" / "a", "Do this.")
+
+
+def test_the_folder_for_sockets_is_rays_own_unless_its_name_is_too_long(tmp_path: Path) -> None:
+    assert 40 <= RAY_FOLDER_BYTES <= 44
+    assert ray_folder({}) == Path("/tmp/ray")
+    short = tempfile.mkdtemp(prefix="o", dir="/tmp")
+    try:
+        assert ray_folder({"TMPDIR": short}) == Path(short) / "ray"
+        assert ray_folder({"RAY_TMPDIR": short, "TMPDIR": str(tmp_path)}) == Path(short) / "ray"
+    finally:
+        os.rmdir(short)
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    assert ray_folder({"TMPDIR": str(long)}) == Path("/tmp/ray")
+    assert ray_folder({"TMPDIR": "/tmp/" + "ü" * 19}) == Path("/tmp/ray"), "bytes count, not letters"
+
+
+def test_no_folder_for_sockets_is_a_sentence_with_each_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folders = [tmp_path / ("x" * 100), Path("/proc/version/ray")]
+    monkeypatch.setattr("orchestrator.places._ray_folders", lambda environment: iter(folders))
+    with pytest.raises(OrchError, match=r"Set RAY_TMPDIR to one .* at most 39 bytes") as raised:
+        ray_folder({})
+    assert "bytes, and 43 are allowed" in str(raised.value)
+    assert "/proc/version is a file" in str(raised.value)
+    assert doctor._ray({}).level == "problem"
+
+
+def test_a_user_without_a_home_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ORCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(OrchError, match="set ORCH_CACHE"):
+        cache_folder()
+    assert doctor._cache().level == "problem"
+
+
+@needs_modes
+def test_a_cache_in_a_closed_home_is_said_before_photos_are_read(tmp_path: Path, closed: Path) -> None:
+    for environment in ({"HOME": str(closed)}, {"ORCH_CACHE": str(closed / "cache")}):
+        done = orch(tmp_path, "sweep", "quick", **environment)
+        assert done.returncode == 1, done.stderr
+        assert "Set ORCH_CACHE" in done.stderr
+        assert str(closed) in done.stderr
+        assert "reading" not in done.stdout
+        assert [path.name for path in tmp_path.iterdir()] == ["closed"], "a second try must not find a sweep"
+
+
+@needs_modes
+def test_a_sweeps_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path, closed: Path) -> None:
+    for folder, more in ((closed, ()), (tmp_path, ("--out", str(closed / "sweep")))):
+        done = orch(folder, "sweep", "quick", *more, ORCH_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 1, done.stderr
+        assert "give the sweep another one with --out DIR" in done.stderr
+        assert "reading" not in done.stdout
+
+
+@needs_modes
+def test_doctor_looks_at_all_of_them(tmp_path: Path, closed: Path) -> None:
+    done = orch(closed, "doctor", HOME=str(closed), TMPDIR=str(closed))
+    assert done.returncode == 1
+    lines = {line[8:].partition("  ")[0].strip(): line for line in done.stdout.splitlines() if line[:8].strip()}
+    assert lines["disk, here"].startswith("problem")
+    assert lines["disk, cache"].startswith("problem")
+    assert lines["home"].startswith("note")
+    assert lines["Ray"].startswith("OK")
+    assert "/tmp/ray" in lines["Ray"]
+
+
+@pytest.mark.slow
+@needs_modes
+def test_a_sweep_runs_with_a_closed_home_and_a_long_folder_for_temporary_files(tmp_path: Path, closed: Path) -> None:
+    """Nothing of it lands in the home, nothing but the sweep's own words on stderr."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    line = ["sweep", "quick", "--set", "budget.trials=2", "--set", "budget.epochs=1", "--set", "final.seeds=1"]
+    environment = {"HOME": str(closed), "TMPDIR": str(long), "ORCH_CACHE": str(tmp_path / "cache")}
+    done = orch(tmp_path, *line, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert (tmp_path / "runs" / "quick" / "figures" / "confusion.png").is_file()

@@ -1,0 +1,163 @@
+"""What a fit reads, computes and leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.plan.calibration import Machine
+from orchestrator.plan.estimates import Speeds
+from orchestrator.plan.workload import FitWork, PhotoCounts, fit_work, judging_s, reads_of
+from tests.support.sweep_costs import CALIBRATION, PHOTOS, speed
+from trainers.config import TrialConfig
+from trainers.contract import FitJob
+from trainers.data.examples import example_sets, keys_by_view
+from trainers.data.manifest import DataSource, build_manifest
+from trainers.images.policies import POLICIES
+
+SPEEDS = Speeds(CALIBRATION, Machine(2))
+FOLDED = PhotoCounts((60, 40), (0, 0), (15, 15), ((20, 14), (20, 13), (20, 13)))
+
+
+def work(photos: PhotoCounts = PHOTOS, refit: tuple[str, ...] = (), **values: object) -> FitWork:
+    return fit_work(TrialConfig(**values), photos, SPEEDS, refit)  # type: ignore[arg-type]
+
+
+def test_a_head_reads_features_of_every_image_and_of_its_copies() -> None:
+    found = work(multiplier=2.0)
+    assert {rows.place: rows.count for rows in found.features} == {
+        "mobilenet_1.0 at 224 px to conv_pw_13_relu 4096 False float32 False average: train": 100,
+        "mobilenet_1.0 at 224 px to conv_pw_13_relu 4096 False float32 False average: train copies by flips": 100,
+        "mobilenet_1.0 at 224 px to conv_pw_13_relu 4096 False float32 False average: validation": 20,
+    }
+    assert [rows.count for rows in found.images] == [rows.count for rows in found.features]
+    assert found.epoch_s == pytest.approx(200 * 3e-5 + 20 * 1e-5)
+    assert found.live_epoch_s == pytest.approx(found.epoch_s + 220 * 16e-3)
+    assert found.bare_epoch_s == pytest.approx(200 * 2.4e-5 + 20 * 1e-5)
+
+
+def test_where_nothing_is_frozen_only_images_are_read() -> None:
+    found = work(unfrozen_layers="all")
+    assert found.features == ()
+    assert found.live_epoch_s == found.epoch_s == pytest.approx(100 * 50e-3 + 20 * 16e-3)
+    assert sum(rows.bytes for rows in found.images) == 120 * 224 * 224 * 3
+
+
+@pytest.mark.parametrize("change", [{"head": "arcface"}, {"dropout": 0.3}, {"batch_size": 64}, {"optimizer": "sgd"}])
+def test_trials_that_differ_above_the_boundary_share_their_rows(change: dict) -> None:
+    assert [rows.place for rows in work(**change).features] == [rows.place for rows in work().features]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"unfrozen_layers": 5}, {"image_size": 160}, {"view": "centre_crop"}, {"pooling": "max"}, {"output_stride": 16}],
+)
+def test_what_changes_the_frozen_function_or_its_images_shares_nothing(change: dict) -> None:
+    assert not {rows.place for rows in work(**change).features} & {rows.place for rows in work().features}
+
+
+def test_pooling_and_stride_above_the_boundary_are_no_difference() -> None:
+    deep = work(unfrozen_layers=13)
+    assert [r.place for r in work(unfrozen_layers=13, pooling="max").features] == [r.place for r in deep.features]
+    assert [r.place for r in work(unfrozen_layers=20, output_stride=16).features] == [
+        r.place for r in work(unfrozen_layers=20).features
+    ]
+
+
+def test_a_refit_trains_on_what_the_search_was_validated_on() -> None:
+    reads = reads_of(PHOTOS, "squash", 2.0, "flips", ("train", "validation"))
+    assert (reads.train, reads.judged) == (240, 0)
+    assert ("squash", "validation", "", 20) in reads.rows
+
+
+def test_folds_read_every_image_from_rows_that_hold_it_once() -> None:
+    reads = reads_of(FOLDED, "squash", 1.0, "flips")
+    assert (reads.train, reads.judged) == (200, 100)
+    assert reads.rows == (("squash", "train", "", 100),)
+    assert work(FOLDED).model_bytes == 3 * work(PhotoCounts((60, 40), (1, 1), (1, 1))).model_bytes
+
+
+def test_a_random_crop_is_judged_by_the_centre() -> None:
+    views = {(view, split) for view, split, *_ in reads_of(PHOTOS, "random_crop", 1.0, "flips").rows}
+    assert views == {("random_crop", "train"), ("centre_crop", "validation")}
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from([1.0, 1.7, 3.0]), st.sampled_from(["squash", "random_crop"]), st.sampled_from([0, 3]), st.booleans()
+)
+def test_counts_are_those_of_the_keys_that_a_fit_reads(multiplier: float, view: str, folds: int, refit: bool) -> None:
+    source = DataSource(source="builtin:digits", splits=(0.6, 0.2, 0.2), folds=folds, cache=Path())
+    manifest, _ = _digits(source)
+    splits = ("train", "validation") if refit and not folds else ("train",)
+    config = TrialConfig(backbone="small_cnn", multiplier=multiplier, view=view)
+    job = FitJob("x", config, 0, "", train_splits=splits, folds=folds)
+    exact = {view: len(keys) for view, keys in keys_by_view(example_sets(job, manifest), "flips").items()}
+    reads = reads_of(PhotoCounts.of(manifest), view, multiplier, "flips", splits if refit and not folds else ())
+    counted: dict[str, int] = {}
+    for each, _, _, count in reads.rows:
+        counted[each] = counted.get(each, 0) + count
+    assert counted.keys() == exact.keys()
+    for each, count in exact.items():
+        assert counted[each] == pytest.approx(count, rel=0.02 if folds else 1e-9)
+
+
+_MANIFESTS: dict = {}
+
+
+def _digits(source: DataSource) -> tuple:
+    if source.folds not in _MANIFESTS:
+        import tempfile
+
+        _MANIFESTS[source.folds] = build_manifest(dataclasses.replace(source, cache=Path(tempfile.mkdtemp())))
+    return _MANIFESTS[source.folds]
+
+
+@given(st.integers(0, 20_000), st.integers(1, 50), st.sampled_from([0, 5]))
+def test_even_photos_add_up(images: int, classes: int, folds: int) -> None:
+    photos = PhotoCounts.even(images, classes, folds=folds)
+    assert photos.total == images
+    assert photos.classes == classes
+    assert np.sum(photos.folds, axis=0).tolist() == list(photos.train) if folds else photos.folds == ()
+
+
+def test_a_leaderboard_shares_crops_and_prefixes_among_models() -> None:
+    models = [work(), work(), work()]
+    policies = ["whole", "centre", "flip", "ten_crop", "random_5", "pyramid"]
+    shared = judging_s(models, SPEEDS, 30, policies, share=True)
+    crops = 2 + 10 + 5 + 4  # whole and its mirror image; ten; five; the pyramid's other two scales, mirrored
+    assert shared == pytest.approx(30 * (2 * 4e-3 + crops * (16e-3 + 3 * 1e-5)))
+    assert judging_s(models, SPEEDS, 30, policies, share=False) > 3 * shared
+
+
+@given(st.lists(st.sampled_from([*POLICIES, "random_3"]), min_size=1, unique=True), st.integers(1, 4))
+def test_sharing_never_makes_a_leaderboard_dearer_but_for_a_second_canvas(policies: list[str], models: int) -> None:
+    works = [work() for _ in range(models)]
+    shared, alone = (judging_s(works, SPEEDS, 10, policies, share) for share in (True, False))
+    assert shared <= alone + 10 * 2 * 4e-3 + 1e-9
+
+
+def test_what_a_fit_leaves_behind() -> None:
+    head = work(optimizer="adam")
+    assert head.model_bytes == (1024 + 1) * 2 * 4 - 2 * 4  # without the bias, which is nothing
+    assert head.state_bytes == 3 * head.model_bytes
+    whole = work(unfrozen_layers="all", optimizer="sgd")
+    assert whole.model_bytes == head.model_bytes + 4 * 3_206_976
+    assert whole.state_bytes == 2 * whole.model_bytes
+    assert whole.memory_bytes > 32 * 10e6 * 4
+
+
+def test_a_hidden_layer_is_counted_once_whatever_the_classes() -> None:
+    plain, wide, wider = (work(hidden=hidden).model_bytes for hidden in (0, 100, 101))
+    width, classes = 1024, 2
+    assert wide - plain == pytest.approx(4 * (100 * (width + 1 + classes) - width * classes))
+    assert wider - wide == pytest.approx(4 * (width + 1 + classes))
+
+
+def test_a_part_that_was_measured_is_told_as_it_was() -> None:
+    assert SPEEDS.of(work().key) == speed(16e-3, 3e-5, 1e-5)

@@ -1,0 +1,360 @@
+"""What a sweep's folder says, from the ledger alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.errors import OrchError
+from orchestrator.ledger.ledger import Ledger, running_process
+from orchestrator.ledger.segments import EventKind
+from orchestrator.paths import SweepPaths
+from orchestrator.plain_json import json_ready
+from orchestrator.report import status as show
+from orchestrator.report.terminal import wrapped
+from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
+
+
+def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny")
+    found = show.describe(tmp_path / "tiny")
+    assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow"]
+    assert found["name"] == "tiny"
+    assert found["stage"] == "finished"
+    assert found["states"] == {"COMPLETED": 1, "PRUNED": 1, "FAILED": 1}
+    assert found["winner"] == WINNER
+    assert found["leaderboard"] == [ROW]
+    assert found["mlflow"] == "run-1"
+    assert [list(trial) for trial in found["trials"]] == [
+        ["id", "state", "reason", "epochs", "val_accuracy", "config"]
+    ] * 3
+    first, pruned, failed = found["trials"]
+    assert (first["id"], first["state"], first["epochs"], first["val_accuracy"]) == ("aaaaaaaaa1", "COMPLETED", 2, 0.95)
+    assert first["config"]["backbone"] == "small_cnn"
+    assert (pruned["state"], pruned["reason"]) == ("PRUNED", "stopped at rung 1")
+    assert (failed["state"], failed["val_accuracy"]) == ("FAILED", None)
+    json.dumps(found, allow_nan=False)
+
+
+def test_retrained_models_are_no_trials_of_the_search(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny")
+    sweep = show.read_sweep(tmp_path / "tiny")
+    assert "aaaaaaaaa9" in sweep.state.trials
+    assert "aaaaaaaaa9" not in [trial["id"] for trial in show.describe(tmp_path / "tiny")["trials"]]
+
+
+def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
+    (tmp_path / "new" / "ledger").mkdir(parents=True)
+    found = show.describe(tmp_path / "new")
+    assert found == {
+        "name": "new",
+        "stage": "",
+        "states": {},
+        "trials": [],
+        "winner": None,
+        "leaderboard": [],
+        "mlflow": None,
+    }
+
+
+def test_status_of_a_running_sweep_says_how_it_goes_and_how_long_it_takes(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny", ended="RUNNING")
+    sweep = replace(show.read_sweep(tmp_path / "tiny"), runner="4711")
+    text = "\n".join(show.status_lines(sweep, now_s=1_000_000.0 + 240))
+    assert "tiny: in the stage search; running, PID 4711\n" in text
+    assert "3 of 4 ended; 1 RUNNING, 1 COMPLETED, 1 PRUNED, 1 FAILED" in text
+    assert "0.950 on validation: aaaaaaaaa1" in text
+    assert "45 trials an hour over 0:04:00" in text
+    assert "about 0:01:20 of search" in text
+    assert "the loss became NaN in epoch 1" in text
+    assert "next     let it run; Ctrl-C" in text
+    assert "--resume" not in text
+
+
+def test_trials_are_shown_with_what_their_names_mean(tmp_path: Path) -> None:
+    paths = write_sweep(tmp_path / "tiny", ended="RUNNING")
+    config = {"backbone": "small_cnn", "unfrozen_layers": 3, "multiplier": 2.0}
+    with Ledger(paths.ledger) as ledger:
+        about = {"trial": "bbb", "stage": "search"}
+        payload = {"name": "bbb", "number": 7, "config": config}
+        ledger.append(EventKind.TRIAL, **about, state="PENDING", payload=payload)
+        ledger.append(EventKind.TRIAL, **about, state="RUNNING", attempt=1)
+        ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=0.99, seconds=1.0)
+        ledger.append(EventKind.EPOCH, **about, epoch=2, val_accuracy=0.99, seconds=1.0)
+        ledger.append(EventKind.TRIAL, **about, state="COMPLETED", epoch=2)
+    lines = show.status_lines(show.read_sweep(paths.root), 9e9)
+    best = next(place for place, line in enumerate(lines) if line.startswith("best"))
+    assert "n=3 x2" in lines[best]
+    assert lines[best + 1] == "names    n: unfrozen_layers, x: multiplier"
+    assert "in their names: n: unfrozen_layers, x: multiplier" in _shown(paths.root)
+
+
+def test_status_of_a_sweep_whose_process_is_gone_calls_its_trials_interrupted(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny", ended="RUNNING")
+    lines = show.status_lines(show.read_sweep(tmp_path / "tiny"), now_s=9e9)
+    assert lines[0] == "tiny: in the stage search; not running"
+    assert lines[1] == "trials   3 of 4 ended; 1 interrupted, 1 COMPLETED, 1 PRUNED, 1 FAILED"
+    assert "rate     60 trials an hour over 0:03:00" in lines
+    assert not [line for line in lines if line.startswith("left")]
+    assert lines[-1] == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
+    described = show.describe(tmp_path / "tiny")
+    assert described["states"]["RUNNING"] == 1
+    assert described["trials"][3]["state"] == "RUNNING"
+    shown = _shown(tmp_path / "tiny")
+    assert "1 interrupted" in shown
+    assert "RUNNING" not in shown
+
+
+def test_who_runs_a_sweep_is_told_by_the_lock_which_stays_as_it_is(tmp_path: Path) -> None:
+    paths = SweepPaths(tmp_path / "tiny")
+    paths.root.mkdir()
+    assert running_process(paths) is None
+    assert not paths.lock.exists()
+    with Ledger(paths.ledger):
+        assert running_process(paths) == str(os.getpid())
+        assert show.read_sweep(paths.root).runner == str(os.getpid())
+        paths.lock.write_text("")
+        assert running_process(paths) == "unknown"
+    paths.lock.write_text("4711\n")
+    assert running_process(paths) is None
+    assert paths.lock.read_text() == "4711\n"
+    with Ledger(paths.ledger):
+        pass
+
+
+def test_progress_counts_the_time_in_which_trials_ran(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "stopped", ended="INTERRUPTED")
+    done = show.progress(show.read_sweep(tmp_path / "stopped"), now_s=9e9)
+    assert (done.ended, done.total, done.running, done.elapsed_s) == (3, 4, 0, 180.0)
+    assert done.per_hour == pytest.approx(60.0)
+    assert done.left_s == pytest.approx(60.0)
+
+
+def test_progress_before_the_first_trial_has_no_rate(tmp_path: Path) -> None:
+    (tmp_path / "new" / "ledger").mkdir(parents=True)
+    done = show.progress(show.read_sweep(tmp_path / "new"), now_s=0.0)
+    assert (done.ended, done.elapsed_s) == (0, 0.0)
+    assert math.isnan(done.per_hour)
+    assert math.isnan(done.left_s)
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "words"),
+    [
+        ("FINISHED", "", "tiny: finished"),
+        ("STOPPED", "until search, as asked", "in the stage search (stopped as asked); not running"),
+        ("INTERRUPTED", "", "in the stage search (interrupted); not running"),
+        (
+            "INTERRUPTED",
+            "interrupted by Ctrl-C: 2 trials to go.",
+            "in the stage search (interrupted by Ctrl-C: 2 trials to go); not running",
+        ),
+        ("FAILED", "no disk", "in the stage search (failed: no disk); not running"),
+    ],
+)
+def test_the_stage_in_words(tmp_path: Path, ended: str, reason: str, words: str) -> None:
+    write_sweep(tmp_path / "tiny", ended=ended, reason=reason)
+    assert words in show.status_lines(show.read_sweep(tmp_path / "tiny"), 0.0)[0]
+
+
+def _shown(folder: Path, *, width: int = 140, terminal: bool = False) -> str:
+    text = io.StringIO()
+    show.print_sweep(folder, Console(file=text, width=width, force_terminal=terminal, no_color=True, highlight=False))
+    return text.getvalue()
+
+
+def test_long_lines_break_between_words_on_a_terminal_and_not_in_a_pipe(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny", ended="INTERRUPTED", reason="interrupted by Ctrl-C: " + "many words " * 12 + "end.")
+    assert "many words " * 12 + "end)" in _shown(tmp_path / "tiny", width=60).splitlines()[0]
+    first, second, *_ = _shown(tmp_path / "tiny", width=60, terminal=True).splitlines()
+    assert len(first) <= 60
+    assert first.endswith(("many", "words"))
+    assert second.startswith("    ")
+    text = io.StringIO()
+    show.print_status(tmp_path / "tiny", Console(file=text, width=60, force_terminal=True, no_color=True))
+    *lines, following = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert following == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
+
+
+def test_wrapping_breaks_no_word_and_leaves_what_fits() -> None:
+    assert wrapped("ab  cd", 6, 2) == "ab  cd"
+    assert wrapped("one two three", 9, 2) == "one two\n  three"
+    assert wrapped("see --no-such-option", 8, 2) == "see\n  --no-such-option"
+
+
+def test_a_winners_floats_are_rounded_for_a_person() -> None:
+    winner = {"trial": "a", "config": {"dropout": 0.4086349130852387, "epochs": 12, "flip": True, "rate": 1e-05}}
+    assert show.winner_lines(winner)[1] == "  dropout=0.4086 epochs=12 flip=True rate=1e-05"
+
+
+@pytest.mark.parametrize(("reads", "said"), [(1, False), (2, True)])
+def test_more_than_one_look_at_the_test_split_is_told(tmp_path: Path, reads: int, said: bool) -> None:
+    paths = write_sweep(tmp_path / "tiny")
+    with Ledger(paths.ledger) as ledger:
+        for _ in range(reads):
+            ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 3})
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"fits": 1})
+    sentence = "test was read 2 times for this sweep; each further look makes its figures less trustworthy\n"
+    assert (sentence in _shown(tmp_path / "tiny")) == said
+
+
+def test_one_trial_is_not_called_trials(tmp_path: Path) -> None:
+    paths = SweepPaths(tmp_path / "one")
+    about = {"trial": "aaaaaaaaa1", "stage": "search"}
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.TRIAL, **about, state="PENDING", payload={"number": 1}, time_s=0.0)
+        ledger.append(EventKind.TRIAL, **about, state="RUNNING", time_s=0.0)
+        ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=0.5, time_s=3000.0)
+        ledger.append(EventKind.TRIAL, **about, state="COMPLETED", epoch=1, time_s=3600.0)
+    assert "the best 1 of 1 trial, on validation" in _shown(paths.root)
+    assert "rate     1 trial an hour over 1:00:00" in show.status_lines(show.read_sweep(paths.root), 9e9)
+
+
+def test_show_prints_winner_reason_leaderboard_trials_and_what_to_type_next(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny")
+    shown = _shown(tmp_path / "tiny")
+    for part in (
+        "winner: trial aaaaaaaaa1, model ensemble, policy whole",
+        "because aaaaaaaaa1 has the highest validation accuracy.",
+        "winner/ensemble",
+        "the best 2 of 3 trials",
+        "aaaaaaaaa3 003 small_cnn drop=0.2: the loss became NaN in epoch 1 (logs/aaaaaaaaa3.log)",
+        f"next: orch promote best {tmp_path / 'tiny'}",
+    ):
+        assert part in shown, part
+
+
+def test_trials_trained_in_full_come_before_pruned_ones_that_looked_better(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny", ended="RUNNING")
+    best = show.read_sweep(tmp_path / "tiny").best()
+    assert [record.id for record in best] == ["aaaaaaaaa1", "aaaaaaaaa4", "aaaaaaaaa2"]
+
+
+def test_finding_a_sweep_by_path_by_name_and_the_newest(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for age, (name, ended) in enumerate([("old", "FINISHED"), ("new", "INTERRUPTED")]):
+        paths = write_sweep(runs / name, ended=ended)
+        os.utime(paths.ledger, (1000 + age, 1000 + age))
+    assert show.find_sweep(str(runs / "old"), runs=runs) == runs / "old"
+    assert show.find_sweep("old", runs=runs) == runs / "old"
+    assert show.find_sweep(None, runs=runs) == runs / "new"
+    assert show.find_sweep(None, finished=True, runs=runs) == runs / "old"
+    assert show.newest_unfinished(runs) == runs / "new"
+    assert show.newest_store(runs) == "sqlite:////x/mlflow.db"
+    with pytest.raises(OrchError, match=r"there is no sweep 'odl'\. Below .*runs/ there is new, old\."):
+        show.find_sweep("odl", runs=runs)
+
+
+def test_nothing_to_find_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(OrchError, match=r"no finished sweep\. Below .* none yet; orch sweep FILE makes one"):
+        show.find_sweep(None, finished=True, runs=tmp_path)
+    write_sweep(tmp_path / "done")
+    with pytest.raises(
+        OrchError, match=r"no unfinished sweep\. Below .* there is done\..*--resume --out .*--trials \+20"
+    ):
+        show.newest_unfinished(tmp_path)
+    with pytest.raises(OrchError, match="is not a sweep's folder: there is no ledger/ in it"):
+        show.read_sweep(tmp_path)
+
+
+def test_json_ready_leaves_no_value_that_json_has_no_word_for() -> None:
+    import numpy as np
+
+    from orchestrator.ledger.ledger import TrialState
+
+    values = {
+        "nan": math.nan,
+        "infinite": (math.inf, 1.5),
+        "numpy": np.float32(0.5),
+        "count": np.int64(3),
+        "flag": np.bool_(True),
+        "state": TrialState.COMPLETED,
+        "path": Path("a/b"),
+        1: {"x"},
+    }
+    assert json_ready(values) == {
+        "nan": None,
+        "infinite": [None, 1.5],
+        "numpy": 0.5,
+        "count": 3,
+        "flag": True,
+        "state": "COMPLETED",
+        "path": "a/b",
+        "1": ["x"],
+    }
+
+
+# --- several objectives and folds ---------------------------------------------------------------------------------
+
+
+def _several(root: Path) -> SweepPaths:
+    """Three COMPLETED trials and a PRUNED one, with folds and speeds; the second is beaten by the first."""
+    paths = SweepPaths(root)
+    with Ledger(paths.ledger) as ledger:
+        facts = {"name": "s", "budget": {"trials": 4, "epochs": 1}, "objectives": ["val_accuracy", "images_per_s"]}
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload=facts)
+        for number, (accuracy, speed) in enumerate([(0.9, 20.0), (0.8, 10.0), (0.7, 300.0), (0.95, 500.0)], start=1):
+            about = {"trial": f"t{number}", "stage": "search"}
+            proposal = {"ask": number, "parameters": {"dropout": 0.1, "learning_rate@1": 0.02}}
+            config = {"backbone": "small_cnn", "learning_rate": 0.02, "pooling": "max"}
+            created = {"number": number, "config": config, "proposal": proposal}
+            ledger.append(EventKind.TRIAL, **about, state="PENDING", payload=created)
+            ledger.append(EventKind.TRIAL, **about, state="RUNNING")
+            for fold in (1, 2):
+                ledger.append(EventKind.EPOCH, **about, epoch=1, fold=fold, val_accuracy=accuracy + (fold - 1.5) / 50)
+            ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=accuracy, images_per_s=speed, seconds=1.0)
+            ledger.append(EventKind.TRIAL, **about, state="PRUNED" if number == 4 else "COMPLETED", epoch=1)
+        front = [
+            {
+                "trial": "t1",
+                "name": "001 small_cnn",
+                "values": {"val_accuracy": 0.9, "images_per_s": 20},
+                "chosen": True,
+            },
+            {"trial": "t3", "name": "", "values": {"val_accuracy": 0.7, "images_per_s": 300}, "chosen": False},
+        ]
+        winner = {"trial": "t1", "model": "single", "policy": "whole", "reason": "it is.", "front": front}
+        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})
+    return paths
+
+
+def test_the_front_is_shown_to_programs_and_to_people(tmp_path: Path) -> None:
+    paths = _several(tmp_path / "s")
+    sweep = show.read_sweep(paths.root)
+    assert [record.id for record in sweep.front()] == ["t1", "t3"]
+    described = show.describe(paths.root)
+    assert [row["trial"] for row in described["winner"]["front"]] == ["t1", "t3"]
+    assert described["trials"][0]["objectives"] == {"val_accuracy": 0.9, "images_per_s": 20.0}
+    assert described["trials"][0]["folds"] == pytest.approx([0.89, 0.91])
+    status = show.status_lines(sweep, 9e9)
+    assert "best     0.900 on validation, 20.0 images/s: t1 001 small_cnn lr=0.02, COMPLETED" in status
+    assert "front    2 trials that none beats in all of val_accuracy, images_per_s" in status
+    shown = _shown(paths.root)
+    for part in (
+        "2 trials that none beats in all of val_accuracy, images_per_s:",
+        "* 90.00 %, 20.0 images/s: 001 small_cnn",
+        "    70.00 %, 300 images/s: t3",
+        "0.890 to 0.910",
+        "20.0 images/s",
+    ):
+        assert part in shown, part
+
+
+def test_a_winner_that_is_beaten_by_the_front_is_said() -> None:
+    front = [{"trial": "a", "name": "a", "values": {"val_accuracy": 0.9, "images_per_s": 5.0}, "chosen": False}]
+    assert show.front_lines({"front": front})[-1].startswith("The winner is none of them")
+    assert show.front_lines({}) == []
+
+
+def test_one_objective_has_no_front(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny")
+    assert show.read_sweep(tmp_path / "tiny").front() == []
+    assert not [line for line in show.status_lines(show.read_sweep(tmp_path / "tiny"), 0.0) if "front" in line]

@@ -1,0 +1,204 @@
+"""Workers fill the store as jobs of their own while others train, and grown ones are replaced. A real, local Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster.ray_session import ray_session, stop_ray
+from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
+from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.search import recorder, schedulers
+from orchestrator.search.run import run_trials
+from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest, TrialSource
+from orchestrator.search.schedulers import SchedulerSettings
+from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from trainers.config import TrialConfig
+from trainers.contract import FitJob
+
+
+@pytest.fixture(scope="module")
+def ray_up() -> Iterator[None]:
+    """One Ray for the file, with two cores."""
+    stop_ray()
+    with ray_session(cpus=2):
+        yield
+
+
+def request_of(number: int, output: Path, size: int = 160, recipe: str = "flips", dropout: float = 0.1) -> TrialRequest:
+    config = TrialConfig(recipe=recipe, image_size=size, dropout=dropout)
+    trial = f"trial{number:02d}"
+    return TrialRequest(trial, "", number, FitJob(trial, config, 0, "manifest.parquet", output=str(output)))
+
+
+def search(
+    folder: Path, requests: Sequence[TrialRequest], **changes: Any
+) -> tuple[SearchOutcome, SweepState, list[Event]]:
+    values: dict[str, Any] = {"epochs": 3, "logs": folder / "logs", "storage": folder / "ray"}
+    values |= {"factory": "tests.fake_trainer:open_fit", "fill": "tests.fake_trainer:fill", **changes}
+    source = FixedTrials(requests)
+    with Ledger(folder / "ledger") as ledger:
+        source.replay(ledger.events())
+        outcome = run_trials(source, SearchSettings(**values), ledger)
+        events = ledger.events()
+    return outcome, derive(events), [e for e in events if e.stage == "build"]
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def test_trials_run_while_the_next_set_is_built(tmp_path: Path, ray_up: None) -> None:
+    """Of 160 px are trials 0, 2, 4 ... and quick to build; of 192 px the others, and slow to build."""
+    slow = "fill_sleep:3"
+    requests = [request_of(n, tmp_path, *((192, slow) if n % 2 else (160, "sleep:0.05"))) for n in range(8)]
+    outcome, state, builds = search(tmp_path, requests)
+    assert outcome.states == {"COMPLETED": 8}
+    assert outcome.started == 8
+    assert list(state.trials) == [request.id for request in requests]
+    assert {(e.kind, e.state, e.trial) for e in builds} == {(EventKind.STAGE, "ENDED", "")}
+    assert {e.data["what"] for e in builds} == {"images at 160 px", "images at 192 px"}
+    assert {e.data["for"] for e in builds} == {"trial00", "trial01"}
+
+    fills, epochs = rows(tmp_path, "fills.jsonl"), rows(tmp_path, "epochs.jsonl")
+    first_s = {row["id"]: row["start_s"] for row in reversed(epochs)}
+    filled_s = {parity: min(f["end_s"] for f in fills if f["id"] == f"trial0{parity}") for parity in (0, 1)}
+    for number in range(8):
+        assert first_s[f"trial{number:02d}"] >= filled_s[number % 2]
+    assert sum(first_s[f"trial0{number}"] < filled_s[1] for number in (0, 2, 4)) == 3, "they waited for the others"
+    assert len({row["pid"] for row in (*fills, *epochs)}) <= 2, "a build took a process of its own"
+    assert {row["threads"] for row in fills} == {1}
+
+
+def test_a_build_that_fails_ends_no_trial(tmp_path: Path, ray_up: None) -> None:
+    words = ["fill_refuse", "fill_error", "fill_crash,refuse", "flips"]
+    sizes = [160, 192, 224, 256]
+    _, state, builds = search(
+        tmp_path, [request_of(n, tmp_path, size, word) for n, (size, word) in enumerate(zip(sizes, words, strict=True))]
+    )
+    reasons = {e.data["for"]: (e.state, e.reason) for e in builds if e.state == "FAILED"}
+    assert reasons == {
+        "trial00": ("FAILED", "the fake store refuses."),
+        "trial01": ("FAILED", "ValueError: a fake mistake in the store"),
+        "trial02": (
+            "FAILED",
+            "its worker process died; native code crashed, or the system ended it for want of memory",
+        ),
+    }
+    ended = {trial: (record.state, record.attempts) for trial, record in state.trials.items()}
+    failed = ended.pop("trial02")
+    assert failed == (TrialState.FAILED, 1)
+    assert state.trials["trial02"].reason == "the fake trainer refuses epoch 2."
+    assert set(ended.values()) == {(TrialState.COMPLETED, 1)}
+    assert len(ended) == 3
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_schedulers_see_trials_alone(tmp_path: Path, ray_up: None, name: str) -> None:
+    requests = [
+        request_of(n, tmp_path, 160 + 32 * (n % 3), "flips", dropout=0.1 + 0.04 * (n * 5 % 12)) for n in range(12)
+    ]
+    outcome, state, builds = search(tmp_path, requests, epochs=9, scheduler=SchedulerSettings(name))
+    assert set(outcome.states) == {"COMPLETED", "PRUNED"}
+    assert len(state.trials) == sum(outcome.states.values()) == 12
+    assert {e.data["what"] for e in builds} == {f"images at {size} px" for size in (160, 192, 224)}
+
+
+def test_the_hours_stop_builds_too(tmp_path: Path, ray_up: None) -> None:
+    began_s = time.monotonic()
+    requests = [request_of(n, tmp_path, recipe="fill_sleep:300") for n in range(20)]
+    outcome, state, builds = search(tmp_path, requests, hours_left_s=4.0)
+    assert time.monotonic() - began_s < 90, "the search waited for a build to end"
+    assert set(outcome.states) == {"PENDING"}, "none of them has begun"
+    assert len(state.trials) < 10
+    assert builds == []
+
+
+SPACE = Space.of({"dropout": [Case(Uniform(0.1, 0.9))], "image_size": [Case(Choice((160, 192)))]})
+
+
+def from_list(folder: Path, recipe: str) -> TrialSource:
+    return FixedTrials([request_of(n, folder, 160 + 32 * (n % 2), recipe, 0.1 + 0.05 * n) for n in range(10)])
+
+
+def at_random(folder: Path, recipe: str) -> TrialSource:
+    """The recipe is no part of what is asked for: the fake trainer reads there what to do."""
+
+    def job(trial: str, config: TrialConfig) -> FitJob:
+        return FitJob(trial, dataclasses.replace(config, recipe=recipe), 0, "manifest.parquet", output=str(folder))
+
+    return OptunaSampler(SPACE, SamplerSettings(10, 3, 0, "data", "random"), job)
+
+
+@pytest.mark.parametrize("ends", ["hours", "target"])
+@pytest.mark.parametrize("make", [from_list, at_random])
+def test_what_has_not_begun_when_the_search_stops_is_trained_by_the_next(
+    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, str], TrialSource], ends: str
+) -> None:
+    """The hours are over once two trials train; the target is reached by the first that is trained in full."""
+    late_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0])
+    monkeypatch.setattr(recorder, "time", clock)
+
+    def run_on(recipe: str, limits: dict[str, float]) -> tuple[SearchOutcome, list[Event], TrialSource]:
+        source, running = make(tmp_path, recipe), set()
+
+        def hear(event: Event) -> None:
+            running.update({event.trial} if event.state == TrialState.RUNNING else ())
+            late_s[0] = 7200.0 if ends == "hours" and len(running) == 2 else 0.0
+
+        values: dict[str, Any] = {"epochs": 3, "logs": tmp_path / "logs", "storage": tmp_path / "ray", **limits}
+        values |= {"factory": "tests.fake_trainer:open_fit", "fill": "tests.fake_trainer:fill"}
+        with Ledger(tmp_path / "ledger") as ledger:
+            source.replay(ledger.events())
+            return run_trials(source, SearchSettings(**values), ledger, hear), ledger.events(), source
+
+    limits = {"hours_left_s": 3600.0} if ends == "hours" else {"target_accuracy": 0.01}
+    outcome, events, source = run_on("sleep:300" if ends == "hours" else "flips", limits)
+    first = derive(events)
+    begun = {trial for trial, record in first.trials.items() if record.attempts}
+    held = {trial for trial, record in first.trials.items() if record.state == TrialState.PENDING}
+    assert held
+    assert begun
+    assert held | begun == set(first.trials)
+    assert not held & begun
+    assert {record.state for record in first.trials.values() if record.id in begun} <= {"STOPPED", "COMPLETED"}
+    if isinstance(source, FixedTrials):
+        assert set(source.results) == begun
+
+    again, events, _ = run_on("flips", {})
+    state = derive(events)
+    assert len(state.trials) == 10 == sum(again.states.values())
+    assert list(state.trials)[: len(first.trials)] == list(first.trials)
+    assert sorted(record.number for record in state.trials.values()) == sorted(
+        range(10) if make is from_list else range(1, 11)
+    )
+    assert again.started == 10 - len(begun)
+    for record in state.trials.values():
+        assert record.attempts == 1
+        assert record.state == (first.trials[record.id].state if record.id in begun else TrialState.COMPLETED)
+    assert not [event.reason for event in events if event.state == TrialState.PENDING and event.reason]
+    assert outcome.states["PENDING"] == len(held)
+
+
+def test_a_worker_that_has_grown_is_replaced(tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def outgrown(measured: Any, workers: int) -> bool:
+        seen.append((measured["jobs"], workers))
+        return measured["jobs"] == 2
+
+    monkeypatch.setattr(schedulers, "outgrown", outgrown)
+    outcome, _, _ = search(tmp_path, [request_of(n, tmp_path) for n in range(4)], concurrent=1, fill="")
+    assert outcome.states == {"COMPLETED": 4}
+    pids = [next(row["pid"] for row in rows(tmp_path, "epochs.jsonl") if row["id"] == f"trial0{n}") for n in range(4)]
+    assert seen == [(1, 1), (2, 1), (1, 1), (2, 1)]
+    assert pids[0] == pids[1] != pids[2] == pids[3]

@@ -1,0 +1,718 @@
+"""Ray runs what a source asks for; the ledger and the source are told how each trial ended. A real, local Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from orchestrator.cluster import ray_session as cluster
+from orchestrator.cluster.ray_session import machine_resources, ray_session, run_jobs, stop_ray
+from orchestrator.errors import OrchError
+from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
+from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.search import recorder
+from orchestrator.search.recorder import TrialRecorder
+from orchestrator.search.run import run_trials
+from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest
+from orchestrator.search.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, replay
+from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.spec.space.space import Case, Choice, Space
+from tests.support.places import ROOT
+from trainers.config import TrialConfig
+from trainers.contract import FitJob
+
+FACTORY = "tests.fake_trainer:open_fit"
+
+
+@pytest.fixture(scope="module")
+def ray_up() -> Iterator[None]:
+    """One Ray for the file: two cores, and two GPUs that are only declared."""
+    stop_ray()
+    with ray_session(cpus=2, gpus=2):
+        yield
+
+
+def request_of(number: int, output: Path, recipe: str = "flips", dropout: float = 0.1) -> TrialRequest:
+    config = TrialConfig(recipe=recipe, dropout=dropout)
+    trial = f"trial{number:02d}"
+    return TrialRequest(trial, "", number, FitJob(trial, config, 0, "manifest.parquet", output=str(output)))
+
+
+def settings_of(folder: Path, **changes: Any) -> SearchSettings:
+    values: dict[str, Any] = {"epochs": 3, "logs": folder / "logs", "storage": folder / "ray", "factory": FACTORY}
+    return SearchSettings(**{**values, **changes})
+
+
+def search(
+    folder: Path, requests: Sequence[TrialRequest], on_event: Callable[[Event], None] | None = None, **changes: Any
+) -> tuple[SearchOutcome, SweepState, FixedTrials]:
+    source = FixedTrials(requests)
+    with Ledger(folder / "ledger") as ledger:
+        source.replay(ledger.events())
+        outcome = run_trials(source, settings_of(folder, **changes), ledger, on_event)
+        state = derive(ledger.events())
+    assert derive(read_events(folder / "ledger")) == state
+    return outcome, state, source
+
+
+def notes(folder: Path) -> list[dict[str, Any]]:
+    """What the fake trainer wrote down of each epoch."""
+    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+
+
+# --- how trials end -----------------------------------------------------------------------------------------------
+
+
+def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: None) -> None:
+    seen: list[Event] = []
+    outcome, state, source = search(tmp_path, [request_of(n, tmp_path, "meet:2") for n in range(8)], seen.append)
+    assert outcome.states == {"COMPLETED": 8}
+    assert outcome.started == 8
+    assert outcome.ended == "All of the listed trials were handed out."
+    assert set(source.results.values()) == {TrialState.COMPLETED}
+    for record in state.trials.values():
+        assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
+        assert record.val_accuracy == pytest.approx(0.9 * (1 - 0.5**3))
+        assert (tmp_path / f"{record.id}.done").exists()
+        assert f"fake trainer opens {record.id}" in (tmp_path / record.log).read_text()
+        assert record.config == TrialConfig(dropout=0.1, recipe="meet:2").to_dict()
+    assert len({row["pid"] for row in notes(tmp_path)}) <= 2
+    assert [event.seq for event in seen] == [event.seq for event in read_events(tmp_path / "ledger")]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["ledger", "logs", "meeting", "ray"]
+    assert list((tmp_path / "ray").iterdir()) == []
+
+
+def test_a_trial_ends_with_its_own_epochs_where_they_are_fewer(tmp_path: Path, ray_up: None) -> None:
+    requests = [request_of(n, tmp_path) for n in range(3)]
+    for number, epochs in enumerate((1, 2, 9)):
+        job = requests[number].job
+        own = dataclasses.replace(job, config=dataclasses.replace(job.config, epochs=epochs))
+        requests[number] = dataclasses.replace(requests[number], job=own)
+    outcome, state, _ = search(tmp_path, requests)
+    assert outcome.states == {"COMPLETED": 3}
+    assert [len(state.trials[request.id].epochs) for request in requests] == [1, 2, 3]
+    assert all((tmp_path / f"{request.id}.done").exists() for request in requests)
+
+
+def test_tune_keeps_no_figures_of_trials_that_have_ended(
+    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Any] = []
+    for name in ("on_end", "on_failure"):
+        told = getattr(TrialRecorder, name)
+        monkeypatch.setattr(TrialRecorder, name, lambda run, trial, told=told: (ended.append(trial), told(run, trial)))
+    requests = [request_of(0, tmp_path), request_of(1, tmp_path, "error"), request_of(2, tmp_path, "diverge")]
+    outcome, _, _ = search(tmp_path, requests, retries=0)
+    assert outcome.states == {"COMPLETED": 1, "FAILED": 2}
+    assert len(ended) == 3
+    assert all(trial.last_result for trial in ended)
+    assert [(trial.metric_analysis, trial.metric_n_steps) for trial in ended] == [({}, {})] * 3
+
+
+TROUBLE = {
+    "diverge": ("diverged: the loss is nan in step 7 of epoch 2.", 1, 1),
+    "nan": ("diverged: the loss was nan in epoch 2", 1, 1),
+    "refuse": ("the fake trainer refuses epoch 2.", 1, 1),
+    "refuse_open": ("the fake trainer refuses to open.", 1, 0),
+    "memory": ("gave up after 2 attempts: out of memory (MemoryError: a fake tensor is too large)", 2, 1),
+    "crash": (
+        "gave up after 2 attempts: its worker process died; native code crashed, "
+        "or the system ended it for want of memory",
+        2,
+        0,  # the epoch before took no time and was not answered yet
+    ),
+}
+
+
+def test_a_failed_trial_says_why_and_the_search_goes_on(
+    tmp_path: Path, ray_up: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TROUBLE, "crash_once", "flips"]
+    requests = [request_of(n, tmp_path, word) for n, word in enumerate(words)]
+    outcome, state, source = search(tmp_path, requests, retries=1)
+    assert outcome.states == {"COMPLETED": 2, "FAILED": len(TROUBLE)}
+    for word, request in zip(words, requests, strict=True):
+        record = state.trials[request.id]
+        reason, attempts, epochs = TROUBLE.get(word, ("", 2 if word == "crash_once" else 1, 3))
+        assert (word, record.reason) == (word, reason)
+        assert (word, record.attempts, len(record.epochs)) == (word, attempts, epochs)
+        assert f"fake trainer opens {record.id}" in (tmp_path / record.log).read_text()
+        assert source.results[record.id] == record.state
+    retried = [e for e in read_events(tmp_path / "ledger") if e.state == "PENDING" and e.reason]
+    assert len(retried) == 3
+    assert all(e.reason.startswith("retry 1 of 1 after: ") for e in retried)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_retries_means_one_attempt(tmp_path: Path, ray_up: None) -> None:
+    _, state, _ = search(tmp_path, [request_of(1, tmp_path, "error")], retries=0)
+    assert state.trials["trial01"].reason == "ValueError: a fake mistake in the code"
+    assert state.trials["trial01"].attempts == 1
+
+
+def test_the_hours_stop_what_runs(tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [request_of(n, tmp_path, "sleep:300") for n in range(5)]
+    began_s, late_s, running = time.monotonic(), [0.0], set()
+    monkeypatch.setattr(recorder, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0]))
+
+    def hear(event: Event) -> None:
+        """The hours are over once two trials train."""
+        running.update({event.trial} if event.state == TrialState.RUNNING else ())
+        late_s[0] = 7200.0 if len(running) == 2 else 0.0
+
+    outcome, state, source = search(tmp_path, requests, hear, hours_left_s=3600.0)
+    assert time.monotonic() - began_s < 60, "the search waited for an epoch to end"
+    assert outcome.ended == "the hours of the budget were used up."
+    assert outcome.states == {"STOPPED": 2}
+    assert {r.reason for r in state.trials.values()} == {"the hours of the budget were used up"}
+    assert source.results == {"trial00": TrialState.STOPPED, "trial01": TrialState.STOPPED}
+    outcome, state, _ = search(tmp_path, requests, hours_left_s=0.0)
+    assert (outcome.started, len(state.trials)) == (0, 2)
+
+
+def test_the_target_stops_the_search_once_a_trial_is_trained_in_full(tmp_path: Path, ray_up: None) -> None:
+    requests = [request_of(n, tmp_path, dropout=dropout) for n, dropout in enumerate([0.5, 0.5, 0.01, *[0.5] * 20])]
+    outcome, _, _ = search(tmp_path, requests, target_accuracy=0.8, concurrent=1)
+    assert outcome.ended == "the target accuracy of 0.8 was reached (0.8662)."
+    assert outcome.states == {"COMPLETED": 3}
+    outcome, _, _ = search(tmp_path, requests, target_accuracy=0.8)
+    assert outcome.started == 0
+
+
+def test_concurrent_caps_the_trials_at_once(tmp_path: Path, ray_up: None) -> None:
+    search(tmp_path, [request_of(n, tmp_path, "sleep:0.02") for n in range(4)], concurrent=1)
+    assert most_at_once(notes(tmp_path)) == 1
+
+
+def most_at_once(rows: list[dict[str, Any]]) -> int:
+    """The largest number of epochs that ran at one instant."""
+    return max(sum(other["start_s"] <= row["start_s"] < other["end_s"] for other in rows) for row in rows)
+
+
+def test_a_trial_that_asks_for_more_than_there_is_is_refused(tmp_path: Path, ray_up: None) -> None:
+    with pytest.raises(OrchError, match=r"a trial asks for 3 GPU and Ray sees 2; set resources.gpus to 0"):
+        search(tmp_path, [request_of(1, tmp_path)], gpus=3.0)
+    with pytest.raises(OrchError, match=r"a trial asks for 64 CPUs and Ray sees 2; lower resources.cpus"):
+        search(tmp_path, [request_of(1, tmp_path)], cpus=64.0)
+
+
+class Deaf(FixedTrials):
+    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
+        raise OrchError("the source cannot take it.")
+
+
+def test_an_error_of_the_driver_is_not_taken_for_the_trials(tmp_path: Path, ray_up: None) -> None:
+    with Ledger(tmp_path / "ledger") as ledger, pytest.raises(OrchError, match="the source cannot take it"):
+        run_trials(Deaf([request_of(n, tmp_path) for n in range(4)]), settings_of(tmp_path), ledger)
+
+
+# --- schedulers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband"])
+def test_a_scheduler_prunes_the_worse_trials(tmp_path: Path, ray_up: None, name: str) -> None:
+    requests = [request_of(n, tmp_path, dropout=0.1 + 0.04 * (n * 7 % 20)) for n in range(20)]
+    outcome, state, source = search(tmp_path, requests, epochs=9, scheduler=SchedulerSettings(name))
+    assert set(outcome.states) == {"COMPLETED", "PRUNED"}
+    assert sum(outcome.states.values()) == 20
+    assert outcome.states["PRUNED"] >= 8
+    for record in state.trials.values():
+        if record.state == TrialState.PRUNED:
+            epochs = len(record.epochs)
+            assert epochs < 9
+            assert record.reason == f"stopped by {name} after epoch {epochs} of 9"
+        else:
+            assert (record.state, len(record.epochs)) == (TrialState.COMPLETED, 9)
+        assert source.results[record.id] == record.state
+    paused = [event for event in read_events(tmp_path / "ledger") if event.state == "PAUSED"]
+    assert bool(paused) == (name == "hyperband")
+    assert list((tmp_path / "ray").iterdir()) == []
+
+
+def test_a_trial_that_crashes_after_a_pause_goes_on_from_there(tmp_path: Path, ray_up: None) -> None:
+    """Brackets of 3 epochs: two trials in full, then three of which one goes on after epoch 1, and crashes in 2."""
+    requests = [request_of(n, tmp_path, "flips" if n < 2 else "crash_once", dropout=0.1 * n) for n in range(5)]
+    _, state, _ = search(tmp_path, requests, scheduler=SchedulerSettings("hyperband"))
+    events = read_events(tmp_path / "ledger")
+    (retry,) = (event for event in events if event.state == "PENDING" and event.reason.startswith("retry 1 of 2"))
+    after = [event for event in events if event.trial == retry.trial and event.seq > retry.seq]
+    assert retry.epoch == 1
+    assert [event.epoch for event in after if event.kind == EventKind.EPOCH] == [2, 3]
+    record = state.trials[retry.trial]
+    assert record.state == TrialState.COMPLETED
+    assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
+    assert sum(record.state == TrialState.PRUNED for record in state.trials.values()) == 2
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband"])
+def test_a_figure_that_is_no_number_never_reaches_the_scheduler(tmp_path: Path, ray_up: None, name: str) -> None:
+    requests = [request_of(n, tmp_path, "nan" if n % 2 else "flips", dropout=0.1 - 0.02 * n) for n in range(4)]
+    outcome, state, _ = search(tmp_path, requests, scheduler=SchedulerSettings(name, grace_epochs=2))
+    assert sum(outcome.states.values()) == 4
+    failed = [record for record in state.trials.values() if record.state == TrialState.FAILED]
+    assert {record.reason for record in failed} == {"diverged: the loss was nan in epoch 2"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rungs"),
+    [
+        (SchedulerSettings("asha", 1, 3.0), {1: 1, 2: 1, 3: 2, 8: 2, 9: 3}),
+        (SchedulerSettings("asha", 2, 4.0), {1: 0, 2: 1, 7: 1, 8: 2}),
+        (SchedulerSettings("median"), {9: 0}),
+    ],
+)
+def test_rungs_are_counted(settings: SchedulerSettings, rungs: dict[int, int]) -> None:
+    assert {epoch: settings.rung(epoch) for epoch in rungs} == rungs
+
+
+def test_an_unknown_scheduler_names_the_known_ones() -> None:
+    with pytest.raises(OrchError, match="no scheduler 'pbt'; known are asha, hyperband, median, none"):
+        build_scheduler(SchedulerSettings("pbt"), 3)
+
+
+def curves(ledger: Ledger, trials: dict[str, list[float]]) -> None:
+    for trial, values in trials.items():
+        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="PENDING")
+        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="RUNNING", attempt=1)
+        for epoch, value in enumerate(values, start=1):
+            ledger.append(EventKind.EPOCH, trial=trial, stage="search", epoch=epoch, val_accuracy=value)
+        state = "COMPLETED" if len(values) == 3 else "PRUNED"
+        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state=state, epoch=len(values))
+
+
+@pytest.mark.parametrize(("name", "after"), [("asha", 1), ("median", 1)])
+def test_a_resumed_search_prunes_by_what_ran_before(tmp_path: Path, ray_up: None, name: str, after: int) -> None:
+    with Ledger(tmp_path / "ledger") as ledger:
+        curves(ledger, {f"past{n}": [0.8, 0.85, 0.9] for n in range(4)})
+    scheduler = SchedulerSettings(name)
+    requests = [request_of(1, tmp_path, dropout=0.9), request_of(2, tmp_path, dropout=0.0)]
+    _, state, _ = search(tmp_path, requests[:1], scheduler=scheduler)
+    assert state.trials["trial01"].reason == f"stopped by {name} after epoch {after} of 3"
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    _, state, _ = search(fresh, requests[:1], scheduler=scheduler)
+    assert state.trials["trial01"].state == TrialState.COMPLETED
+
+
+def test_replay_leaves_out_given_up_attempts_and_unfinished_trials(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger") as ledger:
+        curves(ledger, {"a": [0.5, 0.6, 0.7]})
+        for trial in ("b", "c"):
+            ledger.append(EventKind.TRIAL, trial=trial, state="PENDING")
+            ledger.append(EventKind.TRIAL, trial=trial, state="RUNNING")
+            ledger.append(EventKind.EPOCH, trial=trial, epoch=1, val_accuracy=0.1)
+        ledger.append(EventKind.TRIAL, trial="b", state="PENDING")
+        ledger.append(EventKind.TRIAL, trial="b", state="RUNNING")
+        ledger.append(EventKind.EPOCH, trial="b", epoch=1, val_accuracy=0.4)
+        ledger.append(EventKind.TRIAL, trial="b", state="FAILED")
+        events = ledger.events()
+    finished = {r.id: r.state for r in derive(events).trials.values() if r.state.is_final}
+    scheduler = build_scheduler(SchedulerSettings("asha", 1, 3.0), 3)
+    assert replay(scheduler, events, finished) == 4
+    rungs = {milestone: dict(recorded) for milestone, recorded in scheduler._brackets[0]._rungs}
+    assert rungs[1] == {"a": 0.5, "b": 0.4}
+    assert replay(build_scheduler(SchedulerSettings("hyperband"), 3), events, finished) == 0
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_trial_that_an_earlier_driver_let_go_on_is_not_stopped_in_those_epochs(name: str) -> None:
+    """Nine better ones came to the first rung since; what is decided anew is what comes after."""
+    settings = SchedulerSettings(name, 1, 3.0)
+
+    def shown(survived: int) -> list[str]:
+        scheduler = WatchedScheduler(build_scheduler(settings, 27))
+        for number in range(9):
+            better = Trial("FitTrainable", trial_id=f"better-{number}", stub=True)
+            scheduler.on_trial_add(None, better)
+            for epoch in range(1, 10):
+                scheduler.on_trial_result(None, better, {"epoch": epoch, "val_accuracy": 0.75, "held": False})
+        trial = Trial("FitTrainable", trial_id="held", stub=True)
+        scheduler.on_trial_add(None, trial)
+        scheduler.survived["held"] = survived
+        answers = []
+        for epoch in range(1, 10):
+            result = {"epoch": epoch, "val_accuracy": 0.5, "held": epoch <= 5}
+            answers.append(scheduler.on_trial_result(None, trial, result))
+            if answers[-1] == TrialScheduler.STOP:
+                break
+        assert scheduler.pruned == ({"held"} if answers[-1] == TrialScheduler.STOP else set())
+        return answers
+
+    assert shown(0) == [TrialScheduler.STOP]
+    on, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
+    assert shown(5) == {"asha": [on] * 8 + [stop], "median": [on] * 5 + [stop]}[name]
+
+
+# --- a proposer behind it -----------------------------------------------------------------------------------------
+
+
+def test_a_small_space_with_duplicates_is_searched_to_its_end(tmp_path: Path, ray_up: None) -> None:
+    space = Space.of({"dropout": [Case(Choice((0.0, 0.1, 0.2)))], "head": [Case(Choice(("softmax", "cosface")))]})
+    settings = SamplerSettings(trials=50, epochs=3, seed=0, fingerprint="data", sampler="random")
+    source = OptunaSampler(space, settings, lambda trial, config: FitJob(trial, config, 0, "m", output=str(tmp_path)))
+    with Ledger(tmp_path / "ledger") as ledger:
+        outcome = run_trials(source, settings_of(tmp_path), ledger)
+        state = derive(ledger.events())
+    assert outcome.ended == "the space holds 6 different configurations and all of them were tried."
+    assert outcome.states == {"COMPLETED": 6}
+    assert len({json.dumps(record.config) for record in state.trials.values()}) == 6
+    assert [record.number for record in state.trials.values()] == [1, 2, 3, 4, 5, 6]
+
+
+# --- folds and objectives -----------------------------------------------------------------------------------------
+
+
+def test_folds_speed_and_several_objectives_reach_the_record_and_the_source(tmp_path: Path, ray_up: None) -> None:
+    job = FitJob("f", TrialConfig(dropout=0.2, hidden=9, recipe="flips"), 0, "m", folds=4, measure_speed=True)
+    told: list[tuple[Any, ...]] = []
+
+    class Source(FixedTrials):
+        def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
+            super().tell(trial, state, values, last)
+            told.append((state, list(values), tuple(last)))
+
+    names = ("val_macro_f1", "val_loss", "images_per_s")
+    source = Source([TrialRequest("f", "", 1, job)])
+    seen: list[Event] = []
+    with Ledger(tmp_path / "ledger") as ledger:
+        settings = settings_of(tmp_path, objectives=names, scheduler=SchedulerSettings("asha", metric=names[0]))
+        run_trials(source, settings, ledger, seen.append)
+        record = derive(ledger.events()).trials["f"]
+    accuracy = [0.8 * (1 - 0.5**epoch) for epoch in (1, 2, 3)]
+    assert [epoch["val_accuracy"] for epoch in record.epochs] == pytest.approx(accuracy)
+    assert record.fold_val_accuracy == pytest.approx([accuracy[-1] + 0.01 * step for step in (-1.5, -0.5, 0.5, 1.5)])
+    assert (record.figure("images_per_s"), record.figure("train_images_per_s")) == (100.0, 100.0)
+    assert len(record.folds) == 4 * 3
+    [(state, values, last)] = told
+    assert state == TrialState.COMPLETED
+    assert values == pytest.approx([value / 2 for value in accuracy])
+    assert last == pytest.approx((accuracy[-1] / 2, 1 / 3, 100.0))
+    rows = [event for event in seen if event.kind == EventKind.EPOCH]
+    assert [(event.epoch, event.fold) for event in rows[:6]] == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 0), (2, 1)]
+    assert rows[4].objectives == pytest.approx((accuracy[0] / 2, 1.0, 100.0))
+    assert {event.objectives for event in rows if event.fold} == {()}
+
+
+def test_a_figure_that_nobody_measured_leaves_no_objectives(tmp_path: Path, ray_up: None) -> None:
+    search(tmp_path, [request_of(1, tmp_path)], objectives=("val_accuracy", "images_per_s"))
+    rows = [event for event in read_events(tmp_path / "ledger") if event.kind == EventKind.EPOCH]
+    assert [(event.objectives, event.images_per_s) for event in rows] == [((), None)] * 3
+
+
+def test_a_scheduler_stops_the_higher_losses(tmp_path: Path) -> None:
+    """asha, fed as a resumed search feeds it: of three trials at epoch 1 the one with the lowest loss goes on."""
+    events: list[Event] = []
+    for number, loss in enumerate((0.2, 0.9, 0.5)):
+        about: dict[str, Any] = {"time_s": 0.0, "trial": str(number)}
+        for fold in (1, 0):
+            row = {"val_accuracy": 0.5} if fold else {"val_accuracy": 0.5, "val_loss": loss}
+            events.append(Event(len(events) + 1, kind=EventKind.EPOCH, epoch=1, fold=fold, **row, **about))
+        events.append(Event(len(events) + 1, kind=EventKind.TRIAL, state="PRUNED", epoch=1, **about))
+    scheduler = build_scheduler(SchedulerSettings("asha", metric="val_loss"), 9)
+    assert replay(scheduler, events, dict.fromkeys("012", TrialState.PRUNED), "val_loss") == 3
+    decisions = [
+        scheduler.on_trial_result(None, trial, {"epoch": 1, "val_loss": loss})
+        for trial, loss in zip(_added(scheduler, "xy"), (0.1, 0.8), strict=True)
+    ]
+    assert decisions == ["CONTINUE", "STOP"]
+
+
+def _added(scheduler: Any, names: str) -> list[Any]:
+    from orchestrator.search.schedulers import _PastTrial
+
+    trials = [_PastTrial(name) for name in names]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    return trials
+
+
+# --- GPUs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gpus", "cpus", "per_device"), [(0.5, 0.5, 2), (1.0, 1.0, 1)])
+def test_a_device_never_holds_more_trials_than_its_fractions_allow(
+    tmp_path: Path, ray_up: None, gpus: float, cpus: float, per_device: int
+) -> None:
+    requests = [request_of(n, tmp_path, f"meet:{2 * per_device},sleep:0.1") for n in range(8)]
+    outcome, _, _ = search(tmp_path, requests, epochs=2, gpus=gpus, cpus=cpus)
+    assert outcome.states == {"COMPLETED": 8}
+    rows = notes(tmp_path)
+    assert {row["devices"] for row in rows} == {"0", "1"}
+    assert {row["gpu_memory_share"] for row in rows} == {gpus}
+    for device in ("0", "1"):
+        assert most_at_once([row for row in rows if row["devices"] == device]) == per_device
+
+
+def test_a_trial_without_a_gpu_sees_none_and_is_told_its_threads(tmp_path: Path, ray_up: None) -> None:
+    search(tmp_path, [request_of(1, tmp_path)], cpus=2.0)
+    assert {(row["devices"], row["gpu_memory_share"], row["threads"]) for row in notes(tmp_path)} == {("", 0.0, 2)}
+
+
+# --- plain jobs ---------------------------------------------------------------------------------------------------
+
+
+def test_jobs_run_on_workers_and_come_back_in_order(tmp_path: Path, ray_up: None) -> None:
+    seen: dict[int, dict[str, Any]] = {}
+    jobs = [{"x": n, "crash_once": str(tmp_path / "mark") if n == 2 else ""} for n in range(5)]
+    results = run_jobs("tests.fake_trainer:double", jobs, on_done=seen.__setitem__)
+    assert results == [{"x": 2 * n} for n in range(5)]
+    assert [seen[n] for n in range(5)] == results
+    assert (tmp_path / "mark").exists()
+    assert run_jobs("tests.fake_trainer:double", []) == []
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        ({"refuse": True}, "the fake job refuses 1."),
+        ({"error": True}, r"job 2 of 2 \(tests.fake_trainer:double\) failed: ValueError: a fake mistake in the job"),
+    ],
+)
+def test_a_job_that_fails_is_a_sentence(ray_up: None, job: dict[str, Any], text: str) -> None:
+    with pytest.raises(OrchError, match=text):
+        run_jobs("tests.fake_trainer:double", [{"x": 0}, {"x": 1, **job}])
+
+
+def test_a_function_that_is_not_there_is_a_sentence(ray_up: None) -> None:
+    with pytest.raises(OrchError, match=r"tests.fake_trainer:triple cannot be imported on a worker"):
+        run_jobs("tests.fake_trainer:triple", [{"x": 1}])
+    with pytest.raises(OrchError, match="a job asks for 99 CPUs and Ray sees 2"):
+        run_jobs("tests.fake_trainer:double", [{"x": 1}], cpus=99)
+
+
+# --- a driver of its own: Ctrl-C, SIGKILL, a cluster -----------------------------------------------------------------
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from orchestrator.errors import Interrupted
+from orchestrator.ledger import Ledger
+from orchestrator.proposer import Proposer, ProposerSettings
+from orchestrator.schedulers import SchedulerSettings
+from orchestrator.search import SearchSettings, run_trials
+from orchestrator.space import Case, Choice, Space, Uniform
+from trainers.contract import FitJob
+
+folder, recipe, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+space = Space.of({{"dropout": [Case(Uniform(0.0, 0.9))], "multiplier": [Case(Choice((2.0, 5.0)))]}})
+wanted = ProposerSettings(trials=6, epochs=3, seed=0, fingerprint="data", startup_trials=2)
+
+
+def job(trial, config):
+    import dataclasses
+
+    return FitJob(trial, dataclasses.replace(config, recipe=recipe), 0, "m", output=str(folder))
+
+
+settings = SearchSettings(
+    epochs=3,
+    logs=folder / "logs",
+    storage=folder / "ray",
+    factory="tests.fake_trainer:open_fit",
+    scheduler=SchedulerSettings("asha"),
+    address=address,
+)
+source = Proposer(space, wanted, job)
+with Ledger(folder / "ledger") as ledger:
+    source.replay(ledger.events())
+    try:
+        print(run_trials(source, settings, ledger, lambda e: print(e.kind, e.trial, e.state, flush=True)).states)
+    except Interrupted as error:
+        print(f"Interrupted: {{error}}")
+        sys.exit(error.exit_code)
+"""
+
+
+def start_driver(
+    folder: Path, recipe: str, address: str = "", environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", DRIVER.format(root=str(ROOT)), str(folder), recipe, address]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_epochs(driver: subprocess.Popen[str], epochs: int) -> None:
+    assert driver.stdout is not None
+    for line in driver.stdout:
+        epochs -= line.startswith("EPOCH")
+        if epochs == 0:
+            return
+    raise AssertionError("the driver ended early")
+
+
+def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp_path: Path) -> None:
+    """SIGKILL, then Ctrl-C to the whole process group as a terminal sends it, then to the end."""
+    killed = start_driver(tmp_path, "sleep:0.3")
+    wait_for_epochs(killed, 4)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    first = derive(read_events(tmp_path / "ledger"))
+    assert any(not record.state.is_final for record in first.trials.values())
+
+    interrupted = start_driver(tmp_path, "sleep:0.3")
+    wait_for_epochs(interrupted, 3)
+    began_s = time.monotonic()
+    os.killpg(interrupted.pid, signal.SIGINT)
+    output, _ = interrupted.communicate(timeout=30)
+    assert interrupted.returncode == 130, output
+    assert time.monotonic() - began_s < 20
+    assert "Interrupted: interrupted by Ctrl-C: what has ended is kept, " in output
+    assert "Traceback" not in output
+
+    last = start_driver(tmp_path, "flips")
+    output, _ = last.communicate(timeout=60)
+    assert last.returncode == 0, output
+    events = read_events(tmp_path / "ledger")
+    state = derive(events)
+    assert len(state.trials) == 6
+    assert [record.number for record in state.trials.values()] == [1, 2, 3, 4, 5, 6]
+    assert all(record.state in (TrialState.COMPLETED, TrialState.PRUNED) for record in state.trials.values())
+    for record in first.trials.values():
+        if record.state.is_final:
+            starts = [e for e in events if e.trial == record.id and e.state == "RUNNING"]
+            assert len(starts) == 1, "a finished trial was trained again"
+    assert max(record.attempts for record in state.trials.values()) >= 2
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A socket's path may have 107 bytes, too few for ``tmp_path``."""
+    folder = Path(tempfile.mkdtemp(prefix="orch"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_without_an_address_ray_is_always_its_own(tmp_path: Path, short_folder: Path) -> None:
+    """Whatever a dead cluster left behind, and with nothing written into the home."""
+    (short_folder / "ray").mkdir()
+    (short_folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    home = tmp_path / "home"
+    home.mkdir()
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**plain, "RAY_ADDRESS": "127.0.0.1:9", "RAY_TMPDIR": str(short_folder), "HOME": str(home)}
+    driver = start_driver(tmp_path / "sweep", "flips", "", environment)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, output
+    assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
+    assert not (home / ".ray").exists()
+    assert any((short_folder / "ray").glob("session_*"))
+
+
+def test_a_local_ray_listens_on_this_machine_alone(ray_up: None) -> None:
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path, short_folder: Path) -> None:
+    """A real head node on loopback with a token of its own; a driver without the token is told what to set, and one
+    without the address has a Ray of its own."""
+    port = 26379
+    sockets = str(short_folder / "ray")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with_token = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port)]
+    head += ["--num-cpus", "2", "--include-dashboard", "false", "--node-ip-address", "127.0.0.1", "--temp-dir", sockets]
+    log = (tmp_path / "head.log").open("w")
+    node = {**with_token, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    running = subprocess.Popen(head, cwd=tmp_path, env=node, stdout=log, stderr=log, start_new_session=True)
+
+    def drive(environment: dict[str, str], name: str, address: str = f"127.0.0.1:{port}") -> tuple[int, str]:
+        driver = start_driver(tmp_path / name, "flips", address, environment)
+        output, _ = driver.communicate(timeout=120)
+        return driver.returncode, output
+
+    try:
+        deadline_s = time.monotonic() + 60
+        while "Ray runtime started" not in (tmp_path / "head.log").read_text():
+            assert running.poll() is None, (tmp_path / "head.log").read_text()
+            assert time.monotonic() < deadline_s, (tmp_path / "head.log").read_text()
+            time.sleep(0.2)
+        code, output = drive({**plain, "RAY_TMPDIR": str(short_folder)}, "own", "")
+        assert code == 0, output
+        assert str(port) in Path(sockets, "ray_current_cluster").read_text()
+        code, output = drive({**plain, "RAY_AUTH_MODE": "disabled"}, "sweep")
+        assert code != 0
+        assert "it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
+        code, output = drive({**with_token, "RAY_ADDRESS": f"127.0.0.1:{port}"}, "sweep", "auto")
+        assert code == 0, output
+        assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
+        assert running.poll() is None, "leaving the cluster must not end it"
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait(timeout=30)
+        log.close()
+
+
+@pytest.mark.slow
+def test_ray_costs_little_a_trial(tmp_path: Path, ray_up: None) -> None:
+    search(tmp_path, [request_of(n, tmp_path) for n in range(2)], epochs=1)
+    (tmp_path / "many").mkdir()
+    requests = [request_of(n, tmp_path / "many") for n in range(200)]
+    outcome, _, _ = search(tmp_path / "many", requests, epochs=1)
+    events = [e for e in read_events(tmp_path / "many" / "ledger") if e.kind == EventKind.EPOCH]
+    assert outcome.states == {"COMPLETED": 200}
+    assert (events[-1].time_s - events[0].time_s) / 200 < 0.15
+
+
+def test_resources_are_those_of_the_session(ray_up: None) -> None:
+    found = machine_resources()
+    assert (found.cpus, found.gpus) == (2.0, 2.0)
+    assert math.isfinite(found.cpus)
+    assert ray.is_initialized()
+
+
+def test_without_ray_the_resources_are_a_sentence() -> None:
+    stop_ray()
+    with pytest.raises(OrchError, match="Ray is not running; call start_ray first"):
+        machine_resources()
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "head", ":6379"])
+def test_an_address_of_another_kind_is_a_sentence(address: str) -> None:
+    stop_ray()
+    with pytest.raises(OrchError, match="is no address of a Ray cluster; give HOST:PORT"), ray_session(address):
+        pass
+
+
+def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_ray()
+    with pytest.raises(OrchError, match=r"could not join the Ray cluster at 127.0.0.1:9: "), ray_session("127.0.0.1:9"):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(OrchError, match=r"127.0.0.1:9: .*refused.* leave --address out"), ray_session("auto"):
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(cluster.services, "find_gcs_addresses", lambda: frozenset())
+    with pytest.raises(OrchError, match=r"no Ray cluster runs on this machine"), ray_session("auto"):
+        pass

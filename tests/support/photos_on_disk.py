@@ -1,0 +1,95 @@
+"""Small photos for tests, and the sources that hold them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from trainers.data.manifest import DataSource, build_manifest
+from trainers.data.report import DataReport
+from trainers.errors import TrainerError
+
+RATIOS = (0.6, 0.2, 0.2)
+HOSTILE = {
+    "big.jpg": "20,000 MB, and at most 256 MB",
+    "device.jpg": "device",
+    "folder.jpg": "folder",
+    "loop.jpg": "leads to itself",
+    "pipe.jpg": "pipe",
+    "socket.jpg": "socket",
+    "terminal.jpg": "device",
+}
+"""What ``write_hostile`` writes, and words of the reason why it is not read."""
+
+
+def write_photo(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> Path:
+    """A smooth random picture: the same bytes for the same seed, and like no other seed's."""
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def folder_of(root: Path, **classes: int) -> Path:
+    """A folder per class; photo i of the n-th class has seed 1000 n + i."""
+    for number, (label, count) in enumerate(sorted(classes.items())):
+        for i in range(count):
+            write_photo(root / label / f"{i:03d}.png", 1000 * number + i)
+    return root
+
+
+def source(path: Path | str, splits: tuple[float, float, float] | None = RATIOS, **options: object) -> DataSource:
+    return DataSource(str(path), splits, Path(str(path)).parent / "cache", **options)  # type: ignore[arg-type]
+
+
+def told(report: DataReport) -> tuple[str, ...]:
+    """The warnings but for the one that every small set of photos gets: that its test split is small."""
+    return tuple(text for text in report.warnings if not text.startswith("the test split holds "))
+
+
+def table_of(root: Path, rows: list[dict[str, str]], name: str = "table.csv") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(rows)
+    if name.endswith(".csv"):
+        frame.to_csv(root / name, index=False)
+    else:
+        frame.to_parquet(root / name)
+    return root / name
+
+
+def split_rows(root: Path, per_class: int = 6) -> list[dict[str, str]]:
+    folder_of(root, a=per_class, b=per_class)
+    splits = ("train", "train", "train", "train", "validation", "test")
+    return [
+        {"path": f"{label}/{i:03d}.png", "label": label, "split": splits[i % 6]}
+        for label in "ab"
+        for i in range(per_class)
+    ]
+
+
+def error_of(data: DataSource) -> str:
+    with pytest.raises(TrainerError) as caught:
+        build_manifest(data)
+    return str(caught.value)
+
+
+def write_hostile(folder: Path) -> None:
+    """Files that would take all memory or never end, and take nothing on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "big.jpg").touch()
+    os.truncate(folder / "big.jpg", 20 * 10**9)
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    (folder / "folder.jpg").mkdir()
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "terminal.jpg").symlink_to("/dev/tty")
+    descriptor = os.open(folder, os.O_RDONLY)  # a socket's path may have 107 letters
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"/proc/self/fd/{descriptor}/socket.jpg")
+    os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Several sources become one data set: labels by name, each file once, splits only where all have them."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.photos_on_disk import RATIOS, error_of, folder_of, split_rows, table_of, told, write_photo
+from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.sources import is_made, read_source
+from trainers.errors import TrainerError
+
+
+def merged(tmp_path: Path, *sources: object, splits: tuple[float, float, float] | None = RATIOS) -> DataSource:
+    return DataSource(tuple(map(str, sources)), splits, tmp_path / "cache")
+
+
+def other_folder(root: Path, **classes: int) -> Path:
+    """As ``folder_of``, of other photos."""
+    for number, (label, count) in enumerate(sorted(classes.items())):
+        for i in range(count):
+            write_photo(root / label / f"{i:03d}.png", 50_000 + 1000 * number + i)
+    return root
+
+
+def test_folders_and_a_table_unite_by_label(tmp_path: Path) -> None:
+    first = folder_of(tmp_path / "one", cat=4, dog=4)
+    second = other_folder(tmp_path / "deep" / "two", cat=3, owl=5)
+    rows = [{"path": "x/1.png", "label": "dog"}, {"path": "x/2.png", "label": "owl"}]
+    for n, row in enumerate(rows):
+        write_photo(tmp_path / "deep" / "t" / row["path"], 90_000 + n)
+    manifest, report = build_manifest(merged(tmp_path, first, second, table_of(tmp_path / "deep" / "t", rows)))
+    assert report.classes == {"cat": 7, "dog": 5, "owl": 6}
+    assert manifest.root == tmp_path.resolve()
+    assert {p.rpartition("/")[0] for p in manifest.table["path"]} == {
+        *("one/cat", "one/dog", "deep/two/cat", "deep/two/owl", "deep/t/x")
+    }
+    assert manifest.table["path"].is_monotonic_increasing
+    assert all(path.is_file() for path in manifest.paths())
+    assert report.lines()[0] == f"{first} + {second} + {tmp_path / 'deep' / 't' / 'table.csv'}: 18 images in 3 classes"
+    assert manifest.source == (str(first), str(second), str(tmp_path / "deep" / "t" / "table.csv"))
+    manifest.write(tmp_path / "m.parquet")
+    again = Manifest.read(tmp_path / "m.parquet")
+    assert (again.source, again.folders, again.root) == (manifest.source, manifest.folders, manifest.root)
+    pd.testing.assert_frame_equal(again.table, manifest.table)
+
+
+def test_one_source_in_a_tuple_is_that_source(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=4, b=4)
+    alone, _ = build_manifest(DataSource(str(root), RATIOS, tmp_path))
+    manifest, _ = build_manifest(merged(tmp_path, root))
+    assert (manifest.source, manifest.root, manifest.fingerprint) == (str(root), alone.root, alone.fingerprint)
+
+
+def test_file_of_two_sources_is_listed_once_and_must_not_contradict_itself(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=4, b=4)
+    rows = [{"path": "a/000.png", "label": "a"}, {"path": "b/001.png", "label": "b"}]
+    table = table_of(root, rows)
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    manifest, report = build_manifest(merged(tmp_path, root, table, tmp_path / "link"))
+    assert len(manifest.table) == report.images == 8
+    table_of(root, [{"path": "a/000.png", "label": "b"}])
+    assert error_of(merged(tmp_path, root, table)) == (
+        "1 file with a different label in each source: a/000.png (a and b)."
+    )
+
+
+def test_duplicates_across_sources_share_a_group(tmp_path: Path) -> None:
+    first = folder_of(tmp_path / "one", a=5, b=5)
+    second = other_folder(tmp_path / "two", a=5, b=5)
+    shutil.copy(first / "a" / "000.png", second / "a" / "same.png")
+    manifest, report = build_manifest(merged(tmp_path, first, second))
+    assert report.exact_duplicates == (("one/a/000.png", "two/a/same.png"),)
+    rows = manifest.table.set_index("path").loc[["one/a/000.png", "two/a/same.png"]]
+    assert rows["group"].nunique() == rows["split"].nunique() == 1
+
+
+def test_splits_count_where_all_sources_have_them(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t", split_rows(tmp_path / "t"))
+    splits = tmp_path / "s"
+    for n, part in enumerate(("train", "val", "test")):
+        other_folder(splits / part, a=n + 1, b=n + 1)
+        for image in sorted((splits / part).rglob("*.png")):
+            write_photo(image, zlib.crc32(str(image.relative_to(splits)).encode()))
+    both, _ = build_manifest(merged(tmp_path, table, splits, splits=None))
+    assert both.table.groupby("split").size().to_dict() == {"test": 8, "train": 10, "validation": 6}
+    plain = other_folder(tmp_path / "plain", a=3, b=3)
+    assert error_of(merged(tmp_path, table, plain, splits=None)) == (
+        f"some sources have splits of their own and these have not: {plain}. Give all of them splits, or give ratios "
+        "of train, validation and test."
+    )
+    anew, report = build_manifest(merged(tmp_path, table, plain))
+    assert len(anew.table) == 18
+    assert told(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
+
+
+def test_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "void").mkdir()
+    text = error_of(merged(tmp_path, tmp_path / "no", tmp_path / "void"))
+    assert len(text.split("\n")) == 2
+    assert "there is no folder, table or archive" in text
+    assert "holds no images" in text
+    one = folder_of(tmp_path / "one", cat=4)
+    rows = [{"path": "gone.png", "label": "Cat"}, {"path": "x.png", "label": "Cat"}]
+    write_photo(tmp_path / "t" / "x.png", 7)
+    table = table_of(tmp_path / "t", rows)
+    assert error_of(merged(tmp_path, one, table)).startswith(f"{table}: 1 file of table.csv cannot be found: gone.png.")
+    assert "class names that differ only in upper and lower case stay apart: Cat = cat." in (
+        read_source((str(one), str(table)), tmp_path).warnings
+    )
+
+
+@pytest.mark.parametrize(
+    ("sources", "sentence"),
+    [((), "there is no source of photos; give a folder"), (("a", "b", "a"), "given more than once as a source: a.")],
+)
+def test_no_source_and_the_same_twice_are_sentences(tmp_path: Path, sources: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(TrainerError, match=sentence):
+        read_source(sources, tmp_path)
+
+
+def test_merged_archive_is_found_again_where_the_cache_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = folder_of(tmp_path / "data" / "plain", a=4, b=4)
+    packed = other_folder(tmp_path / "packed", a=4, b=4)
+    with tarfile.open(tmp_path / "data" / "more.tgz", "w:gz") as archive:
+        archive.add(packed, "more")
+    data = merged(tmp_path, plain, tmp_path / "data" / "more.tgz")
+    assert is_made(data.source)
+    manifest, _ = build_manifest(data)
+    manifest.write(tmp_path / "m.parquet")
+    assert all(path.is_file() for path in Manifest.read(tmp_path / "m.parquet").paths())
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "x" / "y"))
+    again = Manifest.read(tmp_path / "m.parquet")
+    assert len(again.paths()) == 16
+    assert all(path.is_file() for path in again.paths())
+    assert again.fingerprint == manifest.fingerprint
+    again.write(tmp_path / "again.parquet")
+    assert Manifest.read(tmp_path / "again.parquet").paths() == again.paths()

@@ -1,0 +1,334 @@
+"""The served model: the same probabilities as the leaderboard's, from bytes, text, paths or a table."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.support.places import ROOT
+from tests.support.tiny_fits import CLASSES, config, predict_into, write_manifest
+from trainers.contract import FitJob
+from trainers.data.manifest import Manifest
+from trainers.errors import TrainerError
+from trainers.networks.prefix import build_backbone
+from trainers.serving import _load_pyfunc, inputs
+from trainers.serving.model import ServedModel, assemble
+from trainers.training.loop import open_fit
+
+TRIAL = {"backbone": "tests.support.tiny_fits:TINY", "head": "cosface", "hidden": 6, "view": "centre_crop", "epochs": 1}
+POLICIES = ("whole", "flip", "random_3")
+
+
+def weights_in(folder: Path, seed: int) -> str:
+    folder.mkdir()
+    build_backbone("small_cnn", "none", 16, seed=seed).save_weights(folder / "tiny_16.weights.h5")
+    return str(folder)
+
+
+def finish(manifest: Path, folder: Path, name: str, seed: int, weights: str, **values) -> str:
+    chosen = config(**TRIAL | values)
+    fit = open_fit(
+        FitJob(name, chosen, seed, str(manifest), weights, output=str(folder / name), cache=str(folder / "cache"))
+    )
+    fit.run_epoch()
+    fit.finish()
+    return str(folder / name)
+
+
+def put_together(fits: list[str], output: Path, policy: str = "flip") -> dict:
+    return assemble(
+        {
+            "fits": fits,
+            "output": str(output),
+            "classes": list(CLASSES),
+            "policy": policy,
+            "threads": 1,
+            "precision": "float32",
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict:
+    """Two fits of one configuration, what ``predict`` says of them under each policy, and served folders of both.
+
+    Their weights folder is gone by the time anything is served.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    manifest, weights = write_manifest(folder / "pictures"), weights_in(folder / "weights", 5)
+    fits = [finish(manifest, folder, f"fit-{seed}", seed, weights) for seed in (1, 2)]
+    expected = {}
+    for policy in POLICIES:
+        outputs = {policy: {i: str(folder / f"{i}-{policy}.npz") for i in range(2)}}
+        predict_into(outputs, models=dict(enumerate(fits)), manifest=str(manifest), split="test")
+        both = [np.load(folder / f"{i}-{policy}.npz")["probabilities"] for i in range(2)]
+        expected[policy] = np.mean(both, 0)
+        assert put_together(fits, folder / f"model-{policy}", policy) == {"members": 2}
+    shutil.rmtree(weights)
+    paths = Manifest.read(manifest).split("test").paths()
+    return {"folder": folder, "manifest": manifest, "fits": fits, "expected": expected, "paths": paths}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_served_model_agrees_with_the_leaderboard(made, policy):
+    served = _load_pyfunc(str(made["folder"] / f"model-{policy}"))
+    rows = served.probabilities([path.read_bytes() for path in made["paths"]])
+    np.testing.assert_allclose(rows, made["expected"][policy], atol=1e-5)
+    assert served.classes == CLASSES
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.array(Image.open(path).convert("RGB"))
+
+
+KINDS = {
+    "bytes": lambda paths: [path.read_bytes() for path in paths],
+    "base64": lambda paths: [base64.b64encode(path.read_bytes()).decode() for path in paths],
+    "base64 in lines": lambda paths: [base64.encodebytes(path.read_bytes()).decode() for path in paths],
+    "data URL": lambda paths: [
+        f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in paths
+    ],
+    "path": lambda paths: [str(path) for path in paths],
+    "Path": lambda paths: paths,
+    "table": lambda paths: pd.DataFrame({"id": range(3), "image": [path.read_bytes() for path in paths]}),
+    "table of one column": lambda paths: pd.DataFrame({"0": [str(path) for path in paths]}),
+    "table of pixels": lambda paths: pd.DataFrame({"image": [pixels(path) for path in paths]}),
+    "table of lists": lambda paths: pd.DataFrame({"image": [pixels(path).tolist() for path in paths]}),
+    "mapping": lambda paths: {"id": [1, 2, 3], "image": np.array([str(path) for path in paths])},
+    "mapping of pixels": lambda paths: {"image": np.stack([pixels(path) for path in paths])},
+    "array of bytes": lambda paths: np.array([path.read_bytes() for path in paths], object),
+    "array of text": lambda paths: np.array([str(path) for path in paths]),
+    "array of pixels": lambda paths: np.stack([pixels(path) for path in paths]),
+    "wide integers": lambda paths: np.stack([pixels(path) for path in paths]).astype(np.int64),
+    "arrays of pixels": lambda paths: [pixels(path) for path in paths],
+    "lists": lambda paths: [pixels(path).tolist() for path in paths],
+}
+
+
+NAMES_FILES = ("path", "table of one column", "mapping", "array of text")
+"""Kinds of input that are taken only where ORCH_SERVE_PATHS=1."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_input_gives_the_same(made, kind, monkeypatch):
+    """The pictures are PNG files, so that pixels say the same as files."""
+    if kind in NAMES_FILES:
+        monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
+    given = KINDS[kind](made["paths"][:3])
+    answer = ServedModel(made["folder"] / "model-flip").predict(given)
+    expected = made["expected"]["flip"][:3]
+    assert answer.columns.tolist() == ["label", "probability", "probabilities"]
+    assert answer["label"].tolist() == [CLASSES[i] for i in expected.argmax(1)]
+    np.testing.assert_allclose(answer["probability"], expected.max(1), atol=1e-5)
+    for text, row in zip(answer["probabilities"], expected, strict=True):
+        assert list(json.loads(text)) == list(CLASSES)
+        np.testing.assert_allclose(list(json.loads(text).values()), row, atol=1e-5)
+
+
+def test_one_image_need_not_be_a_list(made, monkeypatch):
+    monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
+    served = ServedModel(made["folder"] / "model-whole")
+    path = made["paths"][0]
+    for one in (path.read_bytes(), str(path), path, pixels(path), pixels(path).tolist(), {"image": str(path)}):
+        assert len(served.predict(one)) == 1
+    for none in ([], np.zeros((0, 8, 8, 3), np.uint8), pd.DataFrame({"image": []})):
+        assert len(served.predict(none)) == 0
+
+
+def test_two_served_models_keep_their_own_weights(made, tmp_path):
+    """Another model takes the first one's place on disk and is loaded beside it."""
+    place = tmp_path / "model"
+    shutil.copytree(made["folder"] / "model-whole", place)
+    images = [path.read_bytes() for path in made["paths"][:4]]
+    first = ServedModel(place)
+    before = first.probabilities(images)
+    weights = weights_in(tmp_path / "weights", 6)
+    put_together([finish(made["manifest"], tmp_path, "other", 1, weights)], place, "whole")
+    second = ServedModel(place)
+    assert not np.allclose(second.probabilities(images), before, atol=1e-3)
+    np.testing.assert_array_equal(first.probabilities(images), before)
+
+
+def test_a_model_without_a_frozen_part_is_served_too(made, tmp_path):
+    fit = finish(made["manifest"], tmp_path, "all", 3, "none", backbone="small_cnn", unfrozen_layers="all")
+    put_together([fit], tmp_path / "model", "whole")
+    outputs = {"whole": {"m": str(tmp_path / "m.npz")}}
+    predict_into(outputs, models={"m": fit}, manifest=str(made["manifest"]), split="test")
+    rows = ServedModel(tmp_path / "model").probabilities([path.read_bytes() for path in made["paths"]])
+    np.testing.assert_allclose(rows, np.load(tmp_path / "m.npz")["probabilities"], atol=1e-5)
+
+
+def test_what_cannot_be_put_together_is_a_sentence(made, tmp_path):
+    with pytest.raises(TrainerError, match="no trained model was named"):
+        put_together([], tmp_path)
+    with pytest.raises(TrainerError, match="there is no trained model in"):
+        put_together([str(tmp_path)], tmp_path / "model")
+    other = finish(made["manifest"], tmp_path, "other", 1, "none", backbone="small_cnn", dropout=0.5)
+    with pytest.raises(TrainerError, match="only models of one configuration and the same starting weights"):
+        put_together([made["fits"][0], other], tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+SMALL = np.zeros((8, 9, 3), np.uint8)
+REFUSED = [
+    ([b"no picture"], "image 1 of 1 cannot be read: it is not an image of a known format"),
+    ([b""], "image 1 of 1 cannot be read: the file is empty"),
+    (["no such photo.jpg"], "image 1 of 1 is not base64 text: 'no such photo.jpg'"),
+    (["?" * 5000], "image 1 of 1 is not base64 text: '????"),
+    (["A" * 1000], "image 1 of 1 cannot be read"),
+    (["data:image/svg+xml,<svg/>"], "image 1 of 1 is a data: URL without base64: 'data:image/svg+xml,<svg/>'"),
+    (pd.DataFrame({"photo": [b""], "name": ["x"]}), "the table needs a column image; it has photo, name"),
+    (pd.DataFrame(), "the table needs a column image; it has none"),
+    ({"a": 1, "b": 2}, "the table needs a column image; it has a, b"),
+    (SMALL / 255, "image 1 of 1 holds float64 numbers; .* whole numbers from 0 to 255 .* so do not scale it"),
+    (SMALL.astype(np.float32).tolist(), "image 1 of 1 holds float64 numbers"),
+    (SMALL == 0, "image 1 of 1 holds bool numbers"),
+    (SMALL[..., 0], r"image 1 of 1 has the shape \(8, 9\); a photo is given as whole numbers"),
+    (np.zeros((2, 8, 8, 4), np.uint8), r"image 1 of 2 has the shape \(8, 8, 4\)"),
+    (SMALL.astype(np.int64) - 1, "image 1 of 1 holds numbers from -1 to -1; a photo"),
+    (SMALL.astype(np.int64) + 256, "image 1 of 1 holds numbers from 256 to 256; a photo"),
+    ([SMALL, SMALL[..., 0]], r"image 2 of 2 has the shape \(8, 9\)"),
+    ([[[[0, 0, 0]]], [[[0, 0, 0], [0, 0]]]], "image 2 of 2 is a list that holds more than numbers, or rows of unequal"),
+    (pd.DataFrame({"image": [np.stack([SMALL, SMALL])]}), r"image 1 of 1 has the shape \(2, 8, 9, 3\)"),
+    ([None], "image 1 of 1 is None: give encoded bytes, base64 text, a Path or pixels"),
+    (7, "image 1 of 1 is 7: give encoded bytes"),
+    (np.array(7), "image 1 of 1 is 7: give encoded bytes"),
+    ({"image": np.array(0.5)}, "image 1 of 1 is 0.5: give encoded bytes"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), REFUSED)
+def test_what_is_no_image_is_a_sentence(made, given, sentence):
+    with pytest.raises(TrainerError, match=sentence.replace("?", r"\?").replace("+", r"\+")):
+        ServedModel(made["folder"] / "model-whole").predict(given)
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "yes"])
+def test_a_file_that_a_text_names_is_not_opened_unless_asked_for(made, monkeypatch, value):
+    served, path = ServedModel(made["folder"] / "model-whole"), made["paths"][0]
+    monkeypatch.delenv("ORCH_SERVE_PATHS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ORCH_SERVE_PATHS", value)
+    opened = []
+    monkeypatch.setattr(inputs, "_from_file", opened.append)
+    for given in (str(path), [str(path)], {"image": [str(path)]}, pd.DataFrame({"image": [str(path)]})):
+        with pytest.raises(TrainerError, match=r"image 1 of 1 is not base64 text: .*base64.*ORCH_SERVE_PATHS=1"):
+            served.predict(given)
+    assert opened == []
+    assert len(served.predict([path.read_bytes()])) == 1
+
+
+def test_a_path_object_is_opened_as_no_request_can_hold_one(made, monkeypatch):
+    monkeypatch.delenv("ORCH_SERVE_PATHS", raising=False)
+    assert inputs.photos([made["paths"][0]]) == [made["paths"][0].read_bytes()]
+
+
+def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_words(made, tmp_path, monkeypatch):
+    def refused(given: object) -> str:
+        with pytest.raises(TrainerError) as caught:
+            inputs.photos([given])
+        return str(caught.value).replace(str(given), "FILE")
+
+    monkeypatch.setattr(inputs, "SHOWN_CHARACTERS", 500)
+    monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
+    whole = made["paths"][0].read_bytes()
+    for name in ("secret.txt", "photo", "forbidden.png", "large.jpg"):
+        (tmp_path / name).write_bytes(whole)
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    with (tmp_path / "large.jpg").open("ab") as file:
+        file.truncate(inputs.LARGEST_FILE + 1)
+
+    def forbid(path, *arguments, _open=os.open, **options):
+        if str(path).endswith("forbidden.png"):
+            raise PermissionError(13, "Permission denied", path)
+        return _open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", forbid)
+    assert inputs.photos([tmp_path / "photo"]) == [whole]
+    assert inputs.photos([str(made["paths"][0])]) == [whole]
+    only_as_text = ["secret.txt", "photo"]
+    names = ["absent.png", "forbidden.png", "large.jpg", "folder.png", "pipe.png", "device.png"]
+    told = [refused(str(tmp_path / name)) for name in only_as_text + names] + [refused(tmp_path / n) for n in names]
+    expected = (
+        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must end like an image, be readable and hold "
+        "at most 100 MB."
+    )
+    assert told == [expected] * 14
+    assert "is neither a file nor base64 text" in refused(str(tmp_path / "nul\0.png"))
+    monkeypatch.delenv("ORCH_SERVE_PATHS")
+    closed = {refused(str(path)) for path in (tmp_path / "photo", made["paths"][0], tmp_path / "absent.png")}
+    assert len(closed) == 1
+
+
+def test_mlflow_is_told_the_sentence_alone(made):
+    """MLflow's server puts the whole request before the message of what it catches."""
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException) as caught:
+        ServedModel(made["folder"] / "model-whole").predict(["nothing.jpg"])
+    caught.value.message = f"Failed to predict data. Error: {caught.value.message}"
+    told = json.loads(caught.value.serialize_as_json())
+    assert told["message"].startswith("image 1 of 1 is not base64 text: 'nothing.jpg'. ")
+    assert caught.value.get_http_status_code() == 400
+    assert isinstance(caught.value, TrainerError)
+
+
+def test_the_image_that_is_wrong_is_told_by_its_place(made):
+    good = made["paths"][0].read_bytes()
+    with pytest.raises(TrainerError, match="image 2 of 3 cannot be read"):
+        ServedModel(made["folder"] / "model-whole").probabilities([good, good[:40], good])
+
+
+DAMAGES = ["nothing there", "no member", "torn member", "torn arrays", "torn description", "a list", "other backbone"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_wrong_folder_is_a_sentence(made, tmp_path, damage):
+    place = tmp_path / "model"
+    shutil.copytree(made["folder"] / "model-whole", place)
+    sentence = "the model in .*model is damaged .*write or download it again"
+    if damage == "nothing there":
+        (place / "model.json").unlink()
+        sentence = "model holds no model.json; it is not a model that orch wrote"
+    elif damage == "no member":
+        (place / "member-1.npz").unlink()
+    elif damage == "torn member":
+        (place / "member-1.npz").write_bytes((place / "member-1.npz").read_bytes()[:300])
+    elif damage == "torn arrays":
+        data = bytearray((place / "member-1.npz").read_bytes())
+        data[200] ^= 255
+        (place / "member-1.npz").write_bytes(bytes(data))
+    elif damage == "a list":
+        (place / "model.json").write_text("[1]")
+    elif damage == "torn description":
+        (place / "model.json").write_text('{"classes": [')
+    else:
+        shutil.copy(place / "member-0.npz", place / "backbone.npz")
+        sentence = "the stored weights are not those of a tiny_fits:TINY"
+    with pytest.raises(TrainerError, match=sentence):
+        ServedModel(place)
+
+
+def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
+    code = (
+        "import sys; from pathlib import Path; from trainers.serving import _load_pyfunc; "
+        f"sys.path.append({str(ROOT / 'tests')!r}); "
+        "early = 'tensorflow' in sys.modules; "
+        "print(_load_pyfunc(sys.argv[1]).predict([Path(sys.argv[2])])['label'][0]); "
+        "print(early, [m for m in ('mlflow', 'orchestrator', 'ray', 'optuna') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(made["folder"] / "model-flip"), str(made["paths"][0])]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert answer == [CLASSES[made["expected"]["flip"][0].argmax()], "False []"]

@@ -1,0 +1,499 @@
+"""The store of rows: in order, computed once, whole or not at all. Real files and real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cachetools import LRUCache
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.places import ROOT
+from trainers.errors import TrainerError
+from trainers.store import segments
+from trainers.store import shelf as store
+from trainers.store.segments import read_header
+from trainers.store.shelf import Shelf
+
+WRITER = """
+import os, sys, time
+import numpy as np
+from pathlib import Path
+from trainers.store import Shelf
+folder, seconds, rows = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+keys = [f"key {i}" for i in range(rows)]
+def compute(positions):
+    for p in positions:
+        with (folder / "computed.txt").open("a") as file:
+            file.write(f"{os.getpid()} {keys[p]}\\n")
+        time.sleep(seconds)
+        yield np.full((1, 3), p, np.float32)
+rows = Shelf(folder / "cache", "numbers", {}).rows(keys, compute)
+print(rows.take(np.arange(len(keys)))[:, 0].tolist() == list(range(len(keys))))
+"""
+
+
+class Numbers:
+    """Row p is (p, p, p); remembers what it was asked for."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.asked: list[int] = []
+        self.start = start
+
+    def __call__(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
+        self.asked += positions
+        for begin in range(0, len(positions), 4):
+            yield np.stack([np.full(3, self.start + p, np.float32) for p in positions[begin : begin + 4]])
+
+
+def keys_of(count: int) -> list[str]:
+    return [f"key {i}" for i in range(count)]
+
+
+def everything(rows) -> list[float]:
+    taken = rows.take(np.arange(len(rows)))
+    assert (taken == taken[:, :1]).all()
+    return taken[:, 0].tolist()
+
+
+def test_rows_come_in_order_and_are_computed_once(tmp_path):
+    numbers = Numbers()
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(50), numbers)
+    assert everything(rows) == list(range(50))
+    assert (len(rows), rows.shape, rows.dtype, rows.nbytes) == (50, (3,), np.float32, 600)
+    assert sorted(numbers.asked) == list(range(50))
+    again = Shelf(tmp_path, "numbers", {}).rows(keys_of(50), lambda positions: pytest.fail("nothing is missing"))
+    assert everything(again) == list(range(50))
+
+
+def test_only_missing_rows_are_computed(tmp_path):
+    shelf, more = Shelf(tmp_path, "numbers", {}), Numbers(100)
+    shelf.rows(keys_of(20), Numbers())
+    backwards = shelf.rows(keys_of(30)[::-1], more)
+    assert everything(backwards) == [*range(100, 110), *range(19, -1, -1)]
+    assert sorted(more.asked) == list(range(10))
+
+
+def test_rows_are_read_only_copies(tmp_path):
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
+    rows.take(np.array([0]))[:] = 99
+    assert everything(rows) == list(range(5))
+
+
+def test_another_description_is_another_shelf(tmp_path):
+    for description, start in (({"size": 1}, 0), ({"size": 2}, 100)):
+        rows = Shelf(tmp_path, "numbers", description).rows(keys_of(3), Numbers(start))
+        assert everything(rows) == [start, start + 1, start + 2]
+    texts = {f.read_text() for f in (tmp_path / "numbers").glob("*/description.json")}
+    assert texts == {f'{{"description": {{"size": {size}}}, "format": 2}}' for size in (1, 2)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    requests=st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30), min_size=1, max_size=4),
+    in_memory=st.sampled_from([0, 100, 10**9]),
+)
+def test_any_requests_in_any_order(tmp_path_factory, requests, in_memory):
+    """Repeated keys, overlaps, large shelves that stay mapped: always the rows asked for, each computed once."""
+    folder, computed = tmp_path_factory.mktemp("shelf"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "IN_MEMORY_BYTES", in_memory)
+        for wanted in requests:
+
+            def compute(positions: Sequence[int], wanted: list[int] = wanted) -> Iterator[np.ndarray]:
+                computed.extend(wanted[p] for p in positions)
+                yield np.array([[wanted[p]] * 3 for p in positions], np.int32)
+
+            rows = Shelf(folder, "numbers", {}).rows([f"k{w}" for w in wanted], compute)
+            assert everything(rows) == wanted
+    assert sorted(computed) == sorted({w for wanted in requests for w in wanted})
+
+
+def test_no_keys_are_a_sentence(tmp_path):
+    with pytest.raises(TrainerError, match="no images were asked for; the split is empty"):
+        Shelf(tmp_path, "numbers", {}).rows([], Numbers())
+
+
+def test_a_computation_that_fails_leaves_nothing_behind(tmp_path):
+    def broken(positions: Sequence[int]) -> Iterator[np.ndarray]:
+        yield np.zeros((1, 3), np.float32)
+        raise TrainerError("photo 2 cannot be read.")
+
+    shelf = Shelf(tmp_path, "numbers", {})
+    with pytest.raises(TrainerError, match="photo 2 cannot be read"):
+        shelf.rows(keys_of(200), broken)
+    assert not [f for f in shelf.folder.iterdir() if f.suffix in (".npy", ".keys", ".half")]
+    assert everything(shelf.rows(keys_of(200), Numbers())) == list(range(200))
+
+
+def writer(folder: Path, seconds: float, rows: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(folder), str(seconds), str(rows)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def computed(folder: Path) -> list[str]:
+    file = folder / "computed.txt"
+    return [line.partition(" ")[2] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path):
+    process = writer(tmp_path, 0.05, 100)
+    deadline = time.monotonic() + 60
+    while len(computed(tmp_path)) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    shelf = Shelf(tmp_path / "cache", "numbers", {})
+    whole = len(list(shelf.folder.glob("*.keys")))
+    assert 0 < len(computed(tmp_path)) < 100
+    assert whole < store.BUCKETS
+    rest = Numbers()
+    assert everything(shelf.rows(keys_of(100), rest)) == list(range(100))
+    assert 0 < len(rest.asked) <= 100
+    assert not list(shelf.folder.glob("*.half"))
+
+
+def keys_in(names: Path) -> list[str]:
+    head = read_header(names)
+    assert head is not None
+    return head.keys
+
+
+def test_a_head_larger_than_the_cache_of_heads_is_kept_until_another_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "KEPT_KEYS", 40)
+    monkeypatch.setattr(segments, "_heads", LRUCache(40, segments._heads.getsizeof))
+    shelf = Shelf(tmp_path, "numbers", {})
+    large, small = [f"same:{number}" for number in range(60)], [f"other:{number}" for number in range(5)]
+    shelf.rows([*large, *small], Numbers())
+    files = sorted(shelf.folder.glob("*.keys"), key=lambda names: len(keys_in(names)))
+    assert [len(keys_in(names)) for names in files] == [5, 60]
+    head = read_header(files[1])
+    assert read_header(files[1]) is head
+    read_header(files[0])
+    assert list(segments._heads) == [files[0]]
+    assert read_header(files[1]) is not head
+
+
+def test_two_processes_share_the_work(tmp_path):
+    both = [writer(tmp_path, 0.005, 120) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in both] == ["True", "True"]
+    assert sorted(computed(tmp_path)) == sorted(keys_of(120))
+    assert len({line.split()[0] for line in (tmp_path / "computed.txt").read_text().splitlines()}) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "garbage", "too few rows", "broken keys"])
+def test_a_damaged_segment_is_computed_again(tmp_path, damage):
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(60), Numbers())
+    file = sorted(shelf.folder.glob("*.npy"))[0]
+    lost = keys_in(file.with_suffix(".keys"))
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-2])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "garbage":
+        file.write_bytes(b"not an array" * 20)
+    elif damage == "too few rows":
+        np.save(file, np.zeros((1, 3), np.float32))
+    else:
+        file.with_suffix(".keys").write_bytes(b"\xff\xfe")
+    for _ in range(2):
+        again = Numbers()
+        assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(60), again)) == list(range(60))
+        assert sorted(again.asked) == sorted(int(key.split()[1]) for key in lost)
+        lost = []  # the second time nothing is missing any more
+
+
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """The system refuses to write a file of more than 4 kB, as a full disk would.
+
+    For as short as can be: it holds for the whole process, the log that pytest writes included.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_a_sentence(tmp_path):
+    def large(positions: Sequence[int]) -> Iterator[np.ndarray]:
+        yield np.zeros((len(positions), 10_000), np.float32)
+
+    shelf = Shelf(tmp_path, "numbers", {})
+    sentence = rf"the cache {tmp_path} cannot be used \(File too large\); free some space there, see that you may "
+    with pytest.raises(TrainerError, match=sentence), small_files():
+        shelf.rows(keys_of(5), large)
+    assert not [f for f in shelf.folder.iterdir() if f.suffix in (".npy", ".keys", ".half")]
+
+
+def test_a_cache_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TrainerError, match=r"cannot be used \(Not a directory\).*set ORCH_CACHE to a folder"):
+        Shelf(tmp_path / "file", "numbers", {}).rows(keys_of(5), Numbers())
+
+
+@pytest.fixture
+def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is small enough to be copied into memory."""
+    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+
+
+@pytest.mark.usefixtures("from_files")
+def test_rows_outlive_their_files(tmp_path):
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(40), Numbers())
+    assert everything(rows) == list(range(40))
+    assert rows.take(np.arange(0)).shape == (0, 3)
+    files = list(tmp_path.rglob("*.npy"))
+    assert len(files) > 5
+    for file in files:
+        file.unlink()
+    assert everything(rows) == list(range(40))
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**9])
+def test_a_flipped_byte_is_found_before_anybody_gets_the_row(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(store, "IN_MEMORY_BYTES", in_memory)
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(100), Numbers())
+    file = sorted(shelf.folder.glob("*.npy"))[3]
+    kept = keys_in(file.with_suffix(".keys"))
+    assert len(kept) > 2
+    flip(file, -5)  # in the last row
+    again = Numbers()
+    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))
+    assert [f"key {p}" for p in again.asked] == kept[-1:]
+    assert not file.exists()
+    assert sorted(key for names in shelf.folder.glob("*.keys") for key in keys_in(names)) == sorted(keys_of(100))
+    everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), lambda positions: pytest.fail("it was replaced")))
+
+
+@pytest.mark.usefixtures("from_files")
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_damage_while_rows_are_in_use(tmp_path, damage):
+    numbers = Numbers()
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(60), Numbers())
+    rows, others = (Shelf(tmp_path, "numbers", {}).rows(keys_of(60), numbers) for _ in range(2))
+    file = sorted(shelf.folder.glob("*.npy"))[0]
+    count = len(keys_in(file.with_suffix(".keys")))
+    if damage == "flipped":
+        flip(file, -1)
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert everything(rows) == list(range(60))
+    assert len(numbers.asked) == (1 if damage == "flipped" else count)
+    assert everything(others) == list(range(60))  # finds what the first wrote
+    assert len(numbers.asked) == (1 if damage == "flipped" else count)
+
+
+def test_wrong_rows_of_others_are_left_to_them(tmp_path):
+    """Who mends a segment keeps the rows it does not know how to compute, as far as they are right."""
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(100), Numbers())
+    file = max(shelf.folder.glob("*.npy"), key=lambda f: f.stat().st_size)
+    first, second, *rest = keys_in(file.with_suffix(".keys"))
+    assert rest
+    flip(file, -1 - 12 * (len(rest) + 1))  # the first row
+    flip(file, -1 - 12 * len(rest))  # the second
+    position = int(first.split()[1])
+    mended = Shelf(tmp_path, "numbers", {}).rows([first], Numbers(position))
+    assert everything(mended) == [position]
+    assert shelf.count(keys_of(100)) == 99
+    again = Numbers()
+    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))
+    assert [f"key {p}" for p in again.asked] == [second]
+
+
+@pytest.mark.usefixtures("from_files")
+def test_a_row_that_stays_damaged_is_a_sentence(tmp_path, monkeypatch):
+    Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
+    monkeypatch.setattr(store, "checksums_of", lambda rows: np.zeros(len(rows), np.uint32))
+    with pytest.raises(TrainerError, match=r"were damaged, computed again, and are damaged again; check the disk"):
+        rows.take(np.arange(5))
+
+
+@pytest.mark.usefixtures("from_files")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_damaged_rows_that_cannot_be_replaced_are_computed_for_this_once(tmp_path, monkeypatch, number):
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(100), Numbers())
+    files = sorted(shelf.folder.glob("*.npy"))
+    lost = {keys_in(file.with_suffix(".keys"))[0] for file in files[:2]}
+    for file in files[:2]:
+        flip(file, -1 - 12 * (len(keys_in(file.with_suffix(".keys"))) - 1))  # its first row
+    before = {file: file.read_bytes() for file in files}
+
+    def refuse(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    again = Numbers()
+    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", refuse)
+        assert [int(row[0]) for row in rows.take(np.arange(100)[::-1])] == list(range(100))[::-1]
+    assert {f"key {p}" for p in again.asked} == lost
+    assert {file: file.read_bytes() for file in files} == before
+    assert everything(rows) == list(range(100))  # now they are replaced
+    assert everything(
+        Shelf(tmp_path, "numbers", {}).rows(keys_of(100), lambda p: pytest.fail("all are there"))
+    ) == list(range(100))
+
+
+def test_large_buckets_are_several_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SEGMENT_BYTES", 36)  # three rows
+    shelf = Shelf(tmp_path, "numbers", {})
+    assert everything(shelf.rows(keys_of(200), Numbers())) == list(range(200))
+    sizes = [len(keys_in(names)) for names in shelf.folder.glob("*.keys")]
+    assert sum(sizes) == 200
+    assert max(sizes) == 3
+    everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(200), lambda positions: pytest.fail("nothing is missing")))
+
+
+def test_too_few_and_too_many_rows_are_noticed(tmp_path):
+    for extra, words, stored in ((-1, "fewer", 0), (1, "more", 2)):
+        shelf = Shelf(tmp_path, "numbers", {})
+
+        def wrong(positions: Sequence[int], extra: int = extra) -> Iterator[np.ndarray]:
+            yield np.zeros((len(positions) + extra, 3), np.float32)
+
+        with pytest.raises(AssertionError, match=f"{words} rows were computed than the 2 that were asked for"):
+            shelf.rows(pair_of_one_bucket(), wrong)
+        assert shelf.count(pair_of_one_bucket()) == stored
+        assert not list(shelf.folder.glob(".*.half"))
+
+
+def pair_of_one_bucket() -> list[str]:
+    keys = keys_of(200)
+    first = keys[0]
+    return [first, next(key for key in keys[1:] if store.bucket_of(key) == store.bucket_of(first))]
+
+
+def test_rows_are_kept_in_the_dtype_asked_for(tmp_path):
+    shelf = Shelf(tmp_path, "numbers", {"dtype": "float16"})
+    rows = shelf.rows(keys_of(30), Numbers(), dtype="float16")
+    assert (rows.dtype, rows.nbytes, rows.take(np.arange(3)).dtype) == (np.float16, 180, np.float16)
+    assert everything(rows) == list(range(30))
+    with pytest.raises(ValueError, match="holds float16, not float32; say the dtype in the description"):
+        shelf.rows(keys_of(30), Numbers(), dtype="float32")
+
+
+def test_numbers_too_large_for_the_dtype_are_a_sentence(tmp_path):
+    with pytest.raises(
+        TrainerError, match=r"too large for float16; keep them as float32 \(resources.store_dtype: float32"
+    ):
+        Shelf(tmp_path, "numbers", {}).rows(keys_of(3), Numbers(70_000), dtype="float16")
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_what_is_stored_is_counted_without_computing(tmp_path):
+    shelf = Shelf(tmp_path, "numbers", {})
+    assert (shelf.count(keys_of(50)), shelf.written) == (0, 0)
+    shelf.rows(keys_of(20), Numbers())
+    assert (shelf.count(keys_of(50)), shelf.written) == (20, 20)
+    assert shelf.count(["key 3", "key 3", "key 900"]) == 1
+    shelf.rows(keys_of(30), Numbers())
+    assert shelf.written == 30
+    assert Shelf(tmp_path, "numbers", {}).written == 0
+
+
+def test_a_set_that_cannot_fit_is_known_beforehand_and_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")  # 100 kB
+    shelf = Shelf(tmp_path, "numbers", {})
+    assert shelf.has_room_for(keys_of(100), 500)
+    assert not shelf.has_room_for(keys_of(100), 1000)
+    with pytest.raises(TrainerError, match=r"may take 0\.0 GB \(ORCH_CACHE_GB\).*set ORCH_CACHE_GB to more, free some"):
+        shelf.rows(keys_of(100), large_rows)
+    assert 0 < shelf.count(keys_of(100)) < 100  # what fitted is there for whoever wants it
+
+
+def large_rows(positions: Sequence[int]) -> Iterator[np.ndarray]:
+    """A kilobyte each."""
+    for p in positions:
+        yield np.full((1, 256), p, np.float32)
+
+
+def test_the_least_recently_used_rows_make_room(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0002")
+    shelves = [Shelf(tmp_path, "numbers", {"n": n}) for n in range(3)]
+    for shelf in shelves[:2]:
+        shelf.rows(keys_of(80), large_rows)
+    an_hour_ago = time.time() - 3600
+    for names in shelves[1].folder.glob("*.keys"):
+        os.utime(names, (an_hour_ago, an_hour_ago))
+    assert shelves[2].has_room_for(keys_of(80), 1024)
+    shelves[2].rows(keys_of(80), large_rows)
+    assert shelves[0].count(keys_of(80)) == shelves[2].count(keys_of(80)) == 80
+    assert 0 < shelves[1].count(keys_of(80)) < 80
+
+
+@pytest.mark.usefixtures("from_files")
+def test_rows_in_use_are_never_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_CACHE_GB", "0.0001")
+    held = Shelf(tmp_path, "numbers", {"n": 0}).rows(keys_of(60), large_rows)
+    other = Shelf(tmp_path, "numbers", {"n": 1})
+    assert not other.has_room_for(keys_of(60), 1024)
+    with pytest.raises(TrainerError, match="what is not in use is too little"):
+        other.rows(keys_of(60), large_rows)
+    assert everything(held) == list(range(60))
+    del held
+    assert other.has_room_for(keys_of(60), 1024)
+    assert everything(other.rows(keys_of(60), large_rows)) == list(range(60))
+
+
+def test_a_segment_removed_between_is_computed_again(tmp_path, monkeypatch):
+    """Another sweep's clean-up comes just before the rows are opened."""
+    shelf = Shelf(tmp_path, "numbers", {})
+    shelf.rows(keys_of(40), Numbers())
+    real, gone = store.open_segment, []
+
+    def open_once_too_late(head):
+        if not gone:
+            gone.append(head)
+            store.remove_segment(head.names)
+        return real(head)
+
+    monkeypatch.setattr(store, "open_segment", open_once_too_late)
+    again = Numbers()
+    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(40), again)) == list(range(40))
+    assert sorted(f"key {p}" for p in again.asked) == sorted(gone[0].keys)
+
+
+def test_two_processes_under_a_limit_and_one_killed(tmp_path, monkeypatch):
+    """The survivor's rows are whole; the other's leftovers are gone once its bucket is written again."""
+    monkeypatch.setenv("ORCH_CACHE_GB", "1")
+    victim, survivor = (writer(tmp_path, 0.01, 150) for _ in range(2))
+    deadline = time.monotonic() + 60
+    while len(computed(tmp_path)) < 40:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert survivor.communicate(timeout=60)[0].strip() == "True"
+    shelf = Shelf(tmp_path / "cache", "numbers", {})
+    assert shelf.count(keys_of(150)) == 150
+    assert not list(shelf.folder.glob(".*.half"))
+    assert 150 <= len(computed(tmp_path)) <= 150 + 150 // store.BUCKETS * 3

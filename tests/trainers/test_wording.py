@@ -1,0 +1,33 @@
+"""Numbers with their nouns, and the nearest known word; the same in every sentence that uses them."""
+
+import pytest
+
+from orchestrator.spec.mistakes import nearest as quoted
+from trainers.errors import TrainerError
+from trainers.export.formats import export_formats
+from trainers.images.policies import policy
+from trainers.wording import count, did_you_mean, nearest
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (2527, "2,527 images")]
+)
+def test_a_number_and_its_noun(number, words):
+    assert count(number, "image") == words
+
+
+def test_the_nearest_word_has_the_case_of_the_known_one():
+    assert nearest("SQUASHED", ["centre_crop", "squash"]) == "squash"
+    assert nearest("labels", ["Label", "Path"]) == "Label"
+    assert nearest("q", ["centre_crop", "squash"]) is None
+    assert nearest("labe", ["label"], cutoff=0.95) is None
+
+
+def test_a_clause_ends_in_a_question_or_a_full_stop():
+    assert did_you_mean("squash_", ["squash"]) == "; did you mean squash?"
+    assert did_you_mean("zzz", ["squash"]) == "."
+    assert quoted("squash_", ["squash"]) == '; did you mean "squash"?'
+    with pytest.raises(TrainerError, match=r"'TFLITE'; did you mean tflite\? Known are"):
+        export_formats(["TFLITE"])
+    with pytest.raises(TrainerError, match=r"'Ten_Crop'; did you mean ten_crop\? Known are"):
+        policy("Ten_Crop")

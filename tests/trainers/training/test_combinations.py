@@ -1,0 +1,83 @@
+"""Every option of the loop beside every other: the same job gives the same figures, and none ends in NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_fits import figures, job
+from trainers.config import LOSSES
+from trainers.heads import HEADS
+from trainers.training.loop import open_fit
+
+SMALL_NETWORKS = {
+    "output stride": {"backbone": "mobilenet_0.25", "image_size": 64, "unfrozen_layers": 8, "output_stride": 16},
+    "batch norm and dropout inside": {"backbone": "efficientnet_b0", "image_size": 32, "unfrozen_layers": 30},
+}
+OPTIONS = {
+    "mixup": {"mixup": 0.4},
+    "cutmix": {"cutmix": 1.0},
+    "both": {"mixup": 0.4, "cutmix": 1.0, "dropout": 0.3, "hidden": 8},
+    "sampling": {"balance": "sampling", "batch_size": 7},
+    "class weights": {"balance": "class_weights"},
+    "copies and sampling": {"balance": "sampling", "multiplier": 1.5},
+    "concat": {"feature_fusion": "concat"},
+    "sum": {"feature_fusion": "sum", "dropout": 0.3},
+    "sum, all frozen": {"feature_fusion": "sum", "unfrozen_layers": 0},
+    "concat, mixed": {"feature_fusion": "concat", "mixup": 0.4, "unfrozen_layers": 0},
+    **{f"head {name}": {"head": name, "dropout": 0.2} for name in HEADS},
+}
+
+
+def check_a_cut_fit_goes_on(manifest: Path, cache: Path, folder: Path, values: dict) -> None:
+    """Three epochs at once are two, a save, another fit, a restore in a new fit, and one more."""
+    fit_job = job(manifest, cache, seed=3, **values)
+    whole = open_fit(fit_job)
+    expected = [figures(whole.run_epoch()) for _ in range(3)]
+    assert len({epoch["loss"] for epoch in expected}) == 3
+    assert all(math.isfinite(value) for epoch in expected for value in epoch.values())
+    first = open_fit(fit_job)
+    seen = [figures(first.run_epoch()) for _ in range(2)]
+    first.save(folder)
+    open_fit(dataclasses.replace(fit_job, seed=4)).run_epoch()
+    resumed = open_fit(fit_job)
+    resumed.restore(folder)
+    assert [*seen, figures(resumed.run_epoch())] == expected
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_cut_fit_goes_on_as_if_it_had_not_been(manifest, cache, tmp_path, name):
+    check_a_cut_fit_goes_on(manifest, cache, tmp_path, OPTIONS[name])
+
+
+def test_there_were_seventeen_options():
+    assert len(OPTIONS) == 10 + len(HEADS) == 17
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_a_cut_fit_of_a_real_backbone_goes_on(manifest, cache, tmp_path, name):
+    check_a_cut_fit_goes_on(manifest, cache, tmp_path, SMALL_NETWORKS[name])
+
+
+MIXINGS = ({}, {"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0})
+BALANCES = ("none", "class_weights", "sampling")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_combination_trains_an_epoch(manifest, cache, precision, loss):
+    seen = 0
+    for head, mixing, balance in itertools.product(HEADS, MIXINGS, BALANCES):
+        values = {"loss": loss, "head": head, "balance": balance, "multiplier": 1.5, "smoothing": 0.1, **mixing}
+        fit = open_fit(dataclasses.replace(job(manifest, cache, **values), precision=precision))
+        metrics = figures(fit.run_epoch())
+        assert all(math.isfinite(v) for v in metrics.values()), values
+        fit.check()
+        seen += 1
+    assert seen == len(HEADS) * 4 * 3 == 84

@@ -1,0 +1,460 @@
+"""The loop: that stored features change nothing, that a fit depends on its job alone, and each of its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tests.support.places import ROOT
+from tests.support.tiny_fits import CLASSES, config, figures, job
+from trainers.config import canonical
+from trainers.contract import FitJob
+from trainers.data.examples import training_examples_of
+from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.errors import Diverged, TrainerError
+from trainers.files.arrays import write_list
+from trainers.heads import default_scale
+from trainers.images.augment import augment
+from trainers.images.decode import square
+from trainers.networks.network import Network
+from trainers.networks.prefix import Architecture, Prefix, build_backbone
+from trainers.training import steps
+from trainers.training.loop import learning_rate, open_fit, read_weights
+from trainers.training.mixing import mix
+from trainers.training.steps import CompiledNetwork
+
+
+def run(fit_job: FitJob, epochs: int | None = None) -> list[dict[str, float]]:
+    fit = open_fit(fit_job)
+    return [figures(fit.run_epoch()) for _ in range(epochs or fit_job.config.epochs)]
+
+
+def run_by_hand(fit_job: FitJob) -> list[float]:
+    """The losses of ``fit_job``, the whole network run on every batch: plain Keras, no store, no shared code."""
+    trial, manifest = fit_job.config, Manifest.read(Path(fit_job.manifest)).split("train")
+    items, hashes, paths = training_examples_of(manifest, trial.multiplier), manifest.table["sha256"], manifest.paths()
+    images = np.stack(
+        [
+            augment(square(paths[i.row], trial.image_size, trial.view), hashes[i.row], i.copy, trial.recipe, 0)
+            for i in items
+        ]
+    )
+    labels = manifest.labels()[[i.row for i in items]]
+    body = build_backbone(trial.backbone, "none", trial.image_size, seed=fit_job.seed)
+    for layer in body.layers[: len(body.layers) - trial.unfrozen_layers]:
+        layer.trainable = False
+    limit = math.sqrt(6 / (body.output.shape[-1] + len(CLASSES)))
+    draw = np.random.default_rng((fit_job.seed, 1)).uniform(-limit, limit, (body.output.shape[-1], len(CLASSES)))
+    kernel = keras.Variable(draw.astype(np.float32))
+    bias = keras.Variable(np.zeros(len(CLASSES), np.float32))
+    variables = [*body.trainable_variables, kernel] + ([bias] if trial.head == "softmax" else [])
+    optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, global_clipnorm=trial.clip_norm)
+    optimizer.build(variables)
+
+    def loss_of(x: np.ndarray, y: np.ndarray) -> tf.Tensor:
+        pooled = tf.reduce_mean(body(x / 127.5 - 1, training=True), (1, 2))
+        if trial.head == "softmax":
+            logits = pooled @ kernel.value + bias.value
+        else:
+            unit_x = pooled / tf.norm(pooled, axis=1, keepdims=True)
+            unit_w = kernel.value / tf.norm(kernel.value, axis=0, keepdims=True)
+            logits = default_scale(len(CLASSES)) * (unit_x @ unit_w - 0.2 * tf.one_hot(y, len(CLASSES)))
+        smooth = (1 - trial.smoothing) * tf.one_hot(y, len(CLASSES)) + trial.smoothing / len(CLASSES)
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(smooth, logits))
+
+    batches, losses = math.ceil(len(items) / trial.batch_size), []
+    for epoch in range(trial.epochs):
+        order, total = np.random.default_rng((fit_job.seed, 2, epoch)).permutation(len(items)), 0.0
+        for number, chosen in enumerate(np.array_split(order, batches)):
+            optimizer.learning_rate = learning_rate(trial, epoch * batches + number, batches * trial.epochs)
+            with tf.GradientTape() as tape:
+                loss = loss_of(images[chosen].astype(np.float32), labels[chosen])
+            optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+            total += float(loss) * len(chosen)
+        losses.append(total / len(order))
+    return losses
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("head", ["softmax", "cosface"])
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_stored_features_change_nothing(manifest, cache, head, multiplier):
+    fit_job = job(manifest, cache, head=head, multiplier=multiplier, optimizer="sgd", smoothing=0.1)
+    by_hand, stored = run_by_hand(fit_job), [epoch["loss"] for epoch in run(fit_job)]
+    assert by_hand[-1] < 0.8 * by_hand[0]
+    np.testing.assert_allclose(stored, by_hand, rtol=1e-5)
+
+
+@pytest.mark.parity
+def test_stored_features_change_nothing_inside_a_residual_block(manifest, cache):
+    """The last convolution of a block is open: stored is the block before, and frozen layers lie above that."""
+    fit_job = job(manifest, cache, backbone="tests.support.tiny_fits:RESIDUAL", unfrozen_layers=4, optimizer="sgd")
+    fit = open_fit(fit_job)
+    open_layers = [layer.trainable for layer in fit.compiled.network.tail.layers if layer.weights]
+    assert open_layers == [False, False, True, True]
+    by_hand, stored = run_by_hand(fit_job), [epoch["loss"] for epoch in run(fit_job)]
+    assert by_hand[-1] < 0.8 * by_hand[0]
+    np.testing.assert_allclose(stored, by_hand, rtol=1e-5)
+
+
+TRIALS = {
+    "a": {"dropout": 0.3, "head": "arcface", "multiplier": 2, "hidden": 8, "smoothing": 0.1, "weight_decay": 0.01},
+    "b": {"dropout": 0.6, "head": "arcface", "hidden": 8, "batch_size": 13, "margin": 0.5, "schedule": "constant"},
+    "c": {"dropout": 0.0},
+}
+
+
+def test_a_fit_depends_on_its_job_alone(manifest, cache, tmp_path):
+    """Alone, after others of the same architecture, in another process and order, and cut in two: equal to the bit."""
+    alone = {name: run(job(manifest, cache, seed=3, **values)) for name, values in TRIALS.items()}
+    steps._networks.clear()
+    for name in ("b", "a", "c", "b"):
+        assert run(job(manifest, cache, seed=3, **TRIALS[name])) == alone[name]
+
+    halves = open_fit(job(manifest, cache, seed=3, **TRIALS["a"]))
+    first = figures(halves.run_epoch())
+    halves.save(tmp_path)
+    run(job(manifest, cache, seed=4, **TRIALS["b"]), 2)
+    resumed = open_fit(job(manifest, cache, seed=3, **TRIALS["a"]))
+    resumed.restore(tmp_path)
+    assert [first, figures(resumed.run_epoch()), figures(resumed.run_epoch())] == alone["a"]
+
+    code = (
+        "import sys, json; from pathlib import Path; from tests.trainers.training.test_loop import TRIALS, run, job, tf; "
+        "where = [Path(p) for p in sys.argv[1:]]; "
+        "said = {n: run(job(*where, seed=3, **TRIALS[n])) for n in ('c', 'b', 'a')}; "
+        "print('said:' + json.dumps([said, tf.config.threading.get_intra_op_parallelism_threads()]))"
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(ROOT)]}; {code}"]
+    answer = subprocess.run([*command, str(manifest), str(cache)], capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout.partition("said:")[2]) == [alone, 1]  # and held to one thread
+
+
+def test_a_fresh_cache_gives_the_same_figures(manifest, cache, tmp_path):
+    one, other = (run(job(manifest, folder, optimizer="sgd"), 2) for folder in (cache, tmp_path))
+    for here, there in zip(one, other, strict=True):
+        assert here == pytest.approx(there, rel=1e-5)
+
+
+def test_seeds_differ(manifest, cache):
+    losses = {run(job(manifest, cache, seed=seed), 1)[0]["loss"] for seed in (0, 1, 2)}
+    assert len(losses) == 3
+
+
+def test_restoring_from_nowhere_is_a_sentence(manifest, cache, tmp_path):
+    with pytest.raises(TrainerError, match="there is no saved training in"):
+        open_fit(job(manifest, cache)).restore(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "one byte", "no archive", "no epoch", "a list"])
+def test_damaged_files_of_a_fit_are_sentences_that_name_the_folder(manifest, cache, tmp_path, damage):
+    fit = open_fit(job(manifest, cache, output=str(tmp_path)))
+    fit.finish()
+    fit.save(tmp_path)
+    before = fit.state()
+    state, weights = tmp_path / "state.npz", tmp_path / "weights.npz"
+    for file in (state, weights):
+        data = bytearray(file.read_bytes())
+        data[100] ^= 255
+        spoilt = {"cut short": data[: len(data) // 2], "one byte": data, "no archive": b"\x93NUMPY\x01\x00"}
+        file.write_bytes(bytes(spoilt.get(damage, file.read_bytes())))
+    if damage == "no epoch":
+        np.savez(state, *before)
+        (tmp_path / "job.json").write_text("{}")
+    if damage == "a list":
+        np.savez(state, epoch=np.zeros(3))
+        (tmp_path / "job.json").write_text("[1]")
+    with pytest.raises(TrainerError, match=rf"the saved training in {tmp_path} is damaged \(.+\); train it again\."):
+        fit.restore(tmp_path)
+    assert fit.epoch == 0
+    assert all(np.array_equal(a, b) for a, b in zip(fit.state(), before, strict=True))
+    with pytest.raises(TrainerError, match=rf"the trained model in {tmp_path} is damaged \(.+\); train it again\."):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(("one", "other"), [("float32", "mixed_bfloat16"), ("mixed_float16", "float32")])
+def test_a_fit_does_not_go_on_in_another_precision(manifest, cache, tmp_path, one, other):
+    """``auto`` on a machine with a GPU and then on one without; an optimiser that scales losses has more values."""
+    fits = [open_fit(dataclasses.replace(job(manifest, cache), precision=precision)) for precision in (one, other)]
+    fits[0].save(tmp_path)
+    with pytest.raises(TrainerError, match=rf"in {tmp_path} is in {one}, and here it goes on in {other}; train it"):
+        fits[1].restore(tmp_path)
+    assert fits[1].epoch == 0
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "another shape"])
+def test_values_of_another_optimiser_are_a_sentence(manifest, cache, tmp_path, change):
+    fit = open_fit(job(manifest, cache))
+    state = fit.state()
+    state = {"fewer": state[:-1], "more": [*state, state[-1]], "another shape": [*state[:-1], np.zeros((7, 3))]}[change]
+    write_list(tmp_path / "state.npz", state, {"epoch": 2, "precision": "float32"})
+    with pytest.raises(TrainerError, match=rf"the saved training in {tmp_path} is damaged \(.+\); train it again\."):
+        fit.restore(tmp_path)
+    assert fit.epoch == 0
+
+
+def test_a_state_that_was_saved_before_it_said_its_precision_is_restored(manifest, cache, tmp_path):
+    fit = open_fit(job(manifest, cache))
+    write_list(tmp_path / "state.npz", fit.state(), {"epoch": 2})
+    fit.restore(tmp_path)
+    assert fit.epoch == 2
+
+
+def test_an_epoch_reports_what_happened(manifest, cache):
+    fit_job = job(manifest, cache, epochs=6)
+    fit = open_fit(fit_job)
+    epochs = [fit.run_epoch() for _ in range(6)]
+    assert [e.epoch for e in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].loss < epochs[0].loss
+    assert epochs[-1].val_accuracy == pytest.approx(1, abs=0.21)
+    assert all(0 <= e.accuracy <= 1 and 0 <= e.val_macro_f1 <= 1 for e in epochs)
+    assert all(e.seconds > 0 and e.train_images_per_s > 0 for e in epochs)
+    assert all(math.isnan(e.images_per_s) and not e.fold_val_accuracy for e in epochs)  # neither was asked for
+    assert epochs[0].learning_rate > epochs[-1].learning_rate > 0
+
+
+def test_a_refit_is_not_validated_and_is_written(manifest, cache, tmp_path):
+    fit_job = dataclasses.replace(
+        job(manifest, cache, output=str(tmp_path / "fit"), epochs=1), train_splits=("train", "validation")
+    )
+    fit = open_fit(fit_job)
+    metrics = fit.run_epoch()
+    assert math.isnan(metrics.val_loss)
+    assert math.isnan(metrics.val_accuracy)
+    assert not metrics.diverged
+    assert len(fit.train) == 45
+    fit.finish()
+    again, arrays = read_weights(tmp_path / "fit")
+    assert again == fit_job
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, fit.compiled.network.state(), strict=True))
+    assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == ["job.json", "weights.npz"]
+
+
+def test_without_an_output_nothing_is_written(manifest, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit = open_fit(job(manifest, cache))
+    fit.finish()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TrainerError, match="there is no trained model in"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("train_splits", [("train",), ("train", "validation")])
+def test_a_diverged_fit_says_so(manifest, cache, tmp_path, train_splits):
+    fit_job = job(manifest, cache, output=str(tmp_path), learning_rate=1e38, clip_norm=0, warmup=0, optimizer="sgd")
+    fit = open_fit(dataclasses.replace(fit_job, train_splits=train_splits))
+    sentence = r"diverged: the loss became (nan|inf) in epoch 1 at learning rate 9.\d+e\+37; a lower learning_rate or"
+    with pytest.raises(Diverged, match=sentence):
+        fit.run_epoch()
+    with pytest.raises(Diverged, match="weights that are no numbers"):
+        fit.finish()
+    assert not list(tmp_path.iterdir())
+    assert math.isfinite(run(job(manifest, cache, optimizer="sgd", clip_norm=0), 1)[0]["loss"])
+
+
+def test_weights_that_burst_in_the_last_step_are_seen_by_validation(manifest, cache):
+    fit = open_fit(job(manifest, cache, batch_size=64, learning_rate=1e38, clip_norm=0, warmup=0, optimizer="sgd"))
+    with pytest.raises(Diverged, match="diverged: the loss became nan in epoch 1"):
+        fit.run_epoch()  # one step: its loss was still a number
+
+
+def test_a_trial_after_a_mixed_one_is_as_before(manifest, cache):
+    plain = run(job(manifest, cache), 2)
+    for precision in ("mixed_bfloat16", "mixed_float16"):
+        mixed = run(dataclasses.replace(job(manifest, cache), precision=precision), 2)
+        assert all(math.isfinite(v) for epoch in mixed for v in epoch.values())
+        assert mixed != plain
+        assert [e["loss"] for e in mixed] == pytest.approx([e["loss"] for e in plain], rel=0.2)
+    assert run(job(manifest, cache), 2) == plain
+
+
+@pytest.mark.parametrize(
+    ("values", "rates"),
+    [
+        ({"schedule": "constant", "warmup": 0.0}, {0: 1.0, 50: 1.0, 99: 1.0, 200: 1.0}),
+        ({"schedule": "cosine", "warmup": 0.0}, {0: 1.0, 50: 0.5, 99: 0.000247, 100: 0.0, 150: 0.0}),
+        ({"schedule": "cosine", "warmup": 0.1}, {0: 1 / 11, 9: 10 / 11, 10: 1.0, 55: 0.5, 100: 0.0}),
+        ({"schedule": "constant", "warmup": 1.0}, {0: 1 / 101, 99: 100 / 101}),
+    ],
+)
+def test_the_learning_rate_at_its_ends(values, rates):
+    trial = config(learning_rate=2.0, **values)
+    for step, expected in rates.items():
+        assert learning_rate(trial, step, 100) == pytest.approx(2.0 * expected, abs=1e-5)
+
+
+EVEN = np.array([4, 4, 4])
+
+
+def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwork:
+    """A head alone over 64 features, reset."""
+    trial = config(unfrozen_layers=0, **values)
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    made = CompiledNetwork(Network(architecture, Prefix(architecture)), trial.optimizer, trial.clip_norm, loss)
+    made.reset(trial, 0, EVEN)
+    return made
+
+
+def train_once(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float, seed: list[int]) -> tuple[float, int]:
+    """(loss, hits) of one step."""
+    offsets, rates = np.array([0, len(x)], np.int32), np.array([rate], np.float32)
+    losses, hits = made.train(x, y, offsets, rates, np.array([seed], np.int64))
+    return float(losses[0]), int(hits[0])
+
+
+def one_step(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """(loss, kernel before, kernel after)."""
+    before = np.asarray(made.network.kernel).copy()
+    loss, _ = train_once(made, x, y, rate, [0, 0])
+    return loss, before, np.asarray(made.network.kernel)
+
+
+X = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+Y = np.random.default_rng(1).integers(0, len(CLASSES), 8).astype(np.int32)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "categorical_focal_crossentropy"])
+def test_the_loss_is_that_of_the_paper(loss, smoothing):
+    made = compiled(loss, smoothing=smoothing, optimizer="sgd")
+    logits = X @ np.asarray(made.network.kernel)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    target = np.eye(len(CLASSES))[Y] * (1 - smoothing) + smoothing / len(CLASSES)
+    weight = (1 - p) ** 2 if "focal" in loss else 1.0
+    expected = -(target * weight * np.log(p)).sum(1).mean()
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("clip_norm", "bound"), [(0.5, 0.5), (0.0, math.inf)])
+def test_clipping_bounds_the_update(clip_norm, bound):
+    made = compiled(optimizer="sgd", clip_norm=clip_norm)
+    _, before, after = one_step(made, 100 * X, Y, 1.0)
+    moved = np.linalg.norm(after - before) / 1.9  # Nesterov's first step is 1 + momentum gradients long
+    assert moved == pytest.approx(bound, rel=0.02) if clip_norm else moved > 10
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_weight_decay_is_decoupled_and_only_on_kernels(optimizer):
+    plain, decayed = (compiled(optimizer=optimizer, weight_decay=decay) for decay in (0.0, 0.3))
+    rate = 0.1
+    _, before, without = one_step(plain, X, Y, rate)
+    _, _, with_decay = one_step(decayed, X, Y, rate)
+    np.testing.assert_allclose(with_decay, without - rate * 0.3 * before, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(decayed.network.bias), np.asarray(plain.network.bias))
+
+
+def test_reset_forgets_the_optimizer():
+    made = compiled()
+    fresh = [a.copy() for a in made.state()]
+    one_step(made, X, Y, 0.1)
+    assert not all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
+    made.reset(config(unfrozen_layers=0), 0, EVEN)
+    assert all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "categorical_focal_crossentropy"])
+def test_class_weights_multiply_the_loss_of_each_example(loss):
+    trial, counts = config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1, balance="class_weights"), [2, 12, 4]
+    made = compiled(loss, optimizer="sgd", smoothing=0.1)
+    made.reset(trial, 0, np.array(counts))
+    logits = X @ np.asarray(made.network.kernel)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    target = np.eye(len(CLASSES))[Y] * 0.9 + 0.1 / len(CLASSES)
+    each = -(target * ((1 - p) ** 2 if "focal" in loss else 1.0) * np.log(p)).sum(1)
+    weights = np.array([3.0, 0.5, 1.5])[Y]  # 18 / (3 counts)
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx((weights * each).mean(), rel=1e-5)
+    made.reset(config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1), 0, np.array(counts))
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx(each.mean(), rel=1e-5)  # and are gone for the next trial
+
+
+@pytest.mark.parametrize(
+    ("balance", "shares"), [("none", [1 / 9, 2 / 3, 2 / 9]), ("class_weights", [1 / 3] * 3), ("sampling", [1 / 3] * 3)]
+)
+def test_logit_adjustment_is_told_the_prior_that_training_sees(balance, shares):
+    made = compiled(head="logit_adjusted")
+    made.reset(config(unfrozen_layers=0, head="logit_adjusted", balance=balance), 0, np.array([2, 12, 4]))
+    adjusted = np.exp(made.network.log_prior.numpy())
+    np.testing.assert_allclose(adjusted / adjusted.sum(), shares, rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.5}, {"cutmix": 1.0, "balance": "class_weights"}])
+def test_a_mixed_step_trains_the_mixed_label_and_counts_the_larger_one(values):
+    trial, counts = config(smoothing=0.1, optimizer="sgd", **values), np.array([2, 12, 4])
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    made = CompiledNetwork(
+        Network(architecture, Prefix(architecture)), "sgd", trial.clip_norm, "categorical_crossentropy"
+    )
+    made.reset(trial, 0, counts)
+    images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    seed = tf.constant([5, 8], tf.int64)
+    alphas = (tf.constant(trial.mixup, tf.float32), tf.constant(trial.cutmix, tf.float32))
+    pictures, label = mix(images, np.eye(len(CLASSES), dtype=np.float32)[Y], *alphas, seed)
+    trained, _ = made.network.training_logits(pictures, label, seed)
+    target = label.numpy() * 0.9 + 0.1 / len(CLASSES)
+    weights = label.numpy() @ (np.array([3.0, 0.5, 1.5]) if trial.balance == "class_weights" else np.ones(3))
+    expected = -(target * tf.nn.log_softmax(trained).numpy()).sum(1) * weights
+    loss, hits = train_once(made, images, Y, 0.0, [5, 8])
+    assert loss == pytest.approx(expected.mean(), rel=1e-4)
+    assert hits == (trained.numpy().argmax(1) == label.numpy().argmax(1)).sum()
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_mixed_pictures_are_learnt_from(manifest, cache, values):
+    fit = open_fit(job(manifest, cache, epochs=12, batch_size=4, unfrozen_layers="all", **values))
+    assert fit.train.rows.take(np.arange(2)).dtype == np.uint8
+    epochs = [fit.run_epoch() for _ in range(12)]
+    assert epochs[-1].val_accuracy > 0.79
+    assert epochs[-1].loss < epochs[0].loss
+
+
+def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manifest, cache):
+    steps._networks.clear()
+    seen = [open_fit(job(manifest, cache, **values)).compiled for values in ({}, {"mixup": 0.2}, {"cutmix": 0.7})]
+    assert seen[0] is not seen[1]
+    assert seen[1] is seen[2]
+    assert run(job(manifest, cache, mixup=0.2), 1) != run(job(manifest, cache, mixup=0.8), 1)
+
+
+def test_balanced_sampling_trains_on_every_class_equally_often(manifest, cache, monkeypatch):
+    fit = open_fit(job(manifest, cache, balance="sampling", batch_size=30))
+    drawn = []
+    whole = fit.compiled.train
+    monkeypatch.setattr(
+        fit.compiled, "train", lambda x, labels, *rest: (drawn.append(labels), whole(x, labels, *rest))[1]
+    )
+    fit.run_epoch()
+    assert np.bincount(np.concatenate(drawn)).tolist() == [10, 10, 10]
+    assert fit.class_counts.tolist() == [6, 12, 12]
+
+
+def test_real_photos_are_learnt_far_above_chance(orch_data, orch_weights, tmp_path):
+    """Ten photos a class to learn from, five to be judged by; a frozen MobileNet 0.25 at 96 px."""
+    folder = orch_data / "trashnet"
+    table = pd.read_csv(folder / "split.csv")
+    wanted = {"train": 10, "validation": 5, "test": 1}
+    few = pd.concat(rows.head(wanted[split]) for (split, _), rows in table.groupby(["split", "label"]))
+    for path in few["path"]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / path, tmp_path / path)
+    few.to_csv(tmp_path / "few.csv", index=False)
+    manifest, _ = build_manifest(DataSource(str(tmp_path / "few.csv"), None, tmp_path / "cache"))
+    manifest.write(tmp_path / "manifest.parquet")
+    trial = canonical(
+        {"backbone": "mobilenet_0.25", "image_size": 96, "learning_rate": 0.01, "epochs": 8, "batch_size": 16}
+    )
+    fit_job = FitJob("real", trial, 0, str(tmp_path / "manifest.parquet"), str(orch_weights), cache=str(tmp_path))
+    epochs = run(fit_job)
+    assert manifest.table["split"].value_counts().to_dict() == {"train": 60, "validation": 30, "test": 6}
+    assert epochs[-1]["accuracy"] > 0.9
+    assert epochs[-1]["val_accuracy"] > 0.45

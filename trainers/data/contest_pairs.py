@@ -1,0 +1,263 @@
+"""The contest's format: ``img_1.jpg`` beside ``img_1.txt`` that holds ``img_1.jpg, 0``.
+
+The classes' names are in a JSON file ({"0": "other/disposable box", ...}) in the images' folder or one above it, up to
+the parent of the root; without one the labels are the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from trainers.data.folders import Folder, split_folders
+from trainers.data.listing import Listing, SourceNotes, is_text, listing, name_some
+from trainers.errors import TrainerError
+from trainers.files.plain import Unreadable, read_plain
+from trainers.files.suffixes import is_photo
+from trainers.wording import count
+
+PAIR = re.compile(r"(?P<image>.+?)\s*[,\uff0c]\s*(?P<number>[^,\uff0c]*)")
+"""One line: the image's name, a comma (the Chinese one too), the class's number."""
+ENCODINGS = ("utf-8-sig", "gb18030")
+LONGEST_TEXT = 4096
+"""Bytes; a text above this is no pair and is not read."""
+SAMPLE = 50
+"""So many texts are looked into before class folders are taken for pairs."""
+LARGEST_RULE = 2**20
+"""Bytes; no file of class names is larger."""
+
+
+def holds_pairs(root: Path, tree: Sequence[Folder]) -> bool:
+    """Whether ``tree``, which is ``walk(root)``, holds pairs rather than class folders.
+
+    At least half of the images need a text of the same name beside them. Where images lie in folders, which could be
+    classes with captions, at least half of the first texts must also read like ``img_1.jpg, 0``.
+    """
+    paired = [(folder, text) for folder in tree for text in _texts_of(folder).values()]
+    if not paired or 2 * len(paired) < sum(len(folder.images) for folder in tree):
+        return False
+    if not any(folder.path for folder in tree if folder.images):
+        return True
+    first = paired[:SAMPLE]
+    return 2 * sum(_reads_like_a_pair(root / folder.path / text) for folder, text in first) >= len(first)
+
+
+def read_pairs(root: Path, tree: Sequence[Folder]) -> Listing:
+    """The images of ``tree``, which is ``walk(root)``, each with the label of the text beside it.
+
+    Every mistake becomes a problem of the listing: a text that is no pair, that names another image or one that is
+    not there, a number that the file of names lacks. An image without a text, and a text without either, is a warning.
+    Raises TrainerError for several files of names that differ.
+    """
+    notes, found = SourceNotes(), _Found()
+    for folder in tree:
+        _read_folder(root, folder, found)
+    names = _class_names(root, tree, notes)
+    rows = []
+    own = split_folders([PurePosixPath(path).parent.as_posix() for path, _ in found.pairs])
+    for path, number in found.pairs:
+        label = str(number) if names is None else names.get(number, "")
+        if label:
+            rows.append((path, label, own.get(path.partition("/")[0])))
+    if names is not None:
+        _note_numbers(found, names, notes)
+    found.tell(notes)
+    return listing(root, pd.DataFrame(rows, columns=["path", "label", "split"], dtype=object), notes)
+
+
+@dataclass
+class _Found:
+    """``pairs``: (image, number). The rest is what went wrong, each a list of texts or images to name."""
+
+    pairs: list[tuple[str, int]]
+    no_pair: list[str]
+    other_image: list[str]
+    no_image: list[str]
+    unlabelled: list[str]
+    stray: list[str]
+    odd: list[str]
+
+    def __init__(self) -> None:
+        self.pairs = []
+        self.no_pair, self.other_image, self.no_image = [], [], []
+        self.unlabelled, self.stray, self.odd = [], [], []
+
+    def tell(self, notes: SourceNotes) -> None:
+        """Everything that went wrong, as sentences."""
+        if self.no_pair:
+            notes.problems.append(
+                f"{count(len(self.no_pair), 'text')} beside an image must hold one line like img_1.jpg, 0 and "
+                f"{'does' if len(self.no_pair) == 1 else 'do'} not: {name_some(self.no_pair)}."
+            )
+        if self.other_image:
+            notes.problems.append(
+                f"{count(len(self.other_image), 'text')} must name the image beside it: {name_some(self.other_image)}."
+            )
+        if self.no_image:
+            notes.problems.append(
+                f"{count(len(self.no_image), 'image')} named by a text cannot be found: {name_some(self.no_image)}. "
+                "Add the images, or take the texts out."
+            )
+        if self.unlabelled:
+            notes.warnings.append(
+                f"{count(len(self.unlabelled), 'image')} without a text beside it will not be read: "
+                f"{name_some(self.unlabelled)}."
+            )
+        if self.stray:
+            notes.warnings.append(
+                f"{count(len(self.stray), 'text')} without an image will not be read: {name_some(self.stray)}."
+            )
+        if self.odd:
+            notes.warnings.append(f"not read, because the name is not valid UTF-8; rename: {name_some(self.odd)}.")
+
+
+def _texts_of(folder: Folder) -> dict[str, str]:
+    """Stem -> text, of the texts that have an image of the same stem in ``folder``."""
+    stems = {Path(name).stem for name in folder.images}
+    return {
+        Path(name).stem: name for name in folder.others if name.lower().endswith(".txt") and Path(name).stem in stems
+    }
+
+
+def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
+    """Adds to ``found`` what ``folder`` itself holds."""
+    texts = [name for name in folder.others if name.lower().endswith(".txt")]
+    exact, spelling = set(folder.images), {name.lower(): name for name in folder.images}
+    stems: dict[str, list[str]] = {}
+    for name in folder.images:
+        stems.setdefault(Path(name).stem, []).append(name)
+    labelled = set()
+    for text in texts:
+        here = folder.paths([text])[0]
+        beside = stems.get(Path(text).stem, [])
+        parsed = _parse(root / here) if is_text(text) else None
+        if parsed is None:
+            (found.no_pair if beside and is_text(text) else found.stray).append(_shown(here))
+            labelled.update(beside)
+            continue
+        named, number = parsed
+        image = named if named in exact else spelling.get(named.lower())
+        if image is None and not beside:
+            found.no_image.append(f"{named} ({_shown(here)})")
+        elif image not in beside:
+            found.other_image.append(f"{_shown(here)} names {named}")
+            labelled.update(beside)
+        elif image is not None:
+            labelled.add(image)
+            if is_text(folder.path + image):
+                found.pairs.append((folder.paths([image])[0], number))
+    for path, name in zip(folder.paths(folder.images), folder.images, strict=True):
+        if not is_text(path):
+            found.odd.append(_shown(path))
+        elif name not in labelled:
+            found.unlabelled.append(path)
+
+
+def _shown(path: str) -> str:
+    return path if is_text(path) else repr(path)
+
+
+def _parse(path: Path) -> tuple[str, int] | None:
+    """(image's name without a folder, number) of a text; None where it is no pair."""
+    lines = _lines(path)
+    match = PAIR.fullmatch(lines[0]) if len(lines) == 1 else None
+    if match is None or not re.fullmatch(r"[0-9]{1,9}", match["number"]):
+        return None
+    return PurePosixPath(match["image"]).name, int(match["number"])
+
+
+def _reads_like_a_pair(path: Path) -> bool:
+    lines = _lines(path)
+    match = PAIR.fullmatch(lines[0]) if lines else None
+    return match is not None and is_photo(match["image"])
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a short text that are not blank, without blanks around them; nothing where it cannot be read."""
+    try:
+        data = read_plain(path, LONGEST_TEXT)
+    except Unreadable:
+        return []
+    encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ENCODINGS
+    for encoding in encodings:
+        try:
+            return [line.strip() for line in data.decode(encoding).splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            continue
+    return []
+
+
+def _class_names(root: Path, tree: Sequence[Folder], notes: SourceNotes) -> dict[int, str] | None:
+    """Number -> name, from the one file of names in or above the images' folders; None where there is no such file.
+
+    The parent of the root is looked into only where there is none further down.
+    """
+    near = {""}
+    for folder in tree:
+        if folder.images:
+            near |= {folder.path, *(p.as_posix() for p in PurePosixPath(folder.path).parents if p.name)}
+    inside = [root / path for folder in tree if folder.path in near for path in folder.paths(folder.others)]
+    rules = _rules(inside)
+    if not rules:
+        try:
+            rules = _rules(sorted(root.parent.glob("*.json")))
+        except OSError:  # a parent that may not be looked into holds no names for us
+            rules = {}
+    if not rules:
+        return None
+    if len({json.dumps(rule, sort_keys=True) for rule in rules.values()}) > 1:
+        raise TrainerError(
+            f"there are several files with names of the classes, and they differ: {name_some(map(str, rules))}. Take "
+            "out all but one."
+        )
+    names = next(iter(rules.values()))
+    numbers: dict[str, list[int]] = {}
+    for number, name in names.items():
+        numbers.setdefault(name, []).append(number)
+    for name, same in numbers.items():
+        if len(same) > 1:
+            notes.warnings.append(
+                f"{next(iter(rules)).name} gives the numbers {', '.join(map(str, sorted(same)))} the same name, "
+                f"{name!r}; they become one class."
+            )
+    return names
+
+
+def _rules(files: Iterable[Path]) -> dict[Path, dict[int, str]]:
+    """Those of ``files`` that are a JSON object from numbers to names -> that object."""
+    found = {}
+    for file in files:
+        if file.suffix.lower() != ".json":
+            continue
+        try:
+            values = json.loads(read_plain(file, LARGEST_RULE).decode("utf-8-sig"))
+        except (Unreadable, ValueError, RecursionError):  # some other file's business
+            continue
+        if not isinstance(values, Mapping) or not values:
+            continue
+        if all(re.fullmatch(r"[0-9]{1,9}", key) and isinstance(v, str) and v.strip() for key, v in values.items()):
+            found[file] = {int(key): name.strip() for key, name in values.items()}
+    return found
+
+
+def _note_numbers(found: _Found, names: Mapping[int, str], notes: SourceNotes) -> None:
+    lacking: dict[int, list[str]] = {}
+    for path, number in found.pairs:
+        if number not in names:
+            lacking.setdefault(number, []).append(path)
+    for number, paths in sorted(lacking.items()):
+        notes.problems.append(
+            f"the number {number} has no name in the file of class names: {name_some(paths)}. Add it there, or correct "
+            "the texts."
+        )
+    seen = {number for _, number in found.pairs}
+    absent = sorted(set(names) - seen)
+    if absent and seen:
+        notes.warnings.append(
+            f"numbers of the file of class names without an image: {name_some(f'{n} ({names[n]})' for n in absent)}."
+        )

@@ -1,0 +1,349 @@
+"""Folders, pairs, tables, archives or a built-in -> the manifest: path, label, split, sha256, size, group, fold of
+every image.
+
+Imports without TensorFlow. Splits and folds are made here, before any augmentation; duplicates share a group, and a
+group never straddles two splits or folds unless the data's own splits say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainers.data.divide import Division, divide
+from trainers.data.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
+from trainers.data.listing import Listing, SourceNotes, name_some
+from trainers.data.report import LARGE_GROUP, DataReport
+from trainers.data.scan import Progress, ScannedPhoto, scan
+from trainers.data.sources import Source, common_folder, is_made, names_of, read_source, source_folders
+from trainers.data.splits import SPLITS, check_folds, check_ratios, too_small
+from trainers.errors import TrainerError
+from trainers.files.atomic import atomic_write
+from trainers.wording import count
+
+DEFAULT_SPLITS = (0.7, 0.15, 0.15)
+DUPLICATES = ("group", "drop", "keep")
+COLUMNS = ("path", "label", "split", "sha256", "width", "height", "group")
+FOLD = "fold"
+METADATA = b"orch"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the photos are and how they are divided.
+
+    ``source``: a folder of class folders, which may be nested ("recyclable/paper") and lie in top folders train,
+    validation and test; a folder of pairs (``img_1.jpg`` beside ``img_1.txt`` that holds ``img_1.jpg, 0``); a .csv or
+    .parquet table with the columns path (relative to the table), label and optionally split (train, validation, test)
+    and group; a zip or tar archive of one of these; "builtin:digits"; or several of them in a tuple, which are merged.
+    ``splits``: ratios of train, validation, test; None takes the data's own.
+    ``folds``: 0, or 2 to 20: train and validation are one pool, divided into so many folds.
+    ``duplicates``: "group" keeps exact and near duplicates in one split; "drop" keeps the first by path of each set
+    of duplicates (of each label, where near duplicates differ in it) and none of those whose bytes are the same and
+    labels are not; "keep" holds only exact duplicates together and lets near ones fall where they may. The table's
+    own groups are never torn, and nothing is dropped for being in one.
+    ``cache``: folder where built-ins are written and archives unpacked.
+    """
+
+    source: Source
+    splits: tuple[float, float, float] | None
+    cache: Path
+    seed: int = 0
+    duplicates: str = "group"
+    folds: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The images of a data set. Two manifests are the same data where their fingerprints are equal.
+
+    ``table``: path (posix, relative to ``root``), label, split, sha256 (of the file), width, height (px, after EXIF
+    orientation), group (16 hex digits), fold; sorted by path. A row of fold 1, 2, ... has the split "train"; fold is
+    0 for test, and for all where there are no folds. ``classes``: sorted; a label's index is its place there.
+    ``seed``: the data's, of splits and augmentation. ``source``: as in ``DataSource``; ``folders``: where there are
+    several sources, the folder of each.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    seed: int
+    table: pd.DataFrame
+    source: Source = ""
+    folders: tuple[Path, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over the classes and the sorted (sha256, label, split), with folds also the fold; not over
+        where the files lie."""
+        columns = ("sha256", "label", "split", *((FOLD,) if self.folds else ()))
+        rows = sorted(zip(*(self.table[c].tolist() for c in columns), strict=True))
+        return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()[:16]
+
+    def split(self, *names: str) -> Manifest:
+        """The rows of these splits, with all the classes. Raises TrainerError for an unknown name."""
+        unknown = sorted(set(names) - set(SPLITS))
+        if unknown:
+            raise TrainerError(f"there is no split {', '.join(map(repr, unknown))}; known are {', '.join(SPLITS)}.")
+        rows = self.table[self.table["split"].isin(names)].reset_index(drop=True)
+        return dataclasses.replace(self, table=rows)
+
+    @cached_property
+    def folds(self) -> int:
+        """How many folds there are; 0 where the images are not divided into folds."""
+        return int(self.table[FOLD].max()) if FOLD in self.table and len(self.table) else 0
+
+    def fold(self, number: int) -> Manifest:
+        """The same images, where those of fold ``number`` are "validation" and those of the other folds "train".
+
+        Test stays as it is. Raises TrainerError for a fold that is not there.
+        """
+        if not 1 <= number <= self.folds:
+            known = f"they are 1 to {self.folds}" if self.folds else "the data has none; set folds"
+            raise TrainerError(f"there is no fold {number}; {known}.")
+        split = self.table["split"].mask(self.table[FOLD] > 0, "train").mask(self.table[FOLD] == number, "validation")
+        return dataclasses.replace(self, table=self.table.assign(split=split))
+
+    def labels(self) -> np.ndarray:
+        """int32 (images,): each label's place in ``classes``."""
+        place = {label: i for i, label in enumerate(self.classes)}
+        return np.array([place[label] for label in self.table["label"]], np.int32)
+
+    def paths(self) -> list[Path]:
+        """The absolute path of each image."""
+        return [self.root / path for path in self.table["path"]]
+
+    def write(self, path: Path) -> None:
+        """Write one Parquet file; root, classes, seed and source in its metadata."""
+        about = {
+            "root": str(self.root),
+            "classes": self.classes,
+            "seed": self.seed,
+            "source": self.source,
+            "folders": [str(folder) for folder in self.folders],
+        }
+        table = pa.Table.from_pandas(self.table, preserve_index=False)
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """What ``write`` wrote; without a column fold, as older ones are, no row is in a fold.
+
+        What lay in the cache and is missing on this machine (a built-in, an archive's files) is put there again.
+        Raises TrainerError for a missing file, for one that is not a manifest, and for an archive that is gone or has
+        changed.
+        """
+        try:
+            table = pq.read_table(path)
+        except FileNotFoundError as error:
+            raise TrainerError(f"there is no manifest {path}.") from error
+        except (pa.ArrowException, OSError) as error:
+            raise TrainerError(f"{path} cannot be read as a manifest: {str(error).splitlines()[0]}.") from error
+        about = (table.schema.metadata or {}).get(METADATA)
+        if about is None or not set(COLUMNS) <= set(table.column_names):
+            raise TrainerError(f"{path} is a Parquet file but not a manifest of orch.")
+        values = json.loads(about)
+        source = values["source"]
+        rows = table.to_pandas()
+        manifest = cls(
+            Path(values["root"]),
+            tuple(values["classes"]),
+            values["seed"],
+            rows if FOLD in rows else rows.assign(fold=0),
+            source if isinstance(source, str) else tuple(source),
+            tuple(Path(folder) for folder in values.get("folders", ())),
+        )
+        if manifest.source and is_made(manifest.source) and not all(p.exists() for p in manifest.paths()):
+            return _made_again(manifest)
+        return manifest
+
+
+def build_manifest(source: DataSource, progress: Progress | None = None) -> tuple[Manifest, DataReport]:
+    """Read every image once, find duplicates, make the splits.
+
+    Unreadable images are left out and named in the report. Raises TrainerError with every problem at once: nothing
+    there, one folder around all classes, a wrong table or text, a broken archive, a class too small to
+    split, no splits at all.
+    """
+    _check(source)
+    listing = read_source(source.source, source.cache)
+    if listing.problems:  # before the images are opened, which can take minutes
+        raise TrainerError("\n".join(listing.problems))
+    manifest, report = _examine(source, listing, progress)
+    if manifest is None:
+        raise TrainerError("\n".join(report.problems))
+    return manifest, report
+
+
+def check_data(source: DataSource, progress: Progress | None = None) -> DataReport:
+    """All that can be said about the data, even where no manifest can be made: ``problems`` then says why.
+
+    Without ratios and without own splits the default ratios are used. Raises TrainerError only where there is nothing
+    to look at.
+    """
+    _check(source)
+    listing = read_source(source.source, source.cache)
+    if source.splits is None and not listing.has_splits:
+        source = dataclasses.replace(source, splits=DEFAULT_SPLITS)
+    return _examine(source, listing, progress)[1]
+
+
+def _check(source: DataSource) -> None:
+    if source.duplicates not in DUPLICATES:
+        raise TrainerError(f"duplicates is {source.duplicates!r}; it must be one of {', '.join(DUPLICATES)}.")
+    if source.splits is not None:
+        check_ratios(source.splits)
+    if source.folds:
+        check_folds(source.folds)
+
+
+def _examine(source: DataSource, listing: Listing, progress: Progress | None) -> tuple[Manifest | None, DataReport]:
+    """The report, and the manifest where the report has no problems."""
+    notes = SourceNotes([*listing.warnings], [*listing.problems])
+    with Thumbnails() as thumbnails:
+        photos = scan(listing, thumbnails, progress)
+        unreadable = _note_unreadable(listing, photos, notes)
+        readable = [photo for photo in photos if not photo.reason]
+        rows = listing.rows[[not photo.reason for photo in photos]].reset_index(drop=True)
+        rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in ("sha256", "width", "height")})
+        same = find_duplicates(rows, thumbnails)
+    rows["group"] = group_names(rows, same, near_too=source.duplicates != "keep")
+    dropped = to_drop(rows, same) if source.duplicates == "drop" else []
+    _note_duplicates(rows, same, source.duplicates, notes)
+    report = DataReport(
+        " + ".join(names_of(source.source)),
+        unreadable=unreadable,
+        exact_duplicates=tuple(tuple(rows["path"][i] for i in members) for members in same.exact),
+        near_duplicates=tuple((rows["path"][a], rows["path"][b]) for a, b in same.near),
+        conflicts=tuple(tuple((rows["path"][i], rows["label"][i]) for i in members) for members in same.conflicts),
+        dropped=tuple(rows["path"][i] for i in dropped),
+    )
+    rows = rows.drop(index=dropped).reset_index(drop=True)
+    _note_classes(listing, rows, notes)
+    division = divide(listing, rows, source.splits, source.folds, source.seed, notes)
+    rows["split"], rows[FOLD] = division.splits, np.array(division.folds, np.int64)
+    report = _with_counts(report, rows, division, source.folds, notes)
+    if report.problems:
+        return None, report
+    classes = tuple(sorted(set(rows["label"])))
+    table = rows[[*COLUMNS, FOLD]].astype({c: str for c in COLUMNS if c not in ("width", "height")})
+    single = names_of(source.source)
+    manifest = Manifest(listing.root, classes, source.seed, table, single[0] if len(single) == 1 else single)
+    return dataclasses.replace(manifest, folders=listing.folders), report
+
+
+def _note_unreadable(listing: Listing, photos: Sequence[ScannedPhoto], notes: SourceNotes) -> dict[str, str]:
+    unreadable = {path: p.reason for path, p in zip(listing.rows["path"], photos, strict=True) if p.reason}
+    if unreadable:
+        notes.warnings.append(
+            f"left out, because they cannot be read: {count(len(unreadable), 'image')}, {name_some(unreadable)}."
+        )
+    return unreadable
+
+
+def _note_duplicates(rows: pd.DataFrame, same: Duplicates, duplicates: str, notes: SourceNotes) -> None:
+    if same.conflicts:
+        what = "files with the same bytes are all left out, of near ones one of each label is kept"
+        notes.warnings.append(
+            f"{count(len(same.conflicts), 'set')} of duplicates with different labels"
+            f"{f' ({what})' if duplicates == 'drop' else ''}; correct the labels or take the files out: "
+            f"{name_some(' = '.join(rows['path'][members]) for members in same.conflicts)}."
+        )
+    largest = max(same.sets, key=len, default=[])
+    if len(largest) > LARGE_GROUP * len(rows):
+        notes.warnings.append(
+            f"{len(largest)} images, {len(largest) / len(rows):.1%} of all, are duplicates of one another: "
+            f"{name_some(rows['path'][largest])}. Look whether they really show the same; if not, use duplicates: keep."
+        )
+
+
+def _note_classes(listing: Listing, rows: pd.DataFrame, notes: SourceNotes) -> None:
+    gone = sorted(set(listing.rows["label"]) - set(rows["label"]))
+    notes.problems += [f"class {label!r} has no image left that can be used." for label in gone]
+    if rows["label"].nunique() == 1 and not gone:
+        notes.problems.append(f"there is only one class, {rows['label'][0]!r}; a classifier needs two or more.")
+
+
+def _with_counts(
+    report: DataReport, rows: pd.DataFrame, division: Division, folds: int, notes: SourceNotes
+) -> DataReport:
+    """``report`` with what can be counted once it is known which images are used and where."""
+    labels = rows["label"]
+    splits = {name: _by_class(labels[rows["split"] == name]) for name in SPLITS if (rows["split"] == name).any()}
+    numbers = sorted(set(rows[FOLD]) - {0})
+    sizes = rows["group"].value_counts()
+    together = sizes[sizes > 1]
+    return dataclasses.replace(
+        report,
+        images=len(rows),
+        classes=_by_class(labels),
+        splits=splits,
+        folds=tuple(_by_class(labels[rows[FOLD] == number]) for number in numbers),
+        sizes={
+            side: (int(rows[side].min()), int(rows[side].median()), int(rows[side].max()))
+            for side in ("width", "height")
+            if len(rows)
+        },
+        groups=len(together),
+        largest_group=int(together.max()) if len(together) else 0,
+        too_small=too_small(labels.tolist(), rows["group"].tolist(), max(len(SPLITS), folds + 1)),
+        straddling=tuple(tuple(rows["path"][i] for i in members) for members in division.torn),
+        warnings=tuple(notes.warnings),
+        problems=tuple(notes.problems),
+    )
+
+
+def _by_class(labels: pd.Series) -> dict[str, int]:
+    return {str(c): int(n) for c, n in labels.value_counts().sort_index().items()}
+
+
+def _made_again(manifest: Manifest) -> Manifest:
+    """``manifest`` where its images lie now: archives are unpacked and built-ins written anew.
+
+    The cache may be elsewhere than when the manifest was made, so each path is moved from its source's old folder to
+    the new one.
+    """
+    old = manifest.folders or (manifest.root,)
+    new = source_folders(manifest.source, _cache_folder())
+    moves = sorted(zip(map(str, old), map(str, new), strict=True), key=lambda move: -len(move[0]))
+    root = common_folder(new)
+    paths = [os.path.relpath(_moved(os.path.normpath(path), moves), root) for path in manifest.paths()]
+    table = manifest.table.assign(path=pd.Series(paths, dtype=manifest.table["path"].dtype))
+    found = dataclasses.replace(manifest, root=root, table=table, folders=new if manifest.folders else ())
+    missing = [path.as_posix() for path in found.paths() if not path.exists()]
+    if missing:
+        raise TrainerError(
+            f"{count(len(missing), 'image')} of the manifest cannot be found in {' + '.join(names_of(found.source))} "
+            f"any more: {name_some(missing)}. Bring back the data as it was, or begin a new sweep."
+        )
+    return found
+
+
+def _moved(path: str, moves: Sequence[tuple[str, str]]) -> str:
+    for old, new in moves:
+        if path.startswith(f"{old}/"):
+            return new + path[len(old) :]
+    return path
+
+
+def _cache_folder() -> Path:
+    """Where built-ins and archives are put on a machine that has not got them: ``ORCH_CACHE``, or the user's cache."""
+    given = os.environ.get("ORCH_CACHE")
+    base = Path(given or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return base.expanduser() if given else base.expanduser() / "orch"
+    except RuntimeError as error:
+        raise TrainerError("this user has no home folder, so set ORCH_CACHE to a folder for the cache.") from error

@@ -1,0 +1,110 @@
+"""What a careful person wants to know about their photos before spending a GPU on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainers.data.splits import SPLITS
+
+NAMES_SHOWN = 10
+LARGE_GROUP = 0.01
+"""A group above this share of the images is a warning."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Everything that ``orch data check`` prints. Paths are relative to the folder of the source.
+
+    ``images`` are those that are used: readable and not dropped. ``splits``: split -> class -> images, empty where no
+    split could be made. ``folds``: class -> images of fold 1, 2, ..., which share out the split "train".
+    ``sizes``: "width" and "height" -> (min, median, max) in px after EXIF orientation.
+    ``unreadable``: path -> reason. ``exact_duplicates``: sets of files with the same bytes. ``near_duplicates``: pairs
+    that, chained, make the groups. ``conflicts``: duplicates with different labels, each a tuple of (path, label).
+    ``dropped``: left out because duplicates are dropped. ``groups``: how many groups hold more than one image.
+    ``too_small``: class -> its groups, where they are fewer than the splits, or than the folds and test.
+    ``straddling``: duplicate groups that the data's own splits tear apart. ``problems`` prevent a sweep, ``warnings``
+    do not.
+    """
+
+    source: str
+    images: int = 0
+    classes: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    folds: tuple[Mapping[str, int], ...] = ()
+    sizes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    exact_duplicates: tuple[tuple[str, ...], ...] = ()
+    near_duplicates: tuple[tuple[str, str], ...] = ()
+    conflicts: tuple[tuple[tuple[str, str], ...], ...] = ()
+    dropped: tuple[str, ...] = ()
+    groups: int = 0
+    largest_group: int = 0
+    too_small: Mapping[str, int] = field(default_factory=dict)
+    straddling: tuple[tuple[str, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the largest class over images of the smallest; NaN without images."""
+        return max(self.classes.values()) / min(self.classes.values()) if self.classes else float("nan")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**dataclasses.asdict(self), "imbalance": self.imbalance if self.classes else None}
+
+    def lines(self) -> list[str]:
+        """Plain text, a line each, to be read from top to bottom; the problems come last."""
+        return [
+            f"{self.source}: {self.images:,} images in {len(self.classes)} classes",
+            *self._class_lines(),
+            *self._image_lines(),
+            *_listed("unreadable, left out", (f"{path}: {reason}" for path, reason in self.unreadable.items())),
+            *_listed("sets of exact duplicates", (" = ".join(s) for s in self.exact_duplicates)),
+            *_listed("pairs of near duplicates", (" ~ ".join(pair) for pair in self.near_duplicates)),
+            *_listed(
+                "duplicates with different labels",
+                (", ".join(f"{path} ({label})" for path, label in one) for one in self.conflicts),
+            ),
+            *_listed("left out as duplicates", self.dropped),
+            *_listed("duplicate groups in more than one split", (", ".join(s) for s in self.straddling)),
+            *([f"groups: {self.groups:,}, the largest of {self.largest_group:,} images"] if self.groups else []),
+            *(f"warning: {text}" for text in self.warnings),
+            *(f"problem: {text}" for text in self.problems),
+        ]
+
+    def _class_lines(self) -> list[str]:
+        if not self.classes:
+            return []
+        names = [s for s in SPLITS if s in self.splits]
+        width = max(5, *(len(label) for label in self.classes))
+        lines = [f"  {'class':<{width}}  {'images':>8}" + "".join(f"  {s:>10}" for s in names)]
+        for label, count in self.classes.items():
+            cells = "".join(f"  {self.splits[s].get(label, 0):>10,}" for s in names)
+            lines.append(f"  {label:<{width}}  {count:>8,}{cells}")
+        if names:
+            cells = "".join(f"  {sum(self.splits[s].values()):>10,}" for s in names)
+            lines.append(f"  {'all':<{width}}  {self.images:>8,}{cells}")
+        if self.folds:
+            sizes = ", ".join(f"{sum(fold.values()):,}" for fold in self.folds)
+            lines.append(f"folds: {len(self.folds)} of {sizes} images; train holds all of them")
+        lines.append(f"imbalance: the largest class has {self.imbalance:.1f} times the images of the smallest")
+        return lines
+
+    def _image_lines(self) -> list[str]:
+        if not self.sizes:
+            return []
+        parts = [f"{side} {low} to {high} px (median {middle})" for side, (low, middle, high) in self.sizes.items()]
+        return [f"sizes: {', '.join(parts)}"]
+
+
+def _listed(title: str, items: Iterable[str]) -> list[str]:
+    """A heading with the count and the first few items; nothing where there are none."""
+    items = list(items)
+    if not items:
+        return []
+    more = [f"  and {len(items) - NAMES_SHOWN:,} more"] if len(items) > NAMES_SHOWN else []
+    return [f"{title}: {len(items):,}", *(f"  {item}" for item in items[:NAMES_SHOWN]), *more]

@@ -1,0 +1,4 @@
+"""The winner as SavedModel, TFLite and ONNX.
+
+May import everything in ``trainers``. Start with ``export``.
+"""

@@ -1,0 +1,62 @@
+"""One table of export formats: what a winner can be written as, to run without this project.
+
+Imports without TensorFlow, so that checking a command is quick; ``trainers.exporting`` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trainers.errors import TrainerError
+from trainers.wording import did_you_mean
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One row. ``file``: its name in the folder of exports. ``pixels`` and ``answer``: what goes in and comes out of
+    one call, in words; ``needs``: the modules that writing and running it take beside TensorFlow.
+    """
+
+    name: str
+    file: str
+    pixels: str
+    answer: str
+    description: str
+    needs: tuple[str, ...] = ()
+
+
+_MANY = "pixels: uint8 (n, size, size, 3), one crop each"
+_ONE = "pixels: uint8 (1, size, size, 3), one crop a call"
+_FLOATS = "probabilities: float32, (n, classes)"
+
+FORMATS: dict[str, ExportFormat] = {
+    row.name: row
+    for row in (
+        ExportFormat("savedmodel", "savedmodel", _MANY, _FLOATS, "TensorFlow's own, for TF Serving and any TensorFlow"),
+        ExportFormat("tflite", "model.tflite", _ONE, _FLOATS, "LiteRT for phones and boards, float32"),
+        ExportFormat("tflite-fp16", "model-fp16.tflite", _ONE, _FLOATS, "LiteRT, weights in float16: half the size"),
+        ExportFormat(
+            "tflite-int8",
+            "model-int8.tflite",
+            _ONE,
+            "probabilities: uint8 (1, classes); value = scale * (code - zero point), as the file itself says",
+            "LiteRT in 8-bit integers from pixels to answer, calibrated on training images: a quarter of the size",
+        ),
+        ExportFormat(
+            "onnx", "model.onnx", _MANY, _FLOATS, "for ONNX Runtime and others", ("tf2onnx", "onnx", "onnxruntime")
+        ),
+    )
+}
+
+
+def export_formats(names: Iterable[str]) -> tuple[ExportFormat, ...]:
+    """The rows called ``names``, in the table's order, each once. Raises TrainerError with the known names."""
+    wanted = [name.strip() for name in names if name.strip()]
+    if not wanted:
+        raise TrainerError(f"no format was named; known are {', '.join(FORMATS)}.")
+    for name in wanted:
+        if name not in FORMATS:
+            hint = did_you_mean(name, FORMATS)
+            raise TrainerError(f"there is no export format {name!r}{hint} Known are {', '.join(FORMATS)}.")
+    return tuple(row for name, row in FORMATS.items() if name in wanted)

@@ -1,0 +1,106 @@
+"""Write files so that a reader, or a crash, sees the old file or all of the new one. Free of TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainers.errors import TrainerError
+
+TEMPORARY = ".tmp"
+"""Ending of a temporary file's name, before the suffix that a format asks for."""
+NAME_CHARACTERS = 48
+"""Maximum characters of the file's name in that of its temporary one, which must not exceed 255 bytes."""
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+"""Errors of file systems that cannot sync a folder, or do not let this user read it."""
+
+
+class NotAFile(TrainerError, OSError):
+    """What is to be replaced is a folder, a device, a pipe or a socket."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, *, durable: bool = True, suffix: str = "") -> Iterator[Path]:
+    """Yield a temporary path next to ``path`` to write to; rename it over ``path`` at the end, remove it on an error.
+
+    The temporary name is hidden, differs per process and call, and ends in ``.tmp`` and ``suffix``, for writers that
+    look at it. A symbolic link stays, and what it names is replaced. ``durable``: the content is on the disk upon
+    return; without it a power cut may leave an empty file, a killed process cannot. Raises NotAFile, and OSError.
+    """
+    refuse_special(path)
+    target = Path(os.path.realpath(path))
+    name = f".{target.name[:NAME_CHARACTERS]}.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY}{suffix}"
+    temporary = target.with_name(name)
+    try:
+        yield temporary
+        if durable:
+            _sync(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        _sync_folder(target.parent)
+
+
+def atomic_write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` by a file of ``content``, as ``atomic_write`` does."""
+    with atomic_write(path, durable=durable) as temporary:
+        temporary.write_bytes(content)
+
+
+def atomic_write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace ``path`` by a UTF-8 file of ``text``, as ``atomic_write`` does."""
+    atomic_write_bytes(path, text.encode(), durable=durable)
+
+
+def refuse_special(path: Path) -> None:
+    """Raise NotAFile if ``path`` exists and is no regular file: renaming over ``/dev/null`` would remove the device."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        raise NotAFile(f"{path} is {_kind(mode)}, not a file, and is not replaced; name another file.")
+
+
+def refuse_unwritable_folder(folder: Path) -> None:
+    """Raise NotAFile if ``folder`` cannot hold files: it, or what would hold it, is no folder or read-only.
+
+    Makes nothing; a folder that does not exist is judged by the nearest one above it that does.
+    """
+    nearest = Path(os.path.abspath(folder))
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotAFile(f"{nearest} is not a folder, so nothing can be written below it; name another folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise NotAFile(f"you may not write to the folder {nearest}; name another folder.")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming in ``folder`` durable, where the file system can."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise

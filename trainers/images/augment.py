@@ -1,0 +1,187 @@
+"""How many augmented copies each training image gets, and what copy k looks like.
+
+Copy k of an image is a pure function of (sha256, k, recipe, data seed), never of a trial's seed: what one trial
+computed serves every other. Imports without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from trainers.backbones import lookup
+from trainers.errors import TrainerError
+from trainers.images.published import rand, trivial
+
+Generator = np.random.Generator
+
+
+def plan_copies(labels: np.ndarray, multiplier: float) -> np.ndarray:
+    """Copies per image, int64 of ``labels``' shape (0 = the original alone); the sum is round(multiplier * n) - n.
+
+    The smallest classes are raised first, until the class totals are as even as they can be without dropping an
+    original; within a class the copies are spread evenly, differing by one at most. Elementwise monotone in
+    ``multiplier``: the copies of 2 are among those of 5. Raises TrainerError for a multiplier below 1.
+    """
+    if not (math.isfinite(multiplier) and multiplier >= 1):
+        raise TrainerError(f"the multiplier is {multiplier}; it must be at least 1, for no original is ever dropped.")
+    labels = np.asarray(labels)
+    copies = np.zeros(len(labels), np.int64)
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    added = _fill(counts, round(multiplier * len(labels)) - len(labels))
+    for number, (count, extra) in enumerate(zip(counts, added, strict=True)):
+        each, rest = divmod(int(extra), int(count))
+        copies[inverse == number] = each + (np.arange(count) < rest)
+    return copies
+
+
+def _fill(counts: np.ndarray, extra: int) -> np.ndarray:
+    """What each class gets when ``extra`` units go, one by one, to the class that is smallest then (ties: first)."""
+    if extra == 0 or len(counts) == 0:
+        return np.zeros(len(counts), np.int64)
+    ascending = np.sort(counts)
+    # cost[i]: units that raise the i smallest classes to the size of the next one.
+    cost = ascending * np.arange(len(counts)) - (np.cumsum(ascending) - ascending)
+    raised = int(np.searchsorted(cost, extra, side="right"))
+    level = (extra + int(ascending[:raised].sum())) // raised
+    added = np.maximum(level - counts, 0)
+    rest = extra - int(added.sum())
+    added[np.flatnonzero(counts <= level)[:rest]] += 1
+    return added
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to augment.
+
+    ``apply``: (image uint8 (h, w, 3), k = 1, 2, ..., random generator of this copy) -> uint8 of the same shape.
+    """
+
+    name: str
+    apply: Callable[[np.ndarray, int, Generator], np.ndarray]
+
+
+def augment(image: np.ndarray, sha256: str, k: int, recipe: str, seed: int) -> np.ndarray:
+    """Copy ``k`` of ``image`` (uint8 (h, w, 3)), of the same shape; k = 0 is the image itself.
+
+    ``seed`` is the data's. ``recipe`` is a name of ``RECIPES`` or a dotted "module:attribute" of a ``Recipe``.
+    Raises TrainerError for an unknown recipe.
+    """
+    chosen = find_recipe(recipe)
+    if k == 0:
+        return image
+    if k < 0:
+        raise TrainerError(f"copy {k} of an image was asked for; copies are counted from 1, and 0 is the original.")
+    digest = hashlib.sha256(f"{sha256}:{k}:{recipe}:{seed}".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest[:16], "big"))
+    return np.ascontiguousarray(chosen.apply(image, k, random))
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe called ``name``, or the ``Recipe`` at a dotted "module:attribute". Raises TrainerError."""
+    return RECIPES[name] if name in RECIPES else lookup(name, RECIPES, Recipe)
+
+
+def repeat(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+    """Every copy is the image again: balances the classes and changes nothing else."""
+    return image
+
+
+def flips(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+    """Copy 1 is mirrored left to right, 2 upside down, 3 both; further copies are also shifted by up to a tenth.
+
+    Copies 4 to 7 are the original and the three flips shifted one way, 8 to 11 another, through eight directions;
+    how far is random. What comes in at the edge is the image reflected.
+    """
+    flipped = image[:, ::-1] if k % 4 in (1, 3) else image
+    flipped = flipped[::-1] if k % 4 in (2, 3) else flipped
+    if k < 4:
+        return flipped
+    height, width = image.shape[:2]
+    far = [int(random.integers(1, max(1, round(side / 10)) + 1)) for side in (height, width)]
+    way = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))[(k // 4 - 1) % 8]
+    down, right = way[0] * far[0], way[1] * far[1]
+    padded = np.pad(flipped, ((far[0], far[0]), (far[1], far[1]), (0, 0)), mode="symmetric")
+    return padded[far[0] - down : far[0] - down + height, far[1] - right : far[1] - right + width]
+
+
+def contest(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+    """What the contest's teams took from Keras' ImageDataGenerator, as one warp.
+
+    Rotation up to 20 degrees, shifts up to 0.1 of the sides, shear up to 0.1, zoom 0.9 to 1.1 on either axis, each
+    flip with probability 1/2. What comes in at the edge is the image reflected.
+    """
+    return _warp(
+        image,
+        degrees=random.uniform(-20, 20),
+        zoom=np.array(random.uniform(0.9, 1.1, 2)) * random.choice([-1.0, 1.0], 2),
+        shear=random.uniform(-0.1, 0.1),
+        shift=random.uniform(-0.1, 0.1, 2),
+    )
+
+
+def colour(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+    """Left to right with probability 1/2; brightness, contrast and saturation times 0.7 to 1.3 each."""
+    flipped = image[:, ::-1] if random.random() < 0.5 else image
+    return _jitter(flipped, 0.3, random)
+
+
+def rich(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+    """A crop of 0.7 to 1 of the sides, mirrored half the time, turned up to 10 degrees, colours times 0.8 to 1.2."""
+    side = random.uniform(0.7, 1.0)
+    warped = _warp(
+        image,
+        degrees=random.uniform(-10, 10),
+        zoom=np.array([1 / side * random.choice([-1.0, 1.0]), 1 / side]),
+        shear=0.0,
+        shift=random.uniform(-0.5, 0.5, 2) * (1 - side) / side,
+    )
+    return _jitter(warped, 0.2, random)
+
+
+RECIPES: dict[str, Recipe] = {
+    row.name: row
+    for row in (
+        Recipe("none", repeat),
+        Recipe("flips", flips),
+        Recipe("contest", contest),
+        Recipe("colour", colour),
+        Recipe("rich", rich),
+        Recipe("trivial", trivial),
+        Recipe("rand", rand),
+    )
+}
+
+
+def _warp(image: np.ndarray, degrees: float, zoom: np.ndarray, shear: float, shift: np.ndarray) -> np.ndarray:
+    """The image turned, sheared, zoomed (x, y; above 1 enlarges, negative flips) about its centre, then shifted.
+
+    ``shift`` is a share of width and height. Bilinear; outside the image lies its reflection.
+    """
+    height, width = image.shape[:2]
+    angle = math.radians(degrees)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    forward = np.diag(zoom) @ turn @ np.array([[1.0, shear], [0.0, 1.0]])
+    back = np.linalg.inv(forward)  # Pillow asks where an output pixel comes from
+    centre = np.array([width / 2, height / 2])
+    pad = math.ceil(0.5 * max(width, height))
+    offset = centre - back @ (centre + shift * (width, height)) + pad
+    padded = Image.fromarray(np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric"))
+    matrix = (*back[0], offset[0], *back[1], offset[1])
+    out = padded.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return np.asarray(out)
+
+
+def _jitter(image: np.ndarray, strength: float, random: Generator) -> np.ndarray:
+    """Brightness, contrast and saturation, in a random order, each times a factor within 1 +- ``strength``."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    factors = random.uniform(1 - strength, 1 + strength, 3)
+    for number in random.permutation(3):
+        picture = enhancers[number](picture).enhance(float(factors[number]))
+    return np.asarray(picture)

@@ -1,0 +1,263 @@
+"""The network above the prefix: the rest of the backbone, pooling or fusion, dropout, hidden layer and head."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainers.backbones import backbone
+from trainers.config import TrialConfig
+from trainers.errors import TrainerError
+from trainers.heads import default_scale, head, log_prior
+from trainers.networks.fusion import fuse, fused_width
+from trainers.networks.graph import assign_weights, output_of, refresh
+from trainers.networks.prefix import (
+    Architecture,
+    Prefix,
+    boundary_index,
+    is_random,
+    pool,
+    preprocess,
+    random_weights,
+)
+
+
+class Network:
+    """Everything above the prefix: the rest of the backbone, pooling, dropout, hidden layer, head.
+
+    What varies between trials of one architecture is held in variables (dropout, scale, margin, prior), so that one
+    traced step serves them all. ``reset`` makes it as new for a seed. Frozen layers run in inference mode, those that
+    are the prefix and those that are run here.
+    """
+
+    def __init__(self, architecture: Architecture, prefix: Prefix) -> None:
+        a = self.architecture = architecture
+        self.row, self.top = backbone(a.backbone), head(a.head)
+        self.input_spec = prefix.spec
+        self.from_images = prefix.is_identity
+        self.packing = prefix.packing
+        # The map at the boundary may itself be a stage's end; then it is pooled here.
+        self._takes_stage = prefix.layer in prefix.stages[:-1]
+        self.tail: keras.Model | None = None
+        self._generators: list[keras.random.SeedGenerator] = []
+        if not prefix.is_whole:
+            self._open_tail(prefix)
+        widths = [int(prefix.model.get_layer(name).output.shape[-1]) for name in prefix.stages]
+        width = fused_width(a.feature_fusion, widths) if widths else prefix.channels
+        self.neck = [
+            keras.Variable(np.zeros((w, width), np.float32), name=f"neck_{i}_kernel")
+            for i, w in enumerate(widths if a.feature_fusion == "sum" else [])
+        ]
+        if a.hidden:
+            self.hidden = keras.layers.Dense(a.hidden, activation="relu", dtype="float32", name="hidden")
+            self.hidden.build((None, width))
+            width = a.hidden
+        columns = a.classes * self.top.centres
+        self.kernel = keras.Variable(np.zeros((width, columns), np.float32), name="head_kernel")
+        self.bias = None if self.top.normalised else keras.Variable(np.zeros(a.classes, np.float32), name="head_bias")
+        self.dropout = tf.Variable(0.0, trainable=False, name="dropout")
+        self.scale = tf.Variable(1.0, trainable=False, name="scale")
+        self.margin = tf.Variable(0.0, trainable=False, name="margin")
+        self.log_prior = tf.Variable(np.zeros(a.classes, np.float32), trainable=False, name="log_prior")
+        self._predict_many: dict[np.dtype, Any] = {}
+        self._predict = tf.function(self.probabilities, input_signature=[self.input_spec], autograph=False)
+
+    def _open_tail(self, prefix: Prefix) -> None:
+        """The layers above the prefix, as a copy, so that training one architecture never changes another's weights."""
+        model = prefix.model
+        start = model.input if self.from_images else output_of(model, model.layers[prefix.length - 1])
+        above = [output_of(model, layer) for layer in model.layers[prefix.length : -1] if layer.name in prefix.stages]
+        shared = keras.Model(start, [*above, model.output] if above else model.output)
+        tail = self.tail = keras.models.clone_model(shared)
+        assign_weights(tail, shared.get_weights())
+        frozen = boundary_index(model, self.architecture.unfrozen_layers)
+        frozen_names = {layer.name for layer in model.layers[:frozen]}
+        for layer in tail.layers:
+            layer.trainable = layer.name not in frozen_names
+            for inner in layer._flatten_layers():
+                if layer.trainable:
+                    self._generators += inner._seed_generators
+                elif inner._call_has_training_arg:
+                    inner.call = functools.partial(_in_inference, inner.call)
+        self._start = tail.get_weights()
+        self._position = {layer.name: i for i, layer in enumerate(model.layers)}
+
+    def reset(self, config: TrialConfig, seed: int) -> None:
+        """Starting weights again; what is random comes from ``seed``; the configuration's numbers are set."""
+        a = self.architecture
+        if self.tail is not None:
+            assign_weights(self.tail, self._start)
+            if is_random(a.backbone, a.weights):
+                fresh = random_weights(a.backbone, a.image_size, seed)
+                for layer in self.tail.layers:
+                    if layer.trainable and layer.weights:  # by place: a builder may leave names to Keras, which counts
+                        layer.set_weights(fresh[self._position[layer.name]])
+                refresh(self.tail)
+        draw = np.random.default_rng((seed, 1))
+        if a.hidden:
+            self.hidden.set_weights([_glorot(draw, self.hidden.kernel.shape), np.zeros(a.hidden, np.float32)])
+        self.kernel.assign(_glorot(draw, self.kernel.shape))
+        if self.bias is not None:
+            self.bias.assign(np.zeros(a.classes, np.float32))
+        for kernel in self.neck:
+            kernel.assign(_glorot(draw, kernel.shape))
+        self.set_numbers(config)
+
+    def set_numbers(self, config: TrialConfig, class_counts: np.ndarray | None = None) -> None:
+        """The configuration's dropout, scale and margin, and the logarithm of each class's share.
+
+        ``class_counts`` (classes,): training examples of each class as they are drawn, for logit adjustment; without
+        them all classes are as frequent.
+        """
+        classes = self.architecture.classes
+        self.dropout.assign(config.dropout)
+        self.scale.assign(config.scale if config.scale is not None else default_scale(classes))
+        default = self.top.default_margin or 0.0
+        self.margin.assign(config.margin if config.margin is not None else default)
+        self.log_prior.assign(np.zeros(classes, np.float32) if class_counts is None else log_prior(class_counts))
+
+    def features(self, x: tf.Tensor, training: bool) -> tf.Tensor:
+        """The prefix's output, or mixed images as floats -> pooled (or fused) features, float32 (n, channels)."""
+        x, vectors = self.packing.unpack(x) if self.packing else (x, [])
+        if self._takes_stage:
+            vectors = [*vectors, self._pooled(x)]
+        if self.tail is not None:
+            x = self.tail(preprocess(self.row, x) if self.from_images else x, training=training)
+        if self.architecture.feature_fusion == "none":
+            return self._pooled(x)
+        ends = [] if x is None else x if isinstance(x, list) else [x]
+        return fuse([*vectors, *map(self._pooled, ends)], self.neck)
+
+    def _pooled(self, x: tf.Tensor) -> tf.Tensor:
+        return pool(x, self.architecture.pooling) if len(x.shape) == 4 else tf.cast(x, "float32")
+
+    def plain_logits(self, features: tf.Tensor) -> tf.Tensor:
+        """Logits as at inference, without margin: x W + b, or the cosines where the head is normalised.
+
+        Of several centres of a class the nearest counts (Deng et al. 2020, section 3.2).
+        """
+        if not self.top.normalised:
+            return keras.ops.matmul(features, self.kernel) + self.bias
+        kernel = tf.convert_to_tensor(self.kernel)
+        cosines = tf.matmul(tf.math.l2_normalize(features, 1), tf.math.l2_normalize(kernel, 0))
+        if self.top.centres == 1:
+            return cosines
+        return tf.reduce_max(tf.reshape(cosines, (-1, self.architecture.classes, self.top.centres)), 2)
+
+    def _size(self, features: tf.Tensor) -> tf.Tensor:
+        """What the cosines of a normalised head are multiplied by: the scale, or the features' length (n, 1)."""
+        if self.top.normalise_features:
+            return tf.convert_to_tensor(self.scale)
+        return tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(features), 1, keepdims=True), 1e-12))
+
+    def training_logits(self, x: tf.Tensor, target: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(logits to be trained, logits as at inference).
+
+        ``target``: float32 (n, classes), one-hot or mixed, before smoothing; margins act in proportion to it.
+        ``seed``: int64 (2,); all that is random, here and in the backbone's own layers, comes from it.
+        """
+        for number, generator in enumerate(self._generators):
+            generator.state.assign(tf.random.experimental.stateless_fold_in(seed, number))
+        features = self._drop(self.features(x, training=True), seed)
+        if self.architecture.hidden:
+            features = self._drop(self.hidden(features), seed + 1)
+        plain = self.plain_logits(features)
+        if not self.top.normalised:
+            strength = self.top.prior_strength
+            return (plain + strength * self.log_prior if strength else plain), plain
+        turned = self.top.apply_margin(plain, target, self.margin) if self.top.has_margin else plain
+        size = self._size(features)
+        return size * turned, size * plain
+
+    def probabilities(self, x: tf.Tensor) -> tf.Tensor:
+        """The prefix's output -> softmax probabilities, float32 (n, classes), in inference mode."""
+        features = self.features(x, training=False)
+        if self.architecture.hidden:
+            features = self.hidden(features)
+        logits = self.plain_logits(features)
+        return tf.nn.softmax(self._size(features) * logits if self.top.normalised else logits)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """``probabilities`` traced once; the prefix's output (n, ...) -> float32 (n, classes)."""
+        return self._predict(tf.convert_to_tensor(x)).numpy()
+
+    def predict_batches(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """``probabilities`` of batches in one traced call: ``rows[offsets[i]:offsets[i + 1]]`` is the i-th.
+
+        ``rows`` (n, ...) as the prefix gives them or as they are stored, ``offsets`` int32 (batches + 1,), from 0 to
+        n. Returns float32 (n, classes).
+        """
+        if rows.dtype not in self._predict_many:
+            signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), tf.TensorSpec((None,), tf.int32)]
+            self._predict_many[rows.dtype] = tf.function(
+                self._probabilities_of, input_signature=signature, autograph=False
+            )
+        return self._predict_many[rows.dtype](rows, offsets).numpy()
+
+    def _probabilities_of(self, rows: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+        batches, shape = tf.shape(offsets)[0] - 1, (None, self.architecture.classes)
+
+        def one(i: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            x = tf.cast(rows[offsets[i] : offsets[i + 1]], self.input_spec.dtype)
+            return i + 1, found.write(i, self.probabilities(x))
+
+        start = tf.constant(0), tf.TensorArray(tf.float32, batches, infer_shape=False, element_shape=shape)
+        return tf.while_loop(lambda i, _: i < batches, one, start, parallel_iterations=1)[1].concat()
+
+    def _drop(self, features: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Dropout, scaled in training (Srivastava et al. 2014, section 10). Without any, no random number is drawn."""
+        keep = 1.0 - self.dropout
+
+        def dropped() -> tf.Tensor:
+            mask = tf.cast(tf.random.stateless_uniform(tf.shape(features), seed) < keep, features.dtype)
+            return features * mask / keep
+
+        return tf.cond(self.dropout > 0, dropped, lambda: features)
+
+    def state(self) -> list[np.ndarray]:
+        """All weights, in an order that depends on the architecture alone."""
+        return [np.asarray(v) for v in self._all_weights()]
+
+    def load_state(self, arrays: list[np.ndarray]) -> None:
+        """Raises TrainerError where ``arrays`` are not an architecture's like this one."""
+        variables = self._all_weights()
+        if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
+            raise TrainerError("the stored weights do not fit the configuration that they are said to be of.")
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        if self.tail is not None:
+            refresh(self.tail)
+
+    def _all_weights(self) -> list[Any]:
+        parts = [*(self.tail.weights if self.tail is not None else [])]
+        if self.architecture.hidden:
+            parts += self.hidden.weights
+        return parts + [self.kernel] + ([self.bias] if self.bias is not None else []) + self.neck
+
+    @property
+    def nbytes(self) -> int:
+        """Of all weights, twice where the starting ones are kept beside them."""
+        copies = 1 if self.tail is None else 2
+        return copies * sum(int(np.prod(v.shape)) * 4 for v in self._all_weights())
+
+    def trainable_parts(self) -> list[Any]:
+        """The variables that training changes."""
+        parts = [*(self.tail.trainable_variables if self.tail is not None else [])]
+        if self.architecture.hidden:
+            parts += self.hidden.trainable_variables
+        return parts + [self.kernel] + ([self.bias] if self.bias is not None else []) + self.neck
+
+
+def _in_inference(call: Callable[..., Any], *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+    """``call`` of a frozen layer, whatever the mode of the network around it."""
+    return call(*args, training=False, **kwargs)
+
+
+def _glorot(draw: np.random.Generator, shape: Any) -> np.ndarray:
+    limit = np.sqrt(6.0 / (shape[0] + shape[1]))
+    return draw.uniform(-limit, limit, tuple(shape)).astype(np.float32)

@@ -1,0 +1,169 @@
+"""The registered model: image bytes -> label and probabilities. Imports neither mlflow nor the orchestrator.
+
+A served folder holds ``model.json`` (classes, crop policy, configuration), ``backbone.npz`` (the starting weights, of
+which the frozen part is in use) and one ``member-K.npz`` for each network of the ensemble. It needs nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainers.backbones import backbone
+from trainers.contract import FitJob
+from trainers.errors import TrainerError
+from trainers.files.arrays import DAMAGED, read_list, write_list
+from trainers.files.atomic import atomic_write_text
+from trainers.files.plain import Unreadable
+from trainers.images.crops import crops
+from trainers.serving.inputs import photos
+from trainers.training import device
+
+MODEL_FILE = "model.json"
+BACKBONE_FILE = "backbone.npz"
+SERVED_PRECISION = "float32"
+"""Whatever it was trained in: a served model runs on any CPU."""
+
+
+def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Put finished fits of one configuration together into a served folder; a job for a worker.
+
+    ``job``: ``fits`` (folders, the ensemble's members), ``output``, ``classes``, ``policy``, ``threads`` and
+    ``precision``.
+    Returns ``{"members": count}``. Raises TrainerError where there is no fit or they are not of one configuration.
+    """
+    from trainers.networks.prefix import pretrained
+    from trainers.training.loop import read_weights
+
+    device.prepare(job["threads"], 0.0, job["precision"])
+    fits = [read_weights(Path(folder)) for folder in job["fits"]]
+    if not fits:
+        raise TrainerError("no trained model was named, so nothing can be served.")
+    first = fits[0][0]
+    if any((fit.config, fit.weights) != (first.config, first.weights) for fit, _ in fits):
+        raise TrainerError("only models of one configuration and the same starting weights can be served together.")
+    out = Path(job["output"])
+    out.mkdir(parents=True, exist_ok=True)
+    size = first.config.image_size or backbone(first.config.backbone).native_size
+    starting = pretrained(first.config.backbone, first.weights, size, SERVED_PRECISION).get_weights()
+    write_list(out / BACKBONE_FILE, starting)
+    for number, (_, arrays) in enumerate(fits):
+        write_list(out / f"member-{number}.npz", arrays)
+    described = {
+        "classes": list(job["classes"]),
+        "policy": job["policy"],
+        "members": len(fits),
+        "fits": [Path(folder).name for folder in job["fits"]],
+        "image_size": size,
+        "view": first.config.view,
+        "fit": first.to_dict() | {"manifest": "", "output": "", "cache": ""},
+    }
+    atomic_write_text(out / MODEL_FILE, json.dumps(described, indent=1))
+    return {"members": len(fits)}
+
+
+class ServedModel:
+    """A classifier of photos under its own crop policy: ``networks`` above one ``prefix``, in float32."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises TrainerError where ``folder`` is not a served model, or not a whole one."""
+        if not (folder / MODEL_FILE).is_file():
+            raise TrainerError(f"{folder} holds no {MODEL_FILE}; it is not a model that orch wrote.")
+        try:
+            described = json.loads((folder / MODEL_FILE).read_text())
+            starting = read_list(folder / BACKBONE_FILE)
+            members = [read_list(folder / f"member-{number}.npz") for number in range(described["members"])]
+            self.classes: tuple[str, ...] = tuple(described["classes"])
+            self.policy: str = described["policy"]
+            self.image_size: int = described["image_size"]
+            self.view: str = described["view"]
+            fit = FitJob.from_dict(described["fit"])
+        except DAMAGED as error:
+            reason = str(error) or type(error).__name__
+            raise TrainerError(f"the model in {folder} is damaged ({reason}); write or download it again.") from error
+        self._open(fit, starting, members)
+
+    def _open(self, fit: FitJob, starting: list[np.ndarray], members: list[list[np.ndarray]]) -> None:
+        from trainers.networks.network import Network
+        from trainers.networks.prefix import Architecture, Prefix, build_backbone
+
+        # Built anew for this model alone: another one in the same process keeps its own values.
+        whole = build_backbone(fit.config.backbone, "none", self.image_size, SERVED_PRECISION)
+        if [w.shape for w in whole.get_weights()] != [w.shape for w in starting]:
+            raise TrainerError(f"the stored weights are not those of a {fit.config.backbone}.")
+        whole.set_weights(starting)
+        architecture = Architecture.of(fit.config, fit.weights, len(self.classes), SERVED_PRECISION)
+        self.prefix = Prefix(architecture, whole)
+        self.networks = []
+        for arrays in members:
+            network = Network(architecture, self.prefix)
+            network.set_numbers(fit.config)
+            network.load_state(arrays)
+            self.networks.append(network)
+
+    def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
+        """Encoded images (JPEG, PNG, ...) -> float32 (n, classes): the mean over crops and members.
+
+        Raises TrainerError for one that cannot be decoded, with its place, counted from 1.
+        """
+        out = np.zeros((len(images), len(self.classes)), np.float32)
+        for i, image in enumerate(images):
+            sha256 = hashlib.sha256(image).hexdigest()
+            try:
+                cut = crops(image, self.image_size, self.view, self.policy, sha256)
+            except Unreadable as error:
+                raise Unreadable(f"image {i + 1} of {len(images)}", error.reason) from error
+            features = self.prefix(cut)
+            out[i] = np.mean([network.predict(features).mean(0) for network in self.networks], 0)
+        return out
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """What MLflow calls. What ``trainers.photoinput.photos`` takes -> ``label``, ``probability`` and
+        ``probabilities`` (JSON: class -> probability), one row an image, in order. ``params`` has no effect.
+
+        Raises TrainerError; to MLflow it is an error of the caller's, status 400.
+        """
+        try:
+            rows = self.probabilities(photos(model_input))
+        except TrainerError as error:
+            raise _for_mlflow(error) from error
+        best = rows.argmax(1) if len(rows) else np.zeros(0, int)
+        return pd.DataFrame(
+            {
+                "label": [self.classes[b] for b in best],
+                "probability": [float(row[b]) for row, b in zip(rows, best, strict=True)],
+                "probabilities": [
+                    json.dumps({c: round(float(p), 6) for c, p in zip(self.classes, row, strict=True)}) for row in rows
+                ],
+            }
+        )
+
+
+def _for_mlflow(error: TrainerError) -> TrainerError:
+    """``error`` as one that MLflow's server answers with status 400 and the sentence alone.
+
+    Only where MLflow is loaded already, as it is when it calls; else ``error`` itself. MLflow puts the whole request,
+    photo and all, before the ``message`` of its own exceptions, and a traceback after others: hence the property.
+    """
+    mlflow = sys.modules.get("mlflow.exceptions")
+    if mlflow is None:
+        return error
+    sentence = str(error)
+
+    class Refused(TrainerError, mlflow.MlflowException):  # type: ignore[name-defined, misc]
+        @property
+        def message(self) -> str:
+            return sentence
+
+        @message.setter
+        def message(self, value: str) -> None:
+            """Leave it as it is."""
+
+    return Refused.invalid_parameter_value(sentence)

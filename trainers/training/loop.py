@@ -1,0 +1,219 @@
+"""The one training loop. Read it from ``open_fit`` to ``run_epoch``.
+
+A fit is a pure function of its job: order, mixing, dropout and starting weights come from (seed, epoch, step) alone,
+so the same job gives the same epochs in a fresh process, in a warm one, and after a restore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from trainers.config import TrialConfig
+from trainers.contract import EpochMetrics, Fit, FitJob
+from trainers.data.manifest import Manifest
+from trainers.errors import Diverged, TrainerError
+from trainers.files.arrays import DAMAGED, read_list, write_list
+from trainers.files.atomic import atomic_write_text
+from trainers.metrics import log_loss, macro_f1
+from trainers.networks.prefix import Architecture
+from trainers.training import device
+from trainers.training.balance import example_order
+from trainers.training.chunks import chunks
+from trainers.training.cross_validation import FoldedFit
+from trainers.training.features import LabelledRows, fit_examples
+from trainers.training.steps import compiled, prefix_of
+from trainers.training.throughput import images_per_second
+
+WEIGHTS_FILE = "weights.npz"
+JOB_FILE = "job.json"
+STATE_FILE = "state.npz"
+PREDICT_BATCH = 128
+
+
+def open_fit(job: FitJob) -> Fit:
+    """Open a fit in this process: one ``TrainingFit``, or with ``job.folds`` one for each fold. Raises TrainerError."""
+    precision = device.prepare(job.threads, job.gpu_memory_share, job.precision)
+    manifest, config = Manifest.read(Path(job.manifest)), job.config
+    architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
+
+    # Rows below the boundary come from the store.
+    parts = fit_examples(job, manifest, prefix_of(architecture, Path(job.cache)))
+    if job.folds:
+        return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
+    return TrainingFit(job, architecture, *parts[0])
+
+
+class TrainingFit:
+    """One configuration trained once. See ``trainers.contract.Fit``."""
+
+    def __init__(
+        self, job: FitJob, architecture: Architecture, train: LabelledRows, validation: LabelledRows | None
+    ) -> None:
+        """Without ``validation`` the figures of it are NaN."""
+        config = self.config = job.config
+        self.job, self.train, self.validation = job, train, validation
+        self.precision = architecture.precision
+        self.epoch = 0
+        self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
+        self.batches = math.ceil(len(train) / config.batch_size)
+
+        # Network: traced once for all trials of this architecture in this process.
+        self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
+        self.compiled.reset(config, job.seed, self.class_counts)
+        self.images_per_s = (
+            images_per_second(prefix_of(architecture), self.compiled.network) if job.measure_speed else math.nan
+        )
+
+    def run_epoch(self) -> EpochMetrics:
+        """See ``trainers.contract.Fit``. ``loss`` is what is trained (smoothing, margin, dropout, mixing and
+        class weights in it), over the examples that the epoch drew; ``accuracy`` counts the larger label of a mixed
+        image. ``val_loss`` is the cross-entropy of the plain labels, so that trials of different losses compare."""
+        started = time.perf_counter()
+        config, steps = self.config, self.compiled
+        order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch)
+        numbers = np.arange(self.epoch * self.batches, (self.epoch + 1) * self.batches)
+        seeds = np.stack([np.full(self.batches, self.job.seed), 2 * numbers], 1).astype(np.int64)
+        rates = [learning_rate(config, step, self.batches * config.epochs) for step in numbers.tolist()]
+        losses, correct = 0.0, 0
+
+        for chunk in chunks(self.train.rows, np.array_split(order, self.batches)):
+            here = slice(chunk.first, chunk.first + len(chunk))
+            labels = self.train.labels[chunk.chosen]
+            each, hits = steps.train(chunk.rows, labels, chunk.offsets, np.array(rates[here], np.float32), seeds[here])
+            for loss, rate in zip(each.tolist(), rates[here], strict=True):
+                self._check_finite(loss, rate)
+            losses += float(each.astype(np.float64) @ np.diff(chunk.offsets))
+            correct += int(hits.sum())
+
+        trained_s = time.perf_counter() - started
+        validated = self._validate()
+        if self.validation is not None:
+            self._check_finite(validated["val_loss"], rates[-1])
+        self.epoch += 1
+        return EpochMetrics(
+            epoch=self.epoch,
+            loss=losses / len(order),
+            accuracy=correct / len(order),
+            val_loss=validated["val_loss"],
+            val_accuracy=validated["val_accuracy"],
+            val_macro_f1=validated["val_macro_f1"],
+            learning_rate=rates[-1],
+            seconds=time.perf_counter() - started,
+            train_images_per_s=len(order) / trained_s,
+            images_per_s=self.images_per_s,
+        )
+
+    def _check_finite(self, loss: float, rate: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"diverged: the loss became {loss} in epoch {self.epoch + 1} at learning rate {rate:.3g}; "
+                "a lower learning_rate or clip_norm may help."
+            )
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {"val_loss": math.nan, "val_accuracy": math.nan, "val_macro_f1": math.nan}
+        labels = self.validation.labels
+        rows = self.validation.rows
+        parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / PREDICT_BATCH))
+        network = self.compiled.network
+        probabilities = np.concatenate([network.predict_batches(c.rows, c.offsets) for c in chunks(rows, parts)])
+        predicted = probabilities.argmax(1)
+        return {
+            "val_loss": log_loss(probabilities, labels),
+            "val_accuracy": float((predicted == labels).mean()),
+            "val_macro_f1": macro_f1(labels, predicted),
+        }
+
+    @property
+    def validation_images(self) -> int:
+        """How many images ``val_accuracy`` is the mean over."""
+        return len(self.validation) if self.validation is not None else 0
+
+    def state(self) -> list[np.ndarray]:
+        """All that training changes but the count of epochs: weights and the optimiser's values, as copies."""
+        return [np.array(array) for array in self.compiled.state()]
+
+    def take_turn(self, state: list[np.ndarray]) -> None:
+        """Go on with what ``state`` gave, after another fit had the network that both share."""
+        self.compiled.set_numbers(self.config, self.class_counts)
+        self.compiled.load_state(state)
+
+    def save(self, folder: Path) -> None:
+        """See ``trainers.contract.Fit``."""
+        # Every few seconds, and never the only copy of anything that took longer: not synced.
+        about = {"epoch": self.epoch, "precision": self.precision}
+        write_list(folder / STATE_FILE, self.compiled.state(), about, durable=False)
+
+    def restore(self, folder: Path) -> None:
+        """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit, in the
+        precision that is in force here; a part of it may be loaded by then."""
+        if not (folder / STATE_FILE).is_file():
+            raise TrainerError(f"there is no saved training in {folder}.")
+        with _said_of(f"the saved training in {folder}"):
+            state = read_list(folder / STATE_FILE)
+            with np.load(folder / STATE_FILE) as stored:
+                epoch = int(stored["epoch"])
+                precision = str(stored["precision"]) if "precision" in stored else self.precision
+            if precision != self.precision:  # "auto" is another one on another machine
+                raise TrainerError(
+                    f"the saved training in {folder} is in {precision}, and here it goes on in {self.precision}; train "
+                    "it again."
+                )
+            self.compiled.load_state(state)
+        self.epoch = epoch
+
+    def check(self) -> None:
+        """Raises Diverged where a weight is no number."""
+        if not all(np.isfinite(a).all() for a in self.compiled.network.state()):
+            raise Diverged("diverged: the last steps made weights that are no numbers; a lower learning_rate may help.")
+
+    def finish(self) -> None:
+        """See ``trainers.contract.Fit``. Raises Diverged rather than write a weight that is no number."""
+        self.check()
+        if self.job.output:
+            write_weights(Path(self.job.output), self.job, self.compiled.network.state())
+
+
+def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
+    """The rate of one step: a linear rise over ``warmup`` of all steps, then constant or a half cosine to 0.
+
+    SGDR without restarts (Loshchilov & Hutter 2017, eq. 5): lr (1 + cos(pi t)) / 2, t from 0 to 1 after the rise.
+    """
+    rising = config.warmup * steps
+    if step < rising:
+        return config.learning_rate * (step + 1) / (rising + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    t = min((step - rising) / max(steps - rising, 1), 1.0)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
+
+
+def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
+    """Write ``weights.npz`` and then ``job.json``."""
+    write_list(folder / WEIGHTS_FILE, arrays)
+    atomic_write_text(folder / JOB_FILE, json.dumps(job.to_dict(), indent=1))
+
+
+def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
+    """What ``write_weights`` wrote. Raises TrainerError where it is not there, or damaged."""
+    if not (folder / JOB_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise TrainerError(f"there is no trained model in {folder}.")
+    with _said_of(f"the trained model in {folder}"):
+        return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
+
+
+@contextlib.contextmanager
+def _said_of(what: str) -> Iterator[None]:
+    """What goes wrong inside, where files are read, becomes one TrainerError about ``what``."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise TrainerError(f"{what} is damaged ({str(error) or type(error).__name__}); train it again.") from error

@@ -1,0 +1,224 @@
+"""The traced step of a network, and what a warm process keeps: prefixes and networks, reset and not made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from cachetools import Cache, LRUCache
+
+from trainers.config import TrialConfig
+from trainers.networks.network import Network
+from trainers.networks.prefix import Architecture, Prefix, prefix_query
+from trainers.networks.prefix_index import recall
+from trainers.training.balance import class_weights, effective_counts
+from trainers.training.mixing import mix
+
+T = TypeVar("T")
+MOST_PREFIXES = 4
+COPIED_BYTES = 512 * 2**20
+"""Maximum bytes of the folded copies of all cached prefixes together."""
+KEPT_BYTES = 512 * 2**20
+"""Maximum bytes of the values of all cached networks together."""
+KEPT_NETWORKS = 16
+"""Maximum number of cached networks: a trace takes some megabytes besides the values, however small the network is."""
+_prefixes: LRUCache[Architecture, Prefix] = LRUCache(MOST_PREFIXES)
+_networks: LRUCache[tuple[Architecture, str, float, str], CompiledNetwork] = LRUCache(KEPT_NETWORKS)
+
+
+def prefix_of(architecture: Architecture, cache: Path | None = None) -> Prefix:
+    """The prefix, opened once a process; architectures that differ in their heads alone share one.
+
+    With a ``cache`` whose index knows the architecture and where the whole backbone is frozen, the backbone stays
+    unbuilt until an image is run through it. Up to ``MOST_PREFIXES`` are cached while their folded copies take up to
+    ``COPIED_BYTES``; the least recently used are evicted first.
+    """
+    below = replace(architecture, hidden=0, head="softmax", classes=1)
+    if below not in _prefixes:
+        known = recall(cache, prefix_query(below)) if cache is not None and below.feature_fusion == "none" else None
+        _prefixes[below] = Prefix(below, known=known if known is not None and known.whole else None)
+    prefix = _prefixes[below]
+    _evict(_prefixes, COPIED_BYTES, lambda each: each.copied_bytes)
+    return prefix
+
+
+def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
+    """The network with its traced steps, one a process for each combination.
+
+    Up to ``KEPT_NETWORKS`` are cached while their values take up to ``KEPT_BYTES``; the least recently used are
+    evicted first.
+    """
+    asked = (architecture, optimizer, clip_norm, loss)
+    if asked not in _networks:
+        network = Network(architecture, prefix_of(architecture))
+        _networks[asked] = CompiledNetwork(network, optimizer, clip_norm, loss)
+    found = _networks[asked]
+    _evict(_networks, KEPT_BYTES, lambda each: each.nbytes)
+    return found
+
+
+def _evict(cached: LRUCache[Any, T], most_bytes: int, bytes_of: Callable[[T], int]) -> None:
+    """Evict the least recently used while all hold more than ``most_bytes``, but never the last one.
+
+    Sizes are read again each time, since a prefix grows while it is cached; ``LRUCache`` reads them once.
+    """
+    # Cache's own reading leaves the order of use alone.
+    while len(cached) > 1 and sum(bytes_of(Cache.__getitem__(cached, key)) for key in cached) > most_bytes:
+        cached.popitem()
+
+
+class _Numbers:
+    """A configuration's numbers that the traced step reads from variables."""
+
+    def __init__(self, classes: int) -> None:
+        self.smoothing, self.weight_decay, self.mixup, self.cutmix = (
+            tf.Variable(0.0, trainable=False) for _ in range(4)
+        )
+        self.class_weights = tf.Variable(tf.ones(classes), trainable=False)
+
+    def set(self, config: TrialConfig, class_counts: np.ndarray) -> None:
+        self.smoothing.assign(config.smoothing)
+        self.weight_decay.assign(config.weight_decay)
+        self.mixup.assign(config.mixup)
+        self.cutmix.assign(config.cutmix)
+        weighted = config.balance == "class_weights"
+        self.class_weights.assign(class_weights(class_counts) if weighted else np.ones(len(class_counts)))
+
+
+class CompiledNetwork:
+    """A network, its optimiser and the traced steps, reset for each trial instead of traced anew."""
+
+    def __init__(self, network: Network, optimizer: str, clip_norm: float, loss: str) -> None:
+        self.network = network
+        self.numbers = _Numbers(network.architecture.classes)
+        self.variables = network.trainable_parts()
+        self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.precision)
+        self.optimizer.build(self.variables)
+        self._fresh = [np.array(v) if len(v.shape) == 0 else None for v in self.optimizer.variables]
+        self._loss = _LOSSES[loss]
+        self._traced: dict[np.dtype, Any] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Of the values: starting and present weights, and the optimiser's."""
+        sizes = [int(np.prod(v.shape)) * 4 for v in self.optimizer.variables]
+        return sum(sizes) + self.network.nbytes
+
+    def reset(self, config: TrialConfig, seed: int, class_counts: np.ndarray) -> None:
+        """As new for a trial. ``class_counts``: training examples of each class, copies included."""
+        self.network.reset(config, seed)
+        self.set_numbers(config, class_counts)
+        for variable, fresh in zip(self.optimizer.variables, self._fresh, strict=True):
+            variable.assign(tf.zeros(variable.shape, variable.dtype) if fresh is None else fresh)
+
+    def train(
+        self, rows: np.ndarray, labels: np.ndarray, offsets: np.ndarray, rates: np.ndarray, seeds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Train on batches in one traced call, in order: ``rows[offsets[i]:offsets[i + 1]]`` is the i-th.
+
+        ``rows`` (n, ...) as the prefix gives them or as they are stored, ``labels`` int32 (n,), ``offsets`` int32
+        (steps + 1,), ``rates`` float32 (steps,), ``seeds`` int64 (steps, 2). Returns the loss of each step, float32
+        (steps,), and how many of its examples were right, int32 (steps,).
+        """
+        if rows.dtype not in self._traced:
+            # One trace for batches of every size, so that a trial's figures never depend on which came before it.
+            signature = [
+                tf.TensorSpec((None, *self.network.input_spec.shape[1:]), rows.dtype),
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((None,), tf.float32),
+                tf.TensorSpec((None, 2), tf.int64),
+            ]
+            self._traced[rows.dtype] = tf.function(self._train, input_signature=signature, autograph=False)
+        losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, seeds)
+        return losses.numpy(), hits.numpy()
+
+    def _train(
+        self, rows: tf.Tensor, labels: tf.Tensor, offsets: tf.Tensor, rates: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        steps = tf.shape(rates)[0]
+
+        def step(i: tf.Tensor, losses: tf.TensorArray, hits: tf.TensorArray) -> tuple[Any, ...]:
+            batch = slice(offsets[i], offsets[i + 1])
+            x = tf.cast(rows[batch], self.network.input_spec.dtype)
+            loss, right = self._train_step(x, labels[batch], rates[i], seeds[i])
+            return i + 1, losses.write(i, loss), hits.write(i, right)
+
+        start = (tf.constant(0), tf.TensorArray(tf.float32, steps), tf.TensorArray(tf.int32, steps))
+        _, losses, hits = tf.while_loop(lambda i, *_: i < steps, step, start, parallel_iterations=1)
+        return losses.stack(), hits.stack()
+
+    def set_numbers(self, config: TrialConfig, class_counts: np.ndarray) -> None:
+        """The configuration's numbers and the classes' weights, and nothing that training changes."""
+        self.network.set_numbers(config, effective_counts(class_counts, config.balance))
+        self.numbers.set(config, class_counts)
+
+    def _train_step(
+        self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        numbers, classes = self.numbers, self.network.architecture.classes
+        plain_target = tf.one_hot(labels, classes)
+        if self.network.architecture.mixes:
+            x, plain_target = mix(x, plain_target, numbers.mixup, numbers.cutmix, seed)
+            labels = tf.argmax(plain_target, 1, tf.int32)
+        # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.
+        target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
+        weights = tf.linalg.matvec(plain_target, numbers.class_weights)
+        with tf.GradientTape() as tape:
+            logits, plain = self.network.training_logits(x, plain_target, seed)
+            loss = tf.reduce_mean(weights * self._loss(target, logits))
+            scaled = self.optimizer.scale_loss(loss)
+        variables = [getattr(v, "value", v) for v in self.variables]
+        gradients = tape.gradient(scaled, variables)
+        # Decay acts on the weights that the gradient was taken at (Loshchilov & Hutter 2019, algorithm 2).
+        tf.cond(numbers.weight_decay > 0, lambda: self._decay(1.0 - rate * numbers.weight_decay), lambda: None)
+        self.optimizer.learning_rate = rate
+        self.optimizer.apply(gradients, self.variables)
+        hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
+        return loss, hits
+
+    def _decay(self, factor: tf.Tensor) -> None:
+        for variable in self.variables:
+            if len(variable.shape) > 1:
+                variable.assign(variable * factor)
+
+    def state(self) -> list[np.ndarray]:
+        return self.network.state() + [np.asarray(v) for v in self.optimizer.variables]
+
+    def load_state(self, arrays: list[np.ndarray]) -> None:
+        count = len(self.network.state())
+        self.network.load_state(arrays[:count])
+        for variable, array in zip(self.optimizer.variables, arrays[count:], strict=True):
+            variable.assign(array)
+
+
+def _optimizer(name: str, clip_norm: float, precision: str) -> Any:
+    clip = {"global_clipnorm": clip_norm} if clip_norm > 0 else {}
+    inner = {
+        "sgd": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **clip),
+        "adam": lambda: keras.optimizers.Adam(**clip),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**clip),
+    }[name]()
+    return keras.optimizers.LossScaleOptimizer(inner) if precision == "mixed_float16" else inner
+
+
+def _cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """-sum_k q(k) log p(k), shape (n,)."""
+    return -tf.reduce_sum(target * tf.nn.log_softmax(logits), 1)
+
+
+def _focal_cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """-sum_k q(k) (1 - p(k))^2 log p(k) (Lin et al. 2017, eq. 4, gamma = 2), shape (n,)."""
+    log_p = tf.nn.log_softmax(logits)
+    return -tf.reduce_sum(target * tf.square(1.0 - tf.exp(log_p)) * log_p, 1)
+
+
+_LOSSES = {
+    "categorical_crossentropy": _cross_entropy,
+    "categorical_focal_crossentropy": _focal_cross_entropy,
+}
