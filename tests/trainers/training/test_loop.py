@@ -131,7 +131,8 @@ def test_a_fit_depends_on_its_job_alone(manifest, cache, tmp_path):
     assert [first, figures(resumed.run_epoch()), figures(resumed.run_epoch())] == alone["a"]
 
     code = (
-        "import sys, json; from pathlib import Path; from tests.trainers.training.test_loop import TRIALS, run, job, tf; "
+        "import sys, json; from pathlib import Path; "
+        "from tests.trainers.training.test_loop import TRIALS, run, job, tf; "
         "where = [Path(p) for p in sys.argv[1:]]; "
         "said = {n: run(job(*where, seed=3, **TRIALS[n])) for n in ('c', 'b', 'a')}; "
         "print('said:' + json.dumps([said, tf.config.threading.get_intra_op_parallelism_threads()]))"
