@@ -59,7 +59,7 @@ def _row(family: Backbone, name: str, application: str, layers: int, **values: A
 
 
 def _mended(family: Backbone, name: str, application: str, layers: int, **values: Any) -> Backbone:
-    """A row whose graph ``trainers.builders`` mends; by ``build_layered`` where no builder is given."""
+    """A row whose graph ``trainers.networks.builders`` mends; by ``build_layered`` where no builder is given."""
     values = {"builder": "trainers.networks.builders:build_layered", "arguments": {"application": application}} | values
     return _row(family, name, application, layers, **values)
 

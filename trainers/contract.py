@@ -94,7 +94,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class PartFigures:
-    """Seconds an image of one architecture on one worker, and what comes once; ``trainers.calibrating`` measures them.
+    """Seconds an image of one architecture on one worker, and what comes once; ``trainers.training.measure`` measures them.
 
     ``prefix_s``: the frozen part over decoded images (0 where nothing is frozen). ``train_s``: a training step on rows
     of the store, reading them included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a

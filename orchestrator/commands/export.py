@@ -60,7 +60,7 @@ LATENCY_FACTS = ("machine.cores", "machine.system", "version.tensorflow")
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """``formats``: names of ``trainers.exportformats``; () for all that are installed here.
+    """``formats``: names of ``trainers.export.formats``; () for all that are installed here.
 
     ``out``: default ``exports`` in the sweep's folder. ``bound``: how much test accuracy an export may lose, 0.01 = one
     point. ``force``: keep what loses more, and record it. ``address``: a Ray cluster, "" for this machine.

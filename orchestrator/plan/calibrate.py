@@ -1,6 +1,6 @@
 """Calibrate: what of a space to measure on this machine, where the figures are kept, and the measuring itself.
 
-``trainers.calibrating`` measures, on every slot at once. Kept below the cache in a file for each machine, so that a
+``trainers.training.measure`` measures, on every slot at once. Kept below the cache in a file for each machine, so that a
 second plan of the same space measures nothing.
 """
 
@@ -160,7 +160,7 @@ class CalibrationFile:
 
 
 def precision_of(spec: SweepSpec, slots: Slots) -> str:
-    """The Keras dtype policy that workers come to, as ``trainers.device`` does: what the device is good at."""
+    """The Keras dtype policy that workers come to, as ``trainers.training.device`` does: what the device is good at."""
     if spec.resources.precision != "auto":
         return spec.resources.precision
     if not slots.gpus:

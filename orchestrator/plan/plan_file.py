@@ -220,7 +220,7 @@ def _memory_bytes() -> int:
 def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict[str, int]:
     """Place of rows -> how many of them the store has, of all that the space's trials can read.
 
-    What nobody has named yet (``trainers.shelfindex``) counts as not there.
+    What nobody has named yet (``trainers.networks.prefix_index``) counts as not there.
     """
     spec, manifest, cache = request.spec, request.manifest, request.cache
     if not cache.is_dir():

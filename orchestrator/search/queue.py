@@ -107,7 +107,7 @@ it as a job of its own, so that trials whose rows are there run while the next a
 
 
 MAX_PREFILL_WORKERS = 16
-"""Maximum workers that fill one need at once: the buckets of a shelf (``trainers.storefiles.BUCKETS``), each written by
+"""Maximum workers that fill one need at once: the buckets of a shelf (``trainers.store.segments.BUCKETS``), each written by
 one worker. A test compares the two, since the orchestrator does not import the store."""
 
 

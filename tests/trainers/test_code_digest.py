@@ -258,7 +258,7 @@ def test_a_file_edited_since_changes_nothing_of_the_code_that_runs(
 
 def test_digests_are_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "my_lasting.py").write_text(HELD.format(**HELD_PLAIN | {"captured": "frozenset('abcdefgh')"}))
-    ask = "import my_lasting; from trainers.owncode import digest_of; "
+    ask = "import my_lasting; from trainers.code_digest import digest_of; "
     ask += f"print([digest_of(getattr(my_lasting, name)) for name in {list(READS)}])"
     answers = set()
     for seed in ("1", "2", "3"):  # the second and third load what the first has compiled

@@ -77,7 +77,8 @@ def test_a_folder_that_hides_orchs_own_is_named(tmp_path: Path) -> None:
     (tmp_path / "trainers").mkdir()
     (tmp_path / "trainers" / "__init__.py").write_text("")
     root = Path(dotted.__file__).parent.parent
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(root)!r}]; from orchestrator.cli import main; main()"
+    path = [str(tmp_path), str(root)]
+    code = f"import sys; sys.path[:0] = {path}; from orchestrator.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "status"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
     assert str(tmp_path / "trainers") in done.stderr

@@ -116,7 +116,7 @@ def takes_xnnpack(path: Path) -> bool:
 
 
 def how_to_cut(served: ServedModel) -> list[str]:
-    """How a photo becomes what the network sees, step by step, as ``trainers.cutting`` does it."""
+    """How a photo becomes what the network sees, step by step, as ``trainers.images.crops`` does it."""
     from trainers.images.crops import PYRAMID_SCALES, SMALLEST_RANDOM_CROP, ZOOM
 
     size, crops = served.image_size, policy(served.policy).crops

@@ -1,6 +1,6 @@
 """One table of export formats: what a winner can be written as, to run without this project.
 
-Imports without TensorFlow, so that checking a command is quick; ``trainers.exporting`` writes.
+Imports without TensorFlow, so that checking a command is quick; ``trainers.export.export`` writes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Crops of one image, cut as their names say (``trainers.policies``). Free of TensorFlow.
+"""Crops of one image, cut as their names say (``trainers.images.policies``). Free of TensorFlow.
 
 ``whole`` is the image made square by the configuration's view. All other crops but its mirror image are cut from a
 *canvas*: the same square, larger than the network's input by 1 / 0.875. The canvas itself is shown whole, its central

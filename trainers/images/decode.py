@@ -29,7 +29,7 @@ def decode(source: Path | str | bytes) -> Image.Image:
     EXIF orientation is applied, transparency lies on white, an animation gives its first frame. 16-bit greyscale is
     scaled by 255 / 65535; 32-bit integers and floats by the smallest of their usual ranges (1 for floats, 255, 65535)
     that holds them, and stretched from minimum to maximum where none does.
-    A JPEG with more pixels than ``trainers.pillowreader`` decodes comes at a half, quarter or eighth.
+    A JPEG with more pixels than ``trainers.images.pillow_reader`` decodes comes at a half, quarter or eighth.
     Raises Unreadable, a TrainerError, with the file and the reason: missing, truncated, no image, too large.
     """
     with _loaded(source, None) as (image, _, _):

@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from trainers.files.suffixes import PHOTOS
 
 FORMATS = tuple(dict.fromkeys(PHOTOS.values()))
-"""What Pillow may take a file for, whatever it is called: the formats of ``trainers.suffixes.PHOTOS``.
+"""What Pillow may take a file for, whatever it is called: the formats of ``trainers.files.suffixes.PHOTOS``.
 
 JPEG brings a phone's MPO with it. No other format of Pillow's is tried: some start programs, as EPS does.
 """

@@ -1,6 +1,6 @@
 """One table of crop policies: how an image is cut at inference before the crops' probabilities are averaged.
 
-Names and counts only; ``trainers.cutting`` cuts. Imports nothing heavy, so that checking a file is quick.
+Names and counts only; ``trainers.images.crops`` cuts. Imports nothing heavy, so that checking a file is quick.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _read_torch(source: Path) -> Mapping[str, Any]:
 def fill(
     model: Any, tensors: Mapping[str, np.ndarray], what: str
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Put ``tensors`` into ``model``, a net of ``trainers.senet``; (used, ignored, warnings).
+    """Put ``tensors`` into ``model``, a net of ``trainers.networks.senet``; (used, ignored, warnings).
 
     Nothing is changed unless all fits. Raises TrainerError about ``what``, with every mistake.
     """

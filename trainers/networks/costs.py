@@ -131,7 +131,7 @@ def cost(
     """What an architecture costs an image; None for a backbone of the user's own.
 
     ``image_size``: None for the native one. ``mixes``: training mixes whole images, so all layers run above the
-    boundary. ``row_shape`` is that of ``trainers.prefix.Prefix.spec``.
+    boundary. ``row_shape`` is that of ``trainers.networks.prefix.Prefix.spec``.
     """
     layers = layers_of(backbone)
     if layers is None:

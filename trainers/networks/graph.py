@@ -66,7 +66,7 @@ def carries_all(model_edges: set[tuple[int, int]], q: int) -> bool:
 def layer_strides(model: keras.Model) -> dict[str, int]:
     """For each layer that gives a map: the image's side over the map's, as the strides on the way multiply.
 
-    A stride that ``trainers.strides`` has replaced counts as it was. What follows a global pooling (the gate of
+    A stride that ``trainers.networks.strides`` has replaced counts as it was. What follows a global pooling (the gate of
     squeeze and excitation) has no map and is left out.
     """
     found: dict[str, int] = {}

@@ -208,7 +208,7 @@ class Prefix:
     ) -> None:
         """``model``: the whole backbone with its starting weights; without it the one that ``architecture`` names.
 
-        ``known``: what ``trainers.shelfindex`` says of an architecture whose whole backbone is frozen and that fuses
+        ``known``: what ``trainers.networks.prefix_index`` says of an architecture whose whole backbone is frozen and that fuses
         nothing; then the backbone is only built once an image is run through it.
         """
         self.architecture, self.row = architecture, backbone(architecture.backbone)

@@ -125,7 +125,7 @@ class ServedModel:
         return out
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """What MLflow calls. What ``trainers.photoinput.photos`` takes -> ``label``, ``probability`` and
+        """What MLflow calls. What ``trainers.serving.inputs.photos`` takes -> ``label``, ``probability`` and
         ``probabilities`` (JSON: class -> probability), one row an image, in order. ``params`` has no effect.
 
         Raises TrainerError; to MLflow it is an error of the caller's, status 400.

@@ -2,7 +2,7 @@
 
 ``predict`` is the job that a worker runs. Models that share a prefix share its work, and so do policies: the mirror
 image of ``flip``, the centre of ``ten_crop`` and the middle scale of ``pyramid`` are crops with a name
-(``trainers.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop is kept
+(``trainers.images.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop is kept
 in the store where that pays, beside what trials read of the whole images, so that other models do not need it again.
 """
 

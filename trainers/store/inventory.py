@@ -1,6 +1,6 @@
 """What lies in the cache folder, and how much it may take. Free of TensorFlow; changes nothing.
 
-Rows of images and features are what comes and goes (``trainers.cacheroom``). What else lies there (photos unpacked from
+Rows of images and features are what comes and goes (``trainers.store.eviction``). What else lies there (photos unpacked from
 archives, built-in sets, calibrations) counts towards the limit and stays until somebody clears it.
 """
 

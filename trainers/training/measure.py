@@ -52,7 +52,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     Returns ``start_s`` (from ``asked_at`` until TensorFlow was there), ``decode`` and ``recipes`` as they were asked,
     each with ``seconds`` an image, ``parts`` (those that could be measured: ``place`` in the job, the fields of
     ``PartFigures``, and ``reset_s``: of setting a network that is there to another trial), ``worker_bytes``, the most
-    memory that this process held, and ``loads``: samples of ``trainers.load`` from between the measurements.
+    memory that this process held, and ``loads``: samples of ``trainers.training.load`` from between the measurements.
     Writes nothing. Raises TrainerError.
     """
     start_s = max(time.time() - job["asked_at"], 0.0)
@@ -109,7 +109,7 @@ class _Photos:
 
 @dataclass(frozen=True)
 class _Repeated:
-    """A few rows that stand for ``rows`` of them. See ``trainers.features.ReadRows``."""
+    """A few rows that stand for ``rows`` of them. See ``trainers.training.features.ReadRows``."""
 
     some: np.ndarray
     rows: int

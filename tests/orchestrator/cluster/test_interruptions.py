@@ -20,14 +20,16 @@ from tests.support.places import ROOT
 
 SLOW = """
 import sys, time
-from orchestrator import cli, stages
+from orchestrator.cli import app as cli
+from orchestrator.sweep import data, refit, select
 function, words = sys.argv[1], sys.argv[2:]
-real = getattr(stages, function)
+module = {"build_manifest": data, "refit": refit, "select": select}[function]
+real = getattr(module, function)
 def slowly(*given, **named):
     open("begun", "w").close()
     time.sleep(200)
     return real(*given, **named)
-setattr(stages, function, slowly)
+setattr(module, function, slowly)
 sys.exit(cli.run(words))
 """
 """A command line of which one function takes long."""
@@ -104,7 +106,8 @@ def test_a_terminal_that_closes(tmp_path: Path) -> None:
 
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from orchestrator import interruptions; from orchestrator.cluster import StopSignals\n"
+        "import os, signal, sys\n"
+        "from orchestrator.cluster import interruptions; from orchestrator.cluster.ray_session import StopSignals\n"
         "with interruptions.interruptible():\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    with StopSignals() as signals:\n"

@@ -97,13 +97,16 @@ import json
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from orchestrator import cluster
+from orchestrator.cluster import ray_session as cluster
 from orchestrator.errors import OrchError
-from orchestrator.ledger import Ledger, derive
-from orchestrator.memorykills import PatienceSettings
-from orchestrator.proposer import FixedSource, TrialRequest
-from orchestrator.search import SearchSettings, ray_session, run_jobs, run_trials
-from trainers.contract import FitJob, TrialConfig
+from orchestrator.ledger.ledger import Ledger, derive
+from orchestrator.cluster.memory_kills import PatienceSettings
+from orchestrator.search.sampling import FixedTrials, TrialRequest
+from orchestrator.search.settings import SearchSettings
+from orchestrator.cluster.ray_session import ray_session, run_jobs
+from orchestrator.search.run import run_trials
+from trainers.contract import FitJob
+from trainers.config import TrialConfig
 
 folder, what = Path(sys.argv[1]), json.loads(sys.argv[2])
 patience = cluster.JOB_PATIENCE = PatienceSettings(what["rounds"], 0.2)
@@ -111,7 +114,7 @@ lines, answer = [], None
 try:
     with ray_session(cpus=2):
         if "jobs" in what:
-            answer = run_jobs("tests.fake_trainer:double", what["jobs"], tell=lines.append)
+            answer = run_jobs("tests.support.fake_trainer:double", what["jobs"], tell=lines.append)
         else:
             jobs = [
                 FitJob(f"trial{{n}}", TrialConfig(recipe=recipe), 0, "m", output=str(folder))
@@ -119,12 +122,12 @@ try:
             ]
             requests = [TrialRequest(job.id, "", n, job) for n, job in enumerate(jobs)]
             settings = SearchSettings(
-                epochs=3, logs=folder / "logs", storage=folder / "ray", factory="tests.fake_trainer:open_fit",
+                epochs=3, logs=folder / "logs", storage=folder / "ray", factory="tests.support.fake_trainer:open_fit",
                 retries=0, patience=patience, fill=what.get("fill", ""),
             )
             with Ledger(folder / "ledger") as ledger:
                 note = lambda event: lines.append(f"{{event.state}} {{event.reason}}")
-                answer = run_trials(FixedSource(requests), settings, ledger, note).states
+                answer = run_trials(FixedTrials(requests), settings, ledger, note).states
 except OrchError as error:
     answer = str(error)
 (folder / "answer.json").write_text(json.dumps([answer, lines]))
@@ -155,7 +158,7 @@ def test_killed_trials_go_back_to_the_queue(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
-    words = {"fill": "tests.fake_trainer:fill"}
+    words = {"fill": "tests.support.fake_trainer:fill"}
     answer, lines = drive(tmp_path, 7000, rounds=9, trials=["fill_sleep_once:60"], **words)
     assert answer == {"COMPLETED": 1}, lines
     assert any("the store is filled again: back in the queue" in line for line in lines)

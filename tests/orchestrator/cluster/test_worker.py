@@ -21,7 +21,7 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def trial(recipe: str) -> FitTrainable:
         job = FitJob("t", TrialConfig(recipe=recipe), 0, "m", output=str(tmp_path))
         config = {"job": job.to_dict(), "log": str(tmp_path / "log"), "epochs": 6, "save_after_s": 10.0}
-        return FitTrainable({**config, "factory": "tests.fake_trainer:open_fit"})
+        return FitTrainable({**config, "factory": "tests.support.fake_trainer:open_fit"})
 
     return trial
 

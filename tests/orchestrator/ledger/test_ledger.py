@@ -267,7 +267,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from orchestrator import ledger as module
-from orchestrator.ledger import EventKind, Ledger
+from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.ledger import Ledger
 module.COMPACT_ABOVE_SEGMENTS = 8
 with Ledger(Path(sys.argv[1]), clock=lambda: 1.0) as ledger:
     print("ready", flush=True)

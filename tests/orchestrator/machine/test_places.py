@@ -73,7 +73,7 @@ def test_the_folder_for_sockets_is_rays_own_unless_its_name_is_too_long(tmp_path
 def test_no_folder_for_sockets_is_a_sentence_with_each_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     folders = [tmp_path / ("x" * 100), Path("/proc/version/ray")]
-    monkeypatch.setattr("orchestrator.places._ray_folders", lambda environment: iter(folders))
+    monkeypatch.setattr("orchestrator.machine.places._ray_folders", lambda environment: iter(folders))
     with pytest.raises(OrchError, match=r"Set RAY_TMPDIR to one .* at most 39 bytes") as raised:
         ray_folder({})
     assert "bytes, and 43 are allowed" in str(raised.value)

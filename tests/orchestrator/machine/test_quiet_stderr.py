@@ -12,7 +12,7 @@ import pytest
 from orchestrator.machine.quiet_stderr import quiet_libraries
 from tests.support.places import ROOT
 
-CHATTER = "import os; from orchestrator.hush import hushed\n"
+CHATTER = "import os; from orchestrator.machine.quiet_stderr import hushed\n"
 
 
 HELD = """

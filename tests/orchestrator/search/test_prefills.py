@@ -43,7 +43,7 @@ def search(
     folder: Path, requests: Sequence[TrialRequest], **changes: Any
 ) -> tuple[SearchOutcome, SweepState, list[Event]]:
     values: dict[str, Any] = {"epochs": 3, "logs": folder / "logs", "storage": folder / "ray"}
-    values |= {"factory": "tests.fake_trainer:open_fit", "fill": "tests.fake_trainer:fill", **changes}
+    values |= {"factory": "tests.support.fake_trainer:open_fit", "fill": "tests.support.fake_trainer:fill", **changes}
     source = FixedTrials(requests)
     with Ledger(folder / "ledger") as ledger:
         source.replay(ledger.events())
@@ -156,7 +156,7 @@ def test_what_has_not_begun_when_the_search_stops_is_trained_by_the_next(
             late_s[0] = 7200.0 if ends == "hours" and len(running) == 2 else 0.0
 
         values: dict[str, Any] = {"epochs": 3, "logs": tmp_path / "logs", "storage": tmp_path / "ray", **limits}
-        values |= {"factory": "tests.fake_trainer:open_fit", "fill": "tests.fake_trainer:fill"}
+        values |= {"factory": "tests.support.fake_trainer:open_fit", "fill": "tests.support.fake_trainer:fill"}
         with Ledger(tmp_path / "ledger") as ledger:
             source.replay(ledger.events())
             return run_trials(source, SearchSettings(**values), ledger, hear), ledger.events(), source

@@ -25,11 +25,13 @@ FAKE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from orchestrator.ledger import Ledger
-from orchestrator.proposer import FixedSource, TrialRequest
-from orchestrator.schedulers import SchedulerSettings
-from orchestrator.search import SearchSettings, run_trials
-from trainers.contract import FitJob, TrialConfig
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.search.sampling import FixedTrials, TrialRequest
+from orchestrator.search.schedulers import SchedulerSettings
+from orchestrator.search.settings import SearchSettings
+from orchestrator.search.run import run_trials
+from trainers.contract import FitJob
+from trainers.config import TrialConfig
 
 folder, recipes = Path(sys.argv[1]), sys.argv[2].split()
 requests = []
@@ -41,11 +43,11 @@ settings = SearchSettings(
     epochs=6,
     logs=folder / "logs",
     storage=folder / "ray",
-    factory="tests.fake_trainer:open_fit",
+    factory="tests.support.fake_trainer:open_fit",
     scheduler=SchedulerSettings(sys.argv[3]),
     save_after_s=0.0,
 )
-source = FixedSource(requests)
+source = FixedTrials(requests)
 with Ledger(folder / "ledger") as ledger:
     source.replay(ledger.events())
     print(run_trials(source, settings, ledger).states)
@@ -167,9 +169,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from rich.console import Console
-from orchestrator import unfinished
+from orchestrator.cluster import checkpoint as unfinished
 unfinished.SAVE_AFTER_S = 0.0
-from orchestrator.pipeline import SweepRequest, sweep
+from orchestrator.sweep.pipeline import SweepRequest, sweep
 
 out, resume, overrides = Path(sys.argv[1]), sys.argv[2] == "resume", tuple(sys.argv[3:])
 source = None if resume else "quick"

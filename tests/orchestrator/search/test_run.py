@@ -40,7 +40,7 @@ from tests.support.places import ROOT
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 
-FACTORY = "tests.fake_trainer:open_fit"
+FACTORY = "tests.support.fake_trainer:open_fit"
 
 
 @pytest.fixture(scope="module")
@@ -473,30 +473,30 @@ def test_a_trial_without_a_gpu_sees_none_and_is_told_its_threads(tmp_path: Path,
 def test_jobs_run_on_workers_and_come_back_in_order(tmp_path: Path, ray_up: None) -> None:
     seen: dict[int, dict[str, Any]] = {}
     jobs = [{"x": n, "crash_once": str(tmp_path / "mark") if n == 2 else ""} for n in range(5)]
-    results = run_jobs("tests.fake_trainer:double", jobs, on_done=seen.__setitem__)
+    results = run_jobs("tests.support.fake_trainer:double", jobs, on_done=seen.__setitem__)
     assert results == [{"x": 2 * n} for n in range(5)]
     assert [seen[n] for n in range(5)] == results
     assert (tmp_path / "mark").exists()
-    assert run_jobs("tests.fake_trainer:double", []) == []
+    assert run_jobs("tests.support.fake_trainer:double", []) == []
 
 
 @pytest.mark.parametrize(
     ("job", "text"),
     [
         ({"refuse": True}, "the fake job refuses 1."),
-        ({"error": True}, r"job 2 of 2 \(tests.fake_trainer:double\) failed: ValueError: a fake mistake in the job"),
+        ({"error": True}, r"job 2 of 2 .*fake_trainer:double.* failed: ValueError: a fake mistake in the job"),
     ],
 )
 def test_a_job_that_fails_is_a_sentence(ray_up: None, job: dict[str, Any], text: str) -> None:
     with pytest.raises(OrchError, match=text):
-        run_jobs("tests.fake_trainer:double", [{"x": 0}, {"x": 1, **job}])
+        run_jobs("tests.support.fake_trainer:double", [{"x": 0}, {"x": 1, **job}])
 
 
 def test_a_function_that_is_not_there_is_a_sentence(ray_up: None) -> None:
-    with pytest.raises(OrchError, match=r"tests.fake_trainer:triple cannot be imported on a worker"):
-        run_jobs("tests.fake_trainer:triple", [{"x": 1}])
+    with pytest.raises(OrchError, match=r"tests.support.fake_trainer:triple cannot be imported on a worker"):
+        run_jobs("tests.support.fake_trainer:triple", [{"x": 1}])
     with pytest.raises(OrchError, match="a job asks for 99 CPUs and Ray sees 2"):
-        run_jobs("tests.fake_trainer:double", [{"x": 1}], cpus=99)
+        run_jobs("tests.support.fake_trainer:double", [{"x": 1}], cpus=99)
 
 
 # --- a driver of its own: Ctrl-C, SIGKILL, a cluster -----------------------------------------------------------------
@@ -506,16 +506,17 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from orchestrator.errors import Interrupted
-from orchestrator.ledger import Ledger
-from orchestrator.proposer import Proposer, ProposerSettings
-from orchestrator.schedulers import SchedulerSettings
-from orchestrator.search import SearchSettings, run_trials
-from orchestrator.space import Case, Choice, Space, Uniform
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+from orchestrator.search.schedulers import SchedulerSettings
+from orchestrator.search.settings import SearchSettings
+from orchestrator.search.run import run_trials
+from orchestrator.spec.space.space import Case, Choice, Space, Uniform
 from trainers.contract import FitJob
 
 folder, recipe, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 space = Space.of({{"dropout": [Case(Uniform(0.0, 0.9))], "multiplier": [Case(Choice((2.0, 5.0)))]}})
-wanted = ProposerSettings(trials=6, epochs=3, seed=0, fingerprint="data", startup_trials=2)
+wanted = SamplerSettings(trials=6, epochs=3, seed=0, fingerprint="data", startup_trials=2)
 
 
 def job(trial, config):
@@ -528,11 +529,11 @@ settings = SearchSettings(
     epochs=3,
     logs=folder / "logs",
     storage=folder / "ray",
-    factory="tests.fake_trainer:open_fit",
+    factory="tests.support.fake_trainer:open_fit",
     scheduler=SchedulerSettings("asha"),
     address=address,
 )
-source = Proposer(space, wanted, job)
+source = OptunaSampler(space, wanted, job)
 with Ledger(folder / "ledger") as ledger:
     source.replay(ledger.events())
     try:

@@ -969,7 +969,7 @@ def test_the_table_of_fields_is_that_of_a_trial():
 
 
 def test_loading_a_spec_imports_nothing_heavy():
-    code = "import sys; from orchestrator.spec import load_spec; load_spec('quick'); print(*sys.modules)"
+    code = "import sys; from orchestrator.spec.load import load_spec; load_spec('quick'); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     heavy = {"tensorflow", "keras", "ray", "mlflow", "optuna", "pandas", "numpy", "pyarrow"}
     assert heavy & set(run.stdout.split()) == set()

@@ -74,7 +74,7 @@ def test_what_the_file_says_otherwise_stays(weights, tmp_path, folder):
 
 
 def test_looking_takes_no_time_where_files_are_here(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("orchestrator.weightplaces.why_unreachable", lambda: pytest.fail("the network was asked"))
+    monkeypatch.setattr("orchestrator.spec.weight_places.why_unreachable", lambda: pytest.fail("the network was asked"))
     began_s = time.monotonic()
     opened(tmp_path, "[mobilenet_0.5, vgg16, senet50]", environ={"ORCH_WEIGHTS": str(folder)})
     assert time.monotonic() - began_s < 0.3

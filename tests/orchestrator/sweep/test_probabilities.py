@@ -146,7 +146,7 @@ def ready(sweep: SweepContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         fit.run_epoch()
         fit.finish()
     monkeypatch.setattr(ray_session, "machine_resources", lambda: ray_session.Resources(3.0, 0.0))
-    monkeypatch.setattr("orchestrator.predicting.FEWEST_CROPS", 10)
+    monkeypatch.setattr("orchestrator.sweep.probabilities.FEWEST_CROPS", 10)
     return sweep
 
 

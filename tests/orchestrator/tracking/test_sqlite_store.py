@@ -23,7 +23,10 @@ from orchestrator.tracking.sqlite_store import BEING_MADE_S, prepare, read_conte
 from tests.support.fake_store import new_store
 from tests.support.places import ROOT
 
-OPEN = "import sys; from orchestrator.mlflow_store import connect; connect(sys.argv[1]).create_experiment(sys.argv[2])"
+OPEN = (
+    "import sys; from orchestrator.tracking.mlflow_store import connect; "
+    "connect(sys.argv[1]).create_experiment(sys.argv[2])"
+)
 PLAIN = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments()"
 
 

@@ -640,7 +640,7 @@ def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, 
 def test_a_failure_at_any_call_is_mended(
     tmp_path: Path, after: bool, anew: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.synchroniser.BATCH_EVENTS", 4)
+    monkeypatch.setattr("orchestrator.tracking.sync.BATCH_EVENTS", 4)
     sweep = write_sweep(tmp_path / "tiny", [("aa", 2, "PRUNED")])
     uri = new_store(tmp_path / "store")
     counting = Unreliable(0, after)
@@ -804,7 +804,7 @@ def test_trouble_is_said_at_the_beginning_in_one_line_and_the_end_does_not_wait(
 def test_a_server_that_hangs_is_said_after_seconds_and_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.mlflow_store.ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr("orchestrator.tracking.mlflow_store.ANSWER_WITHIN_S", 1.0)
     with small_server(None) as uri:
         said, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
     ((after_s, sentence),) = said
@@ -997,5 +997,5 @@ def test_postgres_holds_the_same(sweep: SweepPaths, postgres: str, monkeypatch: 
 
 
 def test_importing_the_tracker_does_not_import_mlflow() -> None:
-    code = "import sys, orchestrator.tracking, orchestrator.registry; assert 'mlflow' not in sys.modules"
+    code = "import sys, orchestrator.tracking, orchestrator.tracking.registry; assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

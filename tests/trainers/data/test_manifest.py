@@ -350,7 +350,7 @@ def test_small_test_split_is_a_warning_with_the_width_of_its_interval(tmp_path: 
 
 def test_imports_without_tensorflow_or_other_heavy_libraries() -> None:
     code = (
-        "import sys, trainers.manifest, trainers.images, trainers.augment; "
+        "import sys, trainers.data.manifest, trainers.images, trainers.augment; "
         "print(sorted({'tensorflow', 'keras', 'sklearn', 'imagehash', 'scipy'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

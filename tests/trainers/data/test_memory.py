@@ -22,7 +22,7 @@ BUDGET_MIB = 8
 BUILD = """
 import resource, sys
 from pathlib import Path
-from trainers.manifest import DataSource, build_manifest
+from trainers.data.manifest import DataSource, build_manifest
 manifest, report = build_manifest(DataSource(sys.argv[1], (0.7, 0.15, 0.15), Path(sys.argv[1]), folds=int(sys.argv[2])))
 assert not report.problems
 print(len(manifest.table), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -31,7 +31,7 @@ TAKE = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from trainers import store
+from trainers.store import shelf as store
 store.IN_MEMORY_BYTES = int(sys.argv[3]) * 2**20
 count, side = int(sys.argv[2]), int(sys.argv[4])
 def compute(positions):
@@ -55,11 +55,12 @@ sys.path.insert(0, "tests")
 import numpy as np
 from pathlib import Path
 from tests.support.tiny_fits import CLASSES, config
-from trainers import chunks, device, store
+from trainers.training import chunks, device
+from trainers.store import shelf as store
 from trainers.contract import FitJob
-from trainers.features import Examples
-from trainers.model import Architecture
-from trainers.training import TrainingFit
+from trainers.training.features import LabelledRows
+from trainers.networks.prefix import Architecture
+from trainers.training.loop import TrainingFit
 device.prepare(1, 0, "float32")
 store.IN_MEMORY_BYTES = chunks.CHUNK_BYTES = int(sys.argv[3]) * 2**20
 count = int(sys.argv[2])
@@ -70,7 +71,7 @@ def compute(positions):
 rows = store.Shelf(Path(sys.argv[1]), "features", {}).rows([str(i) for i in range(count)], compute)
 job = FitJob("fit", config(batch_size=64), 0, "", weights="none")
 architecture = Architecture.of(job.config, "none", len(CLASSES), "float32")
-examples = Examples(rows, (np.arange(count) % 3).astype(np.int32))
+examples = LabelledRows(rows, (np.arange(count) % 3).astype(np.int32))
 fit = TrainingFit(job, architecture, examples, examples)
 seen = sum(count for epoch in (fit.run_epoch(), fit.run_epoch()) if epoch.loss > 0)
 print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -30,6 +30,6 @@ def test_no_other_module_lists_them() -> None:
 
 
 def test_the_table_imports_nothing_heavy() -> None:
-    program = "import sys, trainers.suffixes; print({'pandas', 'PIL', 'numpy'} & {*sys.modules})"
+    program = "import sys, trainers.files.suffixes; print({'pandas', 'PIL', 'numpy'} & {*sys.modules})"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"

@@ -105,7 +105,7 @@ def test_copies_differ_from_each_other_and_by_image_and_seed(recipe: str) -> Non
 COPIES_IN_ANOTHER_PROCESS = """
 import hashlib, sys
 import numpy as np
-from trainers.augment import RECIPES, augment
+from trainers.images.augment import RECIPES, augment
 image = np.random.default_rng(1).integers(0, 256, (33, 20, 3), np.uint8)
 order = [(name, k) for name in sorted(RECIPES) for k in range(1, 9)]
 made = {(name, k): augment(image, "ab" * 32, k, name, 7).tobytes() for name, k in sorted(order, reverse=REVERSED)}

@@ -24,7 +24,7 @@ from trainers.images.pillow_reader import Room, open_photo
 BROKEN_EXIF = b"Exif\0\0II*\0\x08\0\0\0\xff\0\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0"
 PEAK = """
 import pathlib, sys
-from trainers.images import thumbnail
+from trainers.images.decode import thumbnail
 for name in sys.argv[1:]:
     try:
         thumbnail(pathlib.Path(name), 32)
@@ -205,7 +205,8 @@ def test_nothing_of_pillow_or_its_libraries_reaches_the_terminal(tmp_path: Path)
         (tmp_path / name).write_bytes(data)
     program = """
 import pathlib, sys
-from trainers.images import Unreadable, decode
+from trainers.files.plain import Unreadable
+from trainers.images import decode
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     try:
         print(path.name, decode(path.read_bytes()).mode)

@@ -323,7 +323,7 @@ def test_a_wrong_folder_is_a_sentence(made, tmp_path, damage):
 
 def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
     code = (
-        "import sys; from pathlib import Path; from trainers.serving import _load_pyfunc; "
+        "import sys; from pathlib import Path; from trainers.serving.model import _load_pyfunc; "
         f"sys.path.append({str(ROOT / 'tests')!r}); "
         "early = 'tensorflow' in sys.modules; "
         "print(_load_pyfunc(sys.argv[1]).predict([Path(sys.argv[2])])['label'][0]); "

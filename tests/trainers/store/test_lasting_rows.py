@@ -1,7 +1,7 @@
 """What the store keeps is what this code would compute: nobody changes one without giving up the other.
 
 Rows are found under keys that say what they depend on, but for the code of this package. Whoever changes what a view,
-a recipe or a built-in network gives raises ``trainers.storefiles.FORMAT``, so that stored rows are left, and then
+a recipe or a built-in network gives raises ``trainers.store.segments.FORMAT``, so that stored rows are left, and then
 writes the figures below anew. They are means of blocks, so that another processor's rounding does not matter.
 """
 

@@ -30,7 +30,7 @@ WRITER = """
 import os, sys, time
 import numpy as np
 from pathlib import Path
-from trainers.store import Shelf
+from trainers.store.shelf import Shelf
 folder, seconds, rows = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 keys = [f"key {i}" for i in range(rows)]
 def compute(positions):

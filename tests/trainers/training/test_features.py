@@ -164,7 +164,7 @@ def test_a_photo_that_was_broken_when_it_was_listed_is_named(tmp_path):
 
 RECIPE = """
 import functools
-from trainers.augment import Recipe
+from trainers.images.augment import Recipe
 
 class Object:
     def __call__(self, image, k, random):
