@@ -61,6 +61,7 @@ TABLES = {
     "trainers.items",
     "trainers.costs",
     "trainers.shelfindex",
+    "trainers.load",
 }
 """All that the orchestrator may import of the trainers; it names the rest by dotted path."""
 PURE = {
@@ -82,6 +83,7 @@ PURE = {
     "orchestrator.stopping",
     "orchestrator.workload",
     "orchestrator.stagetimes",
+    "orchestrator.learning",
     "orchestrator.needs",
     "orchestrator.slots",
     "orchestrator.draws",
