@@ -170,6 +170,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"not an MLflow database.*MLFLOW_TRACKING_URI"):
         prepare(text)
     other = execute(tmp_path / "other.db", "CREATE TABLE studies (x)", "CREATE TABLE alembic_version (version_num)")
+    os.utime(other, (1e9, 1e9))
     with pytest.raises(TrackingError, match="not an MLflow database"):
         prepare(other)
     assert read_contents(other).tables == {"studies", "alembic_version"}
