@@ -127,7 +127,13 @@ def exception(command: printed.Printed) -> str:
 def chapters() -> tuple[Chapter, ...]:
     return (
         Chapter("checkout", CHECKOUT, _checkout),
-        Chapter("own-photos", _own_photos_lines(), _own_photos, {"orch sweep my.yaml": _smaller}),
+        Chapter(
+            "own-photos",
+            _own_photos_lines(),
+            _own_photos,
+            {"orch sweep my.yaml": _smaller},
+            {"orch export": (0, REFUSED)},
+        ),
         Chapter("trashnet", _trashnet_lines(), _trashnet),
         Chapter("whole-space", WHOLE_SPACE, _whole_space),
         Chapter("look-first", LOOK_FIRST, _reference),
@@ -147,7 +153,6 @@ CHECKOUT = (
     "pip install 'orch[onnx]'",
     'pip install "orch[cmaes]"',
     "cp docker/env.example .env",
-    "python -m orchestrator",
 )
 WHOLE_SPACE = (
     "export ORCH_PHOTOS=/path/to/photos ORCH_SENET50=/path/to/senet50.weights.h5",
@@ -160,6 +165,7 @@ WHOLE_SPACE = (
     "orch plan full --simulate --photos 15000 --classes 40 --gpus 8",
 )
 LOOK_FIRST = (
+    "python -m orchestrator",
     "orch doctor",
     "orch doctor --json",
     "orch spaces",
