@@ -47,9 +47,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Strip], list[Row],
     sheets: list[tuple[list[Strip], list[Row], str]] = []
     draw = contact_sheet.contact_sheet
 
-    def record(title: str, note: str, strips: list[Strip], rows: list[Row], path: Path) -> Path:
+    def record(title: str, note: str, strips: list[Strip], rows: list[Row], *more: object) -> Path:
         sheets.append((strips, rows, note))
-        return draw(title, note, strips, rows, path)
+        return draw(title, note, strips, rows, *more)
 
     monkeypatch.setattr(contact_sheet, "contact_sheet", record)
     return sheets

@@ -57,7 +57,7 @@ class Made:
             ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner.to_dict()})
         return winner
 
-    def build_leaderboard(self, winner: Winner, *fits: str, wrong: int = 0) -> None:
+    def judge(self, winner: Winner, *fits: str, wrong: int = 0) -> None:
         """``build_leaderboard`` itself, on networks that are wrong about the first ``wrong`` test images."""
         labels = self.manifest.split("test").labels()
         answers = np.where(np.arange(len(labels)) < wrong, (labels + 1) % len(CLASSES), labels)

@@ -389,7 +389,7 @@ class Sweep:
 def test_a_short_sweep_is_not_delayed(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "calibrated", lambda *a, **k: pytest.fail("measured"))
     sweep = Sweep(tmp_path, spec_of(tmp_path))
-    sweep.foresee()
+    sweep.plan_sweep()
     compare_with_plan(sweep.running)
     assert sweep.notes() == []
     (line,) = sweep.lines
@@ -412,7 +412,7 @@ def test_hours_or_a_long_sweep_are_worth_measuring(
     spec = spec_of(tmp_path, search, more)
     monkeypatch.setattr(planning, "calibrated", lambda request, **more: calibration_for(spec))
     sweep = Sweep(tmp_path, spec)
-    sweep.foresee()
+    sweep.plan_sweep()
     assert len(sweep.notes()) == 1
     assert sweep.lines[0].startswith("plan     about ")
     found = last_plan(sweep.ledger.events())
@@ -425,11 +425,11 @@ def test_what_cannot_fit_its_hours_is_refused_and_nothing_lost(tmp_path: Path, c
     write_calibration(cache, CalibrationFile(calibration_for(spec, speed=dataclasses.replace(SPEED, train_s=1.0))))
     sweep = Sweep(tmp_path, spec)
     with pytest.raises(OrchError) as refused:
-        sweep.foresee()
+        sweep.plan_sweep()
     assert "raise budget.hours" in str(refused.value)
     assert str(refused.value).endswith(f"orch sweep --resume --out {sweep.running.paths.root} --anyway")
     assert sweep.notes() == []
-    sweep.foresee(anyway=True)
+    sweep.plan_sweep(anyway=True)
     assert len(sweep.notes()) == 1
     assert any(line.startswith("warning  one trial alone takes") for line in sweep.lines)
 
@@ -442,7 +442,7 @@ def test_a_machine_that_cannot_be_measured_stops_no_sweep(
 
     monkeypatch.setattr(planning, "calibrated", fails)
     sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
-    sweep.foresee()
+    sweep.plan_sweep()
     assert sweep.lines == ["plan     none: its worker process died."]
     assert sweep.notes() == []
 
@@ -464,14 +464,14 @@ def test_the_disk_is_looked_at_without_a_calibration(
     monkeypatch.setattr(planning, "free_bytes", lambda folder: 1000)
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     with pytest.raises(OrchError, match=r"the sweep writes .* are free; free some .* --anyway"):
-        sweep.foresee()
+        sweep.plan_sweep()
 
 
 def test_plan_and_actual_are_kept_and_shown(tmp_path: Path, cache: Path) -> None:
     spec = spec_of(tmp_path)
     write_calibration(cache, CalibrationFile(calibration_for(spec)))
     sweep = Sweep(tmp_path, spec)
-    sweep.foresee()
+    sweep.plan_sweep()
     for seconds, stage, state in ((10, "search", "BEGUN"), (50, "search", "ENDED"), (20, "select", "ENDED")):
         sweep.now_s += seconds
         sweep.ledger.append(EventKind.STAGE, stage=stage, state=state)
@@ -507,7 +507,7 @@ def test_a_sweep_measures_again_what_is_in_doubt_only_where_that_matters(
 
         monkeypatch.setattr(planning, "calibrated", calibrated)
         sweep = Sweep(tmp_path / folder, spec)
-        sweep.foresee()
+        sweep.plan_sweep()
         assert len(again) == matters
         assert any("busy" in line for line in sweep.lines) == (not matters)
         assert len(sweep.notes()) == 1
@@ -518,7 +518,7 @@ def test_a_finished_sweep_corrects_what_is_kept(tmp_path: Path, cache: Path) -> 
     before = calibration_for(spec)
     write_calibration(cache, CalibrationFile(before))
     sweep = Sweep(tmp_path, spec)
-    sweep.foresee()
+    sweep.plan_sweep()
     key, part = next(iter(measurement_plan(spec).parts.items()))
     ledger = sweep.ledger
     ledger.append(EventKind.STAGE, stage="search", state="BEGUN")
@@ -544,7 +544,7 @@ def test_a_sweep_that_went_on_to_more_is_not_compared(tmp_path: Path, cache: Pat
     spec = spec_of(tmp_path)
     write_calibration(cache, CalibrationFile(calibration_for(spec)))
     sweep = Sweep(tmp_path, spec)
-    sweep.foresee()
+    sweep.plan_sweep()
     larger = spec_of(tmp_path, more="budget: {trials: 12, epochs: 4}")
     compare_with_plan(dataclasses.replace(sweep.running, spec=larger))
     assert sweep.lines[-1] == "plan     not compared: it was of 9 trials, and the sweep went on to another number"
@@ -554,10 +554,10 @@ def test_a_sweep_that_goes_on_keeps_its_first_plan(tmp_path: Path, cache: Path) 
     spec = spec_of(tmp_path)
     write_calibration(cache, CalibrationFile(calibration_for(spec)))
     sweep = Sweep(tmp_path, spec)
-    sweep.foresee()
+    sweep.plan_sweep()
     payload = {"config": {"backbone": "small_cnn"}, "number": 1}
     sweep.ledger.append(EventKind.TRIAL, trial="t", stage="search", state="PENDING", payload=payload)
-    sweep.foresee()
+    sweep.plan_sweep()
     assert len(sweep.notes()) == 1
 
 
