@@ -16,9 +16,9 @@ from dashboards.contact_sheet import Cell, Row, Strip
 from orchestrator.commands import preview as preview_module
 from orchestrator.commands.preview import MOST_COPIES, blend, choose_rows, largest_size, preview, recipes_shown
 from orchestrator.errors import DataError, SpecError
+from orchestrator.spec import gpu
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
-from orchestrator.sweep import open
 from tests.support.photos_on_disk import folder_of, split_rows, table_of, write_photo
 from trainers.data.manifest import Manifest
 from trainers.images.augment import augment
@@ -178,7 +178,7 @@ def test_the_gpus_memory_is_measured(
     photos = folder_of(tmp_path / "photos", a=8, b=8)
     spec = spec_of(photos, "{backbone: small_cnn, image_size: [{value: 48, when: {gpu_memory_gb: 16}}, {value: 32}]}")
     for memory_gb in (16.1, 8.0):
-        monkeypatch.setattr(open, "smallest_gpu_gb", lambda memory_gb=memory_gb: memory_gb)
+        monkeypatch.setattr(gpu, "smallest_gpu_gb", lambda memory_gb=memory_gb: memory_gb)
         preview(spec, 2, tmp_path / "a.png")
     assert [note.partition(" pixels")[0] for _, _, note in drawn] == [
         "2 training photos at 48 x 48",

@@ -81,7 +81,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A registry; a winner's folder is written without its networks, and loads as ``fake_model``."""
     register = registry.register
 
-    def assemble(function: str, jobs: list[dict[str, Any]]) -> None:
+    def assemble(function: str, jobs: list[dict[str, Any]], **more: Any) -> None:
         assert function == "trainers.serving.model:assemble"
         for job in jobs:
             out = Path(job["output"])
