@@ -714,6 +714,6 @@ def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.Monkey
     with pytest.raises(OrchError, match=r"127.0.0.1:9: .*refused.* leave --address out"), ray_session("auto"):
         pass
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(cluster.services, "find_gcs_addresses", lambda: frozenset())
+    monkeypatch.setattr(cluster, "services", SimpleNamespace(find_gcs_addresses=frozenset))
     with pytest.raises(OrchError, match=r"no Ray cluster runs on this machine"), ray_session("auto"):
         pass
