@@ -41,7 +41,7 @@ def orch(folder: Path, *line: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(
         [*before, sys.executable, "-m", "orchestrator", *line],
         cwd=folder, env={**plain, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True, text=True, check=False, timeout=250,
+        capture_output=True, text=True, check=False, timeout=550,
     )  # fmt: skip
 
 
@@ -127,6 +127,7 @@ def test_doctor_looks_at_all_of_them(tmp_path: Path, closed: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @needs_modes
 def test_a_sweep_runs_with_a_closed_home_and_a_long_folder_for_temporary_files(tmp_path: Path, closed: Path) -> None:
     """Nothing of it lands in the home, nothing but the sweep's own words on stderr."""
