@@ -133,7 +133,7 @@ def test_a_sweep_runs_with_a_closed_home_and_a_long_folder_for_temporary_files(t
     """Nothing of it lands in the home, nothing but the sweep's own words on stderr."""
     long = tmp_path / ("x" * 100)
     long.mkdir()
-    line = ["sweep", "quick", "--set", "budget.trials=2", "--set", "budget.epochs=1", "--set", "final.seeds=1"]
+    line = ["sweep", "quick", "--set", "budget.trials=2", "--set", "budget.epochs=2", "--set", "final.seeds=1"]
     environment = {"HOME": str(closed), "TMPDIR": str(long), "ORCH_CACHE": str(tmp_path / "cache")}
     done = orch(tmp_path, *line, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
