@@ -169,7 +169,8 @@ def test_a_backbone_of_the_users_own_is_never_noted(manifest, tmp_path, forgotte
 
 
 def test_the_index_is_read_without_tensorflow():
-    code = "import sys, trainers.networks.prefix_index, trainers.data.examples; print({'tensorflow', 'keras'} & {*sys.modules})"
+    modules = "trainers.networks.prefix_index, trainers.data.examples"
+    code = f"import sys, {modules}; print({{'tensorflow', 'keras'}} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "set()"
 
 
