@@ -21,6 +21,7 @@ from orchestrator.evaluation.leaderboard import ensemble, signed
 from orchestrator.evaluation.selection import WHOLE
 from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
 from orchestrator.ledger.ledger import TrialState
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
 from orchestrator.sweep.probabilities import read_probabilities
@@ -136,7 +137,7 @@ def _networks(sweep: Sweep) -> list[_Network]:
     listed = sweep.fact("models")
     if listed is None:
         names = {row["model"] for row in leaderboard(sweep.paths)}
-        done = [r for r in sweep.state.trials.values() if r.stage == "refit" and r.state == TrialState.COMPLETED]
+        done = [r for r in sweep.state.trials.values() if r.stage == Stage.REFIT and r.state == TrialState.COMPLETED]
         latest = {r.name: r.id for r in done if r.name in names}
         listed = [{"model": name, "fit": fit, "configuration": ""} for name, fit in latest.items()]
     return [_Network(m["model"].partition("/")[0], m["model"], m["fit"], m["configuration"]) for m in listed]

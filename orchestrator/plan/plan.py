@@ -14,15 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from orchestrator.ledger.stages import Stage
 from orchestrator.plan.calibration import Machine, PartKey
 from orchestrator.plan.draws import CANDIDATES, LEARNING, trials_of
 from orchestrator.plan.estimates import STAND_IN, unknown_backbones
 from orchestrator.plan.playthrough import SimulatedOutcome, SimulatedSweep, SweepConditions
 from orchestrator.plan.simulation import EFFORT
+from orchestrator.plan.stage_times import START, TOTAL
 from orchestrator.spec.sweep import SweepSpec
 
-STAGES = ("start", "build", "search", "select", "refit", "leaderboard", "total")
-"""In their order. ``build`` is in worker-seconds, and lies inside search and refit; the others are by the clock."""
+STAGES = (START, Stage.PREFILL, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD, TOTAL)
+"""In their order. ``prefill`` is in worker-seconds, and lies inside search and refit; the others are by the clock."""
 DRAWS = 20
 FEWEST_DRAWS = 5
 TRIALS_PLAYED = 10_000
@@ -104,7 +106,7 @@ class Plan:
     @property
     def saving(self) -> float:
         """How many times as long the sweep would take with every trial for itself."""
-        return self.unshared["total"].mean / max(self.stages["total"].mean, 1e-9)
+        return self.unshared[TOTAL].mean / max(self.stages[TOTAL].mean, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -149,8 +151,8 @@ def make_plan(spec: SweepSpec, situation: SweepConditions, draws: int = DRAWS, s
         builds=_builds(shared, campaign),
         stages=_stages(shared),
         unshared=_stages(alone),
-        needed=Estimate.of(needed_s[True] or [outcome.stages["search"] for outcome in shared]),
-        unshared_needed=Estimate.of(needed_s[False] or [outcome.stages["search"] for outcome in alone]),
+        needed=Estimate.of(needed_s[True] or [outcome.stages[Stage.SEARCH] for outcome in shared]),
+        unshared_needed=Estimate.of(needed_s[False] or [outcome.stages[Stage.SEARCH] for outcome in alone]),
         floor_s=_mean(campaign.floor_s(o.fits) for o in shared),
         whole_floor_s=_mean(campaign.floor_s(o.fits) + campaign.final_floor_s(o) for o in shared),
         disk=_disk(shared, campaign),
@@ -358,6 +360,6 @@ def compare_stages(plan: Plan, actual_s: Mapping[str, float], share: bool = True
     for stage in STAGES[:-1]:
         span = planned[stage]
         rows.append(StageComparison(stage, span.mean, span.low, span.high, actual_s.get(stage, math.nan)))
-    done = [row for row in rows if row.stage != "build" and math.isfinite(row.actual_s)]
+    done = [row for row in rows if row.stage != Stage.PREFILL and math.isfinite(row.actual_s)]
     total = [sum(getattr(row, name) for row in done) for name in ("planned_s", "low_s", "high_s", "actual_s")]
-    return [*rows, StageComparison("total", *total)] if done else rows
+    return [*rows, StageComparison(TOTAL, *total)] if done else rows

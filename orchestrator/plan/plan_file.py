@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.errors import DataError, OrchError
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import gpu_names
 from orchestrator.paths import cache_folder
 from orchestrator.plan.calibrate import (
@@ -39,7 +40,6 @@ from trainers.errors import TrainerError
 from trainers.networks.prefix_index import find, known_images
 from trainers.store.inventory import contents
 
-PLAN = "plan"
 """Stage that the notes of a plan are filed under."""
 WORTH_CALIBRATING_S = 20 * 60.0
 """A sweep that roughly takes so long is worth the minute of a calibration; a shorter one is not delayed by it."""
@@ -286,7 +286,7 @@ class RecordedPlan:
 def last_plan(events: Sequence[Event]) -> RecordedPlan | None:
     """The plan that the ledger holds last; None where there is none. Pure."""
     for event in reversed(events):
-        if event.kind == EventKind.NOTE and event.stage == PLAN and "plan" in event.data:
+        if event.kind == EventKind.NOTE and event.stage == Stage.PLAN and "plan" in event.data:
             data = event.data
             source = data.get("calibration", {})
             return RecordedPlan(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)

@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 
-STAGES = ("start", "data", "plan", "search", "select", "refit", "leaderboard")
-"""In their order. ``start``: until the first worker does the search's work, reading the data and planning left out."""
-BUILD = "build"
+START = "start"
+"""Until the first worker does the search's work, reading the data and planning left out. No stage of the ledger."""
+TOTAL = "total"
+
+STAGES = (START, Stage.DATA, Stage.PLAN, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD)
+"""In their order."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class StageTimes:
         return sum(self.seconds.values())
 
     def to_dict(self) -> dict[str, float]:
-        """Stage -> seconds, ``build`` (worker-seconds) and ``total`` among them."""
-        return {**self.seconds, BUILD: self.build_s, "total": self.total_s}
+        """Stage -> seconds, ``prefill`` (worker-seconds) and ``total`` among them."""
+        return {**self.seconds, Stage.PREFILL: self.build_s, TOTAL: self.total_s}
 
 
 def actual(events: Sequence[Event]) -> StageTimes:
@@ -64,17 +68,17 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
     """(stage, seconds) of the time before each event but the first."""
     work_s = _first_work_s(process)
     spans = []
-    stage = "start"
+    stage = START
     for before, event in itertools.pairwise(process):
         stage = _stage(event, stage)
         taken_s = max(event.time_s - before.time_s, 0.0)
-        if stage == "search" and before.time_s < work_s:  # workers still start
+        if stage == Stage.SEARCH and before.time_s < work_s:  # workers still start
             starting_s = min(taken_s, work_s - before.time_s)
-            spans.append(("start", starting_s))
+            spans.append((START, starting_s))
             taken_s -= starting_s
-        if event.kind == EventKind.NOTE and event.stage == "plan":  # measuring the machine, mostly
+        if event.kind == EventKind.NOTE and event.stage == Stage.PLAN:  # measuring the machine, mostly
             planning_s = min(taken_s, float(event.data.get("planning_s", 0.0)))
-            spans.append(("plan", planning_s))
+            spans.append((Stage.PLAN, planning_s))
             taken_s -= planning_s
         spans.append((stage, taken_s))
     return [(stage, taken_s) for stage, taken_s in spans if taken_s > 0]
@@ -82,12 +86,12 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
 
 def _stage(event: Event, stage: str) -> str:
     """The stage that the time up to ``event`` belongs to; ``stage`` is the one so far."""
-    if event.kind == EventKind.STAGE and event.stage == "search" and event.state == "BEGUN":
-        return "start"
-    if event.kind == EventKind.NOTE and stage == "data":  # Ray starts after the data
-        return "start"
-    if event.stage == BUILD and stage in ("start", "data"):
-        return "search"
+    if event.kind == EventKind.STAGE and event.stage == Stage.SEARCH and event.state == "BEGUN":
+        return START
+    if event.kind == EventKind.NOTE and stage == Stage.DATA:  # Ray starts after the data
+        return START
+    if event.stage == Stage.PREFILL and stage in (START, Stage.DATA):
+        return Stage.SEARCH
     if event.stage in STAGES and event.kind != EventKind.NOTE:
         return str(event.stage)
     return stage
@@ -98,13 +102,13 @@ def _first_work_s(process: Sequence[Event]) -> float:
     began = [
         event.time_s - (_wall_s(event) if _is_build(event) else event.seconds or 0.0)
         for event in process
-        if (event.kind == EventKind.EPOCH and event.stage == "search") or _is_build(event)
+        if (event.kind == EventKind.EPOCH and event.stage == Stage.SEARCH) or _is_build(event)
     ]
     return min(began, default=math.inf)
 
 
 def _is_build(event: Event) -> bool:
-    return bool(event.kind == EventKind.STAGE and event.stage == BUILD and event.state == "ENDED")
+    return bool(event.kind == EventKind.STAGE and event.stage == Stage.PREFILL and event.state == "ENDED")
 
 
 def _wall_s(event: Event) -> float:

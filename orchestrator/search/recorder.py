@@ -23,6 +23,7 @@ from orchestrator.cluster.ray_session import StopSignals, alive_machines, explai
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.ledger.ledger import Ledger, SweepState, TrialRecord, TrialState, derive
 from orchestrator.ledger.segments import METRICS, Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 from orchestrator.search.queue import LiveTrial, PrefillJob, TrialQueue
 from orchestrator.search.sampling import TrialSource
@@ -32,8 +33,6 @@ from orchestrator.spec.slots import Resources, at_once
 from trainers.errors import TrainerError
 
 OnEvent = Callable[[Event], None]
-BUILD = "build"
-"""What the ledger files builds under."""
 
 
 class TrialRecorder:
@@ -201,7 +200,7 @@ class TrialRecorder:
     def on_retry(self, trial: Trial) -> None:
         why = self._why_again(trial)
         if is_build(trial):
-            self.record(EventKind.NOTE, stage=BUILD, reason=f"the store is filled again: {why}")
+            self.record(EventKind.NOTE, stage=Stage.PREFILL, reason=f"the store is filled again: {why}")
             return
         live = self.live[trial.trial_id]
         live.active = True
@@ -252,7 +251,7 @@ class TrialRecorder:
         self.patience.progress()
         filling = self.agenda.build_ended(trial.trial_id)
         payload = {**built, "for": filling.request.id}
-        self.record(EventKind.STAGE, stage=BUILD, state=state, reason=reason, payload=payload)
+        self.record(EventKind.STAGE, stage=Stage.PREFILL, state=state, reason=reason, payload=payload)
 
     def close(self) -> None:
         """After Tune returned: stop what had begun, or leave it unfinished for ``--resume`` and raise.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.cluster import checkpoint
 from orchestrator.cluster.memory_kills import PatienceSettings
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 from orchestrator.search.schedulers import SchedulerSettings
 
@@ -40,7 +41,7 @@ class SearchSettings:
     retries: int = 2
     hours_left_s: float = math.inf
     target_accuracy: float = math.inf
-    stage: str = "search"
+    stage: Stage = Stage.SEARCH
     address: str = ""
     objectives: tuple[str, ...] = (ACCURACY,)
     save_after_s: float = checkpoint.SAVE_AFTER_S

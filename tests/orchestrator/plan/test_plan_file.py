@@ -157,10 +157,10 @@ def test_a_plan_is_said_in_plain_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stages", "about", "expected"),
     [
-        ({"search": 100.0, "build": 10.0}, {}, "search, 93 % of the time, most of it training on 2 workers"),
-        ({"search": 100.0, "build": 150.0}, {}, "most of it to decode photos and run frozen layers once"),
-        ({"search": 100.0, "build": 0.0}, {"longest_trial_s": 80.0}, "its longest trial alone takes 80 s"),
-        ({"refit": 300.0, "build": 0.0}, {}, "refit, 97 % of the time"),
+        ({"search": 100.0, "prefill": 10.0}, {}, "search, 93 % of the time, most of it training on 2 workers"),
+        ({"search": 100.0, "prefill": 150.0}, {}, "most of it to decode photos and run frozen layers once"),
+        ({"search": 100.0, "prefill": 0.0}, {"longest_trial_s": 80.0}, "its longest trial alone takes 80 s"),
+        ({"refit": 300.0, "prefill": 0.0}, {}, "refit, 97 % of the time"),
         (
             {"start": 60.0, "select": 61.0, "refit": 90.0, "leaderboard": 64.0},
             {},
@@ -178,7 +178,7 @@ def test_what_limits_a_sweep(tmp_path: Path, stages: dict[str, float], about: di
     spec = spec_of(tmp_path)
     plan = planned(request_for(tmp_path, spec), calibration_for(spec)).plan
     means = dict.fromkeys(plan.stages, 2.0) | stages
-    means["total"] = sum(seconds for stage, seconds in means.items() if stage not in ("build", "total"))
+    means["total"] = sum(seconds for stage, seconds in means.items() if stage not in ("prefill", "total"))
     spans = {stage: Estimate.of([seconds]) for stage, seconds in means.items()}
     made = dataclasses.replace(plan, stages=spans, **({"longest_trial_s": 1.0} | about))
     assert expected in limit_words(made)
