@@ -72,7 +72,9 @@ class ExportRequest:
     address: str = ""
 
 
-def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = lambda line: None) -> ExportReport:
+def export_winner(
+    folder: Path, request: ExportRequest, tell: Callable[[str], None] = lambda line: None
+) -> ExportReport:
     """Write the winner of the sweep in ``folder`` in the formats asked for; the report, which is also in files.
 
     Reading the test split is recorded in the ledger before it happens, what came of it after; the sweep's lock is held

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cluster import ray_session
-from orchestrator.commands import export as exporting
+from orchestrator.commands import export
 from orchestrator.commands.export import EXPORT, ExportRequest, print_report, refusal
 from orchestrator.errors import ExportRefused, OrchError
 from orchestrator.evaluation.export_report import ExportReport, ExportState, Figures, decide, figures
@@ -86,7 +86,7 @@ def sweep(swept: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run_export(sweep: SweepPaths, *formats: str, **values: Any) -> ExportReport:
-    return exporting.export(sweep.root, ExportRequest(formats=formats or WITHOUT_EXTRAS, **values))
+    return export.export_winner(sweep.root, ExportRequest(formats=formats or WITHOUT_EXTRAS, **values))
 
 
 def stored(sweep: SweepPaths) -> np.ndarray:
@@ -483,7 +483,7 @@ def test_reading_test_is_recorded_before_and_what_became_of_it_after(sweep: Swee
 def test_the_report_on_disk_and_on_the_terminal(sweep: SweepPaths, tmp_path: Path) -> None:
     lines: list[str] = []
     request = ExportRequest(formats=("savedmodel", "tflite"), out=tmp_path / "elsewhere")
-    report = exporting.export(sweep.root, request, lines.append)
+    report = export.export_winner(sweep.root, request, lines.append)
     page = (tmp_path / "elsewhere" / "report.md").read_text()
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert rows == ["format", "original", "savedmodel", "tflite"]
@@ -524,18 +524,18 @@ def test_names_and_bounds_that_do_not_exist(sweep: SweepPaths) -> None:
 def test_without_a_name_every_format_that_is_installed_is_written(
     sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "find_spec", lambda module: None)
-    assert exporting.installed_formats() == WITHOUT_EXTRAS
-    monkeypatch.setattr(exporting, "installed_formats", lambda: ("tflite",))
+    monkeypatch.setattr(export, "find_spec", lambda module: None)
+    assert export.installed_formats() == WITHOUT_EXTRAS
+    monkeypatch.setattr(export, "installed_formats", lambda: ("tflite",))
     lines: list[str] = []
-    report = exporting.export(sweep.root, ExportRequest(), lines.append)
+    report = export.export_winner(sweep.root, ExportRequest(), lines.append)
     assert [e.name for e in report.exports] == ["tflite"]
     assert "note     onnx is left out: pip install tf2onnx onnx onnxruntime" in lines
 
 
 def test_a_sweep_without_a_winner(sweep: SweepPaths, tmp_path: Path) -> None:
     with pytest.raises(OrchError, match=r"nothing is not a sweep's folder"):
-        exporting.export(tmp_path / "nothing", ExportRequest())
+        export.export_winner(tmp_path / "nothing", ExportRequest())
     assert not (tmp_path / "nothing").exists()
     described = json.loads((sweep.winner / "model.json").read_text())
     del described["fits"]
@@ -612,6 +612,6 @@ def test_photos_that_tensorflow_does_not_decode_are_counted(sweep: SweepPaths) -
 def test_the_same_on_a_worker(swept: SweepPaths, tmp_path: Path) -> None:
     """Through Ray, as the command does it."""
     shutil.copytree(swept.root, tmp_path / "sweep")
-    report = exporting.export(tmp_path / "sweep", ExportRequest(formats=("tflite", "tflite-int8")))
+    report = export.export_winner(tmp_path / "sweep", ExportRequest(formats=("tflite", "tflite-int8")))
     assert [e.state for e in report.exports] == [ExportState.KEPT] * 2
     assert not ray_session.ray.is_initialized()
