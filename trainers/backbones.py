@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.dotted import load_dotted
+from trainers.dotted import load_dotted, lookup
 from trainers.errors import TrainerError
-from trainers.wording import did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -177,27 +176,7 @@ BACKBONES: dict[str, Backbone] = {
 
 def backbone(name: str) -> Backbone:
     """The row called ``name``, or the ``Backbone`` at a dotted "module:attribute". Raises TrainerError."""
-    if name in BACKBONES:
-        return BACKBONES[name]
     return lookup(name, BACKBONES, Backbone)
-
-
-def lookup(name: str, table: dict[str, Any], kind: type) -> Any:
-    """A dotted "module:attribute" of type ``kind``; the sentence when there is none names the nearest of ``table``."""
-    word = kind.__name__.lower()
-    if ":" not in name:
-        hint = did_you_mean(name, table)
-        raise TrainerError(
-            f"there is no {word} {name!r}{hint} Known are {', '.join(sorted(table))}, "
-            f"or your own by its dotted name, my_module:my_{word}."
-        )
-    try:
-        found = load_dotted(name)
-    except (ImportError, AttributeError) as error:
-        raise TrainerError(f"the {word} {name!r} cannot be imported: {error}") from error
-    if not isinstance(found, kind):
-        raise TrainerError(f"{name!r} is a {type(found).__name__}, not a {word}.")
-    return found
 
 
 def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:

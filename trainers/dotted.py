@@ -9,12 +9,41 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from trainers.errors import TrainerError
+from trainers.wording import did_you_mean
+
+Row = TypeVar("Row")
 
 FOLDER_VARIABLE = "ORCH_MODULES"
 """Environment variable with the folder of the user's own modules; workers get the driver's current folder in it."""
+
+
+def lookup(name: str, table: Mapping[str, Row], kind: type[Row]) -> Row:
+    """Return the row of ``table`` called ``name``, or the ``kind`` at a dotted "module:attribute".
+
+    Raises TrainerError with the nearest known name.
+    """
+    if name in table:
+        return table[name]
+    word = kind.__name__.lower()
+    if ":" not in name:
+        hint = did_you_mean(name, table)
+        raise TrainerError(
+            f"there is no {word} {name!r}{hint} Known are {', '.join(sorted(table))}, "
+            f"or your own by its dotted name, my_module:my_{word}."
+        )
+    try:
+        found = load_dotted(name)
+    except (ImportError, AttributeError) as error:
+        raise TrainerError(f"the {word} {name!r} cannot be imported: {error}") from error
+    if not isinstance(found, kind):
+        raise TrainerError(f"{name!r} is a {type(found).__name__}, not a {word}.")
+    return found
 
 
 def load_dotted(path: str) -> Any:

@@ -16,8 +16,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainers.backbones import lookup
-from trainers.dotted import load_dotted
+from trainers.dotted import load_dotted, lookup
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ HEADS: dict[str, Head] = {
 
 def head(name: str) -> Head:
     """The row called ``name``, or the ``Head`` at a dotted "module:attribute". Raises TrainerError."""
-    return HEADS[name] if name in HEADS else lookup(name, HEADS, Head)
+    return lookup(name, HEADS, Head)
 
 
 def default_scale(classes: int, loss_bound: float = 1e-3) -> float:
