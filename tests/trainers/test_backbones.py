@@ -14,7 +14,8 @@ import tensorflow as tf
 from tests.support.places import ROOT
 from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weight_file
 from trainers.errors import TrainerError
-from trainers.networks.prefix import build_backbone, prefix_length, preprocess, pretrained
+from trainers.networks.backbone import build_backbone, cached_backbone, preprocess
+from trainers.networks.prefix import prefix_length
 
 MINE = Backbone("mine", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, imagenet=False)
 NOT_MINE = 5
@@ -182,7 +183,7 @@ def test_an_unknown_backbone_is_a_sentence(name, sentence):
 
 def test_a_backbone_of_ones_own_joins_by_its_dotted_name():
     assert backbone("test_backbones:MINE").name == "mine"
-    assert len(pretrained("test_backbones:MINE", "none", 16, "float32").layers) == 10
+    assert len(cached_backbone("test_backbones:MINE", "none", 16, "float32").layers) == 10
 
 
 def test_a_vision_transformer_of_ones_own_is_cut_between_its_blocks_and_loaded(tmp_path):

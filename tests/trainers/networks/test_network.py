@@ -14,18 +14,10 @@ from tests.support.tiny_fits import config
 from trainers.backbones import Backbone, backbone
 from trainers.config import TrialConfig
 from trainers.errors import TrainerError
+from trainers.networks.backbone import build_backbone, is_random, preprocess
 from trainers.networks.graph import refresh
-from trainers.networks.network import Network
-from trainers.networks.prefix import (
-    Architecture,
-    Prefix,
-    boundary_index,
-    build_backbone,
-    is_random,
-    pool,
-    prefix_length,
-    preprocess,
-)
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix, boundary_index, pool, prefix_length
 
 SIZES = {"small_cnn": 16, "mobilenet_0.25": 32, "mobilenet_v2": 32, "resnet50": 32, "vgg16": 32}
 CLASSES = 4
@@ -40,7 +32,7 @@ def architecture_of(name: str, unfrozen: int | str, **values) -> Architecture:
 
 def network_of(name: str, unfrozen: int | str, model: keras.Model | None = None, **values) -> tuple[Prefix, Network]:
     architecture = architecture_of(name, unfrozen, **values)
-    prefix = Prefix(architecture, model)
+    prefix = Prefix(architecture.prefix, model)
     return prefix, Network(architecture, prefix)
 
 
@@ -113,7 +105,7 @@ def test_a_hidden_layer_is_trained_too(hidden):
     ],
 )
 def test_the_prefix_ends_at_the_nearest_single_tensor(name, unfrozen, cut):
-    prefix = Prefix(architecture_of(name, unfrozen))
+    prefix = Prefix(architecture_of(name, unfrozen).prefix)
     assert prefix.layer == cut
     assert prefix.is_identity == (cut == "")
     assert prefix.length <= boundary_index(prefix.model, unfrozen)
@@ -301,7 +293,7 @@ def test_a_description_changes_with_all_that_the_features_depend_on(tmp_path):
         chosen = TrialConfig(
             backbone="tests.support.tiny_fits:TINY", image_size=size, unfrozen_layers=unfrozen, **values
         )
-        return Prefix(Architecture.of(chosen, weights, CLASSES, precision)).description()
+        return Prefix(chosen.prefix_key(weights, precision)).description()
 
     folders = []
     for seed in (5, 6):
@@ -339,7 +331,7 @@ def test_a_backbone_that_was_rewritten_under_its_name_has_another_description(mo
         monkeypatch.setitem(globals(), "build_sloped", build_with_slope(slope))
         chosen = TrialConfig(backbone=f"{__name__}:SLOPED", image_size=16, unfrozen_layers=0)
         model = build_backbone(chosen.backbone, "none", 16)
-        return Prefix(Architecture.of(chosen, "none", CLASSES), model).description()
+        return Prefix(chosen.prefix_key("none"), model).description()
 
     first = description(0.1)
     assert description(0.1) == first
@@ -349,11 +341,11 @@ def test_a_backbone_that_was_rewritten_under_its_name_has_another_description(mo
 
 def test_descriptions_of_the_table_have_the_keys_that_they_had():
     chosen = TrialConfig(backbone="small_cnn", image_size=16, unfrozen_layers=3)
-    described = Prefix(Architecture.of(chosen, "none", CLASSES)).description()
+    described = Prefix(chosen.prefix_key("none")).description()
     had = ["backbone", "image_size", "layer", "pooling", "precision", "weights"]
     assert sorted(described) == sorted([*had, "batch_norms"])
     assert described["batch_norms"] == "folded"
-    plain = Prefix(Architecture.of(TrialConfig(backbone="vgg16", image_size=32), "none", CLASSES)).description()
+    plain = Prefix(TrialConfig(backbone="vgg16", image_size=32).prefix_key("none")).description()
     assert sorted(plain) == had
 
 
@@ -436,12 +428,12 @@ def test_an_operation_outside_layers_is_a_sentence():
 def test_a_precision_stays_within_its_network(precision):
     chosen = config(unfrozen_layers=3)
     architecture = Architecture.of(chosen, "none", CLASSES, precision)
-    network = Network(architecture, Prefix(architecture))
+    network = Network(architecture, Prefix(architecture.prefix))
     assert network.tail.get_layer("conv_3").compute_dtype == precision.removeprefix("mixed_")
     assert network.tail.get_layer("conv_3").variable_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
     plain = Architecture.of(chosen, "none", CLASSES)
-    assert Network(plain, Prefix(plain)).tail.get_layer("conv_3").compute_dtype == "float32"
+    assert Network(plain, Prefix(plain.prefix)).tail.get_layer("conv_3").compute_dtype == "float32"
 
 
 def build_with_dropout(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
@@ -484,7 +476,7 @@ def test_what_is_random_inside_a_backbone_comes_from_the_seed_alone(unfrozen):
     assert first[1] == first[3]
     assert len(set(first)) == 3
     assert again == [first[2], first[1], first[0], first[1]]
-    other = Network(prefix.architecture, prefix)  # as in a process of its own
+    other = Network(network.architecture, prefix)  # as in a process of its own
     other.reset(config(dropout=0.2), 0)
     assert losses_of(other, rows, [0, 2, 4, 2]) == first
 
@@ -517,7 +509,7 @@ def test_frozen_layers_run_in_inference_mode_inside_the_network(unfrozen):
 def test_mixing_puts_the_boundary_at_the_input_and_changes_no_function(mixup, cutmix):
     stored_prefix, stored = network_of("mobilenet_v2", 5, lively_mobilenet_v2())
     prefix, network = network_of("mobilenet_v2", 5, lively_mobilenet_v2(), mixup=mixup, cutmix=cutmix)
-    assert prefix.architecture.mixes
+    assert prefix.key.mixes
     assert network.input_spec == tf.TensorSpec((None, 32, 32, 3), tf.uint8)
     assert count(network.trainable_parts()) == count(stored.trainable_parts())
     expected = stored.features(stored_prefix(IMAGES), training=False)
@@ -529,8 +521,8 @@ def test_mixing_puts_the_boundary_at_the_input_and_changes_no_function(mixup, cu
 
 def test_unmixed_configurations_have_the_architecture_that_they_had():
     old = Architecture.of(config(), "none", CLASSES)
-    assert (old.output_stride, old.feature_fusion, old.mixes) == (32, "none", False)
-    assert dataclasses.replace(old, mixes=True) != old
+    assert (old.prefix.output_stride, old.prefix.feature_fusion, old.prefix.mixes) == (32, "none", False)
+    assert Architecture.of(config(mixup=0.2), "none", CLASSES) != old
 
 
 @pytest.mark.parametrize("unfrozen", [6, "all"])
@@ -597,7 +589,7 @@ def test_weights_that_nobody_offers_for_download_are_a_sentence():
 
 def test_a_finer_map_is_cut_at_the_same_layers():
     for unfrozen, refined in ((0, True), (5, True), (13, True), (40, False)):
-        plain, finer = (Prefix(architecture_of("mobilenet_v2", unfrozen, output_stride=s)) for s in (32, 16))
+        plain, finer = (Prefix(architecture_of("mobilenet_v2", unfrozen, output_stride=s).prefix) for s in (32, 16))
         assert finer.layer == plain.layer
         assert finer.length == plain.length
         # Below the halving that was taken back the rows are the same, and are found again.
@@ -609,4 +601,4 @@ def test_a_finer_map_is_cut_at_the_same_layers():
 def test_a_served_backbone_takes_its_stride_from_the_architecture():
     plain = build_backbone("mobilenet_0.25", "none", 64)
     architecture = architecture_of("mobilenet_0.25", 5, output_stride=16, image_size=64)
-    assert Prefix(architecture, plain).model.output_shape == (None, 4, 4, 256)
+    assert Prefix(architecture.prefix, plain).model.output_shape == (None, 4, 4, 256)

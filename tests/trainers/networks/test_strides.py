@@ -24,8 +24,8 @@ from keras.layers import (
 
 from trainers.backbones import BACKBONES
 from trainers.errors import TrainerError
+from trainers.networks.backbone import build_backbone
 from trainers.networks.graph import layer_strides
-from trainers.networks.prefix import build_backbone
 from trainers.networks.strides import is_refined, with_output_stride
 
 RANDOM = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trainers.backbones import build_small_cnn
 from trainers.errors import TrainerError
-from trainers.networks.prefix import build_backbone
+from trainers.networks.backbone import build_backbone
 from trainers.networks.weight_files import load_weights
 
 
