@@ -6,6 +6,7 @@ The sweep is a tiny one with real networks; its jobs run in this process instead
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import shutil
@@ -29,7 +30,7 @@ from tests.support.tiny_fits import CLASSES, predict_into, write_manifest
 from tests.trainers.serving.test_model import finish, put_together
 from trainers.data.manifest import DataSource, Manifest, build_manifest
 from trainers.errors import TrainerError
-from trainers.export import export as worker
+from trainers.export import describe, export, run, write
 from trainers.export.formats import FORMATS, export_formats
 from trainers.serving.model import ServedModel, assemble
 
@@ -76,7 +77,7 @@ def sweep(swept: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def here(function: str, jobs: list[dict[str, Any]], cpus: float) -> list[dict[str, Any]]:
         assert function == "trainers.export.export:export"
         try:
-            return [worker.export({**job, "threads": int(cpus)}) for job in jobs]
+            return [export.export({**job, "threads": int(cpus)}) for job in jobs]
         except TrainerError as error:
             raise OrchError(str(error)) from error
 
@@ -152,28 +153,26 @@ def test_the_files_work_without_this_project(sweep: SweepPaths) -> None:
 def test_int8_holds_integers_alone_and_is_calibrated_on_training_images(
     sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainers.images import crops as cutting
-
     seen: list[Path] = []
-    cut = cutting.crops
+    cut = write.crops
 
     def watched(path: Path, *more: Any) -> np.ndarray:
         seen.append(path)
         return cut(path, *more)
 
-    monkeypatch.setattr(cutting, "crops", watched)
+    monkeypatch.setattr(write, "crops", watched)
     manifest = Manifest.read(sweep.manifest)
     path = sweep.root / "int8.tflite"
-    worker._write_tflite_int8(ServedModel(sweep.winner), manifest, path)
+    write._write_tflite_int8(ServedModel(sweep.winner), manifest, path)
     assert len(seen) == 60  # half as many of the first class
     assert set(seen) == set(manifest.split("train").paths())
-    assert worker.float_tensors(path) == 0
-    assert worker.float_tensors(written(ServedModel(sweep.winner), manifest, path)) > 0
+    assert run.float_tensors(path) == 0
+    assert run.float_tensors(written(ServedModel(sweep.winner), manifest, path)) > 0
 
 
 def written(served: ServedModel, manifest: Manifest, path: Path) -> Path:
     """The float32 form."""
-    worker._write_tflite(served, manifest, path)
+    write._write_tflite(served, manifest, path)
     return path
 
 
@@ -209,7 +208,7 @@ def ask_worker(paths: SweepPaths, formats: tuple[str, ...], out: Path) -> dict[s
         "split": "test",
         "threads": 1,
     }
-    return worker.export(job)
+    return export.export(job)
 
 
 @pytest.mark.slow
@@ -283,18 +282,16 @@ def test_onnx_answers_as_the_original_does(sweep: SweepPaths) -> None:
 
 
 def test_what_onnx_needs_is_said_where_it_is_missing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = worker.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        worker.importlib.util, "find_spec", lambda name: None if name in FORMATS["onnx"].needs else find(name)
+        importlib.util, "find_spec", lambda name: None if name in FORMATS["onnx"].needs else find(name)
     )
     report = run_export(sweep, "onnx", "tflite")
     assert [e.state for e in report.exports] == [ExportState.KEPT, ExportState.FAILED]
     refused = refusal(report)
     assert refused is not None
-    assert str(refused) == (
-        "onnx: onnx needs tf2onnx and onnx and onnxruntime, which are not installed; "
-        "pip install tf2onnx onnx onnxruntime."
-    )
+    assert str(refused).startswith("onnx: onnx needs tf2onnx and onnx and onnxruntime")
+    assert "`pip install tf2onnx onnx onnxruntime`" in str(refused)
 
 
 def test_a_converter_that_fails_costs_the_others_nothing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +299,7 @@ def test_a_converter_that_fails_costs_the_others_nothing(sweep: SweepPaths, monk
         path.write_bytes(b"half a file")
         raise RuntimeError("\nthe op XYZ has no kernel\nand more")
 
-    monkeypatch.setitem(worker._WRITERS, "tflite-fp16", fail)
+    monkeypatch.setitem(write.WRITERS, "tflite-fp16", fail)
     report = run_export(sweep, "tflite", "tflite-fp16")
     assert [(e.name, e.state) for e in report.exports] == [
         ("tflite", ExportState.KEPT),
@@ -313,13 +310,13 @@ def test_a_converter_that_fails_costs_the_others_nothing(sweep: SweepPaths, monk
 
 
 def test_a_file_that_does_not_run_costs_the_others_nothing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, threads: int) -> worker.Runner:
-        def run(cut: np.ndarray) -> np.ndarray:
+    def broken(path: Path, threads: int) -> run.Runner:
+        def fail(cut: np.ndarray) -> np.ndarray:
             raise RuntimeError("node 7 failed to invoke")
 
-        return run
+        return fail
 
-    monkeypatch.setitem(worker._OPENERS, "tflite-fp16", broken)
+    monkeypatch.setitem(run.OPENERS, "tflite-fp16", broken)
     report = run_export(sweep, "tflite", "tflite-fp16")
     assert [e.state for e in report.exports] == [ExportState.KEPT, ExportState.FAILED]
     reason = "tflite-fp16 was written and could not be run: RuntimeError: node 7 failed to invoke"
@@ -328,13 +325,14 @@ def test_a_file_that_does_not_run_costs_the_others_nothing(sweep: SweepPaths, mo
 
 
 def test_a_file_that_the_delegate_refuses_is_run_without_it(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "takes_xnnpack", lambda path: False)
+    for module in (describe, run):
+        monkeypatch.setattr(module, "takes_xnnpack", lambda path: False)
     report = run_export(sweep, "tflite")
     assert report.exports[0].state == ExportState.KEPT
     assert report.exports[0].figures
     assert report.exports[0].figures.largest_change < 1e-4
     page = (sweep.root / "exports" / "report.md").read_text()
-    assert "- tflite: XNNPACK, the delegate for CPUs, cannot run it; run and timed without, which is slower." in page
+    assert "- tflite: XNNPACK, the delegate for CPUs, cannot run it" in page
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -343,13 +341,13 @@ def test_a_file_that_the_delegate_refuses_is_run_without_it(sweep: SweepPaths, m
 @pytest.fixture
 def spoilt(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
     """``tflite`` answers with the classes in another order."""
-    opened = worker._OPENERS["tflite"]
+    opened = run.OPENERS["tflite"]
 
-    def open_wrong(path: Path, threads: int) -> worker.Runner:
-        run = opened(path, threads)
-        return lambda cut: np.roll(run(cut), 1, 1)
+    def open_wrong(path: Path, threads: int) -> run.Runner:
+        right = opened(path, threads)
+        return lambda cut: np.roll(right(cut), 1, 1)
 
-    monkeypatch.setitem(worker._OPENERS, "tflite", open_wrong)
+    monkeypatch.setitem(run.OPENERS, "tflite", open_wrong)
     # An original that is right, so that there is something to lose.
     labels = Manifest.read(sweep.manifest).split("test").labels()
     for seed in (1, 2):
