@@ -1,7 +1,7 @@
-"""Names of the form ``module:attribute``: where orch's own tables and a user's code meet.
+"""Dotted names, ``module:attribute``: how the tables of this project take a user's own rows.
 
-A user's module is looked for wherever Python looks, and then in the folder where ``orch`` was typed. That folder comes
-last, so that a file there never hides an installed module; it is searched only once a name asks for it.
+A user's module is searched for on Python's path, then in the folder where ``orch`` was started. That folder comes last,
+so that a file there never hides an installed module, and is searched only for a name that needs it.
 """
 
 from __future__ import annotations
