@@ -283,9 +283,7 @@ def test_onnx_answers_as_the_original_does(sweep: SweepPaths) -> None:
 
 def test_what_onnx_needs_is_said_where_it_is_missing(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in FORMATS["onnx"].needs else find(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in FORMATS["onnx"].needs else find(name))
     report = run_export(sweep, "onnx", "tflite")
     assert [e.state for e in report.exports] == [ExportState.KEPT, ExportState.FAILED]
     refused = refusal(report)

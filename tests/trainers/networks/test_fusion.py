@@ -235,13 +235,13 @@ def build_unnamed(input_shape: tuple[int, int, int], include_top: bool, weights:
     return keras.Model(inputs, x)
 
 
-UNNAMED = Backbone("unnamed", "test_fusion:build_unnamed", "tf", 16, 16, 6, imagenet=False)
+UNNAMED = Backbone("unnamed", f"{__name__}:build_unnamed", "tf", 16, 16, 6, imagenet=False)
 
 
 def test_rows_are_found_again_where_keras_names_the_layers():
     described = []
     for _ in range(2):
-        chosen = TrialConfig(backbone="test_fusion:UNNAMED", image_size=16, unfrozen_layers=1, feature_fusion="concat")
+        chosen = TrialConfig(backbone=f"{__name__}:UNNAMED", image_size=16, unfrozen_layers=1, feature_fusion="concat")
         model = build_backbone(chosen.backbone, "none", 16)
         prefix = Prefix(chosen.prefix_key("none"), model)
         described.append((prefix.layer, prefix.description()))
