@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger import folder as sweep_folder
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import RUNS
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class SweepView:
         from orchestrator.ledger.ledger import trials_frame
 
         frame = trials_frame(self.sweep.state)
-        return frame[frame["stage"].isin(["", sweep_folder.SEARCH])].reset_index(drop=True)
+        return frame[frame["stage"].isin(["", Stage.SEARCH])].reset_index(drop=True)
 
     @property
     def leaderboard(self) -> pd.DataFrame:

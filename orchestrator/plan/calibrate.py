@@ -1,7 +1,7 @@
 """Calibrate: what of a space to measure on this machine, where the figures are kept, and the measuring itself.
 
-``trainers.training.measure`` measures, on every slot at once. Kept below the cache in a file for each machine, so that a
-second plan of the same space measures nothing.
+``trainers.training.measure`` measures, on every slot at once. Kept below the cache in a file for each machine, so
+that a second plan of the same space measures nothing.
 """
 
 from __future__ import annotations

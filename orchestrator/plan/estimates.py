@@ -1,9 +1,9 @@
 """How fast a part is that was not measured, from the nearest that was. Pure.
 
-The rule. A part's seconds are its work (``trainers.networks.costs``: multiplications, and what writing the maps costs) over the
-speed of a measured relative: one of the same backbone if there is one, else of the same family, else any; of several
-the one of nearest work. Training takes the speed of a relative's training, and on top what a step costs by itself, as
-the training of heads alone shows. Opening and tracing grow with the number of layers.
+The rule. A part's seconds are its work (``trainers.networks.costs``: multiplications, and what writing the maps
+costs) over the speed of a measured relative: one of the same backbone if there is one, else of the same family, else
+any; of several the one of nearest work. Training takes the speed of a relative's training, and on top what a step
+costs by itself, as the training of heads alone shows. Opening and tracing grow with the number of layers.
 """
 
 from __future__ import annotations

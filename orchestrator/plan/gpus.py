@@ -51,7 +51,7 @@ class GpuSpeed:
 def gpu_speed(gpu: Gpu, calibration: Calibration) -> GpuSpeed:
     """How many times as fast ``gpu`` runs networks as one worker of ``calibration``.
 
-    The work of a training step of ``REFERENCE`` (forward and backward, see ``trainers.networks.costs``) times its images a
+    The work of a training step of ``REFERENCE`` (forward and backward, ``trainers.networks.costs``) times its images a
     second, over the work a second that the worker was measured to train with: the median over the parts of
     ``COMPARABLE`` work; else the part of nearest work; else what it runs prefixes with; else ``UNKNOWN_RATE``, which is
     a core of a server. Never more than over a worker that trains ``SLOWEST_IMAGES_PER_S``. A note says which it is,

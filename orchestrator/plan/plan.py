@@ -1,7 +1,7 @@
 """Spec, photos, machine and calibration -> ``Plan``: what a sweep will do and take, before it does. Pure.
 
-Trials are drawn from the space and the sweep is played (``orchestrator.plan.simulation``) many times over with scores that
-chance has a part in; every figure is the mean, with the lowest and the highest.
+Trials are drawn from the space and the sweep is played (``orchestrator.plan.simulation``) many times over with scores
+that chance has a part in; every figure is the mean, with the lowest and the highest.
 """
 
 from __future__ import annotations

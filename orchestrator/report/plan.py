@@ -107,7 +107,7 @@ def comparison_lines(
         )
     lines.append("         the store is filled within search and refit, and counted in seconds of one worker")
     if unplanned:
-        words = " and ".join(f"{BEFORE[name]} {format_estimate(seconds)}" for name, seconds in unplanned.items())
+        words = " and ".join(f"{BEFORE[Stage(name)]} {format_estimate(seconds)}" for name, seconds in unplanned.items())
         lines.append(f"         {words} came before it")
     if processes > 1:
         lines.append(f"         {processes} processes worked on it; the pauses between them are left out")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.search.sampling import TrialRequest, TrialSource
-from trainers.backbones import backbone
 from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
@@ -107,7 +106,7 @@ it as a job of its own, so that trials whose rows are there run while the next a
 
 
 MAX_PREFILL_WORKERS = 16
-"""Maximum workers that fill one need at once: the buckets of a shelf (``trainers.store.segments.BUCKETS``), each written by
+"""Maximum workers per prefill: the buckets of a shelf (``trainers.store.segments.BUCKETS``), each written by
 one worker. A test compares the two, since the orchestrator does not import the store."""
 
 
@@ -133,23 +132,19 @@ def feature_set_of(job: FitJob) -> FeatureSet:
     may differ and yet name the same rows (the last layers of a backbone that cannot be cut there); never the reverse.
     """
     config = job.config
-    size = config.image_size or backbone(config.backbone).native_size
+    key = config.prefix_key(job.weights, job.precision)
     copies = (config.multiplier, config.recipe) if config.multiplier > 1 else ()
-    images = (job.manifest, job.train_splits, job.folds, size, config.view, *copies)
-    mixes = config.mixup > 0 or config.cutmix > 0
-    if not job.share or mixes or config.unfrozen_layers == "all":
+    images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
+    if not job.share or key.reads_images:
         return FeatureSet(images)
-    cut = (config.unfrozen_layers, config.output_stride, config.feature_fusion, config.pooling)
-    return FeatureSet(images, (config.backbone, job.weights, *cut, job.precision, job.store_dtype))
+    return FeatureSet(images, (key, job.store_dtype))
 
 
 def trace_key(job: FitJob) -> tuple[Any, ...]:
     """What trials share whose training step is traced once in a warm worker."""
     config = job.config
-    size = config.image_size or backbone(config.backbone).native_size
-    shape = (config.unfrozen_layers, config.output_stride, config.feature_fusion, config.pooling, config.hidden)
-    step = (config.head, config.optimizer, config.clip_norm, config.loss, config.mixup > 0 or config.cutmix > 0)
-    return (config.backbone, job.weights, size, job.share, job.precision, *shape, *step)
+    step = (config.optimizer, config.clip_norm, config.loss)
+    return (config.prefix_key(job.weights, job.precision), job.share, config.hidden, config.head, *step)
 
 
 @dataclass(frozen=True)

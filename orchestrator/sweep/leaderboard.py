@@ -140,9 +140,7 @@ def _go_on(sweep: Sweep) -> str:
 
 def _prefix_of(config: TrialConfig) -> Hashable:
     """What decides the frozen part and its input; models that agree in it share its work."""
-    mixes = config.mixup > 0 or config.cutmix > 0  # then nothing below the network is shared
-    network = config.backbone, config.image_size, config.output_stride, config.feature_fusion, config.pooling
-    return *network, config.unfrozen_layers, config.view, mixes
+    return config.prefix(), config.view
 
 
 def _facts(model: FinalModel) -> dict[str, str]:

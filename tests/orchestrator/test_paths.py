@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.commands import compare
-from orchestrator.commands import export
+from orchestrator.commands import compare, export
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import find_sweep, newest_unfinished, read_sweep
 from orchestrator.paths import SweepPaths, command_line
