@@ -133,7 +133,7 @@ def test_two_networks_in_one_file_are_a_sentence(tmp_path):
     assert "x.safetensors holds several networks" in sentence
     assert "2 of them: " in sentence
     assert {f"{first} and module.{first}", f"backbone.{second} and {second}"} == set(
-        sentence.split("2 of them: ")[1].removesuffix(". Save the one that is meant alone.").split(", ")
+        sentence.split("2 of them: ")[1].removesuffix(". Save only the network to convert.").split(", ")
     )
 
 
