@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 BENCHMARKS := head_only mixed_depth all_layers floor overhead startup inference
 
-.PHONY: help setup sweep check test road road-pythons test-slow parity space serve-test search-quality bench format docs clean
+.PHONY: help setup sweep check test road road-pythons test-slow parity space serve-test search-quality bench format docs dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -39,6 +39,7 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/python docs/make_backbone_table.py --check
 	@$(BIN)/python docs/make_costs_table.py --check
 	@$(BIN)/python docs/make_architecture.py --check
+	@$(BIN)/python docs/make_third_party.py --check
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
@@ -74,15 +75,22 @@ $(BENCH): $(READY)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
-format: $(READY) ## format, and mend what ruff can mend
+format: $(READY) ## format, and fix what ruff can fix
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-docs: $(READY) ## write docs/cli.md and docs/backbones.md and the tables of docs/file.md again from the code
+docs: $(READY) ## write again what is generated from the code: cli, backbones, tables of file.md, architecture, THIRD_PARTY.md
 	@$(BIN)/python docs/make_cli_reference.py
 	@$(BIN)/python docs/make_file_reference.py
 	@$(BIN)/python docs/make_backbone_table.py
 	@$(BIN)/python docs/make_architecture.py
+	@$(BIN)/python docs/make_third_party.py
+
+dist: $(READY) ## an sdist and a wheel in dist/, with every sub-package and data file
+	@rm -rf dist build
+	@$(BIN)/python -m build --outdir dist . > /dev/null
+	@rm -rf build *.egg-info
+	@$(BIN)/python -m tests.support.check_dist
 
 clean: ## remove caches and builds; runs/, mlflow.db and .venv stay
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
