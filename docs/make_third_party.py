@@ -1,4 +1,4 @@
-"""Writes THIRD_PARTY.md from the metadata of the installed packages: ``make docs``. --check compares, as ``make check``.
+"""Writes THIRD_PARTY.md from the installed packages' metadata: ``make docs``. --check compares, as ``make check``.
 
 Covers what orch and its extras for users install, directly or not.
 """
@@ -18,11 +18,13 @@ EXTRAS = ("cmaes", "convert", "onnx", "postgres")
 """The extras that a user installs; ``gp`` brings torch, whose own notices list what it holds."""
 INTRODUCTION = """# Third-party software
 
-orch is licensed under the [Apache License 2.0](LICENSE). It copies no code of others. It installs the packages below, each under
-its own licence; versions are those of `constraints.txt`. The extra `gp` adds PyTorch (BSD-3-Clause) and what it needs.
+orch is licensed under the [Apache License 2.0](LICENSE). It copies no code of others. It installs the packages
+below, each under its own licence; versions are those of `constraints.txt`. The extra `gp` adds PyTorch
+(BSD-3-Clause) and what it needs.
 
-Pretrained weights are not part of orch. `orch weights list` and [docs/backbones.md](docs/backbones.md) name the licence of
-each. Test fixtures under `tests/fixtures` hold numbers computed with torchvision (BSD-3-Clause) and timm (Apache-2.0), no code.
+Pretrained weights are not part of orch. `orch weights list` and [docs/backbones.md](docs/backbones.md) name the
+licence of each. Test fixtures under `tests/fixtures` hold numbers computed with torchvision (BSD-3-Clause) and
+timm (Apache-2.0), no code.
 
 Written by `make docs`; `make check` compares.
 """
