@@ -113,9 +113,9 @@ class TrialConfig:
 
 @dataclass(frozen=True)
 class PrefixConfig:
-    """What of a configuration decides the frozen part of its network, the *prefix*, and nothing else.
+    """The part of a configuration that decides the frozen part of its network, the *prefix*.
 
-    The one place for it: whatever groups, caches or prices by prefix derives its key from this value.
+    Everything that groups, caches or estimates by prefix derives its key from this value.
     ``mixes``: training mixes whole images, so nothing is frozen below the network.
     """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainers import dotted
+from trainers.errors import TrainerError
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +85,27 @@ def test_a_folder_that_hides_orchs_own_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "trainers") in done.stderr
     assert "PYTHONPATH" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+ROW = Path("a row")
+TABLE = {"first": Path("1"), "second": Path("2")}
+
+
+def test_a_name_is_looked_up_in_the_table_then_imported() -> None:
+    assert dotted.lookup("second", TABLE, Path) == Path("2")
+    assert dotted.lookup(f"{__name__}:ROW", TABLE, Path) is ROW
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("secnd", ("no path 'secnd'", "did you mean second?", "first, second", "my_module:my_path")),
+        (f"{__name__}:TABLE", ("TABLE", "is a dict, not a path")),
+        (f"{__name__}:MISSING", ("MISSING", "cannot be imported")),
+        ("no_such_module_at_all:ROW", ("cannot be imported", "no_such_module_at_all")),
+    ],
+)
+def test_a_name_that_is_no_row_is_explained(name: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(TrainerError) as error:
+        dotted.lookup(name, TABLE, Path)
+    assert all(part in str(error.value) for part in parts)

@@ -32,7 +32,8 @@ def notes(files: Mapping[str, Path]) -> dict[str, str]:
 
 def how_to_cut(served: ServedModel) -> list[str]:
     """List the steps from a photo to the network's input, as ``trainers.images.crops`` takes them."""
-    size, crops = served.image_size, policy(served.policy).crops
+    chosen = policy(served.policy)
+    size, crops = served.image_size, chosen.crops
     side = size if served.policy in ("whole", "flip") else round(size / ZOOM)
     square = "" if served.view == "squash" else "take the central square, "
     steps = [
@@ -48,8 +49,10 @@ def how_to_cut(served: ServedModel) -> list[str]:
         "ten_crop": f"ten crops: {size} x {size} in each corner and in the centre, and their mirror images",
         "pyramid": f"six crops: the central {scales} of the side, each {each}, and their mirror images",
     }
-    at_random = f"{crops} crops at random places, each of {SMALLEST_RANDOM_CROP:g} to 1 times the side, {each}"
-    steps.append(cut.get(served.policy, at_random))
+    other = f"{crops} crops, each {each}: {chosen.description}"
+    if chosen.name.startswith("random_"):
+        other = f"{crops} crops at random places, each of {SMALLEST_RANDOM_CROP:g} to 1 times the side, {each}"
+    steps.append(cut.get(chosen.name, other))
     return [*steps, "the answer is the mean of the crops' probabilities"] if crops > 1 else steps
 
 

@@ -40,7 +40,7 @@ FORMATS: dict[str, ExportFormat] = {
             "tflite-int8",
             "model-int8.tflite",
             _ONE,
-            "probabilities: uint8 (1, classes); value = scale * (code - zero point), as the file itself says",
+            "probabilities: uint8 (1, classes); value = scale * (code - zero point), both stored in the file",
             "LiteRT in 8-bit integers from pixels to answer, calibrated on training images: a quarter of the size",
         ),
         ExportFormat(

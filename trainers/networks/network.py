@@ -23,7 +23,7 @@ from trainers.networks.prefix import Prefix, boundary_index, pool
 
 @dataclass(frozen=True)
 class Architecture:
-    """What of a configuration decides the shape of its network, and nothing else: its prefix and what is above it."""
+    """The part of a configuration that decides the shape of its network: the prefix and what is above it."""
 
     prefix: PrefixKey
     hidden: int

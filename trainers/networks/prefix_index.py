@@ -29,7 +29,7 @@ FOLDER = "index"
 
 @dataclass(frozen=True)
 class PrefixRecord:
-    """What the prefix of a key computes. ``description``: ``Prefix.description()``. ``row_shape``: shape of one row.
+    """Output of a prefix. ``description``: ``Prefix.description()``. ``row_shape``: shape of one row.
 
     ``layer``: the last frozen one, "" if rows are images. ``whole``: the entire backbone is frozen. ``dtype``: that of
     a row as computed; a map of a float16 network is float16.
@@ -44,7 +44,7 @@ class PrefixRecord:
 
 @dataclass(frozen=True)
 class FeatureLocation:
-    """Where a configuration's rows are, or would be. ``kind``: "images" or "features"; ``layer``: "" for images."""
+    """The shelf that a configuration's rows belong to. ``kind``: "images" or "features"; ``layer``: "" for images."""
 
     folder: Path
     row_shape: tuple[int, ...]

@@ -26,42 +26,13 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.ledger.stages import Stage
 from orchestrator.paths import SweepPaths
-from tests.support.tiny_fits import CLASSES, predict_into, write_manifest
-from tests.trainers.serving.test_model import finish, put_together
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from tests.support.exported_sweep import PHOTOS, POLICY, WITHOUT_EXTRAS, write_sweep
+from tests.support.tiny_fits import CLASSES, write_manifest
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.export import describe, export, run, write
 from trainers.export.formats import FORMATS, export_formats
-from trainers.serving.model import ServedModel, assemble
-
-TFLITE = ("tflite", "tflite-fp16", "tflite-int8")
-WITHOUT_EXTRAS = ("savedmodel", *TFLITE)
-POLICY = "flip"
-PHOTOS = 24
-
-
-def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
-    """A finished sweep whose winner is an ensemble of ``members`` networks, trained for an epoch."""
-    paths = SweepPaths(root)
-    made = write_manifest(root.parent / f"{root.name}-pictures", {"train": 24, "validation": 4, "test": PHOTOS // 3})
-    root.mkdir()
-    shutil.copy(made, paths.manifest)
-    values = {"backbone": "small_cnn", "view": "squash", "head": "softmax", "unfrozen_layers": 3} | trial
-    fits = [
-        finish(paths.manifest, root / "models", f"fit-{seed}", seed, "none", **values) for seed in range(1, members + 1)
-    ]
-    models = {Path(f).name: f for f in fits}
-    outputs = {POLICY: {name: str(paths.probabilities(name, "test", POLICY)) for name in models}}
-    predict_into(outputs, models=models, manifest=str(paths.manifest), split="test")
-    put_together(fits, paths.winner, POLICY)
-    with Ledger(paths.ledger) as ledger:
-        winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
-        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})
-        row = {"model": "winner/ensemble", "policy": POLICY}
-        ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 1})
-        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload={"winner_row": row})
-        ledger.append(EventKind.SWEEP, state="FINISHED")
-    return paths
+from trainers.serving.model import ServedModel
 
 
 @pytest.fixture(scope="module")
@@ -148,127 +119,6 @@ def test_the_files_work_without_this_project(sweep: SweepPaths) -> None:
     assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
     assert taken["shape"].tolist() == [1, 16, 16, 3]
     assert given["quantization"][0] > 0
-
-
-def test_int8_holds_integers_alone_and_is_calibrated_on_training_images(
-    sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Path] = []
-    cut = write.crops
-
-    def watched(path: Path, *more: Any) -> np.ndarray:
-        seen.append(path)
-        return cut(path, *more)
-
-    monkeypatch.setattr(write, "crops", watched)
-    manifest = Manifest.read(sweep.manifest)
-    path = sweep.root / "int8.tflite"
-    write._write_tflite_int8(ServedModel(sweep.winner), manifest, path)
-    assert len(seen) == 60  # half as many of the first class
-    assert set(seen) == set(manifest.split("train").paths())
-    assert run.float_tensors(path) == 0
-    assert run.float_tensors(written(ServedModel(sweep.winner), manifest, path)) > 0
-
-
-def written(served: ServedModel, manifest: Manifest, path: Path) -> Path:
-    """The float32 form."""
-    write._write_tflite(served, manifest, path)
-    return path
-
-
-NETWORKS = [
-    {"head": "cosface", "hidden": 6},
-    {"feature_fusion": "concat", "unfrozen_layers": 0},
-    pytest.param({"unfrozen_layers": "all", "pooling": "max"}, marks=pytest.mark.slow),
-    pytest.param({"backbone": "tests.support.tiny_fits:RESIDUAL", "unfrozen_layers": 8}, marks=pytest.mark.slow),
-    pytest.param({"mixup": 0.2, "head": "subcentre_arcface"}, marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize("trial", NETWORKS, ids=lambda trial: " ".join(map(str, trial.values())))
-def test_every_kind_of_network_converts(tmp_path: Path, trial: dict[str, Any]) -> None:
-    paths = write_sweep(tmp_path / "sweep", members=1, **trial)
-    answer = ask_worker(paths, ("tflite", "tflite-int8"), tmp_path)
-    assert answer["failed"] == {}
-    fused = trial.get("feature_fusion", "none") != "none"
-    assert ("of its tensors stay float32" in answer["notes"].get("tflite-int8", "")) == fused
-    expected = np.load(paths.probabilities("fit-1", "test", POLICY))["probabilities"]
-    for name, tolerance in (("original", 1e-5), ("tflite", 1e-4), ("tflite-int8", 0.15)):
-        found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
-        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
-
-
-def ask_worker(paths: SweepPaths, formats: tuple[str, ...], out: Path) -> dict[str, Any]:
-    """The worker's job without a driver; probabilities lie in ``out/answers``."""
-    job = {
-        "model": str(paths.winner),
-        "outputs": {name: str(out / FORMATS[name].file) for name in formats},
-        "answers": {name: str(out / "answers" / f"{name}.npz") for name in (*formats, "original", "serve_bytes")},
-        "manifest": str(paths.manifest),
-        "split": "test",
-        "threads": 1,
-    }
-    return export.export(job)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "size"), [("mobilenet_0.25", 64), ("efficientnet_b0", 64), ("resnet50", 64)])
-def test_large_backbones_convert(tmp_path: Path, backbone: str, size: int) -> None:
-    """Random weights: the operations are what is tried here."""
-    paths = write_sweep(tmp_path / "sweep", members=1, backbone=backbone, image_size=size, unfrozen_layers=0)
-    answer = ask_worker(paths, WITHOUT_EXTRAS, tmp_path)
-    assert answer["failed"] == {}
-    expected = np.load(paths.probabilities("fit-1", "test", POLICY))["probabilities"]
-    for name, tolerance in (("savedmodel", 1e-4), ("tflite", 1e-4), ("tflite-fp16", 0.05)):
-        found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
-        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
-    assert np.load(tmp_path / "answers" / "tflite-int8.npz")["probabilities"].shape == expected.shape
-
-
-@pytest.mark.slow
-def test_real_photos_and_weights(tmp_path: Path, orch_data: Path, orch_weights: Path) -> None:
-    """JPEG files, which ``serve_bytes`` decodes and resizes in its own way: near, and measured."""
-    made = write_photos(tmp_path / "photos", orch_data / "trashnet", 12)
-    fit = finish(
-        made,
-        tmp_path,
-        "fit-1",
-        1,
-        str(orch_weights),
-        backbone="mobilenet_0.25",
-        image_size=96,
-        unfrozen_layers=0,
-        head="softmax",
-        hidden=0,
-        view="centre_crop",
-    )
-    classes = Manifest.read(made).classes
-    job = {"fits": [fit], "output": str(tmp_path / "winner"), "classes": list(classes), "policy": "flip"}
-    assemble(job | {"threads": 1, "precision": "float32"})
-    shutil.copy(made, tmp_path / "manifest.parquet")
-    answer = ask_worker(SweepPaths(tmp_path), WITHOUT_EXTRAS, tmp_path)
-    assert answer["failed"] == {}
-
-    def said(name: str) -> np.ndarray:
-        return np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
-
-    for name, tolerance in (("savedmodel", 1e-5), ("tflite", 1e-4), ("tflite-fp16", 0.02), ("tflite-int8", 0.3)):
-        assert np.abs(said(name) - said("original")).max() < tolerance, name
-    change = np.abs(said("serve_bytes") - said("original")).max()
-    assert 1e-6 < change < 0.1
-    assert (said("serve_bytes").argmax(1) == said("original").argmax(1)).mean() > 0.9
-
-
-def write_photos(folder: Path, trashnet: Path, count: int) -> Path:
-    """The first photos of each class, a third of them for test; the manifest."""
-    for kind in sorted(p for p in trashnet.iterdir() if p.is_dir()):
-        (folder / kind.name).mkdir(parents=True)
-        for photo in sorted(kind.glob("*.jpg"))[:count]:
-            shutil.copy(photo, folder / kind.name)
-    source = DataSource(source=str(folder), splits=(0.4, 0.2, 0.4), seed=0, cache=folder.parent / "cache")
-    manifest, _ = build_manifest(source)
-    manifest.write(folder.parent / "made.parquet")
-    return folder.parent / "made.parquet"
 
 
 def test_onnx_answers_as_the_original_does(sweep: SweepPaths) -> None:

@@ -82,9 +82,7 @@ def test_too_small_images_are_a_sentence():
 def test_weights_of_another_network_are_a_sentence(tmp_path):
     file = tmp_path / "tiny_32.weights.h5"
     keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(5, 3)]).save_weights(file)
-    with pytest.raises(
-        TrainerError, match=r"the weights in .*tiny_32.weights.h5 do not fit tests.support.tiny_fits:TINY"
-    ):
+    with pytest.raises(TrainerError, match=r"tiny_32.weights.h5 do not fit tests.support.tiny_fits:TINY"):
         build_backbone("tests.support.tiny_fits:TINY", str(tmp_path), 32)
     file.write_bytes(b"not a weight file")
     with pytest.raises(TrainerError, match=r"do not fit tests.support.tiny_fits:TINY"):

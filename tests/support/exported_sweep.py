@@ -1,0 +1,42 @@
+"""A finished sweep of tiny networks on disk, ready to be exported."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
+from orchestrator.paths import SweepPaths
+from tests.support.tiny_fits import predict_into, write_manifest
+from tests.trainers.serving.test_model import finish, put_together
+
+TFLITE = ("tflite", "tflite-fp16", "tflite-int8")
+WITHOUT_EXTRAS = ("savedmodel", *TFLITE)
+POLICY = "flip"
+PHOTOS = 24
+
+
+def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
+    """A finished sweep whose winner is an ensemble of ``members`` networks, trained for an epoch."""
+    paths = SweepPaths(root)
+    made = write_manifest(root.parent / f"{root.name}-pictures", {"train": 24, "validation": 4, "test": PHOTOS // 3})
+    root.mkdir()
+    shutil.copy(made, paths.manifest)
+    values = {"backbone": "small_cnn", "view": "squash", "head": "softmax", "unfrozen_layers": 3} | trial
+    fits = [
+        finish(paths.manifest, root / "models", f"fit-{seed}", seed, "none", **values) for seed in range(1, members + 1)
+    ]
+    models = {Path(f).name: f for f in fits}
+    outputs = {POLICY: {name: str(paths.probabilities(name, "test", POLICY)) for name in models}}
+    predict_into(outputs, models=models, manifest=str(paths.manifest), split="test")
+    put_together(fits, paths.winner, POLICY)
+    with Ledger(paths.ledger) as ledger:
+        winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
+        ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})
+        row = {"model": "winner/ensemble", "policy": POLICY}
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 1})
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload={"winner_row": row})
+        ledger.append(EventKind.SWEEP, state="FINISHED")
+    return paths
