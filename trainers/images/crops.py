@@ -18,7 +18,20 @@ import numpy as np
 from PIL import Image
 
 from trainers.images.decode import DecodedPhoto
-from trainers.images.policies import CANVAS, CENTRE, CLOSER, CORNERS, MIRRORED, RANDOM, WHOLE, crop_names
+from trainers.images.policies import (
+    BOX,
+    CANVAS,
+    CENTRE,
+    CLOSER,
+    CORNERS,
+    MIRRORED,
+    RANDOM,
+    WHOLE,
+    Box,
+    box_named,
+    crop_names,
+    needs_canvas,
+)
 
 ZOOM = 0.875
 """Side of a centre or corner crop over the canvas's side (Krizhevsky et al. 2012: 224 of 256)."""
@@ -66,7 +79,7 @@ class Clock:
 def _needed(names: Sequence[str]) -> set[str]:
     """What the clock must have measured for ``names``."""
     originals = {name.removesuffix(MIRRORED) for name in names}
-    return {READ, DECODE, *originals, *({CANVAS_SQUARE} if originals - {WHOLE} else ())}
+    return {READ, DECODE, *originals, *({CANVAS_SQUARE} if needs_canvas(names) else ())}
 
 
 def cut(
@@ -107,6 +120,8 @@ class _Knife:
         with self._clock.measure(name):
             if name in PLACES:
                 return _part(self._canvas, self._size, PLACES[name])
+            if name.startswith(BOX):
+                return _box(self._canvas, box_named(name), self._size)
             scale, place = (SCALES[name], PLACES[CENTRE]) if name in SCALES else self._random(name)
             return _zoom(self._canvas, scale, place, self._size)
 
@@ -128,11 +143,21 @@ class _Knife:
 
 
 def _part(canvas: np.ndarray, side: int, place: tuple[float, float]) -> np.ndarray:
+    """Return a view of ``canvas``; ``place``: 0 to 1 of the room that a square of ``side`` pixels has to move in."""
     top, left = (round((canvas.shape[0] - side) * p) for p in place)
     return canvas[top : top + side, left : left + side]
 
 
 def _zoom(canvas: np.ndarray, scale: float, place: tuple[float, float], size: int) -> np.ndarray:
-    side = max(round(canvas.shape[0] * scale), 1)
-    part = Image.fromarray(_part(canvas, side, place))
-    return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+    return _resize(_part(canvas, max(round(canvas.shape[0] * scale), 1), place), size)
+
+
+def _box(canvas: np.ndarray, box: Box, size: int) -> np.ndarray:
+    edge = canvas.shape[0]
+    side = max(round(edge * box.side), 1)
+    top, left = (min(round(edge * start), edge - side) for start in (box.top, box.left))
+    return _resize(canvas[top : top + side, left : left + side], size)
+
+
+def _resize(square: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
