@@ -33,7 +33,7 @@ from orchestrator.sweep.probabilities import read_probabilities
 from trainers.config import canonical
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
-from trainers.images.policies import distinct_crops, policy
+from trainers.images.policies import crop_names, distinct_crops
 
 TARGET = 3.0
 TOLERANCE = 1e-5
@@ -101,7 +101,7 @@ def compare(setting: Setting, folder: Path) -> Result:
         raise SystemExit(f"the two sides' probabilities differ by {max(differences):.1e}, more than {TOLERANCE:.0e}.")
 
     count, distinct = len(photos.table), len(distinct_crops(POLICIES))
-    asked = sum(policy(name).crops for name in POLICIES)
+    asked = sum(len(crop_names(name)) for name in POLICIES)
     rows = (
         (
             "inference: task",

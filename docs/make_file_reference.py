@@ -30,7 +30,7 @@ from orchestrator.spec.sweep import SweepSpec
 from trainers.backbones import BACKBONES
 from trainers.heads import HEADS
 from trainers.images.augment import RECIPES
-from trainers.images.policies import MOST_RANDOM_CROPS, POLICIES, policy
+from trainers.images.policies import MOST_CROPS, POLICIES, policy
 
 PAGE = ROOT / "docs" / "file.md"
 MARKED = re.compile(r"(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -156,11 +156,9 @@ def recipes() -> str:
 
 def policies() -> str:
     """Crop policies, and how many crops of an image the network sees."""
-    rows = [(f"`{row.name}`", str(row.crops), row.description) for row in POLICIES.values()]
+    rows = [(f"`{row.name}`", str(len(row.crops)), row.description) for row in POLICIES.values()]
     shown = policy("random_5").description.replace("5", "K", 1)
-    return table(
-        ("policy", "crops", "what the network sees"), [*rows, ("`random_K`", f"K, 1 to {MOST_RANDOM_CROPS}", shown)]
-    )
+    return table(("policy", "crops", "what the network sees"), [*rows, ("`random_K`", f"K, 1 to {MOST_CROPS}", shown)])
 
 
 TABLES: dict[str, Callable[[], str]] = {

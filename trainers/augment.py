@@ -1,5 +1,18 @@
-"""Facade for own recipes: ``from trainers.augment import Recipe``. Defined in ``trainers.images.augment``."""
+"""Facade for recipes of one's own: ``from trainers.augment import Recipe, flips``. See ``trainers.images.augment``."""
 
-from trainers.images.augment import Recipe
+from trainers.images.augment import RECIPES, Recipe, augment, colour, contest, find_recipe, flips, repeat, rich
+from trainers.images.published import rand, trivial
 
-__all__ = ["Recipe"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "augment",
+    "colour",
+    "contest",
+    "find_recipe",
+    "flips",
+    "rand",
+    "repeat",
+    "rich",
+    "trivial",
+]

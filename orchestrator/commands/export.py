@@ -44,7 +44,7 @@ from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.export.formats import FORMATS, ExportFormat, export_formats
 from trainers.files.atomic import atomic_write_text
-from trainers.images.policies import policy as find_policy
+from trainers.images.policies import crop_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -230,7 +230,7 @@ def _judge(
         trial=winner["trial"],
         model=row["model"],
         policy=winner["policy"],
-        crops=find_policy(winner["policy"]).crops,
+        crops=len(crop_names(winner["policy"])),
         photos=len(labels),
         bound=request.bound,
         threads=THREADS,

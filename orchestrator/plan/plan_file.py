@@ -34,7 +34,7 @@ from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.slots import Resources, Slots, at_once, gpus_of, slots_of
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
-from trainers.data.examples import ExampleSet, originals, row_keys, training_examples_of
+from trainers.data.examples import augmented_set, evaluation_set, row_keys
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.errors import TrainerError
 from trainers.networks.prefix_index import find, known_images
@@ -244,7 +244,7 @@ def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict
             else:
                 shelf = known_images(cache, size, view)
             if shelf is not None and shelf.folder.is_dir():
-                found[rows.place] = shelf.shelf(cache).count(keys.of(config, rows.split, rows.recipe, view))
+                found[rows.place] = shelf.shelf(cache).count(keys.of(config, rows.split, rows.recipe))
     return {place: count for place, count in found.items() if count}
 
 
@@ -255,14 +255,12 @@ class _Keys:
     manifest: Manifest
     _known: dict[tuple[str, str, float], list[str]] = field(default_factory=dict)
 
-    def of(self, config: TrialConfig, split: str, recipe: str, view: str) -> list[str]:
+    def of(self, config: TrialConfig, split: str, recipe: str) -> list[str]:
         multiplier = config.multiplier if recipe else 1.0
         if (split, recipe, multiplier) not in self._known:
             part = self.manifest.split(split)
-            items = originals(part)
-            if recipe:
-                items = [item for item in training_examples_of(part, multiplier) if item.copy]
-            self._known[split, recipe, multiplier] = row_keys(ExampleSet(part, items, view), recipe or "flips")
+            examples = augmented_set(part, config) if recipe else evaluation_set(part, config)
+            self._known[split, recipe, multiplier] = row_keys(examples, recipe or "flips")
         return self._known[split, recipe, multiplier]
 
 

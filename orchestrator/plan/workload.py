@@ -16,8 +16,7 @@ from orchestrator.spec.data import SplitRatios
 from trainers.config import PrefixConfig, TrialConfig
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
-from trainers.images.policies import distinct_crops
-from trainers.images.policies import policy as find_policy
+from trainers.images.policies import crop_names, distinct_crops, needs_canvas
 
 TRAIN, VALIDATION = "train", "validation"
 HEAD_BYTES, OPTIMIZER_COPIES = 4, {"sgd": 1, "adam": 2, "rmsprop": 1}
@@ -286,11 +285,11 @@ def judging_s(works: Sequence[FitWork], speeds: Speeds, images: int, policies: S
     Shared, each photo's crops are cut once a view and size, each unique crop runs once through each prefix, and models
     add their own part. Else every model under every policy is on its own.
     """
-    counts = [find_policy(name).crops for name in policies]
+    counts = [len(crop_names(name)) for name in policies]
     if not share:
         return sum(images * sum(_decode_s(w, speeds) + n * _crop_s(w) for n in counts) for w in works)
-    crops = len(distinct_crops(policies))
-    canvases = 1 if set(policies) <= {"whole", "flip"} else CANVASES
+    distinct = distinct_crops(policies)
+    crops, canvases = len(distinct), CANVASES if needs_canvas(distinct) else 1
     first = {work.prefix: work for work in works}
     cut_s = sum(canvases * _decode_s(work, speeds) + crops * work.speed.prefix_s for work in first.values())
     return images * (cut_s + crops * sum(work.speed.predict_s for work in works))

@@ -93,8 +93,8 @@ class FinalSpec(Section):
     )
     policies: Annotated[tuple[str, ...], BeforeValidator(_read_policies)] = Field(
         default=("whole", "flip", "ten_crop"),
-        description="Crop policies to compare: whole, centre, flip, ten_crop, pyramid, random_K. whole is always among "
-        "them.",
+        description="Crop policies to compare: whole, centre, flip, ten_crop, pyramid, random_K, or your own as "
+        "my_module:NAME. whole is always among them.",
     )
     runners_up: int = Field(
         default=1, ge=0, le=100, description="Further configurations that are retrained the same way."

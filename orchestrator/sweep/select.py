@@ -20,7 +20,7 @@ from orchestrator.sweep.data import fold_sizes, images_to_choose_on
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
-from trainers.images.policies import policy as find_policy
+from trainers.images.policies import crop_names
 from trainers.metrics import log_loss
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
         stored = read_probabilities(sweep.paths, trial.id, "validation", name)
         hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
         loss = log_loss(stored["probabilities"].astype(float), stored["labels"])
-        scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, find_policy(name).crops))
+        scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, len(crop_names(name))))
     choice = choose_policy(scores)
 
     winner = Winner(

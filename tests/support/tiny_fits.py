@@ -14,6 +14,7 @@ from trainers.backbones import Backbone
 from trainers.config import TrialConfig, canonical
 from trainers.contract import EpochMetrics, FitJob
 from trainers.data.manifest import Manifest
+from trainers.images.policies import Box, Policy
 from trainers.serving.parts import PredictionPart, write_whole
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ TINY = Backbone("tiny", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, f
 """``small_cnn`` once more, as one that has weight files: ``tests.support.tiny_fits:TINY``."""
 RESIDUAL = Backbone("residual", "tests.support.tiny_fits:build_residual", "tf", 24, 8, 18, imagenet=False)
 """Two residual blocks of seven layers: ``tests.support.tiny_fits:RESIDUAL``."""
+OWN_POLICY = Policy("own", ("whole", Box(0, 0.25, 0.5), Box(0.5, 0.375, 0.5, mirrored=True)))
+"""``tests.support.tiny_fits:OWN_POLICY``."""
 COUNTS = {"train": 12, "validation": 5, "test": 4}
 
 

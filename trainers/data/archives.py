@@ -1,7 +1,7 @@
-"""Zip and tar archives of photos: unpacked once into the cache, and again where the cache was lost.
+"""Unpack zip and tar archives of photos into the cache, once, and again if the cache was lost.
 
-An archive may come from anywhere, so only plain files are written, each below its folder, and no more of them than the
-disk holds. Permissions, owners and links of the archive play no part.
+An archive is not trusted: only regular files are written, only below their folder, and only as many as the disk holds.
+Permissions, owners and links are ignored.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from trainers.files.atomic import atomic_write_text
 from trainers.files.plain import open_plain
 
 FREE_BYTES = 64 * 2**20
-"""So much of the disk is left free."""
+"""Bytes of the disk that unpacking leaves free."""
 COPY_BYTES = 2**20
 SHOWN_CHARACTERS = 60
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
-"""What the readers raise on an archive that is damaged, cut short or none at all."""
+"""Errors of the readers on a file that is damaged, truncated or not an archive."""
 CLASHES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-"""What the system says of a name that is too long, and of one that is a file's and a folder's."""
+"""Errors of a name that is too long, or that is both a file's and a folder's."""
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]
-"""A plain file of an archive: name, bytes, how to open it."""
+"""A regular file of an archive: its name, its size in bytes, a function that opens it."""
 
 
 def unpack(archive: Path, cache: Path) -> Path:
-    """The folder below ``cache`` with the files of ``archive``; what is missing there is unpacked first.
+    """Return the folder below ``cache`` with the files of ``archive``, unpacked first if any is missing.
 
-    The folder belongs to the archive's path, size and time of change: a changed archive gets a new one. Written beside
-    and then renamed, safe against another process that does the same. Hidden files are left out.
+    The folder is keyed by the archive's path, size and modification time: a changed archive gets a new one. Files are
+    written to a temporary folder that is then renamed, under a lock between processes. Hidden files are left out.
     Raises TrainerError for an archive that is broken, encrypted, unsafe (a path that leads out, a link, a device) or
     larger than the free disk, and for an unwritable cache.
     """
@@ -57,7 +57,7 @@ def unpack(archive: Path, cache: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not _is_whole(folder):
-                _unpack_beside(archive, folder)
+                _unpack(archive, folder)
     except OSError as error:
         raise TrainerError(
             f"{archive} cannot be unpacked into the cache {cache} ({error.strerror or error}); free some space there, "
@@ -67,7 +67,7 @@ def unpack(archive: Path, cache: Path) -> Path:
 
 
 def _list_of(folder: Path) -> Path:
-    """Where the names and sizes of the files in ``folder`` are kept."""
+    """Return the path of the list of names and sizes of the files in ``folder``."""
     return folder.with_name(f"{folder.name}.json")
 
 
@@ -85,35 +85,35 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _unpack_beside(archive: Path, folder: Path) -> None:
-    """Only under the folder's lock: what a killed process left half done is written over."""
-    beside = folder.with_name(f".{folder.name}.half")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack into a temporary folder, then rename it; overwrites what a killed process left. Call under the lock."""
+    temporary = folder.with_name(f".{folder.name}.half")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
         with _explained(archive):
-            files = _write_all(archive, beside)
+            files = _write_all(archive, temporary)
         if not files:
             raise TrainerError(f"the archive {archive} holds no files.")
         if folder.exists():  # damaged: readers keep what they have open, and nothing whole is taken away
-            _mend(beside, folder, files)
+            _replace_damaged(temporary, folder, files)
         else:
-            os.replace(beside, folder)
+            os.replace(temporary, folder)
         atomic_write_text(_list_of(folder), json.dumps(sorted(files.items())))
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _mend(beside: Path, folder: Path, files: dict[str, int]) -> None:
+def _replace_damaged(temporary: Path, folder: Path, files: dict[str, int]) -> None:
     for name, size in files.items():
         target = folder / name
         if not target.is_file() or target.stat().st_size != size:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(beside / name, target)
+            os.replace(temporary / name, target)
 
 
 def _write_all(archive: Path, folder: Path) -> dict[str, int]:
-    """Writes the plain files of ``archive`` below ``folder``: name -> bytes."""
+    """Write the regular files of ``archive`` below ``folder``; return name -> bytes."""
     free = shutil.disk_usage(folder).free - FREE_BYTES
     read = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
     files: dict[str, int] = {}
@@ -138,7 +138,7 @@ def _write_all(archive: Path, folder: Path) -> dict[str, int]:
 
 
 def _created(path: Path, name: str) -> IO[bytes]:
-    """Raises ValueError where the member's ``name`` cannot be a file's here; what the disk lacks stays an OSError."""
+    """Open ``path`` to write. Raise ValueError if ``name`` is no valid file name here; a full disk stays an OSError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
@@ -205,7 +205,7 @@ def _is_hidden(name: str) -> bool:
 
 @contextmanager
 def _explained(archive: Path) -> Iterator[None]:
-    """Turns what the readers raise on a damaged archive into a sentence; a full disk stays an OSError."""
+    """Turn a reader's error on a damaged archive into a TrainerError; a full disk stays an OSError."""
     try:
         yield
     except (*BROKEN, NotImplementedError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Data sets that need no download: written into the cache from what is installed."""
+"""Data sets that need no download: written to the cache from installed packages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BUILTINS = ("builtin:digits",)
 
 
 def make_builtin(source: str, cache: Path) -> Path:
-    """The folder of a built-in data set below ``cache``; files that are missing there are written first.
+    """Return the folder of a built-in data set below ``cache``; write missing files first.
 
-    Safe against another process that does the same. Raises TrainerError for an unknown name or an unwritable cache.
+    Safe to call from several processes. Raises TrainerError for an unknown name or an unwritable cache.
     """
     if source not in BUILTINS:
         raise TrainerError(f"there is no built-in data set {source!r}; known are {', '.join(BUILTINS)}.")
@@ -54,7 +54,7 @@ def _write_digits(root: Path) -> None:
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's digits: images (1797, 8, 8) of 0..16, and labels.
 
-    Its own loader takes two seconds to import; the table that it reads is taken where it lies as it always has.
+    Reads the table that scikit-learn's loader reads, since importing that loader takes two seconds.
     """
     found = importlib.util.find_spec("sklearn")
     folder = Path(found.origin).parent if found and found.origin else Path()

@@ -1,4 +1,4 @@
-"""The contest's format: ``img_1.jpg`` beside ``img_1.txt`` that holds ``img_1.jpg, 0``.
+"""The contest's format: ``img_1.jpg`` next to ``img_1.txt`` that holds ``img_1.jpg, 0``.
 
 The classes' names are in a JSON file ({"0": "other/disposable box", ...}) in the images' folder or one above it, up to
 the parent of the root; without one the labels are the numbers.
@@ -25,17 +25,17 @@ PAIR = re.compile(r"(?P<image>.+?)\s*[,\uff0c]\s*(?P<number>[^,\uff0c]*)")
 """One line: the image's name, a comma (the Chinese one too), the class's number."""
 ENCODINGS = ("utf-8-sig", "gb18030")
 LONGEST_TEXT = 4096
-"""Bytes; a text above this is no pair and is not read."""
+"""Maximum bytes of a pair's text; a longer file is not read."""
 SAMPLE = 50
-"""So many texts are looked into before class folders are taken for pairs."""
+"""Maximum texts that are read to tell pairs from class folders with captions."""
 LARGEST_RULE = 2**20
-"""Bytes; no file of class names is larger."""
+"""Maximum bytes of a file of class names."""
 
 
 def holds_pairs(root: Path, tree: Sequence[Folder]) -> bool:
     """Whether ``tree``, which is ``walk(root)``, holds pairs rather than class folders.
 
-    At least half of the images need a text of the same name beside them. Where images lie in folders, which could be
+    At least half of the images need a text of the same name next to them. If images are in folders, which could be
     classes with captions, at least half of the first texts must also read like ``img_1.jpg, 0``.
     """
     paired = [(folder, text) for folder in tree for text in _texts_of(folder).values()]
@@ -48,7 +48,7 @@ def holds_pairs(root: Path, tree: Sequence[Folder]) -> bool:
 
 
 def read_pairs(root: Path, tree: Sequence[Folder]) -> Listing:
-    """The images of ``tree``, which is ``walk(root)``, each with the label of the text beside it.
+    """List the images of ``tree`` (``walk(root)``), each with the label of the text next to it.
 
     Every mistake becomes a problem of the listing: a text that is no pair, that names another image or one that is
     not there, a number that the file of names lacks. An image without a text, and a text without either, is a warning.
@@ -66,7 +66,7 @@ def read_pairs(root: Path, tree: Sequence[Folder]) -> Listing:
             rows.append((path, label, own.get(path.partition("/")[0])))
     if names is not None:
         _note_numbers(found, names, notes)
-    found.tell(notes)
+    found.note_mistakes(notes)
     return listing(root, pd.DataFrame(rows, columns=["path", "label", "split"], dtype=object), notes)
 
 
@@ -87,8 +87,8 @@ class _Found:
         self.no_pair, self.other_image, self.no_image = [], [], []
         self.unlabelled, self.stray, self.odd = [], [], []
 
-    def tell(self, notes: SourceNotes) -> None:
-        """Everything that went wrong, as sentences."""
+    def note_mistakes(self, notes: SourceNotes) -> None:
+        """Add a sentence per kind of mistake to ``notes``."""
         if self.no_pair:
             notes.problems.append(
                 f"{count(len(self.no_pair), 'text')} beside an image must hold one line like img_1.jpg, 0 and "
@@ -117,7 +117,7 @@ class _Found:
 
 
 def _texts_of(folder: Folder) -> dict[str, str]:
-    """Stem -> text, of the texts that have an image of the same stem in ``folder``."""
+    """Map stem to text, for texts with an image of the same stem in ``folder``."""
     stems = {Path(name).stem for name in folder.images}
     return {
         Path(name).stem: name for name in folder.others if name.lower().endswith(".txt") and Path(name).stem in stems
@@ -125,7 +125,7 @@ def _texts_of(folder: Folder) -> dict[str, str]:
 
 
 def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
-    """Adds to ``found`` what ``folder`` itself holds."""
+    """Add the files directly in ``folder`` to ``found``."""
     texts = [name for name in folder.others if name.lower().endswith(".txt")]
     exact, spelling = set(folder.images), {name.lower(): name for name in folder.images}
     stems: dict[str, list[str]] = {}
@@ -134,19 +134,19 @@ def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
     labelled = set()
     for text in texts:
         here = folder.paths([text])[0]
-        beside = stems.get(Path(text).stem, [])
+        partners = stems.get(Path(text).stem, [])
         parsed = _parse(root / here) if is_text(text) else None
         if parsed is None:
-            (found.no_pair if beside and is_text(text) else found.stray).append(_shown(here))
-            labelled.update(beside)
+            (found.no_pair if partners and is_text(text) else found.stray).append(_shown(here))
+            labelled.update(partners)
             continue
         named, number = parsed
         image = named if named in exact else spelling.get(named.lower())
-        if image is None and not beside:
+        if image is None and not partners:
             found.no_image.append(f"{named} ({_shown(here)})")
-        elif image not in beside:
+        elif image not in partners:
             found.other_image.append(f"{_shown(here)} names {named}")
-            labelled.update(beside)
+            labelled.update(partners)
         elif image is not None:
             labelled.add(image)
             if is_text(folder.path + image):
@@ -163,7 +163,7 @@ def _shown(path: str) -> str:
 
 
 def _parse(path: Path) -> tuple[str, int] | None:
-    """(image's name without a folder, number) of a text; None where it is no pair."""
+    """Read (image's name without its folder, number) from a text; None if it is no pair."""
     lines = _lines(path)
     match = PAIR.fullmatch(lines[0]) if len(lines) == 1 else None
     if match is None or not re.fullmatch(r"[0-9]{1,9}", match["number"]):
@@ -178,7 +178,7 @@ def _reads_like_a_pair(path: Path) -> bool:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a short text that are not blank, without blanks around them; nothing where it cannot be read."""
+    """Read the non-blank lines of a short text, stripped; [] if it cannot be read."""
     try:
         data = read_plain(path, LONGEST_TEXT)
     except Unreadable:
@@ -193,9 +193,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _class_names(root: Path, tree: Sequence[Folder], notes: SourceNotes) -> dict[int, str] | None:
-    """Number -> name, from the one file of names in or above the images' folders; None where there is no such file.
+    """Number -> name, from the one file of names in or above the images' folders; None if there is no such file.
 
-    The parent of the root is looked into only where there is none further down.
+    The root's parent is searched only if no folder below has one.
     """
     near = {""}
     for folder in tree:
@@ -229,7 +229,7 @@ def _class_names(root: Path, tree: Sequence[Folder], notes: SourceNotes) -> dict
 
 
 def _rules(files: Iterable[Path]) -> dict[Path, dict[int, str]]:
-    """Those of ``files`` that are a JSON object from numbers to names -> that object."""
+    """Read those of ``files`` that are a JSON object from numbers to names."""
     found = {}
     for file in files:
         if file.suffix.lower() != ".json":

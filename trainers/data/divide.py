@@ -1,4 +1,4 @@
-"""Which split and fold each image gets: from ratios, or from the data's own splits. Gathers what is wrong."""
+"""Assign a split and a fold to each image, by ratios or by the data's own splits; collect the problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainers.wording import count
 
 TRAIN, VALIDATION, TEST = SPLITS
 FEW_TEST_IMAGES = 100
-"""A test split below this is a warning."""
+"""Images below which a test split is a warning."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,18 @@ def divide(
     seed: int,
     notes: SourceNotes,
 ) -> Division:
-    """The division of ``rows`` (label, split, group); what prevents one goes into ``notes``.
+    """Divide ``rows`` (label, split, group); problems go to ``notes``.
 
     With folds, train and validation are one pool, every row of which has the split "train" and a fold from 1 on; test
     is the same as without folds.
     """
     nothing = Division([None] * len(rows), [0] * len(rows))
     problems = len(notes.problems)
-    division = _own(listing, rows, folds, notes) if ratios is None else _anew(listing, rows, ratios, seed, notes)
+    division = (
+        _by_own_splits(listing, rows, folds, notes)
+        if ratios is None
+        else _by_ratios(listing, rows, ratios, seed, notes)
+    )
     if division is None or len(notes.problems) > problems:
         return nothing
     if folds:
@@ -67,7 +71,7 @@ def interval_half_width(accuracy: float, images: int) -> float:
     return Z_95 * math.sqrt(spread) / (1 + z2 / images)
 
 
-def _anew(
+def _by_ratios(
     listing: Listing, rows: pd.DataFrame, ratios: tuple[float, float, float], seed: int, notes: SourceNotes
 ) -> Division | None:
     if listing.has_splits or listing.without_splits:
@@ -84,7 +88,7 @@ def _anew(
     return None
 
 
-def _own(listing: Listing, rows: pd.DataFrame, folds: int, notes: SourceNotes) -> Division | None:
+def _by_own_splits(listing: Listing, rows: pd.DataFrame, folds: int, notes: SourceNotes) -> Division | None:
     if listing.without_splits:
         notes.problems.append(
             f"some sources have splits of their own and these have not: {name_some(listing.without_splits)}. Give all "
@@ -102,11 +106,11 @@ def _own(listing: Listing, rows: pd.DataFrame, folds: int, notes: SourceNotes) -
     if problems:
         return None
     splits = [TRAIN if folds and split == VALIDATION else split for split in rows["split"]]
-    return Division(splits, [0] * len(rows), _note_own(rows.assign(split=splits), folds, notes))
+    return Division(splits, [0] * len(rows), _note_by_own_splits(rows.assign(split=splits), folds, notes))
 
 
-def _note_own(rows: pd.DataFrame, folds: int, notes: SourceNotes) -> list[list[int]]:
-    """The groups that the data's own splits tear; classes that a split lacks are told."""
+def _note_by_own_splits(rows: pd.DataFrame, folds: int, notes: SourceNotes) -> list[list[int]]:
+    """Return the groups that the data's own splits tear; note the classes that a split lacks."""
     wanted = [s for s in SPLITS if not (folds and s == VALIDATION)]
     for label, own in rows.groupby("label")["split"]:
         absent = [s for s in wanted if s not in set(own)]

@@ -1,7 +1,7 @@
 """Which images are the same picture: exact by their bytes, near by a perceptual hash and then by their pixels.
 
-A perceptual hash alone is far too willing: small things on a white table all look alike to it, and the pairs chain into
-one huge group. So the hash only proposes, and the correlation of small greyscale thumbnails decides.
+A perceptual hash alone finds too much: small objects on a white table have similar hashes, and the pairs chain into one
+huge group. The hash only proposes candidates; the correlation of small greyscale thumbnails decides.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import pandas as pd
 from trainers.errors import TrainerError
 
 HASH_DISTANCE = 6
-"""Candidates differ in at most this many of the hash's 64 bits."""
+"""Maximum bits of 64 in which the hashes of two candidates differ."""
 CORRELATION = 0.94
-"""Candidates are near duplicates from this correlation of their thumbnails on; brightness and contrast do not count."""
+"""Minimum correlation of the thumbnails of near duplicates; it ignores brightness and contrast."""
 THUMBNAIL = 32
 """Side of the thumbnails, and of the smallest image that can have near duplicates.
 
 Of an image below it on both sides (scanned digits), only exact duplicates count: so few pixels are often alike.
 """
 FLAT = 4.0
-"""An image whose thumbnail's standard deviation is below this (0 to 255) shows nothing that could be compared."""
+"""Standard deviation (of 0 to 255) below which a thumbnail is too flat to be compared."""
 CHUNK = 4096
 BANDS = HASH_DISTANCE + 1
 """Parts of a hash. Two hashes that differ in fewer bits than there are parts are equal in at least one of them."""
@@ -39,7 +39,7 @@ HASHED_AT_ONCE = 256
 class Thumbnails:
     """Greyscale thumbnails, uint8 (32, 32), in a temporary file: memory does not grow with their number.
 
-    A context manager; the file goes away at its end. Raises TrainerError where the file cannot be written.
+    A context manager that deletes the file at its end. Raises TrainerError if the file cannot be written.
     """
 
     def __init__(self, thumbnails: Iterable[np.ndarray] = ()) -> None:
@@ -83,7 +83,7 @@ class Union:
         self._members = [[i] for i in range(n)]
 
     def join(self, a: int, b: int) -> bool:
-        """Unite the sets of a and b; False where they were one already."""
+        """Unite the sets of a and b; return False if they were one already."""
         large, small = int(self.labels[a]), int(self.labels[b])
         if large == small:
             return False

@@ -1,6 +1,6 @@
 """Class folders: a folder that directly holds images is a class, and its label is its path below the root.
 
-So ``photos/cat/1.jpg`` is "cat" and ``photos/recyclable/paper/1.jpg`` is "recyclable/paper". Where all top folders are
+So ``photos/cat/1.jpg`` is "cat" and ``photos/recyclable/paper/1.jpg`` is "recyclable/paper". If all top folders are
 named as splits (train, val, test ...), they are the data's own splits, and labels begin below them.
 """
 
@@ -23,9 +23,9 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What top folders may be called, in any case, to be splits."""
+"""Name of a top folder, in lower case, to its split."""
 DEEPEST = 16
-"""Folders are followed this far down; links that lead in circles end there at the latest."""
+"""Maximum depth of folders, which also ends circular links."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Folder:
 def walk(root: Path) -> list[Folder]:
     """``root`` and the folders below it, parents first, without hidden ones and what archives of a Mac leave behind.
 
-    Looks at names alone: what is called like an image may be a pipe, a broken link, or a folder without images.
-    Raises TrainerError where a folder cannot be looked into.
+    Looks only at names: an entry named like an image may be a pipe, a broken link, or a folder without images.
+    Raises TrainerError if a folder cannot be listed.
     """
     try:
         return _walk(root, "", frozenset())
@@ -54,7 +54,7 @@ def walk(root: Path) -> list[Folder]:
 
 
 def read_classes(root: Path, tree: Sequence[Folder]) -> Listing:
-    """The images of the class folders in ``tree``, which is ``walk(root)``; TrainerError where there are none."""
+    """List the images of the class folders in ``tree`` (``walk(root)``). Raise TrainerError if there are none."""
     notes = SourceNotes()
     holders = [folder for folder in tree if folder.path and folder.images]
     if not holders:
@@ -66,7 +66,7 @@ def read_classes(root: Path, tree: Sequence[Folder]) -> Listing:
     for folder in holders:
         top, _, rest = folder.path.partition("/")
         if own and not rest:
-            continue  # told below: images directly in a folder of a split
+            continue  # images directly in a split's folder are noted below
         label = rest if own else folder.path
         found += [(path, label, own.get(top)) for path in folder.paths(folder.images)]
     _note_odd_ones(tree, holders, own, notes)
@@ -78,7 +78,7 @@ def read_classes(root: Path, tree: Sequence[Folder]) -> Listing:
 
 
 def split_folders(paths: Sequence[str]) -> dict[str, str]:
-    """Top folder -> split, where two or more top folders of ``paths`` are there and all are named as splits."""
+    """Map top folder to split if ``paths`` have two or more top folders, all named as splits; else {}."""
     tops = {path.partition("/")[0] for path in paths}
     named = {top: SPLIT_NAMES[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_NAMES}
     return named if len(named) == len(tops) >= 2 else {}
@@ -111,7 +111,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[str, str], notes: SourceNotes) -> None:
-    """What is passed over, and what looks like a mistake."""
+    """Note files that are not read and folders that look like mistakes."""
     paths = [folder.path for folder in holders]
     if own:
         direct = [path for path in paths if path in own]
@@ -153,20 +153,20 @@ def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[
 
 
 def _hollow(folders: Sequence[str], holders: Sequence[str]) -> list[str]:
-    """The folders without an image in them or below, of which only the topmost."""
+    """Return the topmost of the folders without any image in or below them."""
     full = {"/".join(path.split("/")[: i + 1]) for path in holders for i in range(path.count("/") + 1)}
     return [path for path in folders if path not in full and (path.rpartition("/")[0] or path) in {*full, path}]
 
 
 def _refuse_wrapping(root: Path, holders: Sequence[Folder]) -> None:
-    """One folder around all classes would stand in front of each label for nothing."""
+    """Raise TrainerError if one folder holds all classes: it would prefix every label."""
     common = os.path.commonpath([folder.path.rpartition("/")[0] for folder in holders])
     if common:
         raise TrainerError(f"the class folders lie deeper than {root}; pass {root / common} instead.")
 
 
 def _why_empty(root: Path, here: Folder) -> str:
-    """The sentence for a folder without class folders that hold images."""
+    """Return the message for a folder that has no class folders with images."""
     if here.images:
         return (
             f"{root} holds {count(len(here.images), 'image')} but no class folders. Sort them into one folder per "

@@ -1,4 +1,4 @@
-"""What every kind of source says before any image is opened, and the words it is said in."""
+"""The listing that every kind of source gives before any image is opened."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pandas as pd
 
 COLUMNS = ("path", "label", "split", "group")
 REASON = "reason"
-"""Column of a listing: why an image is left out without being opened; None for all others."""
+"""Column of a listing: why an image is left out unopened, or None."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source says before any image is opened.
+    """The images of a source and their labels, before any image is opened.
 
-    ``rows``: path (posix, relative to ``root``), label, split (None where the source has no splits), group (None
-    where an image has none), reason (None, or why it is not even opened); sorted by path. ``problems`` prevent a
+    ``rows``: path (posix, relative to ``root``), label, split (None if the source has no splits), group (None
+    if an image has none), reason (None, or why it is not opened); sorted by path. ``problems`` prevent a
     manifest, ``warnings`` do not.
     ``folders``: of several sources, the folder of each; empty where ``root`` is the only one.
     ``without_splits``: of several sources, those that have no splits of their own where others have.
@@ -38,14 +38,14 @@ class Listing:
 
 @dataclass
 class SourceNotes:
-    """Sentences gathered on the way: ``problems`` prevent a manifest, ``warnings`` do not."""
+    """Messages collected while reading a source: ``problems`` prevent a manifest, ``warnings`` do not."""
 
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def listing(root: Path, rows: pd.DataFrame, notes: SourceNotes) -> Listing:
-    """A ``Listing`` of ``rows``, with every column, None for what is missing, sorted by path."""
+    """Return a ``Listing`` of ``rows`` sorted by path; missing columns are None."""
     rows = rows.reindex(columns=[*COLUMNS, REASON]).astype(object)
     rows = rows.where(rows.notna(), None).sort_values("path", ignore_index=True)
     return Listing(root, rows, tuple(notes.warnings), tuple(notes.problems))
@@ -61,7 +61,7 @@ def is_text(name: str) -> bool:
 
 
 def name_some(names: Iterable[str], limit: int = 5) -> str:
-    """The first ``limit`` names, and how many more there are."""
+    """Join the first ``limit`` names, and count the others."""
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

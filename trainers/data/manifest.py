@@ -44,11 +44,11 @@ class DataSource:
     """Where the photos are and how they are divided.
 
     ``source``: a folder of class folders, which may be nested ("recyclable/paper") and lie in top folders train,
-    validation and test; a folder of pairs (``img_1.jpg`` beside ``img_1.txt`` that holds ``img_1.jpg, 0``); a .csv or
+    validation and test; a folder of pairs (``img_1.jpg`` next to ``img_1.txt`` that holds ``img_1.jpg, 0``); a .csv or
     .parquet table with the columns path (relative to the table), label and optionally split (train, validation, test)
     and group; a zip or tar archive of one of these; "builtin:digits"; or several of them in a tuple, which are merged.
     ``splits``: ratios of train, validation, test; None takes the data's own.
-    ``folds``: 0, or 2 to 20: train and validation are one pool, divided into so many folds.
+    ``folds``: 0, or 2 to 20: train and validation are one pool, divided into that many folds.
     ``duplicates``: "group" keeps exact and near duplicates in one split; "drop" keeps the first by path of each set
     of duplicates (of each label, where near duplicates differ in it) and none of those whose bytes are the same and
     labels are not; "keep" holds only exact duplicates together and lets near ones fall where they may. The table's
@@ -189,9 +189,9 @@ def build_manifest(source: DataSource, progress: Progress | None = None) -> tupl
 
 
 def check_data(source: DataSource, progress: Progress | None = None) -> DataReport:
-    """All that can be said about the data, even where no manifest can be made: ``problems`` then says why.
+    """Report on the data even if no manifest can be built: ``problems`` then gives the reasons.
 
-    Without ratios and without own splits the default ratios are used. Raises TrainerError only where there is nothing
+    Without ratios and without own splits the default ratios are used. Raises TrainerError only if there is nothing
     to look at.
     """
     _check(source)
@@ -211,7 +211,7 @@ def _check(source: DataSource) -> None:
 
 
 def _examine(source: DataSource, listing: Listing, progress: Progress | None) -> tuple[Manifest | None, DataReport]:
-    """The report, and the manifest where the report has no problems."""
+    """Return the report, and the manifest if the report has no problems."""
     notes = SourceNotes([*listing.warnings], [*listing.problems])
     with Thumbnails() as thumbnails:
         photos = scan(listing, thumbnails, progress)
@@ -311,7 +311,7 @@ def _by_class(labels: pd.Series) -> dict[str, int]:
 
 
 def _made_again(manifest: Manifest) -> Manifest:
-    """``manifest`` where its images lie now: archives are unpacked and built-ins written anew.
+    """Return ``manifest`` with its images' current paths; unpack archives and write built-ins again.
 
     The cache may be elsewhere than when the manifest was made, so each path is moved from its source's old folder to
     the new one.
@@ -340,7 +340,7 @@ def _moved(path: str, moves: Sequence[tuple[str, str]]) -> str:
 
 
 def _cache_folder() -> Path:
-    """Where built-ins and archives are put on a machine that has not got them: ``ORCH_CACHE``, or the user's cache."""
+    """Folder for built-ins and unpacked archives: ``ORCH_CACHE``, or the user's cache."""
     given = os.environ.get("ORCH_CACHE")
     base = Path(given or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:

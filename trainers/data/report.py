@@ -1,4 +1,4 @@
-"""What a careful person wants to know about their photos before spending a GPU on them."""
+"""The data report: classes, sizes, duplicates and problems of a set of photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.data.splits import SPLITS
 
 NAMES_SHOWN = 10
 LARGE_GROUP = 0.01
-"""A group above this share of the images is a warning."""
+"""Share of the images above which one group is a warning."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class DataReport:
 
 
 def _listed(title: str, items: Iterable[str]) -> list[str]:
-    """A heading with the count and the first few items; nothing where there are none."""
+    """Return a heading with the count, and the first few items; [] if there are none."""
     items = list(items)
     if not items:
         return []

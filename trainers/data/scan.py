@@ -1,4 +1,4 @@
-"""Reads every photo of a listing once: its hash, size and thumbnail. Memory does not grow with the photos' sizes."""
+"""Read every photo of a listing once: hash, size and thumbnail. Memory is independent of the photos' sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainers.images.pillow_reader import Room
 READ_AT_ONCE = 512
 MOST_THREADS = 16
 _READING = Room(LARGEST_FILE)
-"""Of the bytes of files that are in memory together."""
+"""Limit on the bytes of files that are in memory at the same time."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -37,7 +37,7 @@ class ScannedPhoto:
 
 
 def scan(listing: Listing, thumbnails: Thumbnails, progress: Progress | None = None) -> list[ScannedPhoto]:
-    """Every image of the listing, in its order; the thumbnails of the readable ones are added to ``thumbnails``."""
+    """Scan the images of ``listing`` in order; add the thumbnails of readable ones to ``thumbnails``."""
     paths, reasons = listing.rows["path"].tolist(), listing.rows[REASON].tolist()
     done: list[ScannedPhoto] = []
     # Pillow decodes outside Python's lock, so threads help.
@@ -54,7 +54,7 @@ def scan(listing: Listing, thumbnails: Thumbnails, progress: Progress | None = N
 
 
 def _look(path: Path, reason: str | None) -> tuple[ScannedPhoto, np.ndarray | None]:
-    """``reason``: why the file is not even opened."""
+    """Scan one file; with a ``reason`` it is not opened."""
     if reason:
         return ScannedPhoto(reason=reason), None
     try:

@@ -1,4 +1,4 @@
-"""Where labelled photos come from: folders, pairs, tables, archives, a built-in, or several of them. Opens no image."""
+"""Read sources of labelled photos: folders, pairs, tables, archives, built-ins, or several of them. Opens no image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Source = str | tuple[str, ...]
 
 
 def read_source(source: Source, cache: Path) -> Listing:
-    """The images that ``source`` names; of several sources, those of all, with labels and groups united by name.
+    """List the images of ``source``; several sources are merged, with labels and groups united by name.
 
     ``cache`` is where built-ins are written and archives unpacked. Raises TrainerError, with a sentence for each
-    source, where there is nothing at all to look at.
+    source that cannot be read.
     """
     sources = names_of(source)
     listings, errors = [], []

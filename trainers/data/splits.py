@@ -18,7 +18,7 @@ from trainers.wording import count
 SPLITS = ("train", "validation", "test")
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 ATTEMPTS = 64
-"""Orders that are tried before groups that hold several classes are called too entangled to split."""
+"""Maximum orders of groups that are tried before the groups are considered impossible to split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
 
 
 def check_folds(folds: int) -> None:
-    """Raises TrainerError unless ``folds`` is in 2 .. 20."""
+    """Raise TrainerError unless ``folds`` is in 2 .. 20."""
     if not FEWEST_FOLDS <= folds <= MOST_FOLDS:
         raise TrainerError(
             f"folds is {folds}; it must be 0 for one split, or {FEWEST_FOLDS} to {MOST_FOLDS} for cross-validation."
@@ -121,7 +121,7 @@ def too_small(labels: Sequence[str], groups: Sequence[str], needed: int = len(SP
 
 
 def too_small_sentence(label: str, images: int, groups: int) -> str:
-    """Says which class is too small for three splits, by how much, and what to do."""
+    """Return the message for a class that is too small for three splits."""
     return (
         f"class {label!r} has {_images(images, groups)}; at least {len(SPLITS)} are needed, one each for "
         f"{', '.join(SPLITS)}. Add images to it, or take the class out."
@@ -129,7 +129,7 @@ def too_small_sentence(label: str, images: int, groups: int) -> str:
 
 
 def few_for_folds_sentence(label: str, images: int, groups: int, folds: int) -> str:
-    """The same of a class that is outside test too small for so many folds."""
+    """Return the message for a class that has too few images outside test for ``folds`` folds."""
     return (
         f"class {label!r} has, outside test, {_images(images, groups)}; at least {folds} are needed, one for each "
         "fold. Add images to it, use fewer folds, or take the class out."

@@ -18,16 +18,16 @@ from trainers.files.plain import Unreadable, open_plain
 from trainers.files.suffixes import is_table
 from trainers.wording import count, nearest
 
-LONGEST_HEADING = 10_000
-"""Bytes of a CSV's first line that are looked at."""
+LONGEST_HEADER = 10_000
+"""Maximum bytes of a CSV's header that are read."""
 _OUTSIDE = "its path leads out of the table's folder; move the table to a folder that holds all the photos"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def read_table(path: Path) -> Listing:
-    """The images that the table at ``path`` (absolute) names, relative to its folder.
+    """List the images of the table at ``path`` (absolute), relative to its folder.
 
-    Raises TrainerError where it cannot be read, lacks a needed column or holds no usable row.
+    Raises TrainerError if it cannot be read, lacks a needed column or holds no usable row.
     """
     table = _load_table(path)
     notes = SourceNotes()
@@ -64,7 +64,7 @@ def read_table(path: Path) -> Listing:
 
 
 def is_photo_table(path: Path) -> bool:
-    """Whether the file at ``path`` is a table with the columns path and label; opens no more than its heading."""
+    """Whether the file at ``path`` is a table with the columns path and label; opens no more than its header."""
     if not is_table(path):
         return False
     try:
@@ -72,14 +72,14 @@ def is_photo_table(path: Path) -> bool:
             if path.suffix.lower() == ".parquet":
                 columns = pq.read_schema(file).names
             else:
-                columns = [name.strip().strip('"') for name in _heading(file).split(",")]
+                columns = [name.strip().strip('"') for name in _header(file).split(",")]
     except (Unreadable, OSError, pa.ArrowException):
         return False
     return {"path", "label"} <= set(columns)
 
 
 def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
-    """What is wrong with the data's own splits, of which ``names`` are allowed and ``needed`` must be there."""
+    """List the problems of the data's own splits: ``names`` are allowed, ``needed`` must occur."""
     problems = []
     blank = int(splits.isna().sum())
     if blank:
@@ -92,7 +92,7 @@ def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str,
     if absent:
         problems.append(
             f"no image has the split {' or '.join(absent)}; all of {', '.join(needed)} are needed. Add them, or give "
-            "ratios, which divide all images anew."
+            "ratios, which divide all images again."
         )
     return problems
 
@@ -122,17 +122,17 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _heading(file: BinaryIO) -> str:
+def _header(file: BinaryIO) -> str:
     """The first line; ``file`` is at its beginning afterwards."""
-    heading = file.readline(LONGEST_HEADING).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    header = file.readline(LONGEST_HEADER).decode("utf-8-sig", errors="replace").rstrip("\r\n")
     file.seek(0)
-    return heading
+    return header
 
 
 def _check_separator(path: Path, file: BinaryIO) -> None:
-    heading = _heading(file)
+    header = _header(file)
     for sign, name in SEPARATORS.items():
-        if sign in heading and "," not in heading:
+        if sign in header and "," not in header:
             raise TrainerError(
                 f"the table {path} is separated by {name}; it must be separated by commas. Save it so (in a "
                 f"spreadsheet: export as CSV with comma), or write it with pandas: "
@@ -141,7 +141,7 @@ def _check_separator(path: Path, file: BinaryIO) -> None:
 
 
 def _text(column: pd.Series) -> list[str | None]:
-    """Strings without blanks around them; None where there is nothing."""
+    """Return stripped strings; None for empty ones."""
     texts = [None if pd.isna(value) else str(value).strip() for value in column]
     return [text or None for text in texts]
 

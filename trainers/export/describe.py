@@ -10,7 +10,7 @@ from pathlib import Path
 from trainers.export.formats import ExportFormat
 from trainers.export.run import float_tensors, takes_xnnpack
 from trainers.images.crops import PYRAMID_SCALES, SMALLEST_RANDOM_CROP, ZOOM
-from trainers.images.policies import policy
+from trainers.images.policies import describe_crop, needs_canvas
 from trainers.serving.model import ServedModel
 
 
@@ -32,9 +32,8 @@ def notes(files: Mapping[str, Path]) -> dict[str, str]:
 
 def how_to_cut(served: ServedModel) -> list[str]:
     """List the steps from a photo to the network's input, as ``trainers.images.crops`` takes them."""
-    chosen = policy(served.policy)
-    size, crops = served.image_size, chosen.crops
-    side = size if served.policy in ("whole", "flip") else round(size / ZOOM)
+    size, crops = served.image_size, len(served.crop_names)
+    side = round(size / ZOOM) if needs_canvas(served.crop_names) else size
     square = "" if served.view == "squash" else "take the central square, "
     steps = [
         "decode to 8-bit RGB; apply the EXIF orientation; lay transparency on white",
@@ -49,10 +48,10 @@ def how_to_cut(served: ServedModel) -> list[str]:
         "ten_crop": f"ten crops: {size} x {size} in each corner and in the centre, and their mirror images",
         "pyramid": f"six crops: the central {scales} of the side, each {each}, and their mirror images",
     }
-    other = f"{crops} crops, each {each}: {chosen.description}"
-    if chosen.name.startswith("random_"):
-        other = f"{crops} crops at random places, each of {SMALLEST_RANDOM_CROP:g} to 1 times the side, {each}"
-    steps.append(cut.get(chosen.name, other))
+    other = f"{crops} crops at random places, each of {SMALLEST_RANDOM_CROP:g} to 1 times the side, {each}"
+    if ":" in served.policy:
+        other = f"crops, each {each}: {'; '.join(map(describe_crop, served.crop_names))}"
+    steps.append(cut.get(served.policy, other))
     return [*steps, "the answer is the mean of the crops' probabilities"] if crops > 1 else steps
 
 

@@ -17,7 +17,7 @@ from trainers.export.graph import SERVE_BYTES
 from trainers.export.run import Runner
 from trainers.files.arrays import write_arrays
 from trainers.files.plain import read_plain
-from trainers.images.crops import crops
+from trainers.images.crops import cut
 from trainers.serving.model import ServedModel
 
 ORIGINAL = "original"
@@ -69,12 +69,12 @@ def measure(served: ServedModel, part: Manifest, forms: Sequence[Measured]) -> d
     """
     failed: dict[str, str] = {}
     for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True):
-        cut = crops(path, served.image_size, served.view, served.policy, sha256)
+        pixels = cut(path, served.image_size, served.view, served.crop_names, sha256)
         for form in forms:
             if form.name in failed:
                 continue
             try:
-                form.answer(cut, sha256)
+                form.answer(pixels, sha256)
             except Exception as error:  # each vendor's runtime raises its own types
                 if form.name == ORIGINAL:
                     raise

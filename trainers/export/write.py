@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.export.graph import SERVE_BYTES, bytes_graph, crop_graph
-from trainers.images.crops import crops
+from trainers.images.crops import cut
 from trainers.serving.model import ServedModel
 
 CALIBRATION_IMAGES = 200
@@ -69,8 +69,8 @@ def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.nd
         raise TrainerError("there is no training image to calibrate int8 with.")
     drawn = np.random.default_rng((manifest.seed, 8)).permutation(len(paths))[:CALIBRATION_IMAGES]
     for turn, i in enumerate(drawn):
-        cut = crops(paths[i], served.image_size, served.view, served.policy, hashes[i])
-        yield [cut[turn % len(cut)][None].astype(np.float32)]
+        pixels = cut(paths[i], served.image_size, served.view, served.crop_names, hashes[i])
+        yield [pixels[turn % len(pixels)][None].astype(np.float32)]
 
 
 def _write_onnx(served: ServedModel, manifest: Manifest, path: Path) -> None:

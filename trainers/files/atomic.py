@@ -21,7 +21,7 @@ CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
 class NotAFile(TrainerError, OSError):
-    """What is to be replaced is a folder, a device, a pipe or a socket."""
+    """The path to replace is a folder, a device, a pipe or a socket."""
 
 
 @contextlib.contextmanager

@@ -18,15 +18,15 @@ from trainers.files.plain import Unreadable, read_plain
 from trainers.images.pillow_reader import TooLarge, open_photo, upright, without_remarks
 
 SMALLEST_CROP = 0.7
-"""A random crop's side over the image's shorter side lies between this and 1."""
+"""Minimum side of a random crop, as a share of the image's shorter side."""
 BAND_PIXELS = 2**21
-"""Pixels that are converted to RGB together, so that a large image takes no third and fourth copy."""
+"""Pixels that are converted to RGB at a time, so that a large image takes no third and fourth copy."""
 
 
 def decode(source: Path | str | bytes) -> Image.Image:
     """The picture in ``source`` (a path, or a file's bytes) as 8-bit RGB, the way a viewer shows it.
 
-    EXIF orientation is applied, transparency lies on white, an animation gives its first frame. 16-bit greyscale is
+    EXIF orientation is applied, transparency becomes white, an animation gives its first frame. 16-bit greyscale is
     scaled by 255 / 65535; 32-bit integers and floats by the smallest of their usual ranges (1 for floats, 255, 65535)
     that holds them, and stretched from minimum to maximum where none does.
     A JPEG with more pixels than ``trainers.images.pillow_reader`` decodes comes at a half, quarter or eighth.
@@ -87,7 +87,7 @@ def batch(paths: Sequence[Path], size: int, view: str, crop_seeds: Sequence[int]
 def thumbnail(source: Path | str | bytes, side: int) -> tuple[int, int, np.ndarray]:
     """(width, height, greyscale uint8 (side, side)); sizes are after EXIF orientation, the aspect ratio is ignored.
 
-    Reads all of the file, so it fails wherever ``decode`` does, with the same Unreadable.
+    Reads the whole file, so it raises Unreadable whenever ``decode`` does.
     """
     with _loaded(source, 4 * side) as (image, width, height):
         grey = image.convert("L").resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -112,7 +112,7 @@ def _loaded(
     """RGB image, and the full width and height. ``at_least``: a JPEG may come smaller, with no side below this.
 
     ``decoded`` keeps the images of one source by the size at which its decoder gave them, and answers from there.
-    What goes wrong inside, too, is about this photo.
+    Errors inside the context are also attributed to this photo.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else read_plain(source)
@@ -189,7 +189,7 @@ def _bands(image: Image.Image) -> list[tuple[int, int, int, int]]:
 
 
 def _span(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest number of ``image``; what is no number counts as 0."""
+    """Return the minimum and maximum of ``image``; NaN and infinity count as 0."""
     low, high = float("inf"), float("-inf")
     for band in _bands(image):
         values = _finite(np.asarray(image.crop(band)))

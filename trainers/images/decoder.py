@@ -16,7 +16,7 @@ from trainers.images.augment import augment
 from trainers.images.decode import square
 
 BATCH_IMAGES = 32
-"""Images that are decoded before they are handed on."""
+"""Images of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Decoder:
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """An Unreadable inside, where only a file's bytes are known, names ``path``."""
+    """Make an Unreadable that is raised inside name ``path`` instead of bytes."""
     try:
         yield
     except Unreadable as error:
@@ -61,11 +61,11 @@ def named(path: Path) -> Iterator[None]:
 
 
 def bytes_of(path: Path, sha256: str) -> bytes:
-    """What the file holds. Raises TrainerError where that is not the image the manifest was made of."""
+    """Read the file. Raise TrainerError if its hash is not the manifest's."""
     data = read_plain(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise TrainerError(
             f"{path} changed since the manifest was made; put the file back as it was, or start a new sweep, which "
-            "reads the images anew."
+            "reads the images again."
         )
     return data

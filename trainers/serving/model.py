@@ -21,7 +21,8 @@ from trainers.errors import TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
 from trainers.files.atomic import atomic_write_text
 from trainers.files.plain import Unreadable
-from trainers.images.crops import crops
+from trainers.images.crops import cut
+from trainers.images.policies import crop_names
 from trainers.serving.inputs import photos
 from trainers.training import device
 
@@ -58,6 +59,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     described = {
         "classes": list(job["classes"]),
         "policy": job["policy"],
+        "crops": list(crop_names(job["policy"])),
         "members": len(fits),
         "fits": [Path(folder).name for folder in job["fits"]],
         "image_size": size,
@@ -81,6 +83,7 @@ class ServedModel:
             members = [read_list(folder / f"member-{number}.npz") for number in range(described["members"])]
             self.classes: tuple[str, ...] = tuple(described["classes"])
             self.policy: str = described["policy"]
+            self.crop_names = tuple(described.get("crops") or crop_names(self.policy))
             self.image_size: int = described["image_size"]
             self.view: str = described["view"]
             fit = FitJob.from_dict(described["fit"])
@@ -117,10 +120,10 @@ class ServedModel:
         for i, image in enumerate(images):
             sha256 = hashlib.sha256(image).hexdigest()
             try:
-                cut = crops(image, self.image_size, self.view, self.policy, sha256)
+                pixels = cut(image, self.image_size, self.view, self.crop_names, sha256)
             except Unreadable as error:
                 raise Unreadable(f"image {i + 1} of {len(images)}", error.reason) from error
-            features = self.prefix(cut)
+            features = self.prefix(pixels)
             out[i] = np.mean([network.predict(features).mean(0) for network in self.networks], 0)
         return out
 

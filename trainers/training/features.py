@@ -17,7 +17,7 @@ import numpy as np
 
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-from trainers.data.examples import ExampleSet, example_sets, judged_set, row_keys, training_set
+from trainers.data.examples import ExampleSet, evaluation_set, example_sets, row_keys, training_set
 from trainers.data.manifest import Manifest
 from trainers.images.decoder import Decoder, ImageCopy
 from trainers.networks.prefix import Prefix
@@ -125,59 +125,55 @@ def training_examples(
     manifest: Manifest, config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings | None = None
 ) -> LabelledRows:
     """The examples of one epoch: ``manifest`` holds the training images alone."""
-    return read_parts([training_set(manifest, config)], config, prefix, cache, reading)[0]
+    return read_sets([training_set(manifest, config)], config, prefix, cache, reading)[0]
 
 
 def evaluation_examples(
     manifest: Manifest, config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings | None = None
 ) -> LabelledRows:
     """Every image once, never augmented; a random crop becomes the centre crop."""
-    return read_parts([judged_set(manifest, config)], config, prefix, cache, reading)[0]
+    return read_sets([evaluation_set(manifest, config)], config, prefix, cache, reading)[0]
 
 
 def fit_examples(
     job: FitJob, manifest: Manifest, prefix: Prefix, meter: ReadCost | None = None
 ) -> list[tuple[LabelledRows, LabelledRows | None]]:
-    """What the fit of ``job`` trains on and is validated on (None where that is trained on): one pair for each fold.
+    """Read what each fold of ``job`` trains on and is validated on (None if the fit trains on that too).
 
-    Folds overlap, so all read one set of rows: memory holds it once and not once a fold. Raises TrainerError.
+    Folds overlap, so they share one set of rows in memory. Raises TrainerError.
     """
     pairs = example_sets(job, manifest)
-    wanted = [part for pair in pairs for part in pair if part is not None]
+    wanted = [examples for pair in pairs for examples in pair if examples is not None]
     reading = ReadSettings(job.share, job.store_dtype, meter or ReadCost())
-    read = iter(read_parts(wanted, job.config, prefix, Path(job.cache), reading))
-    by_part = {id(part): next(read) for part in wanted}
-    return [(by_part[id(train)], None if judged is None else by_part[id(judged)]) for train, judged in pairs]
+    read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
+    rows_of = {id(examples): next(read) for examples in wanted}
+    return [(rows_of[id(train)], None if held_out is None else rows_of[id(held_out)]) for train, held_out in pairs]
 
 
-def read_parts(
-    parts: Sequence[ExampleSet], config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings | None = None
+def read_sets(
+    sets: Sequence[ExampleSet], config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings | None = None
 ) -> list[LabelledRows]:
-    """Each part's examples; those of one view come from one set of rows, which holds every key once.
+    """Read the rows of each of ``sets``; those of one view share one set of rows, which holds every key once.
 
-    The parts are of one data set.
+    All ``sets`` are of one data set.
     """
     found: dict[int, LabelledRows] = {}
-    for view in dict.fromkeys(part.view for part in parts):
-        pictures: dict[str, ImageCopy] = {}
-        numbers: dict[str, int] = {}  # a picture's row in the set
+    for view in dict.fromkeys(examples.view for examples in sets):
+        images: dict[str, ImageCopy] = {}
+        row_of: dict[str, int] = {}
         places: dict[int, np.ndarray] = {}
-        here = [number for number, part in enumerate(parts) if part.view == view]
+        here = [number for number, examples in enumerate(sets) if examples.view == view]
         for number in here:
-            part = parts[number]
-            hashes, paths = part.manifest.table["sha256"].tolist(), part.manifest.table["path"].tolist()
-            places[number] = np.empty(len(part.items), np.int64)
-            for position, (item, key) in enumerate(zip(part.items, row_keys(part, config.recipe), strict=True)):
-                places[number][position] = numbers.setdefault(key, len(numbers))
-                if key not in pictures:
-                    pictures[key] = ImageCopy(paths[item.row], hashes[item.row], item.copy)
-        whole = parts[here[0]].manifest
-        decode = Decoder(whole.root, config.recipe, view, prefix.key.image_size, whole.seed)
-        rows = _Source(pictures, decode, prefix, cache, reading or ReadSettings()).rows()
+            keys = row_keys(sets[number], config.recipe)
+            for key, image in zip(keys, sets[number].images, strict=True):
+                images.setdefault(key, image)
+            places[number] = np.array([row_of.setdefault(key, len(row_of)) for key in keys], np.int64)
+        first = sets[here[0]]
+        decode = Decoder(first.root, config.recipe, view, prefix.key.image_size, first.seed)
+        rows = _Source(images, decode, prefix, cache, reading or ReadSettings()).rows()
         for number in here:
-            labels = parts[number].manifest.labels()[[item.row for item in parts[number].items]]
-            found[number] = LabelledRows(RowSubset(rows, places[number]), labels)
-    return [found[number] for number in range(len(parts))]
+            found[number] = LabelledRows(RowSubset(rows, places[number]), sets[number].labels)
+    return [found[number] for number in range(len(sets))]
 
 
 class _Source:

@@ -199,7 +199,7 @@ def test_named_configurations_and_folds(tmp_path: Path) -> None:
 
 
 def test_what_the_store_holds_is_not_planned_again(tmp_path: Path) -> None:
-    from trainers.data.examples import judged_set, row_keys, training_set
+    from trainers.data.examples import evaluation_set, row_keys, training_set
     from trainers.networks.prefix_index import known_images
 
     spec = spec_of(tmp_path, SEARCH.replace("[all, 4]", "all"))
@@ -207,7 +207,7 @@ def test_what_the_store_holds_is_not_planned_again(tmp_path: Path) -> None:
     before = planned(request, calibration).plan
     config = next(iter(measurement_plan(spec).parts.values())).config
     train, validation = request.manifest.split("train"), request.manifest.split("validation")
-    keys = row_keys(training_set(train, config), "flips") + row_keys(judged_set(validation, config), "flips")
+    keys = row_keys(training_set(train, config), "flips") + row_keys(evaluation_set(validation, config), "flips")
     shelf = known_images(request.cache, 16, "squash").shelf(request.cache)
     shelf.rows(keys, lambda places: iter([np.zeros((len(places), 16, 16, 3), np.uint8)]))
     after = planned(request, calibration).plan

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.photos_on_disk import RATIOS, error_of, folder_of, source, told, write_photo
+from tests.support.photos_on_disk import (
+    HOSTILE,
+    RATIOS,
+    error_of,
+    folder_of,
+    source,
+    told,
+    write_hostile,
+    write_photo,
+)
 from trainers.data.folders import read_classes, split_folders, walk
 from trainers.data.manifest import build_manifest, check_data
 from trainers.errors import TrainerError
@@ -88,6 +99,7 @@ def test_split_folders_need_two_and_no_other() -> None:
 
 
 NAMES = st.sampled_from(["a", "b", "c d", "train", "test", "纸", "x.y"])
+
 TREES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=4).map("/".join), st.integers(1, 3), max_size=6)
 
 
@@ -112,3 +124,66 @@ def test_every_image_in_a_folder_is_listed_once_or_there_is_a_sentence(
     assert len(listed) == len(found.rows)
     assert listed == everything or (listed < everything and found.problems)
     assert all(row.path.endswith(row.label + "/" + Path(row.path).name) for row in found.rows.itertuples())
+
+
+def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    assert "holds no images. Put one folder per class into it" in error_of(source(nothing))
+    assert error_of(source(tmp_path / "absent")) == f"there is no folder, table or archive {tmp_path / 'absent'}."
+    folder_of(tmp_path / "outer" / "inner" / "photos", a=4, b=4)
+    right = (tmp_path / "outer" / "inner" / "photos").resolve()
+    assert error_of(source(tmp_path / "outer")).endswith(f"pass {right} instead.")
+    flat = tmp_path / "flat"
+    write_photo(flat / "x.png", 0)
+    assert "holds 1 image but no class folders. Sort them into one folder per class" in error_of(source(flat))
+    (tmp_path / "notes.txt").write_text("x")
+    assert "is neither a folder nor a table nor an archive" in error_of(source(tmp_path / "notes.txt"))
+
+
+def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=4, b=4)
+    (root / "a" / "notes.txt").write_text("x")
+    (root / "a" / ".hidden.png").write_bytes(b"x")
+    write_photo(root / "loose.png", 78)
+    (root / "hollow" / "deep").mkdir(parents=True)
+    manifest, report = build_manifest(source(root))
+    assert manifest.classes == ("a", "b")
+    assert told(report) == (
+        "1 file without an image's suffix will not be read: a/notes.txt.",
+        "the folder hollow holds no image and is no class.",
+        "1 image beside the class folders will not be read: loose.png.",
+    )
+    (root / "b" / "void").mkdir()
+    assert "2 folders hold no image and are no classes: b/void, hollow." in told(check_data(source(root)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_name_that_is_not_text_is_said_and_not_read(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=4, b=4)
+    os.rename(root / "a" / "000.png", os.fsencode(root / "a") + b"/\xff.png")
+    manifest, report = build_manifest(source(root))
+    assert len(manifest.table) == 7
+    assert "not read, because the name is not valid UTF-8; rename: 'a/\\udcff.png'." in report.warnings
+    assert "udcff" in "\n".join(report.lines()).encode().decode()
+
+
+@pytest.mark.timeout(60)
+def test_files_that_are_no_plain_files_are_left_out_of_a_folder_with_their_reasons(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=6, b=6)
+    write_hostile(root / "a")
+    (root / "a" / "linked.jpg").symlink_to(write_photo(tmp_path / "elsewhere.jpg", 99))
+    (root / "b" / "round").symlink_to("round")
+    manifest, report = build_manifest(source(root))
+    assert set(report.unreadable) == {f"a/{name}" for name in HOSTILE}
+    assert all(HOSTILE[path.removeprefix("a/")] in reason for path, reason in report.unreadable.items())
+    assert len(manifest.table) == 13
+    assert "a/linked.jpg" in set(manifest.table["path"])
+    assert any(text.startswith("left out, because they cannot be read: 7 images, a/big.jpg") for text in told(report))
+
+
+@pytest.mark.timeout(60)
+def test_a_folder_called_like_a_photo_is_a_class_where_it_holds_photos(tmp_path: Path) -> None:
+    report = check_data(source(folder_of(tmp_path / "p", **{"a.jpg": 4, "b": 4})))
+    assert set(report.classes) == {"a.jpg", "b"}
+    assert report.unreadable == {}

@@ -1,166 +1,146 @@
-"""Folders, tables and built-ins: what is read, what is passed over and said, and what is refused."""
+"""Several sources become one data set: labels by name, each file once, splits only where all have them."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import tarfile
+import zlib
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
 
-from tests.support.photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, told, write_photo
-from trainers.data.builtins import make_builtin
-from trainers.data.manifest import DataSource, Manifest, build_manifest, check_data
-
-
-def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
-    nothing = tmp_path / "nothing"
-    nothing.mkdir()
-    assert "holds no images. Put one folder per class into it" in error_of(source(nothing))
-    assert error_of(source(tmp_path / "absent")) == f"there is no folder, table or archive {tmp_path / 'absent'}."
-    folder_of(tmp_path / "outer" / "inner" / "photos", a=4, b=4)
-    right = (tmp_path / "outer" / "inner" / "photos").resolve()
-    assert error_of(source(tmp_path / "outer")).endswith(f"pass {right} instead.")
-    flat = tmp_path / "flat"
-    write_photo(flat / "x.png", 0)
-    assert "holds 1 image but no class folders. Sort them into one folder per class" in error_of(source(flat))
-    (tmp_path / "notes.txt").write_text("x")
-    assert "is neither a folder nor a table nor an archive" in error_of(source(tmp_path / "notes.txt"))
+from tests.support.photos_on_disk import RATIOS, error_of, folder_of, split_rows, table_of, told, write_photo
+from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.sources import is_made, read_source
+from trainers.errors import TrainerError
 
 
-def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
-    root = folder_of(tmp_path / "p", a=4, b=4)
-    (root / "a" / "notes.txt").write_text("x")
-    (root / "a" / ".hidden.png").write_bytes(b"x")
-    write_photo(root / "loose.png", 78)
-    (root / "hollow" / "deep").mkdir(parents=True)
-    manifest, report = build_manifest(source(root))
-    assert manifest.classes == ("a", "b")
-    assert told(report) == (
-        "1 file without an image's suffix will not be read: a/notes.txt.",
-        "the folder hollow holds no image and is no class.",
-        "1 image beside the class folders will not be read: loose.png.",
-    )
-    (root / "b" / "void").mkdir()
-    assert "2 folders hold no image and are no classes: b/void, hollow." in told(check_data(source(root)))
+def merged(tmp_path: Path, *sources: object, splits: tuple[float, float, float] | None = RATIOS) -> DataSource:
+    return DataSource(tuple(map(str, sources)), splits, tmp_path / "cache")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_name_that_is_not_text_is_said_and_not_read(tmp_path: Path) -> None:
-    root = folder_of(tmp_path / "p", a=4, b=4)
-    os.rename(root / "a" / "000.png", os.fsencode(root / "a") + b"/\xff.png")
-    manifest, report = build_manifest(source(root))
-    assert len(manifest.table) == 7
-    assert "not read, because the name is not valid UTF-8; rename: 'a/\\udcff.png'." in report.warnings
-    assert "udcff" in "\n".join(report.lines()).encode().decode()
+def other_folder(root: Path, **classes: int) -> Path:
+    """As ``folder_of``, of other photos."""
+    for number, (label, count) in enumerate(sorted(classes.items())):
+        for i in range(count):
+            write_photo(root / label / f"{i:03d}.png", 50_000 + 1000 * number + i)
+    return root
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_table_with_its_own_splits(tmp_path: Path, name: str) -> None:
-    rows = split_rows(tmp_path / "t")
-    path = table_of(tmp_path / "t", rows[::-1], name)
-    manifest, report = build_manifest(source(path, None))
-    assert dict(zip(manifest.table["path"], manifest.table["split"], strict=True)) == {
-        r["path"]: r["split"] for r in rows
+def test_folders_and_a_table_unite_by_label(tmp_path: Path) -> None:
+    first = folder_of(tmp_path / "one", cat=4, dog=4)
+    second = other_folder(tmp_path / "deep" / "two", cat=3, owl=5)
+    rows = [{"path": "x/1.png", "label": "dog"}, {"path": "x/2.png", "label": "owl"}]
+    for n, row in enumerate(rows):
+        write_photo(tmp_path / "deep" / "t" / row["path"], 90_000 + n)
+    manifest, report = build_manifest(merged(tmp_path, first, second, table_of(tmp_path / "deep" / "t", rows)))
+    assert report.classes == {"cat": 7, "dog": 5, "owl": 6}
+    assert manifest.root == tmp_path.resolve()
+    assert {p.rpartition("/")[0] for p in manifest.table["path"]} == {
+        *("one/cat", "one/dog", "deep/two/cat", "deep/two/owl", "deep/t/x")
     }
-    assert report.splits["train"] == {"a": 4, "b": 4}
-    assert manifest.root == (tmp_path / "t").resolve()
-    again, report = build_manifest(source(path, (0.4, 0.3, 0.3)))
-    assert (again.table["split"] == "train").sum() < 8
+    assert manifest.table["path"].is_monotonic_increasing
+    assert all(path.is_file() for path in manifest.paths())
+    assert report.lines()[0] == f"{first} + {second} + {tmp_path / 'deep' / 't' / 'table.csv'}: 18 images in 3 classes"
+    assert manifest.source == (str(first), str(second), str(tmp_path / "deep" / "t" / "table.csv"))
+    manifest.write(tmp_path / "m.parquet")
+    again = Manifest.read(tmp_path / "m.parquet")
+    assert (again.source, again.folders, again.root) == (manifest.source, manifest.folders, manifest.root)
+    pd.testing.assert_frame_equal(again.table, manifest.table)
+
+
+def test_one_source_in_a_tuple_is_that_source(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=4, b=4)
+    alone, _ = build_manifest(DataSource(str(root), RATIOS, tmp_path))
+    manifest, _ = build_manifest(merged(tmp_path, root))
+    assert (manifest.source, manifest.root, manifest.fingerprint) == (str(root), alone.root, alone.fingerprint)
+
+
+def test_file_of_two_sources_is_listed_once_and_must_not_contradict_itself(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=4, b=4)
+    rows = [{"path": "a/000.png", "label": "a"}, {"path": "b/001.png", "label": "b"}]
+    table = table_of(root, rows)
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    manifest, report = build_manifest(merged(tmp_path, root, table, tmp_path / "link"))
+    assert len(manifest.table) == report.images == 8
+    table_of(root, [{"path": "a/000.png", "label": "b"}])
+    assert error_of(merged(tmp_path, root, table)) == (
+        "1 file with a different label in each source: a/000.png (a and b)."
+    )
+
+
+def test_duplicates_across_sources_share_a_group(tmp_path: Path) -> None:
+    first = folder_of(tmp_path / "one", a=5, b=5)
+    second = other_folder(tmp_path / "two", a=5, b=5)
+    shutil.copy(first / "a" / "000.png", second / "a" / "same.png")
+    manifest, report = build_manifest(merged(tmp_path, first, second))
+    assert report.exact_duplicates == (("one/a/000.png", "two/a/same.png"),)
+    rows = manifest.table.set_index("path").loc[["one/a/000.png", "two/a/same.png"]]
+    assert rows["group"].nunique() == rows["split"].nunique() == 1
+
+
+def test_splits_count_where_all_sources_have_them(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t", split_rows(tmp_path / "t"))
+    splits = tmp_path / "s"
+    for n, part in enumerate(("train", "val", "test")):
+        other_folder(splits / part, a=n + 1, b=n + 1)
+        for image in sorted((splits / part).rglob("*.png")):
+            write_photo(image, zlib.crc32(str(image.relative_to(splits)).encode()))
+    both, _ = build_manifest(merged(tmp_path, table, splits, splits=None))
+    assert both.table.groupby("split").size().to_dict() == {"test": 8, "train": 10, "validation": 6}
+    plain = other_folder(tmp_path / "plain", a=3, b=3)
+    assert error_of(merged(tmp_path, table, plain, splits=None)) == (
+        f"some sources have splits of their own and these have not: {plain}. Give all of them splits, or give ratios "
+        "of train, validation and test."
+    )
+    anew, report = build_manifest(merged(tmp_path, table, plain))
+    assert len(anew.table) == 18
     assert told(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
 
 
-def test_labels_of_a_csv_stay_text(tmp_path: Path) -> None:
-    rows = split_rows(tmp_path / "t")
-    renamed = [{**r, "label": {"a": "007", "b": "NA"}[r["label"]]} for r in rows]
-    assert build_manifest(source(table_of(tmp_path / "t", renamed), None))[0].classes == ("007", "NA")
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda r: r.pop("label"), "there is no column label. It has path, split; needed are path and label"),
-        (lambda r: r.update(Split=r.pop("split")), "there is an unknown column 'Split'; did you mean split?"),
-        (lambda r: r.update(split="val"), "the column split holds 'val'; allowed are train, validation, test."),
-        (lambda r: r.update(split="train"), "no image has the split validation or test; all of train, validation"),
-        (lambda r: r.update(split=""), "the data has no splits of its own; give ratios of train, validation and test"),
-        (lambda r: r.update(split=r["split"].replace("test", "")), "the column split is empty in 2 rows; each needs"),
-        (lambda r: r.update(path=f"{r['label']}/0.png"), "2 files listed more than once: a/0.png, b/0.png."),
-        (lambda r: r.update(path=f"/{r['path']}"), "paths must be relative to the table's folder; not so: /a/000.png"),
-        (lambda r: r.update(path=r["path"].replace("b/00", "b/no")), "6 files of table.csv cannot be found: b/no0.png"),
-        (lambda r: r.update(label=r["label"].replace("b", "")), "the column label is empty in 6 rows: row 7, 8, 9, 10"),
-    ],
-)
-def test_wrong_tables_are_sentences(tmp_path: Path, change: object, sentence: str) -> None:
-    rows = split_rows(tmp_path / "t")
-    for row in rows:
-        change(row)  # type: ignore[operator]
-    assert sentence in error_of(source(table_of(tmp_path / "t", rows), None))
-
-
-def test_tables_that_are_no_tables_are_sentences(tmp_path: Path) -> None:
-    (tmp_path / "empty.csv").write_text("")
-    assert "empty.csv cannot be read: No columns to parse from file." in error_of(source(tmp_path / "empty.csv"))
-    (tmp_path / "heading.csv").write_text("path,label\n")
-    assert "heading.csv has no rows." in error_of(source(tmp_path / "heading.csv"))
-    for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        (tmp_path / "odd.csv").write_text(f"path{sign}label\na/1.png{sign}a,b\n")
-        assert f"odd.csv is separated by {name}; it must be separated by commas." in error_of(
-            source(tmp_path / "odd.csv")
-        )
-    (tmp_path / "x.parquet").write_bytes(b"no")
-    assert "x.parquet cannot be read: " in error_of(source(tmp_path / "x.parquet"))
-
-
-def test_other_columns_are_noted_and_missing_classes_in_own_splits_told(tmp_path: Path) -> None:
-    rows = [{**r, "camera": "x"} for r in split_rows(tmp_path / "t")]
-    kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "test")]
-    _, report = build_manifest(source(table_of(tmp_path / "t", kept), None))
-    assert told(report) == ("columns of table.csv that are not used: camera.", "class 'b' has no image in test.")
-    kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "train")]
-    assert error_of(source(table_of(tmp_path / "t", kept), None)) == (
-        "class 'b' has no image in train, so it cannot be learnt."
+def test_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "void").mkdir()
+    text = error_of(merged(tmp_path, tmp_path / "no", tmp_path / "void"))
+    assert len(text.split("\n")) == 2
+    assert "there is no folder, table or archive" in text
+    assert "holds no images" in text
+    one = folder_of(tmp_path / "one", cat=4)
+    rows = [{"path": "gone.png", "label": "Cat"}, {"path": "x.png", "label": "Cat"}]
+    write_photo(tmp_path / "t" / "x.png", 7)
+    table = table_of(tmp_path / "t", rows)
+    assert error_of(merged(tmp_path, one, table)).startswith(f"{table}: 1 file of table.csv cannot be found: gone.png.")
+    assert "class names that differ only in upper and lower case stay apart: Cat = cat." in (
+        read_source((str(one), str(table)), tmp_path).warnings
     )
 
 
-def test_builtin_digits_are_lossless_and_are_made_again_where_missing(
+@pytest.mark.parametrize(
+    ("sources", "sentence"),
+    [((), "there is no source of photos; give a folder"), (("a", "b", "a"), "given more than once as a source: a.")],
+)
+def test_no_source_and_the_same_twice_are_sentences(tmp_path: Path, sources: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(TrainerError, match=sentence):
+        read_source(sources, tmp_path)
+
+
+def test_merged_archive_is_found_again_where_the_cache_is_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sklearn.datasets import load_digits
-
-    data = DataSource("builtin:digits", (0.7, 0.15, 0.15), tmp_path / "cache")
-    manifest, report = build_manifest(data)
-    assert (report.images, manifest.classes, report.near_duplicates) == (1797, tuple("0123456789"), ())
-    assert manifest.root == (tmp_path / "cache" / "builtin" / "digits").resolve()
-    pixels = np.asarray(Image.open(manifest.root / "0" / "0000.png"))
-    assert np.array_equal(np.round(pixels * (16 / 255)), load_digits().images[0])
+    plain = folder_of(tmp_path / "data" / "plain", a=4, b=4)
+    packed = other_folder(tmp_path / "packed", a=4, b=4)
+    with tarfile.open(tmp_path / "data" / "more.tgz", "w:gz") as archive:
+        archive.add(packed, "more")
+    data = merged(tmp_path, plain, tmp_path / "data" / "more.tgz")
+    assert is_made(data.source)
+    manifest, _ = build_manifest(data)
     manifest.write(tmp_path / "m.parquet")
+    assert all(path.is_file() for path in Manifest.read(tmp_path / "m.parquet").paths())
     shutil.rmtree(tmp_path / "cache")
-    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "other"))
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "x" / "y"))
     again = Manifest.read(tmp_path / "m.parquet")
-    assert again.root == (tmp_path / "other" / "builtin" / "digits").resolve()
-    assert all(p.is_file() for p in again.paths())
+    assert len(again.paths()) == 16
+    assert all(path.is_file() for path in again.paths())
     assert again.fingerprint == manifest.fingerprint
-    written = [hashlib.sha256(p.read_bytes()).hexdigest() for p in again.paths()[::50]]
-    assert written == manifest.table["sha256"][::50].tolist()
-    assert "no built-in data set 'builtin:letters'; known are builtin:digits" in error_of(source("builtin:letters"))
-
-
-def test_builtin_may_be_made_by_several_at_once_and_heals_a_lost_file(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        roots = list(pool.map(lambda _: make_builtin("builtin:digits", tmp_path), range(3)))
-    (roots[0] / "3" / "0003.png").unlink()
-    make_builtin("builtin:digits", tmp_path)
-    files = [p for p in roots[0].rglob("*") if p.is_file()]
-    assert (len(set(roots)), len(files), {p.suffix for p in files}) == (1, 1797, {".png"})
-
-
-def test_cache_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    data = DataSource("builtin:digits", RATIOS, tmp_path / "file")
-    assert "cannot be written" in error_of(data)
+    again.write(tmp_path / "again.parquet")
+    assert Manifest.read(tmp_path / "again.parquet").paths() == again.paths()

@@ -20,13 +20,15 @@ from tests.support.tiny_fits import CLASSES, config, predict_into, write_manifes
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
+from trainers.export.describe import how_to_cut
 from trainers.networks.backbone import build_backbone
 from trainers.serving import _load_pyfunc, inputs
 from trainers.serving.model import ServedModel, assemble
 from trainers.training.loop import open_fit
 
 TRIAL = {"backbone": "tests.support.tiny_fits:TINY", "head": "cosface", "hidden": 6, "view": "centre_crop", "epochs": 1}
-POLICIES = ("whole", "flip", "random_3")
+OWN = "tests.support.tiny_fits:OWN_POLICY"
+POLICIES = ("whole", "flip", "random_3", OWN)
 
 
 def weights_in(folder: Path, seed: int) -> str:
@@ -85,6 +87,28 @@ def test_the_served_model_agrees_with_the_leaderboard(made, policy):
     rows = served.probabilities([path.read_bytes() for path in made["paths"]])
     np.testing.assert_allclose(rows, made["expected"][policy], atol=1e-5)
     assert served.classes == CLASSES
+
+
+def test_a_served_model_knows_its_crops_without_the_policys_module(made, tmp_path):
+    folder = shutil.copytree(made["folder"] / f"model-{OWN}", tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    assert described["policy"] == OWN
+    (folder / "model.json").write_text(json.dumps(described | {"policy": "no_such_module:POLICY"}))
+    rows = ServedModel(folder).probabilities([path.read_bytes() for path in made["paths"]])
+    np.testing.assert_allclose(rows, made["expected"][OWN], atol=1e-5)
+
+
+def test_an_export_describes_the_boxes_of_a_policy_of_ones_own(made):
+    steps = how_to_cut(ServedModel(made["folder"] / f"model-{OWN}"))
+    assert all(part in steps[2] for part in ("the whole image", "0.5 of the side", "0.375 from the left", "mirrored"))
+
+
+def test_a_model_that_does_not_list_its_crops_has_those_of_its_policy(made, tmp_path):
+    folder = shutil.copytree(made["folder"] / "model-flip", tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    del described["crops"]
+    (folder / "model.json").write_text(json.dumps(described))
+    assert ServedModel(folder).crop_names == ("whole", "whole-mirrored")
 
 
 def pixels(path: Path) -> np.ndarray:

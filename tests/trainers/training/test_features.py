@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.support.tiny_fits import config, write_manifest
-from trainers.data.examples import training_examples_of
+from trainers.data.examples import training_set
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images import decoder
@@ -49,12 +49,12 @@ def test_originals_come_first_and_copies_even_out_the_classes(manifest):
     train = manifest.split("train")
     counts = np.bincount(train.labels())
     assert counts.tolist() == [6, 12, 12]
-    items = training_examples_of(train, 2.0)
-    assert len(items) == 60
-    assert [(i.row, i.copy) for i in items[:30]] == [(row, 0) for row in range(30)]
-    assert np.bincount(train.labels()[[i.row for i in items]]).tolist() == [20, 20, 20]
-    assert {(i.row, i.copy) for i in items} <= {(i.row, i.copy) for i in training_examples_of(train, 3.0)}
-    assert training_examples_of(train, 1.0) == items[:30]
+    twice, thrice, once = (training_set(train, config(multiplier=m)) for m in (2, 3, 1))
+    assert len(twice.images) == len(set(twice.images)) == 60
+    assert [(image.path, image.copy) for image in twice.images[:30]] == [(path, 0) for path in train.table["path"]]
+    assert np.bincount(twice.labels).tolist() == [20, 20, 20]
+    assert set(twice.images) <= set(thrice.images)
+    assert once.images == twice.images[:30]
 
 
 def test_nothing_frozen_gives_the_decoded_images(manifest, tmp_path):
@@ -63,11 +63,11 @@ def test_nothing_frozen_gives_the_decoded_images(manifest, tmp_path):
     examples = training_examples(train, trial, prefix_for(unfrozen_layers="all"), tmp_path)
     rows = examples.rows.take(np.arange(len(examples)))
     assert rows.dtype == np.uint8
-    hashes, paths = train.table["sha256"].tolist(), train.paths()
-    for item, row, label in zip(training_examples_of(train, 2.0), rows, examples.labels, strict=True):
-        image = square(paths[item.row], 16, "squash")
-        np.testing.assert_array_equal(row, augment(image, hashes[item.row], item.copy, "contest", manifest.seed))
-        assert label == train.labels()[item.row]
+    label_of = dict(zip(train.table["path"], train.labels(), strict=True))
+    for copy, row, label in zip(training_set(train, trial).images, rows, examples.labels, strict=True):
+        image = square(train.root / copy.path, 16, "squash")
+        np.testing.assert_array_equal(row, augment(image, copy.sha256, copy.copy, "contest", manifest.seed))
+        assert label == label_of[copy.path]
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.2}, {"cutmix": 1.0}])
@@ -198,9 +198,9 @@ def test_copies_of_a_recipe_that_was_rewritten_are_never_reused(manifest, tmp_pa
     originals = len(train.table)
     np.testing.assert_array_equal(rows[1], rows[0])
     np.testing.assert_array_equal(rows[2][:originals], rows[0][:originals])
-    np.testing.assert_array_equal(
-        rows[2][originals:], rows[2][[i.row for i in training_examples_of(train, 2)][originals:]] // 3
-    )
+    row_of = {path: row for row, path in enumerate(train.table["path"])}
+    copied = [row_of[image.path] for image in training_set(train, trial).images[originals:]]
+    np.testing.assert_array_equal(rows[2][originals:], rows[2][copied] // 3)
     sys.modules.pop(module, None)
 
 

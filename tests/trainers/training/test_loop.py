@@ -20,7 +20,7 @@ from tests.support.places import ROOT
 from tests.support.tiny_fits import CLASSES, config, figures, job
 from trainers.config import canonical
 from trainers.contract import FitJob
-from trainers.data.examples import training_examples_of
+from trainers.data.examples import training_set
 from trainers.data.manifest import DataSource, Manifest, build_manifest
 from trainers.errors import Diverged, TrainerError
 from trainers.files.arrays import write_list
@@ -44,14 +44,14 @@ def run(fit_job: FitJob, epochs: int | None = None) -> list[dict[str, float]]:
 def run_by_hand(fit_job: FitJob) -> list[float]:
     """The losses of ``fit_job``, the whole network run on every batch: plain Keras, no store, no shared code."""
     trial, manifest = fit_job.config, Manifest.read(Path(fit_job.manifest)).split("train")
-    items, hashes, paths = training_examples_of(manifest, trial.multiplier), manifest.table["sha256"], manifest.paths()
+    examples = training_set(manifest, trial)
     images = np.stack(
         [
-            augment(square(paths[i.row], trial.image_size, trial.view), hashes[i.row], i.copy, trial.recipe, 0)
-            for i in items
+            augment(square(manifest.root / i.path, trial.image_size, trial.view), i.sha256, i.copy, trial.recipe, 0)
+            for i in examples.images
         ]
     )
-    labels = manifest.labels()[[i.row for i in items]]
+    labels = examples.labels
     body = build_backbone(trial.backbone, "none", trial.image_size, seed=fit_job.seed)
     for layer in body.layers[: len(body.layers) - trial.unfrozen_layers]:
         layer.trainable = False
@@ -74,9 +74,9 @@ def run_by_hand(fit_job: FitJob) -> list[float]:
         smooth = (1 - trial.smoothing) * tf.one_hot(y, len(CLASSES)) + trial.smoothing / len(CLASSES)
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(smooth, logits))
 
-    batches, losses = math.ceil(len(items) / trial.batch_size), []
+    batches, losses = math.ceil(len(labels) / trial.batch_size), []
     for epoch in range(trial.epochs):
-        order, total = np.random.default_rng((fit_job.seed, 2, epoch)).permutation(len(items)), 0.0
+        order, total = np.random.default_rng((fit_job.seed, 2, epoch)).permutation(len(labels)), 0.0
         for number, chosen in enumerate(np.array_split(order, batches)):
             optimizer.learning_rate = learning_rate(trial, epoch * batches + number, batches * trial.epochs)
             with tf.GradientTape() as tape:

@@ -1,0 +1,45 @@
+"""Memory of building a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.memory import peak_of
+
+BYTES_AN_IMAGE = 2500
+"""What an image may add to the peak of ``build_manifest``: its path, hash, group and places; a thumbnail is 1,024."""
+
+BUILD = """
+import resource, sys
+from pathlib import Path
+from trainers.data.manifest import DataSource, build_manifest
+manifest, report = build_manifest(DataSource(sys.argv[1], (0.7, 0.15, 0.15), Path(sys.argv[1]), folds=int(sys.argv[2])))
+assert not report.problems
+print(len(manifest.table), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def write_photos(root: Path, count: int, first: int = 0) -> None:
+    random = np.random.default_rng(first)
+    for label in range(40):
+        (root / f"class {label:02d}").mkdir(parents=True, exist_ok=True)
+    for i in range(first, count):
+        small = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+        small.resize((64, 48), Image.Resampling.BILINEAR).save(root / f"class {i % 40:02d}" / f"{i:06d}.jpg")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_manifest_of_70000_photos_needs_little_more_memory_than_one_of_5000(tmp_path: Path) -> None:
+    few, many = 5_000, 70_000
+    write_photos(tmp_path / "photos", few)
+    counted, low = peak_of(BUILD, tmp_path / "photos", 0)
+    assert counted == few
+    write_photos(tmp_path / "photos", many, few)
+    counted, high = peak_of(BUILD, tmp_path / "photos", 5)
+    assert counted == many
+    assert high - low < BYTES_AN_IMAGE * (many - few), f"{low / 2**20:.0f} MiB, then {high / 2**20:.0f} MiB"
