@@ -18,8 +18,8 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.report.progress import ProgressReporter
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import FixedTrials, TrialRequest
 from orchestrator.search.settings import SearchSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity, prepare_data

@@ -19,7 +19,7 @@ from statistics import NormalDist
 from orchestrator.plan.calibration import Machine
 from orchestrator.plan.stopping import GO, PAUSE, StoppingRule
 from orchestrator.plan.workload import FitWork, PlannedRows
-from orchestrator.search.queue import MAX_PREFILL_WORKERS
+from orchestrator.search.scheduling import MAX_PREFILL_WORKERS
 
 NOISE = 0.2
 """How far a score lies from what the trial is worth, which lies in (0, 1)."""

@@ -32,9 +32,10 @@ from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.search import recorder
 from orchestrator.search.recorder import TrialRecorder
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest
-from orchestrator.search.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, replay
-from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, replay
+from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.space.space import Case, Choice, Space
 from tests.support.places import ROOT
 from trainers.config import TrialConfig
@@ -87,7 +88,7 @@ def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: 
     outcome, state, source = search(tmp_path, [request_of(n, tmp_path, "meet:2") for n in range(8)], seen.append)
     assert outcome.states == {"COMPLETED": 8}
     assert outcome.started == 8
-    assert outcome.ended == "All of the listed trials were handed out."
+    assert outcome.ended == "All of the listed trials were started."
     assert set(source.results.values()) == {TrialState.COMPLETED}
     for record in state.trials.values():
         assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
@@ -209,9 +210,9 @@ def most_at_once(rows: list[dict[str, Any]]) -> int:
 
 
 def test_a_trial_that_asks_for_more_than_there_is_is_refused(tmp_path: Path, ray_up: None) -> None:
-    with pytest.raises(OrchError, match=r"a trial asks for 3 GPU and Ray sees 2; set resources.gpus to 0"):
+    with pytest.raises(OrchError, match=r"a trial needs 3 GPU and Ray has 2; set resources.gpus to 0"):
         search(tmp_path, [request_of(1, tmp_path)], gpus=3.0)
-    with pytest.raises(OrchError, match=r"a trial asks for 64 CPUs and Ray sees 2; lower resources.cpus"):
+    with pytest.raises(OrchError, match=r"a trial needs 64 CPUs and Ray has 2; lower resources.cpus"):
         search(tmp_path, [request_of(1, tmp_path)], cpus=64.0)
 
 
@@ -495,7 +496,7 @@ def test_a_job_that_fails_is_a_sentence(ray_up: None, job: dict[str, Any], text:
 def test_a_function_that_is_not_there_is_a_sentence(ray_up: None) -> None:
     with pytest.raises(OrchError, match=r"tests.support.fake_trainer:triple cannot be imported on a worker"):
         run_jobs("tests.support.fake_trainer:triple", [{"x": 1}])
-    with pytest.raises(OrchError, match="a job asks for 99 CPUs and Ray sees 2"):
+    with pytest.raises(OrchError, match="a job needs 99 CPUs and Ray has 2"):
         run_jobs("tests.support.fake_trainer:double", [{"x": 1}], cpus=99)
 
 
@@ -508,7 +509,7 @@ sys.path.insert(0, {root!r})
 from orchestrator.errors import Interrupted
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.schedulers import SchedulerSettings
+from orchestrator.search.settings import SchedulerSettings
 from orchestrator.search.settings import SearchSettings
 from orchestrator.search.run import run_trials
 from orchestrator.spec.space.space import Case, Choice, Space, Uniform
@@ -664,7 +665,7 @@ def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path, short_folder
         assert str(port) in Path(sockets, "ray_current_cluster").read_text()
         code, output = drive({**plain, "RAY_AUTH_MODE": "disabled"}, "sweep")
         assert code != 0
-        assert "it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
+        assert "it requires a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
         code, output = drive({**with_token, "RAY_ADDRESS": f"127.0.0.1:{port}"}, "sweep", "auto")
         assert code == 0, output
         assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6
