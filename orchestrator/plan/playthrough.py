@@ -13,6 +13,7 @@ from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
 from orchestrator.plan.stopping import Never, StoppingRule, rule_of
 from orchestrator.plan.workload import FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
+from orchestrator.search.scheduling import known_ahead
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
 
@@ -126,7 +127,9 @@ class SimulatedSweep:
             select_s = self._judging_s([self.work(chosen[0])], self.situation.photos.to_choose_on, share)
             stages["select"] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
             again = self._refits(chosen)
-            refitted = simulate([work for work, _ in again], Never(again[0][1]), self._terms(share), cluster, draw)
+            refitted = simulate(
+                [work for work, _ in again], Never(again[0][1]), self._terms(share, known=math.inf), cluster, draw
+            )
             stages["refit"] = once.worker_start_s + refitted.seconds
             stages["build"] += refitted.build_s
             built = {place: built.get(place, 0) + refitted.built.get(place, 0) for place in {*built, *refitted.built}}
@@ -157,8 +160,11 @@ class SimulatedSweep:
         chosen = budget.scheduler
         return rule_of(chosen.name, budget.epochs, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials)
 
-    def _terms(self, share: bool, hours_s: float = math.inf) -> SimulationSettings:
-        cap = self.situation.cap_bytes
+    def _terms(self, share: bool, hours_s: float = math.inf, known: float | None = None) -> SimulationSettings:
+        """``known``: trials that depend on no result; None for what the file's sampler proposes."""
+        cap, sampler = self.situation.cap_bytes, self.spec.budget.sampler
+        if known is None:
+            known = math.inf if self.spec.configurations else known_ahead(sampler.name, sampler.startup_trials)
         return SimulationSettings(
             self.speeds.machine,
             self._cost,
@@ -166,6 +172,7 @@ class SimulatedSweep:
             self.situation.calibration.trial_s,
             hours_s,
             lambda size: size <= cap,
+            known,
         )
 
     def _refits(self, chosen: Sequence[TrialConfig]) -> list[tuple[FitWork, int]]:

@@ -21,8 +21,6 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.cluster import ray_session as cluster
 from orchestrator.cluster.ray_session import machine_resources, ray_session, run_jobs, stop_ray
@@ -33,7 +31,6 @@ from orchestrator.search import recorder
 from orchestrator.search.recorder import TrialRecorder
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, replay
 from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.space.space import Case, Choice, Space
@@ -273,23 +270,6 @@ def test_a_figure_that_is_no_number_never_reaches_the_scheduler(tmp_path: Path, 
     assert {record.reason for record in failed} == {"diverged: the loss was nan in epoch 2"}
 
 
-@pytest.mark.parametrize(
-    ("settings", "rungs"),
-    [
-        (SchedulerSettings("asha", 1, 3.0), {1: 1, 2: 1, 3: 2, 8: 2, 9: 3}),
-        (SchedulerSettings("asha", 2, 4.0), {1: 0, 2: 1, 7: 1, 8: 2}),
-        (SchedulerSettings("median"), {9: 0}),
-    ],
-)
-def test_rungs_are_counted(settings: SchedulerSettings, rungs: dict[int, int]) -> None:
-    assert {epoch: settings.rung(epoch) for epoch in rungs} == rungs
-
-
-def test_an_unknown_scheduler_names_the_known_ones() -> None:
-    with pytest.raises(OrchError, match="no scheduler 'pbt'; known are asha, hyperband, median, none"):
-        build_scheduler(SchedulerSettings("pbt"), 3)
-
-
 def curves(ledger: Ledger, trials: dict[str, list[float]]) -> None:
     for trial, values in trials.items():
         ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="PENDING")
@@ -312,55 +292,6 @@ def test_a_resumed_search_prunes_by_what_ran_before(tmp_path: Path, ray_up: None
     fresh.mkdir()
     _, state, _ = search(fresh, requests[:1], scheduler=scheduler)
     assert state.trials["trial01"].state == TrialState.COMPLETED
-
-
-def test_replay_leaves_out_given_up_attempts_and_unfinished_trials(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger") as ledger:
-        curves(ledger, {"a": [0.5, 0.6, 0.7]})
-        for trial in ("b", "c"):
-            ledger.append(EventKind.TRIAL, trial=trial, state="PENDING")
-            ledger.append(EventKind.TRIAL, trial=trial, state="RUNNING")
-            ledger.append(EventKind.EPOCH, trial=trial, epoch=1, val_accuracy=0.1)
-        ledger.append(EventKind.TRIAL, trial="b", state="PENDING")
-        ledger.append(EventKind.TRIAL, trial="b", state="RUNNING")
-        ledger.append(EventKind.EPOCH, trial="b", epoch=1, val_accuracy=0.4)
-        ledger.append(EventKind.TRIAL, trial="b", state="FAILED")
-        events = ledger.events()
-    finished = {r.id: r.state for r in derive(events).trials.values() if r.state.is_final}
-    scheduler = build_scheduler(SchedulerSettings("asha", 1, 3.0), 3)
-    assert replay(scheduler, events, finished) == 4
-    rungs = {milestone: dict(recorded) for milestone, recorded in scheduler._brackets[0]._rungs}
-    assert rungs[1] == {"a": 0.5, "b": 0.4}
-    assert replay(build_scheduler(SchedulerSettings("hyperband"), 3), events, finished) == 0
-
-
-@pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_trial_that_an_earlier_driver_let_go_on_is_not_stopped_in_those_epochs(name: str) -> None:
-    """Nine better ones came to the first rung since; what is decided anew is what comes after."""
-    settings = SchedulerSettings(name, 1, 3.0)
-
-    def shown(survived: int) -> list[str]:
-        scheduler = WatchedScheduler(build_scheduler(settings, 27))
-        for number in range(9):
-            better = Trial("FitTrainable", trial_id=f"better-{number}", stub=True)
-            scheduler.on_trial_add(None, better)
-            for epoch in range(1, 10):
-                scheduler.on_trial_result(None, better, {"epoch": epoch, "val_accuracy": 0.75, "held": False})
-        trial = Trial("FitTrainable", trial_id="held", stub=True)
-        scheduler.on_trial_add(None, trial)
-        scheduler.survived["held"] = survived
-        answers = []
-        for epoch in range(1, 10):
-            result = {"epoch": epoch, "val_accuracy": 0.5, "held": epoch <= 5}
-            answers.append(scheduler.on_trial_result(None, trial, result))
-            if answers[-1] == TrialScheduler.STOP:
-                break
-        assert scheduler.pruned == ({"held"} if answers[-1] == TrialScheduler.STOP else set())
-        return answers
-
-    assert shown(0) == [TrialScheduler.STOP]
-    on, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
-    assert shown(5) == {"asha": [on] * 8 + [stop], "median": [on] * 5 + [stop]}[name]
 
 
 # --- a proposer behind it -----------------------------------------------------------------------------------------
@@ -417,33 +348,6 @@ def test_a_figure_that_nobody_measured_leaves_no_objectives(tmp_path: Path, ray_
     search(tmp_path, [request_of(1, tmp_path)], objectives=("val_accuracy", "images_per_s"))
     rows = [event for event in read_events(tmp_path / "ledger") if event.kind == EventKind.EPOCH]
     assert [(event.objectives, event.images_per_s) for event in rows] == [((), None)] * 3
-
-
-def test_a_scheduler_stops_the_higher_losses(tmp_path: Path) -> None:
-    """asha, fed as a resumed search feeds it: of three trials at epoch 1 the one with the lowest loss goes on."""
-    events: list[Event] = []
-    for number, loss in enumerate((0.2, 0.9, 0.5)):
-        about: dict[str, Any] = {"time_s": 0.0, "trial": str(number)}
-        for fold in (1, 0):
-            row = {"val_accuracy": 0.5} if fold else {"val_accuracy": 0.5, "val_loss": loss}
-            events.append(Event(len(events) + 1, kind=EventKind.EPOCH, epoch=1, fold=fold, **row, **about))
-        events.append(Event(len(events) + 1, kind=EventKind.TRIAL, state="PRUNED", epoch=1, **about))
-    scheduler = build_scheduler(SchedulerSettings("asha", metric="val_loss"), 9)
-    assert replay(scheduler, events, dict.fromkeys("012", TrialState.PRUNED), "val_loss") == 3
-    decisions = [
-        scheduler.on_trial_result(None, trial, {"epoch": 1, "val_loss": loss})
-        for trial, loss in zip(_added(scheduler, "xy"), (0.1, 0.8), strict=True)
-    ]
-    assert decisions == ["CONTINUE", "STOP"]
-
-
-def _added(scheduler: Any, names: str) -> list[Any]:
-    from orchestrator.search.schedulers import _PastTrial
-
-    trials = [_PastTrial(name) for name in names]
-    for trial in trials:
-        scheduler.on_trial_add(None, trial)
-    return trials
 
 
 # --- GPUs ---------------------------------------------------------------------------------------------------------
