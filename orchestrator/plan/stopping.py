@@ -121,7 +121,7 @@ class Median(Never):
         self._means: dict[int, list[tuple[float, int]]] = {}  # epoch -> (mean, trial), ascending
 
     def next_epoch(self, trial: int, epoch: int) -> int:
-        return min(max(epoch + 1, self._grace), self.epochs)
+        return min(epoch + 1, self.epochs)  # scores before the grace epochs count for a trial's best
 
     def report(self, trial: int, epoch: int, score: float) -> Verdict:
         self._best[trial] = max(score, self._best.get(trial, -math.inf))

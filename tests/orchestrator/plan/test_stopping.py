@@ -52,7 +52,7 @@ def test_the_first_trial_at_a_milestone_goes_on_and_a_third_of_many_do() -> None
 
 def test_median_needs_enough_others_and_stops_the_worse_half() -> None:
     rule = Median(10, 2, 3)
-    assert [rule.next_epoch(0, 0), rule.next_epoch(0, 2), rule.next_epoch(0, 9)] == [2, 3, 10]
+    assert [rule.next_epoch(0, 0), rule.next_epoch(0, 2), rule.next_epoch(0, 9)] == [1, 3, 10]
     assert [rule.report(t, 2, score).action for t, score in enumerate([0.9, 0.1, 0.5])] == [GO] * 3
     assert rule.report(3, 2, 0.4).action == STOP  # below 0.5, the median of three
     assert rule.report(4, 2, 0.6).action == GO
