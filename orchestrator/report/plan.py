@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill, StageComparison
+from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill
 from orchestrator.plan.plan import format_duration as roughly
+from orchestrator.plan.stage_times import StageComparison
 from orchestrator.report.terminal import tell
 
 if TYPE_CHECKING:
