@@ -120,7 +120,7 @@ class Speeds:
         return min(rates, key=lambda pair: pair[0].distance(key, work))[1]
 
     def _step_s(self, key: PartKey, of: Callable[[PartSpeed], float]) -> float:
-        """Return the seconds per image of a training step's overhead: the fastest measured head, divided by the batch."""
+        """Return a training step's overhead in seconds per image: the fastest measured head over the batch size."""
         heads = [of(r.speed) * r.key.batch_size for r in self._relatives_of(key) if r.cost.train_work == 0]
         return min(heads, default=UNKNOWN_STEP_S * 32) / key.batch_size
 
