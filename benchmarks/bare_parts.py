@@ -22,8 +22,10 @@ import tensorflow as tf
 
 from benchmarks.peers.network import use_threads
 from trainers.config import TrialConfig
+from trainers.networks.backbone import build_backbone, preprocess
 from trainers.networks.batch_norm_folding import folded
-from trainers.networks.prefix import Architecture, Prefix, build_backbone, preprocess
+from trainers.networks.network import Architecture
+from trainers.networks.prefix import Prefix
 
 BATCHES = (32, 64, 128)
 
@@ -37,7 +39,7 @@ def ways(prefix: Prefix) -> list[Callable[[tf.Tensor], tf.Tensor]]:
 
 def seconds_an_image(prefix: Prefix, seconds: float) -> float:
     """The least of all ways and batches, each tried for its share of ``seconds``."""
-    size, found = prefix.architecture.image_size, []
+    size, found = prefix.key.image_size, []
     share = seconds / (2 * len(BATCHES))
     for call in ways(prefix):
         for batch in BATCHES:
@@ -61,8 +63,9 @@ def main(file: str) -> None:
     found = []
     for part in task["parts"]:
         architecture = Architecture.of(TrialConfig(**part["config"]), part["weights"], task["classes"])
-        model = build_backbone(architecture.backbone, architecture.weights, architecture.image_size)
-        prefix = Prefix(architecture, model)
+        key = architecture.prefix
+        model = build_backbone(key.backbone, key.weights, key.image_size)
+        prefix = Prefix(key, model)
         found.append(seconds_an_image(prefix, task["seconds"]))
     Path(task["report"]).write_text(json.dumps(found), encoding="utf-8")
 

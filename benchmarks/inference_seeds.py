@@ -12,15 +12,15 @@ import numpy as np
 from benchmarks.peers.network import use_threads
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
+from trainers.networks.backbone import build_backbone
 from trainers.networks.network import Network
-from trainers.networks.prefix import build_backbone
 from trainers.serving.predict import open_network
 from trainers.training.loop import open_fit, read_weights
 
 
 def as_keras(network: Network) -> keras.Model:
     """uint8 pixels -> probabilities as one graph, for a MobileNet with a softmax head on its pooled features."""
-    a = network.architecture
+    a = network.architecture.prefix
     base = build_backbone(a.backbone, a.weights, a.image_size)
     if network.tail is not None:
         for layer in network.tail.layers:
@@ -29,7 +29,7 @@ def as_keras(network: Network) -> keras.Model:
     pixels = keras.Input((a.image_size, a.image_size, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
     x = keras.layers.GlobalAveragePooling2D()(base(x, training=False))
-    head = keras.layers.Dense(a.classes, activation="softmax")
+    head = keras.layers.Dense(network.architecture.classes, activation="softmax")
     model = keras.Model(pixels, head(x))
     assert network.bias is not None, "a softmax head has a bias"
     head.set_weights([np.asarray(network.kernel), np.asarray(network.bias)])

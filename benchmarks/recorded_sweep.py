@@ -16,6 +16,7 @@ from rich.console import Console
 from orchestrator.cluster.ray_session import ray_session
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.report.progress import ProgressReporter
 from orchestrator.search.run import run_trials
 from orchestrator.search.settings import SearchSettings
@@ -24,7 +25,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity, prepare_data
 from orchestrator.sweep.open import open_new
-from orchestrator.sweep.stages import FILL, SEARCH
+from orchestrator.sweep.settings import FILL
 from orchestrator.tracking.settings import tracking_settings
 from orchestrator.tracking.tracker import Tracker
 from trainers.config import canonical, trial_id
@@ -66,7 +67,7 @@ def main(file: str, out: str, epochs_file: str) -> None:
             storage=opened.paths.ray.resolve(),
             cpus=spec.resources.cpus,
             fill=FILL,
-            stage=SEARCH,
+            stage=Stage.SEARCH,
         )
         with ray_session():
             run_trials(FixedTrials(requests(running, manifest, epochs)), settings, ledger, show)

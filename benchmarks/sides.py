@@ -15,6 +15,7 @@ from benchmarks.measured import Side, TrialTime, trial_times
 from benchmarks.task import CORES, Task, Trial
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import SweepPaths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +123,7 @@ def ready_s(events: Iterable[Event]) -> float:
     """When the first worker was ready to work: its first job that fills the store began, or its first trial. Pure."""
     begun = []
     for event in events:
-        if event.kind == EventKind.STAGE and event.stage == "build":
+        if event.kind == EventKind.STAGE and event.stage == Stage.PREFILL:
             begun.append(event.time_s - float(event.data.get("seconds") or 0.0))
         elif event.kind == EventKind.TRIAL and event.state == TrialState.RUNNING:
             begun.append(event.time_s)
@@ -138,8 +139,8 @@ def breakdown(
     search. Jobs that fill the store are known where the ledger names them; before that they are a trial's own.
     """
     first = events[0].time_s
-    data = next(event.time_s for event in events if event.kind == EventKind.STAGE and event.stage == "data")
-    builds = [event for event in events if event.kind == EventKind.STAGE and event.stage == "build"]
+    data = next(event.time_s for event in events if event.kind == EventKind.STAGE and event.stage == Stage.DATA)
+    builds = [event for event in events if event.kind == EventKind.STAGE and event.stage == Stage.PREFILL]
     running, ready = min(time.began for time in times), ready_s(events)
     last = max(time.ended for time in times)
     parts = [

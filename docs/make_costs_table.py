@@ -23,9 +23,9 @@ FILE = ROOT / "trainers" / "costs.json"
 
 def measure(name: str) -> dict[str, Any]:
     """One row, from the network itself at its native size."""
+    from trainers.networks.backbone import build_backbone
     from trainers.networks.fusion import stage_layers
     from trainers.networks.graph import carries_all, edges, lasting_name
-    from trainers.networks.prefix import build_backbone
 
     size = BACKBONES[name].native_size
     model = build_backbone(name, "none", size)

@@ -1,6 +1,6 @@
-"""One table of backbones: name -> builder, preprocessing, sizes, weights.
+"""The table of backbones: name -> builder, preprocessing, sizes, weights.
 
-Imports without TensorFlow, so that checking a file is quick. A backbone of your own joins by a dotted name:
+Imports without TensorFlow, so that checking a file is quick. Your own backbone is named by a dotted name:
 ``backbone: my_package.my_module:MY_BACKBONE``, where ``MY_BACKBONE`` is a ``Backbone``.
 """
 
@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.dotted import load_dotted
+from trainers.dotted import load_dotted, lookup
 from trainers.errors import TrainerError
-from trainers.wording import did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 class Backbone:
     """One row.
 
-    ``builder``: dotted "module:function" called with ``input_shape``, ``include_top=False``, ``weights=None`` and
+    ``builder``: dotted "module:function", called with ``input_shape``, ``include_top=False``, ``weights=None`` and
     ``arguments``; returns a ``keras.Model`` from float images to one feature map.
     ``preprocessing``: "tf" (x / 127.5 - 1), "caffe" (BGR, ImageNet means subtracted), "torch" (x / 255, ImageNet means
     subtracted, divided by their deviations) or "none" (the network does it itself); input is 0..255 RGB.
-    ``layers``: the length of the model's ``layers``. ``imagenet``: Keras can download weights for it.
-    ``files``: the pattern of a weight file's name in a weights folder; several have a space between them.
-    ``output_strides``: what the image's side over the last feature map's can be; 16 where the last halving is a
-    stride that can become 1. ``source``, ``licence``: where ImageNet weights come from, and on what terms.
+    ``layers``: length of the model's ``layers``. ``imagenet``: whether Keras can download weights for it.
+    ``files``: patterns of a weight file's name in a weights folder, separated by spaces.
+    ``output_strides``: supported values of ``TrialConfig.output_stride``; 16 if the last stride can become 1.
+    ``source``, ``licence``: origin of the ImageNet weights and their licence.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Backbone:
 
 
 def _family(preprocessing: str, source: str, licence: str, **values: Any) -> Backbone:
-    """What the rows of one family share. Unless said otherwise: 224 px, 32 or more, output stride 16 or 32."""
+    """The common fields of one family. Defaults: 224 px, at least 32 px, output stride 16 or 32."""
     shared: dict[str, Any] = {"native_size": 224, "smallest_size": 32, "layers": 0, "output_strides": (16, 32)} | values
     return Backbone("", "", preprocessing, source=source, licence=licence, **shared)
 
@@ -58,14 +57,14 @@ def _row(family: Backbone, name: str, application: str, layers: int, **values: A
     return replace(family, name=name, layers=layers, **values)
 
 
-def _mended(family: Backbone, name: str, application: str, layers: int, **values: Any) -> Backbone:
-    """A row whose graph ``trainers.networks.builders`` mends; by ``build_layered`` where no builder is given."""
+def _rewritten(family: Backbone, name: str, application: str, layers: int, **values: Any) -> Backbone:
+    """A row whose graph ``trainers.networks.builders`` rewrites, with ``build_layered`` by default."""
     values = {"builder": "trainers.networks.builders:build_layered", "arguments": {"application": application}} | values
     return _row(family, name, application, layers, **values)
 
 
 def _files(*starts: str) -> str:
-    """The patterns of files whose names begin so: Keras' own end in notop, ours in no_top."""
+    """Patterns of weight files by the starts of their names: Keras' own end in notop, converted ones in no_top."""
     return " ".join(f"{start}_*no*top*.h5" for start in starts)
 
 
@@ -83,12 +82,12 @@ def _mobilenet_v2(name: str, alpha: float) -> Backbone:
 def _mobilenet_v3(size: str, layers: int) -> Backbone:
     name = f"mobilenet_v3_{size}"
     files = _files(name, f"weights_{name}_224_1.0_float")
-    return _mended(_MOBILENET_V3, name, f"MobileNetV3{size.title()}", layers, files=files)
+    return _rewritten(_MOBILENET_V3, name, f"MobileNetV3{size.title()}", layers, files=files)
 
 
 def _efficientnet(letter: str, layers: int, native_size: int) -> Backbone:
     files = _files(f"efficientnet_{letter}", f"efficientnet{letter}")
-    row = _mended(_EFFICIENTNET, f"efficientnet_{letter}", f"EfficientNet{letter.upper()}", layers, files=files)
+    row = _rewritten(_EFFICIENTNET, f"efficientnet_{letter}", f"EfficientNet{letter.upper()}", layers, files=files)
     return replace(row, builder="trainers.networks.builders:build_efficientnet", native_size=native_size)
 
 
@@ -165,45 +164,25 @@ BACKBONES: dict[str, Backbone] = {
         _efficientnet_v2("s", 513, 384),
         _efficientnet_v2("m", 740, 480),
         _efficientnet_v2("l", 1028, 480),
-        _mended(_CONVNEXT, "convnext_tiny", "ConvNeXtTiny", 151),
-        _mended(_CONVNEXT, "convnext_small", "ConvNeXtSmall", 295),
-        _mended(_CONVNEXT, "convnext_base", "ConvNeXtBase", 295),
-        _mended(_CONVNEXT, "convnext_large", "ConvNeXtLarge", 295),
-        _mended(_CONVNEXT, "convnext_xlarge", "ConvNeXtXLarge", 295),
+        _rewritten(_CONVNEXT, "convnext_tiny", "ConvNeXtTiny", 151),
+        _rewritten(_CONVNEXT, "convnext_small", "ConvNeXtSmall", 295),
+        _rewritten(_CONVNEXT, "convnext_base", "ConvNeXtBase", 295),
+        _rewritten(_CONVNEXT, "convnext_large", "ConvNeXtLarge", 295),
+        _rewritten(_CONVNEXT, "convnext_xlarge", "ConvNeXtXLarge", 295),
         _row(_NASNET, "nasnet_mobile", "NASNetMobile", 769),
     )
 }
 
 
 def backbone(name: str) -> Backbone:
-    """The row called ``name``, or the ``Backbone`` at a dotted "module:attribute". Raises TrainerError."""
-    if name in BACKBONES:
-        return BACKBONES[name]
+    """Return the row called ``name``, or the ``Backbone`` at a dotted name. Raises TrainerError."""
     return lookup(name, BACKBONES, Backbone)
 
 
-def lookup(name: str, table: dict[str, Any], kind: type) -> Any:
-    """A dotted "module:attribute" of type ``kind``; the sentence when there is none names the nearest of ``table``."""
-    word = kind.__name__.lower()
-    if ":" not in name:
-        hint = did_you_mean(name, table)
-        raise TrainerError(
-            f"there is no {word} {name!r}{hint} Known are {', '.join(sorted(table))}, "
-            f"or your own by its dotted name, my_module:my_{word}."
-        )
-    try:
-        found = load_dotted(name)
-    except (ImportError, AttributeError) as error:
-        raise TrainerError(f"the {word} {name!r} cannot be imported: {error}") from error
-    if not isinstance(found, kind):
-        raise TrainerError(f"{name!r} is a {type(found).__name__}, not a {word}.")
-    return found
-
-
 def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:
-    """The file in ``folder`` that holds ``row``'s weights; of several sizes, the nearest to ``image_size``.
+    """Find the file in ``folder`` with the weights of ``row``; of several, the nearest in size to ``image_size``.
 
-    Raises TrainerError that says which pattern was looked for and what lies there.
+    Raises TrainerError with the patterns and the files in the folder.
     """
     if not folder.is_dir():
         raise TrainerError(f"the weights folder {folder} does not exist.")
@@ -221,7 +200,7 @@ def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:
 
 
 def build_small_cnn(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
-    """Three convolutions for small pictures, trained from scratch in seconds."""
+    """Build three convolutions for small images, trained from scratch in seconds."""
     import keras
 
     inputs = keras.Input(input_shape)
@@ -236,7 +215,7 @@ def build_small_cnn(input_shape: tuple[int, int, int], include_top: bool, weight
 
 
 def load_builder(row: Backbone) -> Any:
-    """The function that ``row.builder`` names; imports TensorFlow. Raises TrainerError."""
+    """Import the function that ``row.builder`` names, and with it TensorFlow. Raises TrainerError."""
     try:
         return load_dotted(row.builder)
     except (ImportError, AttributeError) as error:

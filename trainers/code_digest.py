@@ -1,8 +1,8 @@
-"""Code of the user's own, as a digest: other code under an old name must not find what the old code made.
+"""Digest a user's own code, so that other code under an old name does not find rows of the old code.
 
-Read is what this process has loaded, not the file, which may have been edited since: instructions and constants,
-defaults, captured values, the state of objects, plain values of the module, and the functions and classes of the same
-module that the code names. What it calls elsewhere is not read, nor is a value that says nothing of itself.
+The digest covers what this process has loaded, not the file, which may have been edited since: instructions,
+constants, defaults, captured values, the state of objects, plain values of the module, and the functions and classes of
+the same module that the code names. Code of other modules that it calls is not covered.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from typing import Any
 import numpy as np
 
 GIVEN = ("keras", "tensorflow", __name__.partition(".")[0])
-"""Packages whose code is nobody's own."""
+"""Top-level packages whose code is not the user's own."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+"""Types whose ``repr`` is equal in every process."""
 
 
 def digest_of(thing: Any) -> str:
-    """Of a function, of an object that can be called, or of a class."""
+    """Digest a function, a callable object or a class as 16 hex digits."""
     return hashlib.sha256(_Reader().read(thing)).hexdigest()[:16]
 
 
 def name_of(thing: Any) -> str:
     """``module.name`` of a function or a class.
 
-    A module of this project is named as if it lay in no package below the top one, so that moving it keeps stored rows.
+    A module of this project is named without the packages below the top one, so that moving it keeps stored rows.
     """
     top, _, rest = thing.__module__.partition(".")
     module = f"{top}.{rest.rpartition('.')[2]}" if rest and top == GIVEN[-1] else thing.__module__
     return f"{module}.{thing.__qualname__}"
 
 
-def plain_values(thing: Any, besides: Iterable[str]) -> dict[str, Any]:
-    """The attributes of ``thing`` that are numbers, texts or lists of such, but for those called as in ``besides``."""
-    left_out = frozenset(besides)
+def plain_values(thing: Any, except_names: Iterable[str]) -> dict[str, Any]:
+    """The attributes of ``thing`` that are numbers, strings or lists of those, without ``except_names``."""
+    left_out = frozenset(except_names)
     return {name: value for name, value in sorted(vars(thing).items()) if name not in left_out and _is_plain(value)}
 
 
 def own_classes(thing: Any) -> list[type]:
-    """The class of ``thing`` and those that it is derived from, as far as they are the user's own."""
+    """The user's own classes among the class of ``thing`` and its bases."""
     return [each for each in type(thing).__mro__ if each is not object and _is_own(each)]
 
 
 def own_functions(thing: Any) -> list[Any]:
-    """The functions of the user's own that ``thing`` holds, and objects of own classes that can be called as one: an
-    activation, say."""
+    """The user's own functions and callable objects among the attributes of ``thing``, such as an activation."""
     kinds = (FunctionType, MethodType, functools.partial)
     held = vars(thing).values()
     return [v for v in held if (isinstance(v, kinds) and _is_own(v)) or (callable(v) and _is_own_object(v))]
 
 
 def _is_own_object(thing: Any) -> bool:
-    """Whether it is of a class of the user's own alone: a layer is told by its settings instead."""
+    """Whether all its classes are the user's own. False for a layer, which its settings describe."""
     classes = [each for each in type(thing).__mro__ if each is not object]
     return hasattr(thing, "__dict__") and all(_is_own(each) and each.__module__ != "builtins" for each in classes)
 
@@ -66,7 +66,7 @@ def _is_own(thing: Any) -> bool:
     while isinstance(thing, functools.partial):
         thing = thing.func
     module = (getattr(thing, "__module__", None) or "").partition(".")[0]
-    return module not in GIVEN and module not in sys.stdlib_module_names - {"builtins"}  # where exec puts a class
+    return module not in GIVEN and module not in sys.stdlib_module_names - {"builtins"}  # a class made by exec
 
 
 def _is_plain(value: Any) -> bool:
@@ -79,14 +79,14 @@ class _Reader:
     """Values as bytes that are the same in every process."""
 
     def __init__(self) -> None:
-        self._met: dict[int, Any] = {}  # what may hold itself and is not read twice; kept, so that no id is given anew
+        self._met: dict[int, Any] = {}  # id -> value that was read; holding it keeps the id valid
 
     def read(self, value: Any) -> bytes:
         if isinstance(value, PLAIN):
             return repr(value).encode()
         if isinstance(value, CodeType):
             return self._code(value)
-        if not isinstance(value, tuple | frozenset | MethodType):  # whose identity differs from process to process
+        if not isinstance(value, tuple | frozenset | MethodType):  # equal ones may or may not be one object
             if id(value) in self._met:
                 return b"again"
             self._met[id(value)] = value
@@ -126,7 +126,7 @@ class _Reader:
         return [self.read(function.__code__), *(self.read(part) for part in state)]
 
     def _class(self, kind: type) -> list[bytes]:
-        """Its name, bases, functions and plain values."""
+        """Parts of a class: name, bases, functions and plain values."""
         if not _is_own(kind):
             return [name_of(kind).encode()]
         members = {}
@@ -137,7 +137,7 @@ class _Reader:
         return [kind.__qualname__.encode(), self.read(kind.__bases__), self.read(members)]
 
     def _code(self, code: CodeType) -> bytes:
-        """The instructions of ``code``, the names and constants they use, and those of the functions inside."""
+        """The instructions of ``code`` with the names and constants they use, inner functions included."""
         names = (code.co_names, code.co_varnames, code.co_freevars)
         return b"|".join([code.co_code, repr(names).encode(), *(self.read(constant) for constant in code.co_consts)])
 
@@ -154,5 +154,5 @@ def _is_of(value: Any, module: str | None) -> bool:
 def _in_cell(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # not filled yet
+    except ValueError:  # not assigned yet
         return None

@@ -1,4 +1,7 @@
-"""config."""
+"""One point of the search space, its canonical form, and the parts of it that decide what can be shared.
+
+Free of TensorFlow. Start with ``canonical``.
+"""
 
 from __future__ import annotations
 
@@ -9,52 +12,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainers.backbones import backbone
 from trainers.errors import TrainerError
+from trainers.heads import head
 
 SCHEMA_VERSION = 1
-"""Counts up when an old field changes its meaning. A new field with a default changes nothing."""
-
-
+"""Version of the meaning of ``TrialConfig``'s fields, part of a trial's id. A new field with a default keeps it."""
 VIEWS = ("squash", "centre_crop", "random_crop")
-
-
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
-
-
 SCHEDULES = ("constant", "cosine")
-
-
 POOLINGS = ("average", "max")
-
-
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
-
-
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-
-
 OUTPUT_STRIDES = (16, 32)
-
-
 FUSIONS = ("none", "concat", "sum")
-
-
 BALANCES = ("none", "class_weights", "sampling")
 
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """One point of the search space. ``canonical`` makes one; two equal ones are the same trial.
+    """One point of the search space. ``canonical`` makes it; equal values are the same trial.
 
-    ``unfrozen_layers`` is a count of the Keras backbone's last layers, or "all".
-    ``learning_rate`` is the peak; ``warmup`` is the share of all steps spent rising to it.
-    ``multiplier`` is the training set's size over its original size (1 = no augmentation).
+    ``unfrozen_layers``: number of the backbone's last layers that are trained, or "all".
+    ``learning_rate`` is the peak; ``warmup``: share of all steps spent rising to it.
+    ``multiplier``: size of the training set over its original size (1: no augmentation).
     ``weight_decay`` is decoupled (Loshchilov & Hutter 2019): w <- w - lr * weight_decay * w, kernels only.
-    ``scale`` and ``margin`` are None where the head has none; ``hidden`` is units of a dense layer, 0 for none.
-    ``output_stride`` is the image's side over the last feature map's: 16 keeps twice the detail a side.
+    ``scale`` and ``margin``: None if the head has none. ``hidden``: units of a dense layer, 0 for none.
+    ``output_stride``: side of the image over the side of the last feature map.
     ``feature_fusion``: pooled features of several stages, concatenated, or summed through a small neck.
-    ``mixup`` and ``cutmix`` are the alpha of their Beta distribution, 0 for none. ``balance``: what weighs the classes
-    in training beside (or instead of) the multiplier: nothing, weights in the loss, or how often each is drawn.
+    ``mixup`` and ``cutmix``: alpha of their Beta distribution, 0 for none. ``balance``: how classes are weighted in
+    training apart from the multiplier: not, by weights in the loss, or by how often each is drawn.
     """
 
     backbone: str = "mobilenet_1.0"
@@ -85,8 +72,35 @@ class TrialConfig:
     balance: str = "none"
     epochs: int = 10
 
+    @property
+    def resolved_image_size(self) -> int:
+        """Side of the square image in pixels. Raises TrainerError for an unknown backbone."""
+        return self.image_size or backbone(self.backbone).native_size
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether training mixes whole images, so that each passes through the whole backbone."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def prefix(self, precision: str = "float32") -> PrefixConfig:
+        """Return what decides the frozen part. ``precision``: a Keras dtype policy."""
+        return PrefixConfig(
+            backbone=self.backbone,
+            image_size=self.resolved_image_size,
+            unfrozen_layers=self.unfrozen_layers,
+            output_stride=self.output_stride,
+            feature_fusion=self.feature_fusion,
+            pooling=self.pooling,
+            precision=precision,
+            mixes=self.mixes_images,
+        )
+
+    def prefix_key(self, weights: str, precision: str = "float32") -> PrefixKey:
+        """Return what decides the frozen part and its weights. ``weights``: as in ``FitJob``."""
+        return PrefixKey(**vars(self.prefix(precision)), weights=weights)
+
     def non_defaults(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, in the order of their names."""
+        """Return the fields that differ from their defaults, sorted by name."""
         return {
             f.name: getattr(self, f.name)
             for f in sorted(dataclasses.fields(self), key=lambda f: f.name)
@@ -97,18 +111,45 @@ class TrialConfig:
         return dataclasses.asdict(self)
 
 
-def canonical(values: Mapping[str, Any]) -> TrialConfig:
-    """The one ``TrialConfig`` that all equivalent ``values`` share.
+@dataclass(frozen=True)
+class PrefixConfig:
+    """What of a configuration decides the frozen part of its network, the *prefix*, and nothing else.
 
-    What has no effect takes its default: a margin where the head has none, a recipe without copies, the
-    backbone's native size spelt out, more layers than the backbone has (that is "all"). Numbers take the type of
-    their field, so that 5 and 5.0 are the same trial.
-
-    Raises TrainerError for a field or a name that does not exist, and for a fraction where a count belongs.
+    The one place for it: whatever groups, caches or prices by prefix derives its key from this value.
+    ``mixes``: training mixes whole images, so nothing is frozen below the network.
     """
-    from trainers.backbones import backbone
-    from trainers.heads import head
 
+    backbone: str
+    image_size: int
+    unfrozen_layers: int | str
+    output_stride: int = 32
+    feature_fusion: str = "none"
+    pooling: str = "average"
+    precision: str = "float32"
+    mixes: bool = False
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether rows are decoded images for certain. False may still mean images: only the graph can say."""
+        return self.mixes or self.unfrozen_layers == "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixKey(PrefixConfig):
+    """A ``PrefixConfig`` and its starting ``weights`` (as in ``FitJob``): equal keys compute equal features."""
+
+    weights: str
+
+
+def canonical(values: Mapping[str, Any]) -> TrialConfig:
+    """Return the one ``TrialConfig`` that all equivalent ``values`` share.
+
+    A field without effect takes its default: a margin if the head has none, a recipe without copies, the backbone's
+    native size. Unfreezing as many layers as the backbone has, or more, becomes "all". Numbers take the type of their
+    field, so 5 and 5.0 are the same trial.
+
+    Raises TrainerError for an unknown field or name, and for a fraction where a whole number is needed.
+    """
     known = {f.name for f in dataclasses.fields(TrialConfig)}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -132,7 +173,7 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """``value`` as the plain Python type of the field called ``name``."""
+    """Convert ``value`` to the plain Python type of the field called ``name``."""
     allowed = {f.name: str(f.type) for f in dataclasses.fields(TrialConfig)}[name].split(" | ")
     if value is None:
         if "None" in allowed:
@@ -150,6 +191,9 @@ def _typed(name: str, value: Any) -> Any:
 
 
 def trial_id(config: TrialConfig, seed: int, data: str) -> str:
-    """Ten hex digits that name a trial: its non-default values, the schema, the seed, the data's fingerprint."""
+    """Return ten hex digits that name a trial: a hash of its non-defaults, the schema, the seed and ``data``.
+
+    ``data``: the fingerprint of the manifest.
+    """
     text = json.dumps([SCHEMA_VERSION, config.non_defaults(), seed, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

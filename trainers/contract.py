@@ -1,7 +1,7 @@
-"""What the orchestrator and a trainer say to each other. Free of TensorFlow.
+"""The contract between the orchestrator and a trainer. Free of TensorFlow.
 
-The orchestrator hands a worker one ``FitJob``; the worker opens a ``Fit`` for it and answers with one
-``EpochMetrics`` an epoch. Everything here is frozen and turns into plain JSON and back.
+The orchestrator gives a worker one ``FitJob``; the worker opens a ``Fit`` for it and returns one ``EpochMetrics`` per
+epoch. The values are frozen and convert to plain JSON and back.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from trainers.config import TrialConfig
 
 @dataclass(frozen=True)
 class FitJob:
-    """All that a worker needs to train one configuration once. Every path is readable on every node.
+    """Everything that a worker needs to train one configuration once. Every path is readable on every node.
 
     ``train_splits``: ("train",) in the search, ("train", "validation") for a refit; validation metrics are
-    computed on "validation" unless it is trained on, then they are NaN. Test is never read by a fit.
+    computed on "validation", or NaN if it is trained on. A fit never reads "test".
     ``weights``: "imagenet", "none", a folder of weight files, or one file that fits the configuration's backbone.
     ``output``: folder where ``Fit.finish`` writes ``weights.npz``; "" to write nothing.
-    ``threads``: CPU threads TensorFlow may use. ``gpu_memory_share``: in (0, 1], 0 without a GPU.
+    ``threads``: CPU threads for TensorFlow. ``gpu_memory_share``: in (0, 1], 0 without a GPU.
     ``cache``: folder of decoded images and features.
     ``folds``: 0 for one fit on the manifest's own split; k >= 2 for k fits in step, each validated on its own fold,
-    whose figures are averaged; ``Fit.finish`` then writes ``fold-1`` to ``fold-k`` below ``output``.
+    whose metrics are averaged; ``Fit.finish`` then writes ``fold-1`` to ``fold-k`` below ``output``.
     ``measure_speed``: measure ``EpochMetrics.images_per_s``.
-    ``share``: False makes a black box of the trial: the frozen part runs over the decoded images again in every epoch.
-    ``store_dtype``: what the store keeps features in, "float32" or "float16".
-    ``checkpoint``: folder that keeps the state of this fit while it is unfinished; "" for none.
+    ``share``: store features and share them between trials; if False, the frozen part runs again in every epoch.
+    ``store_dtype``: dtype of stored features, "float32" or "float16".
+    ``checkpoint``: folder for the state of this fit while it is unfinished; "" for none.
     """
 
     id: str
@@ -64,12 +64,12 @@ class FitJob:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch, counted from 1. Validation figures are NaN where validation is trained on.
+    """Metrics of one epoch, counted from 1. Validation metrics are NaN if validation is trained on.
 
-    ``seconds`` is the epoch's, validation included. ``train_images_per_s``: training images over the time of their
-    steps, which stored features make fast. ``images_per_s``: photos a second that the whole network answers from
-    decoded pixels, frozen part included, on this worker; NaN where the job did not ask for it. With folds every
-    figure is the mean over them, ``seconds`` the sum, and ``fold_val_accuracy`` holds each fold's.
+    ``seconds``: of the epoch, validation included. ``train_images_per_s``: training images over the seconds of their
+    steps, which stored features speed up. ``images_per_s``: images per second through the whole network from decoded
+    pixels, frozen part included, on this worker; NaN unless ``FitJob.measure_speed``. With folds each metric is the
+    mean over them, ``seconds`` the sum, and ``fold_val_accuracy`` holds one value per fold.
     """
 
     epoch: int
@@ -94,13 +94,13 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class PartFigures:
-    """Seconds an image of one architecture on one worker, and what comes once; ``trainers.training.measure`` measures them.
+    """Measured seconds of one architecture on one worker, per image and once; ``training.measure`` measures them.
 
-    ``prefix_s``: the frozen part over decoded images (0 where nothing is frozen). ``train_s``: a training step on rows
-    of the store, reading them included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a
-    bare ``tf.function`` step on tensors in memory. ``open_s``: making the network for the first time in a worker.
-    ``trace_s``: tracing its steps there; ``prefix_trace_s``: tracing the frozen part, which only who fills the store
-    does. ``row_bytes``: of one row of what the trainable part reads, float32, or uint8 where rows are decoded images.
+    Per image: ``prefix_s``: the frozen part on decoded images (0 if nothing is frozen). ``train_s``: a training step on
+    rows of the store, reading included. ``predict_s``: the part above the prefix in inference. ``floor_train_s``: a
+    bare ``tf.function`` step on tensors in memory. Once: ``open_s``: building the network in a worker. ``trace_s``:
+    tracing its steps; ``prefix_trace_s``: tracing the frozen part, only in a worker that computes features.
+    ``row_bytes``: bytes of one row that the trainable part reads, float32, or uint8 if rows are decoded images.
     """
 
     prefix_s: float
@@ -116,7 +116,7 @@ class PartFigures:
 class Fit(Protocol):
     """An open training run; ``trainers.training.loop:open_fit`` makes the real one from a ``FitJob``.
 
-    A worker keeps at most one open. Opening the next in the same process may reuse what the last one traced.
+    A worker keeps at most one open. The next one in the same process may reuse traced functions of the last.
     """
 
     def run_epoch(self) -> EpochMetrics:
@@ -124,11 +124,11 @@ class Fit(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write everything that ``restore`` needs to go on as if never interrupted."""
+        """Write everything that ``restore`` needs to continue as if never interrupted."""
         ...
 
     def restore(self, folder: Path) -> None: ...
 
     def finish(self) -> None:
-        """Write the trained weights to ``job.output``, beside and then renamed."""
+        """Write the trained weights to ``job.output`` atomically."""
         ...

@@ -1,7 +1,7 @@
-"""Names of the form ``module:attribute``: where orch's own tables and a user's code meet.
+"""Dotted names, ``module:attribute``: how the tables of this project take a user's own rows.
 
-A user's module is looked for wherever Python looks, and then in the folder where ``orch`` was typed. That folder comes
-last, so that a file there never hides an installed module; it is searched only once a name asks for it.
+A user's module is searched for on Python's path, then in the folder where ``orch`` was started. That folder comes last,
+so that a file there never hides an installed module, and is searched only for a name that needs it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,41 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from trainers.errors import TrainerError
+from trainers.wording import did_you_mean
+
+Row = TypeVar("Row")
 
 FOLDER_VARIABLE = "ORCH_MODULES"
 """Environment variable with the folder of the user's own modules; workers get the driver's current folder in it."""
+
+
+def lookup(name: str, table: Mapping[str, Row], kind: type[Row]) -> Row:
+    """Return the row of ``table`` called ``name``, or the ``kind`` at a dotted "module:attribute".
+
+    Raises TrainerError with the nearest known name.
+    """
+    if name in table:
+        return table[name]
+    word = kind.__name__.lower()
+    if ":" not in name:
+        hint = did_you_mean(name, table)
+        raise TrainerError(
+            f"there is no {word} {name!r}{hint} Known are {', '.join(sorted(table))}, "
+            f"or your own by its dotted name, my_module:my_{word}."
+        )
+    try:
+        found = load_dotted(name)
+    except (ImportError, AttributeError) as error:
+        raise TrainerError(f"the {word} {name!r} cannot be imported: {error}") from error
+    if not isinstance(found, kind):
+        raise TrainerError(f"{name!r} is a {type(found).__name__}, not a {word}.")
+    return found
 
 
 def load_dotted(path: str) -> Any:

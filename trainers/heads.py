@@ -1,13 +1,13 @@
-"""One table of heads: how features become logits, exactly as the papers' equations.
+"""The table of heads: how features become logits, exactly as in the papers' equations.
 
 Let x be a feature vector, w_j the weights of class j, y the true class, s a scale, m a margin, and
 cos t_j = <x, w_j> / (|x| |w_j|). Margins and priors act in training only; at inference a normalised head gives
 s cos t_j (SphereFace |x| cos t_j) and every other one <x, w_j> + b_j.
 
-Where the target is a mixture of classes (mixup, cutmix: weights q_j that sum to 1), each class's margin acts in
-proportion to its weight: cos t_j + q_j (turned_j - cos t_j).
+If the target is a mixture of classes (mixup, cutmix: weights q_j that sum to 1), each class's margin acts in proportion
+to its weight: cos t_j + q_j (turned_j - cos t_j).
 
-The table imports without TensorFlow. A head of your own joins by a dotted name, ``my_module:MY_HEAD``.
+The table imports without TensorFlow. Your own head is named by a dotted name, ``my_module:MY_HEAD``.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainers.backbones import lookup
-from trainers.dotted import load_dotted
+from trainers.dotted import load_dotted, lookup
 
 
 @dataclass(frozen=True)
 class Head:
     """One row.
 
-    ``normalised``: the weights of a class have unit length and there is no bias. ``normalise_features``: so have the
-    features, which a scale then multiplies; else their length stays (SphereFace).
+    ``normalised``: the weights of a class have unit length and there is no bias. ``normalise_features``: the features
+    have unit length too and are multiplied by a scale; otherwise they keep their length (SphereFace).
     ``margin_function``: dotted "module:function" of (cosines, target, margin) -> cosines with the margin applied in
     proportion to the target; "" for none. Shapes (batch, classes), (batch, classes), scalar.
-    ``smallest_margin`` to ``largest_margin``, both included, is where the margin means what its paper says.
-    ``centres``: weight vectors a class; the nearest one counts. ``prior_strength``: tau of logit adjustment, 0 for no
-    adjustment.
+    ``smallest_margin`` and ``largest_margin``: the inclusive range in which the margin acts as its paper describes.
+    ``centres``: weight vectors per class; the nearest one counts. ``prior_strength``: tau of logit adjustment, 0 for
+    none.
     """
 
     name: str
@@ -68,8 +67,8 @@ HEADS: dict[str, Head] = {
     for row in (
         Head("softmax"),
         Head("normface", normalised=True),
-        # m = 4 of the SphereFace paper needs a schedule that blends softmax in; 1.35 is what ArcFace's authors train it
-        # with, without one (Deng et al. 2019, table 2).
+        # m = 4 of the SphereFace paper needs a schedule that blends softmax in; ArcFace's authors train it with 1.35
+        # and no schedule (Deng et al. 2019, table 2).
         Head(
             "sphereface",
             normalised=True,
@@ -87,7 +86,7 @@ HEADS: dict[str, Head] = {
             largest_margin=1.0,
         ),
         _ARCFACE,
-        # Deng et al. 2020: three centres a class, so that wrong labels gather around one that is not in use.
+        # Deng et al. 2020: three centres per class, so that wrong labels gather around a non-dominant one.
         replace(_ARCFACE, name="subcentre_arcface", centres=3),
         # Menon et al. 2021, equation 10, tau = 1.
         Head("logit_adjusted", prior_strength=1.0),
@@ -96,8 +95,8 @@ HEADS: dict[str, Head] = {
 
 
 def head(name: str) -> Head:
-    """The row called ``name``, or the ``Head`` at a dotted "module:attribute". Raises TrainerError."""
-    return HEADS[name] if name in HEADS else lookup(name, HEADS, Head)
+    """Return the row called ``name``, or the ``Head`` at a dotted name. Raises TrainerError."""
+    return lookup(name, HEADS, Head)
 
 
 def default_scale(classes: int, loss_bound: float = 1e-3) -> float:
@@ -105,14 +104,14 @@ def default_scale(classes: int, loss_bound: float = 1e-3) -> float:
 
     NormFace (Wang et al. 2017, proposition 2): with features and weights of squared length s, the softmax loss of n
     balanced classes is bounded below by log(1 + (n - 1) exp(-s n / (n - 1))). Solved for s; without a scale (s = 1)
-    the bound of 40 classes is 2.7 and nothing can be learnt.
+    the bound for 40 classes is 2.7, so nothing can be learnt.
     """
     n = max(classes, 2)
     return (n - 1) / n * math.log((n - 1) / math.expm1(loss_bound))
 
 
 def loss_bound(classes: int, scale: float) -> float:
-    """The least loss that a normalised head of this scale can reach (proposition 2 of NormFace; see above)."""
+    """Lower bound of a normalised head's loss at this scale (NormFace, proposition 2; see ``default_scale``)."""
     n = max(classes, 2)
     return math.log1p((n - 1) * math.exp(-scale * n / (n - 1)))
 
@@ -120,7 +119,7 @@ def loss_bound(classes: int, scale: float) -> float:
 def log_prior(counts: Any) -> Any:
     """log of each class's share of the training examples, float32 (classes,).
 
-    A class without one would get minus infinity, so it counts as much as the smallest class that has some.
+    A class without examples, whose logarithm would be infinite, counts as the smallest class with some.
     """
     import numpy as np
 
@@ -138,7 +137,7 @@ def arcface_margin(cosines: Any, target: Any, margin: Any) -> Any:
     """ArcFace (Deng et al. 2019, eq. 3): cos(t_y + m) at the true class.
 
     cos(t + m) = cos t cos m - sin t sin m. Beyond t = pi - m it would rise again; there, as in the authors' code,
-    cos t - m sin m continues it, so that it falls everywhere.
+    cos t - m sin m continues it, so that it decreases everywhere.
     """
     from keras import ops
 
@@ -152,12 +151,12 @@ def arcface_margin(cosines: Any, target: Any, margin: Any) -> Any:
 def sphereface_margin(cosines: Any, target: Any, margin: Any) -> Any:
     """A-Softmax (Liu et al. 2017, eq. 7): psi(t_y) at the true class, to be multiplied by |x|.
 
-    psi(t) = (-1)^k cos(m t) - 2k for t in [k pi / m, (k + 1) pi / m], k = 0, 1, ...; it falls from 1 on without a jump.
-    An m that is no whole number ends within its last interval, at t = pi, and falls all the same.
+    psi(t) = (-1)^k cos(m t) - 2k for t in [k pi / m, (k + 1) pi / m], k = 0, 1, ...; it decreases from 1
+    continuously. A fractional m ends within its last interval, at t = pi, and psi decreases there too.
     """
     from keras import ops
 
-    # The angle by its tangent: the arc cosine has no finite slope at 1 and -1.
+    # arctan2 instead of arccos, whose slope at 1 and -1 is infinite.
     angles = ops.arctan2(ops.sqrt(ops.maximum(1.0 - cosines * cosines, 1e-7)), cosines)
     k = ops.stop_gradient(ops.floor(margin * angles / math.pi))
     sign = 1.0 - 2.0 * ops.mod(k, 2.0)

@@ -1,9 +1,10 @@
 """A leaderboard as a careful user writes it: loops over policies, batches of photos and models.
 
 Tried to make it quick: the whole network is one traced graph that takes uint8; photos are decoded once a policy, not
-once a model, in a second thread while the network runs; ``predict_on_batch``, a traced ``tf.function`` and one compiled
-by XLA are measured at several batch sizes before the clock starts and the quickest is used; TensorFlow has every core.
-``model.predict`` was slower than any. The crops are cut by ``trainers.images.crops``, as they must show the same pixels.
+once a model, in a second thread while the network runs; ``predict_on_batch``, a traced ``tf.function`` and one
+compiled by XLA are measured at several batch sizes before the clock starts and the quickest is used; TensorFlow has
+every core. ``model.predict`` was slower than any. The crops are cut by ``trainers.images.crops``, as they must show
+the same pixels.
 """
 
 from __future__ import annotations

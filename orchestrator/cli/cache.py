@@ -1,4 +1,4 @@
-"""cache."""
+"""`orch cache`: list, explain, prune and clear."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ def cache_list(
     as_json: AsJson = False,
 ) -> None:
     """What the cache holds, the largest first: what it is, how many rows, its size, when it was used last."""
-    from orchestrator.commands import cache as cachereport
+    from orchestrator.commands.cache import entries, print_table, to_dict
     from orchestrator.paths import cache_folder
+    from trainers.store.inventory import contents
 
-    found = cachereport.contents(cache_folder())
-    rows = cachereport.entries(found, check)
+    found = contents(cache_folder())
+    rows = entries(found, check)
     if as_json:
-        print_json(cachereport.to_dict(found, rows))
+        print_json(to_dict(found, rows))
     else:
-        cachereport.print_table(found, rows, console())
+        print_table(found, rows, console())
 
 
 @verb(cache_app, "orch cache explain")
 def cache_explain() -> None:
     """In words: what each entry is, what computing it took, who reads it again, and what happens at the limit."""
-    from orchestrator.commands import cache as cachereport
+    from orchestrator.commands.cache import entries, explanation
     from orchestrator.paths import cache_folder
+    from trainers.store.inventory import contents
 
-    found = cachereport.contents(cache_folder())
-    for number, paragraph in enumerate(cachereport.explanation(found, cachereport.entries(found))):
+    found = contents(cache_folder())
+    for number, paragraph in enumerate(explanation(found, entries(found))):
         console().print(("\n" if number else "") + paragraph, markup=False)
 
 
@@ -57,10 +59,10 @@ def cache_prune(
 
     Without options down to the limit that holds anyway (ORCH_CACHE_GB). Rows that a running sweep has open stay.
     """
-    from orchestrator.commands import cache as cachereport
+    from orchestrator.commands.cache import prune
     from orchestrator.paths import cache_folder
 
-    typer.echo(cachereport.prune(cache_folder(), to_gb, older_than_days))
+    typer.echo(prune(cache_folder(), to_gb, older_than_days))
 
 
 @verb(cache_app, "orch cache clear")
@@ -71,15 +73,16 @@ def cache_clear(
     yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
 ) -> None:
     """Remove everything of one kind, or of all. No result is lost: what is needed again is computed again."""
-    from orchestrator.commands import cache as cachereport
+    from orchestrator.commands.cache import clear, kinds_in, question
     from orchestrator.paths import cache_folder
+    from trainers.store.inventory import contents
 
     cache = cache_folder()
-    sizes = cachereport.kinds_in(cachereport.contents(cache), kind)
+    sizes = kinds_in(contents(cache), kind)
     if not sizes:
         typer.echo(f"the cache {cache} is empty.")
         return
-    if not yes and not typer.confirm(cachereport.question(sizes)):
+    if not yes and not typer.confirm(question(sizes)):
         typer.echo("nothing was removed.")
         raise typer.Exit(1)
-    typer.echo(cachereport.clear(cache, list(sizes)))
+    typer.echo(clear(cache, list(sizes)))

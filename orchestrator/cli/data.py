@@ -1,4 +1,4 @@
-"""The verbs on what a sweep starts from: ``orch data``, ``orch weights`` and ``orch cache``."""
+"""`orch data check` and `orch data preview`."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def data_preview(
     images: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="Photos to show, over all classes.")] = 12,
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
-    from orchestrator.commands import preview
+    from orchestrator.commands.preview import draw_preview
     from orchestrator.spec.load import open_spec
 
     opened = open_spec(source, tuple(overrides or ()), needs_weights=False)
     for line in opened.notes:
         typer.echo(line)
-    typer.echo(preview.preview(opened.spec, images, out, typer.echo))
+    typer.echo(draw_preview(opened.spec, images, out, typer.echo))

@@ -1,4 +1,4 @@
-"""The verb ``orch plan``."""
+"""`orch plan`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""weights."""
+"""`orch weights list` and `orch weights convert`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def weights_list(
     as_json: AsJson = False,
 ) -> None:
     """Every backbone: layers, sizes, the licence of its ImageNet weights, and the file of the folder that fits."""
-    from orchestrator.commands import backbones
+    from orchestrator.commands.backbones import print_rows, rows
 
-    rows = backbones.rows(folder)
+    found = rows(folder)
     if as_json:
-        print_json(rows)
+        print_json(found)
     else:
-        backbones.print_rows(rows, console())
+        print_rows(found, console())
 
 
 @verb(weights_app, "orch weights convert")
@@ -40,7 +40,7 @@ def weights_convert(
     ],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="The backbone it is for.")] = "senet50",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write; default: beside it, under the usual name.")
+        Path | None, typer.Option(metavar="FILE", help="The file to write; default: next to it, under the usual name.")
     ] = None,
 ) -> None:
     """Turn published PyTorch weights into a file for a weights folder; every name and shape is checked."""

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.errors import OrchError
-from orchestrator.evaluation.comparison import ScoredModel
-from orchestrator.evaluation.comparison import compare_models as compare_judged
+from orchestrator.evaluation.comparison import ScoredModel, compare_models
 from orchestrator.evaluation.leaderboard import ensemble, signed
 from orchestrator.evaluation.selection import WHOLE
 from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
 from orchestrator.ledger.ledger import TrialState
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
 from orchestrator.sweep.probabilities import read_probabilities
@@ -57,7 +57,7 @@ class _Network:
     configuration: str
 
 
-def compare(folder: Path, against: str = "winner", policy: str = WHOLE) -> Comparison:
+def compare_configurations(folder: Path, against: str = "winner", policy: str = WHOLE) -> Comparison:
     """Every final model of the sweep in ``folder`` against the one called ``against``, under one crop policy.
 
     ``against`` decides what is compared: the name of a configuration, or ``winner``, ``runner-up-1`` and so on:
@@ -70,14 +70,15 @@ def compare(folder: Path, against: str = "winner", policy: str = WHOLE) -> Compa
     stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
     judged = _judged(networks, stored, kind)
     baseline = against if kind == "network" else _shown_as(group, kind, networks)
-    frame = compare_judged(judged, baseline)
+    frame = compare_models(judged, baseline)
     return Comparison(frame, policy, judged[0].correct.shape[1], _who(frame[frame["baseline"]].iloc[0]))
 
 
 def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
     """Every configuration of a list of named ones against the one before it, in the file's order; the first is bare.
 
-    Each is the mean over its seeds. Raises OrchError as ``compare``, and where no configuration has a name.
+    Each is the mean over its seeds. Raises OrchError as ``compare_configurations`` does, and if no configuration has a
+    name.
     """
     sweep, networks = _open_under(folder, policy)
     stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
@@ -86,9 +87,9 @@ def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
     steps = [by_name[record.name] for record in order]
     if not steps:
         raise OrchError(f"{folder} has no named configurations (search.configurations), so no steps to compare.")
-    frames = [compare_judged([steps[0]], steps[0].model)]
+    frames = [compare_models([steps[0]], steps[0].model)]
     for before, after in itertools.pairwise(steps):
-        frame = compare_judged([before, after], before.model)
+        frame = compare_models([before, after], before.model)
         frames.append(frame[~frame["baseline"]])
     return Comparison(
         pd.concat(frames, ignore_index=True), policy, steps[0].correct.shape[1], "the configuration before"
@@ -98,7 +99,8 @@ def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
 def compare_policies(folder: Path, configuration: str = "") -> Comparison:
     """Every crop policy of the sweep in ``folder`` against ``whole``, as the mean over its retrained networks.
 
-    ``configuration``: over the networks of one alone, named as in ``compare``; "" for all. Raises OrchError as it does.
+    ``configuration``: over the networks of one alone, named as in ``compare_configurations``, which raises the same
+    errors; "" for all.
     """
     sweep, networks, policies = _open(folder)
     if configuration:
@@ -108,7 +110,7 @@ def compare_policies(folder: Path, configuration: str = "") -> Comparison:
     for name in policies:
         correct = _correct([read_probabilities(sweep.paths, n.fit, "test", name) for n in networks])
         judged.append(ScoredModel(name, "", correct))
-    frame = compare_judged(judged, WHOLE, same_networks=True)
+    frame = compare_models(judged, WHOLE, same_networks=True)
     return Comparison(frame, "", judged[0].correct.shape[1], WHOLE)
 
 
@@ -135,7 +137,7 @@ def _networks(sweep: Sweep) -> list[_Network]:
     listed = sweep.fact("models")
     if listed is None:
         names = {row["model"] for row in leaderboard(sweep.paths)}
-        done = [r for r in sweep.state.trials.values() if r.stage == "refit" and r.state == TrialState.COMPLETED]
+        done = [r for r in sweep.state.trials.values() if r.stage == Stage.REFIT and r.state == TrialState.COMPLETED]
         latest = {r.name: r.id for r in done if r.name in names}
         listed = [{"model": name, "fit": fit, "configuration": ""} for name, fit in latest.items()]
     return [_Network(m["model"].partition("/")[0], m["model"], m["fit"], m["configuration"]) for m in listed]

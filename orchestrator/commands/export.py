@@ -35,6 +35,7 @@ from orchestrator.evaluation.leaderboard import ensemble, signed
 from orchestrator.ledger.folder import Sweep, read_sweep
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import describe_environment
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner
@@ -48,8 +49,6 @@ from trainers.images.policies import policy as find_policy
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXPORT = "export"
-"""Stage of the ledger's events: BEGUN says with ``reads_test`` that the exports were asked about the test split."""
 BOUND = 0.01
 THREADS = 1
 DIFFERENT = 1e-2
@@ -73,7 +72,9 @@ class ExportRequest:
     address: str = ""
 
 
-def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = lambda line: None) -> ExportReport:
+def export_winner(
+    folder: Path, request: ExportRequest, tell: Callable[[str], None] = lambda line: None
+) -> ExportReport:
     """Write the winner of the sweep in ``folder`` in the formats asked for; the report, which is also in files.
 
     Reading the test split is recorded in the ledger before it happens, what came of it after; the sweep's lock is held
@@ -89,7 +90,7 @@ def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = l
         manifest = Manifest.read(sweep.paths.manifest)
         original, labels = _stored(sweep, manifest, judged.fits, judged.winner["policy"])
         names = [f.name for f in formats]
-        ledger.append(EventKind.STAGE, stage=EXPORT, state="BEGUN", payload={"reads_test": 1, "formats": names})
+        ledger.append(EventKind.STAGE, stage=Stage.EXPORT, state="BEGUN", payload={"reads_test": 1, "formats": names})
         tell(f"export   {', '.join(names)} of {judged.row['model']}, asked about {len(labels)} test photos")
         for name in FORMATS if not request.formats else ():
             if name not in names:
@@ -104,7 +105,7 @@ def export(folder: Path, request: ExportRequest, tell: Callable[[str], None] = l
         atomic_write_text(out / CARD, as_json(_card(report, manifest, answer)))
         became = {e.name: {"state": str(e.state), "reason": e.reason} for e in report.exports}
         payload = {"exports": became, "bound": request.bound, "folder": os.path.relpath(out, sweep.paths.root)}
-        ledger.append(EventKind.STAGE, stage=EXPORT, state="ENDED", payload=payload)
+        ledger.append(EventKind.STAGE, stage=Stage.EXPORT, state="ENDED", payload=payload)
     change = report.original.largest_change
     if change > DIFFERENT:
         tell(f"warning  the winner answers up to {change:.2g} otherwise here than when the leaderboard was made")

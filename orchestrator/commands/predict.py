@@ -41,7 +41,7 @@ class Prediction:
         }
 
 
-def predict(paths: Sequence[Path], model: str | None) -> list[Prediction]:
+def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]:
     """The champion of ``model`` (None: of the newest sweep's model) about every photo, in the order given.
 
     An unreadable photo is answered with an error of its own. Raises DataError where a path does not exist or nothing

@@ -39,7 +39,7 @@ BLENDS = 2
 """Blends shown of each mixture."""
 
 
-def preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], None] | None = None) -> Path:
+def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], None] | None = None) -> Path:
     """Draw ``images`` training photos as the trials of ``spec`` may see them, spread over the classes; returns ``out``.
 
     Columns: each view; copies 1 to k of every recipe at the largest multiplier it can have; mixup and cutmix at each

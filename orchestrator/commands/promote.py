@@ -47,7 +47,7 @@ class Promotion:
         return f"{self.decision.text}\n{self.model} version {self.version} is the champion."
 
 
-def sync(folder: Path) -> SyncResult:
+def sync_folder(folder: Path) -> SyncResult:
     """Send MLflow what it has not seen. Raises TrackingError."""
     return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec), check_machine=False)))
 
@@ -71,7 +71,7 @@ def promote(
         tell(f"{folder}: {row['model']} with the crop policy {row['policy']}, test accuracy {row['accuracy']:.3f}")
         spec = load_spec(str(sweep.paths.spec), check_machine=False)
         uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
-        run_id = parent_run(sweep) or sync(folder).parent_run_id
+        run_id = parent_run(sweep) or sync_folder(folder).parent_run_id
         champion = registry.champion(uri, name)
         manifest = Manifest.read(sweep.paths.manifest)
         if champion is not None and _is_same(champion, judged, run_id):

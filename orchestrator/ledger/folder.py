@@ -11,13 +11,12 @@ from typing import Any
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import SweepState, TrialRecord, TrialState, derive, running_process
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY, OBJECTIVES, front_of
 from orchestrator.paths import RUNS, SweepPaths, command_line
 
 FINISHED = "FINISHED"
 """State of a sweep that went through every stage; what ``describe`` calls the stage "finished"."""
-SEARCH = "search"
-"""Stage of the trials that count; retrained models are trials of other stages."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Sweep:
     @property
     def trials(self) -> list[TrialRecord]:
         """Those of the search, in the order of their creation."""
-        return [record for record in self.state.trials.values() if record.stage in ("", SEARCH)]
+        return [record for record in self.state.trials.values() if record.stage in ("", Stage.SEARCH)]
 
     @property
     def finished(self) -> bool:
@@ -45,7 +44,7 @@ class Sweep:
         """The stage it is in, or stopped in; "finished" after the last, "" before the first."""
         if self.finished:
             return "finished"
-        begun = [event.stage for event in self.events if event.kind == EventKind.STAGE]
+        begun = [event.stage for event in self.events if event.kind == EventKind.STAGE and event.stage != Stage.PREFILL]
         return begun[-1] if begun else ""
 
     def states(self) -> dict[str, int]:

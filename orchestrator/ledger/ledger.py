@@ -31,6 +31,7 @@ from orchestrator.ledger.segments import (
     worth_merging,
     write_segment,
 )
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import SweepPaths
 
 FLUSH_AFTER_S = 1.0
@@ -73,6 +74,8 @@ class Ledger:
         Metrics that are NaN are kept as None. Raises OrchError for a change of state that cannot be.
         """
         values.setdefault("time_s", self._clock())
+        if values.get("stage"):
+            values["stage"] = str(Stage(values["stage"]))
         for name in METRICS:
             value = values.get(name)
             values[name] = None if value is None or math.isnan(value) else float(value)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger.compat import upgrade
 from trainers.files.atomic import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -206,8 +207,5 @@ def _read_segments(segments: Sequence[LedgerSegment], folder: Path) -> list[Even
 
 
 def _event(row: dict[str, Any]) -> Event:
-    """One row of a segment. In segments without ``train_images_per_s`` the one speed was that of training."""
-    if "train_images_per_s" not in row:
-        row["train_images_per_s"], row["images_per_s"] = row.get("images_per_s"), None
-    row["objectives"] = tuple(row["objectives"] or ())
-    return Event(**row)
+    row = upgrade(row)
+    return Event(**{**row, "objectives": tuple(row["objectives"])})

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from trainers.backbones import backbone
-from trainers.config import TrialConfig
+from trainers.config import PrefixConfig, TrialConfig
 from trainers.contract import PartFigures
 from trainers.training.load import Load
 
@@ -25,35 +24,14 @@ CORE_SHARE = 0.85
 
 
 @dataclass(frozen=True)
-class PartKey:
-    """What decides how long a network's parts take for an image. ``image_size`` is never None.
+class PartKey(PrefixConfig):
+    """What decides the seconds per image of a network's parts: the prefix, whatever its weights, and the batch size."""
 
-    ``mixes``: training mixes whole images (mixup, cutmix), so all layers run in every step.
-    """
-
-    backbone: str
-    image_size: int
-    unfrozen_layers: int | str
-    output_stride: int = 32
-    feature_fusion: str = "none"
-    pooling: str = "average"
     batch_size: int = 32
-    precision: str = "float32"
-    mixes: bool = False
 
     @classmethod
     def of(cls, config: TrialConfig, precision: str = "float32") -> PartKey:
-        return cls(
-            backbone=config.backbone,
-            image_size=config.image_size or backbone(config.backbone).native_size,
-            unfrozen_layers=config.unfrozen_layers,
-            output_stride=config.output_stride,
-            feature_fusion=config.feature_fusion,
-            pooling=config.pooling,
-            batch_size=config.batch_size,
-            precision=precision,
-            mixes=config.mixup > 0 or config.cutmix > 0,
-        )
+        return cls(**vars(config.prefix(precision)), batch_size=config.batch_size)
 
 
 @dataclass(frozen=True)

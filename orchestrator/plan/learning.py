@@ -5,7 +5,7 @@ when its workers were ready: the quantities that a calibration measures in secon
 the sweep's median (ratio = actual over kept) and corrected by these rules:
 
 - a ratio within ``TOLERATED`` either way changes nothing: the plan was as right as it is known to be;
-- otherwise the figure moves half of the way (the square root of the ratio), at most by ``LARGEST`` in one sweep, so that
+- otherwise the figure moves half of the way (the square root of the ratio), at most by ``LARGEST`` per sweep, so that
   one odd sweep does not spoil it and several alike correct it;
 - a figure that is in doubt moves the whole way, at most by ``LARGEST_IN_DOUBT``: minutes of a sweep say more than
   seconds of a busy machine;
@@ -22,8 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.plan.calibration import Calibration, PartKey, PartSpeed
-from orchestrator.plan.stage_times import BUILD, actual
+from orchestrator.plan.stage_times import actual
 from trainers.config import TrialConfig
 
 TOLERATED = 1.25
@@ -140,7 +141,7 @@ def _configs(events: Sequence[Event]) -> dict[str, TrialConfig]:
         if event.kind == EventKind.TRIAL and "config" in event.data
     }
     unstored = {
-        event.data.get("for") for event in events if event.stage == BUILD and not event.data.get("stored", True)
+        event.data.get("for") for event in events if event.stage == Stage.PREFILL and not event.data.get("stored", True)
     }
     lost = {PartKey.of(config) for trial, config in found.items() if trial in unstored}
     return {trial: config for trial, config in found.items() if PartKey.of(config) not in lost}
@@ -192,7 +193,7 @@ def _builds(events: Sequence[Event], configs: Mapping[str, TrialConfig]) -> list
         event
         for event in events
         if event.kind == EventKind.STAGE
-        and event.stage == BUILD
+        and event.stage == Stage.PREFILL
         and event.state == "ENDED"
         and event.data.get("for") in configs
         and {"images", "features", "decode_s", "prefix_s"} <= event.data.keys()

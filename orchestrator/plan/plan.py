@@ -14,15 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from orchestrator.ledger.stages import Stage
 from orchestrator.plan.calibration import Machine, PartKey
 from orchestrator.plan.draws import CANDIDATES, LEARNING, trials_of
 from orchestrator.plan.estimates import STAND_IN, unknown_backbones
-from orchestrator.plan.playthrough import SimulatedOutcome, SimulatedSweep, SweepConditions
+from orchestrator.plan.playthrough import START, TOTAL, SimulatedOutcome, SimulatedSweep, SweepConditions
 from orchestrator.plan.simulation import EFFORT
 from orchestrator.spec.sweep import SweepSpec
 
-PLANNED_STAGES = ("start", "build", "search", "select", "refit", "leaderboard", "total")
-"""Stages of a plan in order. ``build`` is in worker-seconds and part of search and refit; the others are wall time."""
+PLANNED_STAGES = (START, Stage.PREFILL, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD, TOTAL)
+"""Stages of a plan in order. ``prefill`` is in worker-seconds, within search and refit; the others are wall time."""
 DRAWS = 20
 """Default number of simulated sweeps."""
 FEWEST_DRAWS = 5
@@ -105,7 +106,7 @@ class Plan:
     @property
     def saving(self) -> float:
         """Total time without shared features over the total time with them."""
-        return self.unshared["total"].mean / max(self.stages["total"].mean, 1e-9)
+        return self.unshared[TOTAL].mean / max(self.stages[TOTAL].mean, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -150,8 +151,8 @@ def make_plan(spec: SweepSpec, situation: SweepConditions, draws: int = DRAWS, s
         builds=_builds(shared, simulated),
         stages=_stages(shared),
         unshared=_stages(alone),
-        needed=Estimate.of(needed_s[True] or [outcome.stages["search"] for outcome in shared]),
-        unshared_needed=Estimate.of(needed_s[False] or [outcome.stages["search"] for outcome in alone]),
+        needed=Estimate.of(needed_s[True] or [outcome.stages[Stage.SEARCH] for outcome in shared]),
+        unshared_needed=Estimate.of(needed_s[False] or [outcome.stages[Stage.SEARCH] for outcome in alone]),
         floor_s=_mean(simulated.floor_s(o.fits) for o in shared),
         whole_floor_s=_mean(simulated.floor_s(o.fits) + simulated.final_floor_s(o) for o in shared),
         disk=_disk(shared, simulated),

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.ledger.stages import Stage
 from orchestrator.plan.calibration import Calibration, Machine
 from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
@@ -17,6 +18,10 @@ from orchestrator.search.scheduling import known_ahead
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
 
+START = "start"
+"""Time until the first worker begins the search's work, without reading data and planning; no stage of the ledger."""
+TOTAL = "total"
+"""Time of all stages together."""
 PROCESS_BYTES = 900 * 10**6
 """Bytes of a worker with TensorFlow and a small network, if the calibration has no figure."""
 DRIVER_BYTES = 700 * 10**6
@@ -117,27 +122,27 @@ class SimulatedSweep:
         searched = simulate(works, self._rule(), terms, cluster, draw)
         fits = tuple(zip(works, searched.epochs, strict=False))
         # Ray starts while the photos are read; the sweep waits for TensorFlow in the workers.
-        stages = {"start": once.worker_start_s, "build": searched.build_s, "search": searched.seconds}
-        stages |= {"select": 0.0, "refit": 0.0, "leaderboard": 0.0}
+        stages = {START: once.worker_start_s, Stage.PREFILL: searched.build_s, Stage.SEARCH: searched.seconds}
+        stages |= {Stage.SELECT: 0.0, Stage.REFIT: 0.0, Stage.LEADERBOARD: 0.0}
         refits: tuple[tuple[FitWork, int], ...] = ()
         judged_s, built = 0.0, dict(searched.built)
         chosen = [trials[place] for place in searched.complete[: 1 + spec.final.runners_up]]
         if chosen:
             cluster.cool_down()
             select_s = self._judging_s([self.work(chosen[0])], self.situation.photos.to_choose_on, share)
-            stages["select"] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
+            stages[Stage.SELECT] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
             again = self._refits(chosen)
             refitted = simulate(
                 [work for work, _ in again], Never(again[0][1]), self._terms(share, known=math.inf), cluster, draw
             )
-            stages["refit"] = once.worker_start_s + refitted.seconds
-            stages["build"] += refitted.build_s
+            stages[Stage.REFIT] = once.worker_start_s + refitted.seconds
+            stages[Stage.PREFILL] += refitted.build_s
             built = {place: built.get(place, 0) + refitted.built.get(place, 0) for place in {*built, *refitted.built}}
             models = [work for work, _ in again]
             board_s = self._judging_s(models, sum(self.situation.photos.test), share)
-            stages["leaderboard"] = DRAWING_S + once.worker_start_s + self._spread_s(models, board_s)
+            stages[Stage.LEADERBOARD] = DRAWING_S + once.worker_start_s + self._spread_s(models, board_s)
             refits, judged_s = tuple(again), select_s + board_s
-        stages["total"] = sum(seconds for stage, seconds in stages.items() if stage != "build")
+        stages[TOTAL] = sum(seconds for stage, seconds in stages.items() if stage != Stage.PREFILL)
         return SimulatedOutcome(
             stages,
             searched.epochs,

@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.plan.plan import PLANNED_STAGES, Plan
+from orchestrator.plan.playthrough import START, TOTAL
 
-STAGES = ("start", "data", "plan", "search", "select", "refit", "leaderboard")
-"""Stages in order. ``start``: until the first worker begins the search's work, without reading data and planning."""
-BUILD = "build"
-"""Stage of prefills in the ledger."""
-PLAN = "plan"
-"""Stage of a plan's notes in the ledger."""
+STAGES = (START, Stage.DATA, Stage.PLAN, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD)
+"""Stages of a sweep in order."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class StageTimes:
         return sum(self.seconds.values())
 
     def to_dict(self) -> dict[str, float]:
-        """Return stage -> seconds, including ``build`` (worker-seconds) and ``total``."""
-        return {**self.seconds, BUILD: self.build_s, "total": self.total_s}
+        """Return stage -> seconds, including ``prefill`` (worker-seconds) and ``total``."""
+        return {**self.seconds, Stage.PREFILL: self.build_s, TOTAL: self.total_s}
 
 
 def actual(events: Sequence[Event]) -> StageTimes:
@@ -68,17 +66,17 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
     """(stage, seconds) of the time before each event but the first."""
     work_s = _first_work_s(process)
     spans = []
-    stage = "start"
+    stage = START
     for before, event in itertools.pairwise(process):
         stage = _stage(event, stage)
         taken_s = max(event.time_s - before.time_s, 0.0)
-        if stage == "search" and before.time_s < work_s:  # workers still start
+        if stage == Stage.SEARCH and before.time_s < work_s:  # workers still start
             starting_s = min(taken_s, work_s - before.time_s)
-            spans.append(("start", starting_s))
+            spans.append((START, starting_s))
             taken_s -= starting_s
-        if event.kind == EventKind.NOTE and event.stage == "plan":  # measuring the machine, mostly
+        if event.kind == EventKind.NOTE and event.stage == Stage.PLAN:  # measuring the machine, mostly
             planning_s = min(taken_s, float(event.data.get("planning_s", 0.0)))
-            spans.append(("plan", planning_s))
+            spans.append((Stage.PLAN, planning_s))
             taken_s -= planning_s
         spans.append((stage, taken_s))
     return [(stage, taken_s) for stage, taken_s in spans if taken_s > 0]
@@ -86,12 +84,12 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
 
 def _stage(event: Event, stage: str) -> str:
     """The stage that the time up to ``event`` belongs to; ``stage`` is the one so far."""
-    if event.kind == EventKind.STAGE and event.stage == "search" and event.state == "BEGUN":
-        return "start"
-    if event.kind == EventKind.NOTE and stage == "data":  # Ray starts after the data
-        return "start"
-    if event.stage == BUILD and stage in ("start", "data"):
-        return "search"
+    if event.kind == EventKind.STAGE and event.stage == Stage.SEARCH and event.state == "BEGUN":
+        return START
+    if event.kind == EventKind.NOTE and stage == Stage.DATA:  # Ray starts after the data
+        return START
+    if event.stage == Stage.PREFILL and stage in (START, Stage.DATA):
+        return Stage.SEARCH
     if event.stage in STAGES and event.kind != EventKind.NOTE:
         return str(event.stage)
     return stage
@@ -102,13 +100,13 @@ def _first_work_s(process: Sequence[Event]) -> float:
     began = [
         event.time_s - (_wall_s(event) if _is_build(event) else event.seconds or 0.0)
         for event in process
-        if (event.kind == EventKind.EPOCH and event.stage == "search") or _is_build(event)
+        if (event.kind == EventKind.EPOCH and event.stage == Stage.SEARCH) or _is_build(event)
     ]
     return min(began, default=math.inf)
 
 
 def _is_build(event: Event) -> bool:
-    return bool(event.kind == EventKind.STAGE and event.stage == BUILD and event.state == "ENDED")
+    return bool(event.kind == EventKind.STAGE and event.stage == Stage.PREFILL and event.state == "ENDED")
 
 
 def _wall_s(event: Event) -> float:
@@ -143,9 +141,9 @@ def compare_stages(plan: Plan, actual_s: Mapping[str, float], share: bool = True
     for stage in PLANNED_STAGES[:-1]:
         span = planned[stage]
         rows.append(StageComparison(stage, span.mean, span.low, span.high, actual_s.get(stage, math.nan)))
-    done = [row for row in rows if row.stage != "build" and math.isfinite(row.actual_s)]
+    done = [row for row in rows if row.stage != Stage.PREFILL and math.isfinite(row.actual_s)]
     total = [sum(getattr(row, name) for row in done) for name in ("planned_s", "low_s", "high_s", "actual_s")]
-    return [*rows, StageComparison("total", *total)] if done else rows
+    return [*rows, StageComparison(TOTAL, *total)] if done else rows
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ class RecordedPlan:
 def last_plan(events: Sequence[Event]) -> RecordedPlan | None:
     """Return the last plan in the ledger; None if there is none."""
     for event in reversed(events):
-        if event.kind == EventKind.NOTE and event.stage == PLAN and "plan" in event.data:
+        if event.kind == EventKind.NOTE and event.stage == Stage.PLAN and "plan" in event.data:
             data = event.data
             source = data.get("calibration", {})
             return RecordedPlan(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)

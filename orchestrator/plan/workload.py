@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.data import SplitRatios
-from trainers.config import TrialConfig
+from trainers.config import PrefixConfig, TrialConfig
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import distinct_crops
@@ -221,7 +222,7 @@ def fit_work(
         shelves = {view: _feature_shelf(key, view, settings.value_bytes) for view, *_ in reads.rows}
         features = tuple(PlannedRows(shelves[view], split, n, recipe) for view, split, recipe, n in reads.rows)
     epoch_s = reads.train * speed.train_s + reads.judged * speed.predict_s
-    network = (key.backbone, key.image_size, key.output_stride)
+    prefix = config.prefix(settings.precision)
     head = config.hidden, config.head, config.optimizer, config.clip_norm, config.loss
     folds = len(photos.folds) if photos.folds and not refit else 1
     wide = config.hidden * (cost.width + 1) if config.hidden else 0
@@ -237,9 +238,9 @@ def fit_work(
         epoch_s=epoch_s,
         live_epoch_s=epoch_s + (reads.train + reads.judged) * speed.prefix_s,
         bare_epoch_s=reads.train * speed.bare_train_s + reads.judged * speed.predict_s,
-        network=network,
-        architecture=(*network, key.unfrozen_layers, key.feature_fusion, key.pooling, key.mixes, *head),
-        prefix=(*network, key.unfrozen_layers, key.feature_fusion, key.pooling, key.mixes, config.view),
+        network=(key.backbone, key.image_size, key.output_stride),
+        architecture=(prefix, *head),
+        prefix=(prefix, config.view),
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,
         memory_bytes=int(kept + 3 * trained * HEAD_BYTES),
@@ -263,11 +264,16 @@ def _feature_shelf(key: PartKey, view: str, value_bytes: int) -> PlannedShelf:
     """Return the shelf, named as in the prefill's record: "mobilenet_1.0 at 224 px to conv_pw_11_relu"."""
     cost = cost_of(key)
     pooled = len(cost.row_shape) == 1
-    details: list[Any] = [cost.refined, key.precision, key.feature_fusion != "none" and pooled]
-    details.append(key.pooling if pooled else "")
+    details = {field.name: getattr(key, field.name) for field in dataclasses.fields(PrefixConfig)} | {
+        # Keys with the same features have equal shelves, so these fields are replaced by what they decide.
+        "unfrozen_layers": cost.layer,
+        "output_stride": 16 if cost.refined else 32,
+        "feature_fusion": key.feature_fusion != "none" and pooled,
+        "pooling": key.pooling if pooled else "",
+    }
     what = f"{key.backbone} at {key.image_size} px to {cost.layer}{_view_words(view)}"
     size = cost.row_bytes(value_bytes)
-    return PlannedShelf(what, view, key.image_size, size, cost.layer, key.backbone, tuple(details))
+    return PlannedShelf(what, view, key.image_size, size, cost.layer, key.backbone, tuple(details.values()))
 
 
 def _view_words(view: str) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from orchestrator.ledger.stages import Stage
 from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill, format_duration
+from orchestrator.plan.playthrough import START, TOTAL
 from orchestrator.plan.stage_times import StageComparison
 from orchestrator.report.terminal import tell
 from trainers.wording import count
@@ -21,15 +23,15 @@ INDENT = 9
 MOST_BUILDS = 12
 """Maximum number of shelves that are listed; the others are added up."""
 NAMES = {
-    "start": "start of the workers",
-    "build": "filling the store",
-    "search": "search",
-    "select": "select, on validation",
-    "refit": "refit",
-    "leaderboard": "leaderboard, on test",
-    "total": "total",
+    START: "start of the workers",
+    Stage.PREFILL: "filling the store",
+    Stage.SEARCH: "search",
+    Stage.SELECT: "select, on validation",
+    Stage.REFIT: "refit",
+    Stage.LEADERBOARD: "leaderboard, on test",
+    TOTAL: "total",
 }
-BEFORE = {"data": "reading the photos", "plan": "planning and measuring"}
+BEFORE = {Stage.DATA: "reading the photos", Stage.PLAN: "planning and measuring"}
 GB = 10**9
 
 
@@ -41,7 +43,7 @@ def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:
     say = _Lines(console).say
     size = f"{count(plan.trials, 'trial')} of at most {count(plan.epochs, 'epoch')}"
     say("plan", f"{plan.name}: {size}")
-    say("time", f"about {_span(plan.stages['total'])}")
+    say("time", f"about {_span(plan.stages[TOTAL])}")
     say("disk", _disk_words(plan))
     say("limit", limit_words(plan))
     say("machine", _machine_words(plan))
@@ -72,8 +74,10 @@ class _Lines:
 def summary(plan: Plan, share: bool = True) -> list[str]:
     """Return two lines for a sweep that starts. Pure."""
     stages = plan.stages if share else plan.unshared
-    parts = ", ".join(f"{name} {format_estimate(stages[name].mean)}" for name in ("search", "refit", "leaderboard"))
-    lines = [f"plan     about {_span(stages['total'])} in all: {parts}"]
+    parts = ", ".join(
+        f"{name} {format_estimate(stages[name].mean)}" for name in (Stage.SEARCH, Stage.REFIT, Stage.LEADERBOARD)
+    )
+    lines = [f"plan     about {_span(stages[TOTAL])} in all: {parts}"]
     made = [build for build in plan.builds if build.rows >= 1]
     reused = [build for build in plan.builds if build.stored >= 1]
     if share:
@@ -82,7 +86,7 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
         words += f", {count(len(reused), 'set')} of rows already stored" if reused else ""
         words += f"; without sharing it would take {format_estimate(plan.unshared['total'].mean)}"
     else:
-        words = f"with sharing it would take {format_estimate(plan.stages['total'].mean)}"
+        words = f"with sharing it would take {format_estimate(plan.stages[TOTAL].mean)}"
     return [*lines, f"         {words}; lower bound of the search: {format_estimate(plan.floor_s)}"]
 
 
@@ -105,7 +109,7 @@ def comparison_lines(
         )
     lines.append("         the store is filled within search and refit, and counted in seconds of one worker")
     if unplanned:
-        words = " and ".join(f"{BEFORE[name]} {format_estimate(seconds)}" for name, seconds in unplanned.items())
+        words = " and ".join(f"{BEFORE[Stage(name)]} {format_estimate(seconds)}" for name, seconds in unplanned.items())
         lines.append(f"         {words} came before it")
     if processes > 1:
         lines.append(f"         {processes} processes worked on it; the pauses between them are left out")
@@ -169,9 +173,9 @@ def _stages_table(plan: Plan) -> Table:
     for name in ("about", "from", "to", "without sharing"):
         table.add_column(name, justify="right", no_wrap=True)
     for stage, span in plan.stages.items():
-        name = NAMES[stage] + (", worker time" if stage == "build" else "")
+        name = NAMES[stage] + (", worker time" if stage == Stage.PREFILL else "")
         cells = [format_estimate(value) for value in (span.mean, span.low, span.high, plan.unshared[stage].mean)]
-        table.add_row(name, *cells, style="bold" if stage == "total" else "")
+        table.add_row(name, *cells, style="bold" if stage == TOTAL else "")
     return table
 
 
@@ -187,21 +191,21 @@ def limit_words(plan: Plan) -> str:
     if plan.begun < plan.trials:
         reached = f"they end the search after {_number(plan.begun)} of {plan.trials} trials"
         return f"budget.hours: {reached}; all would take {format_estimate(plan.needed.mean)}"
-    means = {stage: span.mean for stage, span in plan.stages.items() if stage not in ("build", "total")}
+    means = {stage: span.mean for stage, span in plan.stages.items() if stage not in (Stage.PREFILL, TOTAL)}
     longest = max(means, key=lambda stage: means[stage])
-    share = means[longest] / max(plan.stages["total"].mean, 1e-9)
-    start_s = means["start"]
-    starts = 1 + sum(means[stage] > 0 for stage in ("select", "refit", "leaderboard"))
-    if start_s * starts > START_SHARE * plan.stages["total"].mean:
+    share = means[longest] / max(plan.stages[TOTAL].mean, 1e-9)
+    start_s = means[START]
+    starts = 1 + sum(means[stage] > 0 for stage in (Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD))
+    if start_s * starts > START_SHARE * plan.stages[TOTAL].mean:
         return (
             f"starting the workers, {format_estimate(start_s)} in each of {count(starts, 'stage')}; the rest is short"
         )
     words = f"{NAMES[longest]}, {100 * share:.0f} % of the time"
-    if longest != "search":
+    if longest != Stage.SEARCH:
         return words
-    if plan.stages["build"].mean > plan.machine.workers * means["search"] / 2:
+    if plan.stages[Stage.PREFILL].mean > plan.machine.workers * means[Stage.SEARCH] / 2:
         return f"{words}, most of it to decode photos and run frozen layers once"
-    if plan.machine.workers > 1 and plan.longest_trial_s > LONG_TRIAL_SHARE * means["search"]:
+    if plan.machine.workers > 1 and plan.longest_trial_s > LONG_TRIAL_SHARE * means[Stage.SEARCH]:
         longest = format_estimate(plan.longest_trial_s)
         return f"{words}: its longest trial alone takes {longest}, so more workers help little"
     return f"{words}, most of it training on {count(plan.machine.workers, 'worker')}"
@@ -213,7 +217,7 @@ def _disk_words(plan: Plan) -> str:
 
 
 def _closing(plan: Plan) -> list[tuple[str, str]]:
-    search = plan.stages["search"].mean
+    search = plan.stages[Stage.SEARCH].mean
     over = f"; the plan takes {search / plan.floor_s:.2f} times that" if plan.floor_s > 0 else ""
     sharing = f"{plan.saving:.1f} times as fast as without sharing"
     if plan.unshared_begun < plan.trials:

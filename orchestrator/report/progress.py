@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.ledger.ledger import Ledger, TrialState, derive
 from orchestrator.ledger.naming import label, run_name, varied_fields
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.report.terminal import tell
@@ -43,7 +44,7 @@ class ProgressReporter:
         self._started: dict[str, float] = {}
         self._ended: dict[str, int] = {}
         self._root = Path()
-        self._totals = {"search": spec.budget.trials}
+        self._totals: dict[str, int] = {Stage.SEARCH: spec.budget.trials}
         self._first_epoch_told = False
         self._began_s = time.monotonic()
 
@@ -62,7 +63,7 @@ class ProgressReporter:
             self._names[record.id] = label(record)
             if record.state.is_final:
                 self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
-        how = f"goes on with {self._ended.get('search', 0)} trials done" if opened.resumed else "new"
+        how = f"goes on with {self._ended.get(Stage.SEARCH, 0)} trials done" if opened.resumed else "new"
         self.tell(f"sweep    {opened.spec.name} in {opened.paths.root} ({how})")
         for line in opened.notes:
             self.tell(line)
@@ -72,7 +73,7 @@ class ProgressReporter:
             return
         if event.kind == EventKind.EPOCH:
             self._last[event.trial] = event
-            if not self._first_epoch_told and event.stage == "search":
+            if not self._first_epoch_told and event.stage == Stage.SEARCH:
                 self._first_epoch_told = True
                 self.tell(f"search   first epoch after {time.monotonic() - self._began_s:.0f} s")
         elif event.kind == EventKind.STAGE and event.state == "BEGUN":
@@ -80,7 +81,7 @@ class ProgressReporter:
             if fits:
                 self._totals[event.stage] = fits
                 self._ended[event.stage] = event.data.get("done", 0)
-        elif event.kind == EventKind.STAGE and event.stage == "build":
+        elif event.kind == EventKind.STAGE and event.stage == Stage.PREFILL:
             self._build(event)
         elif event.kind == EventKind.TRIAL:
             self._trial(event)
@@ -97,7 +98,7 @@ class ProgressReporter:
             return
         images = done["features"] or done["images"]
         if images:
-            self.tell(f"build    {done['what']}: {count(images, 'image')} in {done['seconds']:.0f} s")
+            self.tell(f"prefill  {done['what']}: {count(images, 'image')} in {done['seconds']:.0f} s")
         if not done["stored"] and done.get("share", True) and done["what"] not in self._not_kept:
             self._not_kept.add(done["what"])
             why = done.get("refused") or "there is no room for all of it; orch cache explain says how much is taken"

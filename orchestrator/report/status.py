@@ -13,9 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.folder import SEARCH, Sweep, leaderboard, read_sweep
+from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
 from orchestrator.ledger.ledger import TrialRecord, TrialState
 from orchestrator.ledger.naming import label
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
@@ -144,7 +145,7 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
         lines.append(f"front    {count(len(front), 'trial')} that none beats in all of {', '.join(sweep.objectives)}")
     if done.elapsed_s > 0 and done.ended:
         lines.append(f"rate     {count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
-    if sweep.runner and sweep.stage == SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
+    if sweep.runner and sweep.stage == Stage.SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
         lines.append(f"left     about {_duration(done.left_s)} of search at that rate")
     failed = [record for record in sweep.trials if record.state == TrialState.FAILED]
     if failed:

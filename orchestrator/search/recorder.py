@@ -20,6 +20,7 @@ from orchestrator.cluster.ray_session import StopSignals, alive_machines, explai
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.ledger.ledger import Ledger, SweepState, TrialRecord, TrialState, derive
 from orchestrator.ledger.segments import METRICS, Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 from orchestrator.search.queue import LiveTrial, PrefillJob, TrialQueue
 from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, is_prefill, replay
@@ -29,8 +30,6 @@ from orchestrator.spec.slots import Resources, at_once
 from trainers.errors import TrainerError
 
 OnEvent = Callable[[Event], None]
-PREFILL_STAGE = "build"
-"""Stage of prefills in the ledger."""
 
 
 class TrialRecorder:
@@ -204,7 +203,7 @@ class TrialRecorder:
     def on_retry(self, trial: Trial) -> None:
         why = self._retry_reason(trial)
         if is_prefill(trial):
-            self.record(EventKind.NOTE, stage=PREFILL_STAGE, reason=f"prefill retried: {why}")
+            self.record(EventKind.NOTE, stage=Stage.PREFILL, reason=f"prefill retried: {why}")
             return
         live = self.live[trial.trial_id]
         live.active = True
@@ -255,7 +254,7 @@ class TrialRecorder:
         self.patience.progress()
         prefill = self.queue.prefill_ended(trial.trial_id)
         payload = {**built, "for": prefill.request.id}
-        self.record(EventKind.STAGE, stage=PREFILL_STAGE, state=state, reason=reason, payload=payload)
+        self.record(EventKind.STAGE, stage=Stage.PREFILL, state=state, reason=reason, payload=payload)
 
     def close(self) -> None:
         """End the search after Tune returned: stop started trials, or raise and leave them to ``--resume``.

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.backbones import backbone
 from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
@@ -44,23 +43,19 @@ def feature_set_of(job: FitJob) -> FeatureSet:
     differ and yet name the same rows (the last layers of a backbone that cannot be cut there); never the reverse.
     """
     config = job.config
-    size = config.image_size or backbone(config.backbone).native_size
+    key = config.prefix_key(job.weights, job.precision)
     copies = (config.multiplier, config.recipe) if config.multiplier > 1 else ()
-    images = (job.manifest, job.train_splits, job.folds, size, config.view, *copies)
-    mixes = config.mixup > 0 or config.cutmix > 0
-    if not job.share or mixes or config.unfrozen_layers == "all":
+    images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
+    if not job.share or key.reads_images:
         return FeatureSet(images)
-    cut = (config.unfrozen_layers, config.output_stride, config.feature_fusion, config.pooling)
-    return FeatureSet(images, (config.backbone, job.weights, *cut, job.precision, job.store_dtype))
+    return FeatureSet(images, (key, job.store_dtype))
 
 
 def trace_key(job: FitJob) -> tuple[Any, ...]:
     """Return what decides the traced training step; a warm worker reuses the step for an equal key."""
     config = job.config
-    size = config.image_size or backbone(config.backbone).native_size
-    shape = (config.unfrozen_layers, config.output_stride, config.feature_fusion, config.pooling, config.hidden)
-    step = (config.head, config.optimizer, config.clip_norm, config.loss, config.mixup > 0 or config.cutmix > 0)
-    return (config.backbone, job.weights, size, job.share, job.precision, *shape, *step)
+    step = (config.optimizer, config.clip_norm, config.loss)
+    return (config.prefix_key(job.weights, job.precision), job.share, config.hidden, config.head, *step)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.cluster.checkpoint import SAVE_AFTER_S
 from orchestrator.cluster.memory_kills import PatienceSettings
+from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
@@ -85,7 +86,7 @@ class SearchSettings:
     retries: int = 2
     hours_left_s: float = math.inf
     target_accuracy: float = math.inf
-    stage: str = "search"
+    stage: Stage = Stage.SEARCH
     address: str = ""
     objectives: tuple[str, ...] = (ACCURACY,)
     save_after_s: float = SAVE_AFTER_S

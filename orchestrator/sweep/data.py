@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import DataError
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.spec.data_source import data_source
 from orchestrator.sweep.class_counts import class_count_lines
 from orchestrator.sweep.context import SweepContext
@@ -31,7 +32,7 @@ def prepare_data(sweep: SweepContext) -> Manifest:
     sizes = manifest.table["split"].value_counts().to_dict()
     sweep.record(
         EventKind.STAGE,
-        stage="data",
+        stage=Stage.DATA,
         state="ENDED",
         payload={"fingerprint": manifest.fingerprint, "classes": list(manifest.classes), "images": sizes},
     )

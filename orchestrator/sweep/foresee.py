@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import cache_folder, command_line
 from orchestrator.plan.calibrate import CalibrationRequest, calibrated, doubts, known
 from orchestrator.plan.calibration import Calibration
@@ -16,7 +17,8 @@ from orchestrator.plan.calibration_file import read_calibration, write_calibrati
 from orchestrator.plan.learning import learn
 from orchestrator.plan.plan import refusals
 from orchestrator.plan.plan_file import ROUGH_DRAWS, WORTH_CALIBRATING_S, free_bytes, growth_bytes, planned
-from orchestrator.plan.stage_times import PLAN, RecordedPlan, actual, compare_stages, compared_dict, last_plan
+from orchestrator.plan.playthrough import TOTAL
+from orchestrator.plan.stage_times import RecordedPlan, actual, compare_stages, compared_dict, last_plan
 from orchestrator.report.plan import comparison_lines, summary
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.sweep.context import SweepContext
@@ -42,7 +44,7 @@ def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> N
 
     Raises OrchError where the sweep cannot fit its hours or the disk, unless ``about.anyway``; nothing is lost then.
     """
-    if any(record.stage == "search" for record in sweep.state().trials.values()):
+    if any(record.stage == Stage.SEARCH for record in sweep.state().trials.values()):
         return
     spec, began_s = sweep.spec, time.monotonic()
     slots = slots_of(spec, about.has)
@@ -55,7 +57,7 @@ def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> N
     payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
     payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}
     payload["calibration"] = {"machine": request.machine, "precision": request.precision, "data": request.data}
-    sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
+    sweep.record(EventKind.NOTE, stage=Stage.PLAN, payload=payload)
     for line in summary(result.plan, sweep.share):
         sweep.tell(line)
     for sentence in result.warnings:
@@ -75,7 +77,7 @@ def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: Pl
         # What was not measured may be wrong by far: enough to decide whether to measure, not to refuse for hours.
         free, growth = free_bytes(request.cache), growth_bytes(request.cache)
         _refuse(sweep, refusals(plan, None, free, growth), about.anyway)
-    if not has_hours and plan.stages["total"].mean < WORTH_CALIBRATING_S:
+    if not has_hours and plan.stages[TOTAL].mean < WORTH_CALIBRATING_S:
         if kept is None:
             sweep.tell(
                 "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
@@ -113,8 +115,8 @@ def compare_with_plan(sweep: SweepContext) -> None:
     times = actual(events)
     rows = compare_stages(noted.plan, times.to_dict(), noted.share)
     payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
-    sweep.record(EventKind.NOTE, stage=PLAN, payload=payload)
-    unplanned = {name: seconds for name, seconds in times.seconds.items() if name in ("data", "plan")}
+    sweep.record(EventKind.NOTE, stage=Stage.PLAN, payload=payload)
+    unplanned = {name: seconds for name, seconds in times.seconds.items() if name in (Stage.DATA, Stage.PLAN)}
     for line in comparison_lines(rows, times.processes, unplanned):
         sweep.tell(line)
     if noted.share and (line := _learn(noted, events)):

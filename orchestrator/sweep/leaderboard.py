@@ -14,19 +14,18 @@ from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank
 from orchestrator.ledger.folder import Sweep
 from orchestrator.ledger.ledger import SweepState, trials_frame
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.paths import command_line
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
-from orchestrator.sweep.refit import FinalModel
+from orchestrator.sweep.refit import WINNER, FinalModel
 from orchestrator.sweep.select import Winner
-from orchestrator.sweep.stages import SEARCH, WINNER
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEADERBOARD = "leaderboard"
 DESCRIBED = "model.json"
 """File in the winner's folder that says what it is, written after its networks."""
 
@@ -53,7 +52,7 @@ def build_leaderboard(
     policies = len(sweep.spec.final.policies)
 
     def reads_test(jobs: int) -> None:
-        sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="BEGUN", payload={"reads_test": jobs})
+        sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="BEGUN", payload={"reads_test": jobs})
         sweep.tell(f"judge    {len(models)} networks under {policies} crop policies on the test split")
 
     prefixes: dict[Hashable, list[str]] = {}
@@ -89,7 +88,7 @@ def build_leaderboard(
         "rows": len(frame),
         "models": [_facts(m) for m in models],
     }
-    sweep.record(EventKind.STAGE, stage=LEADERBOARD, state="ENDED", payload=facts)
+    sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=facts)
     looks = sum("reads_test" in event.data for event in sweep.ledger.events() if event.kind == EventKind.STAGE)
     if looks > 1:
         sweep.tell(f"warning  the test split was read {looks} times for this sweep; each look makes it less of a test")
@@ -102,8 +101,8 @@ def judged_winner(sweep: Sweep) -> JudgedWinner:
     Raises OrchError where there is none, and where a later run that did not finish left another model in the folder.
     """
     ended = [e for e in sweep.events if e.kind == EventKind.STAGE and e.state == "ENDED"]
-    boards = [e for e in ended if e.stage == LEADERBOARD and e.data.get("winner_row")]
-    chosen = [e for e in ended if e.stage == "select" and e.data.get("winner")]
+    boards = [e for e in ended if e.stage == Stage.LEADERBOARD and e.data.get("winner_row")]
+    chosen = [e for e in ended if e.stage == Stage.SELECT and e.data.get("winner")]
     path = sweep.paths.winner / DESCRIBED
     if not boards or not path.is_file():
         raise not_judged(sweep)
@@ -141,9 +140,7 @@ def _go_on(sweep: Sweep) -> str:
 
 def _prefix_of(config: TrialConfig) -> Hashable:
     """What decides the frozen part and its input; models that agree in it share its work."""
-    mixes = config.mixup > 0 or config.cutmix > 0  # then nothing below the network is shared
-    network = config.backbone, config.image_size, config.output_stride, config.feature_fusion, config.pooling
-    return *network, config.unfrozen_layers, config.view, mixes
+    return config.prefix(), config.view
 
 
 def _facts(model: FinalModel) -> dict[str, str]:
@@ -216,7 +213,7 @@ def _draw(
 def search_frame(state: SweepState) -> pd.DataFrame:
     """One row a trial of the search, a ``config_`` column for each field."""
     frame = trials_frame(state)
-    return frame[frame["stage"] == SEARCH].reset_index(drop=True)
+    return frame[frame["stage"] == Stage.SEARCH].reset_index(drop=True)
 
 
 def epochs_frame(state: SweepState) -> pd.DataFrame:
@@ -226,7 +223,7 @@ def epochs_frame(state: SweepState) -> pd.DataFrame:
     rows = [
         {"id": r.id, "epoch": epoch["epoch"], "val_accuracy": epoch["val_accuracy"], "state": str(r.state)}
         for r in state.trials.values()
-        if r.stage == SEARCH
+        if r.stage == Stage.SEARCH
         for epoch in r.epochs
     ]
     return pd.DataFrame(rows, columns=["id", "epoch", "val_accuracy", "state"])

@@ -15,16 +15,19 @@ from orchestrator.errors import NoWinner
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.naming import given_name
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity
 from orchestrator.sweep.select import Winner
 from orchestrator.sweep.settings import _refit_settings
-from orchestrator.sweep.stages import REFIT, WINNER
 from trainers.config import TrialConfig, trial_id
 from trainers.data.manifest import Manifest
 
 if TYPE_CHECKING:
     pass
+
+WINNER = "winner"
+"""Name of the winner's models on the leaderboard; the others are ``runner-up-1``, ``runner-up-2``, ..."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,15 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     source.replay(sweep.ledger.events())
     if not source.exhausted:
         sweep.record(
-            EventKind.STAGE, stage=REFIT, state="BEGUN", payload={"fits": len(requests), "done": len(source.results)}
+            EventKind.STAGE,
+            stage=Stage.REFIT,
+            state="BEGUN",
+            payload={"fits": len(requests), "done": len(source.results)},
         )
         left = len(requests) - len(source.results)
         sweep.tell(f"refit    {left} networks on {' + '.join(splits)}, {epochs} epochs each")
         run_trials(source, _refit_settings(sweep, epochs), sweep.ledger, sweep.show)
-        sweep.record(EventKind.STAGE, stage=REFIT, state="ENDED", payload={})
+        sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="ENDED", payload={})
     records = sweep.state().trials
     if all(record.state.is_final for record in records.values()):
         remove_checkpoint(sweep.paths.checkpoints)  # a killed worker may have left files there

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity
 from orchestrator.sweep.settings import _search_settings
-from orchestrator.sweep.stages import SEARCH
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
@@ -27,17 +27,19 @@ def search(sweep: SweepContext, manifest: Manifest) -> None:
     source = _source(sweep, manifest)
     source.replay(sweep.ledger.events())
     before = sweep.state()
-    known = [r for r in before.trials.values() if r.stage == SEARCH and r.state.is_final]
-    if before.stages.get(SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
+    known = [r for r in before.trials.values() if r.stage == Stage.SEARCH and r.state.is_final]
+    if before.stages.get(Stage.SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
         return
-    sweep.record(EventKind.STAGE, stage=SEARCH, state="BEGUN", payload={"trials": budget.trials})
+    sweep.record(EventKind.STAGE, stage=Stage.SEARCH, state="BEGUN", payload={"trials": budget.trials})
     frozen = "run each frozen part once" if sweep.share else "run the frozen part in every epoch, as --no-share asks"
     sweep.tell(f"search   starting workers; they decode each photo once and {frozen}")
     if manifest.folds:
         sweep.tell(f"search   each trial is {manifest.folds} fits, one a fold; its figures are their means")
     outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)
     counts = _search_state(sweep)
-    sweep.record(EventKind.STAGE, stage=SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended})
+    sweep.record(
+        EventKind.STAGE, stage=Stage.SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended}
+    )
     sweep.tell(f"search   {', '.join(f'{count} {state}' for state, count in counts.items())}. {outcome.ended}".rstrip())
 
 
@@ -78,5 +80,5 @@ def _source(sweep: SweepContext, manifest: Manifest) -> Any:
 
 
 def _search_state(sweep: SweepContext) -> dict[str, int]:
-    found = [r.state for r in sweep.state().trials.values() if r.stage == SEARCH]
+    found = [r.state for r in sweep.state().trials.values() if r.stage == Stage.SEARCH]
     return {str(state): found.count(state) for state in TrialState if state in found}

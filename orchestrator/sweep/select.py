@@ -13,11 +13,11 @@ from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionR
 from orchestrator.ledger.ledger import TrialRecord
 from orchestrator.ledger.naming import label
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.report.status import front_lines
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import fold_sizes, images_to_choose_on
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
-from orchestrator.sweep.stages import SEARCH
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
 from trainers.images.policies import policy as find_policy
@@ -56,7 +56,7 @@ class Winner:
 
 def select(sweep: SweepContext, manifest: Manifest) -> Winner:
     """The winner and its crop policy, on validation alone. Raises NoWinner."""
-    records = {r.id: r for r in sweep.state().trials.values() if r.stage == SEARCH}
+    records = {r.id: r for r in sweep.state().trials.values() if r.stage == Stage.SEARCH}
     epochs, final, objectives = sweep.spec.budget.epochs, sweep.spec.final, sweep.spec.objective
     candidates = [candidate(r, epochs, manifest) for r in records.values()]
     rule = SelectionRule(final.choose.best or objectives[0], final.choose.at_least, final.choose.at_most)
@@ -90,10 +90,10 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
             for c in front
         ),
     )
-    earlier = sweep.state().stages.get("select", {}).get("winner")
+    earlier = sweep.state().stages.get(Stage.SELECT, {}).get("winner")
     if earlier != winner.to_dict():
         payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
-        sweep.record(EventKind.STAGE, stage="select", state="ENDED", payload=payload)
+        sweep.record(EventKind.STAGE, stage=Stage.SELECT, state="ENDED", payload=payload)
     for i, line in enumerate(front_lines(winner.to_dict())):
         sweep.tell(f"{'' if i else 'front':8s} {line}")
     sweep.tell(f"winner   {winner.reason}")

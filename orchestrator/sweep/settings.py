@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger.segments import Event, EventKind
-from orchestrator.plan.stage_times import BUILD
+from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.stages import FILL, REFIT, SEARCH
 
 if TYPE_CHECKING:
     from orchestrator.search.settings import SearchSettings
+
+FILL = "trainers.training.prefill:fill"
+"""Dotted name of what a prefill job calls."""
 
 
 def _search_settings(sweep: SweepContext) -> SearchSettings:
@@ -26,7 +28,7 @@ def _search_settings(sweep: SweepContext) -> SearchSettings:
     hours_left_s = math.inf if budget.hours is None else 3600 * budget.hours - seconds_searched(sweep.ledger.events())
     return dataclasses.replace(
         _refit_settings(sweep, budget.epochs),
-        stage=SEARCH,
+        stage=Stage.SEARCH,
         objectives=sweep.spec.objective,
         scheduler=scheduler,
         hours_left_s=max(hours_left_s, 0.0),
@@ -48,7 +50,7 @@ def _refit_settings(sweep: SweepContext, epochs: int) -> SearchSettings:
         concurrent=budget.most_at_once,
         retries=budget.retries,
         fill=FILL,
-        stage=REFIT,
+        stage=Stage.REFIT,
     )
 
 
@@ -61,7 +63,9 @@ def seconds_searched(events: Sequence[Event]) -> float:
         if event.kind == EventKind.SWEEP:  # a new process
             total += 0.0 if math.isnan(first) else last - first
             first = math.nan
-        elif (event.trial and event.stage == SEARCH) or (event.stage == BUILD and event.data["for"] in searched):
+        elif (event.trial and event.stage == Stage.SEARCH) or (
+            event.stage == Stage.PREFILL and event.data["for"] in searched
+        ):
             searched.add(event.trial)
             first = event.time_s if math.isnan(first) else first
             last = event.time_s

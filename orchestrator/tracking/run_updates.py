@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.naming import _SHORT, run_name, varied_fields
 from orchestrator.ledger.segments import METRICS, Event, EventKind
+from orchestrator.ledger.stages import Stage
 
 RUN_STATUS: dict[str, str] = {
     TrialState.PENDING: "SCHEDULED",
@@ -121,7 +122,7 @@ class _Draft:
             self._take_state(event, RUN_STATUS[event.state])
         elif event.kind == EventKind.SWEEP:
             self._take_state(event, SWEEP_STATUS.get(event.state, "RUNNING"))
-        elif event.kind == EventKind.STAGE and event.stage != "build":  # a build is a part of a stage
+        elif event.kind == EventKind.STAGE and event.stage != Stage.PREFILL:  # part of another stage
             self._tags["orch.stage"] = event.stage
         elif event.kind == EventKind.NOTE:
             self._points += plan_points(event)

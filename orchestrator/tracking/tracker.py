@@ -163,9 +163,10 @@ class Tracker:
         self._error = error
         self._failures += 1
         if self._on_trouble is not None and not self._closing:
+            sync = command_line("sync", self._root)
             self._on_trouble(
                 f"MLflow cannot be used: {first_sentence(error)} The sweep goes on and keeps everything; "
-                f"`orch sync {self._root}` sends what MLflow misses."
+                f"`{sync}` sends what MLflow misses."
             )
             self._on_trouble = None
 

@@ -117,7 +117,7 @@ def write_sweep(folder: Path, state: TrialState = TrialState.COMPLETED) -> Any:
         ledger.append(EventKind.SWEEP, state="RUNNING", payload={})
         ledger.append(EventKind.STAGE, stage="data", state="ENDED", payload={})
         fill = {"decode_s": 2.5, "prefix_s": 4.0, "waited_s": 0.0, "seconds": 3.5, "for": "id-a"}
-        ledger.append(EventKind.STAGE, stage="build", state="ENDED", payload=fill)
+        ledger.append(EventKind.STAGE, stage="prefill", state="ENDED", payload=fill)
         ledger.append(EventKind.TRIAL, trial="id-a", state="PENDING", payload={"name": "a", "config": {}})
         ledger.append(EventKind.TRIAL, trial="id-a", state="RUNNING", payload={"log": "logs/a.log"})
         for epoch in (1, 2):

@@ -259,7 +259,8 @@ def test_the_depths_on_the_page_are_depths_of_its_backbones() -> None:
 
 @pytest.mark.slow
 def test_the_depths_on_the_page_end_between_two_blocks() -> None:
-    from trainers.networks.prefix import build_backbone, prefix_length
+    from trainers.networks.backbone import build_backbone
+    from trainers.networks.prefix import prefix_length
 
     models: dict[str, Any] = {}
     for name, n, layer in depths():

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.commands import compare as comparing
-from orchestrator.commands import export
+from orchestrator.commands import compare, export
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import find_sweep, newest_unfinished, read_sweep
 from orchestrator.paths import SweepPaths, command_line
@@ -68,9 +67,9 @@ def unfinished(compare: Callable[[Path], object]) -> Callable[[Path], None]:
     [
         exists_already,
         no_probabilities,
-        unfinished(comparing.compare),
+        unfinished(compare.compare_configurations),
         unfinished(lambda root: judged_winner(read_sweep(root))),
-        unfinished(lambda root: export.export(root, export.ExportRequest(), print)),
+        unfinished(lambda root: export.export_winner(root, export.ExportRequest(), print)),
     ],
 )
 def test_messages_that_say_how_to_go_on(tmp_path: Path, raise_it: Callable[[Path], None]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CLASSES = ("glass", "metal", "paper")
 KINDS = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
 SPLITS = ("train", "train", "train", "validation", "test")
-MOBILENETS = {"mobilenet_0.75": (0.75, 192), "mobilenet_1.0": (1.0, 224)}
+MOBILENETS = {"mobilenet_0.5": (0.5, 160), "mobilenet_0.75": (0.75, 192), "mobilenet_1.0": (1.0, 224)}
 SMALL = {
     "data": {"source": "photos"},
     "search": {

@@ -41,7 +41,8 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "orch sweep full",
         "orch sweep ladder",
     ),
-    "takes half an hour or more even on few photos; a small sweep of the same name takes its place": (
+    "takes half an hour or more; a small sweep of the same name, or README's my.yaml, takes its place": (
+        "orch sweep small",
         "orch sweep ablation",
         "orch sweep ladder_small",
     ),
@@ -50,7 +51,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "orch sweep trashnet --no-share --until search",
         "orch sweep trashnet --out runs/worse",
     ),
-    "downloads ImageNet weights": ("orch sweep small", "python -c *keras.applications*"),
+    "downloads ImageNet weights": ("python -c *keras.applications*",),
     "runs for minutes to an hour, for those who work on orch": (
         *("make test-slow", "make space", "make serve-test", "make search-quality", "make bench", "make road-pythons"),
         "python -m benchmarks.*",
@@ -160,7 +161,7 @@ WHOLE_SPACE = (
     'orch data check "$ORCH_PHOTOS"',
     "orch weights convert seresnet50.safetensors --backbone senet50 --out senet50.weights.h5",
     "orch weights convert model.safetensors --backbone senet50",
-    "export ORCH_SENET50=/path/to/senet50.weights.h5",
+    "export ORCH_SENET50=senet50.weights.h5",
     "orch plan full",
     "orch plan full --simulate --photos 15000 --classes 40 --gpus 8",
 )
@@ -181,6 +182,7 @@ LOOK_FIRST = (
     "orch data preview my.yaml",
     "export ORCH_DATA=/path/to/datasets ORCH_WEIGHTS=/path/to/weights",
     "orch data preview trashnet --images 6 --out sheet.png",
+    "export ORCH_WEIGHTS=/path/to/models",
     "orch weights list",
     "orch weights list weights/ --json",
     "orch weights convert seresnet50.safetensors",
@@ -274,17 +276,16 @@ def _own_photos(person: Person) -> dict[str, str]:
     materials.photo(person.folder / "photo.jpg")
     blocks = re.findall(r"^```yaml\n(name: my\n.*?)^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
     (person.folder / "my.yaml").write_text(blocks[0])
-    if weights := os.environ.get("ORCH_WEIGHTS"):
-        person.variables["ORCH_WEIGHTS"] = weights
+    person.variables["ORCH_WEIGHTS"] = str(materials.weights(person))
     return {}
 
 
 def _smaller(person: Person) -> None:
-    """A smaller budget, no downloads: what README's file asks for takes hours."""
+    """A smaller budget and smaller images: what README's file asks for takes an hour."""
     file = person.folder / "my.yaml"
-    text = re.sub(r"^(budget|final|weights): .*\n", "", file.read_text(), flags=re.M)
+    text = re.sub(r"^(budget|final): .*\n", "", file.read_text(), flags=re.M)
     text = re.sub(r"^  image_size: .*\n", "", text, flags=re.M).replace("search:\n", "search:\n  image_size: 64\n")
-    small = "budget: {trials: 3, epochs: 2}\nfinal: {seeds: 1, runners_up: 1, policies: [whole, flip]}\nweights: none\n"
+    small = "budget: {trials: 3, epochs: 2}\nfinal: {seeds: 1, runners_up: 1, policies: [whole, flip]}\n"
     file.write_text(text + small)
 
 
@@ -314,7 +315,8 @@ def _reference(person: Person) -> dict[str, str]:
     materials.sweep_file(person.folder / "my.yaml", "my")
     materials.seresnet50(person.folder / "seresnet50.safetensors")
     shutil.copytree(materials.weights(person), person.folder / "weights", dirs_exist_ok=True)
-    return {"/path/to/datasets": str(datasets), "/path/to/weights": str(person.folder / "weights")}
+    weights = str(person.folder / "weights")
+    return {"/path/to/datasets": str(datasets), "/path/to/weights": weights, "/path/to/models": weights}
 
 
 def _names(person: Person) -> dict[str, str]:

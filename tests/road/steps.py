@@ -123,8 +123,9 @@ def ask(address: str, texts: list[str]) -> list[str]:
 
 def next_lines(said: str) -> list[str]:
     """The commands below the last "Next:" of what a command printed."""
-    below = said.rpartition("\nNext:\n")[2].splitlines()
-    return [printed.without_comment(line.strip()) for line in below if line.startswith("  ")]
+    _, found, below = said.rpartition("\nNext:\n")
+    lines = below.splitlines() if found else []
+    return [printed.without_comment(line.strip()) for line in lines if line.startswith("  ")]
 
 
 def first_road(walk: Walk, start: str) -> None:

@@ -30,7 +30,7 @@ def test_the_extraction_sees_every_kind_of_place(everything: list[Printed]) -> N
     assert len(everything) >= 350
     assert len({c.line for c in everything}) >= 140
     wanted = {"README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/cluster.md", "docs/results.md", "docs/backbones.md"}
-    wanted |= {"search_spaces/full.yaml", "orchestrator/help_pages.py"}
+    wanted |= {"search_spaces/full.yaml", printed.HELP}
     assert wanted <= seen
     assert sum(c.place.startswith(("orchestrator/", "trainers/")) and HOLE in c.line for c in everything) >= 12
 

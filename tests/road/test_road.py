@@ -23,6 +23,8 @@ from tests.road.installs import editable
 from tests.road.person import Person
 from tests.road.steps import next_lines
 
+pytestmark = pytest.mark.timeout(900)  # the fixture runs two sweeps; a busy machine takes several times as long
+
 SMALL = [
     *("--set", "budget.trials=5", "--set", "budget.epochs=3", "--set", "final.runners_up=0", "--set", "final.seeds=2"),
     *("--set", "final.policies=[whole,random_2]", "--set", "tracking.model=digits"),

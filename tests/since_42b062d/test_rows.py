@@ -16,7 +16,7 @@ from trainers.config import canonical, trial_id
 from trainers.contract import FitJob
 from trainers.data.examples import example_sets, row_keys
 from trainers.data.manifest import Manifest
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.shelf import Shelf
 from trainers.training.prefill import fill
@@ -60,10 +60,10 @@ def test_the_record_is_whole() -> None:
 def test_a_configuration_reads_the_same_shelf(row: dict[str, Any]) -> None:
     config, cache = canonical(row["values"]), Path("cache")
     precision = row["job"].get("precision", "float32")
-    prefix = Prefix(Architecture.of(config, "none", len(CLASSES), precision))
+    prefix = Prefix(config.prefix_key("none", precision))
     if prefix.is_identity:
-        shelf = known_images(cache, prefix.architecture.image_size, config.view).shelf(cache)
-        description = shelf_description = {"size": prefix.architecture.image_size, "view": config.view}
+        shelf = known_images(cache, prefix.key.image_size, config.view).shelf(cache)
+        description = shelf_description = {"size": prefix.key.image_size, "view": config.view}
     else:
         dtype = stored_dtype(prefix.row_dtype, row["job"].get("store_dtype", "float32"))
         description = shelf_description = features_description(prefix.description(), config.view, dtype)

@@ -9,16 +9,16 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.support.places import ROOT
 from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weight_file
 from trainers.errors import TrainerError
-from trainers.networks.prefix import build_backbone, prefix_length, preprocess, pretrained
+from trainers.networks.backbone import build_backbone, cached_backbone
+from trainers.networks.prefix import prefix_length
 
 MINE = Backbone("mine", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, imagenet=False)
 NOT_MINE = 5
-VIT = Backbone("vit", "test_backbones:build_vit", "tf", 32, 32, 16, files="vit_*.weights.h5")
+VIT = Backbone("vit", f"{__name__}:build_vit", "tf", 32, 32, 16, files="vit_*.weights.h5")
 
 
 def build_vit(input_shape, include_top, weights):
@@ -127,26 +127,6 @@ def test_the_table_needs_no_tensorflow():
     assert answer.stdout.strip() == "False"
 
 
-MODULES = {
-    **{"mobilenet_1.0": "mobilenet", "mobilenet_v2": "mobilenet_v2", "mobilenet_v3_small": "mobilenet_v3"},
-    **{"vgg16": "vgg16", "vgg19": "vgg19", "resnet50": "resnet", "resnet50v2": "resnet_v2", "xception": "xception"},
-    **{"inception_v3": "inception_v3", "inception_resnet_v2": "inception_resnet_v2", "densenet121": "densenet"},
-    **{
-        "efficientnet_b0": "efficientnet",
-        "efficientnet_v2_b0": "efficientnet_v2",
-        "efficientnet_v2_s": "efficientnet_v2",
-    },
-    **{"convnext_tiny": "convnext", "nasnet_mobile": "nasnet"},
-}
-
-
-@pytest.mark.parametrize(("name", "module"), sorted(MODULES.items()))
-def test_preprocessing_is_that_of_keras(name, module):
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    expected = getattr(keras.applications, module).preprocess_input(images.astype(np.float32))
-    np.testing.assert_allclose(preprocess(backbone(name), tf.constant(images)), expected, atol=1e-4)
-
-
 def test_all_of_a_family_are_preprocessed_alike():
     of_builder = {}
     for row in BACKBONES.values():
@@ -157,22 +137,14 @@ def test_all_of_a_family_are_preprocessed_alike():
     assert backbone("senet50").preprocessing == "torch"  # timm's mean and std for it are ImageNet's
 
 
-def test_unknown_preprocessing_is_a_sentence():
-    row = Backbone("odd", "", "pytorch", 32, 8, 1)
-    with pytest.raises(
-        TrainerError, match="odd names the preprocessing 'pytorch'; known are tf, caffe, torch and none"
-    ):
-        preprocess(row, tf.zeros((1, 8, 8, 3), tf.uint8))
-
-
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
         ("resnet5", "there is no backbone 'resnet5'; did you mean resnet50?"),
         ("zzz", r"there is no backbone 'zzz'. Known are convnext_base, .* my_module:my_backbone"),
         ("no_such_module:X", "cannot be imported: there is no module no_such_module"),
-        ("test_backbones:NOTHING", "cannot be imported: .*NOTHING"),
-        ("test_backbones:NOT_MINE", "'test_backbones:NOT_MINE' is a int, not a backbone"),
+        (f"{__name__}:NOTHING", "cannot be imported: .*NOTHING"),
+        (f"{__name__}:NOT_MINE", f"'{__name__}:NOT_MINE' is a int, not a backbone"),
     ],
 )
 def test_an_unknown_backbone_is_a_sentence(name, sentence):
@@ -181,17 +153,17 @@ def test_an_unknown_backbone_is_a_sentence(name, sentence):
 
 
 def test_a_backbone_of_ones_own_joins_by_its_dotted_name():
-    assert backbone("test_backbones:MINE").name == "mine"
-    assert len(pretrained("test_backbones:MINE", "none", 16, "float32").layers) == 10
+    assert backbone(f"{__name__}:MINE").name == "mine"
+    assert len(cached_backbone(f"{__name__}:MINE", "none", 16, "float32").layers) == 10
 
 
 def test_a_vision_transformer_of_ones_own_is_cut_between_its_blocks_and_loaded(tmp_path):
-    model = build_backbone("test_backbones:VIT", "none", 32, seed=1)
+    model = build_backbone(f"{__name__}:VIT", "none", 32, seed=1)
     model.save_weights(tmp_path / "vit_32.weights.h5")
     assert len(model.layers) == 4 + 2 * 6 == VIT.layers
     lengths = [prefix_length(model, frozen) for frozen in range(4, 17)]
     assert sorted(set(lengths)) == [3, 6, 9, 12, 15, 16]  # after the patches, each half of a block, and all
-    read = build_backbone("test_backbones:VIT", str(tmp_path), 32, seed=2)
+    read = build_backbone(f"{__name__}:VIT", str(tmp_path), 32, seed=2)
     assert len(read.get_weights()) == 30
     assert all(np.array_equal(a, b) for a, b in zip(read.get_weights(), model.get_weights(), strict=True))
 
@@ -199,11 +171,6 @@ def test_a_vision_transformer_of_ones_own_is_cut_between_its_blocks_and_loaded(t
 def test_a_builder_that_is_not_there_is_a_sentence():
     with pytest.raises(TrainerError, match=r"the builder 'trainers.backbones:nothing' of odd cannot be imported"):
         load_builder(Backbone("odd", "trainers.backbones:nothing", "tf", 32, 8, 1))
-
-
-def test_too_small_images_are_a_sentence():
-    with pytest.raises(TrainerError, match=r"mobilenet_0.25 takes images of 32 px or more, not 16"):
-        build_backbone("mobilenet_0.25", "none", 16)
 
 
 @pytest.mark.parametrize(("size", "found"), [(96, "128"), (128, "128"), (176, "160"), (200, "224"), (500, "224")])
@@ -223,29 +190,3 @@ def test_missing_weights_are_a_sentence(tmp_path):
         weight_file(row, tmp_path, 224)
     with pytest.raises(TrainerError, match=r"the weights folder .*nowhere does not exist"):
         weight_file(row, tmp_path / "nowhere", 224)
-
-
-@pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_weights_of_another_network_are_a_sentence(tmp_path):
-    file = tmp_path / "tiny_32.weights.h5"
-    keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(5, 3)]).save_weights(file)
-    with pytest.raises(TrainerError, match=r"the weights in .*tiny_32.weights.h5 do not fit tiny_fits:TINY"):
-        build_backbone("tests.support.tiny_fits:TINY", str(tmp_path), 32)
-    file.write_bytes(b"not a weight file")
-    with pytest.raises(TrainerError, match=r"do not fit tiny_fits:TINY"):
-        build_backbone("tests.support.tiny_fits:TINY", str(tmp_path), 32)
-
-
-def test_weights_are_read_from_a_folder(tmp_path):
-    stored = build_backbone("tests.support.tiny_fits:TINY", "none", 32, seed=5)
-    stored.save_weights(tmp_path / "tiny_32.weights.h5")
-    read = build_backbone("tests.support.tiny_fits:TINY", str(tmp_path), 64)
-    assert len(read.get_weights()) == len(stored.get_weights()) == 15
-    for a, b in zip(read.get_weights(), stored.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_random_values_come_from_the_seed_alone():
-    one, same, other = (build_backbone("small_cnn", "none", 16, seed=seed).get_weights() for seed in (3, 3, 4))
-    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not np.array_equal(one[0], other[0])

@@ -19,7 +19,8 @@ from tests.support.places import ROOT
 from trainers.backbones import Backbone
 from trainers.code_digest import digest_of, name_of, own_classes, own_functions
 from trainers.config import TrialConfig
-from trainers.networks.prefix import Architecture, Prefix, build_backbone
+from trainers.networks.backbone import build_backbone
+from trainers.networks.prefix import Prefix
 
 Build = Callable[[keras.KerasTensor], keras.KerasTensor]
 ROW = Backbone("mine", f"{__name__}:build_mine", "tf", 16, 16, 3, imagenet=False)
@@ -41,7 +42,7 @@ def description(monkeypatch: pytest.MonkeyPatch) -> Callable[[Build], dict[str, 
         monkeypatch.setitem(globals(), "build_mine", build_mine)
         name = f"{__name__}:ROW"
         config = TrialConfig(backbone=name, image_size=16, unfrozen_layers=0)
-        return Prefix(Architecture.of(config, "none", 2), build_backbone(name, "none", 16)).description()
+        return Prefix(config.prefix_key("none"), build_backbone(name, "none", 16)).description()
 
     return description
 

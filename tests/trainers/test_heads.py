@@ -20,8 +20,8 @@ from trainers.heads import (
     loss_bound,
     sphereface_margin,
 )
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 
 CLASSES, UNITS = 4, 6
 SEED = tf.constant([0, 0], tf.int64)
@@ -38,7 +38,7 @@ def network(name: str, classes: int = CLASSES, precision: str = "float32", **val
     """A head over ``UNITS`` hidden units of ``small_cnn``."""
     chosen = config(**{"head": name, "unfrozen_layers": 0, "hidden": UNITS} | values)
     architecture = Architecture.of(chosen, "none", classes, precision)
-    made = Network(architecture, Prefix(architecture))
+    made = Network(architecture, Prefix(architecture.prefix))
     made.reset(chosen, seed=3)
     return made
 
@@ -289,7 +289,7 @@ def test_one_class_and_two_hundred(name, classes):
 def test_a_head_computes_in_float32_whatever_the_network(name, precision):
     made = network(name, precision=precision, unfrozen_layers=3)
     pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
-    x = Prefix(made.architecture)(pixels)
+    x = Prefix(made.architecture.prefix)(pixels)
     trained, _ = made.training_logits(x, tf.one_hot([0, 1, 2, 3], CLASSES), SEED)
     assert made.tail.get_layer("conv_3").compute_dtype == precision.removeprefix("mixed_")
     assert trained.dtype == made.probabilities(x).dtype == made.kernel.dtype == "float32"

@@ -1,6 +1,6 @@
-"""One table of export formats: what a winner can be written as, to run without this project.
+"""The table of export formats, which run without this project.
 
-Imports without TensorFlow, so that checking a command is quick; ``trainers.export.export`` writes.
+Imports without TensorFlow, so that checking a command is quick.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from trainers.wording import did_you_mean
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One row. ``file``: its name in the folder of exports. ``pixels`` and ``answer``: what goes in and comes out of
-    one call, in words; ``needs``: the modules that writing and running it take beside TensorFlow.
+    """One row. ``file``: its name in the folder of exports. ``pixels`` and ``answer``: input and output of one call,
+    in words. ``needs``: modules that writing and running it take in addition to TensorFlow.
     """
 
     name: str
@@ -51,7 +51,7 @@ FORMATS: dict[str, ExportFormat] = {
 
 
 def export_formats(names: Iterable[str]) -> tuple[ExportFormat, ...]:
-    """The rows called ``names``, in the table's order, each once. Raises TrainerError with the known names."""
+    """Return the rows called ``names``, each once, in the table's order. Raises TrainerError with the known names."""
     wanted = [name.strip() for name in names if name.strip()]
     if not wanted:
         raise TrainerError(f"no format was named; known are {', '.join(FORMATS)}.")

@@ -1,7 +1,7 @@
-"""The winner as one TensorFlow graph: pixels of one crop a row -> the ensemble's mean probabilities.
+"""The winner as one TensorFlow graph: one crop per row -> the ensemble's mean probabilities.
 
-What a crop policy cuts stays outside, since cutting needs the decoded photo; ``serve_bytes`` of a SavedModel holds the
-plain cut alone.
+Cutting crops stays outside the graph, since it needs the decoded photo; ``serve_bytes`` of a SavedModel cuts the whole
+image alone.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import tensorflow as tf
 
 from trainers.serving.model import ServedModel
 
+SERVE_BYTES = "serve_bytes"
+"""Name of a SavedModel's signature from encoded photos; ``serving_default`` takes pixels."""
+
 
 def probabilities_of(served: ServedModel, pixels: tf.Tensor) -> tf.Tensor:
     """uint8 or float32 pixels 0 to 255, (n, size, size, 3) -> float32 (n, classes), to be traced into a graph."""
     prefix = served.prefix
-    # The traced step takes uint8 alone; what it was traced from takes floats as well, which int8 calibration needs.
+    # ``Prefix.__call__`` takes uint8 alone; int8 calibration needs floats, which ``trace`` takes as well.
     features = pixels if prefix.is_identity else prefix.trace(pixels)
     answers = [network.probabilities(features) for network in served.networks]
-    # One sum after the other, and no AddN: LiteRT has no integer form of that.
+    # Pairwise sums instead of AddN, for which LiteRT has no integer kernel.
     return functools.reduce(lambda total, answer: total + answer, answers) * (1.0 / len(answers))
 
 
 def crop_graph(served: ServedModel, dtype: tf.DType, batch: int | None) -> Any:
-    """A ``tf.function`` of one argument ``pixels`` that answers ``{"probabilities": ...}``."""
+    """Return a ``tf.function`` from ``pixels`` to ``{"probabilities": ...}``; ``batch``: None for any."""
     size = served.image_size
 
     @tf.function(input_signature=[tf.TensorSpec((batch, size, size, 3), dtype, name="pixels")], autograph=False)
@@ -36,11 +39,10 @@ def crop_graph(served: ServedModel, dtype: tf.DType, batch: int | None) -> Any:
 
 
 def bytes_graph(served: ServedModel) -> Any:
-    """A ``tf.function`` of encoded photos (JPEG, PNG, GIF, BMP), string (n,), that answers ``{"probabilities": ...}``.
+    """Return a ``tf.function`` from encoded photos (JPEG, PNG, GIF, BMP), string (n,), to ``{"probabilities": ...}``.
 
-    Cuts as the policy ``whole`` does, or ``flip`` where that is the model's, whatever its policy. TensorFlow's decoder
-    and resizing are not Pillow's, and EXIF orientation is not applied, so figures differ a little; the export measures
-    by how much.
+    Applies the policy ``flip`` if it is the model's, else ``whole``. TensorFlow decodes and resizes unlike Pillow and
+    ignores EXIF orientation, so probabilities differ a little; the export measures by how much.
     """
     size, view, flips = served.image_size, served.view, served.policy == "flip"
 

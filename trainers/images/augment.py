@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from trainers.backbones import lookup
+from trainers.dotted import lookup
 from trainers.errors import TrainerError
 from trainers.images.published import rand, trivial
 
@@ -84,7 +84,7 @@ def augment(image: np.ndarray, sha256: str, k: int, recipe: str, seed: int) -> n
 
 def find_recipe(name: str) -> Recipe:
     """The recipe called ``name``, or the ``Recipe`` at a dotted "module:attribute". Raises TrainerError."""
-    return RECIPES[name] if name in RECIPES else lookup(name, RECIPES, Recipe)
+    return lookup(name, RECIPES, Recipe)
 
 
 def repeat(image: np.ndarray, k: int, random: Generator) -> np.ndarray:

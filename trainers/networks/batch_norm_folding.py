@@ -1,9 +1,9 @@
-"""Batch norms folded into the convolutions before them: the same function of the images in fewer passes over the maps.
+"""Fold batch norms into the convolutions before them: the same function of the images in fewer passes over the maps.
 
-A frozen batch norm runs in inference mode, where it is a factor and a shift a channel (Ioffe & Szegedy 2015, algorithm
-2): y = gamma (x - mean) / sqrt(variance + epsilon) + beta. Where x is the output of a convolution and of no use to
-anybody else, the factor can be multiplied into the convolution's kernel and the shift becomes its bias. What changes is
-rounding, in the last digits of float32.
+A frozen batch norm runs in inference mode, where it is a factor and a shift per channel (Ioffe & Szegedy 2015,
+algorithm 2): y = gamma (x - mean) / sqrt(variance + epsilon) + beta. If x is the output of a convolution without
+another consumer, the factor is multiplied into the convolution's kernel and the shift becomes its bias. Results differ
+by rounding, in the last digits of float32.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, AlignedConv2D
 
 
 def foldable(model: keras.Model) -> dict[str, str]:
-    """Batch norm -> the convolution that it can be folded into, by the names of their layers.
+    """Find which batch norms can be folded. Returns name of the batch norm -> name of the convolution.
 
-    Float32 layers of Keras' own kinds alone: a subclass may compute anything. None in a model with a layer that
-    ``folded`` could not be sure to copy: one whose class is neither Keras' nor this package's, or one with a function
-    of the user's own that Keras cannot find by its name.
+    Only float32 layers of Keras' own classes: a subclass may compute anything. Empty if ``folded`` cannot reliably
+    copy every layer: one of a user's own class, or one with a user's function that Keras cannot find by name.
     """
     calls = list(steps(model))
     if not all(_can_be_copied(operation) for operation, _ in calls):
@@ -50,12 +49,12 @@ def foldable(model: keras.Model) -> dict[str, str]:
 
 
 def _can_be_copied(layer: Any) -> bool:
-    """Tried, for only Keras knows what it can find again; a function of its own by the same name is not the same."""
+    """Try it: only Keras knows what it can find by name. Another function under the same name does not count."""
     if not _is_known(layer):
         return False
     try:
         copy = type(layer).from_config(layer.get_config())
-    except Exception:  # whatever a function or an object of the user's own makes Keras raise
+    except Exception:  # a user's function or object can make Keras raise anything
         return False
     return _functions(copy) == _functions(layer)
 
@@ -67,16 +66,16 @@ def _is_known(layer: Any) -> bool:
 
 
 def _functions(layer: Any) -> set[Any]:
-    """The functions of the user's own in ``layer`` and in the layers inside it."""
+    """The user's own functions in ``layer`` and in the layers inside it."""
     inside = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
     held = [function for each in inside for function in own_functions(each)]
     return {function if isinstance(function, Hashable) else id(function) for function in held}
 
 
 def folded(model: keras.Model, pairs: dict[str, str] | None = None) -> keras.Model:
-    """A copy of ``model`` for inference, each foldable batch norm an identity of the same name.
+    """Copy ``model`` for inference, with an identity of the same name in place of each foldable batch norm.
 
-    ``pairs``: what ``foldable`` says of it, where somebody has asked. ``model`` itself where there is none.
+    ``pairs``: the result of ``foldable``, None to compute it. Returns ``model`` itself if nothing folds.
     """
     pairs = foldable(model) if pairs is None else pairs
     if not pairs:
@@ -90,7 +89,7 @@ def folded(model: keras.Model, pairs: dict[str, str] | None = None) -> keras.Mod
         return type(layer).from_config(layer.get_config() | changes)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return layer(args[0]) if layer.name in pairs else layer(*args, **kwargs)  # a batch norm's mask is nobody's
+        return layer(args[0]) if layer.name in pairs else layer(*args, **kwargs)  # drops a batch norm's mask argument
 
     copy = keras.models.clone_model(model, call_function=call, clone_function=clone)
     for layer in model.layers:
@@ -104,7 +103,7 @@ def folded(model: keras.Model, pairs: dict[str, str] | None = None) -> keras.Mod
 
 
 def _merged(convolution: Any, norm: Any) -> list[np.ndarray]:
-    """The convolution's kernel and bias with the batch norm's factor and shift; worked out in float64."""
+    """Return the convolution's kernel and bias with the batch norm's factor and shift, computed in float64."""
 
     def values(weight: Any) -> np.ndarray:
         return np.asarray(weight, np.float64)

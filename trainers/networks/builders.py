@@ -1,7 +1,7 @@
-"""Keras' own networks where their graphs need a hand before their layers can be counted, cut and loaded.
+"""Build Keras' networks whose graphs must be rewritten before their layers can be counted, cut and loaded.
 
-Keras writes some sums and products of MobileNetV3 and ConvNeXt outside any layer, and gives EfficientNet one layer more
-when it downloads the weights itself. The builders here give the same function in layers alone, always the same ones.
+Keras computes some sums and products of MobileNetV3 and ConvNeXt outside any layer, and EfficientNet has one more layer
+when Keras downloads the weights itself. The builders return the same function as layers alone, always the same layers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import keras
 from trainers.errors import TrainerError
 
 DEVIATIONS = (0.229, 0.224, 0.225)
-"""ImageNet's, of red, green and blue in 0..1."""
+"""Standard deviations of ImageNet's red, green and blue in 0..1."""
 
 
 @keras.saving.register_keras_serializable("orch")
 class Normalization(keras.layers.Normalization):
-    """(x - mean) / sqrt(variance) by the values that its weights have now.
+    """(x - mean) / sqrt(variance) with the present values of its weights.
 
-    Keras' layer goes on with those that they had when it last loaded a file, whatever ``set_weights`` has put there.
+    Keras' layer keeps using those that it had when it last loaded a file, whatever ``set_weights`` assigned since.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -36,17 +36,17 @@ class Normalization(keras.layers.Normalization):
 def build_layered(
     input_shape: tuple[int, int, int], include_top: bool, weights: str | None, application: str
 ) -> keras.Model:
-    """``keras.applications.<application>`` with what it computes outside its layers put into layers."""
+    """Build ``keras.applications.<application>`` with every operation inside a layer."""
     return layered(_build(application, input_shape, include_top, weights))
 
 
 def build_efficientnet(
     input_shape: tuple[int, int, int], include_top: bool, weights: str | None, application: str
 ) -> keras.Model:
-    """EfficientNet B0 to B7 as its published weights need it, with and without them.
+    """Build EfficientNet B0 to B7 as its published weights need it, with or without them.
 
-    Its authors divided by the variance where Keras' layer divides by its root; Keras makes up for that with a Rescaling
-    by 1 / sqrt(deviation), but leaves it out unless it downloads the weights itself. Here it is always there.
+    Its authors divided by the variance, Keras' layer divides by its root; Keras corrects that with a Rescaling by
+    1 / sqrt(deviation), but only when it downloads the weights itself. Here the Rescaling is always included.
     """
     model = _build(application, input_shape, include_top, weights)
     has_it = sum(isinstance(layer, keras.layers.Rescaling) for layer in model.layers) > 1
@@ -68,10 +68,10 @@ def build_efficientnet(
 
 
 def layered(model: keras.Model) -> keras.Model:
-    """The same function and weights as ``model``, with each sum and product outside its layers put into a layer.
+    """Return the same function and weights with each sum and product outside the layers of ``model`` put into a layer.
 
-    A sum of two tensors becomes an ``Add``; a number added or multiplied becomes a ``Rescaling``. The layers are
-    ``model``'s own, which is of no use afterwards. Raises TrainerError for any other operation.
+    A sum of two tensors becomes an ``Add``; a number added or multiplied becomes a ``Rescaling``. Takes over the layers
+    of ``model``, which is unusable afterwards. Raises TrainerError for any other operation.
     """
     names = {layer.name for layer in model.layers}
     counts = {"sum": 0, "shift": 0, "factor": 0}
@@ -83,7 +83,7 @@ def layered(model: keras.Model) -> keras.Model:
 
 
 class _Then:
-    """Two layers, one after the other."""
+    """Two layers in sequence."""
 
     def __init__(self, first: keras.layers.Layer, second: keras.layers.Layer) -> None:
         self.first, self.second = first, second
@@ -93,7 +93,7 @@ class _Then:
 
 
 class _Loose:
-    """The layer for one call of an operation outside the layers, made when its arguments are known."""
+    """Makes the layer for one call of an operation outside the layers, once its arguments are known."""
 
     def __init__(self, operation: Any, model: str, counts: dict[str, int]) -> None:
         self.operation, self.model, self.counts = operation, model, counts
@@ -121,9 +121,9 @@ def _build(application: str, input_shape: tuple[int, int, int], include_top: boo
 
 
 def _rewired(model: keras.Model, remake: Callable[[Any], Any]) -> keras.Model:
-    """A model of what ``remake`` makes of each operation of ``model``, which gives its layers away."""
+    """Rebuild ``model`` from ``remake`` of each of its operations. Takes over its layers."""
     for layer in model.layers:
-        layer._inbound_nodes.clear()  # else a layer would have two outputs, and Keras could not say which is meant
+        layer._inbound_nodes.clear()  # else it would have two outputs, and ``layer.output`` would be ambiguous
         layer._outbound_nodes.clear()
     return keras.models.clone_model(
         model, clone_function=remake, call_function=lambda operation, *args, **kwargs: operation(*args, **kwargs)

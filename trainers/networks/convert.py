@@ -1,7 +1,7 @@
-"""A PyTorch state dict into a Keras weight file, every name and shape checked.
+"""Convert a PyTorch state dict to a Keras weight file, checking every name and shape.
 
 The networks here are built so that published weights fit as they are: a convolution's kernel (out, in, h, w) becomes
-(h, w, in, out), the rest is copied. A network of the same name whose arithmetic differs is refused with the reason.
+(h, w, in, out), the rest is copied. A network of the same name with other arithmetic is refused with the reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
 
 SHOWN = 8
-"""How many names of each kind of mistake a sentence lists; the rest are counted."""
+"""Maximum number of names that a message lists for each kind of mistake."""
 WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
 CONVERTIBLE = ("senet50",)
@@ -25,12 +25,12 @@ REFUSED = {
     "resnet": "PyTorch's ResNets have the stride in the 3x3 convolution, no biases and batch norms with 1e-5, Keras' "
     "have it in the first 1x1, biases and 1.001e-5; the kernels would fit, the features would not",
 }
-"""Beginning of a backbone's name -> why PyTorch's weights do not fit it."""
+"""Prefix of a backbone's name -> why PyTorch's weights do not fit it."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written: ``used`` tensors by their PyTorch names, ``ignored`` ones (the classifier), ``warnings``."""
+    """A written file: tensors ``used`` and ``ignored`` (the classifier) by their PyTorch names, and ``warnings``."""
 
     output: Path
     used: tuple[str, ...]
@@ -38,14 +38,14 @@ class Conversion:
     warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What ``orch weights convert`` prints."""
+        """The output of `orch weights convert`."""
         left = f"; left out: {', '.join(self.ignored)}" if self.ignored else ""
         return [f"{len(self.used)} tensors written to {self.output}{left}", *(f"warning: {w}" for w in self.warnings)]
 
 
 @dataclass(frozen=True)
 class _Target:
-    """One array of a Keras layer: where it goes, the shape there, and the shape in the state dict."""
+    """One array of a Keras layer: ``place`` among its weights, shape there, and shape in the state dict."""
 
     layer: str
     place: int
@@ -56,11 +56,11 @@ class _Target:
 def convert(source: Path, backbone: str, output: Path | None = None) -> Conversion:
     """Write the weights in ``source`` (.safetensors, or PyTorch's .pth, .pt, .bin) as a Keras file for ``backbone``.
 
-    ``output``: a file ending in .weights.h5, or a folder; without it, beside ``source``. In a folder it is called
-    <backbone>_<name of source>_no_top.weights.h5, which a weights folder finds. Written beside and renamed.
+    ``output``: a file ending in .weights.h5, or a folder; None for the folder of ``source``. In a folder the name is
+    <backbone>_<name of source>_no_top.weights.h5, a pattern that ``weight_file`` finds. Written atomically.
 
-    Raises TrainerError with all that is wrong at once: names missing, unknown or held twice, shapes that differ,
-    values that are not finite.
+    Raises TrainerError with all mistakes at once: missing, unknown or repeated names, other shapes, values that are
+    not finite.
     """
     _refuse(backbone)
     target = _output(source, backbone, output)
@@ -88,24 +88,24 @@ def _refuse(backbone: str) -> None:
 
 
 def _output(source: Path, backbone: str, output: Path | None) -> Path:
-    """The file to write. Raises TrainerError for a name that Keras would not read again, and for one that is taken."""
+    """The file to write. Raises TrainerError if Keras could not read its name again, or if it exists."""
     if not source.is_file():
         raise TrainerError(f"there is no file {source}.")
     if output is None or output.is_dir():
         stem = source.stem.removeprefix(f"{backbone}_").replace(" ", "_")
         output = (output or source.parent) / f"{backbone}_{stem}_no_top.weights.h5"
     if not output.name.endswith(".weights.h5"):
-        raise TrainerError(f"{output} must end in .weights.h5, by which Keras knows the format.")
+        raise TrainerError(f"{output} must end in .weights.h5, from which Keras infers the format.")
     if output.exists():
         raise TrainerError(f"{output} exists; remove it, or name another file with --out.")
     return output
 
 
 def read_state_dict(source: Path) -> dict[str, np.ndarray]:
-    """Name -> float32 array of the state dict in ``source``, wrappers (state_dict, model) and prefixes removed.
+    """Read the state dict in ``source`` as name -> float32 array, without wrappers (state_dict, model) and prefixes.
 
-    PyTorch's counters (num_batches_tracked) are left out. Raises TrainerError for a file that cannot be read, and for
-    one whose names are no longer different without the prefixes.
+    Skips PyTorch's counters (num_batches_tracked). Raises TrainerError for a file that cannot be read, and if two
+    names are equal without their prefixes.
     """
     if source.suffix == ".safetensors":
         found = _read_safetensors(source)
@@ -120,14 +120,14 @@ def read_state_dict(source: Path) -> dict[str, np.ndarray]:
     twice = [" and ".join(names) for names in named.values() if len(names) > 1]
     if twice:
         raise TrainerError(
-            f"{source} holds several networks, for some tensors have one name without what wrappers put before it: "
-            f"{'; '.join(_listed('of them', twice))}. Save the one that is meant alone."
+            f"{source} holds several networks: some tensors have the same name once prefixes are removed: "
+            f"{'; '.join(_listed('of them', twice))}. Save only the network to convert."
         )
     return {name: np.asarray(found[names[0]], np.float32) for name, names in named.items()}
 
 
 def _plain(name: str) -> str:
-    """A tensor's name without what wrappers of a model put before it."""
+    """Strip the prefixes that wrappers of a model put before a tensor's name."""
     while True:
         shorter = next((name[len(prefix) :] for prefix in PREFIXES if name.startswith(prefix)), name)
         if shorter == name:
@@ -140,7 +140,7 @@ def _read_safetensors(source: Path) -> Mapping[str, Any]:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError as error:
-        raise TrainerError('reading .safetensors needs a package: pip install "orch[convert]".') from error
+        raise TrainerError('reading .safetensors needs a package: `pip install "orch[convert]"`.') from error
     try:
         return load_file(source)
     except (SafetensorError, TypeError, KeyError) as error:
@@ -148,17 +148,17 @@ def _read_safetensors(source: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(source: Path) -> Mapping[str, Any]:
-    """Only tensors and plain containers are unpickled: a file cannot run code."""
+    """Unpickle tensors and plain containers only, so that a file cannot run code."""
     try:
         import torch  # heavy, and an extra: needed for this format alone
     except ImportError as error:
         raise TrainerError(
-            f"{source.suffix} is PyTorch's own format and needs torch to read: pip install torch, or give the "
-            "weights as .safetensors, which needs nothing but a small package."
+            f"reading {source.suffix}, PyTorch's format, needs torch: `pip install torch`; or give the weights as "
+            ".safetensors, which needs only a small package."
         ) from error
     try:
         found = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever pickle, zip and its own checks do
+    except Exception as error:  # torch passes on errors of pickle and zip
         reason = " ".join(str(error).split())[:200]
         raise TrainerError(f"{source} cannot be read as a PyTorch file of weights alone: {reason}") from error
     while isinstance(found, Mapping) and (inner := next((found[key] for key in WRAPPERS if key in found), None)):
@@ -173,9 +173,9 @@ def _read_torch(source: Path) -> Mapping[str, Any]:
 def fill(
     model: Any, tensors: Mapping[str, np.ndarray], what: str
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Put ``tensors`` into ``model``, a net of ``trainers.networks.senet``; (used, ignored, warnings).
+    """Load ``tensors`` into ``model``, a network of ``trainers.networks.senet``. Returns (used, ignored, warnings).
 
-    Nothing is changed unless all fits. Raises TrainerError about ``what``, with every mistake.
+    Changes nothing unless everything fits. Raises TrainerError about ``what`` with every mistake.
     """
     targets = _targets(model)
     ignored = tuple(sorted(name for name in tensors if name.startswith(("fc.", "head.", "classifier."))))
@@ -231,7 +231,7 @@ def _timm_part(name: str) -> str:
 
 
 def _folded(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """A warning where batch norms hold no statistics of their own."""
+    """Warn if batch norms hold no statistics of their own."""
     means = [name for name in tensors if name.endswith("running_mean")]
     plain = [
         name for name in means if not tensors[name].any() and (tensors[name.removesuffix("mean") + "var"] == 1).all()
@@ -240,13 +240,13 @@ def _folded(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         return ()
     return (
         f"{len(plain)} of {len(means)} batch norms have mean 0 and variance 1: they were folded into the convolutions, "
-        "or never trained. Frozen they are right; once unfrozen they see statistics that the weights were not made "
-        "for, and training starts from noise. Look for the original file.",
+        "or never trained. Frozen layers are correct; unfrozen ones normalise by statistics that the weights were not "
+        "trained with, and training starts from noise. Look for the original file.",
     )
 
 
 def _advice(unknown: list[str]) -> str:
-    """What the unknown names look like, where that helps."""
+    """Name the network that the unknown names belong to, "" if not recognised."""
     if any(name.startswith("layer0.") for name in unknown):
         return " It looks like Cadene's se_resnet50 (timm: legacy_seresnet50), another network; take timm's seresnet50."
     return ""
@@ -265,5 +265,5 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _write(model: Any, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output, suffix=".weights.h5") as path:  # by which Keras knows the format
+    with atomic_write(output, suffix=".weights.h5") as path:  # Keras infers the format from the suffix
         model.save_weights(path)

@@ -1,8 +1,8 @@
-"""What a backbone's layers cost: multiplications, values and weights, below and above any boundary. No TensorFlow.
+"""Costs of a backbone below and above any boundary: multiplications, values and weights. Free of TensorFlow.
 
-``costs.json`` holds a row for each backbone of the table at its native size, made from the networks themselves by
-``docs/make_costs_table.py``. Other image sizes and output strides are scaled from it: maps and the work on them with
-their area, weights not at all.
+``costs.json`` holds a row for each backbone of the table at its native size; ``docs/make_costs_table.py`` makes it from
+the networks. Other image sizes and output strides are scaled from it: maps and the work on them by their area, weights
+not at all.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any
 import numpy as np
 
 VALUE_WORK = 25.0
-"""Multiplications that take as long as writing one value of a map: normalising, adding and padding cost this alone.
+"""Multiplications that take as long as writing one value of a map, which is all that normalising and adding cost.
 
-Fitted on one thread of a CPU: eight backbones from 0.04 to 15 billion multiplications an image (MobileNets of four
-kinds, ResNets, VGG16) then run within a fifth of one speed; by multiplications alone they are a factor of 3.6 apart.
+Fitted on one CPU thread: eight backbones from 0.04 to 15 billion multiplications per image (four MobileNets, ResNets,
+VGG16) then run within 20 % of one speed; by multiplications alone they differ by a factor of 3.6.
 """
 BACKWARD = 2.0
-"""The work of a layer's backward pass over its forward pass: gradients of its input and of its weights."""
+"""Work of a layer's backward pass (gradients of its input and of its weights) over that of its forward pass."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """One backbone's layers, one value each: ``macs`` and ``sides`` at ``image_size``, ``trainable`` weights.
+    """One backbone's layers, one value per layer: ``macs`` and ``sides`` at ``image_size``, ``trainable`` weights.
 
-    ``boundaries``: q -> the name of layer q - 1, for each q at which one tensor carries all that layers from q on need.
-    ``stages``: positions of the layers that feature fusion takes, the last layer among them.
+    ``boundaries``: q -> name of layer q - 1, for each q at which one tensor carries all that the layers from q need.
+    ``stages``: positions of the layers that feature fusion takes, including the last layer.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Layers:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs an architecture.
+    """Cost of one image in an architecture.
 
-    ``layer``: the name of the boundary's layer, "" where rows are decoded images. ``length``: layers below it.
-    ``row_shape``: of a row of the store; ``row_values`` their product, float32 but for images, uint8. ``prefix_work``:
-    of the frozen part below the boundary, ``tail_work``: of the rest in inference, ``train_work``: of the rest in
-    training; in multiplications (see ``VALUE_WORK``). ``prefix_macs`` and ``tail_macs``: multiplications alone.
-    ``trainable``: weights that training changes, the head's left out. ``tail_weights``: all above the boundary.
-    ``width``: of the vector that the head is given. ``kept_values``: what a training step keeps for the backward pass,
-    and the largest map. ``refined``: whether a halving below the boundary was taken back by the output stride.
+    ``layer``: name of the layer at the boundary, "" if rows are decoded images. ``length``: number of layers up to it.
+    ``row_shape``: shape of a row of the store. ``prefix_work``, ``tail_work``, ``train_work``: multiplications (see
+    ``VALUE_WORK``) of the frozen part, of the rest in inference and of the rest in training. ``prefix_macs`` and
+    ``tail_macs``: multiplications alone. ``trainable``: weights that training changes, without the head's.
+    ``tail_weights``: all weights above the boundary. ``width``: length of the vector that the head takes.
+    ``kept_values``: values that a training step keeps for the backward pass, plus the largest map. ``refined``:
+    whether the output stride replaced a stride below the boundary.
     """
 
     layer: str
@@ -82,12 +82,12 @@ class Cost:
         return not self.layer
 
     def row_bytes(self, value_bytes: int = 4) -> int:
-        """Bytes of a row of the store; ``value_bytes`` are those of a feature."""
+        """Bytes of a row of the store, with ``value_bytes`` per feature."""
         return math.prod(self.row_shape) * (1 if self.is_identity else value_bytes)
 
 
 def layers_of(backbone: str) -> Layers | None:
-    """The row of ``backbone``; None for one of the user's own."""
+    """The row of ``backbone``; None for a user's own."""
     return _table().get(backbone)
 
 
@@ -128,10 +128,9 @@ def cost(
     feature_fusion: str = "none",
     mixes: bool = False,
 ) -> Cost | None:
-    """What an architecture costs an image; None for a backbone of the user's own.
+    """Look up the cost of one image; None for a user's own backbone. The arguments are fields of ``PrefixConfig``.
 
-    ``image_size``: None for the native one. ``mixes``: training mixes whole images, so all layers run above the
-    boundary. ``row_shape`` is that of ``trainers.networks.prefix.Prefix.spec``.
+    ``image_size``: None for the native one. ``Cost.row_shape`` equals that of ``Prefix.spec``.
     """
     layers = layers_of(backbone)
     if layers is None:
@@ -164,10 +163,10 @@ def cost(
 
 
 def _scaled(layers: Layers, image_size: int, output_stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sides of each layer's map and its multiplications, at another size and output stride.
+    """Scale (sides, multiplications) of each layer to another image size and output stride.
 
-    A map's side is the image's over its stride, rounded up (a network that pads otherwise has one place less where the
-    image's side is no multiple of 32); what has no map stays as it is.
+    A map's side is the image's over its stride, rounded up (a network with other padding may have one less if the
+    image's side is not a multiple of 32). Layers without a map are unchanged.
     """
     sides = np.where(layers.sides > 1, np.ceil(layers.sides * (image_size / layers.image_size) - 1e-9), layers.sides)
     if output_stride == 16:
@@ -176,7 +175,7 @@ def _scaled(layers: Layers, image_size: int, output_stride: int) -> tuple[np.nda
 
 
 def _finer(layers: Layers) -> np.ndarray:
-    """The layers whose maps an output stride of 16 doubles: those of the last size, their paddings among them."""
+    """Mask of the layers whose maps an output stride of 16 doubles: those of the last size, paddings included."""
     return (layers.sides > 1) & (layers.sides <= layers.sides[-1] + 2)
 
 

@@ -1,12 +1,11 @@
-"""Feature fusion: the head sees pooled features of the last three stages, not of the last one alone.
+"""Feature fusion: the head takes pooled features of the last three stages instead of the last one alone.
 
-The vectors of different stages differ in size by orders of magnitude, so each is first divided by the root of its mean
-square (ParseNet, Liu et al. 2016, section 3.3: L2 normalisation before features of several layers are put together;
-here times the root of the width, so that a fused vector is as large as a head expects, and without a learnt factor,
-which the weights above can take over).
+Vectors of different stages differ in magnitude by orders, so each is first divided by its root mean square (ParseNet,
+Liu et al. 2016, section 3.3: L2 normalisation before features of several layers are combined; here times the root of
+the width, which keeps the magnitude that a head expects, and without a learnt factor, which the weights above absorb).
 
-``concat`` puts them side by side. ``sum`` gives each a linear map to one width, adds them and rectifies: the lateral
-connections of a feature pyramid (FPN, Lin et al. 2017, section 3) on vectors instead of maps.
+``concat`` concatenates them. ``sum`` maps each linearly to one width, adds them and rectifies: the lateral connections
+of a feature pyramid (FPN, Lin et al. 2017, section 3) on vectors instead of maps.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ import tensorflow as tf
 from trainers.networks.graph import carries_all, edges, layer_strides
 
 SUM_WIDTH = 256
-"""Units of the neck of ``sum``: the width of FPN's maps."""
+"""Units of the neck of ``sum``, equal to the channels of FPN's maps."""
 STAGES = 3
+"""Number of stages that are fused."""
 _SMALL = 1e-6
 _NO_STAGE_ENDS = (
     keras.layers.ZeroPadding2D,
@@ -36,12 +36,11 @@ _NO_STAGE_ENDS = (
 
 
 def stage_layers(model: keras.Model) -> tuple[str, ...]:
-    """The names of the layers that end the last three stages, the model's output last.
+    """Name the layers that end the last three stages, the model's output last.
 
-    A stage is all layers of one stride: 8, 16 and 32 for the networks of the table, others where the whole has fewer.
-    Its end is the deepest layer through which all data passes (not a padding or pooling on the way to the next stage);
-    where data never passes through one layer (NASNet), the last sum or concatenation. The strides are the original
-    ones, so a model with another output stride gives the same names.
+    A stage is all layers of one stride: 8, 16 and 32 for the networks of the table. It ends at the deepest layer
+    through which all data passes (not a padding or pooling on the way to the next stage), or, without such a layer
+    (NASNet), at the last sum or concatenation. Strides are the original ones, so an output stride changes no name.
     """
     strides = layer_strides(model)
     last = model.output._keras_history.operation.name
@@ -63,9 +62,9 @@ def stage_layers(model: keras.Model) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a map and pooled features of earlier stages lie in one row: the map first, row by row.
+    """Layout of one row: a map, flattened row by row, then the pooled features of earlier stages.
 
-    ``shape`` is the map's (height, width, channels), None where the rows hold pooled features alone. ``widths``: of the
+    ``shape``: (height, width, channels) of the map, None if rows hold pooled features alone. ``widths``: lengths of the
     pooled features, earliest stage first.
     """
 
@@ -77,12 +76,12 @@ class Packing:
         return sum(self.widths) + (math.prod(self.shape) if self.shape else 0)
 
     def pack(self, image_map: tf.Tensor | None, pooled: Sequence[tf.Tensor]) -> tf.Tensor:
-        """float32 (n, width)."""
+        """Flatten and concatenate to float32 (n, width)."""
         flat = [] if self.shape is None else [tf.reshape(tf.cast(image_map, "float32"), (-1, math.prod(self.shape)))]
         return tf.concat([*flat, *pooled], 1)
 
     def unpack(self, rows: tf.Tensor) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
-        """What ``pack`` was given."""
+        """Invert ``pack``."""
         if self.shape is None:
             return None, tf.split(rows, self.widths, 1)
         image_map, *pooled = tf.split(rows, [math.prod(self.shape), *self.widths], 1)
@@ -90,17 +89,17 @@ class Packing:
 
 
 def comparable(vectors: tf.Tensor) -> tf.Tensor:
-    """(n, width), each row divided by the root of its mean square; a row of zeros stays."""
+    """Divide each row of (n, width) by its root mean square; a row of zeros stays."""
     return vectors * tf.math.rsqrt(tf.reduce_mean(tf.square(vectors), 1, keepdims=True) + _SMALL)
 
 
 def fused_width(fusion: str, widths: Sequence[int]) -> int:
-    """The width of a fused vector."""
+    """Length of a fused vector."""
     return SUM_WIDTH if fusion == "sum" else sum(widths)
 
 
 def fuse(vectors: Sequence[tf.Tensor], kernels: Sequence[Any]) -> tf.Tensor:
-    """Pooled features of each stage, (n, width_k) -> one vector an image; ``kernels`` (width_k, units) for a sum."""
+    """Fuse pooled features of each stage, (n, width_k), to (n, width). ``kernels``: (width_k, units) for a sum."""
     even = [comparable(v) for v in vectors]
     if not kernels:
         return tf.concat(even, 1)

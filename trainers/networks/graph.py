@@ -1,4 +1,4 @@
-"""What a Keras model's graph says of its layers: which feeds which, where one tensor carries all, how maps shrink."""
+"""Read a Keras model's graph: which layer feeds which, where one tensor carries all, strides, settings."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _WHOLE_MAP = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling
 
 
 def steps(model: keras.Model) -> Iterator[tuple[Any, list[Any]]]:
-    """(operation, input tensors) of each call in ``model``, producers before consumers."""
+    """Yield (operation, input tensors) of each call in ``model``, producers before consumers."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             yield node.operation, list(node.input_tensors)
 
 
 def producer(tensor: Any) -> str:
-    """The name of the layer whose output ``tensor`` is."""
+    """Name of the layer that outputs ``tensor``."""
     return tensor._keras_history.operation.name
 
 
 def output_of(model: keras.Model, layer: Any) -> Any:
-    """The tensor that the last call of ``layer`` in ``model`` gives.
+    """The output of the last call of ``layer`` in ``model``.
 
-    ``layer.output`` is not that where the layer is itself a model: it is then a tensor of the inner graph.
+    ``layer.output`` differs if the layer is itself a model: it is then a tensor of the inner graph.
     """
     return next(
         node.outputs[0]
@@ -44,7 +44,7 @@ def output_of(model: keras.Model, layer: Any) -> Any:
 
 
 def edges(model: keras.Model) -> set[tuple[int, int]]:
-    """(position of a layer, position of one that takes its output), positions in ``model.layers``.
+    """The pairs (position of a layer, position of a consumer of its output), positions in ``model.layers``.
 
     Raises TrainerError for a model that computes something outside its layers.
     """
@@ -52,22 +52,22 @@ def edges(model: keras.Model) -> set[tuple[int, int]]:
     loose = sorted(operation.name for operation in model.operations if operation.name not in position)
     if loose:
         raise TrainerError(
-            f"the backbone {model.name} computes {loose[0]} outside its layers; put it into a keras layer of its "
-            "own, so that the layers can be counted."
+            f"the backbone {model.name} computes {loose[0]} outside its layers; put it into a Keras layer, so "
+            "that the layers can be counted."
         )
     return {(position[producer(t)], position[operation.name]) for operation, inputs in steps(model) for t in inputs}
 
 
 def carries_all(model_edges: set[tuple[int, int]], q: int) -> bool:
-    """Whether the output of layer q - 1 is all that the layers from q on need of those before."""
+    """Whether the output of layer q - 1 is all that the layers from q need of those before."""
     return {source for source, target in model_edges if (source < q) != (target < q)} <= {q - 1}
 
 
 def layer_strides(model: keras.Model) -> dict[str, int]:
-    """For each layer that gives a map: the image's side over the map's, as the strides on the way multiply.
+    """Layer -> side of the image over the side of the layer's map: the product of the strides before it.
 
-    A stride that ``trainers.networks.strides`` has replaced counts as it was. What follows a global pooling (the gate of
-    squeeze and excitation) has no map and is left out.
+    A stride that ``strides`` has replaced counts as it was. Layers after a global pooling (the gate of squeeze and
+    excitation) have no map and are left out.
     """
     found: dict[str, int] = {}
     for operation, inputs in steps(model):
@@ -82,7 +82,7 @@ def layer_strides(model: keras.Model) -> dict[str, int]:
 
 
 def own_stride(layer: Any) -> int:
-    """By how much ``layer`` divides the side of its map."""
+    """Factor by which ``layer`` divides the side of its map."""
     replaced = getattr(layer, "replaced_stride", 0)
     if replaced:
         return replaced
@@ -95,35 +95,35 @@ def own_stride(layer: Any) -> int:
 
 
 def lasting_name(model: keras.Model, name: str) -> str:
-    """The name of a layer, the same in every process: with its position where Keras has given the name and counted."""
+    """Name a layer equally in every process: by class and position if Keras chose its name, which ends in a counter."""
     layer = model.get_layer(name)
     named_by_keras = re.sub(r"_\d+$", "", name).replace("_", "").lower() == type(layer).__name__.lower()
     return f"{type(layer).__name__}@{model.layers.index(layer)}" if named_by_keras else name
 
 
 def assign_weights(model: keras.Model, arrays: list[np.ndarray]) -> None:
-    """``model.set_weights``, and what a layer derives from its weights (Keras' Normalization) is derived again."""
+    """Call ``model.set_weights``, then ``refresh``."""
     model.set_weights(arrays)
     refresh(model)
 
 
 def refresh(model: keras.Model) -> None:
-    """Let each layer that keeps values derived from its weights derive them again."""
-    for layer in model._flatten_layers(include_self=False):  # those within a model within the model, too
+    """Update the values that layers derive from their weights (Keras' Normalization)."""
+    for layer in model._flatten_layers(include_self=False):  # including those of nested models
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
 
 def settings(layer: Any) -> list[Any]:
-    """A layer's class, ``get_config``, code of the user's own, layers inside and how they are wired; as JSON takes it.
+    """Describe a layer as JSON takes it: class, ``get_config``, the user's own code, inner layers and their wiring.
 
-    The same in every process: names end in a number that Keras counts up from model to model, which is left out.
+    Equal in every process: the counters at the end of Keras' names are removed.
     """
     is_graph = hasattr(layer, "_nodes_by_depth")
     config: Any = None
-    is_said_by_layers = is_graph or isinstance(layer, keras.Sequential)
-    if not is_said_by_layers:
-        with contextlib.suppress(NotImplementedError, TypeError):  # of the user's own, or holds an object that is
+    is_described_by_layers = is_graph or isinstance(layer, keras.Sequential)
+    if not is_described_by_layers:
+        with contextlib.suppress(NotImplementedError, TypeError):  # a user's own, or holds such an object
             config = _lasting(layer.get_config())
     inside: list[Any] = []
     if is_graph:
@@ -133,23 +133,23 @@ def settings(layer: Any) -> list[Any]:
     elif isinstance(layer, keras.layers.Layer):
         inside = layer._flatten_layers(include_self=False, recursive=False)
     code: list[Any] = [digest_of(own) for own in (*own_classes(layer), *own_functions(layer))]
-    if own_classes(layer) or (config is None and not is_said_by_layers):  # get_config may leave some out
-        code.append(_lasting(plain_values(layer, besides=_of_every_layer())))
+    if own_classes(layer) or (config is None and not is_described_by_layers):  # get_config may leave some out
+        code.append(_lasting(plain_values(layer, _of_every_layer())))
     wiring = _wiring(layer) if is_graph else None
     return [name_of(type(layer)), config, code, [settings(inner) for inner in inside], wiring]
 
 
 @functools.cache
 def _of_every_layer() -> frozenset[str]:
-    """The attributes that Keras gives to any layer, counted names among them."""
+    """Names of the attributes that Keras gives to every layer."""
     return frozenset(vars(keras.layers.Layer()))
 
 
 def _wiring(model: keras.Model) -> list[Any]:
-    """What is called on what in ``model``, the same in every process.
+    """Describe the calls in ``model``, equally in every process.
 
-    First the inputs, then the outputs, then each call, producers before consumers: the position of its operation and
-    what it is called with. A tensor is [the number of the call that gave it, which of that call's outputs it is].
+    The inputs, the outputs, then each call, producers before consumers: [position of its operation, its arguments].
+    A tensor is [number of the call that returned it, index among that call's outputs].
     """
     nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
     number = {id(node): i for i, node in enumerate(nodes)}
@@ -166,7 +166,7 @@ def _wiring(model: keras.Model) -> list[Any]:
 
 
 def _lasting(value: Any) -> Any:
-    """``value`` as JSON takes it, without counted names and without what differs from process to process."""
+    """Convert ``value`` to JSON, without counters in names and without anything that differs between processes."""
     if isinstance(value, dict):
         named = value.get("name")
         lasting = {"name": re.sub(r"_\d+$", "", named)} if isinstance(named, str) else {}

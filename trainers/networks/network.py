@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,47 +12,55 @@ import numpy as np
 import tensorflow as tf
 
 from trainers.backbones import backbone
-from trainers.config import TrialConfig
+from trainers.config import PrefixKey, TrialConfig
 from trainers.errors import TrainerError
 from trainers.heads import default_scale, head, log_prior
+from trainers.networks.backbone import is_random, preprocess, random_weights
 from trainers.networks.fusion import fuse, fused_width
 from trainers.networks.graph import assign_weights, output_of, refresh
-from trainers.networks.prefix import (
-    Architecture,
-    Prefix,
-    boundary_index,
-    is_random,
-    pool,
-    preprocess,
-    random_weights,
-)
+from trainers.networks.prefix import Prefix, boundary_index, pool
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What of a configuration decides the shape of its network, and nothing else: its prefix and what is above it."""
+
+    prefix: PrefixKey
+    hidden: int
+    head: str
+    classes: int
+
+    @classmethod
+    def of(cls, config: TrialConfig, weights: str, classes: int, precision: str = "float32") -> Architecture:
+        return cls(config.prefix_key(weights, precision), config.hidden, config.head, classes)
 
 
 class Network:
     """Everything above the prefix: the rest of the backbone, pooling, dropout, hidden layer, head.
 
-    What varies between trials of one architecture is held in variables (dropout, scale, margin, prior), so that one
-    traced step serves them all. ``reset`` makes it as new for a seed. Frozen layers run in inference mode, those that
-    are the prefix and those that are run here.
+    Variables hold what differs between trials of one architecture (dropout, scale, margin, prior), so that one traced
+    step serves them all; ``reset`` sets the starting values for a seed. Frozen layers above the boundary run in
+    inference mode, like the prefix.
     """
 
     def __init__(self, architecture: Architecture, prefix: Prefix) -> None:
+        """``prefix``: the one that ``architecture.prefix`` names."""
         a = self.architecture = architecture
-        self.row, self.top = backbone(a.backbone), head(a.head)
+        self.row, self.top = backbone(a.prefix.backbone), head(a.head)
         self.input_spec = prefix.spec
         self.from_images = prefix.is_identity
         self.packing = prefix.packing
-        # The map at the boundary may itself be a stage's end; then it is pooled here.
+        # The map at the boundary may itself end a stage; then it is pooled here.
         self._takes_stage = prefix.layer in prefix.stages[:-1]
         self.tail: keras.Model | None = None
         self._generators: list[keras.random.SeedGenerator] = []
         if not prefix.is_whole:
             self._open_tail(prefix)
         widths = [int(prefix.model.get_layer(name).output.shape[-1]) for name in prefix.stages]
-        width = fused_width(a.feature_fusion, widths) if widths else prefix.channels
+        width = fused_width(a.prefix.feature_fusion, widths) if widths else prefix.channels
         self.neck = [
             keras.Variable(np.zeros((w, width), np.float32), name=f"neck_{i}_kernel")
-            for i, w in enumerate(widths if a.feature_fusion == "sum" else [])
+            for i, w in enumerate(widths if a.prefix.feature_fusion == "sum" else [])
         ]
         if a.hidden:
             self.hidden = keras.layers.Dense(a.hidden, activation="relu", dtype="float32", name="hidden")
@@ -68,14 +77,14 @@ class Network:
         self._predict = tf.function(self.probabilities, input_signature=[self.input_spec], autograph=False)
 
     def _open_tail(self, prefix: Prefix) -> None:
-        """The layers above the prefix, as a copy, so that training one architecture never changes another's weights."""
+        """Copy the layers above the prefix, so that training one architecture never changes another's weights."""
         model = prefix.model
         start = model.input if self.from_images else output_of(model, model.layers[prefix.length - 1])
         above = [output_of(model, layer) for layer in model.layers[prefix.length : -1] if layer.name in prefix.stages]
         shared = keras.Model(start, [*above, model.output] if above else model.output)
         tail = self.tail = keras.models.clone_model(shared)
         assign_weights(tail, shared.get_weights())
-        frozen = boundary_index(model, self.architecture.unfrozen_layers)
+        frozen = boundary_index(model, self.architecture.prefix.unfrozen_layers)
         frozen_names = {layer.name for layer in model.layers[:frozen]}
         for layer in tail.layers:
             layer.trainable = layer.name not in frozen_names
@@ -88,14 +97,15 @@ class Network:
         self._position = {layer.name: i for i, layer in enumerate(model.layers)}
 
     def reset(self, config: TrialConfig, seed: int) -> None:
-        """Starting weights again; what is random comes from ``seed``; the configuration's numbers are set."""
+        """Set the starting weights, random ones drawn from ``seed``, and the configuration's numbers."""
         a = self.architecture
         if self.tail is not None:
             assign_weights(self.tail, self._start)
-            if is_random(a.backbone, a.weights):
-                fresh = random_weights(a.backbone, a.image_size, seed)
+            key = a.prefix
+            if is_random(key.backbone, key.weights):
+                fresh = random_weights(key.backbone, key.image_size, seed)
                 for layer in self.tail.layers:
-                    if layer.trainable and layer.weights:  # by place: a builder may leave names to Keras, which counts
+                    if layer.trainable and layer.weights:  # by position: names may end in a number that Keras counts up
                         layer.set_weights(fresh[self._position[layer.name]])
                 refresh(self.tail)
         draw = np.random.default_rng((seed, 1))
@@ -109,10 +119,10 @@ class Network:
         self.set_numbers(config)
 
     def set_numbers(self, config: TrialConfig, class_counts: np.ndarray | None = None) -> None:
-        """The configuration's dropout, scale and margin, and the logarithm of each class's share.
+        """Set the configuration's dropout, scale and margin, and the logarithm of each class's share.
 
-        ``class_counts`` (classes,): training examples of each class as they are drawn, for logit adjustment; without
-        them all classes are as frequent.
+        ``class_counts`` (classes,): training examples of each class as they are drawn, for logit adjustment; None for
+        equally frequent classes.
         """
         classes = self.architecture.classes
         self.dropout.assign(config.dropout)
@@ -128,18 +138,18 @@ class Network:
             vectors = [*vectors, self._pooled(x)]
         if self.tail is not None:
             x = self.tail(preprocess(self.row, x) if self.from_images else x, training=training)
-        if self.architecture.feature_fusion == "none":
+        if self.architecture.prefix.feature_fusion == "none":
             return self._pooled(x)
         ends = [] if x is None else x if isinstance(x, list) else [x]
         return fuse([*vectors, *map(self._pooled, ends)], self.neck)
 
     def _pooled(self, x: tf.Tensor) -> tf.Tensor:
-        return pool(x, self.architecture.pooling) if len(x.shape) == 4 else tf.cast(x, "float32")
+        return pool(x, self.architecture.prefix.pooling) if len(x.shape) == 4 else tf.cast(x, "float32")
 
     def plain_logits(self, features: tf.Tensor) -> tf.Tensor:
-        """Logits as at inference, without margin: x W + b, or the cosines where the head is normalised.
+        """Logits as at inference, without margin: x W + b, or cosines if the head is normalised.
 
-        Of several centres of a class the nearest counts (Deng et al. 2020, section 3.2).
+        If a class has several centres, the nearest counts (Deng et al. 2020, section 3.2).
         """
         if not self.top.normalised:
             return keras.ops.matmul(features, self.kernel) + self.bias
@@ -150,16 +160,16 @@ class Network:
         return tf.reduce_max(tf.reshape(cosines, (-1, self.architecture.classes, self.top.centres)), 2)
 
     def _size(self, features: tf.Tensor) -> tf.Tensor:
-        """What the cosines of a normalised head are multiplied by: the scale, or the features' length (n, 1)."""
+        """Factor of a normalised head's cosines: the scale, or the features' length (n, 1)."""
         if self.top.normalise_features:
             return tf.convert_to_tensor(self.scale)
         return tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(features), 1, keepdims=True), 1e-12))
 
     def training_logits(self, x: tf.Tensor, target: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(logits to be trained, logits as at inference).
+        """Return (logits for the loss, logits as at inference).
 
         ``target``: float32 (n, classes), one-hot or mixed, before smoothing; margins act in proportion to it.
-        ``seed``: int64 (2,); all that is random, here and in the backbone's own layers, comes from it.
+        ``seed``: int64 (2,); every random number, here and in the backbone's own layers, comes from it.
         """
         for number, generator in enumerate(self._generators):
             generator.state.assign(tf.random.experimental.stateless_fold_in(seed, number))
@@ -189,8 +199,8 @@ class Network:
     def predict_batches(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """``probabilities`` of batches in one traced call: ``rows[offsets[i]:offsets[i + 1]]`` is the i-th.
 
-        ``rows`` (n, ...) as the prefix gives them or as they are stored, ``offsets`` int32 (batches + 1,), from 0 to
-        n. Returns float32 (n, classes).
+        ``rows`` (n, ...) as computed or as stored, ``offsets`` int32 (batches + 1,) from 0 to n. Returns float32
+        (n, classes).
         """
         if rows.dtype not in self._predict_many:
             signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), tf.TensorSpec((None,), tf.int32)]
@@ -210,7 +220,7 @@ class Network:
         return tf.while_loop(lambda i, _: i < batches, one, start, parallel_iterations=1)[1].concat()
 
     def _drop(self, features: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Dropout, scaled in training (Srivastava et al. 2014, section 10). Without any, no random number is drawn."""
+        """Dropout, scaled in training (Srivastava et al. 2014, section 10). At rate 0 no random number is drawn."""
         keep = 1.0 - self.dropout
 
         def dropped() -> tf.Tensor:
@@ -224,37 +234,36 @@ class Network:
         return [np.asarray(v) for v in self._all_weights()]
 
     def load_state(self, arrays: list[np.ndarray]) -> None:
-        """Raises TrainerError where ``arrays`` are not an architecture's like this one."""
+        """Set all weights. Raises TrainerError if ``arrays`` do not have this architecture's shapes."""
         variables = self._all_weights()
         if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
-            raise TrainerError("the stored weights do not fit the configuration that they are said to be of.")
+            raise TrainerError("the stored weights do not fit the configuration stored with them.")
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         if self.tail is not None:
             refresh(self.tail)
 
     def _all_weights(self) -> list[Any]:
-        parts = [*(self.tail.weights if self.tail is not None else [])]
-        if self.architecture.hidden:
-            parts += self.hidden.weights
-        return parts + [self.kernel] + ([self.bias] if self.bias is not None else []) + self.neck
+        tail = self.tail.weights if self.tail is not None else []
+        return [*tail, *(self.hidden.weights if self.architecture.hidden else []), *self._top_weights()]
 
     @property
     def nbytes(self) -> int:
-        """Of all weights, twice where the starting ones are kept beside them."""
+        """Bytes of all weights, and of the starting ones if a tail keeps them."""
         copies = 1 if self.tail is None else 2
         return copies * sum(int(np.prod(v.shape)) * 4 for v in self._all_weights())
 
     def trainable_parts(self) -> list[Any]:
         """The variables that training changes."""
-        parts = [*(self.tail.trainable_variables if self.tail is not None else [])]
-        if self.architecture.hidden:
-            parts += self.hidden.trainable_variables
-        return parts + [self.kernel] + ([self.bias] if self.bias is not None else []) + self.neck
+        tail = self.tail.trainable_variables if self.tail is not None else []
+        return [*tail, *(self.hidden.trainable_variables if self.architecture.hidden else []), *self._top_weights()]
+
+    def _top_weights(self) -> list[Any]:
+        return [self.kernel, *([self.bias] if self.bias is not None else []), *self.neck]
 
 
 def _in_inference(call: Callable[..., Any], *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
-    """``call`` of a frozen layer, whatever the mode of the network around it."""
+    """Run ``call`` of a frozen layer in inference mode, whatever the mode of the network around it."""
     return call(*args, training=False, **kwargs)
 
 

@@ -1,10 +1,9 @@
-"""Which shelf holds the rows of a configuration, answered without building its backbone. Free of TensorFlow.
+"""An index of prefixes in the cache: which shelf holds a configuration's rows, without building its backbone.
 
-To name a shelf one must know the layer at the boundary and the weights below it, and that takes seconds: the backbone
-is built for it. Whoever has done so writes down, under the cache, what was asked and what came out. A note counts only
-for the same weight files (path, size, time of change), the same Keras and the same code of the builders; a backbone of
-the user's own, whose code nobody compares, is never answered from here. A note says where rows would be, not that they
-are there: ``Shelf.count`` does.
+Naming a shelf takes the layer at the boundary and the weights below it, and building the backbone to find them takes
+seconds. Whoever builds it leaves a note under the cache. A note is valid only for the same weight file (path, size,
+modification time), the same Keras and the same code of this package; a user's own backbone never gets one, since its
+code is not compared. A note says where rows belong, not whether they exist: ``Shelf.count`` does. Free of TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.backbones import BACKBONES, backbone, weight_file
-from trainers.config import TrialConfig
+from trainers.config import PrefixKey, TrialConfig
 from trainers.files.atomic import atomic_write_text
 from trainers.store.shelf import Shelf
 
@@ -29,46 +28,11 @@ FOLDER = "index"
 
 
 @dataclass(frozen=True)
-class PrefixQuery:
-    """What of a configuration decides which rows it reads; the fields are ``prefix.Architecture``'s."""
-
-    backbone: str
-    weights: str
-    image_size: int
-    unfrozen_layers: int | str
-    pooling: str
-    precision: str
-    output_stride: int
-    feature_fusion: str
-    mixes: bool
-
-    @classmethod
-    def of(cls, config: TrialConfig, weights: str, precision: str) -> PrefixQuery:
-        """``precision``: a Keras dtype policy, never "auto"."""
-        return cls(
-            config.backbone,
-            weights,
-            config.image_size or backbone(config.backbone).native_size,
-            config.unfrozen_layers,
-            config.pooling,
-            precision,
-            config.output_stride,
-            config.feature_fusion,
-            config.mixup > 0 or config.cutmix > 0,
-        )
-
-    @property
-    def reads_images(self) -> bool:
-        """Nothing is frozen, or training mixes images. False also where only a backbone's graph can tell."""
-        return self.mixes or self.unfrozen_layers == "all"
-
-
-@dataclass(frozen=True)
 class PrefixRecord:
-    """What the prefix of a query gives. ``description``: ``Prefix.description()``. ``row_shape``: of one row.
+    """What the prefix of a key computes. ``description``: ``Prefix.description()``. ``row_shape``: shape of one row.
 
-    ``layer``: the last frozen one, "" where rows are images. ``whole``: the entire backbone is frozen. ``dtype``: of a
-    row as it is computed; a map of a float16 network is float16.
+    ``layer``: the last frozen one, "" if rows are images. ``whole``: the entire backbone is frozen. ``dtype``: that of
+    a row as computed; a map of a float16 network is float16.
     """
 
     description: dict[str, Any]
@@ -80,7 +44,7 @@ class PrefixRecord:
 
 @dataclass(frozen=True)
 class FeatureLocation:
-    """Where a configuration's rows are, or would be. ``kind``: "images" or "features"; ``layer`` is "" for images."""
+    """Where a configuration's rows are, or would be. ``kind``: "images" or "features"; ``layer``: "" for images."""
 
     folder: Path
     row_shape: tuple[int, ...]
@@ -101,26 +65,27 @@ def find(
     store_dtype: str = "float32",
     view: str | None = None,
 ) -> FeatureLocation | None:
-    """Where the rows of ``config`` are kept; None where nobody has asked yet. ``view``: the configuration's if None.
+    """Find where the rows of ``config`` belong; None without a valid note.
 
-    Whatever is judged under a random crop lies under another view: see ``items.judged_view``.
+    ``precision``: a Keras dtype policy, never "auto". ``view``: None for the configuration's; rows that a fit is
+    evaluated on may have another one.
     """
-    asked, view = PrefixQuery.of(config, weights, precision), view or config.view
-    if asked.reads_images:
-        return known_images(cache, asked.image_size, view)
-    answer = recall(cache, asked)
-    if answer is None:
+    key, view = config.prefix_key(weights, precision), view or config.view
+    if key.reads_images:
+        return known_images(cache, key.image_size, view)
+    record = recall(cache, key)
+    if record is None:
         return None
-    if not answer.layer:
-        return known_images(cache, asked.image_size, view)
-    dtype = stored_dtype(answer.dtype, store_dtype)
-    description = features_description(answer.description, view, dtype)
+    if not record.layer:
+        return known_images(cache, key.image_size, view)
+    dtype = stored_dtype(record.dtype, store_dtype)
+    description = features_description(record.description, view, dtype)
     folder = Shelf(cache, "features", description).folder
-    return FeatureLocation(folder, answer.row_shape, dtype, answer.layer, "features", description)
+    return FeatureLocation(folder, record.row_shape, dtype, record.layer, "features", description)
 
 
 def known_images(cache: Path, size: int, view: str) -> FeatureLocation:
-    """Where decoded images of ``size`` pixels a side are kept."""
+    """Locate decoded images of ``size`` pixels a side."""
     description = images_description(size, view)
     return FeatureLocation(
         Shelf(cache, "images", description).folder, (size, size, 3), "uint8", "", "images", description
@@ -128,73 +93,73 @@ def known_images(cache: Path, size: int, view: str) -> FeatureLocation:
 
 
 def images_description(size: int, view: str) -> dict[str, Any]:
-    """What a decoded image depends on besides its key."""
+    """Everything that a decoded image depends on except its key."""
     return {"size": size, "view": view}
 
 
 def features_description(prefix: Mapping[str, Any], view: str, dtype: str) -> dict[str, Any]:
-    """What features depend on besides their key. float32 adds nothing: what was stored before there was a choice."""
+    """Everything that features depend on except their key. float32, once the only dtype, adds no entry."""
     return {**prefix, "view": view} | ({} if dtype == "float32" else {"dtype": dtype})
 
 
 def stored_dtype(computed: str, store_dtype: str) -> str:
-    """What features are kept in: as ``FitJob.store_dtype`` says, but never wider than they are computed."""
+    """The dtype that features are stored in: ``FitJob.store_dtype``, but never wider than they are computed."""
     return "float16" if "float16" in (computed, store_dtype) else "float32"
 
 
-def recall(cache: Path, asked: PrefixQuery) -> PrefixRecord | None:
-    """What was written down for ``asked`` and still holds; None where there is nothing that can be read, or a damaged
-    note."""
-    identity = identify(asked)
+def recall(cache: Path, key: PrefixKey) -> PrefixRecord | None:
+    """Read the record of ``key``; None if there is no note, or it is damaged or no longer valid."""
+    identity = identify(key.backbone, key.weights, key.image_size)
     if identity is None:
         return None
     try:
-        note = json.loads(_file(cache, asked).read_text())
-        if note["identity"] != identity or note["asked"] != dataclasses.asdict(asked):
+        note = json.loads(_file(cache, key).read_text())
+        if note["identity"] != identity or note["asked"] != dataclasses.asdict(key):
             return None
         return PrefixRecord(**{**note["answer"], "row_shape": tuple(note["answer"]["row_shape"])})
-    except (OSError, ValueError, KeyError, TypeError):  # a torn note is no note: it is written anew
+    except (OSError, ValueError, KeyError, TypeError):  # a torn note counts as missing and is written again
         return None
 
 
-def remember(cache: Path, asked: PrefixQuery, answer: PrefixRecord, identity: str | None) -> None:
-    """Write down what ``asked`` came to. ``identity``: what ``identify`` said before the weights were read.
+def remember(cache: Path, key: PrefixKey, record: PrefixRecord, identity: str | None) -> None:
+    """Write the note of ``key``. ``identity``: the result of ``identify`` before the weights were read.
 
-    Nothing is written for a backbone of the user's own, nor where the weight file has changed since, nor where the
-    cache cannot be written: without a note the backbone is built to know.
+    Writes nothing for a user's own backbone, if the weight file has changed since, or if the cache cannot be written.
     """
-    if identity is None or identity != identify(asked) or recall(cache, asked) == answer:
+    if identity is None or identity != identify(key.backbone, key.weights, key.image_size):
         return
-    note = {"identity": identity, "asked": dataclasses.asdict(asked), "answer": dataclasses.asdict(answer)}
-    file = _file(cache, asked)
+    if recall(cache, key) == record:
+        return
+    note = {"identity": identity, "asked": dataclasses.asdict(key), "answer": dataclasses.asdict(record)}
+    file = _file(cache, key)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(file, json.dumps(note, sort_keys=True), durable=False)  # a torn note is written anew
+        atomic_write_text(file, json.dumps(note, sort_keys=True), durable=False)
 
 
-def identify(asked: PrefixQuery) -> str | None:
-    """What must be the same for a note to hold besides the question; None where no note ever does."""
-    if asked.backbone not in BACKBONES:
+def identify(name: str, weights: str, image_size: int) -> str | None:
+    """Return what must be equal for a note to stay valid; None for a backbone that never gets one."""
+    if name not in BACKBONES:
         return None
-    return json.dumps([importlib.metadata.version("keras"), _code(), _weights_identity(asked)])
+    return json.dumps([importlib.metadata.version("keras"), _code(), _weights_identity(name, weights, image_size)])
 
 
-def _weights_identity(asked: PrefixQuery) -> Any:
-    """The file that the weights are read from, its size and its time of change; a name where there is no file."""
-    if asked.weights in ("imagenet", "none"):
-        return asked.weights
-    path, row = Path(asked.weights), backbone(asked.backbone)
+def _weights_identity(name: str, weights: str, image_size: int) -> Any:
+    """[path, bytes, modification time] of the weight file; "imagenet" or "none" if there is no file."""
+    if weights in ("imagenet", "none"):
+        return weights
+    path, row = Path(weights), backbone(name)
     if not path.is_file():
         if not row.files:
             return "none"
-        path = weight_file(row, path, asked.image_size)
+        path = weight_file(row, path, image_size)
     about = path.stat()
     return [str(path.resolve()), about.st_size, about.st_mtime_ns]
 
 
 @functools.cache
 def _code() -> str:
-    """Digest of the modules that build a backbone, as they are on disk: this package and the table of backbones."""
+    """Digest of the modules on disk that build a backbone: this package, the table of backbones, the code digest."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for file in (here.parent / "backbones.py", here.parent / "code_digest.py", *sorted(here.glob("*.py"))):
@@ -202,6 +167,6 @@ def _code() -> str:
     return digest.hexdigest()[:16]
 
 
-def _file(cache: Path, asked: PrefixQuery) -> Path:
-    text = json.dumps(dataclasses.asdict(asked), sort_keys=True)
+def _file(cache: Path, key: PrefixKey) -> Path:
+    text = json.dumps(dataclasses.asdict(key), sort_keys=True)
     return cache / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

@@ -1,4 +1,4 @@
-"""SENet50: a ResNet-50 whose blocks weigh their channels (Hu, Shen, Sun 2018), as timm's ``seresnet50``.
+"""SENet50: a ResNet-50 whose blocks weight their channels (Hu, Shen, Sun 2018), as timm's ``seresnet50``.
 
 With u the (h, w, c) output of a block's last batch norm, the gate of section 3 is
 
@@ -6,8 +6,8 @@ With u the (h, w, c) output of a block's last batch norm, the gate of section 3 
     s = sigmoid(W2 relu(W1 z + b1) + b2)           excitation, equation 3, with biases; W1 leaves c / 16 channels
     block = relu(s * u + shortcut)
 
-What PyTorch does otherwise than Keras' own ResNet-50 is kept, so that published weights fit: the stride is in the 3x3
-convolution, padding is the same on both sides, convolutions have no bias, and batch norms add 1e-5 to the variance.
+It follows PyTorch where Keras' own ResNet-50 differs, so that published weights fit: the stride is in the 3x3
+convolution, padding is symmetric, convolutions have no bias, and batch norms add 1e-5 to the variance.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STEM, DEPTHS, WIDTHS = 64, (3, 4, 6, 3), (64, 128, 256, 512)
 
 
 def build_senet50(input_shape: tuple[int, int, int], include_top: bool = False, weights: None = None) -> keras.Model:
-    """SENet50 from preprocessed images ("torch") to the map of its last stage, 2,048 channels.
+    """Build SENet50 from preprocessed images ("torch") to the map of its last stage, 2,048 channels.
 
-    Raises ValueError for a top or for weights: both come from elsewhere.
+    Raises ValueError for a top or for weights; load a converted weight file instead.
     """
     if include_top or weights is not None:
         raise ValueError("senet50 is built without a top and without weights; load a converted weight file into it.")
@@ -35,16 +35,16 @@ def build_senet50(input_shape: tuple[int, int, int], include_top: bool = False, 
 
 
 def build_se_resnet(input_shape: tuple[int, int, int], depths: Sequence[int], widths: Sequence[int]) -> keras.Model:
-    """A squeeze-and-excitation ResNet of bottleneck blocks: ``depths`` blocks a stage, of ``widths`` * 4 channels.
+    """Build a squeeze-and-excitation ResNet of bottleneck blocks, ``depths`` per stage, of ``widths`` * 4 channels.
 
-    Layers are called stem_conv, stem_bn, stem_relu, stem_pool, then stage1_block1_conv1 and so on; the last layer of a
+    Layers are named stem_conv, stem_bn, stem_relu, stem_pool, then stage1_block1_conv1 and so on; the last layer of a
     stage is stageN_blockM_out.
     """
     inputs = keras.Input(input_shape, name="images")
     x = _conv(inputs, STEM, 7, "stem_conv", stride=2)
     x = _norm(x, "stem_bn")
     x = layers.ReLU(name="stem_relu")(x)
-    # Zeros are as good as PyTorch's minus infinity: what comes out of a ReLU is never below them.
+    # Zeros equal PyTorch's padding with minus infinity: the output of a ReLU is never below them.
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
@@ -69,7 +69,7 @@ def _block(x: Any, width: int, stride: int, name: str) -> Any:
 
 
 def _gate(u: Any, name: str) -> Any:
-    """s * u, each channel weighed by a number in (0, 1) that depends on all of them."""
+    """s * u: weight each channel by a number in (0, 1) that depends on all of them."""
     channels = u.shape[-1]
     z = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(u)
     s = layers.Conv2D(reduced(channels), 1, activation="relu", name=f"{name}_fc1")(z)
@@ -78,7 +78,7 @@ def _gate(u: Any, name: str) -> Any:
 
 
 def reduced(channels: int) -> int:
-    """The channels between the two layers of a gate: a sixteenth, to the nearest multiple of 8, at least 8."""
+    """Channels between the two layers of a gate: a sixteenth, rounded to a multiple of 8, at least 8."""
     return max(8, int(channels / REDUCTION + 4) // 8 * 8)
 
 

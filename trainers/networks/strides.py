@@ -1,12 +1,11 @@
-"""A finer last map: the halvings beyond an output stride are taken back, and what follows is dilated.
+"""Output stride: replace the strides beyond it by 1 and dilate the layers after them, for a finer last map.
 
-DeepLab (Chen et al. 2017, section 3.1): with the last halving at stride 1 and every later convolution dilated by two,
-the pretrained weights see the neighbours that they were trained with, at twice as many places.
+DeepLab (Chen et al. 2017, section 3.1): with the last stride at 1 and every later convolution dilated by two, the
+pretrained weights see the neighbours that they were trained with, at twice as many positions.
 
-The places of the old map are every second one of the new. There the new values are the old ones, borders included,
-because each layer keeps the padding that it had before the image's first row, and zeros beyond the map stay zeros.
-Two things see the whole map and so change a little: a gate that pools it (squeeze and excitation) and, of course, the
-pooling at the end.
+Every second position of the new map is a position of the old one and has its value, borders included, because each
+layer keeps its padding before the image's first row, and zeros beyond the map stay zeros. Only what reads the whole map
+changes a little: a gate that pools it (squeeze and excitation) and the pooling at the end.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from trainers.networks.graph import assign_weights, layer_strides, own_stride, p
 
 
 class _Aligned:
-    """A convolution or pooling with its own padding, before and after both axes, instead of "same" or "valid".
+    """A convolution or pooling padded by ``pads`` (before, after) on both axes, instead of "same" or "valid".
 
-    ``replaced_stride``: the stride that it had. The layers' order, names and weights are those of the plain one.
+    ``replaced_stride``: its former stride. Names and weights are those of the plain layer.
     """
 
     def __init__(self, *, pads: tuple[int, int], replaced_stride: int, **config: Any) -> None:
@@ -68,7 +67,7 @@ class AlignedMaxPooling2D(_Aligned, keras.layers.MaxPooling2D):
 
 class AlignedAveragePooling2D(_Aligned, keras.layers.AveragePooling2D):
     def _padded(self, x: Any) -> Any:
-        """The edge once more, so that the last place is a mean of pixels alone."""
+        """Repeat the edge, so that the last position is a mean of pixels alone."""
         width = ((0, 0), self.pads, self.pads, (0, 0))
         return ops.pad(x, width, mode="symmetric") if any(self.pads) else x
 
@@ -83,16 +82,16 @@ _ALIGNED = {
 
 
 def is_refined(layers: list[Any]) -> bool:
-    """Whether one of ``layers`` has had its stride replaced."""
+    """Whether the stride of one of ``layers`` was replaced."""
     return any(getattr(layer, "replaced_stride", 0) for layer in layers)
 
 
 def with_output_stride(model: keras.Model, stride: int) -> keras.Model:
-    """A copy of ``model`` whose last map has 1 / ``stride`` of the image's side, with the same layers and weights.
+    """Copy ``model`` with a last map of 1 / ``stride`` of the image's side and the same layers and weights.
 
-    Names, order and count of the layers are kept, so boundaries and weight files fit both. ``model`` itself where it
-    has this stride already. Square images of a fixed size, channels last. Raises TrainerError for a model whose map is
-    finer or which halves in a way that cannot be taken back.
+    Names, order and number of the layers are kept, so boundaries and weight files fit both. Returns ``model`` itself if
+    it has this stride already. Square images of a fixed size, channels last. Raises TrainerError if the map is finer
+    already or a stride cannot be replaced.
     """
     strides = layer_strides(model)
     total = strides[producer(model.output)]
@@ -108,7 +107,7 @@ def with_output_stride(model: keras.Model, stride: int) -> keras.Model:
             continue
         dilation = max(1, strides[operation.name] // own_stride(operation) // stride)
         if own_stride(operation) > 1 and strides[operation.name] > stride:
-            # No more than twice the old map: where halving an odd map drops its last row, so does the finer one.
+            # At most twice the old map: if halving an odd map drops its last row, the finer one drops it too.
             side = side or min(
                 _unpadded(inputs[0], sources).shape[1], own_stride(operation) * operation.output.shape[1]
             )
@@ -127,16 +126,18 @@ def with_output_stride(model: keras.Model, stride: int) -> keras.Model:
 
 
 def _unpadded(tensor: Any, sources: dict[str, Any]) -> Any:
-    """``tensor``, or what its zero padding was given."""
+    """``tensor``, or the input of its zero padding."""
     is_padding = isinstance(tensor._keras_history.operation, keras.layers.ZeroPadding2D)
     return sources[producer(tensor)] if is_padding else tensor
 
 
 def _unstrided(model: keras.Model, layer: Any, tensor: Any, side_and_dilation: tuple[int, int]) -> tuple[type, dict]:
-    """``layer`` at stride 1: the padding before is kept, the padding after makes a map of ``side``."""
+    """``layer`` at stride 1: keeps the padding before, and pads after it to a map of ``side``."""
     side, dilation = side_and_dilation
     if type(layer) not in _ALIGNED:
-        raise TrainerError(f"the halving {layer.name} of {model.name} cannot be taken back: it is no plain layer.")
+        raise TrainerError(
+            f"{model.name} cannot have a finer map: the stride of its layer {layer.name} cannot be replaced."
+        )
     window = (layer.kernel_size if hasattr(layer, "kernel_size") else layer.pool_size)[0]
     old, step, before = tensor.shape[1], own_stride(layer), 0
     if layer.padding == "same":
@@ -148,13 +149,15 @@ def _unstrided(model: keras.Model, layer: Any, tensor: Any, side_and_dilation: t
     after = side + dilation * (window - 1) - given - dilation * before
     is_pooling = hasattr(layer, "pool_size")
     if after < 0 or (is_pooling and dilation > 1 and window > 1):
-        raise TrainerError(f"the halving {layer.name} of {model.name} cannot be taken back.")
+        raise TrainerError(
+            f"{model.name} cannot have a finer map: the stride of its layer {layer.name} cannot be replaced."
+        )
     config = {"strides": 1, "padding": "valid", "pads": (dilation * before, after), "replaced_stride": step}
     return _ALIGNED[type(layer)], config if is_pooling else config | {"dilation_rate": dilation}
 
 
 def _dilated(model: keras.Model, layer: Any, dilation: int) -> tuple[type, dict]:
-    """``layer``, which runs after a halving that is taken back, with its neighbours ``dilation`` as far away."""
+    """``layer``, which runs after a replaced stride, dilated by ``dilation``."""
     kind = type(layer)
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return kind, {"padding": tuple(tuple(dilation * p for p in pads) for pads in layer.padding)}

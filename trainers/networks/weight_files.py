@@ -1,7 +1,7 @@
-"""Weights out of a file into a network, or a sentence that says which layer does not fit.
+"""Load weights from a file into a network, or name the layers that do not fit.
 
-Three formats, told apart by what is in the file and not by its name: Keras 3 (``.weights.h5``), the whole model of
-Keras 3 (``.keras``), and the older ``.h5`` of Keras' own downloads, whose layers are taken in their order.
+Three formats, recognised by content and not by name: Keras 3 (``.weights.h5``), the whole model of Keras 3
+(``.keras``), and the older ``.h5`` of Keras' downloads, whose layers are matched by order.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ from trainers.errors import TrainerError
 Shapes = tuple[tuple[int, ...], ...]
 
 SHOWN = 4
-"""How many layers that do not fit a sentence names; the rest are counted."""
+"""Maximum number of layers that a message names."""
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 INSIDE_KERAS = "model.weights.h5"
 KINDS = ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer, not the file itself"))
-"""How a file begins that a download leaves in the place of weights, and what it is."""
+"""(first bytes, description) of files that a failed download leaves instead of weights."""
 UNREADABLE = (
     *(OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What zipfile, h5py and Keras raise on a file that is damaged, encrypted or built otherwise."""
+"""Errors of zipfile, h5py and Keras for a file that is damaged, encrypted or of another format."""
 TOPS = ("predictions", "fc", "logits", "dense", "probs", "classifier")
+"""Prefixes of the names of classifier layers."""
 
 
 @dataclass(frozen=True)
-class _Held:
-    """One layer as a file holds it: its ``name`` and the shapes of its arrays, in their order."""
+class _LayerShapes:
+    """A layer of a file or a network: its ``name`` and the shapes of its arrays, in order."""
 
     name: str
     shapes: Shapes
 
 
 def load_weights(model: keras.Model, file: Path, name: str) -> None:
-    """Fill ``model`` with the weights in ``file``; ``name`` is the backbone's, for the sentences.
+    """Load the weights in ``file`` into ``model``; ``name``: the backbone's, for messages.
 
-    All layers are compared before the first is changed: a model that was refused is as it was. Raises TrainerError that
-    names the file and, of each layer that does not fit, the shapes in the file and in the network.
+    Compares all layers before changing any, so a failure leaves ``model`` unchanged. Raises TrainerError with the file
+    and, for each layer that does not fit, the shapes in the file and in the network.
     """
-    with _said_of(file, name):
+    with _errors_about(file, name):
         kind = _kind(file)
         with _open(file, kind) as h5:
             legacy = _legacy_group(h5)
@@ -66,8 +67,8 @@ def load_weights(model: keras.Model, file: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _said_of(file: Path, name: str) -> Iterator[None]:
-    """What goes wrong inside becomes one TrainerError about ``file`` and ``name``."""
+def _errors_about(file: Path, name: str) -> Iterator[None]:
+    """Turn errors raised inside into a TrainerError about ``file`` and ``name``."""
     try:
         yield
     except UNREADABLE as error:
@@ -76,11 +77,11 @@ def _said_of(file: Path, name: str) -> Iterator[None]:
 
 
 def _kind(file: Path) -> str:
-    """ "h5" or "keras". Raises ValueError that says what the file is instead."""
+    """Return "h5" or "keras". Raises ValueError with what the file is instead."""
     if not file.is_file():
         raise ValueError("there is no such file")
     if file.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise ValueError(f"{file.suffix} is PyTorch's format; make a Keras file of it with orch weights convert")
+        raise ValueError(f"{file.suffix} is PyTorch's format; convert it with `orch weights convert`")
     with file.open("rb") as stream:
         start = stream.read(64)
     if start.startswith(HDF5):
@@ -100,7 +101,7 @@ def _kind(file: Path) -> str:
 
 @contextlib.contextmanager
 def _open(file: Path, kind: str) -> Iterator[h5py.File]:
-    """The HDF5 file of the weights. Raises ValueError where it is damaged."""
+    """Open the HDF5 file of the weights. Raises ValueError if it is damaged."""
     try:
         if kind == "keras":
             with zipfile.ZipFile(file) as archive, h5py.File(io.BytesIO(archive.read(INSIDE_KERAS)), "r") as h5:
@@ -114,7 +115,7 @@ def _open(file: Path, kind: str) -> Iterator[h5py.File]:
 
 @contextlib.contextmanager
 def _named(file: Path, suffix: str) -> Iterator[Path]:
-    """``file`` under a name by which Keras knows its format: itself, or a link that goes away."""
+    """Yield ``file``, or a temporary link to it, under a name from which Keras infers its format."""
     if file.name.endswith(suffix) and (suffix != ".h5" or not file.name.endswith(".weights.h5")):
         yield file
         return
@@ -129,13 +130,13 @@ def _text(value: Any) -> str:
 
 
 def _legacy_group(h5: h5py.File) -> h5py.Group | None:
-    """The group of the older format's layers, None where the file is of Keras 3."""
+    """The group with the layers of the older format; None for a file of Keras 3."""
     group = h5.get("model_weights", h5)
     return group if "layer_names" in group.attrs or "layer_names0" in group.attrs else None
 
 
 def _attribute(group: h5py.Group, name: str) -> list[str]:
-    """A list of names; one longer than an attribute may be is stored in numbered parts."""
+    """Read a list of names; one too long for an attribute is stored in numbered parts."""
     if name in group.attrs:
         return [_text(value) for value in group.attrs[name]]
     parts: list[str] = []
@@ -145,12 +146,12 @@ def _attribute(group: h5py.Group, name: str) -> list[str]:
 
 
 def _compare_legacy(group: h5py.Group, model: keras.Model) -> list[str]:
-    """Of each layer that does not fit, what is wrong. Layers with weights are taken in their order."""
+    """Describe each layer that does not fit. Layers with weights are matched by order."""
     held = []
     for layer in _attribute(group, "layer_names"):
         weights = _attribute(group[layer], "weight_names")
         if weights:
-            held.append(_Held(layer, tuple(tuple(group[layer][weight].shape) for weight in weights)))
+            held.append(_LayerShapes(layer, tuple(tuple(group[layer][weight].shape) for weight in weights)))
     needed = [_needed(layer) for layer in model.layers if layer.weights]
     if len(held) != len(needed):
         return [f"the file holds {len(held)} layers with weights, the network {len(needed)}{_top(held, needed)}"]
@@ -162,9 +163,9 @@ def _compare_legacy(group: h5py.Group, model: keras.Model) -> list[str]:
 
 
 def _compare_keras3(h5: h5py.File, model: keras.Model) -> list[str]:
-    """Of each layer that does not fit, what is wrong. A layer's place in the file is its class and a count.
+    """Describe each layer that does not fit. A layer's place in the file is its class and a counter.
 
-    A layer that holds others is left to Keras, whose error then names it.
+    Nested layers are not compared; Keras' own error names them.
     """
     group = h5["layers"] if "layers" in h5 else h5.get("_layer_checkpoint_dependencies")
     if group is None:
@@ -179,7 +180,7 @@ def _compare_keras3(h5: h5py.File, model: keras.Model) -> list[str]:
         needed.append(needs)
         if holds != needs.shapes:
             problems.append(f"layer {needs.name}: {_difference(holds, needs.shapes)}")
-    surplus = [_Held(_name(group, place), _shapes(group, place)) for place in group if place not in places]
+    surplus = [_LayerShapes(_name(group, place), _shapes(group, place)) for place in group if place not in places]
     surplus = [layer for layer in surplus if layer.shapes]
     if surplus:
         names = ", ".join(layer.name for layer in surplus[:SHOWN])
@@ -188,7 +189,7 @@ def _compare_keras3(h5: h5py.File, model: keras.Model) -> list[str]:
 
 
 def _places(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    """Each layer with its place in a file of Keras 3: conv2d, conv2d_1, ... counted for each class."""
+    """Yield (place in a file of Keras 3, layer): conv2d, conv2d_1, ..., counted per class."""
     counts: dict[str, int] = {}
     for layer in model.layers:
         place = _snake(type(layer).__name__)
@@ -205,7 +206,7 @@ def _snake(name: str) -> str:
 
 
 def _shapes(group: h5py.Group, place: str) -> Shapes:
-    """The shapes of a layer's own arrays, in their order; none where the file has no such layer."""
+    """The shapes of a layer's own arrays, in order; () if the file has no such layer."""
     arrays = group[place].get("vars", {}) if place in group else {}
     return tuple(tuple(arrays[key].shape) for key in sorted(arrays, key=int))
 
@@ -214,12 +215,12 @@ def _name(group: h5py.Group, place: str) -> str:
     return _text(group[place]["vars"].attrs.get("name", place)) if "vars" in group[place] else place
 
 
-def _needed(layer: Any) -> _Held:
-    return _Held(layer.name, tuple(tuple(weight.shape) for weight in layer.weights))
+def _needed(layer: Any) -> _LayerShapes:
+    return _LayerShapes(layer.name, tuple(tuple(weight.shape) for weight in layer.weights))
 
 
 def _difference(held: Shapes, needed: Shapes) -> str:
-    """The first array that differs, or the counts where they do."""
+    """Describe the first array that differs, or the numbers of arrays if those differ."""
     if not held:
         return f"the file holds nothing, the network needs {_size(needed[0])}"
     if len(held) != len(needed):
@@ -232,8 +233,8 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _top(held: list[_Held], needed: list[_Held]) -> str:
-    """A hint where the file also holds a classifier, "" where it does not."""
+def _top(held: list[_LayerShapes], needed: list[_LayerShapes]) -> str:
+    """A hint if the file also holds a classifier, else ""."""
     known = {layer.name for layer in needed}
     tops = [layer.name for layer in held if layer.name not in known and layer.name.lower().startswith(TOPS)]
     return f"; {tops[0]} is a classifier: take the file without a top (no_top)" if tops else ""

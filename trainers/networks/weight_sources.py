@@ -1,7 +1,7 @@
-"""Where a backbone's starting weights are on this machine: a folder, Keras' cache, or a download. Free of TensorFlow.
+"""Find a backbone's starting weights on this machine: a folder, Keras' cache, or a download. Free of TensorFlow.
 
-``weights: imagenet`` lets Keras take its file from a cache, or download it once. Whether that will work is answered
-here before anything starts: by the names of Keras' files, and by one request to the host that it downloads from.
+With ``weights: imagenet`` Keras takes a file from its cache or downloads it once. Before anything starts, this module
+checks whether that will work: by the names of Keras' files, and by one request to the host that it downloads from.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from trainers.errors import TrainerError
 
 IMAGENET, NONE = "imagenet", "none"
 HOST = "storage.googleapis.com"
-"""Where Keras downloads weights from."""
+"""Host that Keras downloads weights from."""
 PROBE = f"https://{HOST}/tensorflow/keras-applications/mobilenet/mobilenet_2_5_128_tf_no_top.h5"
-"""A file that is there for certain, as the smallest of them is; asked for its header alone."""
+"""URL of Keras' smallest weight file; only its header is requested."""
 ANSWER_WITHIN_S = 3.0
 """Maximum seconds until the host counts as unreachable."""
 LOCK_WITHIN_S = 1800.0
 """Maximum seconds to wait while another process downloads."""
 KERAS_FAILS = "URL fetch failure"
-"""How Keras' error begins for a download that fails; it has no type of its own."""
+"""First words of Keras' error for a failed download, which has no type of its own."""
 DOWNLOAD_SIZES = {
     "keras.applications:MobileNet": (128, 160, 192, 224),
     "keras.applications:MobileNetV2": (96, 128, 160, 192, 224),
 }
-"""Builder -> the image sizes for which Keras has a file each; for any other size it takes the one for 224 px."""
+"""Builder -> image sizes in pixels that have a weight file each; Keras uses the one for 224 px at other sizes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def keras_cache() -> Path:
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
-    """The names of what lies in ``folder``; () where it cannot be listed."""
+    """Names of the entries of ``folder``; () if it cannot be listed."""
     try:
         return tuple(entry.name for entry in os.scandir(folder))
     except OSError:
@@ -68,13 +68,13 @@ def names_in(folder: Path) -> tuple[str, ...]:
 
 
 def fits(row: Backbone, names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that ``weight_file`` would take for the backbone, at any size."""
+    """The ``names`` that ``weight_file`` would accept for the backbone, at any size."""
     patterns = row.files.split()
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def is_cached(row: Backbone, sizes: Iterable[int], names: Iterable[str]) -> bool:
-    """Whether ``names``, in Keras' cache, hold what Keras asks for at each of ``sizes``."""
+    """Whether ``names``, the files in Keras' cache, suffice for each of ``sizes``."""
     found = fits(row, names)
     own = DOWNLOAD_SIZES.get(row.builder)
     if own is None:
@@ -84,9 +84,9 @@ def is_cached(row: Backbone, sizes: Iterable[int], names: Iterable[str]) -> bool
 
 
 def lacking(wanted: Iterable[Wanted]) -> tuple[list[str], str]:
-    """The backbones whose weights cannot be had on this machine, and why not ("" where none are lacking).
+    """Return (backbones without available weights on this machine, the reason, "" if there are none).
 
-    The network is asked, for ``ANSWER_WITHIN_S`` at most, only where Keras' cache lacks a file.
+    Makes a request, for at most ``ANSWER_WITHIN_S``, only if Keras' cache lacks a file.
     """
     cached = names_in(keras_cache())
     missing, to_download, reasons = [], [], []
@@ -103,9 +103,9 @@ def lacking(wanted: Iterable[Wanted]) -> tuple[list[str], str]:
 
 
 def comes_without_download(wanted: Wanted, cached: Iterable[str]) -> bool:
-    """Whether "imagenet" needs no download: Keras has the file, or nothing of it is asked for this backbone.
+    """Whether "imagenet" needs no download: Keras has the file, or the backbone has none to download.
 
-    A builder of the user's own (a dotted name) is left to itself.
+    True for a user's own backbone (a dotted name), whose builder is not checked.
     """
     row = backbone(wanted.backbone)
     return wanted.backbone not in BACKBONES or not row.imagenet or is_cached(row, wanted.sizes, cached)
@@ -113,15 +113,15 @@ def comes_without_download(wanted: Wanted, cached: Iterable[str]) -> bool:
 
 @contextlib.contextmanager
 def downloading(name: str, image_size: int) -> Iterator[None]:
-    """While entered, this process alone downloads; nothing waits where Keras has the file already.
+    """Hold the lock for downloads inside, unless Keras has the file already.
 
-    Keras writes a download where another process looks for the finished file. Raises TrainerError for a download that
-    fails, which another attempt at the same trial would only repeat.
+    Keras writes a download to the path where another process looks for the finished file. Raises TrainerError if the
+    download fails, since retrying the trial would only repeat it.
     """
     cache, wanted = keras_cache(), Wanted(name, IMAGENET, (image_size,))
     lock = FileLock(cache / ".orch.lock", timeout=LOCK_WITHIN_S)
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError, Timeout):  # a cache that cannot be written: Keras says what it makes of it
+        with contextlib.suppress(OSError, Timeout):  # Keras handles an unwritable cache
             cache.mkdir(parents=True, exist_ok=True)
             held.enter_context(lock)
         if comes_without_download(wanted, names_in(cache)):
@@ -135,7 +135,7 @@ def downloading(name: str, image_size: int) -> Iterator[None]:
 
 
 def _missing_file(wanted: Wanted) -> str:
-    """Why the folder or file does not give the weights; "" where it does, or where nothing is asked of it."""
+    """Why the folder or file lacks the weights; "" if it has them or none are needed."""
     row, path = backbone(wanted.backbone), Path(wanted.place)
     if wanted.place == NONE or path.is_file() or not row.files:
         return ""
@@ -147,7 +147,7 @@ def _missing_file(wanted: Wanted) -> str:
 
 
 def lacking_here(job: Mapping[str, Any]) -> dict[str, Any]:
-    """``lacking``, as a job on a node of a cluster. ``job``: ``wanted``, a list of (backbone, place, sizes)."""
+    """``lacking`` as a job on a node of a cluster. ``job``: ``wanted``, a list of (backbone, place, sizes)."""
     wanted = [Wanted(name, place, tuple(sizes)) for name, place, sizes in job["wanted"]]
     names, reason = lacking(wanted)
     return {"lacking": names, "reason": reason}
@@ -155,10 +155,10 @@ def lacking_here(job: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def why_unreachable() -> str:
-    """Why Keras could not download now, as a sentence; "" if it could. Asked once a process.
+    """Why Keras could not download now, as a sentence; "" if it could. Cached per process.
 
-    One request for a header, through the proxy that the environment names, as Keras itself would go. In a thread, for
-    the look-up of a name can take longer than any timeout.
+    Requests one header through the proxy of the environment, like Keras. In a thread, because resolving the host's name
+    can exceed any timeout.
     """
     found = [f"{HOST} does not answer within {ANSWER_WITHIN_S:g} s."]
 

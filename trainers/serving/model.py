@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainers.backbones import backbone
 from trainers.contract import FitJob
 from trainers.errors import TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
@@ -39,7 +38,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     ``precision``.
     Returns ``{"members": count}``. Raises TrainerError where there is no fit or they are not of one configuration.
     """
-    from trainers.networks.prefix import pretrained
+    from trainers.networks.backbone import cached_backbone
     from trainers.training.loop import read_weights
 
     device.prepare(job["threads"], 0.0, job["precision"])
@@ -51,8 +50,8 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
         raise TrainerError("only models of one configuration and the same starting weights can be served together.")
     out = Path(job["output"])
     out.mkdir(parents=True, exist_ok=True)
-    size = first.config.image_size or backbone(first.config.backbone).native_size
-    starting = pretrained(first.config.backbone, first.weights, size, SERVED_PRECISION).get_weights()
+    size = first.config.resolved_image_size
+    starting = cached_backbone(first.config.backbone, first.weights, size, SERVED_PRECISION).get_weights()
     write_list(out / BACKBONE_FILE, starting)
     for number, (_, arrays) in enumerate(fits):
         write_list(out / f"member-{number}.npz", arrays)
@@ -91,8 +90,9 @@ class ServedModel:
         self._open(fit, starting, members)
 
     def _open(self, fit: FitJob, starting: list[np.ndarray], members: list[list[np.ndarray]]) -> None:
-        from trainers.networks.network import Network
-        from trainers.networks.prefix import Architecture, Prefix, build_backbone
+        from trainers.networks.backbone import build_backbone
+        from trainers.networks.network import Architecture, Network
+        from trainers.networks.prefix import Prefix
 
         # Built anew for this model alone: another one in the same process keeps its own values.
         whole = build_backbone(fit.config.backbone, "none", self.image_size, SERVED_PRECISION)
@@ -100,7 +100,7 @@ class ServedModel:
             raise TrainerError(f"the stored weights are not those of a {fit.config.backbone}.")
         whole.set_weights(starting)
         architecture = Architecture.of(fit.config, fit.weights, len(self.classes), SERVED_PRECISION)
-        self.prefix = Prefix(architecture, whole)
+        self.prefix = Prefix(architecture.prefix, whole)
         self.networks = []
         for arrays in members:
             network = Network(architecture, self.prefix)

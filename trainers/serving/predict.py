@@ -2,8 +2,9 @@
 
 ``predict`` is the job that a worker runs. Models that share a prefix share its work, and so do policies: the mirror
 image of ``flip``, the centre of ``ten_crop`` and the middle scale of ``pyramid`` are crops with a name
-(``trainers.images.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop is kept
-in the store where that pays, beside what trials read of the whole images, so that other models do not need it again.
+(``trainers.images.policies.crop_names``), and a policy is a mean over some of them. What the prefix gives for a crop
+is kept in the store where that pays, beside what trials read of the whole images, so that other models do not need it
+again.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from trainers.errors import TrainerError
 from trainers.images.crops import READ, Clock, cut
 from trainers.images.decoder import bytes_of, named
 from trainers.images.policies import WHOLE, crop_names, distinct_crops
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description
 from trainers.serving.parts import PredictionPart
 from trainers.store.eviction import NoRoom
@@ -114,7 +115,7 @@ def predict(job: Mapping[str, Any]) -> PredictionPart:
     names = distinct_crops(job["policies"])
     shape = (len(hashes), len(names), len(manifest.classes))
     prefix, models, view = _open(job["models"], shape, policy_in_force, folds)
-    pictures = _Pictures(asked.paths()[here], hashes, names, prefix.architecture.image_size, view)
+    pictures = _Pictures(asked.paths()[here], hashes, names, prefix.key.image_size, view)
 
     crops = _Crops(pictures, prefix, models, _sampled(prefix, models))
     shelf = _shelf(job, prefix, view)
@@ -276,7 +277,7 @@ class _Crops:
 
 def _sampled(prefix: Prefix, models: Sequence[_Model]) -> float:
     """Make all traces; the seconds of the prefix for a crop."""
-    size = prefix.architecture.image_size
+    size = prefix.key.image_size
     pixels = np.zeros((SAMPLE_CROPS, size, size, 3), np.uint8)
     features = prefix(pixels)
     for model in models:
@@ -317,7 +318,7 @@ def _open(
     for name, folder in folders.items():
         fit, arrays = read_weights(fold_folder(Path(folder), 1) if folds else Path(folder))
         network = open_network(fit, arrays, shape[-1], precision)
-        prefixes.append(prefix_of(network.architecture))
+        prefixes.append(prefix_of(network.architecture.prefix))
         views.add(fit.config.view)
         models.append(_Model(name, Path(folder), network, np.zeros(shape, np.float32)))
     if not models:
@@ -330,7 +331,7 @@ def _open(
 def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
     """The trained network of a finished fit."""
     architecture = Architecture.of(fit.config, fit.weights, classes, precision)
-    network = Network(architecture, prefix_of(architecture))
+    network = Network(architecture, prefix_of(architecture.prefix))
     network.set_numbers(fit.config)
     network.load_state(arrays)
     return network

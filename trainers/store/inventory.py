@@ -1,7 +1,7 @@
 """What lies in the cache folder, and how much it may take. Free of TensorFlow; changes nothing.
 
-Rows of images and features are what comes and goes (``trainers.store.eviction``). What else lies there (photos unpacked from
-archives, built-in sets, calibrations) counts towards the limit and stays until somebody clears it.
+Rows of images and features are what comes and goes (``trainers.store.eviction``). What else lies there (photos
+unpacked from archives, built-in sets, calibrations) counts towards the limit and stays until somebody clears it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ FORMAT = 2
 """Counts up when the files change. A shelf's folder ends in it: those of another format are never read, and are the
 first to go when room is needed."""
 BUCKETS = 16
-"""Parts of a shelf, each written by one worker at a time; ``orchestrator.search.queue.MOST_WORKERS`` is the same number."""
+"""Parts of a shelf, each written by one worker at a time; as ``orchestrator.search.queue.MAX_PREFILL_WORKERS``."""
 TOUCH_S = 60.0
 """How often at most a process notes that it uses a segment."""
 WITHOUT_RESERVING = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)

@@ -1,8 +1,8 @@
 """Rows computed once and shared by every process that reads the same folder: decoded images, features.
 
 A *shelf* holds rows of one kind, all of one shape and dtype; each row has a key. Rows lie in immutable segments
-(``trainers.store.segments``), under the limit of the cache folder (``trainers.store.eviction``). Keys are spread over buckets
-with a lock each: several workers that need the same rows compute different buckets.
+(``trainers.store.segments``), under the limit of the cache folder (``trainers.store.eviction``). Keys are spread over
+buckets with a lock each: several workers that need the same rows compute different buckets.
 
 A row's checksum is compared the first time a process reads it. One that is not what was written is computed again and
 replaced on the disk; nobody gets it.

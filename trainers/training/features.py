@@ -172,7 +172,7 @@ def read_parts(
                 if key not in pictures:
                     pictures[key] = ImageCopy(paths[item.row], hashes[item.row], item.copy)
         whole = parts[here[0]].manifest
-        decode = Decoder(whole.root, config.recipe, view, prefix.architecture.image_size, whole.seed)
+        decode = Decoder(whole.root, config.recipe, view, prefix.key.image_size, whole.seed)
         rows = _Source(pictures, decode, prefix, cache, reading or ReadSettings()).rows()
         for number in here:
             labels = parts[number].manifest.labels()[[item.row for item in parts[number].items]]

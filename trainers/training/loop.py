@@ -22,7 +22,7 @@ from trainers.errors import Diverged, TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
 from trainers.files.atomic import atomic_write_text
 from trainers.metrics import log_loss, macro_f1
-from trainers.networks.prefix import Architecture
+from trainers.networks.network import Architecture
 from trainers.training import device
 from trainers.training.balance import example_order
 from trainers.training.chunks import chunks
@@ -44,7 +44,7 @@ def open_fit(job: FitJob) -> Fit:
     architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
 
     # Rows below the boundary come from the store.
-    parts = fit_examples(job, manifest, prefix_of(architecture, Path(job.cache)))
+    parts = fit_examples(job, manifest, prefix_of(architecture.prefix, Path(job.cache)))
     if job.folds:
         return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
     return TrainingFit(job, architecture, *parts[0])
@@ -59,7 +59,7 @@ class TrainingFit:
         """Without ``validation`` the figures of it are NaN."""
         config = self.config = job.config
         self.job, self.train, self.validation = job, train, validation
-        self.precision = architecture.precision
+        self.precision = architecture.prefix.precision
         self.epoch = 0
         self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
         self.batches = math.ceil(len(train) / config.batch_size)
@@ -68,7 +68,7 @@ class TrainingFit:
         self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
         self.compiled.reset(config, job.seed, self.class_counts)
         self.images_per_s = (
-            images_per_second(prefix_of(architecture), self.compiled.network) if job.measure_speed else math.nan
+            images_per_second(prefix_of(architecture.prefix), self.compiled.network) if job.measure_speed else math.nan
         )
 
     def run_epoch(self) -> EpochMetrics:

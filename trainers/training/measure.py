@@ -24,7 +24,8 @@ from trainers.contract import FitJob, PartFigures
 from trainers.data.manifest import Manifest
 from trainers.images.augment import augment
 from trainers.images.decoder import Decoder, ImageCopy
-from trainers.networks.prefix import Architecture, build_backbone
+from trainers.networks.backbone import build_backbone
+from trainers.networks.network import Architecture
 from trainers.training import device, load
 from trainers.training.features import PREFIX_BATCH, LabelledRows
 from trainers.training.loop import PREDICT_BATCH, TrainingFit
@@ -152,10 +153,11 @@ def _mean_s(count: int, work: Callable[[int], Any], most_s: float) -> float:
 
 def _fetched_s(architecture: Architecture) -> float:
     """Seconds of downloading weights, which comes once in the life of a machine; 0 where nothing is downloaded."""
-    if architecture.weights != "imagenet":
+    if architecture.prefix.weights != "imagenet":
         return 0.0
     began_s = time.perf_counter()
-    build_backbone(architecture.backbone, architecture.weights, architecture.image_size)
+    key = architecture.prefix
+    build_backbone(key.backbone, key.weights, key.image_size)
     return time.perf_counter() - began_s
 
 
@@ -164,14 +166,14 @@ def _part(
 ) -> tuple[PartFigures, float]:
     """What is measured of one architecture in about ``slice_s``, and the seconds of a reset."""
     began_s = time.perf_counter()
-    prefix = prefix_of(architecture)
+    prefix = prefix_of(architecture.prefix)
     steps = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
     steps.reset(config, 0, np.ones(architecture.classes, int))
     open_s = time.perf_counter() - began_s
     reset_s = _seconds(lambda: steps.reset(config, 0, np.ones(architecture.classes, int)))
 
     count = min(PREFIX_BATCH, len(photos.pictures))
-    pixels = np.stack([photos.decoded(i, config.view, architecture.image_size) for i in range(count)])
+    pixels = np.stack([photos.decoded(i, config.view, architecture.prefix.image_size) for i in range(count)])
     slice_s = max(slice_s - (time.perf_counter() - began_s), 0.25 * slice_s)
     prefix_trace_s = prefix_s = 0.0
     if not prefix.is_identity:
@@ -218,7 +220,9 @@ class _TimedTraining:
     def __init__(self, config: TrialConfig, architecture: Architecture, rows: np.ndarray, batch: int) -> None:
         self._config = replace(config, batch_size=batch, balance="none")
         self._architecture, self._rows = architecture, rows
-        self._job = FitJob(id="calibration", config=self._config, seed=0, manifest="", weights=architecture.weights)
+        self._job = FitJob(
+            id="calibration", config=self._config, seed=0, manifest="", weights=architecture.prefix.weights
+        )
 
     def images_per_s(self, batches: int) -> float:
         images = batches * self._config.batch_size
@@ -242,7 +246,7 @@ def _bare_step_s(steps: CompiledNetwork, config: TrialConfig, rows: np.ndarray, 
 
     def bare(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            inputs = tf.cast(x, tf.float32) if network.architecture.mixes else x
+            inputs = tf.cast(x, tf.float32) if network.architecture.prefix.mixes else x
             logits, _ = network.training_logits(inputs, target, seed)
             loss = -tf.reduce_mean(tf.reduce_sum(target * tf.nn.log_softmax(logits), 1))
         optimizer.apply(tape.gradient(loss, [getattr(v, "value", v) for v in variables]), variables)

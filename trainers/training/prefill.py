@@ -9,7 +9,7 @@ from typing import Any
 
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.prefix import Prefix
 from trainers.training import device
 from trainers.training.features import ReadCost, fit_examples
 from trainers.training.steps import prefix_of
@@ -28,8 +28,7 @@ def fill(job: Mapping[str, Any]) -> dict[str, Any]:
     fit = FitJob.from_dict(job)
     precision = device.prepare(fit.threads, fit.gpu_memory_share, fit.precision)
     manifest = Manifest.read(Path(fit.manifest))
-    architecture = Architecture.of(fit.config, fit.weights, len(manifest.classes), precision)
-    prefix = prefix_of(architecture, Path(fit.cache))
+    prefix = prefix_of(fit.config.prefix_key(fit.weights, precision), Path(fit.cache))
     meter, opened = ReadCost(), time.perf_counter()
     fit_examples(fit, manifest, prefix, meter)
     now = time.perf_counter()
@@ -50,7 +49,7 @@ def fill(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(prefix: Prefix) -> str:
     """For a person: "mobilenet_1.0 at 224 px to conv_pw_11_relu", or "images at 224 px" where nothing is frozen."""
-    a = prefix.architecture
+    key = prefix.key
     if prefix.is_identity:
-        return f"images at {a.image_size} px"
-    return f"{a.backbone} at {a.image_size} px to {prefix.layer}"
+        return f"images at {key.image_size} px"
+    return f"{key.backbone} at {key.image_size} px to {prefix.layer}"

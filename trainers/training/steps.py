@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from cachetools import Cache, LRUCache
 
-from trainers.config import TrialConfig
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix, prefix_query
+from trainers.config import PrefixKey, TrialConfig
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import recall
 from trainers.training.balance import class_weights, effective_counts
 from trainers.training.mixing import mix
@@ -27,22 +26,21 @@ KEPT_BYTES = 512 * 2**20
 """Maximum bytes of the values of all cached networks together."""
 KEPT_NETWORKS = 16
 """Maximum number of cached networks: a trace takes some megabytes besides the values, however small the network is."""
-_prefixes: LRUCache[Architecture, Prefix] = LRUCache(MOST_PREFIXES)
+_prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MOST_PREFIXES)
 _networks: LRUCache[tuple[Architecture, str, float, str], CompiledNetwork] = LRUCache(KEPT_NETWORKS)
 
 
-def prefix_of(architecture: Architecture, cache: Path | None = None) -> Prefix:
-    """The prefix, opened once a process; architectures that differ in their heads alone share one.
+def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
+    """The prefix of ``key``, opened once a process.
 
-    With a ``cache`` whose index knows the architecture and where the whole backbone is frozen, the backbone stays
-    unbuilt until an image is run through it. Up to ``MOST_PREFIXES`` are cached while their folded copies take up to
+    If the whole backbone is frozen and the index in ``cache`` knows ``key``, the backbone stays unbuilt until an image
+    is run through it. Up to ``MOST_PREFIXES`` are cached while their folded copies take up to
     ``COPIED_BYTES``; the least recently used are evicted first.
     """
-    below = replace(architecture, hidden=0, head="softmax", classes=1)
-    if below not in _prefixes:
-        known = recall(cache, prefix_query(below)) if cache is not None and below.feature_fusion == "none" else None
-        _prefixes[below] = Prefix(below, known=known if known is not None and known.whole else None)
-    prefix = _prefixes[below]
+    if key not in _prefixes:
+        known = recall(cache, key) if cache is not None and key.feature_fusion == "none" else None
+        _prefixes[key] = Prefix(key, known=known if known is not None and known.whole else None)
+    prefix = _prefixes[key]
     _evict(_prefixes, COPIED_BYTES, lambda each: each.copied_bytes)
     return prefix
 
@@ -55,7 +53,7 @@ def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss:
     """
     asked = (architecture, optimizer, clip_norm, loss)
     if asked not in _networks:
-        network = Network(architecture, prefix_of(architecture))
+        network = Network(architecture, prefix_of(architecture.prefix))
         _networks[asked] = CompiledNetwork(network, optimizer, clip_norm, loss)
     found = _networks[asked]
     _evict(_networks, KEPT_BYTES, lambda each: each.nbytes)
@@ -97,7 +95,7 @@ class CompiledNetwork:
         self.network = network
         self.numbers = _Numbers(network.architecture.classes)
         self.variables = network.trainable_parts()
-        self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.precision)
+        self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.prefix.precision)
         self.optimizer.build(self.variables)
         self._fresh = [np.array(v) if len(v.shape) == 0 else None for v in self.optimizer.variables]
         self._loss = _LOSSES[loss]
@@ -163,7 +161,7 @@ class CompiledNetwork:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         numbers, classes = self.numbers, self.network.architecture.classes
         plain_target = tf.one_hot(labels, classes)
-        if self.network.architecture.mixes:
+        if self.network.architecture.prefix.mixes:
             x, plain_target = mix(x, plain_target, numbers.mixup, numbers.cutmix, seed)
             labels = tf.argmax(plain_target, 1, tf.int32)
         # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.

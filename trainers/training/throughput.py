@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 
 BATCH_IMAGES = 32
 MOST_RUNS = 5
@@ -24,7 +24,7 @@ def images_per_second(prefix: Prefix, network: Network) -> float:
     """
     architecture = network.architecture
     if architecture not in _measured:
-        size = architecture.image_size
+        size = architecture.prefix.image_size
         images = np.random.default_rng(0).integers(0, 256, (BATCH_IMAGES, size, size, 3), np.uint8)
         network.predict(prefix(images[:1]))
         best_s, started = float("inf"), time.perf_counter()

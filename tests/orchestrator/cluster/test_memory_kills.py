@@ -147,6 +147,7 @@ def drive(folder: Path, look_every_ms: int, **what: Any) -> tuple[Any, list[str]
     return answer, lines
 
 
+@pytest.mark.slow
 def test_killed_trials_go_back_to_the_queue(tmp_path: Path) -> None:
     """None of them has a retry to spend."""
     answer, lines = drive(tmp_path, 7000, rounds=9, trials=["sleep_once:60", "flips", "flips"])

@@ -15,8 +15,18 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli import app
-from orchestrator.commands import cache as cachereport
-from orchestrator.commands.cache import ago, duration, in_words, size
+from orchestrator.commands.cache import (
+    Entry,
+    ago,
+    duration,
+    entries,
+    explanation,
+    in_words,
+    print_table,
+    question,
+    size,
+)
+from trainers.store.inventory import contents
 from trainers.store.shelf import Shelf
 
 FEATURES = {
@@ -111,8 +121,8 @@ def test_the_words(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_computing_took_is_said(tmp_path: Path) -> None:
-    entry = cachereport.Entry("features", "0-v2", "x to y", 4096, time.time(), 4, 200.0)
-    (paragraph, *_) = cachereport.explanation(cachereport.contents(tmp_path), [entry])
+    entry = Entry("features", "0-v2", "x to y", 4096, time.time(), 4, 200.0)
+    (paragraph, *_) = explanation(contents(tmp_path), [entry])
     assert "Computing it took 3 min of a worker's time; whoever reads it saves that." in paragraph
 
 
@@ -158,16 +168,16 @@ def test_an_empty_cache_is_a_sentence(
 
 
 def test_archives_are_removed_with_a_warning() -> None:
-    assert cachereport.question({"archives": 10**6, "images": 5}) == (
+    assert question({"archives": 10**6, "images": 5}) == (
         "Remove archives (1.0 MB), images (5 B)? A sweep that runs now would miss its photos."
     )
-    assert cachereport.question({"images": 5}) == "Remove images (5 B)?"
+    assert question({"images": 5}) == "Remove images (5 B)?"
 
 
 def test_the_table_on_a_narrow_terminal(cache: Path) -> None:
     console = Console(width=80, file=io.StringIO(), highlight=False)
-    found = cachereport.contents(cache)
-    cachereport.print_table(found, cachereport.entries(found), console)
+    found = contents(cache)
+    print_table(found, entries(found), console)
     assert "conv_pw_11_relu" in "".join(console.file.getvalue().split())  # type: ignore[attr-defined]
 
 

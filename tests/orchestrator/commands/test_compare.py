@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.commands import compare as comparing
+from orchestrator.commands import compare
 from orchestrator.errors import OrchError
 from orchestrator.evaluation import comparison
 from orchestrator.evaluation.comparison import COLUMNS, ScoredModel, compare_models
@@ -141,7 +141,7 @@ def finished(root: Path) -> SweepPaths:
 def test_the_name_decides_what_is_compared(
     tmp_path: Path, against: str, baseline: str, models: set[str], networks: int
 ) -> None:
-    found = comparing.compare(finished(tmp_path / "s").root, against, "flip")
+    found = compare.compare_configurations(finished(tmp_path / "s").root, against, "flip")
     assert set(found.frame["model"]) == models
     base = found.frame[found.frame["baseline"]].iloc[0]
     assert (base["model"], base["networks"]) == (baseline, networks)
@@ -149,16 +149,16 @@ def test_the_name_decides_what_is_compared(
 
 
 def test_a_comparison_is_printed_and_handed_on(tmp_path: Path) -> None:
-    found = comparing.compare(finished(tmp_path / "s").root, "base")
-    rows = comparing.records(found)
+    found = compare.compare_configurations(finished(tmp_path / "s").root, "base")
+    rows = compare.records(found)
     json.dumps(rows, allow_nan=False)
     assert [row["configuration"] for row in rows] == ["best", "base", ""]
     assert {row["policy"] for row in rows} == {"whole"}
     text = io.StringIO()
-    Console(file=text, width=120).print(comparing.to_rich(found))
+    Console(file=text, width=120).print(compare.to_rich(found))
     for part in ("Against base (runner-up-1) on 400 test images, crop policy whole", "best (winner)", "runner-up-2"):
         assert part in text.getvalue(), part
-    markdown = comparing.to_markdown(found).splitlines()
+    markdown = compare.to_markdown(found).splitlines()
     assert len([line for line in markdown if line.startswith("|")]) == 2 + 3
     assert markdown[3].startswith("| **base (runner-up-1)** | **2** |")
 
@@ -179,17 +179,17 @@ def test_an_older_sweep_is_compared_by_the_names_of_its_refit(tmp_path: Path) ->
         np.savez(path, probabilities=np.stack([hits, ~hits], 1), labels=np.zeros(IMAGES, np.int32))
     names = ("winner/seed-0", "runner-up-1/seed-0")
     write(pd.DataFrame([{**ROW, "model": name} for name in names]), paths)
-    assert set(comparing.compare(paths.root).frame["model"]) == {"winner", "runner-up-1"}
+    assert set(compare.compare_configurations(paths.root).frame["model"]) == {"winner", "runner-up-1"}
 
 
 def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     paths = finished(tmp_path / "s")
     with pytest.raises(OrchError, match="called 'bse'; there are best, base, winner, runner-up-1, runner-up-2"):
-        comparing.compare(paths.root, "bse")
+        compare.compare_configurations(paths.root, "bse")
     with pytest.raises(OrchError, match="not judged under the crop policy 'random_5'; it was under flip, whole"):
-        comparing.compare(paths.root, "winner", "random_5")
+        compare.compare_configurations(paths.root, "winner", "random_5")
     with pytest.raises(OrchError, match="has no finished leaderboard, so nothing to compare; go on with it"):
-        comparing.compare(write_sweep(tmp_path / "new", ended="INTERRUPTED").root)
+        compare.compare_configurations(write_sweep(tmp_path / "new", ended="INTERRUPTED").root)
 
 
 def test_the_same_networks_under_two_policies_are_drawn_together() -> None:
@@ -209,28 +209,28 @@ def test_the_same_networks_under_two_policies_are_drawn_together() -> None:
 
 def test_the_crop_policies_of_a_sweep_are_compared_over_all_its_networks(tmp_path: Path) -> None:
     folder = finished(tmp_path / "s").root
-    found = comparing.compare_policies(folder)
+    found = compare.compare_policies(folder)
     assert found.frame.loc[found.frame["baseline"], "model"].tolist() == ["whole"]
     assert set(found.frame["networks"]) == {5}
-    assert {record["policy"] for record in comparing.records(found)} == {"whole", "flip"} == set(found.frame["model"])
-    assert comparing.to_markdown(found).startswith("| crop policy |")
-    one = comparing.compare_policies(folder, "winner")
+    assert {record["policy"] for record in compare.records(found)} == {"whole", "flip"} == set(found.frame["model"])
+    assert compare.to_markdown(found).startswith("| crop policy |")
+    one = compare.compare_policies(folder, "winner")
     assert set(one.frame["networks"]) == {2}
     with pytest.raises(OrchError, match="no final model is called"):
-        comparing.compare_policies(folder, "nobody")
+        compare.compare_policies(folder, "nobody")
 
 
 def test_the_steps_of_a_list_are_compared_in_the_order_of_the_file(tmp_path: Path) -> None:
     paths = finished(tmp_path / "s")
     with pytest.raises(OrchError, match=r"has no named configurations \(search.configurations\), so no steps"):
-        comparing.compare_steps(paths.root)
+        compare.compare_steps(paths.root)
     with Ledger(paths.ledger) as ledger:
         for number, name in enumerate(("base", "best"), start=101):
             payload = {"name": name, "number": number, "config": {}}
             ledger.append(EventKind.TRIAL, trial=f"step{number}", stage="search", state="PENDING", payload=payload)
-    found = comparing.compare_steps(paths.root, "flip")
+    found = compare.compare_steps(paths.root, "flip")
     assert found.frame["configuration"].tolist() == ["base", "best"]
     assert found.frame["baseline"].tolist() == [True, False]
-    direct = comparing.compare(paths.root, "base", "flip").frame.set_index("configuration").loc["best"]
+    direct = compare.compare_configurations(paths.root, "base", "flip").frame.set_index("configuration").loc["best"]
     assert found.frame["difference"][1] == direct["difference"]
     assert found.against == "the configuration before"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.commands import predict as predictions
+from orchestrator.commands import predict
 from orchestrator.errors import DataError, OrchError
 from orchestrator.tracking import registry
 from tests.support.photos_on_disk import HOSTILE, write_hostile
@@ -61,16 +61,16 @@ def _photos(folder: Path) -> None:
 
 def test_folders_are_searched_and_named_files_are_taken_as_they_are(tmp_path: Path) -> None:
     _photos(tmp_path / "photos")
-    found = predictions.photos([tmp_path / "photos", tmp_path / "photos" / "notes.txt"])
+    found = predict.photos([tmp_path / "photos", tmp_path / "photos" / "notes.txt"])
     assert [p.name for p in found] == ["a.png", "b.JPG", "c.webp", "notes.txt"]
 
 
 def test_what_is_no_photo_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"there is no photo in .*empty \(looked for \.jpg"):
-        predictions.photos([tmp_path / "empty"])
+        predict.photos([tmp_path / "empty"])
     with pytest.raises(DataError, match=r"there is no .*x\.jpg, .*y\.jpg\."):
-        predictions.photos([tmp_path / "x.jpg", tmp_path / "y.jpg"])
+        predict.photos([tmp_path / "x.jpg", tmp_path / "y.jpg"])
 
 
 def test_a_folder_is_walked_as_training_does(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_folder_is_walked_as_training_does(tmp_path: Path) -> None:
     for name in [*kept, "._a.jpg", "notes.txt", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.png", ".hidden.jpg"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert [p.name for p in predictions.photos([tmp_path])] == kept
+    assert [p.name for p in predict.photos([tmp_path])] == kept
     assert len(kept) >= 19
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_plain_file_is_answered_with_its_reason(champion: Champion, t
     (tmp_path / "p" / "proc.jpg").symlink_to("/proc/kmsg")
     (tmp_path / "p" / "a.png").write_bytes(b"brief")
     named = [tmp_path / "p" / name for name in HOSTILE if name != "folder.jpg"]
-    found = {one.path: one for one in predictions.predict([tmp_path / "p", *named], "garbage")}
+    found = {one.path: one for one in predict.predict_photos([tmp_path / "p", *named], "garbage")}
     assert len(found) == len(HOSTILE) + 2
     for name, reason in HOSTILE.items():
         error = found[str(tmp_path / "p" / name)].error
@@ -101,13 +101,13 @@ def test_large_photos_are_not_held_in_memory_together(champion: Champion, tmp_pa
     for i in range(6):
         (tmp_path / f"{i}.png").touch()
         os.truncate(tmp_path / f"{i}.png", 100 * (i + 1))
-    together = [[file.name for file in files] for files in predictions._batches(predictions.photos([tmp_path]), 600)]
+    together = [[file.name for file in files] for files in predict._batches(predict.photos([tmp_path]), 600)]
     assert together == [["0.png", "1.png", "2.png"], ["3.png"], ["4.png"], ["5.png"]]
 
 
 def test_one_bad_photo_costs_the_others_nothing(champion: Champion, tmp_path: Path) -> None:
     _photos(tmp_path / "photos")
-    found = predictions.predict([tmp_path / "photos"], "garbage")
+    found = predict.predict_photos([tmp_path / "photos"], "garbage")
     assert [(Path(p.path).name, p.label, p.error) for p in found] == [
         ("a.png", "short", ""),
         ("b.JPG", "long", ""),
@@ -135,33 +135,33 @@ def test_an_error_says_why_and_leaves_the_place_to_the_path(
     monkeypatch.setattr(champion, "predict", refuse)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"")
-    found = predictions.predict([tmp_path], "garbage")
+    found = predict.predict_photos([tmp_path], "garbage")
     assert [one.error for one in found] == ["cannot be read: the file is empty."] * 2
 
 
 def test_good_photos_are_asked_about_together(champion: Champion, tmp_path: Path) -> None:
-    for i in range(predictions.AT_ONCE + 1):
+    for i in range(predict.AT_ONCE + 1):
         (tmp_path / f"{i:03}.png").write_bytes(b"x")
-    assert len(predictions.predict([tmp_path], "garbage")) == predictions.AT_ONCE + 1
+    assert len(predict.predict_photos([tmp_path], "garbage")) == predict.AT_ONCE + 1
     assert champion.calls == 2
 
 
 def test_without_a_name_the_newest_sweep_says_which_model(champion: Champion, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(OrchError, match=r"which model\? there is no sweep\. .* orch predict PATH --model NAME"):
-        predictions.predict([tmp_path / "a.png"], None)
+        predict.predict_photos([tmp_path / "a.png"], None)
     write_sweep(tmp_path / "runs" / "tiny")
-    predictions.predict([tmp_path / "a.png"], None)
+    predict.predict_photos([tmp_path / "a.png"], None)
     assert champion.asked == [(None, "digits")]
 
 
 def test_the_table_has_one_line_a_photo() -> None:
     text = io.StringIO()
     found = [
-        predictions.Prediction("a [1].png", "cat", 0.5, {"cat": 0.5}),
-        predictions.Prediction("b.png", error="broken"),
+        predict.Prediction("a [1].png", "cat", 0.5, {"cat": 0.5}),
+        predict.Prediction("b.png", error="broken"),
     ]
-    predictions.print_predictions(found, Console(file=text, width=80))
+    predict.print_predictions(found, Console(file=text, width=80))
     assert [line.split() for line in text.getvalue().splitlines()] == [
         ["a", "[1].png", "0.500", "cat"],
         ["b.png", "broken"],

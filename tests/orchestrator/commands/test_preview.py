@@ -13,12 +13,12 @@ from PIL import Image
 
 from dashboards import contact_sheet
 from dashboards.contact_sheet import Cell, Row, Strip
-from orchestrator.commands import preview as preview_module
-from orchestrator.commands.preview import MOST_COPIES, blend, choose_rows, largest_size, preview, recipes_shown
+from orchestrator.commands import preview
+from orchestrator.commands.preview import MOST_COPIES, blend, choose_rows, draw_preview, largest_size, recipes_shown
 from orchestrator.errors import DataError, SpecError
+from orchestrator.spec import gpu
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
-from orchestrator.sweep import open
 from tests.support.photos_on_disk import folder_of, split_rows, table_of, write_photo
 from trainers.data.manifest import Manifest
 from trainers.images.augment import augment
@@ -113,7 +113,7 @@ def test_all_photos_are_shown_where_they_are_few() -> None:
 def test_cells_are_the_pixels_that_training_makes(tmp_path: Path, drawn: list[tuple[list, list, str]]) -> None:
     photos = folder_of(tmp_path / "photos", few=6, many=20)
     search = "{backbone: small_cnn, image_size: 24, multiplier: 2, recipe: [rand, flips], view: [random_crop, squash]}"
-    out = preview(spec_of(photos, search, ", seed: 3"), 2, tmp_path / "new" / "sheet.png")
+    out = draw_preview(spec_of(photos, search, ", seed: 3"), 2, tmp_path / "new" / "sheet.png")
     assert out.is_file()
     ((strips, rows, note),) = drawn
     assert [strip.heading for strip in strips] == ["view", "rand, multiplier 2", "flips, multiplier 2"]
@@ -139,7 +139,7 @@ def test_cells_are_the_pixels_that_training_makes(tmp_path: Path, drawn: list[tu
 def test_photos_of_other_splits_are_never_shown(tmp_path: Path, drawn: list[tuple[list, list, str]]) -> None:
     rows = split_rows(tmp_path / "photos", per_class=12)
     table = table_of(tmp_path / "photos", rows)
-    preview(spec_of(table, "{backbone: small_cnn, image_size: 16}", ", splits: own"), 30, tmp_path / "a.png")
+    draw_preview(spec_of(table, "{backbone: small_cnn, image_size: 16}", ", splits: own"), 30, tmp_path / "a.png")
     train = {(row["label"], Path(row["path"]).name) for row in rows if row["split"] == "train"}
     assert {(row.name, row.detail) for row in drawn[0][1]} == train
     assert len(train) == 16
@@ -147,7 +147,7 @@ def test_photos_of_other_splits_are_never_shown(tmp_path: Path, drawn: list[tupl
 
 def test_mixtures_are_shown_with_their_labels(tmp_path: Path, drawn: list[tuple[list, list, str]]) -> None:
     photos = folder_of(tmp_path / "photos", a=8, b=8)
-    preview(spec_of(photos, "{image_size: 32, mixup: [0, 0.2], cutmix: 1}"), 2, tmp_path / "a.png")
+    draw_preview(spec_of(photos, "{image_size: 32, mixup: [0, 0.2], cutmix: 1}"), 2, tmp_path / "a.png")
     strips, rows, _ = drawn[0]
     assert [strip.heading for strip in strips] == ["view", "mixup, alpha 0.2", "cutmix, alpha 1"]
     captions = [cell.caption for row in rows for cell in row.cells[1:]]
@@ -178,8 +178,8 @@ def test_the_gpus_memory_is_measured(
     photos = folder_of(tmp_path / "photos", a=8, b=8)
     spec = spec_of(photos, "{backbone: small_cnn, image_size: [{value: 48, when: {gpu_memory_gb: 16}}, {value: 32}]}")
     for memory_gb in (16.1, 8.0):
-        monkeypatch.setattr(open, "smallest_gpu_gb", lambda memory_gb=memory_gb: memory_gb)
-        preview(spec, 2, tmp_path / "a.png")
+        monkeypatch.setattr(gpu, "smallest_gpu_gb", lambda memory_gb=memory_gb: memory_gb)
+        draw_preview(spec, 2, tmp_path / "a.png")
     assert [note.partition(" pixels")[0] for _, _, note in drawn] == [
         "2 training photos at 48 x 48",
         "2 training photos at 32 x 32",
@@ -190,7 +190,7 @@ def test_the_same_file_gives_the_same_sheet_without_tensorflow(tmp_path: Path) -
     photos = folder_of(tmp_path / "photos", a=8, b=9)
     spec = spec_of(photos, "{image_size: 32, multiplier: 3, recipe: [trivial, rand], mixup: 0.4}")
     loaded = "tensorflow" in sys.modules
-    one, two = (preview(spec, 2, tmp_path / name) for name in ("one.png", "two.png"))
+    one, two = (draw_preview(spec, 2, tmp_path / name) for name in ("one.png", "two.png"))
     with Image.open(one) as first, Image.open(two) as second:
         assert np.array_equal(np.asarray(first), np.asarray(second))
         assert np.asarray(first).std() > 10
@@ -201,26 +201,26 @@ def test_folds_and_progress(tmp_path: Path, drawn: list[tuple[list, list, str]])
     photos = folder_of(tmp_path / "photos", a=15, b=15)
     told: list[str] = []
     spec = spec_of(photos, "{image_size: 32}", ", folds: 3")
-    preview(spec, 4, tmp_path / "a.png", told.append)
+    draw_preview(spec, 4, tmp_path / "a.png", told.append)
     assert told == [f"reading {photos}", "drawing 4 photos of the training split"]
     assert [row.name for row in drawn[0][1]] == ["a", "a", "b", "b"]
 
 
 def test_a_wide_file_shows_fewer_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview_module, "MOST_PICTURES", 100)
+    monkeypatch.setattr(preview, "MOST_PICTURES", 100)
     photos = folder_of(tmp_path / "photos", a=20, b=20)
     told: list[str] = []
     search = "{image_size: 32, multiplier: 2, recipe: [flips]}"  # a view and up to five copies
-    preview(spec_of(photos, search), 200, tmp_path / "a.png", told.append)
+    draw_preview(spec_of(photos, search), 200, tmp_path / "a.png", told.append)
     assert told[-1] == "drawing 16 photos of the training split"
     search = "{image_size: 32, multiplier: 2, recipe: [flips, rich, colour, contest]}"
-    preview(spec_of(photos, search), 200, tmp_path / "a.png", told.append)
+    draw_preview(spec_of(photos, search), 200, tmp_path / "a.png", told.append)
     assert told[-1] == "drawing 12 photos of the training split"
 
 
 def test_large_pictures_are_kept_small(tmp_path: Path, drawn: list[tuple[list[Strip], list[Row], str]]) -> None:
     photos = folder_of(tmp_path / "photos", a=8, b=8)
-    preview(spec_of(photos, "{image_size: 320, mixup: 0.2}"), 2, tmp_path / "a.png")
+    draw_preview(spec_of(photos, "{image_size: 320, mixup: 0.2}"), 2, tmp_path / "a.png")
     assert {cell.pixels.shape for row in drawn[0][1] for cell in row.cells} == {(192, 192, 3)}
     assert "at 320 x 320 pixels" in drawn[0][2]
 
@@ -230,7 +230,7 @@ def test_large_pictures_are_kept_small(tmp_path: Path, drawn: list[tuple[list[St
 )
 def test_the_suffix_is_the_pictures_format(tmp_path: Path, name: str, start: bytes) -> None:
     photos = folder_of(tmp_path / "photos", few=6, many=6)
-    out = preview(spec_of(photos, "{backbone: small_cnn, image_size: 16}"), 2, tmp_path / name)
+    out = draw_preview(spec_of(photos, "{backbone: small_cnn, image_size: 16}"), 2, tmp_path / name)
     assert out.read_bytes().startswith(start)
 
 
@@ -239,14 +239,14 @@ def test_a_suffix_of_no_picture_is_refused_before_photos_are_read(tmp_path: Path
     spec = spec_of(folder_of(tmp_path / "photos", few=6, many=6), "{backbone: small_cnn, image_size: 16}")
     for name in ("a.doc", "a"):
         with pytest.raises(SpecError, match=r"must end in \.png"):
-            preview(spec, 2, tmp_path / name, told.append)
+            draw_preview(spec, 2, tmp_path / name, told.append)
     assert told == []
 
 
 def test_photos_that_cannot_be_used_are_a_data_error(tmp_path: Path) -> None:
     write_photo(tmp_path / "photos" / "a" / "1.png", 1)
     with pytest.raises(DataError, match="class"):
-        preview(spec_of(tmp_path / "photos", "{image_size: 32}"), 1, tmp_path / "a.png")
+        draw_preview(spec_of(tmp_path / "photos", "{image_size: 32}"), 1, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
@@ -255,7 +255,7 @@ def test_real_photos(orch_data: Path, tmp_path: Path, drawn: list[tuple[list[Str
     (tmp_path / "photos").symlink_to(orch_data / "trashnet")
     table.assign(path="photos/" + table["path"]).to_csv(tmp_path / "some.csv", index=False)
     search = "{backbone: mobilenet_1.0, image_size: 96, multiplier: 3, recipe: [trivial, rand]}"
-    out = preview(spec_of(tmp_path / "some.csv", search, ", splits: own"), 6, tmp_path / "a.png")
+    out = draw_preview(spec_of(tmp_path / "some.csv", search, ", splits: own"), 6, tmp_path / "a.png")
     assert out.stat().st_size > 100_000
     ((_, rows, note),) = drawn
     assert len(rows) == 6

@@ -25,6 +25,7 @@ from orchestrator.sweep.refit import FinalModel
 from orchestrator.sweep.select import Winner
 from orchestrator.tracking import registry
 from tests.support.fake_store import new_store
+from tests.support.places import SUPPORT
 from tests.support.tiny_fits import CLASSES, config, write_manifest
 from trainers.data.manifest import Manifest
 
@@ -79,9 +80,10 @@ class Made:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A registry; a winner's folder is written without its networks, and loads as ``fake_model``."""
+    monkeypatch.syspath_prepend(str(SUPPORT))
     register = registry.register
 
-    def assemble(function: str, jobs: list[dict[str, Any]]) -> None:
+    def assemble(function: str, jobs: list[dict[str, Any]], **more: Any) -> None:
         assert function == "trainers.serving.model:assemble"
         for job in jobs:
             out = Path(job["output"])

@@ -59,7 +59,7 @@ def events(
     now_s = processes - 1 + start_s
     if built:
         now_s += built["seconds"]
-        add(now_s, EventKind.STAGE, stage="build", state="ENDED", payload=_json({"for": "t", **built}))
+        add(now_s, EventKind.STAGE, stage="prefill", state="ENDED", payload=_json({"for": "t", **built}))
     add(now_s, EventKind.TRIAL, trial="t", stage="search", state="RUNNING", payload=config)
     for epoch in range(1, epochs + 1):
         now_s += seconds

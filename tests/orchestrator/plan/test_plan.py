@@ -52,7 +52,7 @@ def test_a_warm_store_has_no_prefixes_to_build() -> None:
     stored = {rows.place: rows.count for rows in (*work.features, *work.images)}
     cold, warm = plan_of(HEADS), plan_of(HEADS, about=situation(stored=stored))
     assert [(build.rows, build.stored) for build in warm.builds] == [(0, 120), (0, 120)]
-    assert (warm.disk["features"], warm.stages["build"].mean) == (0, 0)
+    assert (warm.disk["features"], warm.stages["prefill"].mean) == (0, 0)
     assert cold.floor_s - warm.floor_s == pytest.approx(120 * 20e-3 / 2)
 
 
@@ -248,7 +248,7 @@ def test_a_plan_that_ends_at_its_hours_says_how_far_it_comes() -> None:
 
 
 def test_plan_against_actual() -> None:
-    rows = compare_stages(PLAN, {"start": 8.0, "search": 2 * PLAN.stages["search"].mean, "build": 1.0})
+    rows = compare_stages(PLAN, {"start": 8.0, "search": 2 * PLAN.stages["search"].mean, "prefill": 1.0})
     by_stage = {row.stage: row for row in rows}
     assert list(by_stage) == list(PLANNED_STAGES)
     assert by_stage["start"].ratio == 1.0

@@ -35,6 +35,7 @@ from orchestrator.spec.data import DataSpec
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.slots import Resources, Slots
 from orchestrator.spec.sweep import SweepSpec
+from orchestrator.sweep import foresee
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.foresee import PlanRequest, compare_with_plan, plan_sweep
 from orchestrator.tracking.run_updates import plan_points, run_updates
@@ -154,10 +155,10 @@ def test_a_plan_is_said_in_plain_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stages", "about", "expected"),
     [
-        ({"search": 100.0, "build": 10.0}, {}, "search, 93 % of the time, most of it training on 2 workers"),
-        ({"search": 100.0, "build": 150.0}, {}, "most of it to decode photos and run frozen layers once"),
-        ({"search": 100.0, "build": 0.0}, {"longest_trial_s": 80.0}, "its longest trial alone takes 80 s"),
-        ({"refit": 300.0, "build": 0.0}, {}, "refit, 97 % of the time"),
+        ({"search": 100.0, "prefill": 10.0}, {}, "search, 93 % of the time, most of it training on 2 workers"),
+        ({"search": 100.0, "prefill": 150.0}, {}, "most of it to decode photos and run frozen layers once"),
+        ({"search": 100.0, "prefill": 0.0}, {"longest_trial_s": 80.0}, "its longest trial alone takes 80 s"),
+        ({"refit": 300.0, "prefill": 0.0}, {}, "refit, 97 % of the time"),
         (
             {"start": 60.0, "select": 61.0, "refit": 90.0, "leaderboard": 64.0},
             {},
@@ -175,7 +176,7 @@ def test_what_limits_a_sweep(tmp_path: Path, stages: dict[str, float], about: di
     spec = spec_of(tmp_path)
     plan = planned(request_for(tmp_path, spec), calibration_for(spec)).plan
     means = dict.fromkeys(plan.stages, 2.0) | stages
-    means["total"] = sum(seconds for stage, seconds in means.items() if stage not in ("build", "total"))
+    means["total"] = sum(seconds for stage, seconds in means.items() if stage not in ("prefill", "total"))
     spans = {stage: Estimate.of([seconds]) for stage, seconds in means.items()}
     made = dataclasses.replace(plan, stages=spans, **({"longest_trial_s": 1.0} | about))
     assert expected in limit_words(made)
@@ -384,7 +385,7 @@ class Sweep:
 
 
 def test_a_short_sweep_is_not_delayed(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "calibrated", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(foresee, "calibrated", lambda *a, **k: pytest.fail("measured"))
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     sweep.plan_sweep()
     compare_with_plan(sweep.running)
@@ -407,7 +408,7 @@ def test_hours_or_a_long_sweep_are_worth_measuring(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, search: str, more: str
 ) -> None:
     spec = spec_of(tmp_path, search, more)
-    monkeypatch.setattr(planning, "calibrated", lambda request, **more: calibration_for(spec))
+    monkeypatch.setattr(foresee, "calibrated", lambda request, **more: calibration_for(spec))
     sweep = Sweep(tmp_path, spec)
     sweep.plan_sweep()
     assert len(sweep.notes()) == 1
@@ -437,7 +438,7 @@ def test_a_machine_that_cannot_be_measured_stops_no_sweep(
     def fails(*args: Any, **values: Any) -> Calibration:
         raise OrchError("its worker process died.")
 
-    monkeypatch.setattr(planning, "calibrated", fails)
+    monkeypatch.setattr(foresee, "calibrated", fails)
     sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
     sweep.plan_sweep()
     assert sweep.lines == ["plan     none: its worker process died."]
@@ -458,7 +459,7 @@ def test_rows_that_older_ones_make_room_for_are_no_growth(
 def test_the_disk_is_looked_at_without_a_calibration(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(foresee, "free_bytes", lambda folder: 1000)
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     with pytest.raises(OrchError, match=r"the sweep writes .* are free; free some .* --anyway"):
         sweep.plan_sweep()
@@ -502,7 +503,7 @@ def test_a_sweep_measures_again_what_is_in_doubt_only_where_that_matters(
             again.append(request.spec.name)
             return found
 
-        monkeypatch.setattr(planning, "calibrated", calibrated)
+        monkeypatch.setattr(foresee, "calibrated", calibrated)
         sweep = Sweep(tmp_path / folder, spec)
         sweep.plan_sweep()
         assert len(again) == matters

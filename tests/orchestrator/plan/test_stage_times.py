@@ -32,7 +32,7 @@ def whole_sweep(begun_s: float = 0.0) -> list[tuple[float, EventKind, dict[str, 
         (3.0, stage, {"stage": "data", "state": "ENDED"}),
         (7.0, stage, {"stage": "search", "state": "BEGUN"}),
         (7.5, trial, {"stage": "search", "trial": "t", "state": "PENDING"}),
-        (33.0, stage, {"stage": "build", "state": "ENDED", "payload": build}),
+        (33.0, stage, {"stage": "prefill", "state": "ENDED", "payload": build}),
         (40.0, epoch, {"stage": "search", "trial": "t", "epoch": 1, "seconds": 2.0}),
         (41.0, trial, {"stage": "search", "trial": "t", "state": "COMPLETED"}),
         (41.0, stage, {"stage": "search", "state": "ENDED"}),
@@ -91,7 +91,7 @@ def test_the_pause_between_two_processes_is_left_out() -> None:
 
 
 def test_a_sweep_that_built_nothing_starts_until_its_first_epoch_began() -> None:
-    rows = [row for row in whole_sweep() if row[2].get("stage") != "build"]
+    rows = [row for row in whole_sweep() if row[2].get("stage") != "prefill"]
     times = actual(events(*rows))
     assert times.seconds["start"] == 35.0  # 38 s to the beginning of the epoch, less 3 s of data
     assert times.build_s == 0.0
@@ -123,4 +123,4 @@ def test_a_ledger_on_disk(tmp_path: Path) -> None:
 
 
 def test_no_event_no_time() -> None:
-    assert actual([]).to_dict() == {"build": 0.0, "total": 0}
+    assert actual([]).to_dict() == {"prefill": 0.0, "total": 0}

@@ -13,18 +13,20 @@ import pytest
 from rich.console import Console
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger.folder import find_sweep, newest_unfinished, read_sweep
 from orchestrator.ledger.ledger import Ledger, running_process
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.plain_json import json_ready
-from orchestrator.report import status as show
+from orchestrator.report import status
 from orchestrator.report.terminal import wrapped
+from orchestrator.tracking.cursor import newest_store
 from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 
 
 def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
-    found = show.describe(tmp_path / "tiny")
+    found = status.describe(tmp_path / "tiny")
     assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow"]
     assert found["name"] == "tiny"
     assert found["stage"] == "finished"
@@ -45,14 +47,14 @@ def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> 
 
 def test_retrained_models_are_no_trials_of_the_search(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
-    sweep = show.read_sweep(tmp_path / "tiny")
+    sweep = read_sweep(tmp_path / "tiny")
     assert "aaaaaaaaa9" in sweep.state.trials
-    assert "aaaaaaaaa9" not in [trial["id"] for trial in show.describe(tmp_path / "tiny")["trials"]]
+    assert "aaaaaaaaa9" not in [trial["id"] for trial in status.describe(tmp_path / "tiny")["trials"]]
 
 
 def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
     (tmp_path / "new" / "ledger").mkdir(parents=True)
-    found = show.describe(tmp_path / "new")
+    found = status.describe(tmp_path / "new")
     assert found == {
         "name": "new",
         "stage": "",
@@ -66,8 +68,8 @@ def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
 
 def test_status_of_a_running_sweep_says_how_it_goes_and_how_long_it_takes(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny", ended="RUNNING")
-    sweep = replace(show.read_sweep(tmp_path / "tiny"), runner="4711")
-    text = "\n".join(show.status_lines(sweep, now_s=1_000_000.0 + 240))
+    sweep = replace(read_sweep(tmp_path / "tiny"), runner="4711")
+    text = "\n".join(status.status_lines(sweep, now_s=1_000_000.0 + 240))
     assert "tiny: in the stage search; running, PID 4711\n" in text
     assert "3 of 4 ended; 1 RUNNING, 1 COMPLETED, 1 PRUNED, 1 FAILED" in text
     assert "0.950 on validation: aaaaaaaaa1" in text
@@ -89,7 +91,7 @@ def test_trials_are_shown_with_what_their_names_mean(tmp_path: Path) -> None:
         ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=0.99, seconds=1.0)
         ledger.append(EventKind.EPOCH, **about, epoch=2, val_accuracy=0.99, seconds=1.0)
         ledger.append(EventKind.TRIAL, **about, state="COMPLETED", epoch=2)
-    lines = show.status_lines(show.read_sweep(paths.root), 9e9)
+    lines = status.status_lines(read_sweep(paths.root), 9e9)
     best = next(place for place, line in enumerate(lines) if line.startswith("best"))
     assert "n=3 x2" in lines[best]
     assert lines[best + 1] == "names    n: unfrozen_layers, x: multiplier"
@@ -98,13 +100,13 @@ def test_trials_are_shown_with_what_their_names_mean(tmp_path: Path) -> None:
 
 def test_status_of_a_sweep_whose_process_is_gone_calls_its_trials_interrupted(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny", ended="RUNNING")
-    lines = show.status_lines(show.read_sweep(tmp_path / "tiny"), now_s=9e9)
+    lines = status.status_lines(read_sweep(tmp_path / "tiny"), now_s=9e9)
     assert lines[0] == "tiny: in the stage search; not running"
     assert lines[1] == "trials   3 of 4 ended; 1 interrupted, 1 COMPLETED, 1 PRUNED, 1 FAILED"
     assert "rate     60 trials an hour over 0:03:00" in lines
     assert not [line for line in lines if line.startswith("left")]
     assert lines[-1] == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
-    described = show.describe(tmp_path / "tiny")
+    described = status.describe(tmp_path / "tiny")
     assert described["states"]["RUNNING"] == 1
     assert described["trials"][3]["state"] == "RUNNING"
     shown = _shown(tmp_path / "tiny")
@@ -119,7 +121,7 @@ def test_who_runs_a_sweep_is_told_by_the_lock_which_stays_as_it_is(tmp_path: Pat
     assert not paths.lock.exists()
     with Ledger(paths.ledger):
         assert running_process(paths) == str(os.getpid())
-        assert show.read_sweep(paths.root).runner == str(os.getpid())
+        assert read_sweep(paths.root).runner == str(os.getpid())
         paths.lock.write_text("")
         assert running_process(paths) == "unknown"
     paths.lock.write_text("4711\n")
@@ -131,7 +133,7 @@ def test_who_runs_a_sweep_is_told_by_the_lock_which_stays_as_it_is(tmp_path: Pat
 
 def test_progress_counts_the_time_in_which_trials_ran(tmp_path: Path) -> None:
     write_sweep(tmp_path / "stopped", ended="INTERRUPTED")
-    done = show.progress(show.read_sweep(tmp_path / "stopped"), now_s=9e9)
+    done = status.progress(read_sweep(tmp_path / "stopped"), now_s=9e9)
     assert (done.ended, done.total, done.running, done.elapsed_s) == (3, 4, 0, 180.0)
     assert done.per_hour == pytest.approx(60.0)
     assert done.left_s == pytest.approx(60.0)
@@ -139,7 +141,7 @@ def test_progress_counts_the_time_in_which_trials_ran(tmp_path: Path) -> None:
 
 def test_progress_before_the_first_trial_has_no_rate(tmp_path: Path) -> None:
     (tmp_path / "new" / "ledger").mkdir(parents=True)
-    done = show.progress(show.read_sweep(tmp_path / "new"), now_s=0.0)
+    done = status.progress(read_sweep(tmp_path / "new"), now_s=0.0)
     assert (done.ended, done.elapsed_s) == (0, 0.0)
     assert math.isnan(done.per_hour)
     assert math.isnan(done.left_s)
@@ -161,12 +163,12 @@ def test_progress_before_the_first_trial_has_no_rate(tmp_path: Path) -> None:
 )
 def test_the_stage_in_words(tmp_path: Path, ended: str, reason: str, words: str) -> None:
     write_sweep(tmp_path / "tiny", ended=ended, reason=reason)
-    assert words in show.status_lines(show.read_sweep(tmp_path / "tiny"), 0.0)[0]
+    assert words in status.status_lines(read_sweep(tmp_path / "tiny"), 0.0)[0]
 
 
 def _shown(folder: Path, *, width: int = 140, terminal: bool = False) -> str:
     text = io.StringIO()
-    show.print_sweep(folder, Console(file=text, width=width, force_terminal=terminal, no_color=True, highlight=False))
+    status.print_sweep(folder, Console(file=text, width=width, force_terminal=terminal, no_color=True, highlight=False))
     return text.getvalue()
 
 
@@ -178,7 +180,7 @@ def test_long_lines_break_between_words_on_a_terminal_and_not_in_a_pipe(tmp_path
     assert first.endswith(("many", "words"))
     assert second.startswith("    ")
     text = io.StringIO()
-    show.print_status(tmp_path / "tiny", Console(file=text, width=60, force_terminal=True, no_color=True))
+    status.print_status(tmp_path / "tiny", Console(file=text, width=60, force_terminal=True, no_color=True))
     *lines, following = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     assert following == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
@@ -192,7 +194,7 @@ def test_wrapping_breaks_no_word_and_leaves_what_fits() -> None:
 
 def test_a_winners_floats_are_rounded_for_a_person() -> None:
     winner = {"trial": "a", "config": {"dropout": 0.4086349130852387, "epochs": 12, "flip": True, "rate": 1e-05}}
-    assert show.winner_lines(winner)[1] == "  dropout=0.4086 epochs=12 flip=True rate=1e-05"
+    assert status.winner_lines(winner)[1] == "  dropout=0.4086 epochs=12 flip=True rate=1e-05"
 
 
 @pytest.mark.parametrize(("reads", "said"), [(1, False), (2, True)])
@@ -215,7 +217,7 @@ def test_one_trial_is_not_called_trials(tmp_path: Path) -> None:
         ledger.append(EventKind.EPOCH, **about, epoch=1, val_accuracy=0.5, time_s=3000.0)
         ledger.append(EventKind.TRIAL, **about, state="COMPLETED", epoch=1, time_s=3600.0)
     assert "the best 1 of 1 trial, on validation" in _shown(paths.root)
-    assert "rate     1 trial an hour over 1:00:00" in show.status_lines(show.read_sweep(paths.root), 9e9)
+    assert "rate     1 trial an hour over 1:00:00" in status.status_lines(read_sweep(paths.root), 9e9)
 
 
 def test_show_prints_winner_reason_leaderboard_trials_and_what_to_type_next(tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_show_prints_winner_reason_leaderboard_trials_and_what_to_type_next(tmp_
 
 def test_trials_trained_in_full_come_before_pruned_ones_that_looked_better(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny", ended="RUNNING")
-    best = show.read_sweep(tmp_path / "tiny").best()
+    best = read_sweep(tmp_path / "tiny").best()
     assert [record.id for record in best] == ["aaaaaaaaa1", "aaaaaaaaa4", "aaaaaaaaa2"]
 
 
@@ -243,26 +245,26 @@ def test_finding_a_sweep_by_path_by_name_and_the_newest(tmp_path: Path) -> None:
     for age, (name, ended) in enumerate([("old", "FINISHED"), ("new", "INTERRUPTED")]):
         paths = write_sweep(runs / name, ended=ended)
         os.utime(paths.ledger, (1000 + age, 1000 + age))
-    assert show.find_sweep(str(runs / "old"), runs=runs) == runs / "old"
-    assert show.find_sweep("old", runs=runs) == runs / "old"
-    assert show.find_sweep(None, runs=runs) == runs / "new"
-    assert show.find_sweep(None, finished=True, runs=runs) == runs / "old"
-    assert show.newest_unfinished(runs) == runs / "new"
-    assert show.newest_store(runs) == "sqlite:////x/mlflow.db"
+    assert find_sweep(str(runs / "old"), runs=runs) == runs / "old"
+    assert find_sweep("old", runs=runs) == runs / "old"
+    assert find_sweep(None, runs=runs) == runs / "new"
+    assert find_sweep(None, finished=True, runs=runs) == runs / "old"
+    assert newest_unfinished(runs) == runs / "new"
+    assert newest_store(runs) == "sqlite:////x/mlflow.db"
     with pytest.raises(OrchError, match=r"there is no sweep 'odl'\. Below .*runs/ there is new, old\."):
-        show.find_sweep("odl", runs=runs)
+        find_sweep("odl", runs=runs)
 
 
 def test_nothing_to_find_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(OrchError, match=r"no finished sweep\. Below .* none yet; orch sweep FILE makes one"):
-        show.find_sweep(None, finished=True, runs=tmp_path)
+        find_sweep(None, finished=True, runs=tmp_path)
     write_sweep(tmp_path / "done")
     with pytest.raises(
         OrchError, match=r"no unfinished sweep\. Below .* there is done\..*--resume --out .*--trials \+20"
     ):
-        show.newest_unfinished(tmp_path)
+        newest_unfinished(tmp_path)
     with pytest.raises(OrchError, match="is not a sweep's folder: there is no ledger/ in it"):
-        show.read_sweep(tmp_path)
+        read_sweep(tmp_path)
 
 
 def test_json_ready_leaves_no_value_that_json_has_no_word_for() -> None:
@@ -328,15 +330,15 @@ def _several(root: Path) -> SweepPaths:
 
 def test_the_front_is_shown_to_programs_and_to_people(tmp_path: Path) -> None:
     paths = _several(tmp_path / "s")
-    sweep = show.read_sweep(paths.root)
+    sweep = read_sweep(paths.root)
     assert [record.id for record in sweep.front()] == ["t1", "t3"]
-    described = show.describe(paths.root)
+    described = status.describe(paths.root)
     assert [row["trial"] for row in described["winner"]["front"]] == ["t1", "t3"]
     assert described["trials"][0]["objectives"] == {"val_accuracy": 0.9, "images_per_s": 20.0}
     assert described["trials"][0]["folds"] == pytest.approx([0.89, 0.91])
-    status = show.status_lines(sweep, 9e9)
-    assert "best     0.900 on validation, 20.0 images/s: t1 001 small_cnn lr=0.02, COMPLETED" in status
-    assert "front    2 trials that none beats in all of val_accuracy, images_per_s" in status
+    said = status.status_lines(sweep, 9e9)
+    assert "best     0.900 on validation, 20.0 images/s: t1 001 small_cnn lr=0.02, COMPLETED" in said
+    assert "front    2 trials that none beats in all of val_accuracy, images_per_s" in said
     shown = _shown(paths.root)
     for part in (
         "2 trials that none beats in all of val_accuracy, images_per_s:",
@@ -350,11 +352,11 @@ def test_the_front_is_shown_to_programs_and_to_people(tmp_path: Path) -> None:
 
 def test_a_winner_that_is_beaten_by_the_front_is_said() -> None:
     front = [{"trial": "a", "name": "a", "values": {"val_accuracy": 0.9, "images_per_s": 5.0}, "chosen": False}]
-    assert show.front_lines({"front": front})[-1].startswith("The winner is none of them")
-    assert show.front_lines({}) == []
+    assert status.front_lines({"front": front})[-1].startswith("The winner is none of them")
+    assert status.front_lines({}) == []
 
 
 def test_one_objective_has_no_front(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
-    assert show.read_sweep(tmp_path / "tiny").front() == []
-    assert not [line for line in show.status_lines(show.read_sweep(tmp_path / "tiny"), 0.0) if "front" in line]
+    assert read_sweep(tmp_path / "tiny").front() == []
+    assert not [line for line in status.status_lines(read_sweep(tmp_path / "tiny"), 0.0) if "front" in line]

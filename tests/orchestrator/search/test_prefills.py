@@ -49,7 +49,7 @@ def search(
         source.replay(ledger.events())
         outcome = run_trials(source, SearchSettings(**values), ledger)
         events = ledger.events()
-    return outcome, derive(events), [e for e in events if e.stage == "build"]
+    return outcome, derive(events), [e for e in events if e.stage == "prefill"]
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:

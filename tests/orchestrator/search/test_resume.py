@@ -233,7 +233,7 @@ def test_a_real_trial_that_lost_its_worker_and_its_driver_ends_as_if_never_inter
 
 
 def built(out: Path) -> list[dict[str, Any]]:
-    return [event.data for event in read_events(out / "ledger") if event.stage == "build"]
+    return [event.data for event in read_events(out / "ledger") if event.stage == "prefill"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -21,8 +22,10 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.air.execution._internal import event_manager
 
 from orchestrator.cluster import ray_session as cluster
+from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.cluster.ray_session import machine_resources, ray_session, run_jobs, stop_ray
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
@@ -372,6 +375,30 @@ def test_a_trial_without_a_gpu_sees_none_and_is_told_its_threads(tmp_path: Path,
     assert {(row["devices"], row["gpu_memory_share"], row["threads"]) for row in notes(tmp_path)} == {("", 0.0, 2)}
 
 
+LOW_ON_MEMORY = "1 worker(s) were killed due to the node running low on memory. It was 22.9GB used / 23.5GB limit."
+
+
+def test_a_worker_killed_for_memory_costs_no_retry(
+    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's error where Tune meets it: when a worker has started and when it has trained."""
+    answers = itertools.count()
+
+    def get(future: Any) -> Any:
+        if next(answers) in (1, 4):
+            raise ray.exceptions.OutOfMemoryError(LOW_ON_MEMORY)
+        return ray.get(future)
+
+    monkeypatch.setattr(event_manager, "ray", SimpleNamespace(get=get, wait=ray.wait))
+    patience = PatienceSettings(max_rounds=9, first_pause_s=0.1)
+    requests = [request_of(n, tmp_path, "sleep:0.2") for n in range(3)]
+    outcome, state, _ = search(tmp_path, requests, retries=0, patience=patience)
+    assert outcome.states == {"COMPLETED": 3}
+    events = read_events(tmp_path / "ledger")
+    assert sum("back in the queue, and no retry is counted" in event.reason for event in events) == 2
+    assert {len(record.epochs) for record in state.trials.values()} == {3}
+
+
 # --- plain jobs ---------------------------------------------------------------------------------------------------
 
 
@@ -619,6 +646,6 @@ def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.Monkey
     with pytest.raises(OrchError, match=r"127.0.0.1:9: .*refused.* leave --address out"), ray_session("auto"):
         pass
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(cluster.services, "find_gcs_addresses", lambda: frozenset())
+    monkeypatch.setattr(cluster, "services", SimpleNamespace(find_gcs_addresses=frozenset))
     with pytest.raises(OrchError, match=r"no Ray cluster runs on this machine"), ray_session("auto"):
         pass

@@ -125,6 +125,7 @@ class FakeWorkers:
         cpus: float,
         on_done: Callable[[int, Any], None],
         gpus: float,
+        tell: Any = None,
     ) -> None:
         assert (function, cpus, gpus) == ("trainers.serving.predict:predict", 1, 0)
         for index in reversed(range(len(jobs))):

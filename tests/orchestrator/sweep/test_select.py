@@ -15,7 +15,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
-from orchestrator.sweep import refit
+from orchestrator.sweep import data, select
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.leaderboard import _prefix_of
 from orchestrator.sweep.probabilities import missing_jobs
@@ -77,43 +77,43 @@ def predicts(monkeypatch: pytest.MonkeyPatch, asked: list[tuple[Any, str]]) -> N
                 right = np.arange(100) < hits
                 np.savez(path, probabilities=np.stack([right, ~right], 1), labels=np.zeros(100, np.int32))
 
-    monkeypatch.setattr(refit, "predict_missing", predict_missing)
+    monkeypatch.setattr(select, "predict_missing", predict_missing)
 
 
 def test_folds_are_told_and_the_class_counts_come_before_training(open_sweep: Open, lines: list[str]) -> None:
     sweep = open_sweep(folds=4)
-    manifest = refit.prepare_data(sweep)
+    manifest = data.prepare_data(sweep)
     assert manifest.folds == 4
-    sizes = refit.fold_sizes(manifest)
+    sizes = data.fold_sizes(manifest)
     assert len(sizes) == 4
-    assert sum(sizes) == refit.images_to_choose_on(manifest) == int((manifest.table["split"] == "train").sum())
+    assert sum(sizes) == data.images_to_choose_on(manifest) == int((manifest.table["split"] == "train").sum())
     assert lines[1].startswith(f"data     1797 images of 10 classes: {sum(sizes)} in 4 folds to train and choose on, ")
     assert lines[2].startswith("classes  ")
     assert Manifest.read(sweep.paths.manifest).folds == 4
 
 
 def test_one_split_is_told_as_ever(open_sweep: Open, lines: list[str]) -> None:
-    manifest = refit.prepare_data(open_sweep())
+    manifest = data.prepare_data(open_sweep())
     sizes = manifest.table["split"].value_counts()
     assert lines[1] == (
         f"data     1797 images of 10 classes: {sizes['train']} to train on, {sizes['validation']} to choose on, "
         f"{sizes['test']} to judge on at the end"
     )
-    assert refit.fold_sizes(manifest) == ()
-    assert refit.images_to_choose_on(manifest) == sizes["validation"]
+    assert data.fold_sizes(manifest) == ()
+    assert data.images_to_choose_on(manifest) == sizes["validation"]
 
 
 def test_with_folds_the_winner_is_the_best_over_all_their_images(
     open_sweep: Open, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = open_sweep(folds=2)
-    manifest = refit.prepare_data(sweep)
-    first, second = refit.fold_sizes(manifest)
+    manifest = data.prepare_data(sweep)
+    first, second = data.fold_sizes(manifest)
     add_trial(sweep, 1, (0.9, 0.5))
     add_trial(sweep, 2, (0.8, 0.9))
     asked: list[Any] = []
     predicts(monkeypatch, asked)
-    winner = refit.select(sweep, manifest)
+    winner = select.select(sweep, manifest)
     assert (winner.trial, winner.policy, winner.front) == ("t2", "flip", ())
     correct = round(0.8 * first) + round(0.9 * second)
     assert f"({correct} of {first + second} images in 2 folds)" in winner.reason
@@ -130,11 +130,11 @@ def test_the_front_and_the_rule_reach_the_record(
     open_sweep: Open, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = open_sweep(objective="[val_accuracy, images_per_s]", choose="{at_least: {images_per_s: 50}}")
-    manifest = refit.prepare_data(sweep)
+    manifest = data.prepare_data(sweep)
     for number, (accuracy, speed) in enumerate(((0.9, 10.0), (0.8, 60.0), (0.7, 55.0)), start=1):
         add_trial(sweep, number, (accuracy,), speed)
     predicts(monkeypatch, [])
-    winner = refit.select(sweep, manifest)
+    winner = select.select(sweep, manifest)
     assert winner.trial == "t2"
     rows = [(row["trial"], row["chosen"]) for row in winner.to_dict()["front"]]
     assert rows == [("t1", False), ("t2", True)]
@@ -144,18 +144,18 @@ def test_the_front_and_the_rule_reach_the_record(
     assert told[0].strip().startswith("90.")
     assert told[1].strip().startswith("* ")
     before = len(sweep.ledger.events())
-    assert refit.select(sweep, manifest) == winner
+    assert select.select(sweep, manifest) == winner
     assert len(sweep.ledger.events()) == before, "what is in the record already is not recorded again"
 
 
 def test_nobody_within_the_bounds_ends_the_sweep_with_a_sentence(open_sweep: Open) -> None:
     sweep = open_sweep(choose="{at_least: {val_accuracy: 0.99}}")
-    manifest = refit.prepare_data(sweep)
+    manifest = data.prepare_data(sweep)
     add_trial(sweep, 1, (0.9,))
     with pytest.raises(
         NoWinner, match=r"has at least 99.00 % validation accuracy; 001 small_cnn hidden=1 \(t1\) comes n"
     ):
-        refit.select(sweep, manifest)
+        select.select(sweep, manifest)
 
 
 @pytest.mark.parametrize(

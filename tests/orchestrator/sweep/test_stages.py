@@ -164,14 +164,14 @@ def test_narrator_tells_builds_that_computed_something(tmp_path: Path) -> None:
     ]
     with Ledger(tmp_path / "ledger") as ledger:
         for state, reason, payload in builds:
-            narrator.show(ledger.append(EventKind.STAGE, stage="build", state=state, reason=reason, payload=payload))
+            narrator.show(ledger.append(EventKind.STAGE, stage="prefill", state=state, reason=reason, payload=payload))
     assert text.getvalue().splitlines() == [
-        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 31 s",
-        "build    images at 32 px: 1 image in 1 s",
-        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s",
+        "prefill  mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 31 s",
+        "prefill  images at 32 px: 1 image in 1 s",
+        "prefill  mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 9 s",
         "warning  mobilenet_1.0 at 224 px to conv_pw_11_relu is not kept and is computed in every epoch: there is no "
         "room for all of it; orch cache explain says how much is taken",
         "warning  images at 32 px is not kept and is computed in every epoch: It is full",
-        "build    mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 0 s",
+        "prefill  mobilenet_1.0 at 224 px to conv_pw_11_relu: 2,145 images in 0 s",
         "warning  the store was not filled for aaa: the disk is full; its trials start all the same",
     ]

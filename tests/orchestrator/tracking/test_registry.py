@@ -30,6 +30,7 @@ from orchestrator.tracking.registry import ModelDetails
 from orchestrator.tracking.settings import TrackingSettings
 from orchestrator.tracking.tracker import synchronise
 from tests.support.fake_store import free_port, new_store, running_server
+from tests.support.places import SUPPORT
 
 CLASSES = ("glass", "métal/scrap", "p_x")
 EVIDENCE = pd.DataFrame(
@@ -44,7 +45,8 @@ EVIDENCE = pd.DataFrame(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> str:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(SUPPORT))
     return new_store(tmp_path / "a store")
 
 

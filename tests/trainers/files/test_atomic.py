@@ -165,10 +165,10 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
 
 
 OTHERS = {
-    "trainers/storefiles.py": 2,  # a segment's two files, in an order of their own, after its bytes were reserved
-    "trainers/archives.py": 2,  # an unpacked folder as a whole, or the files that it lacks
-    "orchestrator/sqlite_store.py": 1,  # a database; a killed process's goes with its journals, by a fixed name
-    "orchestrator/exporting.py": 1,  # moves what was made and judged, files and folders
+    "trainers/store/segments.py": 2,  # a segment's two files, in an order of their own, after its bytes were reserved
+    "trainers/data/archives.py": 2,  # an unpacked folder as a whole, or the files that it lacks
+    "orchestrator/tracking/sqlite_store.py": 1,  # a database; a killed process's goes with its journals, by a fixed name
+    "orchestrator/commands/export.py": 1,  # moves what was made and judged, files and folders
 }
 """Modules that rename by themselves, and how often."""
 
@@ -180,4 +180,4 @@ def test_only_one_module_replaces_files() -> None:
             calls = [ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
             if count := sum(call in ("os.replace", "os.rename", "shutil.move") for call in calls):
                 found[path.relative_to(ROOT).as_posix()] = count
-    assert found == {**OTHERS, "trainers/files.py": 1}
+    assert found == {**OTHERS, "trainers/files/atomic.py": 1}

@@ -206,7 +206,7 @@ def test_nothing_of_pillow_or_its_libraries_reaches_the_terminal(tmp_path: Path)
     program = """
 import pathlib, sys
 from trainers.files.plain import Unreadable
-from trainers.images import decode
+from trainers.images.decode import decode
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     try:
         print(path.name, decode(path.read_bytes()).mode)

@@ -14,8 +14,9 @@ from keras import layers
 from trainers.backbones import Backbone
 from trainers.config import canonical
 from trainers.networks import prefix
+from trainers.networks.backbone import build_backbone
 from trainers.networks.batch_norm_folding import foldable, folded
-from trainers.networks.prefix import Architecture, Prefix, build_backbone
+from trainers.networks.prefix import Prefix
 
 RANDOM = np.random.default_rng(0)
 
@@ -184,7 +185,7 @@ def test_what_is_stored_is_described_as_it_is_computed_and_looked_at_once(monkey
     monkeypatch.setattr(prefix, "foldable", lambda model: asked.append(model) or foldable(model))
     for name, is_folded in ((f"{__name__}:BENT", False), ("small_cnn", True)):
         asked.clear()
-        opened = Prefix(Architecture.of(canonical({"backbone": name, "image_size": 16}), "none", 2))
+        opened = Prefix(canonical({"backbone": name, "image_size": 16}).prefix_key("none"))
         described = [opened.description() for _ in range(3)]
         rows = opened(RANDOM.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8))
         assert rows.shape == (2, opened.channels)
@@ -217,8 +218,8 @@ def test_the_shipped_backbones_give_the_same_features(name: str, size: int, leas
 
 
 def test_rows_of_folded_and_of_plain_prefixes_never_meet() -> None:
-    described = Prefix(Architecture.of(canonical({"backbone": "mobilenet_0.25", "image_size": 32}), "none", 2))
-    plain = Prefix(Architecture.of(canonical({"backbone": "vgg16", "image_size": 32}), "none", 2))
+    described = Prefix(canonical({"backbone": "mobilenet_0.25", "image_size": 32}).prefix_key("none"))
+    plain = Prefix(canonical({"backbone": "vgg16", "image_size": 32}).prefix_key("none"))
     assert described.description()["batch_norms"] == "folded"
     assert "batch_norms" not in plain.description()
 
@@ -226,11 +227,11 @@ def test_rows_of_folded_and_of_plain_prefixes_never_meet() -> None:
 def test_photos_through_real_weights(orch_data: Path, orch_weights: Path) -> None:
     import tensorflow as tf
 
-    from trainers.networks.prefix import preprocess
+    from trainers.networks.backbone import preprocess
 
     photos = sorted((orch_data / "trashnet").rglob("*.jpg"))[:8]
     pixels = tf.stack([tf.image.resize(tf.image.decode_jpeg(p.read_bytes()), (224, 224)) for p in photos])
     pixels = tf.cast(pixels, tf.uint8)
-    opened = Prefix(Architecture.of(canonical({"backbone": "mobilenet_1.0"}), str(orch_weights), 6))
+    opened = Prefix(canonical({"backbone": "mobilenet_1.0"}).prefix_key(str(orch_weights)))
     plain = np.asarray(opened.model(preprocess(opened.row, pixels), training=False)).mean((1, 2))
     assert np.abs(plain - opened(pixels).numpy()).max() <= 2e-5

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.places import ROOT
 from trainers.backbones import BACKBONES
+from trainers.config import TrialConfig
 from trainers.networks.costs import Cost, cost, layers_of, measured_backbones
 
 NAMES = sorted(BACKBONES)
@@ -136,21 +137,10 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "unfrozen", "settings"), CASES)
 def test_a_row_is_what_the_network_gives(name: str, unfrozen: int, settings: dict) -> None:
-    from trainers.networks.prefix import Architecture, Prefix
+    from trainers.networks.prefix import Prefix
 
-    architecture = Architecture(
-        backbone=name,
-        weights="none",
-        image_size=settings.get("image_size", 32),
-        unfrozen_layers=unfrozen,
-        pooling="average",
-        hidden=0,
-        head="softmax",
-        classes=3,
-        output_stride=settings.get("output_stride", 32),
-        feature_fusion=settings.get("feature_fusion", "none"),
-    )
-    prefix, found = Prefix(architecture), _cost(name, unfrozen, **settings)
+    config = TrialConfig(backbone=name, unfrozen_layers=unfrozen, **{"image_size": 32, **settings})
+    prefix, found = Prefix(config.prefix_key("none")), _cost(name, unfrozen, **settings)
     assert found.row_shape == tuple(prefix.spec.shape[1:])
     assert found.length == (0 if prefix.is_identity else prefix.length)
     assert found.refined == (prefix.description().get("output_stride") == 16)

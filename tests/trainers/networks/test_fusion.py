@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.support.tiny_fits import config
 from trainers.backbones import BACKBONES, Backbone, backbone
 from trainers.config import TrialConfig
+from trainers.networks.backbone import build_backbone, preprocess
 from trainers.networks.fusion import SUM_WIDTH, Packing, comparable, fuse, stage_layers
 from trainers.networks.graph import layer_strides
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix, build_backbone, preprocess
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 from trainers.networks.strides import with_output_stride
 
 CLASSES = 4
@@ -48,8 +49,8 @@ def opened(name: str, fusion: str, unfrozen: int | str, pooling: str = "average"
         pooling=pooling,
         **values,
     )
-    prefix = Prefix(Architecture.of(chosen, "none", CLASSES), lively(name, size))
-    network = Network(prefix.architecture, prefix)
+    prefix = Prefix(chosen.prefix_key("none"), lively(name, size))
+    network = Network(Architecture.of(chosen, "none", CLASSES), prefix)
     network.reset(chosen, 5)
     if network.tail is not None:  # reset drew new random weights for what is unfrozen; those of the model are better
         network.tail.set_weights(network._start)
@@ -234,15 +235,15 @@ def build_unnamed(input_shape: tuple[int, int, int], include_top: bool, weights:
     return keras.Model(inputs, x)
 
 
-UNNAMED = Backbone("unnamed", "test_fusion:build_unnamed", "tf", 16, 16, 6, imagenet=False)
+UNNAMED = Backbone("unnamed", f"{__name__}:build_unnamed", "tf", 16, 16, 6, imagenet=False)
 
 
 def test_rows_are_found_again_where_keras_names_the_layers():
     described = []
     for _ in range(2):
-        chosen = TrialConfig(backbone="test_fusion:UNNAMED", image_size=16, unfrozen_layers=1, feature_fusion="concat")
+        chosen = TrialConfig(backbone=f"{__name__}:UNNAMED", image_size=16, unfrozen_layers=1, feature_fusion="concat")
         model = build_backbone(chosen.backbone, "none", 16)
-        prefix = Prefix(Architecture.of(chosen, "none", CLASSES), model)
+        prefix = Prefix(chosen.prefix_key("none"), model)
         described.append((prefix.layer, prefix.description()))
     assert described[0][0] != described[1][0]
     assert described[0][1] == described[1][1]
@@ -252,8 +253,8 @@ def test_rows_are_found_again_where_keras_names_the_layers():
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_fused_rows_are_float32_whatever_the_network(precision):
     chosen = config(feature_fusion="sum", unfrozen_layers=3)
-    prefix = Prefix(Architecture.of(chosen, "none", CLASSES, precision))
-    network = Network(prefix.architecture, prefix)
+    prefix = Prefix(chosen.prefix_key("none", precision))
+    network = Network(Architecture.of(chosen, "none", CLASSES, precision), prefix)
     network.reset(chosen, 0)
     rows = prefix(IMAGES[:, :16, :16])
     assert rows.dtype == network.features(rows, training=True).dtype == "float32"
@@ -276,8 +277,8 @@ def test_every_backbone_takes_every_stride_and_fusion():
             assert len(stages) == 3, name
             values = {"image_size": row.smallest_size, "unfrozen_layers": row.layers // 2, "output_stride": stride}
             chosen = TrialConfig(backbone=name, feature_fusion="concat", **values)
-            prefix = Prefix(Architecture.of(chosen, "none", CLASSES), model)
-            tail = Network(prefix.architecture, prefix)
+            prefix = Prefix(chosen.prefix_key("none"), model)
+            tail = Network(Architecture.of(chosen, "none", CLASSES), prefix)
             images = np.zeros((1, row.smallest_size, row.smallest_size, 3), np.uint8)
             assert tail.predict(prefix(images)).shape == (1, CLASSES)
             assert tail.kernel.shape[0] == sum(widths), name

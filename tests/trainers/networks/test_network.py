@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import keras
@@ -10,38 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support.networks import CLASSES, IMAGES, SIZES, network_of
 from tests.support.tiny_fits import config
 from trainers.backbones import Backbone, backbone
-from trainers.config import TrialConfig
 from trainers.errors import TrainerError
+from trainers.networks.backbone import build_backbone, preprocess
 from trainers.networks.graph import refresh
-from trainers.networks.network import Network
-from trainers.networks.prefix import (
-    Architecture,
-    Prefix,
-    boundary_index,
-    build_backbone,
-    is_random,
-    pool,
-    prefix_length,
-    preprocess,
-)
-
-SIZES = {"small_cnn": 16, "mobilenet_0.25": 32, "mobilenet_v2": 32, "resnet50": 32, "vgg16": 32}
-CLASSES = 4
-IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-
-
-def architecture_of(name: str, unfrozen: int | str, **values) -> Architecture:
-    size = SIZES.get(name, max(backbone(name).smallest_size, 16))
-    chosen = TrialConfig(**{"backbone": name, "image_size": size, "unfrozen_layers": unfrozen} | values)
-    return Architecture.of(chosen, "none", CLASSES)
-
-
-def network_of(name: str, unfrozen: int | str, model: keras.Model | None = None, **values) -> tuple[Prefix, Network]:
-    architecture = architecture_of(name, unfrozen, **values)
-    prefix = Prefix(architecture, model)
-    return prefix, Network(architecture, prefix)
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix, pool
 
 
 def count(variables) -> int:
@@ -94,29 +69,6 @@ def test_a_hidden_layer_is_trained_too(hidden):
     _, network = network_of("small_cnn", 0, hidden=hidden)
     expected = 64 * hidden + hidden + hidden * CLASSES + CLASSES if hidden else 64 * CLASSES + CLASSES
     assert count(network.trainable_parts()) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "unfrozen", "cut"),
-    [
-        ("mobilenet_v2", 0, "out_relu"),
-        ("mobilenet_v2", 4, "block_16_project"),
-        ("mobilenet_v2", 11, "block_15_add"),
-        ("mobilenet_v2", 13, "block_14_add"),
-        ("mobilenet_v2", 17, "block_14_add"),
-        ("mobilenet_v2", 23, "block_13_project_BN"),
-        ("resnet50", 3, "conv5_block2_out"),
-        ("resnet50", 12, "conv5_block1_out"),
-        ("small_cnn", 3, "conv_2_relu"),
-        ("small_cnn", "all", ""),
-        ("small_cnn", 9, ""),
-    ],
-)
-def test_the_prefix_ends_at_the_nearest_single_tensor(name, unfrozen, cut):
-    prefix = Prefix(architecture_of(name, unfrozen))
-    assert prefix.layer == cut
-    assert prefix.is_identity == (cut == "")
-    assert prefix.length <= boundary_index(prefix.model, unfrozen)
 
 
 def liven(model: keras.Model, name: str, images: np.ndarray) -> keras.Model:
@@ -249,10 +201,10 @@ def build_unnamed(input_shape: tuple[int, int, int], include_top: bool, weights:
     return keras.Model(inputs, x)
 
 
-UNNAMED = Backbone("unnamed", "test_model:build_unnamed", "tf", 16, 16, 3, imagenet=False)
+UNNAMED = Backbone("unnamed", f"{__name__}:build_unnamed", "tf", 16, 16, 3, imagenet=False)
 
 
-@pytest.mark.parametrize("backbone_name", ["small_cnn", "test_model:UNNAMED"])
+@pytest.mark.parametrize("backbone_name", ["small_cnn", f"{__name__}:UNNAMED"])
 def test_reset_makes_a_network_as_new(backbone_name):
     _, network = network_of(backbone_name, 1 if "UNNAMED" in backbone_name else 3)
     trial = config(dropout=0.3)
@@ -294,84 +246,6 @@ def test_stored_weights_of_another_architecture_are_a_sentence():
     _, network = network_of("small_cnn", 0)
     with pytest.raises(TrainerError, match="do not fit the configuration"):
         network.load_state([np.zeros((1, 1), np.float32)])
-
-
-def test_a_description_changes_with_all_that_the_features_depend_on(tmp_path):
-    def description(unfrozen=0, weights="none", size=32, precision="float32", **values):
-        chosen = TrialConfig(
-            backbone="tests.support.tiny_fits:TINY", image_size=size, unfrozen_layers=unfrozen, **values
-        )
-        return Prefix(Architecture.of(chosen, weights, CLASSES, precision)).description()
-
-    folders = []
-    for seed in (5, 6):
-        folders.append(tmp_path / str(seed))
-        folders[-1].mkdir()
-        build_backbone("small_cnn", "none", 32, seed=seed).save_weights(folders[-1] / "tiny_32.weights.h5")
-    different = [
-        description(),
-        description(unfrozen=3),
-        description(size=64),
-        description(pooling="max"),
-        description(precision="mixed_bfloat16"),
-        *(description(weights=str(folder)) for folder in folders),
-    ]
-    assert len({str(d) for d in different}) == 7
-    assert description(head="arcface", dropout=0.5, learning_rate=1.0) == different[0]
-
-
-def build_with_slope(slope: float):
-    def build(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
-        inputs = keras.Input(input_shape)
-        inner = keras.Sequential([keras.layers.ReLU(negative_slope=slope), keras.layers.ReLU()])
-        return keras.Model(inputs, inner(keras.layers.Conv2D(4, 3)(inputs)))
-
-    return build
-
-
-SLOPED = Backbone("sloped", "test_model:build_sloped", "tf", 16, 16, 3, imagenet=False)
-
-
-def test_a_backbone_that_was_rewritten_under_its_name_has_another_description(monkeypatch):
-    def description(slope: float, preprocessing: str = "tf") -> dict:
-        row = dataclasses.replace(SLOPED, preprocessing=preprocessing)
-        monkeypatch.setitem(globals(), "SLOPED", row)
-        monkeypatch.setitem(globals(), "build_sloped", build_with_slope(slope))
-        chosen = TrialConfig(backbone=f"{__name__}:SLOPED", image_size=16, unfrozen_layers=0)
-        model = build_backbone(chosen.backbone, "none", 16)
-        return Prefix(Architecture.of(chosen, "none", CLASSES), model).description()
-
-    first = description(0.1)
-    assert description(0.1) == first
-    assert description(0.2) == first | {"layers": description(0.2)["layers"]} != first
-    assert description(0.1, "torch") == first | {"preprocessing": "torch"}
-
-
-def test_descriptions_of_the_table_have_the_keys_that_they_had():
-    chosen = TrialConfig(backbone="small_cnn", image_size=16, unfrozen_layers=3)
-    described = Prefix(Architecture.of(chosen, "none", CLASSES)).description()
-    had = ["backbone", "image_size", "layer", "pooling", "precision", "weights"]
-    assert sorted(described) == sorted([*had, "batch_norms"])
-    assert described["batch_norms"] == "folded"
-    plain = Prefix(Architecture.of(TrialConfig(backbone="vgg16", image_size=32), "none", CLASSES)).description()
-    assert sorted(plain) == had
-
-
-@keras.saving.register_keras_serializable()
-class Twice(keras.layers.Layer):
-    def call(self, x):
-        return 2 * x
-
-
-def test_a_layer_used_twice_is_not_cut_in_between():
-    inputs = keras.Input((4,))
-    shared, first = keras.layers.Dense(4, name="shared"), Twice(name="first")
-    outputs = Twice(name="last")(shared(first(shared(inputs))))
-    model = keras.Model(inputs, outputs)
-    position = {layer.name: i for i, layer in enumerate(model.layers)}
-    assert prefix_length(model, len(model.layers)) == len(model.layers)
-    inside = max(position["shared"], position["first"])
-    assert prefix_length(model, inside) <= 1
 
 
 def build_nested(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
@@ -425,23 +299,16 @@ def test_a_model_within_the_model_keeps_what_it_derives_from_its_weights(unfroze
     np.testing.assert_allclose(network.features(prefix(SMALL_IMAGES), training=False), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_operation_outside_layers_is_a_sentence():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.ops.sqrt(keras.layers.Dense(4)(inputs)), name="mine")
-    with pytest.raises(TrainerError, match=r"the backbone mine computes sqrt\w* outside its layers; put it into"):
-        prefix_length(model, 2)
-
-
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_a_precision_stays_within_its_network(precision):
     chosen = config(unfrozen_layers=3)
     architecture = Architecture.of(chosen, "none", CLASSES, precision)
-    network = Network(architecture, Prefix(architecture))
+    network = Network(architecture, Prefix(architecture.prefix))
     assert network.tail.get_layer("conv_3").compute_dtype == precision.removeprefix("mixed_")
     assert network.tail.get_layer("conv_3").variable_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
     plain = Architecture.of(chosen, "none", CLASSES)
-    assert Network(plain, Prefix(plain)).tail.get_layer("conv_3").compute_dtype == "float32"
+    assert Network(plain, Prefix(plain.prefix)).tail.get_layer("conv_3").compute_dtype == "float32"
 
 
 def build_with_dropout(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
@@ -455,7 +322,7 @@ def build_with_dropout(input_shape: tuple[int, int, int], include_top: bool, wei
     return keras.Model(inputs, x)
 
 
-DROPPING = Backbone("dropping", "test_model:build_with_dropout", "none", 16, 16, 8, imagenet=False)
+DROPPING = Backbone("dropping", f"{__name__}:build_with_dropout", "none", 16, 16, 8, imagenet=False)
 TARGET = tf.one_hot([0, 1, 2], CLASSES)
 SMALL_IMAGES = IMAGES[:, :16, :16]
 
@@ -473,7 +340,7 @@ def losses_of(network: Network, rows: tf.Tensor, seeds: list[int]) -> list[float
 
 @pytest.mark.parametrize("unfrozen", [3, 6, "all"])
 def test_what_is_random_inside_a_backbone_comes_from_the_seed_alone(unfrozen):
-    prefix, network = network_of("test_model:DROPPING", unfrozen)
+    prefix, network = network_of(f"{__name__}:DROPPING", unfrozen)
     assert len(network._generators) == (1 if unfrozen == 3 else 2)
     network.reset(config(dropout=0.2), 0)
     rows = prefix(SMALL_IMAGES)
@@ -484,13 +351,13 @@ def test_what_is_random_inside_a_backbone_comes_from_the_seed_alone(unfrozen):
     assert first[1] == first[3]
     assert len(set(first)) == 3
     assert again == [first[2], first[1], first[0], first[1]]
-    other = Network(prefix.architecture, prefix)  # as in a process of its own
+    other = Network(network.architecture, prefix)  # as in a process of its own
     other.reset(config(dropout=0.2), 0)
     assert losses_of(other, rows, [0, 2, 4, 2]) == first
 
 
 def test_two_random_layers_drop_different_units():
-    _, network = network_of("test_model:DROPPING", "all")
+    _, network = network_of(f"{__name__}:DROPPING", "all")
     network.training_logits(tf.constant(SMALL_IMAGES), TARGET, tf.constant([7, 0], tf.int64))
     one, other = (tuple(np.asarray(g.state)) for g in network._generators)
     assert one != other
@@ -499,7 +366,7 @@ def test_two_random_layers_drop_different_units():
 @pytest.mark.parametrize("unfrozen", [0, 1])
 def test_frozen_layers_run_in_inference_mode_inside_the_network(unfrozen):
     """Where images are mixed the frozen part runs here: it neither drops units nor moves its statistics."""
-    prefix, network = network_of("test_model:DROPPING", unfrozen, mixup=1.0)
+    prefix, network = network_of(f"{__name__}:DROPPING", unfrozen, mixup=1.0)
     assert prefix.is_identity
     assert prefix.layer == ""
     network.reset(config(), 0)
@@ -517,7 +384,7 @@ def test_frozen_layers_run_in_inference_mode_inside_the_network(unfrozen):
 def test_mixing_puts_the_boundary_at_the_input_and_changes_no_function(mixup, cutmix):
     stored_prefix, stored = network_of("mobilenet_v2", 5, lively_mobilenet_v2())
     prefix, network = network_of("mobilenet_v2", 5, lively_mobilenet_v2(), mixup=mixup, cutmix=cutmix)
-    assert prefix.architecture.mixes
+    assert prefix.key.mixes
     assert network.input_spec == tf.TensorSpec((None, 32, 32, 3), tf.uint8)
     assert count(network.trainable_parts()) == count(stored.trainable_parts())
     expected = stored.features(stored_prefix(IMAGES), training=False)
@@ -529,17 +396,17 @@ def test_mixing_puts_the_boundary_at_the_input_and_changes_no_function(mixup, cu
 
 def test_unmixed_configurations_have_the_architecture_that_they_had():
     old = Architecture.of(config(), "none", CLASSES)
-    assert (old.output_stride, old.feature_fusion, old.mixes) == (32, "none", False)
-    assert dataclasses.replace(old, mixes=True) != old
+    assert (old.prefix.output_stride, old.prefix.feature_fusion, old.prefix.mixes) == (32, "none", False)
+    assert Architecture.of(config(mixup=0.2), "none", CLASSES) != old
 
 
 @pytest.mark.parametrize("unfrozen", [6, "all"])
 def test_values_derived_from_weights_are_derived_again(unfrozen):
     """Keras' Normalization goes on with the mean that it had when it was built, whatever ``set_weights`` puts there."""
-    model = build_backbone("test_model:DROPPING", "none", 16)
+    model = build_backbone(f"{__name__}:DROPPING", "none", 16)
     mean = np.array([100, 50, 20], np.float32)
     model.get_layer("normalise").set_weights([mean, mean**2, np.int64(1)])
-    prefix, network = network_of("test_model:DROPPING", unfrozen, model)
+    prefix, network = network_of(f"{__name__}:DROPPING", unfrozen, model)
     by_hand = (SMALL_IMAGES.astype(np.float32) - mean) / mean
     rest = keras.Model(model.layers[1].output, model.output)
     expected = pool(rest(by_hand, training=False), "average")
@@ -563,50 +430,3 @@ def test_efficientnet_drops_paths_by_the_seed_alone():
     network.load_state(start)
     assert losses_of(network, rows, [0, 2]) == first
     assert len(set(first)) == 2
-
-
-def test_torch_preprocessing_is_that_of_keras():
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    row = dataclasses.replace(DROPPING, preprocessing="torch")
-    expected = keras.applications.densenet.preprocess_input(images.astype(np.float32))
-    np.testing.assert_allclose(preprocess(row, tf.constant(images)), expected, atol=1e-5)
-    np.testing.assert_array_equal(preprocess(DROPPING, tf.constant(images)), images.astype(np.float32))
-    odd = dataclasses.replace(DROPPING, preprocessing="grey")
-    with pytest.raises(TrainerError, match="names the preprocessing 'grey'; known are tf, caffe, torch and none"):
-        preprocess(odd, tf.constant(images))
-
-
-def test_weights_may_be_one_file(tmp_path):
-    stored = build_backbone("small_cnn", "none", 32, seed=5)
-    file = tmp_path / "mine.weights.h5"
-    stored.save_weights(file)
-    for name in ("tests.support.tiny_fits:TINY", "small_cnn"):
-        read = build_backbone(name, str(file), 32)
-        assert not is_random(name, str(file))
-        assert all(np.array_equal(a, b) for a, b in zip(read.get_weights(), stored.get_weights(), strict=True))
-    assert is_random("small_cnn", str(tmp_path))  # no pattern says which file in a folder would be its own
-    with pytest.raises(TrainerError, match=r"mine.weights.h5"):
-        build_backbone("mobilenet_0.25", str(file), 32)
-
-
-def test_weights_that_nobody_offers_for_download_are_a_sentence():
-    with pytest.raises(TrainerError, match=r"Keras has no weights of senet50 to download; let weights name a file"):
-        build_backbone("senet50", "imagenet", 32)
-    assert is_random("small_cnn", "imagenet")
-
-
-def test_a_finer_map_is_cut_at_the_same_layers():
-    for unfrozen, refined in ((0, True), (5, True), (13, True), (40, False)):
-        plain, finer = (Prefix(architecture_of("mobilenet_v2", unfrozen, output_stride=s)) for s in (32, 16))
-        assert finer.layer == plain.layer
-        assert finer.length == plain.length
-        # Below the halving that was taken back the rows are the same, and are found again.
-        assert finer.description() == plain.description() | (
-            {"output_stride": 16} if refined and unfrozen != "all" else {}
-        )
-
-
-def test_a_served_backbone_takes_its_stride_from_the_architecture():
-    plain = build_backbone("mobilenet_0.25", "none", 64)
-    architecture = architecture_of("mobilenet_0.25", 5, output_stride=16, image_size=64)
-    assert Prefix(architecture, plain).model.output_shape == (None, 4, 4, 256)

@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 
 from tests.support.places import ROOT
-from tests.support.tiny_fits import CLASSES, config, figures, job, write_manifest
+from tests.support.tiny_fits import config, figures, job, write_manifest
+from trainers.config import PrefixKey
 from trainers.data.examples import example_sets, keys_by_view
 from trainers.data.manifest import Manifest
 from trainers.files import atomic
-from trainers.networks import prefix as prefix_module
-from trainers.networks import prefix_index
-from trainers.networks.prefix import Architecture, build_backbone
-from trainers.networks.prefix_index import PrefixQuery, find, recall
+from trainers.networks import backbone, prefix_index
+from trainers.networks.backbone import build_backbone
+from trainers.networks.prefix_index import find, recall
 from trainers.training import steps
 from trainers.training.loop import open_fit
 from trainers.training.prefill import fill
+
+KEY = PrefixKey("small_cnn", 16, 0, weights="none")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def forgotten():
     def forget() -> None:
         steps._prefixes.clear()
         steps._networks.clear()
-        prefix_module._pretrained.cache_clear()
+        backbone._cached.cache_clear()
 
     forget()
     yield forget
@@ -48,10 +50,10 @@ def forgotten():
 def test_folded_copies_are_kept_up_to_so_many_bytes(forgotten, monkeypatch):
     """The last used stays, and its trace with it, whatever it takes; an unbuilt one takes nothing."""
     pixels = np.zeros((1, 16, 16, 3), np.uint8)
-    asked = [Architecture.of(config(unfrozen_layers=n), "none", len(CLASSES)) for n in (0, 3, 6)]
+    asked = [config(unfrozen_layers=n).prefix_key("none") for n in (0, 3, 6)]
 
-    def use(architecture: Architecture) -> steps.Prefix:
-        opened = steps.prefix_of(architecture)
+    def use(key: PrefixKey) -> steps.Prefix:
+        opened = steps.prefix_of(key)
         opened(pixels)
         return opened
 
@@ -63,7 +65,7 @@ def test_folded_copies_are_kept_up_to_so_many_bytes(forgotten, monkeypatch):
     assert len(steps._prefixes) == 2
     used = use(asked[2])
     assert steps.prefix_of(asked[2]) is used
-    assert [prefix.architecture.unfrozen_layers for prefix in steps._prefixes.values()] == [3, 6]
+    assert [prefix.key.unfrozen_layers for prefix in steps._prefixes.values()] == [3, 6]
     monkeypatch.setattr(steps, "COPIED_BYTES", 0)
     assert steps.prefix_of(asked[2]) is used
     assert len(steps._prefixes) == 1
@@ -101,7 +103,7 @@ def test_a_head_on_stored_features_never_builds_the_backbone(manifest, tmp_path,
         raise AssertionError("the backbone was built")
 
     with monkeypatch.context() as patched:
-        patched.setattr(prefix_module, "build_backbone", refuse)
+        patched.setattr(backbone, "build_backbone", refuse)
         assert fill(fit_job.to_dict())["features"] == 0
         assert figures(open_fit(fit_job).run_epoch()) == expected
     more = dataclasses.replace(fit_job, config=config(unfrozen_layers=0, multiplier=2))
@@ -109,12 +111,12 @@ def test_a_head_on_stored_features_never_builds_the_backbone(manifest, tmp_path,
 
 
 def test_other_weights_under_an_old_name_are_not_answered_from_the_index(tmp_path, forgotten):
-    asked = dataclasses.replace(ASKED, weights=str(tmp_path / "some.weights.h5"))
+    asked = dataclasses.replace(KEY, weights=str(tmp_path / "some.weights.h5"))
     for seed in (1, 2):
         build_backbone("small_cnn", "none", 16, seed=seed).save_weights(asked.weights)
         os.utime(asked.weights, ns=(seed, seed))
         assert recall(tmp_path / "cache", asked) is None
-        steps.prefix_of(architecture(asked.weights)).note(tmp_path / "cache")
+        steps.prefix_of(asked).note(tmp_path / "cache")
         forgotten()
         assert recall(tmp_path / "cache", asked) is not None
 
@@ -122,7 +124,7 @@ def test_other_weights_under_an_old_name_are_not_answered_from_the_index(tmp_pat
 def test_a_file_that_changed_after_it_was_read_is_not_noted(tmp_path, forgotten):
     file = tmp_path / "some.weights.h5"
     build_backbone("small_cnn", "none", 16, seed=1).save_weights(file)
-    opened = steps.prefix_of(architecture(str(file)))
+    opened = steps.prefix_of(dataclasses.replace(KEY, weights=str(file)))
     os.utime(file, ns=(5, 5))
     opened.note(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -130,8 +132,8 @@ def test_a_file_that_changed_after_it_was_read_is_not_noted(tmp_path, forgotten)
 
 @pytest.mark.parametrize("change", ["keras", "code", "torn"])
 def test_a_note_of_another_time_is_none(tmp_path, forgotten, monkeypatch, change):
-    steps.prefix_of(architecture("none")).note(tmp_path)
-    assert recall(tmp_path, ASKED).layer == "conv_3_relu"
+    steps.prefix_of(KEY).note(tmp_path)
+    assert recall(tmp_path, KEY).layer == "conv_3_relu"
     if change == "keras":
         monkeypatch.setattr(prefix_index.importlib.metadata, "version", lambda name: "0.1")
     elif change == "code":
@@ -139,7 +141,7 @@ def test_a_note_of_another_time_is_none(tmp_path, forgotten, monkeypatch, change
     else:
         [file] = (tmp_path / "index").iterdir()
         file.write_text(file.read_text()[:-9])
-    assert recall(tmp_path, ASKED) is None
+    assert recall(tmp_path, KEY) is None
 
 
 def test_a_note_that_cannot_be_written_or_read_is_none(manifest, tmp_path, forgotten):
@@ -157,7 +159,7 @@ def test_a_note_half_written_is_removed(tmp_path, forgotten, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "replace", refuse)
-    steps.prefix_of(architecture("none")).note(tmp_path)
+    steps.prefix_of(KEY).note(tmp_path)
     assert list((tmp_path / "index").iterdir()) == []
 
 
@@ -169,18 +171,11 @@ def test_a_backbone_of_the_users_own_is_never_noted(manifest, tmp_path, forgotte
 
 
 def test_the_index_is_read_without_tensorflow():
-    code = "import sys, trainers.networks.prefix_index, trainers.data.examples; print({'tensorflow', 'keras'} & {*sys.modules})"
+    modules = "trainers.networks.prefix_index, trainers.data.examples"
+    code = f"import sys, {modules}; print({{'tensorflow', 'keras'}} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "set()"
 
 
-ASKED = PrefixQuery("small_cnn", "none", 16, 0, "average", "float32", 32, "none", False)
-
-
-def architecture(weights: str) -> Architecture:
-    return Architecture.of(config(unfrozen_layers=0), weights, len(CLASSES))
-
-
-def test_the_question_of_a_configuration_is_that_of_its_architecture():
-    assert PrefixQuery.of(config(unfrozen_layers=0), "none", "float32") == ASKED
-    assert prefix_module.prefix_query(architecture("none")) == ASKED
-    assert np.prod(steps.prefix_of(architecture("none")).spec.shape[1:]) == 64
+def test_the_key_of_a_configuration_names_its_prefix():
+    assert config(unfrozen_layers=0).prefix_key("none") == KEY
+    assert np.prod(steps.prefix_of(KEY).spec.shape[1:]) == 64

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trainers.backbones import build_small_cnn
 from trainers.errors import TrainerError
-from trainers.networks.prefix import build_backbone
+from trainers.networks.backbone import build_backbone
 from trainers.networks.weight_files import load_weights
 
 
@@ -116,7 +116,7 @@ def test_a_file_with_its_classifier_is_told(tmp_path, name, sentence):
         ("a.h5", b"", "the file is empty; download it again"),
         ("a.h5", b"not weights", r"it is neither an HDF5 file \(.h5\) nor a .keras file"),
         ("a.keras", b"PK\x03\x04 cut", "File is not a zip file"),
-        ("a.safetensors", b"x", "make a Keras file of it with orch weights convert"),
+        ("a.safetensors", b"x", "`orch weights convert`"),
         ("a.pth", b"x", ".pth is PyTorch's format"),
     ],
 )

@@ -183,7 +183,7 @@ def test_two_workers_never_download_at_once(offline: Path):
 
 def test_a_download_that_fails_is_a_sentence_and_is_not_tried_again(offline: Path):
     """With Keras' own code: a TrainerError fails a trial at once, where any other exception counts as a crash."""
-    from trainers.networks.prefix import build_backbone
+    from trainers.networks.backbone import build_backbone
 
     with pytest.raises(
         TrainerError, match=r"the weights of mobilenet_0\.25 could not be downloaded: URL fetch failure"

@@ -20,7 +20,7 @@ from tests.support.tiny_fits import CLASSES, config, predict_into, write_manifes
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
-from trainers.networks.prefix import build_backbone
+from trainers.networks.backbone import build_backbone
 from trainers.serving import _load_pyfunc, inputs
 from trainers.serving.model import ServedModel, assemble
 from trainers.training.loop import open_fit

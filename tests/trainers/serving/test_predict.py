@@ -17,7 +17,7 @@ from trainers.errors import TrainerError
 from trainers.images.crops import Clock, crops, cut
 from trainers.images.decode import square
 from trainers.images.policies import POLICIES, crop_names, distinct_crops, policy
-from trainers.networks.prefix import Architecture
+from trainers.networks.network import Architecture
 from trainers.serving import predict as predicting
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
 from trainers.serving.predict import open_network, predict
@@ -169,8 +169,8 @@ def plainly(manifest: Path, folder: str, policy_name: str, split: str = "test") 
     """The probabilities of one model under one policy, photo by photo: nothing shared, nothing kept."""
     fit, arrays = read_weights(Path(folder))
     network = open_network(fit, arrays, len(CLASSES))
-    prefix, part = prefix_of(network.architecture), Manifest.read(manifest).split(split)
-    size = network.architecture.image_size
+    prefix, part = prefix_of(network.architecture.prefix), Manifest.read(manifest).split(split)
+    size = network.architecture.prefix.image_size
     rows = [
         network.predict(prefix(crops(path, size, fit.config.view, policy_name, sha256))).mean(0)
         for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True)
@@ -263,9 +263,9 @@ def test_crops_kept_are_found_by_trials_as_whole_images(manifest, fits, tmp_path
     config = job(manifest, tmp_path / "cache").config
     architecture = Architecture.of(config, "none", len(CLASSES))
     part = Manifest.read(manifest).split("validation")
-    shelf = Shelf(tmp_path / "cache", "features", {**prefix_of(architecture).description(), "view": "squash"})
+    shelf = Shelf(tmp_path / "cache", "features", {**prefix_of(architecture.prefix).description(), "view": "squash"})
     assert shelf.count(part.table["sha256"].tolist()) == 15
-    evaluation_examples(part, config, prefix_of(architecture), tmp_path / "cache")
+    evaluation_examples(part, config, prefix_of(architecture.prefix), tmp_path / "cache")
     assert not (tmp_path / "cache" / "images").exists(), "nothing had to be decoded"
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from trainers.config import VIEWS, TrialConfig
 from trainers.images.augment import RECIPES, augment
 from trainers.images.decode import square
-from trainers.networks.prefix import Architecture, Prefix, build_backbone
+from trainers.networks.backbone import build_backbone
+from trainers.networks.prefix import Prefix
 from trainers.store.segments import FORMAT
 
 WRITTEN_FOR = 2
@@ -104,7 +105,7 @@ def feature_means(backbone: str) -> list[float]:
     for place, weight in enumerate(model.weights):
         spread = np.random.default_rng(place).normal(0, 0.05, weight.shape)
         weight.assign(np.abs(spread) + 0.5 if "gamma" in weight.path or "variance" in weight.path else spread)
-    prefix = Prefix(Architecture.of(config, "none", 2), model)
+    prefix = Prefix(config.prefix_key("none"), model)
     rows = np.asarray(prefix(np.asarray(picture().resize((32, 32)))[None]), np.float64)
     return [float(f"{v:.3g}") for v in (rows.mean(), rows.std(), rows.ravel()[::7].mean())]
 

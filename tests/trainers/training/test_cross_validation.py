@@ -14,7 +14,6 @@ from trainers.contract import EpochMetrics, FitJob
 from trainers.data.examples import fold_sets
 from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
-from trainers.networks.prefix import Architecture
 from trainers.serving.parts import PredictionPart
 from trainers.training.cross_validation import FoldedFit, mean_of_folds
 from trainers.training.features import evaluation_examples, fit_examples, training_examples
@@ -214,7 +213,7 @@ def test_a_diverged_fold_is_named_and_nothing_is_written(manifest, cache, tmp_pa
 def test_folds_share_their_rows_and_read_what_each_would_alone(manifest, cache, view):
     whole = folded_job(manifest, cache, view=view, multiplier=2, unfrozen_layers="all")
     trial = whole.config
-    prefix = prefix_of(Architecture.of(trial, "none", len(CLASSES)))
+    prefix = prefix_of(trial.prefix_key("none"))
     folds = [Manifest.read(manifest).fold(number) for number in range(1, FOLDS + 1)]
     pairs = fit_examples(whole, Manifest.read(manifest), prefix)
     assert len(pairs) == FOLDS

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.tiny_fits import CLASSES, config, write_manifest
+from tests.support.tiny_fits import config, write_manifest
 from trainers.data.examples import training_examples_of
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images import decoder
 from trainers.images.augment import augment
 from trainers.images.decode import square
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.prefix import Prefix
 from trainers.training import features
 from trainers.training.features import evaluation_examples, training_examples
 
@@ -28,7 +28,7 @@ def manifest(tmp_path_factory) -> Manifest:
 
 
 def prefix_for(**values) -> Prefix:
-    return Prefix(Architecture.of(config(**values), "none", len(CLASSES)))
+    return Prefix(config(**values).prefix_key("none"))
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_rows_are_shared_among_trials_depths_and_multipliers(manifest, tmp_path,
 
 
 def test_features_of_other_weights_are_never_reused(manifest, tmp_path):
-    from trainers.networks.prefix import build_backbone
+    from trainers.networks.backbone import build_backbone
 
     seen = []
     for seed in (5, 6):
@@ -119,7 +119,7 @@ def test_features_of_other_weights_are_never_reused(manifest, tmp_path):
         folder.mkdir()
         build_backbone("small_cnn", "none", 16, seed=seed).save_weights(folder / "tiny_16.weights.h5")
         trial = config(backbone="tests.support.tiny_fits:TINY", unfrozen_layers=0)
-        prefix = Prefix(Architecture.of(trial, str(folder), len(CLASSES)))
+        prefix = Prefix(trial.prefix_key(str(folder)))
         examples = evaluation_examples(manifest.split("test"), trial, prefix, tmp_path / "cache")
         seen.append(examples.rows.take(np.arange(3)))
     assert not np.allclose(seen[0], seen[1])

@@ -27,8 +27,9 @@ from trainers.files.arrays import write_list
 from trainers.heads import default_scale
 from trainers.images.augment import augment
 from trainers.images.decode import square
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix, build_backbone
+from trainers.networks.backbone import build_backbone
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 from trainers.training import steps
 from trainers.training.loop import learning_rate, open_fit, read_weights
 from trainers.training.mixing import mix
@@ -302,7 +303,7 @@ def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwor
     """A head alone over 64 features, reset."""
     trial = config(unfrozen_layers=0, **values)
     architecture = Architecture.of(trial, "none", len(CLASSES))
-    made = CompiledNetwork(Network(architecture, Prefix(architecture)), trial.optimizer, trial.clip_norm, loss)
+    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), trial.optimizer, trial.clip_norm, loss)
     made.reset(trial, 0, EVEN)
     return made
 
@@ -394,7 +395,7 @@ def test_a_mixed_step_trains_the_mixed_label_and_counts_the_larger_one(values):
     trial, counts = config(smoothing=0.1, optimizer="sgd", **values), np.array([2, 12, 4])
     architecture = Architecture.of(trial, "none", len(CLASSES))
     made = CompiledNetwork(
-        Network(architecture, Prefix(architecture)), "sgd", trial.clip_norm, "categorical_crossentropy"
+        Network(architecture, Prefix(architecture.prefix)), "sgd", trial.clip_norm, "categorical_crossentropy"
     )
     made.reset(trial, 0, counts)
     images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), np.uint8)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_fits import CLASSES, config, figures, job, write_manifest
-from trainers.networks.network import Network
-from trainers.networks.prefix import Architecture, Prefix
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
 from trainers.training import throughput
 from trainers.training.loop import open_fit
 from trainers.training.throughput import images_per_second
@@ -21,7 +21,7 @@ from trainers.training.throughput import images_per_second
 def opened(monkeypatch) -> tuple[Prefix, Network]:
     monkeypatch.setattr(throughput, "_measured", {})
     architecture = Architecture.of(config(), "none", len(CLASSES))
-    prefix = Prefix(architecture)
+    prefix = Prefix(architecture.prefix)
     return prefix, Network(architecture, prefix)
 
 

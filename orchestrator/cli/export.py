@@ -1,0 +1,52 @@
+"""`orch export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson, Folder, check_out_folder, console, print_json
+
+
+def export(
+    folder: Folder = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of savedmodel, tflite, tflite-fp16, tflite-int8, onnx, commas between; left out: all.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", callback=check_out_folder, help="Where; default exports in the sweep's folder."),
+    ] = None,
+    bound: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Test accuracy that an export may lose.")
+    ] = 0.01,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Keep what loses more; the override is recorded.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the winner as SavedModel, TFLite (float, fp16, int8) and ONNX, each judged beside the original.
+
+    The exports answer the test split: accuracy, its paired difference, latency and size stand in the report, the look
+    is recorded in the sweep's ledger, and a format that loses more than the bound, and more than chance alone would
+    take, is refused.
+    """
+    from orchestrator.commands.export import ExportRequest, export_winner, print_report, refusal
+    from orchestrator.ledger.folder import find_sweep
+
+    formats = () if to is None else tuple(to.split(","))
+    request = ExportRequest(formats=formats, out=out, bound=bound, force=force)
+    tell = (lambda line: None) if as_json else typer.echo
+    report = export_winner(find_sweep(folder, finished=True), request, tell)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, console())
+    if (refused := refusal(report)) is not None:
+        raise refused

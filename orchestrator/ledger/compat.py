@@ -1,0 +1,38 @@
+"""Read what earlier versions wrote into a ledger. The only module that knows forms other than today's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orchestrator.ledger.stages import Stage
+
+BUILD = "build"
+"""Name of ``Stage.PREFILL`` in ledgers and plans up to commit 42b062d of 0.1.0."""
+
+
+def upgrade(row: dict[str, Any]) -> dict[str, Any]:
+    """Return ``row``, an event as a segment holds it, in today's form."""
+    if row["stage"] == BUILD:
+        return {**row, "stage": Stage.PREFILL.value}
+    if row["stage"] == Stage.PLAN and f'"{BUILD}"' in row["payload"]:
+        return {**row, "payload": json.dumps(_upgrade_plan(json.loads(row["payload"])), sort_keys=True)}
+    return row
+
+
+def _upgrade_plan(payload: dict[str, Any]) -> dict[str, Any]:
+    """Rename the stage in a plan's tables of stages, and in its comparison with what happened."""
+    found = dict(payload)
+    if "plan" in found:
+        tables = {name: _rename_key(found["plan"][name]) for name in ("stages", "unshared")}
+        found["plan"] = {**found["plan"], **tables}
+    if "compared" in found:
+        found["compared"] = [
+            {**line, "stage": Stage.PREFILL.value} if line["stage"] == BUILD else line for line in found["compared"]
+        ]
+    return found
+
+
+def _rename_key(table: dict[str, Any]) -> dict[str, Any]:
+    """Rename the key in ``table`` and keep its place."""
+    return {Stage.PREFILL.value if key == BUILD else key: value for key, value in table.items()}

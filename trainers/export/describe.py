@@ -1,0 +1,66 @@
+"""Describe written exports for their users: how to cut crops, what a file lacks, which versions wrote it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from trainers.export.formats import ExportFormat
+from trainers.export.run import float_tensors, takes_xnnpack
+from trainers.images.crops import PYRAMID_SCALES, SMALLEST_RANDOM_CROP, ZOOM
+from trainers.images.policies import policy
+from trainers.serving.model import ServedModel
+
+
+def notes(files: Mapping[str, Path]) -> dict[str, str]:
+    """Format -> sentences about limits of its written file; a format without any is left out."""
+    found: dict[str, str] = {}
+    for name, path in files.items():
+        if path.suffix != ".tflite":
+            continue
+        sentences = []
+        if name == "tflite-int8" and (floats := float_tensors(path)):
+            sentences.append(f"{floats} of its tensors stay float32, so integer-only hardware cannot run it.")
+        if not takes_xnnpack(path):
+            sentences.append("XNNPACK, the delegate for CPUs, cannot run it; measured without, which is slower.")
+        if sentences:
+            found[name] = " ".join(sentences)
+    return found
+
+
+def how_to_cut(served: ServedModel) -> list[str]:
+    """List the steps from a photo to the network's input, as ``trainers.images.crops`` takes them."""
+    size, crops = served.image_size, policy(served.policy).crops
+    side = size if served.policy in ("whole", "flip") else round(size / ZOOM)
+    square = "" if served.view == "squash" else "take the central square, "
+    steps = [
+        "decode to 8-bit RGB; apply the EXIF orientation; lay transparency on white",
+        f"{square}resize to {side} x {side}, bilinear with antialiasing",
+    ]
+    each = f"resized to {size} x {size}"
+    scales = " and ".join(f"{scale:g}" for scale in PYRAMID_SCALES)
+    cut = {
+        "whole": "that is the only crop",
+        "flip": "two crops: that, and its mirror image left to right",
+        "centre": f"one crop: the central {size} x {size}",
+        "ten_crop": f"ten crops: {size} x {size} in each corner and in the centre, and their mirror images",
+        "pyramid": f"six crops: the central {scales} of the side, each {each}, and their mirror images",
+    }
+    at_random = f"{crops} crops at random places, each of {SMALLEST_RANDOM_CROP:g} to 1 times the side, {each}"
+    steps.append(cut.get(served.policy, at_random))
+    return [*steps, "the answer is the mean of the crops' probabilities"] if crops > 1 else steps
+
+
+def versions(rows: Iterable[ExportFormat]) -> dict[str, str]:
+    """Versions of the installed modules that write ``rows``, by module name."""
+    modules = dict.fromkeys(["tensorflow", "keras", "numpy", *(module for row in rows for module in row.needs)])
+    found = {name: importlib.util.find_spec(name) for name in modules}
+    return {name: metadata.version(name) for name, spec in found.items() if spec is not None}
+
+
+def size_mb(path: Path) -> float:
+    """Megabytes (10^6 bytes) of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files) / 1e6

@@ -1,0 +1,89 @@
+"""Write a served model in each export format."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainers.data.manifest import Manifest
+from trainers.errors import TrainerError
+from trainers.export.graph import SERVE_BYTES, bytes_graph, crop_graph
+from trainers.images.crops import crops
+from trainers.serving.model import ServedModel
+
+CALIBRATION_IMAGES = 200
+"""Maximum number of training images that int8 is calibrated on."""
+OPSET = 18
+"""Version of ONNX's operators: the oldest with all that the backbones need, supported by converter and runtime."""
+
+
+def _write_savedmodel(served: ServedModel, manifest: Manifest, path: Path) -> None:
+    holder = tf.Module()
+    holder.pixels, holder.photos = crop_graph(served, tf.uint8, None), bytes_graph(served)
+    signatures = {
+        "serving_default": holder.pixels.get_concrete_function(),
+        SERVE_BYTES: holder.photos.get_concrete_function(),
+    }
+    # The variables belong to Keras models outside ``holder``; a SavedModel needs a reference to each.
+    holder.held = [variable for function in signatures.values() for variable in function.graph.variables]
+    tf.saved_model.save(holder, str(path), signatures)
+
+
+def _write_tflite(served: ServedModel, manifest: Manifest, path: Path) -> None:
+    path.write_bytes(_converter(served, "uint8").convert())
+
+
+def _write_tflite_fp16(served: ServedModel, manifest: Manifest, path: Path) -> None:
+    converter = _converter(served, "uint8")
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    path.write_bytes(converter.convert())
+
+
+def _write_tflite_int8(served: ServedModel, manifest: Manifest, path: Path) -> None:
+    """Quantise weights and activations after training (Jacob et al. 2018), integers from input to output."""
+    converter = _converter(served, "float32")
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    converter.representative_dataset = lambda: _calibration(served, manifest)
+    path.write_bytes(converter.convert())
+
+
+def _converter(served: ServedModel, dtype: str) -> Any:
+    """Prepare for one crop a call: every runtime takes a fixed shape, and most run it fastest."""
+    graph = crop_graph(served, tf.as_dtype(dtype), 1)
+    return tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph)
+
+
+def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.ndarray]]:
+    """Yield one crop of each of some training images, drawn by the manifest's seed; the policy's crops take turns."""
+    part = manifest.split("train")
+    paths, hashes = part.paths(), part.table["sha256"].tolist()
+    if not paths:
+        raise TrainerError("there is no training image to calibrate int8 with.")
+    drawn = np.random.default_rng((manifest.seed, 8)).permutation(len(paths))[:CALIBRATION_IMAGES]
+    for turn, i in enumerate(drawn):
+        cut = crops(paths[i], served.image_size, served.view, served.policy, hashes[i])
+        yield [cut[turn % len(cut)][None].astype(np.float32)]
+
+
+def _write_onnx(served: ServedModel, manifest: Manifest, path: Path) -> None:
+    convert = importlib.import_module("tf2onnx.convert")
+    graph = crop_graph(served, tf.uint8, None)
+    convert.from_function(graph, graph.input_signature, opset=OPSET, output_path=str(path))
+
+
+WRITERS: dict[str, Callable[[ServedModel, Manifest, Path], None]] = {
+    "savedmodel": _write_savedmodel,
+    "tflite": _write_tflite,
+    "tflite-fp16": _write_tflite_fp16,
+    "tflite-int8": _write_tflite_int8,
+    "onnx": _write_onnx,
+}
+"""Format -> its writer of (model, manifest, file or folder); only int8 reads the manifest, to calibrate."""
