@@ -250,7 +250,7 @@ def test_a_scheduler_prunes_the_worse_trials(tmp_path: Path, ray_up: None, name:
 
 
 def test_a_trial_that_crashes_after_a_pause_goes_on_from_there(tmp_path: Path, ray_up: None) -> None:
-    """Brackets of 3 epochs: two trials in full, then three of which one goes on after epoch 1, and crashes in 2."""
+    """Brackets of 3 epochs: two trials in full, then three of which one continues after epoch 1 and crashes in 2."""
     requests = [request_of(n, tmp_path, "flips" if n < 2 else "crash_once", dropout=0.1 * n) for n in range(5)]
     _, state, _ = search(tmp_path, requests, scheduler=SchedulerSettings("hyperband"))
     events = read_events(tmp_path / "ledger")
@@ -395,7 +395,7 @@ def test_a_worker_killed_for_memory_costs_no_retry(
     outcome, state, _ = search(tmp_path, requests, retries=0, patience=patience)
     assert outcome.states == {"COMPLETED": 3}
     events = read_events(tmp_path / "ledger")
-    assert sum("back in the queue, and no retry is counted" in event.reason for event in events) == 2
+    assert sum("back in the queue, not counted as a retry" in event.reason for event in events) == 2
     assert {len(record.epochs) for record in state.trials.values()} == {3}
 
 
