@@ -19,8 +19,8 @@ from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.report.progress import ProgressReporter
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import FixedTrials, TrialRequest
 from orchestrator.search.settings import SearchSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity, prepare_data

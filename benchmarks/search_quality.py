@@ -24,9 +24,9 @@ from benchmarks.quality_page import PageFacts, SamplerRow, SchedulerRow, page
 from orchestrator.cluster.ray_session import ray_session
 from orchestrator.ledger.ledger import Ledger, TrialState, derive
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest
-from orchestrator.search.schedulers import SCHEDULERS, SchedulerSettings
-from orchestrator.search.settings import SearchSettings
+from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+from orchestrator.search.settings import SCHEDULERS, SchedulerSettings, SearchSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.budget import SAMPLER_PACKAGES
 from trainers.config import TrialConfig
 from trainers.contract import FitJob

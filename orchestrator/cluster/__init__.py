@@ -1,4 +1,5 @@
-"""Ray: sessions, workers, checkpoints, lost workers.
+"""Ray sessions, the code that runs in workers, and what happens when a worker or the driver is interrupted.
 
-May import ``spec`` and what is below. Start with ``ray_session``.
+May import ``spec``, ``machine`` and the packages below them. Start with ``ray_session`` for the driver's side and
+``worker`` for the other.
 """

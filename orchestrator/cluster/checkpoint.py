@@ -1,7 +1,7 @@
-"""The state of a fit that has not ended, on disk, so that it goes on after a crash, a pause or a killed driver.
+"""The state of an unfinished fit on disk, so that it resumes after a crash, a pause or a killed driver.
 
 A folder holds the state as ``Fit.save`` wrote it and ``epochs.json``, which names it and lists the epochs so far. The
-list is renamed into place last: whoever is killed on the way leaves the state before, or none.
+list is renamed into place last: a process killed while it writes leaves the previous state, or none.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from trainers.files.atomic import atomic_write_text
 
 EPOCHS_FILE = "epochs.json"
 SAVE_AFTER_S = 10.0
-"""Training that may be lost. Trials that take less are never saved."""
+"""Seconds of training between two saves, and so the maximum that is lost; shorter trials are never saved."""
 SAVING_SHARE = 1 / 30
-"""Of the time, at most so much goes into saving."""
+"""Maximum share of a trial's time that is spent on saving."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``state``: what ``Fit.restore`` takes. ``epochs``: all that it trained; ``reported``: how many were told."""
+    """``state``: folder for ``Fit.restore``. ``epochs``: all that were trained; ``reported``: how many Tune has."""
 
     state: Path
     epochs: tuple[EpochMetrics, ...]
     reported: int = 0
 
 
-def write(folder: Path, job: FitJob, fit: Fit, epochs: Sequence[EpochMetrics], reported: int = 0) -> None:
-    """Save ``fit``, which has trained ``epochs``, in place of what ``folder`` holds of it. Raises OSError."""
+def write_checkpoint(folder: Path, job: FitJob, fit: Fit, epochs: Sequence[EpochMetrics], reported: int = 0) -> None:
+    """Save ``fit``, which has trained ``epochs``, and replace the previous state in ``folder``. Raises OSError."""
     state = folder / f"state-{len(epochs):06d}-{uuid.uuid4().hex[:8]}"
     state.mkdir(parents=True)
     try:
         fit.save(state)
     except BaseException:
-        shutil.rmtree(state, ignore_errors=True)  # half of one would keep a full disk full
+        shutil.rmtree(state, ignore_errors=True)  # a partial state would keep a full disk full
         raise
     facts = {
         "state": state.name,
@@ -50,17 +50,17 @@ def write(folder: Path, job: FitJob, fit: Fit, epochs: Sequence[EpochMetrics], r
         "reported": reported,
         "fit": _identity(job),
     }
-    # Every few seconds: after a power cut the trial begins again, which is what a lost checkpoint costs.
+    # Not durable: after a power cut the trial starts over, which costs no more than a lost checkpoint.
     atomic_write_text(folder / EPOCHS_FILE, json.dumps(facts), durable=False)
     for other in folder.glob("state-*"):
         if other.name[:12] < state.name[:12]:
-            shutil.rmtree(other, ignore_errors=True)  # a few files too many, which go once the trial has ended
+            shutil.rmtree(other, ignore_errors=True)  # leftovers are removed when the trial ends
 
 
-def read(folder: Path, job: FitJob) -> Checkpoint | None:
-    """What ``write`` left of the fit of ``job``; None where there is nothing.
+def read_checkpoint(folder: Path, job: FitJob) -> Checkpoint | None:
+    """Return the checkpoint of ``job`` in ``folder``; None if there is none.
 
-    Raises TrainerError where it is damaged, or of a fit that was asked for in another way.
+    Raises TrainerError if it is damaged or belongs to a fit with other settings.
     """
     file = folder / EPOCHS_FILE
     if not file.is_file():
@@ -75,26 +75,26 @@ def read(folder: Path, job: FitJob) -> Checkpoint | None:
     if [epoch.epoch for epoch in saved.epochs] != list(range(1, len(rows) + 1)) or not saved.state.is_dir():
         raise TrainerError(f"its checkpoint in {folder} is damaged (epochs or state are missing)")
     if identity != _identity(job):
-        raise TrainerError(f"its checkpoint in {folder} is of other settings")
+        raise TrainerError(f"its checkpoint in {folder} belongs to other settings")
     return saved
 
 
-def remove(folder: Path) -> None:
-    """After the end of the fit. What a dying worker still writes there goes with the sweep's end."""
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of an ended fit. Files that a dying worker still writes are removed with the sweep."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _identity(job: FitJob) -> dict[str, Any]:
-    """What a fit's figures depend on, as JSON has it. Where things lie and how fast they go is not among it."""
+    """Return what a fit's metrics depend on, as JSON values; no paths and no speeds."""
     everything = json.loads(json.dumps(job.to_dict()))
     names = ("id", "config", "seed", "weights", "train_splits", "precision", "folds", "measure_speed", "store_dtype")
     return {name: everything[name] for name in names}
 
 
 class CheckpointSaver:
-    """Saves a fit now and then, in ``job.checkpoint``; never where that is "".
+    """Save a fit periodically in ``job.checkpoint``; never if that is "".
 
-    ``save_after_s``: training between two saves, more where saving is slow; 0 to save after every epoch.
+    ``save_after_s``: seconds of training between two saves, more if saving is slow; 0 to save after every epoch.
     """
 
     def __init__(
@@ -106,18 +106,18 @@ class CheckpointSaver:
         self._last_s = clock()
 
     def note(self, fit: Fit, epochs: Sequence[EpochMetrics]) -> bool:
-        """``fit`` has just trained the last of ``epochs``: whether it was saved now.
+        """Save ``fit``, which has just trained the last of ``epochs``, if a save is due; return whether it was saved.
 
-        A disk that cannot take it fails no trial: it is said in the trial's log, and tried again later.
+        A full disk fails no trial: the error goes to the trial's log, and the next save is tried later.
         """
         began_s = self._clock()
         if not self._job.checkpoint or began_s - self._last_s < self._wait_s:
             return False
         try:
-            write(Path(self._job.checkpoint), self._job, fit, epochs)
+            write_checkpoint(Path(self._job.checkpoint), self._job, fit, epochs)
             saved = True
         except OSError as error:
-            print(f"the state could not be saved ({error}); training goes on", flush=True)
+            print(f"the state could not be saved ({error}); training continues", flush=True)
             saved = False
         self._last_s = self._clock()
         if self._save_after_s:

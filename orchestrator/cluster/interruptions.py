@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a sweep as Ctrl-C does: what is done is recorded, and the person reads how to go on."""
+"""SIGTERM and SIGHUP end a sweep as Ctrl-C does: finished work is recorded, and a message says how to resume."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PLEASE_WAIT = b"stopping; what is done is kept, please wait a moment\n"
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal to end. No ``Exception``, so that nothing which tries again after errors takes it for one."""
+    """SIGTERM or SIGHUP was received. Not an ``Exception``, so that no retry after errors catches it."""
 
 
-def heeded() -> list[int]:
-    """The signals besides SIGINT that end a sweep. One that the person ignores (``nohup``) stays ignored."""
+def handled_signals() -> list[int]:
+    """Return the signals, other than SIGINT, that end a sweep. An ignored one (``nohup``) stays ignored."""
     return [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP raise Terminated in the main thread; afterwards they do what they did before."""
-    before = {number: signal.getsignal(number) for number in heeded()} if _in_main_thread() else {}
+    """While entered, SIGTERM and SIGHUP raise Terminated in the main thread; restore the old handlers on exit."""
+    before = {number: signal.getsignal(number) for number in handled_signals()} if _in_main_thread() else {}
     listen()
     try:
         yield
@@ -35,22 +35,21 @@ def interruptible() -> Iterator[None]:
 
 
 def listen() -> None:
-    """Take the signals, again where a library took them meanwhile, as Ray does when it starts."""
+    """Install the handlers, again after a library such as Ray has replaced them."""
     if _in_main_thread():
-        for number in heeded():
+        for number in handled_signals():
             signal.signal(number, _terminate)
 
 
 def ignore_further() -> None:
-    """Hear no further signal, so that what the first one asked for is not torn in the middle: a terminal that closes
-    sends several."""
+    """Ignore further signals, so that the shutdown is not interrupted: a terminal that closes sends several."""
     if _in_main_thread():
-        for number in (signal.SIGINT, *heeded()):
+        for number in (signal.SIGINT, *handled_signals()):
             signal.signal(number, signal.SIG_IGN)
 
 
 def leave_closed_terminal() -> None:
-    """Write to nowhere from now on where the terminal is gone: every line would be an error."""
+    """Redirect stdout and stderr to /dev/null if the terminal is gone, since every write would fail."""
     for descriptor in (1, 2):
         watched = select.poll()
         watched.register(descriptor, select.POLLOUT)

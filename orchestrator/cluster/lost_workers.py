@@ -1,7 +1,7 @@
-"""Workers that Ray ended, passed on to Ray Tune as failures that it can handle.
+"""Convert errors of lost workers to ones that Ray Tune retries.
 
-Tune retries a trial after a ``RayActorError`` or an exception of the trainable. Any other error of Ray's, such as the
-memory monitor's ``OutOfMemoryError``, ends its whole run (2.60), so it is renamed here.
+Tune retries a trial after a ``RayActorError`` or an exception of the trainable. Any other Ray error, such as the memory
+monitor's ``OutOfMemoryError``, ends the whole run (Ray 2.60), so it is converted here.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ray.tune.execution import tune_controller
 from orchestrator.cluster.memory_kills import Patience, parse_kill
 
 IDLE_S = 0.1
-"""Seconds between two looks at the clock while no worker runs and none may start."""
+"""Seconds between two checks while no worker runs and none may start."""
 
 
 class WorkerLostError(RayActorError):
-    """A worker that Ray ended; ``text`` is Ray's own message. ``forgiven``: no failure of the trial's."""
+    """Ray ended a worker; ``text`` is Ray's message. ``forgiven``: not counted as a failure of the trial."""
 
     def __init__(self, text: str, forgiven: bool) -> None:
         super().__init__(error_msg=text, preempted=forgiven)
-        self.args = (text, forgiven)  # what it is unpickled from
+        self.args = (text, forgiven)  # for unpickling
 
 
 def as_actor_error(error: Exception) -> Exception:
-    """``error`` in a form that Tune retries. A kill for memory that others hold does not count as a failure."""
+    """Return ``error`` in a form that Tune retries. A kill for memory that other programs hold is forgiven."""
     kill = parse_kill(str(error)) if isinstance(error, RayError) and not isinstance(error, RayTaskError) else None
     if kill is not None:
         return WorkerLostError(str(error), forgiven=not kill.is_own)
@@ -41,7 +41,7 @@ def as_actor_error(error: Exception) -> Exception:
 
 @contextlib.contextmanager
 def retried(patience: Patience) -> Iterator[None]:
-    """While entered, Tune retries trials whose worker was lost, and starts none while ``patience`` says to wait."""
+    """While entered, Tune retries trials whose worker was lost, and starts none during a pause of ``patience``."""
 
     class Actors(RayActorManager):
         def _actor_start_failed(self, tracked_actor: TrackedActor, exception: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What to do once Ray's memory monitor has killed workers: retry after a pause, or give up. Pure.
+"""Decide whether to retry after Ray's memory monitor killed workers. Pure.
 
 The monitor kills the newest workers of a machine whose memory is nearly full, whichever program filled it.
 """
@@ -20,7 +20,7 @@ _KILLED = re.compile(r"^Selected to kill: .*actual memory used=([\d.]+)GB", re.M
 
 @dataclass(frozen=True)
 class MemoryKill:
-    """Memory in GB when workers were killed: of the machine, and of those workers together. 0 where unknown."""
+    """Memory in GB when workers were killed: of the machine, and of those workers together. 0 if unknown."""
 
     used_gb: float = 0.0
     limit_gb: float = 0.0
@@ -32,7 +32,7 @@ class MemoryKill:
         return self.used_gb > 0 and self.workers_gb > OWN_SHARE * self.used_gb
 
     def sentence(self) -> str:
-        """Why the worker was killed, without a full stop."""
+        """Return why the worker was killed, without a full stop."""
         if not self.limit_gb:
             return "out of memory: Ray killed the worker to keep the machine alive"
         whose = f"{self.workers_gb:.1f} GB by the workers that Ray killed to keep it alive"
@@ -40,7 +40,7 @@ class MemoryKill:
 
 
 def parse_kill(text: str) -> MemoryKill | None:
-    """The figures in the memory monitor's message (Ray 2.60); None where ``text`` is another error's."""
+    """Parse the memory monitor's message (Ray 2.60); None if ``text`` is another error."""
     if "low on memory" not in text:
         return None
     node = _NODE.search(text)
@@ -60,7 +60,7 @@ class PatienceSettings:
 
 
 class Patience:
-    """Counts kills without progress in between. Workers killed at the same moment count once."""
+    """Count consecutive kills without progress. Workers killed at the same time count once."""
 
     def __init__(self, settings: PatienceSettings) -> None:
         self.rounds = 0
@@ -69,7 +69,7 @@ class Patience:
         self._ready_s = 0.0
 
     def killed(self, kill: MemoryKill, now_s: float) -> None:
-        """A worker was killed; until ``ready`` no worker should start."""
+        """Record a kill and start a pause, during which ``ready`` is False."""
         if kill == self._last and now_s < self._ready_s:
             return
         self._last = kill
@@ -78,11 +78,11 @@ class Patience:
         self._ready_s = now_s + pause_s
 
     def progress(self) -> None:
-        """An epoch, a build or a job has ended."""
+        """Reset the count: an epoch, a prefill or a job has ended."""
         self.rounds = 0
 
     def ready(self, now_s: float) -> bool:
-        """Whether workers may start."""
+        """Return whether workers may start."""
         return now_s >= self._ready_s
 
     @property
@@ -91,9 +91,9 @@ class Patience:
 
 
 def gave_up(kill: MemoryKill, rounds: int, remedy: str = REMEDY) -> str:
-    """The sentence that ends a stage after ``rounds`` kills without progress."""
+    """Return the error message after ``rounds`` kills without progress."""
     used = f" ({kill.used_gb:.1f} of {kill.limit_gb:.1f} GB in use)" if kill.limit_gb else ""
     return (
-        f"the machine's memory is full{used}: Ray killed workers {rounds} times and nothing ended in between. "
-        f"{remedy}, then go on with: orch sweep --resume"
+        f"the machine's memory is full{used}: Ray killed workers {rounds} times without progress. "
+        f"{remedy}, then resume with `orch sweep --resume`."
     )

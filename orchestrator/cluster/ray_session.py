@@ -1,7 +1,4 @@
-"""Ray, started or joined: sessions, what the machine offers, and plain jobs on its workers.
-
-Knows Ray, as ``search.py``, ``schedulers.py`` and ``worker.py`` do, and nothing of trials.
-"""
+"""Start Ray or join a cluster, query its resources, and run plain jobs on its workers. Knows no trials."""
 
 from __future__ import annotations
 
@@ -38,29 +35,30 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 OBJECT_STORE_BYTES = 200 * 1024**2
-"""Small: images and features go by path, never through Ray."""
+"""Bytes of Ray's object store; small, since images and features are passed as paths."""
 JOB_RETRIES = 2
-"""Maximum number of workers that a job may lose to a crash and still be tried again."""
+"""Maximum retries of a job whose worker crashed."""
 JOB_PATIENCE = PatienceSettings()
 JOB_REMEDY = "Close other programs or run fewer jobs at once, each on more CPUs (--set resources.cpus=N)"
 ANSWER_WITHIN_S = 10.0
+"""Maximum seconds until a cluster's address accepts a connection."""
 NODE_ANSWERS_WITHIN_S = 120.0
-"""Maximum seconds until each node of a cluster has answered a small job: one that is busy starts a process slowly."""
+"""Maximum seconds until each node of a cluster returns a small job; a busy node starts a process slowly."""
 WITHOUT_ADDRESS = "leave --address out: the sweep then starts a Ray of its own."
 
 
 def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Resources:
-    """Start Ray on this machine, or join the cluster at ``address``; nothing to do where it is up already.
+    """Start Ray on this machine, or join the cluster at ``address``; do nothing if Ray is running.
 
-    Without ``address`` it is always a Ray of its own, whatever else runs here and whatever RAY_ADDRESS says.
-    ``cpus`` defaults to every core, ``gpus`` to what Ray finds; neither is asked of a cluster. Workers of a local
-    Ray import from the driver's ``sys.path``; those of a cluster get the two packages of this project sent, and
-    whatever else a spec names by dotted path must be installed there. Raises OrchError if no cluster answers, and
-    where Ray finds no folder for its sockets.
+    Without ``address`` always start a separate local Ray, whatever else runs here and whatever RAY_ADDRESS is.
+    ``cpus`` defaults to all cores, ``gpus`` to those that Ray finds; both are ignored for a cluster. Local workers
+    import from the driver's ``sys.path``; a cluster's receive the two packages of this project, and other modules
+    that a spec names by dotted path must be installed there. Raises OrchError if no cluster answers, or if Ray finds
+    no folder for its sockets.
     """
     if ray.is_initialized():
         return machine_resources()
-    # the second: a worker without a GPU sees none, where Ray would leave all of them visible
+    # The second hides all GPUs from a worker without one; Ray's default leaves them visible.
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
@@ -71,7 +69,7 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
     else:
         variables[FOLDER_VARIABLE] = str(own_folder())
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
-        # Ray would write a token of its own into the home, which there may be none of, and readable by everyone.
+        # Otherwise Ray writes a world-readable token into the home folder, which may not exist.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         options |= {
             "address": "local",
@@ -85,14 +83,13 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
     try:
         with quiet_ray(), contextlib.nullcontext() if address else _on_loopback():
             ray.init(**options)
-        # Workers that die are said by the search, with their trial; Ray would print a paragraph for each on stdout,
-        # log_to_driver or not.
+        # The search reports dead workers with their trial; Ray would print a paragraph for each, log_to_driver or not.
         ray._private.worker._worker_logs_enabled = False
     except (OSError, ValueError, RuntimeError) as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         if _wants_token(error):
             raise OrchError(
-                f"could not {where}: it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                f"could not {where}: it requires a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH to the token that its head node was started with."
             ) from error
         raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
@@ -101,8 +98,8 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """While entered, Ray starts on 127.0.0.1, as it does on Macs: its ports are closed to other machines, and it looks
-    for no network, which it would report on stderr."""
+    """While entered, Ray starts on 127.0.0.1, as on macOS: its ports are closed to other machines, and it does not
+    probe the network, which it would report on stderr."""
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -113,7 +110,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _wants_token(error: BaseException | None) -> bool:
-    """Whether a refused token lies behind ``error``. Ray keeps the refusal only as text in a later exception."""
+    """Return whether a rejected token caused ``error``. Ray keeps the rejection only as text in a later exception."""
     while error is not None:
         if "AuthenticationError" in f"{type(error).__name__} {error}":
             return True
@@ -122,7 +119,7 @@ def _wants_token(error: BaseException | None) -> bool:
 
 
 def _running_cluster() -> str:
-    """HOST:PORT of the cluster that "auto" means: RAY_ADDRESS, else the one that runs on this machine."""
+    """Return HOST:PORT of the cluster for "auto": RAY_ADDRESS, otherwise the one that runs on this machine."""
     given = os.environ.get("RAY_ADDRESS", "")
     if given and given not in ("auto", "local"):
         return given
@@ -138,7 +135,7 @@ def _running_cluster() -> str:
 
 
 def _check_answers(address: str) -> None:
-    """Raises OrchError unless something listens at ``address``; Ray itself would try for five minutes."""
+    """Raise OrchError unless something listens at ``address``; Ray itself would retry for five minutes."""
     host, _, port = address.rpartition(":")
     if "/" in host or not host or not port.isdigit():
         raise OrchError(
@@ -156,13 +153,13 @@ def _check_answers(address: str) -> None:
 
 
 def stop_ray() -> None:
-    """Stop a local Ray, or leave the cluster. Harmless where there is none."""
+    """Stop a local Ray, or leave the cluster; do nothing if there is none."""
     ray.shutdown()
 
 
 @contextlib.contextmanager
 def ray_session(address: str = "", cpus: int | None = None, gpus: float | None = None) -> Iterator[Resources]:
-    """``start_ray`` on the way in, ``stop_ray`` on the way out unless Ray was up before."""
+    """Call ``start_ray`` on entry and ``stop_ray`` on exit, unless Ray was running before."""
     was_up = ray.is_initialized()
     try:
         yield start_ray(address, cpus, gpus)
@@ -172,7 +169,7 @@ def ray_session(address: str = "", cpus: int | None = None, gpus: float | None =
 
 
 def machine_resources() -> Resources:
-    """CPUs and GPUs that Ray has, busy ones included. Raises OrchError where Ray was not started."""
+    """Return the CPUs and GPUs of Ray, including busy ones. Raises OrchError if Ray is not running."""
     if not ray.is_initialized():
         raise OrchError("Ray is not running; call start_ray first.")
     found = ray.cluster_resources()
@@ -180,13 +177,13 @@ def machine_resources() -> Resources:
 
 
 def alive_machines() -> int:
-    """Machines of the cluster, this one alone where Ray is local."""
+    """Return the number of machines in the cluster; 1 if Ray is local."""
     return max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
 
 
 @contextlib.contextmanager
 def changed_environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """While entered, these variables are set, for this process and those that it starts."""
+    """Set variables while entered, for this process and those that it starts."""
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
@@ -201,7 +198,7 @@ def changed_environment(wanted: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_ray() -> Iterator[None]:
-    """Ray's own log lines are no news for a person; what matters is said by the search."""
+    """Silence Ray's loggers while entered; the search reports what matters."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.air", "ray.data")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -214,8 +211,7 @@ def quiet_ray() -> Iterator[None]:
 
 
 class StopSignals:
-    """While entered, SIGINT, SIGTERM and SIGHUP set ``received`` instead of ending the process. Main thread only; in
-    any other thread signals are left as they are."""
+    """While entered, SIGINT, SIGTERM and SIGHUP set ``received`` instead of ending the process. Main thread only."""
 
     def __init__(self) -> None:
         self.received = ""
@@ -223,7 +219,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, *interruptions.heeded()):
+            for number in (signal.SIGINT, *interruptions.handled_signals()):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -249,19 +245,19 @@ def run_jobs(
     fresh: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Any]:
-    """Call ``function`` ("module:function", of a dict) on every job in parallel; its answers in the jobs' order.
+    """Call ``function`` ("module:function", takes a dict) on every job in parallel; return results in the jobs' order.
 
-    ``cpus`` and ``gpus`` are one job's; where a job holds ``threads`` they are set to its CPUs. ``on_done(index,
-    result)`` is called in the driver as each ends. A worker that dies is replaced ``JOB_RETRIES`` times, one that Ray
-    killed because other programs filled the memory as often as ``JOB_PATIENCE`` allows; ``tell`` gets a sentence for
-    each. ``fresh``: each job has a process of its own, which ends with it and gives its memory back.
+    ``cpus`` and ``gpus``: of one job; a job's ``threads``, if present, is set to its CPUs. ``on_done(index, result)``
+    is called in the driver as each ends. A job whose worker dies is retried ``JOB_RETRIES`` times, one that Ray killed
+    because other programs filled the memory as often as ``JOB_PATIENCE`` allows; ``tell`` gets a line for each.
+    ``fresh``: run each job in a new process, so that its memory is freed.
 
-    Raises OrchError with the sentence of a TrainerError, or with what else went wrong in which job, and Interrupted
-    upon SIGINT, SIGTERM or SIGHUP; the jobs that still run are given up.
+    Raises OrchError with the message of a TrainerError, or with the job and its error, and Interrupted upon SIGINT,
+    SIGTERM or SIGHUP; running jobs are cancelled.
     """
     check_fits(cpus, gpus, "a job")
     more = {"max_calls": 1} if fresh else {}
-    # Ray's own retries after a kill for memory have no limit and no word.
+    # Ray's own retries after a memory kill are unlimited and silent.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, **more)(call_job)
     filled = [{**job, "threads": max(1, int(cpus))} if "threads" in job else dict(job) for job in jobs]
     running = _RunningJobs(function, lambda index: task.remote(function, filled[index]), len(jobs), tell)
@@ -281,10 +277,10 @@ def run_jobs(
 
 
 def ask_nodes(function: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Call ``function`` ("module:function", of a dict) once on each node that has CPUs; node's name -> its answer.
+    """Call ``function`` ("module:function", takes a dict) once on each node with CPUs; return node's name -> result.
 
-    Takes no CPU, so that a busy cluster answers too. Raises OrchError with the sentence of a TrainerError, or with the
-    names of nodes that do not answer within ``NODE_ANSWERS_WITHIN_S``.
+    Reserves no CPU, so that a busy cluster answers too. Raises OrchError with the message of a TrainerError, or with
+    the names of nodes that do not answer within ``NODE_ANSWERS_WITHIN_S``.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     asked = {}
@@ -300,7 +296,7 @@ def ask_nodes(function: str, job: Mapping[str, Any]) -> dict[str, Any]:
     if silent:
         names = ", ".join(silent)
         raise OrchError(f"{names} did not answer within {NODE_ANSWERS_WITHIN_S:.0f} s; see ray status.")
-    return {name: _job_result(reference, f"a question to {name} ({function})") for name, reference in asked.items()}
+    return {name: _job_result(reference, f"{function} on {name}") for name, reference in asked.items()}
 
 
 def _job_result(reference: Any, name: str) -> Any:
@@ -314,7 +310,7 @@ def _job_result(reference: Any, name: str) -> Any:
 
 
 class _RunningJobs:
-    """Jobs on their way; those that lost their worker are submitted again."""
+    """Running jobs; a job that lost its worker is submitted again."""
 
     def __init__(
         self, function: str, submit: Callable[[int], ray.ObjectRef], jobs: int, tell: Callable[[str], None]
@@ -330,7 +326,7 @@ class _RunningJobs:
         return len(self._running) + len(self._waiting)
 
     def ended(self, within_s: float) -> Iterator[tuple[int, Any]]:
-        """Index and result of those that end in the meantime."""
+        """Yield index and result of the jobs that end within ``within_s``."""
         if self._waiting and self._patience.ready(time.monotonic()):
             self._running |= {self._submit(index): index for index in self._waiting}
             self._waiting = []
@@ -343,15 +339,15 @@ class _RunningJobs:
             try:
                 how, value = ray.get(reference)
             except ray.exceptions.RayError as error:
-                self._again(index, error)
+                self._retry(index, error)
                 continue
             if how == "refused":
                 raise OrchError(value)
             self._patience.progress()
             yield index, value
 
-    def _again(self, index: int, error: ray.exceptions.RayError) -> None:
-        """Submit the job again, now or once there may be memory. Raises OrchError where that was tried enough."""
+    def _retry(self, index: int, error: ray.exceptions.RayError) -> None:
+        """Submit the job again, now or after a pause for memory. Raises OrchError once its retries are used up."""
         name = f"job {index + 1} of {self._jobs} ({self._function})"
         by_itself = isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.RuntimeEnvSetupError)
         kill = None if by_itself else parse_kill(str(error))
@@ -360,7 +356,7 @@ class _RunningJobs:
             if self._patience.is_exhausted:
                 raise OrchError(gave_up(kill, self._patience.rounds, JOB_REMEDY)) from error
             self._waiting.append(index)
-            self._tell(f"warning  {name} is tried again: {kill.sentence()}")
+            self._tell(f"warning  {name} is retried: {kill.sentence()}")
             return
         self._crashes[index] += 1
         if by_itself or self._crashes[index] > JOB_RETRIES:
@@ -373,18 +369,18 @@ class _RunningJobs:
 
 
 def check_fits(cpus: float, gpus: float, who: str) -> None:
-    """Raises OrchError where ``who`` asks for more than Ray has in all, which would wait for ever."""
+    """Raise OrchError if ``who`` needs more than Ray has in total and would wait forever."""
     have = machine_resources()
     if gpus > have.gpus:
         raise OrchError(
-            f"{who} asks for {gpus:g} GPU and Ray sees {have.gpus:g}; set resources.gpus to 0 to use CPUs alone."
+            f"{who} needs {gpus:g} GPU and Ray has {have.gpus:g}; set resources.gpus to 0 to use CPUs only."
         )
     if cpus > have.cpus:
-        raise OrchError(f"{who} asks for {cpus:g} CPUs and Ray sees {have.cpus:g}; lower resources.cpus.")
+        raise OrchError(f"{who} needs {cpus:g} CPUs and Ray has {have.cpus:g}; lower resources.cpus.")
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong in a worker, in one line."""
+    """Return the cause of a worker's error in one line."""
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
         text = str(cause).strip().splitlines()

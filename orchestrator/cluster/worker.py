@@ -1,6 +1,6 @@
-"""What runs inside a Ray worker: one trial as a Tune ``Trainable``, and plain functions as tasks.
+"""The code that runs in a Ray worker: one trial as a Tune ``Trainable``, and plain functions as tasks.
 
-Named by dotted path on the driver's side, so that TensorFlow is imported here alone.
+The driver names functions by dotted path, so that only workers import TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 from ray import tune
 from ray.tune.result import DONE
 
-from orchestrator.cluster import checkpoint as unfinished
+from orchestrator.cluster.checkpoint import CheckpointSaver, read_checkpoint, write_checkpoint
 from orchestrator.cluster.worker_memory import measure
 from trainers.contract import EpochMetrics, Fit, FitJob
 from trainers.dotted import load_dotted
 from trainers.errors import TrainerError
 
 ANSWER_AFTER_S = 0.1
-"""A worker trains on for so long before it answers, and always for one epoch: an answer costs as much as a short one.
-What a trial trains past the epoch that stops it is dropped, and a process that dies takes so much with it."""
+"""Seconds that a worker trains before it reports, always for at least one epoch: a report costs as much as a short
+epoch. Epochs past the one that stops a trial are dropped, and a process that dies loses this much."""
 
 
 def load_job(path: str) -> Callable[..., Any]:
-    """The function that "module:function" names. Raises TrainerError."""
+    """Return the function named "module:function". Raises TrainerError."""
     try:
         function: Callable[..., Any] = load_dotted(path)
     except (ImportError, AttributeError) as error:
@@ -37,18 +37,20 @@ def load_job(path: str) -> Callable[..., Any]:
 
 
 class FitTrainable(tune.Trainable):
-    """One trial, or one build. ``config``: ``job`` (a ``FitJob`` as a dict), ``log`` (the file that takes this
-    process's output), and for a trial ``factory`` (dotted, ``FitJob`` -> ``Fit``), ``epochs`` and ``save_after_s``
-    (training after which its state is saved in ``job.checkpoint``); for a build ``fill`` (dotted, job -> dict).
+    """One trial, or one prefill.
 
-    ``step`` trains one epoch and answers with its metrics and an ``outcome``: "" while it goes on, "completed", or
-    "failed" with a ``reason`` for what another attempt would only repeat (``TrainerError``, divergence). Any other
-    exception leaves the process; Tune counts it against the retries and starts the trial in a new worker.
+    ``config``: ``job`` (a ``FitJob`` as a dict), ``log`` (file for this process's output), and for a trial ``factory``
+    (dotted name, ``FitJob`` -> ``Fit``), ``epochs`` and ``save_after_s`` (see ``CheckpointSaver``); for a prefill
+    ``fill`` (dotted name, job -> dict).
 
-    A trial that finds its checkpoint goes on from there: the epochs that it holds are answered one by one, untrained
-    and ``held``. One that cannot use it starts anew and says why in ``restarted``.
+    ``step`` trains one epoch and returns its metrics and an ``outcome``: "" while the trial continues, "completed", or
+    "failed" with a ``reason`` if a retry would fail alike (``TrainerError``, divergence). Any other exception leaves
+    the process; Tune counts it against the retries and restarts the trial in a new worker.
 
-    A build is one step: its outcome is "built", with what ``fill`` returned as ``built``, or "failed".
+    A trial with a checkpoint resumes from it: its epochs are reported one by one, untrained and ``held``. If the
+    checkpoint is unusable the trial starts over and reports the reason in ``restarted``.
+
+    A prefill is one step: its outcome is "built", with the return value of ``fill`` as ``built``, or "failed".
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -61,11 +63,11 @@ class FitTrainable(tune.Trainable):
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._fit = None  # drop the last trial's before the next one opens
+        self._fit = None  # free the previous trial's fit before the next opens
         self._jobs += 1
         self._config = config
         self._job = FitJob.from_dict(config["job"])
-        self._done: list[EpochMetrics] = []  # the epochs that the fit has trained, in order
+        self._done: list[EpochMetrics] = []  # epochs trained, in order
         self._reported = 0
         self._restarted = ""
         self._raised: Exception | None = None
@@ -76,20 +78,22 @@ class FitTrainable(tune.Trainable):
             open_fit = load_job(self._config["factory"])
             self._fit = open_fit(self._job)
             try:
-                saved = unfinished.read(Path(self._job.checkpoint), self._job) if self._job.checkpoint else None
+                saved = read_checkpoint(Path(self._job.checkpoint), self._job) if self._job.checkpoint else None
                 if saved is not None:
                     self._fit.restore(saved.state)
                     self._done = list(saved.epochs)
             except TrainerError as error:
-                self._restarted = f"starts anew: {error}"
+                self._restarted = f"starts over: {error}"
                 self._fit = None
-                self._fit = open_fit(self._job)  # a damaged state may be loaded by half
-            self._keeper = unfinished.CheckpointSaver(self._job, self._config["save_after_s"])
+                self._fit = open_fit(self._job)  # a damaged state may be partly loaded
+            self._saver = CheckpointSaver(self._job, self._config["save_after_s"])
         return self._fit
 
     def train_buffered(self, *_: Any) -> list[dict[str, Any]]:
-        """The epochs of one answer. Tune's own method is called with its two limits exchanged (2.60), so it never
-        gathers any. A trial's last epoch comes by itself: only one that was not stopped before it is finished.
+        """Return the epochs of one report.
+
+        Tune calls its own method with its two limits swapped (Ray 2.60), so that one never buffers. A trial's last
+        epoch is reported alone, since the scheduler may stop the trial before it.
         """
         if self._raised is not None:
             raise self._raised
@@ -98,18 +102,18 @@ class FitTrainable(tune.Trainable):
         while not answers[-1].get(DONE) and time.monotonic() < ends_s and self._reported + 1 < self._config["epochs"]:
             try:
                 answers.append(self.train())
-            except Exception as error:  # what came before it is told first
+            except Exception as error:  # report the epochs before it first
                 self._raised = error
                 break
         return answers
 
     def step(self) -> dict[str, Any]:
         try:
-            return self._build() if "fill" in self._config else self._epoch()
+            return self._prefill() if "fill" in self._config else self._epoch()
         except TrainerError as error:
             return self._failed(str(error))
 
-    def _build(self) -> dict[str, Any]:
+    def _prefill(self) -> dict[str, Any]:
         built = load_job(self._config["fill"])(self._config["job"])
         return {"outcome": "built", "built": built, "reason": "", "done": True, **measure(self._jobs)}
 
@@ -127,10 +131,10 @@ class FitTrainable(tune.Trainable):
             fit.finish()
             outcome = "completed"
         elif not held:
-            self._keeper.note(fit, self._done)
-        said = {"outcome": outcome, "reason": "", "done": bool(outcome), "held": held, "restarted": self._restarted}
+            self._saver.note(fit, self._done)
+        status = {"outcome": outcome, "reason": "", "done": bool(outcome), "held": held, "restarted": self._restarted}
         self._restarted = ""
-        return {**metrics.to_dict(), **said, **measure(self._jobs)}
+        return {**metrics.to_dict(), **status, **measure(self._jobs)}
 
     def _failed(self, reason: str) -> dict[str, Any]:
         self._fit = None
@@ -138,12 +142,12 @@ class FitTrainable(tune.Trainable):
         return {**last, **measure(self._jobs)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        unfinished.write(Path(checkpoint_dir), self._job, self._open(), self._done, self._reported)
+        write_checkpoint(Path(checkpoint_dir), self._job, self._open(), self._done, self._reported)
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
-        """Tune's own, of a trial that was paused. The sweep's checkpoint may hold more epochs, if it crashed since."""
+        """Restore Tune's checkpoint of a paused trial; the sweep's may hold more epochs if the trial crashed since."""
         fit = self._open()
-        saved = unfinished.read(Path(str(checkpoint)), self._job)
+        saved = read_checkpoint(Path(str(checkpoint)), self._job)
         if saved is None:
             raise TrainerError(f"there is no checkpoint of {self._job.id} in {checkpoint}.")
         if len(self._done) < len(saved.epochs):
@@ -153,7 +157,7 @@ class FitTrainable(tune.Trainable):
 
 
 def redirect_output(log: Path) -> None:
-    """Append this process's stdout and stderr, those of native code included, to ``log``."""
+    """Append this process's stdout and stderr, including native code's, to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -164,13 +168,13 @@ def redirect_output(log: Path) -> None:
 
 
 def fill_job(job: FitJob, cpus: float, gpus: float) -> dict[str, Any]:
-    """``job`` as a dict, told the threads and the share of a GPU's memory that its worker may use."""
+    """Return ``job`` as a dict, with the threads and the share of GPU memory that its worker may use."""
     filled = dataclasses.replace(job, threads=max(1, int(cpus)), gpu_memory_share=min(1.0, gpus))
     return filled.to_dict()
 
 
 def call_job(function: str, job: Mapping[str, Any]) -> tuple[str, Any]:
-    """("done", what ``function`` returned), or ("refused", the sentence of a ``TrainerError``)."""
+    """Return ("done", result of ``function``), or ("refused", message of its ``TrainerError``)."""
     try:
         return "done", load_job(function)(dict(job))
     except TrainerError as error:

@@ -1,4 +1,5 @@
-"""What a sweep will do and cost, before it runs: estimates, simulation, calibration.
+"""What a sweep will do and cost before it runs: calibration, estimates, simulation.
 
-Pure, except ``calibrate`` and ``plan_file``. May import ``search`` and everything below it. Start with ``plan``.
+Pure, except ``calibrate``, ``calibration_file`` and ``plan_file``. May import the pure modules of ``search`` and the
+packages below it. Start with ``plan``, then read ``playthrough`` and ``simulation``.
 """

@@ -1,4 +1,4 @@
-"""What a machine's speed is known to be: measured once, kept as JSON, and all that a plan takes of the clock. Pure.
+"""The measured speed of a machine, from which a plan takes all its times; kept as JSON. Pure.
 
 Every figure is of one worker while every worker of the machine is busy, so that contention is in it.
 """
@@ -16,11 +16,11 @@ from trainers.contract import PartFigures
 from trainers.training.load import Load
 
 SCHEMA = 1
-"""Counts up when an old figure changes its meaning; what was kept under another is measured again."""
+"""Version of the JSON, raised when a figure changes its meaning; other versions are measured again."""
 OTHERS_SHARE = 1 / 8
-"""Share of the cores that the workers count on which other programs may use in a measurement that is believed."""
+"""Maximum share of the workers' cores that other programs may use in a trusted measurement."""
 CORE_SHARE = 0.85
-"""Share of a core that a busy thread must get where nothing is known of other programs."""
+"""Minimum share of a core that a busy thread must get if other programs are unknown."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class PartKey(PrefixConfig):
 
 @dataclass(frozen=True)
 class PartSpeed(PartFigures):
-    """The figures of one part. ``exact``: measured for this very part, or estimated from a relative. ``doubtful``: it
-    was measured on a busy machine, or a sweep contradicted it, so it is to be measured again."""
+    """The speed of one part. ``exact``: measured for this part, not estimated from a relative. ``doubtful``: measured
+    on a busy machine, or contradicted by a sweep, so it is to be measured again."""
 
     exact: bool = True
     doubtful: bool = False
 
     @property
     def bare_train_s(self) -> float:
-        """The better of our step and the bare one: what the device reaches on the trainable part alone."""
+        """Seconds per image of the trainable part at the device's best: the smaller of our step and the bare one."""
         return min(self.train_s, self.floor_train_s) if self.floor_train_s > 0 else self.train_s
 
 
@@ -52,12 +52,12 @@ class PartSpeed(PartFigures):
 class Calibration:
     """The speed of one worker of ``machine``, measured while ``workers`` of them were busy.
 
-    ``start_s``: until the first worker is ready to train: Ray, and TensorFlow in the worker. ``driver_s``: the part of
-    it that comes once a sweep, Ray's own start; each further stage starts new workers.
-    ``decode_s``: "view/size" -> seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds
-    of one augmented copy, beyond decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: a
-    trial's own overhead in a warm worker. ``measured_at``: seconds since 1970. ``doubt``: a sentence that says why what
-    is no part's should be measured again, "" where it need not.
+    ``start_s``: seconds until the first worker can train: Ray, and TensorFlow in the worker. ``driver_s``: the part of
+    it that occurs once per sweep, Ray's start; each further stage starts new workers. ``decode_s``: "view/size" ->
+    seconds to decode a photo and make it square. ``augment_s``: "recipe/size" -> seconds of one augmented copy, without
+    decoding. ``worker_bytes``: memory of a warm worker without rows. ``trial_s``: overhead of a trial in a warm worker.
+    ``measured_at``: seconds since 1970. ``doubt``: why the figures other than ``parts`` should be measured again, ""
+    if they need not.
     """
 
     machine: str
@@ -73,15 +73,15 @@ class Calibration:
     doubt: str = ""
 
     def decode(self, view: str, size: int) -> float:
-        """Seconds to decode a photo for ``size``; where it was not measured, those of the nearest size or view."""
+        """Return the seconds to decode a photo for ``size``; if not measured, those of the nearest size or view."""
         return _nearest(self.decode_s, view, size, by_area=False)
 
     def augment(self, recipe: str, size: int) -> float:
-        """Seconds of one copy; of another size in proportion to the area; of an unknown recipe the dearest known."""
+        """Return the seconds of one copy: other sizes by their area, unknown recipes as the slowest known one."""
         return _nearest(self.augment_s, recipe, size, by_area=True)
 
     def doubts(self, keys: Iterable[PartKey]) -> list[str]:
-        """Why figures that a plan of the parts ``keys`` takes should be measured again, a sentence each."""
+        """Return why the figures for a plan of ``keys`` should be measured again, a sentence each."""
         known = [self.parts[key] for key in keys if key in self.parts]
         doubtful = sum(speed.doubtful for speed in known)
         found = [self.doubt] if self.doubt else []
@@ -93,14 +93,14 @@ class Calibration:
         return found
 
     def trusted(self) -> Calibration:
-        """Without the figures that are to be measured again; how workers start is measured again with anything."""
+        """Return a copy without doubtful figures; every measurement includes the start of workers."""
         parts = {key: speed for key, speed in self.parts.items() if not speed.doubtful}
         if not self.doubt:
             return dataclasses.replace(self, parts=parts)
         return dataclasses.replace(self, decode_s={}, augment_s={}, parts=parts, doubt="")
 
     def merged(self, newer: Calibration) -> Calibration:
-        """This with all that ``newer`` measured laid over it; what it has in doubt replaces nothing that is not."""
+        """Return the figures of both, preferring ``newer``; its doubtful figures replace no trusted ones."""
         steady = self if newer.doubt and not self.doubt else newer
         decode_s = {**self.decode_s, **newer.decode_s, **steady.decode_s}
         augment_s = {**self.augment_s, **newer.augment_s, **steady.augment_s}
@@ -129,12 +129,12 @@ class Calibration:
 
     @property
     def worker_start_s(self) -> float:
-        """Until workers are there again once Ray is up."""
+        """Seconds until new workers are ready while Ray is running."""
         return max(self.start_s - self.driver_s, 0.0)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ValueError for anything that ``to_dict`` did not write."""
+        """Inverse of ``to_dict``. Raises ValueError for anything else."""
         try:
             return cls._read(values)
         except (AttributeError, KeyError, TypeError) as error:
@@ -145,7 +145,7 @@ class Calibration:
         if values["schema"] != SCHEMA:
             raise ValueError(f"this calibration is of schema {values['schema']}, not {SCHEMA}")
         key_names = [f.name for f in dataclasses.fields(PartKey)]
-        # What was written before there were doubts is believed.
+        # Files without ``doubtful`` are older; they are trusted.
         speed_names = [f.name for f in dataclasses.fields(PartSpeed) if f.name != "doubtful"]
         parts = {}
         for part in values["parts"]:
@@ -162,9 +162,9 @@ class Calibration:
 
 
 def busy_words(load: Load | None, wanted_cores: float) -> str:
-    """A sentence where ``load`` kept ``wanted_cores`` of workers from their speed, else "". Pure.
+    """Return a sentence if ``load`` slowed workers that use ``wanted_cores``, otherwise "".
 
-    Other programs may have the cores that the workers leave free, and ``OTHERS_SHARE`` of those that they count on.
+    Other programs may use the cores that the workers leave free, and ``OTHERS_SHARE`` of the workers' own.
     """
     if load is None:
         return ""
@@ -187,7 +187,7 @@ def _check_seconds(values: Mapping[str, Any]) -> None:
 
 
 def _nearest(known: Mapping[str, float], what: str, size: int, by_area: bool) -> float:
-    """The figure of "what/size", of the nearest size, or the dearest of all others; 0 where nothing is known."""
+    """Return the figure of "what/size", of the nearest size, or the slowest of all others; 0 if none is known."""
     sizes = {int(name.rpartition("/")[2]): s for name, s in known.items() if name.rpartition("/")[0] == what}
     if not sizes:
         others = {name.rpartition("/")[0] for name in known} - {what}
@@ -198,10 +198,10 @@ def _nearest(known: Mapping[str, float], what: str, size: int, by_area: bool) ->
 
 @dataclass(frozen=True)
 class Machine:
-    """What a sweep runs on. ``workers``: trials at once, over all nodes; ``nodes`` share one store or have one each.
+    """The machine of a sweep. ``workers``: trials at once, over all nodes; ``nodes`` share one store or have one each.
 
-    ``network_factor``: how many times as fast a worker runs networks as one of the calibration; 1 for the machine that
-    was measured. ``memory_bytes``: 0 where it is not known. ``measured``: whether it is the calibrated machine itself.
+    ``network_factor``: speed of networks on a worker over one of the calibration; 1 for the calibrated machine.
+    ``memory_bytes``: 0 if unknown. ``measured``: whether it is the calibrated machine itself.
     """
 
     workers: int

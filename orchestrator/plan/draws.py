@@ -1,7 +1,7 @@
-"""The configurations that a sweep may come to, without its sampler: what the file names, and draws of its space. Pure.
+"""Draw configurations of a sweep without its sampler: those that the file names, and samples of its space. Pure.
 
-Two kinds of draws, for two questions. ``trials_of`` gives one sweep as it may go: no trial twice, logarithms honoured.
-``many_of`` counts which kinds of networks come how often: always the same draws, repeats included.
+``trials_of`` draws one possible sweep: distinct trials, with logarithmic scales. ``many_of`` draws a fixed sample, with
+repeats, to count how often each kind of network occurs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig, canonical
 
 MANY = 300
-"""Configurations drawn to see which parts a space has, and how often."""
+"""Configurations drawn to count the parts of a space."""
 LEARNING = ("tpe", "cmaes", "gp")
 CANDIDATES = 3
-"""A sampler that has learnt is taken to propose, of so many configurations drawn evenly, the one that trains longest:
-what trains more scores better, as a rule (``simulation.EFFORT``). In a sweep of trashnet.yaml 6 of the 12 trials after
-the start-up were of the dearest twelfth of the space (2026-11-24)."""
+"""Uniform samples of which a learning sampler is assumed to propose the one that trains longest, since more training
+usually scores better (``simulation.EFFORT``). In a sweep of trashnet.yaml 6 of the 12 trials after the start-up were in
+the most expensive twelfth of the space (2026-11-24)."""
 DUPLICATES_IN_A_ROW = 300
-"""As the search does: so many draws that were all seen before end the list of trials."""
+"""Maximum consecutive draws of known configurations before the list of trials ends, as in the search."""
 
 
 def named(spec: SweepSpec) -> list[TrialConfig]:
-    """What the file itself says, in its order: all of a list of configurations, or those of a search to try first."""
+    """Return the configurations that the file names, in order: its whole list, or those to try first."""
     epochs = spec.budget.epochs
     if spec.configurations:
         return [canonical({**values, "epochs": epochs}) for _, values in spec.configurations]
@@ -39,17 +39,17 @@ def named(spec: SweepSpec) -> list[TrialConfig]:
 def trials_of(
     spec: SweepSpec, draw: random.Random, epoch_s: Callable[[TrialConfig], float] | None = None
 ) -> list[TrialConfig]:
-    """The trials of one sweep: those that the file names, and others drawn from the space, none twice; all of a space
-    that holds no more.
+    """Return the distinct trials of one sweep: those that the file names, and samples of the space, or the whole space.
 
-    Evenly, but where ``epoch_s`` says how long one trains and the sampler learns: see ``CANDIDATES``.
+    Samples are uniform unless the sampler learns and ``epoch_s`` returns a trial's seconds per epoch; see
+    ``CANDIDATES``.
     """
     found = dict.fromkeys(named(spec))
     if spec.configurations:
         return list(found)
     space, budget, sampler = spec.space, spec.budget, spec.budget.sampler
     prefers = epoch_s if sampler.name in LEARNING else None
-    # Of a continuous range no value comes twice, and what has no effect costs nothing: no need to be exact.
+    # A continuous range yields no duplicates, so canonical forms are not needed.
     is_endless = any(isinstance(domain, Uniform) for domain in space.parameters().values())
 
     def drawn() -> TrialConfig:
@@ -72,7 +72,7 @@ def trials_of(
 
 
 def _whole(space: Space, epochs: int, most: int) -> list[TrialConfig] | None:
-    """Every configuration of a finite space; None where there are more than ``most``, or too many to look at."""
+    """Return every configuration of a finite space; None if there are more than ``most``, or too many to count."""
     found: dict[TrialConfig, None] = {}
     for looked_at, values in enumerate(space.grid()):
         found[canonical({**values, "epochs": epochs})] = None
@@ -82,13 +82,13 @@ def _whole(space: Space, epochs: int, most: int) -> list[TrialConfig] | None:
 
 
 def many_of(spec: SweepSpec) -> list[TrialConfig]:
-    """What the file names, and of a search ``MANY`` more, always the same ones, as often as they come."""
+    """Return the named configurations and, for a search, ``MANY`` samples with repeats, always the same ones."""
     if spec.configurations:
         return named(spec)
     draw, space, epochs = np.random.default_rng(0), spec.space, spec.budget.epochs
 
     def pick(parameter: str, domain: Domain) -> Value:
-        # Evenly, on no logarithm: what is kept of a machine was measured for these draws, others may ask for more.
+        # Without logarithmic scales: kept calibrations were measured for these draws.
         if isinstance(domain, Uniform):
             return float(draw.uniform(domain.low, domain.high))
         if isinstance(domain, IntRange):
@@ -100,7 +100,7 @@ def many_of(spec: SweepSpec) -> list[TrialConfig]:
 
 
 def sample(domain: Domain, draw: random.Random) -> Value:
-    """A value of ``domain``, each as likely as any other; on its logarithm where the domain says so."""
+    """Return a uniform sample of ``domain``, on a logarithmic scale if the domain has one."""
     if isinstance(domain, Constant):
         return domain.value
     if isinstance(domain, Choice):

@@ -1,9 +1,9 @@
-"""How fast a part is that was not measured, from the nearest that was. Pure.
+"""Estimate the speed of a part that was not measured from the nearest measured one. Pure.
 
-The rule. A part's seconds are its work (``trainers.networks.costs``: multiplications, and what writing the maps
-costs) over the speed of a measured relative: one of the same backbone if there is one, else of the same family, else
-any; of several the one of nearest work. Training takes the speed of a relative's training, and on top what a step
-costs by itself, as the training of heads alone shows. Opening and tracing grow with the number of layers.
+A part's seconds are its work (``trainers.networks.costs``: multiplications, and the cost of writing the feature maps)
+over the rate of a measured relative: one of the same backbone, otherwise of the same family, otherwise any; of several
+the one of nearest work. Training uses a relative's training rate plus the overhead of a step, taken from measured
+heads. Opening and tracing are proportional to the number of layers.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from orchestrator.plan.calibration import Calibration, Machine, PartKey, PartSpe
 from trainers.networks.costs import Cost, cost, layers_of
 
 STAND_IN = "resnet50"
-"""What a backbone of the user's own that was not measured counts as."""
+"""Backbone whose costs replace those of a user's own backbone that was not measured."""
 UNKNOWN_RATE = 20e9
-"""Work a second where nothing at all was measured: a core of a server."""
+"""Work per second if nothing was measured: one core of a server."""
 UNKNOWN_STEP_S = 3e-5
+"""Seconds per image of a training step's overhead if no head was measured."""
 UNKNOWN_LAYER_S = 0.01
+"""Seconds to open or trace a layer if nothing was measured."""
 GPU_STEP_S = 1e-3
-"""A training step on a GPU takes at least so long, however small the network: launching its kernels."""
+"""Minimum seconds of a training step on a GPU, to launch its kernels."""
 FEW_LAYERS = 10
+"""Layers added to both counts when tracing times are scaled, since tracing has a constant part."""
 
 
 def cost_of(key: PartKey) -> Cost:
-    """What an image costs the architecture of ``key``; of an unknown backbone what it would cost the stand-in."""
+    """Return the cost of an image in the architecture of ``key``; for an unknown backbone that of the stand-in."""
     name = key.backbone if layers_of(key.backbone) else STAND_IN
     found = cost(name, key.unfrozen_layers, key.image_size, key.output_stride, key.feature_fusion, key.mixes)
     assert found is not None
@@ -37,7 +40,10 @@ def cost_of(key: PartKey) -> Cost:
 
 
 class Speeds:
-    """The speed of every part on one worker of ``machine``, measured or estimated. Remembers what it was asked."""
+    """The speed of every part on one worker of ``machine``, measured or estimated.
+
+    ``estimated``: requested parts that were not measured.
+    """
 
     def __init__(self, calibration: Calibration, machine: Machine) -> None:
         self.calibration, self.machine = calibration, machine
@@ -46,7 +52,7 @@ class Speeds:
         self._relatives = [_Relative(key, speed, cost_of(key)) for key, speed in calibration.parts.items()]
 
     def of(self, key: PartKey) -> PartSpeed:
-        """``exact`` says whether it was measured for just this part on this machine."""
+        """Return the speed of a part; ``exact`` if it was measured for this part on this machine."""
         if key not in self._known:
             speed = self.calibration.parts.get(key) or self._estimate(key)
             if not speed.exact:
@@ -55,11 +61,11 @@ class Speeds:
         return self._known[key]
 
     def decode_s(self, view: str, size: int) -> float:
-        """Seconds to decode one photo."""
+        """Return the seconds to decode one photo."""
         return self.calibration.decode(view, size)
 
     def augment_s(self, recipe: str, size: int) -> float:
-        """Seconds of one copy beyond decoding."""
+        """Return the seconds of one copy, without decoding."""
         return self.calibration.augment(recipe, size)
 
     def _on_machine(self, speed: PartSpeed, batch_size: int) -> PartSpeed:
@@ -103,26 +109,23 @@ class Speeds:
         )
 
     def _relatives_of(self, key: PartKey) -> list[_Relative]:
-        """Without backbones that no table knows, but for ``key``'s own: their work is that of another network."""
+        """Return measured parts, without unknown backbones other than ``key``'s: their work is the stand-in's."""
         return [r for r in self._relatives if layers_of(r.key.backbone) or r.key.backbone == key.backbone]
 
     def _rate(self, key: PartKey, work: float, rate: Callable[[_Relative], float]) -> float:
-        """Work a second of the nearest relative that has such a rate; 0 where none has."""
+        """Return the work per second of the nearest relative with such a rate; 0 if none has one."""
         rates = [(r, found) for r in self._relatives_of(key) if (found := rate(r)) > 0]
         if not rates:
             return 0.0
         return min(rates, key=lambda pair: pair[0].distance(key, work))[1]
 
     def _step_s(self, key: PartKey, of: Callable[[PartSpeed], float]) -> float:
-        """Seconds an image that a training step takes without any layer to train: of measured heads, the quickest.
-
-        A step's own cost is shared by its batch.
-        """
+        """Return a training step's overhead in seconds per image: the fastest measured head over the batch size."""
         heads = [of(r.speed) * r.key.batch_size for r in self._relatives_of(key) if r.cost.train_work == 0]
         return min(heads, default=UNKNOWN_STEP_S * 32) / key.batch_size
 
     def _once(self, key: PartKey, own: Cost) -> tuple[float, float, float]:
-        """Opening, tracing the trainable part and tracing the prefix."""
+        """Return the seconds to open, to trace the trainable part and to trace the prefix."""
         layers = _layers(key)
         above, below = layers - own.length + FEW_LAYERS, own.length + FEW_LAYERS
         relatives = self._relatives_of(key)
@@ -145,7 +148,7 @@ class _Relative:
     cost: Cost
 
     def distance(self, key: PartKey, work: float) -> tuple[bool, bool, bool, float]:
-        """The smaller, the nearer: precision, backbone, family, then work."""
+        """Return a sort key, smaller is nearer: precision, backbone, family, then work."""
         own = self.cost.prefix_work + self.cost.tail_work
         return (
             self.key.precision != key.precision,
@@ -156,7 +159,7 @@ class _Relative:
 
 
 def family(backbone: str) -> str:
-    """The word that a backbone's name begins with: mobilenet, resnet, efficientnet ..."""
+    """Return the first word of a backbone's name: mobilenet, resnet, efficientnet ..."""
     found = re.match(r"[a-z]+", backbone)
     return found[0] if found else backbone
 
@@ -168,7 +171,7 @@ def _layers(key: PartKey) -> int:
 
 
 def _forward_rate(relative: _Relative) -> float:
-    """By the prefix, and where there is none by the prediction of the whole."""
+    """Return the rate of the prefix; without a prefix that of predicting."""
     if relative.speed.prefix_s > 0 and relative.cost.prefix_work > 0:
         return relative.cost.prefix_work / relative.speed.prefix_s
     return relative.cost.tail_work / relative.speed.predict_s if relative.speed.predict_s > 0 else 0.0
@@ -179,5 +182,5 @@ def _train_rate(relative: _Relative, seconds: float) -> float:
 
 
 def unknown_backbones(keys: Iterable[PartKey]) -> list[str]:
-    """Names that stand for the stand-in because nobody knows them."""
+    """Return the backbones that are estimated as the stand-in."""
     return sorted({key.backbone for key in keys if layers_of(key.backbone) is None})

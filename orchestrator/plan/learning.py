@@ -1,16 +1,16 @@
-"""What a finished sweep's own times say of the machine, and a calibration corrected by them. Pure.
+"""Correct a calibration by the times of a finished sweep. Pure.
 
 Every sweep records how fast each trial trained (``train_images_per_s`` of its epochs), what filling the store took, and
 when its workers were ready: the quantities that a calibration measures in seconds. Each kept figure is compared with
 the sweep's median (ratio = actual over kept) and corrected by these rules:
 
 - a ratio within ``TOLERATED`` either way changes nothing: the plan was as right as it is known to be;
-- else the figure moves half of the way (the square root of the ratio), at most by ``LARGEST`` in one sweep, so that one
-  odd sweep does not spoil it and several alike correct it;
+- otherwise the figure moves half of the way (the square root of the ratio), at most by ``LARGEST`` per sweep, so that
+  one odd sweep does not spoil it and several alike correct it;
 - a figure that is in doubt moves the whole way, at most by ``LARGEST_IN_DOUBT``: minutes of a sweep say more than
   seconds of a busy machine;
 - training that was off by more than ``CONTRADICTED`` over ``MATTERS_S`` seconds is in doubt from then on: it is
-  measured again before it is next needed (``calibrating.calibrated``).
+  measured again before it is next needed (``calibrate.calibrated``).
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from trainers.config import TrialConfig
 TOLERATED = 1.25
 """Factor, either way, within which actual and kept times count as equal; plans were within 1.22 of actual ones."""
 LARGEST, LARGEST_IN_DOUBT = 1.5, 10.0
-"""Factors, either way, by which one sweep changes a figure at most."""
+"""Maximum factors, either way, by which one sweep changes a figure."""
 CONTRADICTED = 2.0
 """Factor, either way, beyond which training is measured again."""
 MATTERS_S = 60.0
-"""Seconds of epochs of a part below which it is never measured again for being off."""
+"""Minimum seconds of a part's epochs that can contradict its figures."""
 FEWEST_EPOCHS = 3
-"""Epochs of a part that teach something. A trial's first epoch, which traces, is not among them."""
+"""Minimum epochs of a part to learn from, without a trial's first epoch, which traces."""
 LEAST_BUILD_S = 10.0
-"""Seconds of frozen layers, or of decoding, that teach something."""
+"""Minimum seconds of frozen layers, or of decoding, to learn from."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """``calibration``: with what the sweep taught. ``changed``: how many figures. ``largest``: the largest ratio of
-    actual to kept among them, or of kept to actual; 1 where nothing changed."""
+    """``calibration``: the corrected one. ``changed``: number of changed figures. ``largest``: the largest ratio of
+    actual to kept among them, or of kept to actual; 1 if none changed."""
 
     calibration: Calibration
     changed: int = 0
@@ -52,7 +52,7 @@ class Learned:
 
 
 def correction(ratio: float, in_doubt: bool) -> float:
-    """What a figure is multiplied by where the actual one was ``ratio`` times as large. See the module."""
+    """Return the factor for a figure whose actual value was ``ratio`` times as large; see the module."""
     if not math.isfinite(ratio) or ratio <= 0:
         return 1.0
     if not in_doubt and 1 / TOLERATED <= ratio <= TOLERATED:
@@ -62,10 +62,10 @@ def correction(ratio: float, in_doubt: bool) -> float:
 
 
 def learn(calibration: Calibration, events: Sequence[Event], precision: str, same_data: bool = True) -> Learned:
-    """``calibration`` corrected by the sweep of ``events``. ``same_data``: its decoding times are of the same photos.
+    """Correct ``calibration`` by the sweep of ``events``. ``same_data``: its decoding times are of the same photos.
 
-    Nothing is learnt from a sweep that several processes worked on, whose machines may differ. Trials must share: an
-    epoch is then of the part above the boundary alone; those whose rows found no room are left out.
+    A sweep of several processes teaches nothing, since their machines may differ. Trials must share features, so that
+    an epoch runs only the part above the boundary; trials whose rows were not stored are left out.
     """
     times = actual(events)
     if times.processes != 1:
@@ -95,12 +95,12 @@ def learn(calibration: Calibration, events: Sequence[Event], precision: str, sam
 
 @dataclass(frozen=True)
 class _Ratios:
-    """Takes note of the ratios that change a figure."""
+    """Record the ratios that change a figure."""
 
     changing: list[float]
 
     def of(self, actual_s: float, kept_s: float, in_doubt: bool) -> float:
-        """Actual over kept; 1 where either is not known."""
+        """Return actual over kept; 1 if either is unknown."""
         if actual_s <= 0 or kept_s <= 0:
             return 1.0
         ratio = actual_s / kept_s
@@ -110,7 +110,7 @@ class _Ratios:
 
 
 def _corrected(speed: PartSpeed, train_ratio: float, prefix_ratio: float, doubtful: bool) -> PartSpeed:
-    """Training and prediction by one factor. Slower epochs do not change the bare step, which is the device's best."""
+    """Correct training and prediction by one factor. Slower epochs leave the bare step, which is the device's best."""
     train, prefix = correction(train_ratio, speed.doubtful), correction(prefix_ratio, speed.doubtful)
     return dataclasses.replace(
         speed,
@@ -127,14 +127,14 @@ def _corrected(speed: PartSpeed, train_ratio: float, prefix_ratio: float, doubtf
 
 @dataclass(frozen=True)
 class _Trained:
-    """``train_s``: the median of seconds an image; ``seconds``: of all epochs that it is taken over."""
+    """``train_s``: median seconds per image; ``seconds``: of all its epochs together."""
 
     train_s: float
     seconds: float
 
 
 def _configs(events: Sequence[Event]) -> dict[str, TrialConfig]:
-    """Trial -> its configuration; of trials whose rows were stored."""
+    """Return trial -> configuration for trials whose rows were stored."""
     found = {
         event.trial: TrialConfig(**event.data["config"])
         for event in events
@@ -165,7 +165,7 @@ def _training(events: Sequence[Event], configs: Mapping[str, TrialConfig], preci
 def _frozen(
     events: Sequence[Event], configs: Mapping[str, TrialConfig], precision: str, calibration: Calibration
 ) -> dict[PartKey, float]:
-    """Seconds a row of the frozen part, tracing it (once a build, as it is kept) left out."""
+    """Return the seconds per row of the frozen part, without tracing, which occurs once per prefill."""
     spent: dict[PartKey, list[tuple[float, int]]] = {}
     for event in _builds(events, configs):
         key = PartKey.of(configs[event.data["for"]], precision)

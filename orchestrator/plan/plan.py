@@ -1,7 +1,7 @@
-"""Spec, photos, machine and calibration -> ``Plan``: what a sweep will do and take, before it does. Pure.
+"""Make a ``Plan`` from a spec, photos, a machine and a calibration: what a sweep will do and cost. Pure.
 
-Trials are drawn from the space and the sweep is played (``orchestrator.plan.simulation``) many times over with scores
-that chance has a part in; every figure is the mean, with the lowest and the highest.
+Trials are drawn from the space and the sweep is simulated (``orchestrator.plan.simulation``) several times with random
+scores; every figure is the mean of the runs, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.plan.calibration import Machine, PartKey
 from orchestrator.plan.draws import CANDIDATES, LEARNING, trials_of
 from orchestrator.plan.estimates import STAND_IN, unknown_backbones
-from orchestrator.plan.playthrough import SimulatedOutcome, SimulatedSweep, SweepConditions
+from orchestrator.plan.playthrough import START, TOTAL, SimulatedOutcome, SimulatedSweep, SweepConditions
 from orchestrator.plan.simulation import EFFORT
-from orchestrator.plan.stage_times import START, TOTAL
 from orchestrator.spec.sweep import SweepSpec
 
-STAGES = (START, Stage.PREFILL, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD, TOTAL)
-"""In their order. ``prefill`` is in worker-seconds, and lies inside search and refit; the others are by the clock."""
+PLANNED_STAGES = (START, Stage.PREFILL, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD, TOTAL)
+"""Stages of a plan in order. ``prefill`` is in worker-seconds, within search and refit; the others are wall time."""
 DRAWS = 20
+"""Default number of simulated sweeps."""
 FEWEST_DRAWS = 5
+"""Minimum number of simulated sweeps."""
 TRIALS_PLAYED = 10_000
-"""Sweeps of many trials are played less often: their mean is steadier anyway."""
+"""Maximum simulated trials in all sweeps together; the mean of large sweeps varies less."""
 GB = 10**9
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure that depends on chance: its mean, and the lowest and highest of the runs that were played."""
+    """A random figure: its mean, lowest and highest value over the simulated runs."""
 
     mean: float
     low: float
@@ -47,9 +48,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PlannedPrefill:
-    """Rows that the sweep takes from the store. ``rows`` are computed, ``stored`` were there before; means over runs.
+    """Rows that the sweep reads from the store. ``rows`` are computed, ``stored`` exist before; means over runs.
 
-    ``seconds``: worker-seconds of computing them, decoding their images left out where those are a line of their own.
+    ``seconds``: worker-seconds to compute them, without decoding if the images have an entry of their own.
     """
 
     what: str
@@ -61,16 +62,15 @@ class PlannedPrefill:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do and take. ``trials``: of its budget, or all that its space holds; ``begun``: those that it
-    comes to within its hours; ``rungs``: (epochs, trials that come so far). Means over the runs that were played.
+    """What a sweep will do and cost; means over the simulated runs.
 
-    ``stages``: of ``STAGES``. ``unshared...``: the same where every trial is for itself. ``needed``:
-    what the search would take if its hours did not end it. ``floor_s``: what the search, and
-    ``whole_floor_s`` what all after the start would take if each unique image were decoded once, each unique prefix ran
-    once over each image, and each trainable part ran for its epochs at the best speed of the device on that part alone.
-    ``disk``: bytes of features, images, checkpoints and models that are written, at the most. ``memory_bytes``: of all
-    workers at once. ``longest_trial_s``: of the longest trial that runs to its end and waits for nothing, in the run in
-    which that is shortest.
+    ``trials``: of its budget, or all of its space; ``begun``: those that start within its hours; ``rungs``: (epochs,
+    trials that reach them). ``stages``: ``PLANNED_STAGES`` -> seconds. ``unshared...``: the same if trials share no
+    features. ``needed``: seconds of the search without a limit of hours. ``floor_s``: seconds of the search, and
+    ``whole_floor_s`` of all stages after the start, if each unique image were decoded once, each unique prefix ran once
+    over each image, and each trainable part ran at the device's best speed for that part alone. ``disk``: maximum bytes
+    of features, images, checkpoints and models. ``memory_bytes``: of all workers together. ``longest_trial_s``: of the
+    longest complete trial that waits for nothing, in the run in which that is shortest.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def saving(self) -> float:
-        """How many times as long the sweep would take with every trial for itself."""
+        """Total time without shared features over the total time with them."""
         return self.unshared[TOTAL].mean / max(self.stages[TOTAL].mean, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """What ``to_dict`` gave, through JSON as well."""
+        """Inverse of ``to_dict``, also after JSON."""
         values = dict(values)
         values["rungs"] = tuple((int(epochs), float(trials)) for epochs, trials in values["rungs"])
         values["builds"] = tuple(PlannedPrefill(**build) for build in values["builds"])
@@ -126,21 +126,21 @@ class Plan:
 
 
 def make_plan(spec: SweepSpec, situation: SweepConditions, draws: int = DRAWS, seed: int = 0) -> Plan:
-    """The plan of ``spec``. The same arguments give the same plan."""
+    """Return the plan of ``spec``; equal arguments give equal plans."""
     draws = max(min(draws, TRIALS_PLAYED // spec.budget.trials), min(draws, FEWEST_DRAWS))
-    campaign = SimulatedSweep(spec, situation)
+    simulated = SimulatedSweep(spec, situation)
     shared, alone, asked = [], [], []
     needed_s: dict[bool, list[float]] = {True: [], False: []}
     for number in range(draws):
-        trials = trials_of(spec, random.Random(f"{seed}:{number}"), lambda config: campaign.work(config).epoch_s)
+        trials = trials_of(spec, random.Random(f"{seed}:{number}"), lambda config: simulated.work(config).epoch_s)
         asked.append(len(trials))
         if spec.budget.hours is not None and number < FEWEST_DRAWS:
             for share, found in needed_s.items():
-                found.append(campaign.needed_s(trials, f"{seed}:{number}", share))
-        shared.append(campaign.run(trials, f"{seed}:{number}", share=True))
-        alone.append(campaign.run(trials, f"{seed}:{number}", share=False))
+                found.append(simulated.needed_s(trials, f"{seed}:{number}", share))
+        shared.append(simulated.run(trials, f"{seed}:{number}", share=True))
+        alone.append(simulated.run(trials, f"{seed}:{number}", share=False))
     keys = {work.key for outcome in shared for work in outcome.works}
-    estimated = keys & campaign.speeds.estimated
+    estimated = keys & simulated.speeds.estimated
     return Plan(
         name=spec.name,
         trials=math.floor(_mean(asked)),
@@ -148,18 +148,18 @@ def make_plan(spec: SweepSpec, situation: SweepConditions, draws: int = DRAWS, s
         unshared_begun=_mean(len(outcome.epochs) for outcome in alone),
         epochs=spec.budget.epochs,
         rungs=_rungs(shared, spec.budget.epochs),
-        builds=_builds(shared, campaign),
+        builds=_builds(shared, simulated),
         stages=_stages(shared),
         unshared=_stages(alone),
         needed=Estimate.of(needed_s[True] or [outcome.stages[Stage.SEARCH] for outcome in shared]),
         unshared_needed=Estimate.of(needed_s[False] or [outcome.stages[Stage.SEARCH] for outcome in alone]),
-        floor_s=_mean(campaign.floor_s(o.fits) for o in shared),
-        whole_floor_s=_mean(campaign.floor_s(o.fits) + campaign.final_floor_s(o) for o in shared),
-        disk=_disk(shared, campaign),
-        memory_bytes=max(campaign.memory_bytes(o.works) for o in shared),
-        longest_trial_s=min(campaign.longest_s(o.ended) for o in shared),
-        unshared_longest_trial_s=min(campaign.longest_s(o.ended, share=False) for o in alone),
-        machine=campaign.speeds.machine,
+        floor_s=_mean(simulated.floor_s(o.fits) for o in shared),
+        whole_floor_s=_mean(simulated.floor_s(o.fits) + simulated.final_floor_s(o) for o in shared),
+        disk=_disk(shared, simulated),
+        memory_bytes=max(simulated.memory_bytes(o.works) for o in shared),
+        longest_trial_s=min(simulated.longest_s(o.ended) for o in shared),
+        unshared_longest_trial_s=min(simulated.longest_s(o.ended, share=False) for o in alone),
+        machine=simulated.speeds.machine,
         measured_parts=len(keys) - len(estimated),
         estimated_parts=len(estimated),
         assumptions=_assumptions(spec, situation, keys, estimated),
@@ -171,19 +171,19 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _stages(outcomes: Sequence[SimulatedOutcome]) -> dict[str, Estimate]:
-    return {stage: Estimate.of([outcome.stages[stage] for outcome in outcomes]) for stage in STAGES}
+    return {stage: Estimate.of([outcome.stages[stage] for outcome in outcomes]) for stage in PLANNED_STAGES}
 
 
 def _rungs(outcomes: Sequence[SimulatedOutcome], epochs: int) -> tuple[tuple[int, float], ...]:
-    """Epochs at which some trial stopped, or all that ran to the end, and how many came so far."""
+    """Return (epochs, mean trials that reach them) for the epochs at which trials stop or end."""
     ends = sorted({done for outcome in outcomes for done in outcome.epochs if done} | {epochs})
     if len(ends) > 12:
         ends = sorted({ends[round(place * (len(ends) - 1) / 11)] for place in range(12)})
     return tuple((end, _mean(sum(done >= end for done in outcome.epochs) for outcome in outcomes)) for end in ends)
 
 
-def _builds(outcomes: Sequence[SimulatedOutcome], campaign: SimulatedSweep) -> tuple[PlannedPrefill, ...]:
-    """One for each shelf that any run reads, prefixes first, the dearest first."""
+def _builds(outcomes: Sequence[SimulatedOutcome], simulated: SimulatedSweep) -> tuple[PlannedPrefill, ...]:
+    """Return one entry per shelf that any run reads: prefixes first, then by cost."""
     rows: dict[str, float] = {}
     stored: dict[str, float] = {}
     size: dict[str, float] = {}
@@ -194,12 +194,12 @@ def _builds(outcomes: Sequence[SimulatedOutcome], campaign: SimulatedSweep) -> t
             rows[what] = rows.get(what, 0.0) + made / len(outcomes)
             stored[what] = stored.get(what, 0.0) + there / len(outcomes)
             size[what] = size.get(what, 0.0) + made * each.shelf.row_bytes / len(outcomes)
-            seconds[what] = seconds.get(what, 0.0) + made * campaign.row_s(each) / len(outcomes)
+            seconds[what] = seconds.get(what, 0.0) + made * simulated.row_s(each) / len(outcomes)
     builds = [PlannedPrefill(what, rows[what], stored[what], size[what], seconds[what]) for what in rows]
     return tuple(sorted(builds, key=lambda build: (build.what.startswith("images"), -build.seconds, build.what)))
 
 
-def _disk(outcomes: Sequence[SimulatedOutcome], campaign: SimulatedSweep) -> dict[str, float]:
+def _disk(outcomes: Sequence[SimulatedOutcome], simulated: SimulatedSweep) -> dict[str, float]:
     def written(images: bool) -> float:
         return max(
             sum(made * each.shelf.row_bytes for each, made, _ in outcome.rows if (not each.shelf.layer) == images)
@@ -209,15 +209,15 @@ def _disk(outcomes: Sequence[SimulatedOutcome], campaign: SimulatedSweep) -> dic
     return {
         "features": written(images=False),
         "images": written(images=True),
-        "checkpoints": max(campaign.checkpoint_bytes(outcome.works) for outcome in outcomes),
-        "models": max(campaign.model_bytes(outcome) for outcome in outcomes),
+        "checkpoints": max(simulated.checkpoint_bytes(outcome.works) for outcome in outcomes),
+        "models": max(simulated.model_bytes(outcome) for outcome in outcomes),
     }
 
 
 def _assumptions(
     spec: SweepSpec, situation: SweepConditions, keys: set[PartKey], estimated: set[PartKey]
 ) -> tuple[str, ...]:
-    """What the figures take for granted, one sentence each."""
+    """Return the assumptions of the plan, one sentence each."""
     machine, budget = situation.machine, spec.budget
     found = [f"Measured on {situation.calibration.machine}; all workers were busy at once."]
     if estimated:
@@ -277,11 +277,10 @@ def refusals(
     cap_bytes: float = math.inf,
     share: bool = True,
 ) -> list[str]:
-    """Why the sweep should not start, a sentence each: it cannot fit its ``hours``, or the disk.
+    """Return why the sweep should not start, a sentence each: it exceeds its ``hours``, or the disk.
 
-    The hours are the search's. They are too few where not even the quickest run that was played tries all trials
-    within them, and hopeless where its longest trial does not come to its end. ``cap_bytes``: what the store may grow
-    by; beyond that it evicts.
+    The hours are those of the search. They are too few if not even the fastest simulated run starts all trials within
+    them, or if its longest trial alone exceeds them. ``cap_bytes``: bytes that the store may grow before it evicts.
     """
     found = []
     limit_s = math.inf if hours is None else 3600 * hours
@@ -310,7 +309,7 @@ def refusals(
 
 
 def cautions(plan: Plan, cap_bytes: float = math.inf, share: bool = True) -> list[str]:
-    """What a person should know of a sweep that may start, a sentence each: it costs time that no plan foretells."""
+    """Return warnings for a sweep that may start, a sentence each: costs that the plan cannot predict."""
     found = []
     store = plan.store_bytes if share else plan.disk["images"]
     if store > cap_bytes:
@@ -329,37 +328,9 @@ def cautions(plan: Plan, cap_bytes: float = math.inf, share: bool = True) -> lis
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for a person: "40 s", "12 min", "3.4 h", "2.1 days"."""
+    """Format a duration: "40 s", "12 min", "3.4 h", "2.1 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.1f} days"
-
-
-@dataclass(frozen=True)
-class StageComparison:
-    """A stage as it was planned and as it was. ``actual_s`` is NaN where the sweep did not come so far."""
-
-    stage: str
-    planned_s: float
-    low_s: float
-    high_s: float
-    actual_s: float
-
-    @property
-    def ratio(self) -> float:
-        """Actual over planned; NaN where either is nothing."""
-        return self.actual_s / self.planned_s if self.planned_s > 0 else math.nan
-
-
-def compare_stages(plan: Plan, actual_s: Mapping[str, float], share: bool = True) -> list[StageComparison]:
-    """Plan against actual, a row a stage of ``STAGES``. The total is over the stages that both know."""
-    planned = plan.stages if share else plan.unshared
-    rows = []
-    for stage in STAGES[:-1]:
-        span = planned[stage]
-        rows.append(StageComparison(stage, span.mean, span.low, span.high, actual_s.get(stage, math.nan)))
-    done = [row for row in rows if row.stage != Stage.PREFILL and math.isfinite(row.actual_s)]
-    total = [sum(getattr(row, name) for row in done) for name in ("planned_s", "low_s", "high_s", "actual_s")]
-    return [*rows, StageComparison(TOTAL, *total)] if done else rows

@@ -1,18 +1,16 @@
-"""Before a sweep: what it will do and take. After it: what it took. Gathers what a plan needs and records both."""
+"""Plan a file's sweep on this machine or on simulated ones: read the photos, calibrate, and look into the store."""
 
 from __future__ import annotations
 
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DataError, OrchError
-from orchestrator.ledger.segments import Event, EventKind
-from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import gpu_names
 from orchestrator.paths import cache_folder
 from orchestrator.plan.calibrate import (
@@ -24,14 +22,14 @@ from orchestrator.plan.calibrate import (
 from orchestrator.plan.calibration import Calibration, Machine
 from orchestrator.plan.draws import many_of
 from orchestrator.plan.estimates import Speeds
-from orchestrator.plan.gpus import GPUS, GpuSpeed, gpu_speed
-from orchestrator.plan.plan import DRAWS, Plan, StageComparison, cautions, make_plan, refusals
+from orchestrator.plan.machines import SimulatedMachines, simulated_machine
+from orchestrator.plan.plan import DRAWS, Plan, cautions, make_plan, refusals
 from orchestrator.plan.playthrough import VALUE_BYTES, SweepConditions
 from orchestrator.plan.workload import PhotoCounts, StoreSettings, fit_work
 from orchestrator.spec.data import DataSpec
 from orchestrator.spec.data_source import data_source
 from orchestrator.spec.gpu import with_gpu_memory
-from orchestrator.spec.slots import Resources, Slots, at_once, gpus_of, slots_of
+from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
 from trainers.data.examples import augmented_set, evaluation_set, row_keys
@@ -40,15 +38,15 @@ from trainers.errors import TrainerError
 from trainers.networks.prefix_index import find, known_images
 from trainers.store.inventory import contents
 
-"""Stage that the notes of a plan are filed under."""
 WORTH_CALIBRATING_S = 20 * 60.0
-"""A sweep that roughly takes so long is worth the minute of a calibration; a shorter one is not delayed by it."""
+"""Minimum seconds of a rough plan that justify the minute of a calibration before the sweep."""
 ROUGH_DRAWS = 1
+"""Simulated sweeps of a rough plan."""
 
 
 @dataclass(frozen=True)
 class PlanResult:
-    """A plan, and sentences: why the sweep should not start, and what a person should know of one that may."""
+    """A plan, why its sweep should not start, and warnings if it may, as sentences."""
 
     plan: Plan
     refusals: tuple[str, ...] = ()
@@ -58,36 +56,16 @@ class PlanResult:
         return {**self.plan.to_dict(), "refusals": list(self.refusals), "warnings": list(self.warnings)}
 
 
-@dataclass(frozen=True)
-class SimulatedMachines:
-    """Machines to simulate: ``nodes`` like this one, or with ``gpus`` in all, of the kind ``gpu`` of ``devices.GPUS``.
-
-    ``gpu_speed``: how many times as fast as one worker here one of them runs networks; None for published figures.
-    ``shared_store``: whether ORCH_CACHE is one folder for all nodes. ``photos`` and ``classes``: of another data set,
-    divided evenly; 0 for the file's own."""
-
-    nodes: int = 1
-    gpus: int = 0
-    gpu: str = "v100"
-    gpu_speed: float | None = None
-    shared_store: bool = False
-    photos: int = 0
-    classes: int = 0
-
-
-# --- orch plan ----------------------------------------------------------------------------------------------------
-
-
 def plan_file(
     spec: SweepSpec,
     again: bool = False,
     devices: SimulatedMachines | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PlanResult:
-    """The plan of a sweep that has not begun, on this machine or, with ``devices``, on others from its calibration.
+    """Plan a sweep that has not started, on this machine or on the simulated ``devices``.
 
-    Reads the photos for their splits, and measures what no earlier plan of the space did; ``again``: all of it.
-    Raises DataError, OrchError.
+    Reads the photos for their splits and measures what no earlier plan of the space measured; ``again``: measure
+    everything. Raises DataError, OrchError.
     """
     spec = with_gpu_memory(spec)
     tell(f"data     reading {', '.join(spec.data.sources)}")
@@ -114,62 +92,22 @@ def plan_file(
 
 
 def with_photos(situation: SweepConditions, data: DataSpec, photos: int, classes: int) -> SweepConditions:
-    """``situation`` with so many photos that nobody has, divided as ``data`` says. Raises OrchError for too few."""
+    """Return ``situation`` with hypothetical photos, split as in ``data``. Raises OrchError for too few."""
     if photos < 10 * classes:
         raise OrchError(f"{photos} photos are too few for {classes} classes; name at least ten of each.")
     note = f"Of {photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
-    shares = None if data.splits == "own" else data.splits  # nobody knows how others would be divided
+    shares = None if data.splits == "own" else data.splits  # unknown for other photos
     even = PhotoCounts.even(photos, classes, shares, data.folds)
     return replace(situation, photos=even, notes=(*situation.notes, note))
-
-
-def simulated_machine(
-    spec: SweepSpec, slots: Slots, devices: SimulatedMachines, calibration: Calibration
-) -> tuple[Machine, tuple[str, ...]]:
-    """What ``devices`` come to for trials of ``spec``: as many workers as its GPUs hold, or as nodes like this have.
-
-    And sentences on how well a GPU could be compared with this machine. Raises OrchError for a GPU that nothing is
-    known of, and where the file wants none.
-    """
-    each = gpus_of(spec.resources.gpus, devices.gpus)
-    shared = devices.shared_store or devices.nodes == 1
-    if not devices.gpus:
-        workers = slots.workers * devices.nodes
-        return Machine(workers=workers, nodes=devices.nodes, shared_store=shared, measured=False), ()
-    if not each:
-        raise OrchError("the file lets no trial have a GPU (resources.gpus: 0); add --set resources.gpus=1.")
-    speed, name = _gpu_speed(devices, calibration)
-    machine = Machine(
-        workers=at_once(Resources(0.0, devices.gpus), Resources(0.0, each)),  # of their CPUs nothing is known
-        nodes=devices.nodes,
-        gpus=float(devices.gpus),
-        shared_store=shared,
-        network_factor=speed.times * min(each, 1.0),
-        measured=False,
-        name=name,
-    )
-    return machine, speed.notes
-
-
-def _gpu_speed(devices: SimulatedMachines, calibration: Calibration) -> tuple[GpuSpeed, str]:
-    """Of one GPU over one worker here, and what it is called."""
-    if devices.gpu_speed is not None:
-        return GpuSpeed(devices.gpu_speed), f"each {devices.gpu_speed:g} times a worker here, as given"
-    gpu = GPUS.get(devices.gpu)
-    if gpu is None:
-        raise OrchError(
-            f"how fast a GPU {devices.gpu!r} is, is not known; known are {', '.join(GPUS)}. "
-            "Of another say so yourself: --gpu-speed TIMES, over one worker of this machine."
-        )
-    return gpu_speed(gpu, calibration), f"{gpu.name}: {gpu.source}"
 
 
 def planned(
     request: CalibrationRequest, calibration: Calibration, draws: int = DRAWS, share: bool = True
 ) -> PlanResult:
-    """The plan of ``request`` on this machine with what its store holds, and what speaks against it.
+    """Plan ``request`` on this machine with the rows of its store; return the plan with refusals and warnings.
 
-    ``share``: whether the sweep will. For its hours nothing is refused by figures that are in doubt."""
+    ``share``: whether the sweep shares features. Doubtful figures warn about the hours instead of refusing.
+    """
     situation = _situation(request, calibration)
     plan = make_plan(request.spec, situation, draws)
     hours, free, growth = request.spec.budget.hours, free_bytes(request.cache), growth_bytes(request.cache)
@@ -188,13 +126,13 @@ def _doubt_words(request: CalibrationRequest, calibration: Calibration) -> list[
 
 
 def free_bytes(folder: Path) -> int:
-    """What the disk of ``folder``, which need not exist yet, has free."""
+    """Return the free bytes on the disk that holds, or will hold, ``folder``."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     return shutil.disk_usage(there).free
 
 
 def growth_bytes(cache: Path) -> int:
-    """By how much the cache may grow until older rows go."""
+    """Return the bytes that the cache may grow before eviction starts."""
     held = contents(cache)
     return max(held.limit_bytes - held.bytes, 0)
 
@@ -218,9 +156,9 @@ def _memory_bytes() -> int:
 
 
 def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict[str, int]:
-    """Place of rows -> how many of them the store has, of all that the space's trials can read.
+    """Return place -> rows in the store, of all rows that the space's trials can read.
 
-    What nobody has named yet (``trainers.networks.prefix_index``) counts as not there.
+    Rows missing from ``trainers.networks.prefix_index`` count as not stored.
     """
     spec, manifest, cache = request.spec, request.manifest, request.cache
     if not cache.is_dir():
@@ -250,7 +188,7 @@ def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict
 
 @dataclass
 class _Keys:
-    """The store's keys of a split's originals, or of its copies under a recipe; each list is made once."""
+    """Cache of the store's keys per split: of its originals, or of its copies under a recipe."""
 
     manifest: Manifest
     _known: dict[tuple[str, str, float], list[str]] = field(default_factory=dict)
@@ -262,34 +200,3 @@ class _Keys:
             examples = augmented_set(part, config) if recipe else evaluation_set(part, config)
             self._known[split, recipe, multiplier] = row_keys(examples, recipe or "flips")
         return self._known[split, recipe, multiplier]
-
-
-# --- in a sweep ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RecordedPlan:
-    """A plan as the ledger keeps it. ``share``: whether the sweep shared; ``budget``: the trials it was asked for.
-
-    ``machine``, ``precision`` and ``data``: of the calibration that it was made from, "" where that was not noted."""
-
-    plan: Plan
-    share: bool
-    budget: int
-    machine: str = ""
-    precision: str = ""
-    data: str = ""
-
-
-def last_plan(events: Sequence[Event]) -> RecordedPlan | None:
-    """The plan that the ledger holds last; None where there is none. Pure."""
-    for event in reversed(events):
-        if event.kind == EventKind.NOTE and event.stage == Stage.PLAN and "plan" in event.data:
-            data = event.data
-            source = data.get("calibration", {})
-            return RecordedPlan(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)
-    return None
-
-
-def compared_dict(row: StageComparison) -> dict[str, float | str]:
-    return {"stage": row.stage, "planned_s": row.planned_s, "actual_s": row.actual_s}

@@ -1,4 +1,4 @@
-"""A sweep as a list of fits with their costs, and one way it can go: search, select, refit, leaderboard. Pure."""
+"""Simulate the stages of a sweep from the costs of its fits: search, select, refit, leaderboard. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.plan.calibration import Calibration, Machine
 from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
-from orchestrator.plan.stage_times import START, TOTAL
 from orchestrator.plan.stopping import Never, StoppingRule, rule_of
 from orchestrator.plan.workload import FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
+from orchestrator.search.scheduling import known_ahead
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
 
+START = "start"
+"""Time until the first worker begins the search's work, without reading data and planning; no stage of the ledger."""
+TOTAL = "total"
+"""Time of all stages together."""
 PROCESS_BYTES = 900 * 10**6
-"""A worker with TensorFlow and a small network, where the calibration does not say."""
+"""Bytes of a worker with TensorFlow and a small network, if the calibration has no figure."""
 DRIVER_BYTES = 700 * 10**6
+"""Bytes of the driver."""
 DRAWING_S = 4.0
-"""The leaderboard's pictures and files, on the driver."""
+"""Seconds for the leaderboard's figures and files on the driver."""
 VALUE_BYTES = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True)
 class SweepConditions:
-    """What a sweep finds. ``stored``: ``PlannedRows.place`` -> rows in the store; ``cap_bytes``: what it may hold.
+    """The conditions of a sweep. ``stored``: ``PlannedRows.place`` -> rows in the store; ``cap_bytes``: its limit.
 
-    ``precision``: the dtype policy that the device makes of ``resources.precision``. ``store_dtype``: what features are
-    kept in. ``notes``: sentences for the plan's assumptions.
+    ``precision``: dtype policy of the workers. ``store_dtype``: dtype of stored features. ``notes``: sentences for the
+    plan's assumptions.
     """
 
     photos: PhotoCounts
@@ -46,10 +51,11 @@ class SweepConditions:
 
 @dataclass(frozen=True)
 class SimulatedOutcome:
-    """One way a sweep can go. ``stages``: seconds of each. ``epochs``: of each trial that was begun.
+    """One simulated sweep. ``stages``: stage -> seconds. ``epochs``: of each started trial.
 
-    ``fits``: (fit, epochs) of the search; ``refits``: of the retraining. ``rows``: (what is read, rows made, rows that
-    were stored before). ``complete``: trials that ran to their end. ``judging_s``: worker-seconds of predicting.
+    ``fits``: (fit, epochs) of the search; ``refits``: of the refits. ``rows``: (rows that are read, number computed,
+    number stored before). ``complete``: trials that ran to their last epoch. ``judging_s``: worker-seconds of
+    predicting.
     """
 
     stages: Mapping[str, float]
@@ -62,17 +68,17 @@ class SimulatedOutcome:
 
     @property
     def ended(self) -> list[FitWork]:
-        """Trials that ran to their end; where none did, all that were begun."""
+        """Complete trials; all started ones if none is complete."""
         return list(self.complete) or [work for work, _ in self.fits]
 
     @property
     def works(self) -> list[FitWork]:
-        """Every kind of fit that was begun, each once."""
+        """Every kind of started fit, without duplicates."""
         return list(dict.fromkeys(work for work, _ in (*self.fits, *self.refits)))
 
 
 class SimulatedSweep:
-    """``spec`` in ``situation``: plays what becomes of its trials."""
+    """Simulates sweeps of ``spec`` in ``situation``."""
 
     def __init__(self, spec: SweepSpec, situation: SweepConditions) -> None:
         self.spec, self.situation = spec, situation
@@ -88,7 +94,7 @@ class SimulatedSweep:
         return machine if most is None else dataclasses.replace(machine, workers=min(machine.workers, most))
 
     def work(self, config: TrialConfig, refit: tuple[str, ...] = ()) -> FitWork:
-        """What a fit costs, remembered by what decides it."""
+        """Return the costs of a fit; cached by the fields that decide them."""
         plain = dataclasses.replace(
             config,
             dropout=0.0,
@@ -106,10 +112,8 @@ class SimulatedSweep:
             self._prefix_s.update({rows.shelf.name: made.speed.prefix_s for rows in made.features})
         return self._works[key]
 
-    # --- one way it can go
-
     def run(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> SimulatedOutcome:
-        """Play the sweep of ``trials``. ``share``: False makes a black box of each."""
+        """Simulate the sweep of ``trials``. ``share``: False lets no trial share features."""
         spec, once = self.spec, self.situation.calibration
         hours = spec.budget.hours
         terms = self._terms(share, math.inf if hours is None else 3600 * hours)
@@ -117,7 +121,7 @@ class SimulatedSweep:
         works = [self.work(config) for config in trials]
         searched = simulate(works, self._rule(), terms, cluster, draw)
         fits = tuple(zip(works, searched.epochs, strict=False))
-        # Ray comes up while the photos are read; what is waited for is TensorFlow in the workers.
+        # Ray starts while the photos are read; the sweep waits for TensorFlow in the workers.
         stages = {START: once.worker_start_s, Stage.PREFILL: searched.build_s, Stage.SEARCH: searched.seconds}
         stages |= {Stage.SELECT: 0.0, Stage.REFIT: 0.0, Stage.LEADERBOARD: 0.0}
         refits: tuple[tuple[FitWork, int], ...] = ()
@@ -128,7 +132,9 @@ class SimulatedSweep:
             select_s = self._judging_s([self.work(chosen[0])], self.situation.photos.to_choose_on, share)
             stages[Stage.SELECT] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
             again = self._refits(chosen)
-            refitted = simulate([work for work, _ in again], Never(again[0][1]), self._terms(share), cluster, draw)
+            refitted = simulate(
+                [work for work, _ in again], Never(again[0][1]), self._terms(share, known=math.inf), cluster, draw
+            )
             stages[Stage.REFIT] = once.worker_start_s + refitted.seconds
             stages[Stage.PREFILL] += refitted.build_s
             built = {place: built.get(place, 0) + refitted.built.get(place, 0) for place in {*built, *refitted.built}}
@@ -148,7 +154,7 @@ class SimulatedSweep:
         )
 
     def needed_s(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> float:
-        """What the search would take if its hours did not end it."""
+        """Return the seconds of the search without a limit of hours."""
         terms = self._terms(share)
         works = [self.work(config) for config in trials]
         cluster = Cluster.cold(terms, dict(self.situation.stored))
@@ -159,8 +165,11 @@ class SimulatedSweep:
         chosen = budget.scheduler
         return rule_of(chosen.name, budget.epochs, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials)
 
-    def _terms(self, share: bool, hours_s: float = math.inf) -> SimulationSettings:
-        cap = self.situation.cap_bytes
+    def _terms(self, share: bool, hours_s: float = math.inf, known: float | None = None) -> SimulationSettings:
+        """``known``: trials that depend on no result; None for what the file's sampler proposes."""
+        cap, sampler = self.situation.cap_bytes, self.spec.budget.sampler
+        if known is None:
+            known = math.inf if self.spec.configurations else known_ahead(sampler.name, sampler.startup_trials)
         return SimulationSettings(
             self.speeds.machine,
             self._cost,
@@ -168,6 +177,7 @@ class SimulatedSweep:
             self.situation.calibration.trial_s,
             hours_s,
             lambda size: size <= cap,
+            known,
         )
 
     def _refits(self, chosen: Sequence[TrialConfig]) -> list[tuple[FitWork, int]]:
@@ -180,7 +190,7 @@ class SimulatedSweep:
         return judging_s(works, self.speeds, images, self.spec.final.policies, share)
 
     def _spread_s(self, works: Sequence[FitWork], seconds: float) -> float:
-        """By the clock: the images are divided among the workers, and each opens every network once."""
+        """Return the wall time if workers divide the images and each opens every network once."""
         opened = dict.fromkeys((work.prefix, work.speed.open_s + work.speed.prefix_trace_s) for work in works)
         return seconds / self.speeds.machine.workers + sum(open_s for _, open_s in opened)
 
@@ -194,15 +204,15 @@ class SimulatedSweep:
         found = [(rows, built.get(p, 0), min(stored.get(p, 0), rows.count)) for p, rows in most.items()]
         return tuple(each for each in found if each[1] or each[2])
 
-    # --- what it amounts to
-
     def row_s(self, rows: PlannedRows) -> float:
-        """Seconds to make one row of a work of this campaign, on one worker."""
+        """Return the seconds to compute one row of a simulated fit on one worker."""
         return self._prefix_s[rows.shelf.name] if rows.shelf.layer else self._cost.of_image(rows)
 
     def floor_s(self, fits: Sequence[tuple[FitWork, int]]) -> float:
-        """The least by the clock for ``fits`` (each with its epochs): rows that are not stored made once, the trainable
-        parts at their best speed, evenly over the workers."""
+        """Return the minimum wall time of ``fits``, each with its epochs.
+
+        Missing rows are computed once, trainable parts run at their best speed, and the workers share evenly.
+        """
         stored = self.situation.stored
         lacking: dict[str, tuple[int, float]] = {}
 
@@ -218,7 +228,7 @@ class SimulatedSweep:
             through = {(r.split, r.recipe, r.shelf.view): want(r, work.speed.prefix_s) for r in work.features}
             for rows in work.images:
                 if through.get((rows.split, rows.recipe, rows.shelf.view), True):
-                    # A copy is made from the photo that was decoded already.
+                    # A copy is made from a decoded photo.
                     copy_s = self.speeds.augment_s(rows.recipe, rows.shelf.image_size)
                     want(rows, copy_s if rows.recipe else self._cost.of_image(rows))
         seconds = sum(count * each_s for count, each_s in lacking.values())
@@ -226,29 +236,29 @@ class SimulatedSweep:
         return seconds / self.speeds.machine.workers
 
     def final_floor_s(self, outcome: SimulatedOutcome) -> float:
-        """The same for what follows the search, rows that only the retraining reads included."""
+        """Return ``floor_s`` of the stages after the search, including rows that only the refits read."""
         both = self.floor_s([*outcome.fits, *outcome.refits]) - self.floor_s(outcome.fits)
         return both + outcome.judging_s / self.speeds.machine.workers
 
     def memory_bytes(self, works: Sequence[FitWork]) -> float:
-        """Of all workers and the driver at once, at the most."""
-        # What training keeps of a batch lies in the GPU's memory where there is one.
+        """Return the maximum memory of all workers and the driver together."""
+        # With a GPU, the activations of a batch are in its memory.
         most = 0 if self.speeds.machine.gpus else max((work.memory_bytes for work in works), default=0)
         worker = max(self.situation.calibration.worker_bytes, PROCESS_BYTES + most)
         return DRIVER_BYTES + self.speeds.machine.workers * worker
 
     def checkpoint_bytes(self, works: Sequence[FitWork]) -> float:
-        """Of unfinished fits, one a worker."""
+        """Return the bytes of the checkpoints, one per worker."""
         return self.speeds.machine.workers * max((work.state_bytes for work in works), default=0)
 
     def model_bytes(self, outcome: SimulatedOutcome) -> float:
-        """Weights of complete trials and of the retrained networks, the winner's once more in its folder."""
+        """Return the bytes of the weights of complete trials and refits, the winner's twice."""
         winners = [work for work, _ in outcome.refits[: self.spec.final.seeds]]
         models = [*outcome.complete, *(work for work, _ in outcome.refits), *winners]
         return float(sum(work.model_bytes for work in models))
 
     def longest_s(self, works: Sequence[FitWork], share: bool = True) -> float:
-        """Of one trial whose rows are there, opening and tracing included; the longest of them."""
+        """Return the seconds of the longest trial with stored rows, including opening and tracing."""
         epochs = self.spec.budget.epochs
         epoch_s = [work.epoch_s if share else work.live_epoch_s for work in works]
         once_s = [work.speed.open_s + work.speed.trace_s for work in works]

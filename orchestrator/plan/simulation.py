@@ -1,9 +1,7 @@
-"""A sweep played from its costs, event by event, without a clock: who trains what when, and what is built. Pure.
+"""Simulate a sweep from its costs, event by event, without a clock: which worker trains or computes what. Pure.
 
-Workers take what the real schedule gives them: a trial whose rows are ready, one of an architecture that they have
-traced before any other; else rows that a waiting trial needs and nobody builds; else a share of a build that runs.
-Scores are random, but for a leaning towards trials that train more, so a run is one of many that could happen;
-``simulate`` is a function of its arguments.
+The search's own ``next_step`` decides what a free worker does. Scores are random, and trials that train longer tend to
+score higher, so a run is one of many that could happen; ``simulate`` is a function of its arguments.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import bisect
 import heapq
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -19,13 +18,20 @@ from statistics import NormalDist
 from orchestrator.plan.calibration import Machine
 from orchestrator.plan.stopping import GO, PAUSE, StoppingRule
 from orchestrator.plan.workload import FitWork, PlannedRows
-from orchestrator.search.queue import MAX_PREFILL_WORKERS
+from orchestrator.search.scheduling import (
+    MAX_PREFILL_WORKERS,
+    FeatureSet,
+    StartPrefill,
+    WaitingTrial,
+    may_ask,
+    next_step,
+)
 
 NOISE = 0.2
-"""How far a score lies from what the trial is worth, which lies in (0, 1)."""
+"""Width of the uniform noise that is added to a trial's worth, which is in (0, 1), at each report."""
 EFFORT = 0.7
-"""How strongly what a trial is worth goes with how long it trains, as a correlation of ranks: more layers, more copies
-and larger networks score better, as a rule. Among the 20 trials of a sweep of trashnet.yaml it was 0.77 (2026-11-24,
+"""Rank correlation between a trial's worth and its seconds per epoch: more layers, more copies and larger networks
+usually score better. Among the 20 trials of a sweep of trashnet.yaml it was 0.77 (2026-11-24,
 seconds of an epoch on stored features against the accuracy after two epochs)."""
 
 _NORMAL = NormalDist()
@@ -33,23 +39,24 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class PrefillCost:
-    """Seconds of one row on one worker. ``decode``: (view, size) -> a photo; ``augment``: (recipe, size) -> a copy."""
+    """Seconds per row on one worker. ``decode``: (view, size) -> photo; ``augment``: (recipe, size) -> copy."""
 
     decode: Callable[[str, int], float]
     augment: Callable[[str, int], float]
 
     def of_image(self, rows: PlannedRows) -> float:
-        """A copy is decoded anew and then augmented."""
+        """Return the seconds of one decoded image; a copy is decoded again and then augmented."""
         copy_s = self.augment(rows.recipe, rows.shelf.image_size) if rows.recipe else 0.0
         return self.decode(rows.shelf.view, rows.shelf.image_size) + copy_s
 
 
 @dataclass(frozen=True)
 class SimulationSettings:
-    """What holds for a whole sweep. ``share``: False lets every trial run its frozen part itself.
+    """What is constant in a sweep.
 
-    ``stores``: 1 where all nodes share one, else as many as nodes. ``trial_s``: a trial's own overhead. ``hours_s``:
-    after which the search ends. ``fits``: whether a set of rows may be kept in the store.
+    ``share``: False lets every trial run its own prefix. ``trial_s``: overhead of one trial. ``hours_s``: seconds after
+    which the search ends. ``fits``: bytes -> whether the store may keep them. ``known_ahead``: number of trials that
+    are proposed before results decide the next one.
     """
 
     machine: Machine
@@ -58,15 +65,21 @@ class SimulationSettings:
     trial_s: float = 0.1
     hours_s: float = math.inf
     fits: Callable[[int], bool] = lambda size: True
+    known_ahead: float = 0
 
     @property
     def stores(self) -> int:
+        """1 if all nodes share a store, otherwise one per node."""
         return 1 if self.machine.shared_store else max(self.machine.nodes, 1)
 
 
 @dataclass
 class Cluster:
-    """What workers and stores hold, from one stage to the next. ``have``: ``PlannedRows.place`` -> count, per store."""
+    """What stores and workers hold, from stage to stage.
+
+    ``have``: per store, ``PlannedRows.place`` -> rows. ``networks``, ``traced``: per worker, networks it has opened and
+    architectures it has traced.
+    """
 
     have: list[dict[str, int]]
     networks: list[set[Hashable]]
@@ -78,16 +91,19 @@ class Cluster:
         return cls([dict(stored) for _ in range(terms.stores)], [set() for _ in workers], [set() for _ in workers])
 
     def cool_down(self) -> None:
-        """New processes: what they had opened and traced is gone, the stores stay."""
+        """Forget opened networks and traces, as in new processes; the stores stay."""
         for known in (*self.networks, *self.traced):
             known.clear()
 
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """One run. ``seconds`` by the clock; ``build_s`` and ``busy_s`` in worker-seconds; ``epochs`` of each fit that was
-    begun, in the order of the list; ``complete``: places of those that ran to their end, the best first.
-    ``built``: ``PlannedRows.place`` -> rows made."""
+    """One simulated run.
+
+    ``seconds``: wall time. ``build_s``, ``busy_s``: worker-seconds of prefills, and of everything. ``epochs``: of each
+    started fit, in order. ``complete``: places of the fits that ran to their last epoch, the best first. ``built``:
+    ``PlannedRows.place`` -> rows computed.
+    """
 
     seconds: float
     build_s: float
@@ -100,15 +116,19 @@ class SimulatedRun:
 def simulate(
     works: Sequence[FitWork], rule: StoppingRule, terms: SimulationSettings, cluster: Cluster, draw: random.Random
 ) -> SimulatedRun:
-    """Run ``works`` in their order, each until ``rule`` lets it end. ``cluster`` is changed."""
-    return _Play(works, rule, terms, cluster, draw).run()
+    """Simulate ``works`` in order, each until its last epoch or until ``rule`` stops it. Updates ``cluster``."""
+    return _Run(works, rule, terms, cluster, draw).run()
 
 
 @dataclass
 class _Build:
-    """Rows that are being made for one store; those who help share ``left_s`` evenly."""
+    """Rows that are being computed for one store; ``helpers`` share ``left_s`` (worker-seconds) evenly.
+
+    ``starting``: workers that still open the network. ``since_s``: time at which ``left_s`` was updated.
+    """
 
     store: int
+    features: FeatureSet
     rows: list[tuple[PlannedRows, int]]
     left_s: float
     network: Hashable
@@ -119,23 +139,28 @@ class _Build:
     since_s: float = 0.0
     version: int = 0
 
+    @property
+    def workers(self) -> int:
+        return len(self.helpers) + self.starting
+
 
 @dataclass
 class _Trial:
     place: int
     worth: float
+    request: WaitingTrial
     epoch: int = 0
     target: int = 0
 
 
 def standing(values: Sequence[float]) -> list[float]:
-    """The quantile of the standard normal distribution at each value's rank, which equal values share; 0 on average."""
+    """Return the standard normal quantile at each value's rank; equal values share a rank."""
     ascending = sorted(values)
     ranks = [(bisect.bisect_left(ascending, value) + bisect.bisect_right(ascending, value)) / 2 for value in values]
     return [_NORMAL.inv_cdf(rank / len(values)) for rank in ranks]
 
 
-class _Play:
+class _Run:
     def __init__(
         self,
         works: Sequence[FitWork],
@@ -155,6 +180,9 @@ class _Play:
         self.effort = standing([work.epoch_s for work in works])
         self.trials: list[_Trial] = []
         self.complete: list[_Trial] = []
+        self.last_trace: dict[int, Hashable] = dict.fromkeys(self.idle)
+        self._feature_sets: dict[tuple[tuple[str, int], ...], FeatureSet] = {}
+        self._settled: list[set[FeatureSet]] = [set() for _ in range(terms.stores)]
         self.built: dict[str, int] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -162,10 +190,10 @@ class _Play:
     def run(self) -> SimulatedRun:
         self._dispatch()
         while self._events and self._events[0][0] <= self.terms.hours_s:
-            self.now_s, _, happen = heapq.heappop(self._events)
-            happen()
+            self.now_s, _, event = heapq.heappop(self._events)
+            event()
             self._dispatch()
-        if self._events:  # the hours are over
+        if self._events:  # the hours are used up
             self.now_s = self.terms.hours_s
         best = sorted(self.complete, key=lambda trial: -trial.worth)
         return SimulatedRun(
@@ -177,49 +205,65 @@ class _Play:
             self.built,
         )
 
-    def _at(self, after_s: float, happen: Callable[[], None]) -> None:
+    def _at(self, after_s: float, event: Callable[[], None]) -> None:
         self._count += 1
-        heapq.heappush(self._events, (self.now_s + after_s, self._count, happen))
+        heapq.heappush(self._events, (self.now_s + after_s, self._count, event))
 
     # --- who does what
 
     def _dispatch(self) -> None:
         """Give every idle worker something to do, if there is anything."""
         resting: list[int] = []
+        without_work: set[int] = set()  # stores; what one worker cannot find there, no other can
         while self.idle:
             worker = self.idle.pop(0)
-            if not self._give(worker, 1 + len(self.idle) + len(resting)):
+            store = worker % self.terms.stores
+            if store in without_work or not self._assign(worker, store):
+                without_work.add(store)
                 resting.append(worker)
         self.idle = resting
 
-    def _give(self, worker: int, free: int) -> bool:
-        store = worker % self.terms.stores
-        while True:
-            trial = self._ready(worker, store)
-            if trial is not None:
-                self.waiting.remove(trial)
-                self._start(worker, trial)
-                return True
-            if self.asked == len(self.works) or len(self.waiting) >= free:
-                break
+    def _assign(self, worker: int, store: int) -> bool:
+        """Start what ``next_step`` decides for ``worker``; return False if there is nothing for it."""
+        slots, active = self.terms.machine.workers, len(self.running)
+        while self.asked < len(self.works) and may_ask(
+            len(self.waiting), active, slots, self.asked < self.terms.known_ahead
+        ):
             self._ask()
-        return self._build_new(worker, store) or self._help(worker, store)
+        filling: Counter[FeatureSet] = Counter()
+        for build in self.builds:
+            if build.store == store:
+                filling[build.features] += build.workers
+        waiting = [trial.request for trial in self.waiting]
+        step = next_step(waiting, self._settled_in(store), filling, self.last_trace[worker])
+        if step is None:
+            return False
+        if isinstance(step, StartPrefill):
+            return self._prefill(worker, store, self.waiting[step.place])
+        self._start(worker, self.waiting.pop(step.place))
+        return True
 
     def _ask(self) -> None:
+        work = self.works[self.asked]
         chance = self.draw.gauss(0.0, 1.0)
         worth = _NORMAL.cdf(EFFORT * self.effort[self.asked] + math.sqrt(1 - EFFORT**2) * chance)
-        trial = _Trial(self.asked, worth)
+        rows = tuple((each.place, each.count) for each in self._needed(work))
+        features = self._feature_sets.setdefault(rows, FeatureSet((len(self._feature_sets),)))
+        trial = _Trial(self.asked, worth, WaitingTrial(features, work.architecture))
         self.asked += 1
         self.trials.append(trial)
         self.waiting.append(trial)
 
-    def _ready(self, worker: int, store: int) -> _Trial | None:
-        """The first waiting trial whose rows are there, rather one that this worker has traced."""
-        ready = [trial for trial in self.waiting if not self._missing(trial, store)]
-        warm = self.cluster.traced[worker]
-        return next((t for t in ready if self.works[t.place].architecture in warm), ready[0] if ready else None)
+    def _settled_in(self, store: int) -> set[FeatureSet]:
+        """Return the feature sets of waiting trials whose rows ``store`` has, and others that it had before."""
+        settled = self._settled[store]
+        for trial in self.waiting:
+            if trial.request.features not in settled and not self._missing(trial, store):
+                settled.add(trial.request.features)
+        return settled
 
     def _missing(self, trial: _Trial, store: int) -> list[tuple[PlannedRows, int]]:
+        """Return the rows that ``trial`` reads and ``store`` lacks, each with the count that is stored."""
         have = self.cluster.have[store]
         rows = self._needed(self.works[trial.place])
         return [(each, have.get(each.place, 0)) for each in rows if have.get(each.place, 0) < each.count]
@@ -228,7 +272,7 @@ class _Play:
         return work.features if self._stored(work) else work.images
 
     def _stored(self, work: FitWork) -> bool:
-        """Whether the fit reads features from the store, or runs its prefix in every epoch."""
+        """Return whether the fit reads features from the store; otherwise it runs its prefix in every epoch."""
         return work.has_prefix and self.terms.share and self.terms.fits(sum(rows.bytes for rows in work.features))
 
     # --- trials
@@ -239,7 +283,7 @@ class _Play:
             self.rule.add(trial.place)
         once_s = self.terms.trial_s + self._opening_s(worker, work)
         self.running[worker] = trial
-        self._go_on(worker, trial, once_s)
+        self._train(worker, trial, once_s)
 
     def _opening_s(self, worker: int, work: FitWork) -> float:
         networks, traced = self.cluster.networks[worker], self.cluster.traced[worker]
@@ -249,7 +293,7 @@ class _Play:
         traced.add(work.architecture)
         return seconds
 
-    def _go_on(self, worker: int, trial: _Trial, once_s: float = 0.0) -> None:
+    def _train(self, worker: int, trial: _Trial, once_s: float = 0.0) -> None:
         work = self.works[trial.place]
         trial.target = self.rule.next_epoch(trial.place, trial.epoch)
         live = work.has_prefix and not self._stored(work)
@@ -272,31 +316,43 @@ class _Play:
         for place in verdict.stopped:
             self.paused.pop(place, None)
         if not is_last and verdict.action == GO:
-            self._go_on(worker, trial)
+            self._train(worker, trial)
             return
         if not is_last and verdict.action == PAUSE:
             self.paused[trial.place] = trial
         del self.running[worker]
-        self.idle.append(worker)
+        self.last_trace[worker] = self.works[trial.place].architecture
+        self.idle.insert(0, worker)  # as Tune does: started workers are reused before others start
 
     # --- rows
 
-    def _build_new(self, worker: int, store: int) -> bool:
-        """Begin the rows that the trial which waits longest needs and nobody makes."""
+    def _prefill(self, worker: int, store: int, trial: _Trial) -> bool:
+        """Compute the rows of ``trial`` that no worker computes, or help those that do; return False if none may."""
         claimed = self._claimed(store)
-        for trial in self.waiting:
-            open_rows = [
-                (rows, max(have, claimed.get(rows.place, 0)))
-                for rows, have in self._missing(trial, store)
-                if claimed.get(rows.place, 0) < rows.count
-            ]
-            if open_rows:
-                self._begin(worker, store, self.works[trial.place], open_rows)
-                return True
-        return False
+        missing = self._missing(trial, store)
+        open_rows = [
+            (rows, max(have, claimed.get(rows.place, 0)))
+            for rows, have in missing
+            if claimed.get(rows.place, 0) < rows.count
+        ]
+        if open_rows:
+            self._begin(worker, store, trial, open_rows)
+            return True
+        places = {rows.place for rows, _ in missing}
+        helped = [
+            build
+            for build in self.builds
+            if build.store == store
+            and build.workers < MAX_PREFILL_WORKERS
+            and any(rows.place in places for rows, _ in build.rows)
+        ]
+        if not helped:
+            return False
+        self._join(worker, max(helped, key=self._remaining_s))
+        return True
 
     def _claimed(self, store: int) -> dict[str, int]:
-        """How many rows of each kind somebody makes; who needs them too waits for those."""
+        """Return ``PlannedRows.place`` -> rows that are being computed; other trials wait for them."""
         claimed: dict[str, int] = {}
         for build in self.builds:
             if build.store == store:
@@ -304,7 +360,8 @@ class _Play:
                     claimed[rows.place] = max(claimed.get(rows.place, 0), rows.count)
         return claimed
 
-    def _begin(self, worker: int, store: int, work: FitWork, open_rows: list[tuple[PlannedRows, int]]) -> None:
+    def _begin(self, worker: int, store: int, trial: _Trial, open_rows: list[tuple[PlannedRows, int]]) -> None:
+        work = self.works[trial.place]
         have, seconds = self.cluster.have[store], 0.0
         made: list[tuple[PlannedRows, int]] = []
         images = {(r.split, r.recipe, r.shelf.view): r for r in work.images}
@@ -322,6 +379,7 @@ class _Play:
         speed = work.speed
         build = _Build(
             store,
+            trial.request.features,
             made,
             seconds,
             work.network,
@@ -331,18 +389,10 @@ class _Play:
         self.builds.append(build)
         self._join(worker, build)
 
-    def _help(self, worker: int, store: int) -> bool:
-        """Join the build that has most left for each who makes it, where that ends it sooner."""
-        for build in sorted((b for b in self.builds if b.store == store), key=lambda b: -self._left_s(b)):
-            is_full = len(build.helpers) + build.starting >= MAX_PREFILL_WORKERS
-            if not is_full and self._left_s(build) > self._entry_s(worker, build):
-                self._join(worker, build)
-                return True
-        return False
-
-    def _left_s(self, build: _Build) -> float:
+    def _remaining_s(self, build: _Build) -> float:
+        """Return the seconds that ``build`` still takes with all its workers."""
         done_s = (self.now_s - build.since_s) * len(build.helpers)
-        return max(build.left_s - done_s, 0.0) / max(len(build.helpers) + build.starting, 1)
+        return max(build.left_s - done_s, 0.0) / max(build.workers, 1)
 
     def _entry_s(self, worker: int, build: _Build) -> float:
         return build.trace_s + (0.0 if build.network in self.cluster.networks[worker] else build.open_s)
@@ -358,33 +408,33 @@ class _Play:
 
     def _joined(self, worker: int, build: _Build) -> None:
         build.starting -= 1
-        if build not in self.builds:  # the others were done before
-            self.idle.append(worker)
+        if build not in self.builds:  # the others have finished
+            self.idle.insert(0, worker)
             return
-        self._settle(build)
+        self._update(build)
         build.helpers.add(worker)
-        self._expect(build)
+        self._schedule_end(build)
 
-    def _settle(self, build: _Build) -> None:
-        """Take what was done since the last change from what is left."""
+    def _update(self, build: _Build) -> None:
+        """Subtract the work done since the last update."""
         done_s = min((self.now_s - build.since_s) * len(build.helpers), build.left_s)
         build.left_s -= done_s
         build.since_s = self.now_s
         self.busy_s += done_s
         self.build_s += done_s
 
-    def _expect(self, build: _Build) -> None:
+    def _schedule_end(self, build: _Build) -> None:
         build.version += 1
         version = build.version
         self._at(build.left_s / len(build.helpers), lambda: self._done(build, version))
 
     def _done(self, build: _Build, version: int) -> None:
         if version != build.version:
-            return  # somebody joined meanwhile
-        self._settle(build)
+            return  # a worker has joined since
+        self._update(build)
         self.builds.remove(build)
         have = self.cluster.have[build.store]
         for rows, there in build.rows:
             have[rows.place] = max(have.get(rows.place, 0), rows.count)
             self.built[rows.place] = self.built.get(rows.place, 0) + rows.count - there
-        self.idle.extend(sorted(build.helpers))
+        self.idle[:0] = sorted(build.helpers)

@@ -1,31 +1,29 @@
-"""What each stage of a sweep really took, from its ledger. Pure.
+"""Actual stage times of a sweep from its ledger, and their comparison with the recorded plan. Pure.
 
-The time between two events belongs to the stage that the second one ends or goes on with. A process that was killed
-counts up to its last event, and the pause until the next process not at all.
+The time between two events belongs to the stage of the second. A killed process counts up to its last event; pauses
+between processes do not count.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
-
-START = "start"
-"""Until the first worker does the search's work, reading the data and planning left out. No stage of the ledger."""
-TOTAL = "total"
+from orchestrator.plan.plan import PLANNED_STAGES, Plan
+from orchestrator.plan.playthrough import START, TOTAL
 
 STAGES = (START, Stage.DATA, Stage.PLAN, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD)
-"""In their order."""
+"""Stages of a sweep in order."""
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """``seconds`` of each stage that was seen, over ``processes`` processes; ``build_s`` are worker-seconds of filling
-    the store, which lie inside ``search`` (and ``refit``)."""
+    """``seconds``: stage -> wall time over ``processes`` processes. ``build_s``: worker-seconds of prefills, which are
+    part of ``search`` and ``refit``."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     build_s: float = 0.0
@@ -36,12 +34,12 @@ class StageTimes:
         return sum(self.seconds.values())
 
     def to_dict(self) -> dict[str, float]:
-        """Stage -> seconds, ``prefill`` (worker-seconds) and ``total`` among them."""
+        """Return stage -> seconds, including ``prefill`` (worker-seconds) and ``total``."""
         return {**self.seconds, Stage.PREFILL: self.build_s, TOTAL: self.total_s}
 
 
 def actual(events: Sequence[Event]) -> StageTimes:
-    """The times of all processes that worked on the sweep, the pauses between them left out."""
+    """Return the times of all processes that worked on the sweep, without the pauses between them."""
     seconds: dict[str, float] = {}
     build_s, processes = 0.0, 0
     for process in _processes(events):
@@ -116,5 +114,63 @@ def _wall_s(event: Event) -> float:
 
 
 def _busy_s(event: Event) -> float:
-    """What a worker spent on decoding and on the prefix; waiting for another worker is nobody's work."""
+    """Return the seconds that a worker spent on decoding and on the prefix, without waiting for other workers."""
     return float(event.data.get("decode_s", 0.0)) + float(event.data.get("prefix_s", 0.0))
+
+
+@dataclass(frozen=True)
+class StageComparison:
+    """Planned and actual seconds of a stage. ``actual_s`` is NaN if the sweep did not reach it."""
+
+    stage: str
+    planned_s: float
+    low_s: float
+    high_s: float
+    actual_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Actual over planned seconds; NaN if either is missing."""
+        return self.actual_s / self.planned_s if self.planned_s > 0 else math.nan
+
+
+def compare_stages(plan: Plan, actual_s: Mapping[str, float], share: bool = True) -> list[StageComparison]:
+    """Compare plan and actual, one row per ``PLANNED_STAGES``. The total covers the stages that both have."""
+    planned = plan.stages if share else plan.unshared
+    rows = []
+    for stage in PLANNED_STAGES[:-1]:
+        span = planned[stage]
+        rows.append(StageComparison(stage, span.mean, span.low, span.high, actual_s.get(stage, math.nan)))
+    done = [row for row in rows if row.stage != Stage.PREFILL and math.isfinite(row.actual_s)]
+    total = [sum(getattr(row, name) for row in done) for name in ("planned_s", "low_s", "high_s", "actual_s")]
+    return [*rows, StageComparison(TOTAL, *total)] if done else rows
+
+
+@dataclass(frozen=True)
+class RecordedPlan:
+    """A plan in the ledger. ``share``: whether the sweep shared features; ``budget``: its number of trials.
+
+    ``machine``, ``precision``, ``data``: of the calibration that the plan was made from, "" if not recorded.
+    """
+
+    plan: Plan
+    share: bool
+    budget: int
+    machine: str = ""
+    precision: str = ""
+    data: str = ""
+
+
+def last_plan(events: Sequence[Event]) -> RecordedPlan | None:
+    """Return the last plan in the ledger; None if there is none."""
+    for event in reversed(events):
+        if event.kind == EventKind.NOTE and event.stage == Stage.PLAN and "plan" in event.data:
+            data = event.data
+            source = data.get("calibration", {})
+            return RecordedPlan(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)
+    return None
+
+
+def compared_dict(row: StageComparison) -> dict[str, float | str]:
+    """Return the part of ``row`` that the ledger keeps."""
+    return {"stage": row.stage, "planned_s": row.planned_s, "actual_s": row.actual_s}

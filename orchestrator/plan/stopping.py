@@ -1,6 +1,7 @@
-"""The schedulers that stop trials early, as they decide in Ray Tune, without Ray: for simulated sweeps. Pure.
+"""The decisions of Ray Tune's early-stopping schedulers without Ray, for simulated sweeps. Pure.
 
-Each is asked for the next epoch at which it decides on a trial, and told the score there (the higher the better).
+A rule returns the next epoch at which it decides on a trial, and decides there from the score (higher is better). A
+test compares the rules with Ray's schedulers on the same curves.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.search.settings import milestones
+
 GO, STOP, PAUSE = "go", "stop", "pause"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of the trial that reported, and of others that were paused."""
+    """The decision on the trial that reported, and on paused trials."""
 
     action: str
     resumed: tuple[int, ...] = ()
@@ -27,24 +30,24 @@ class StoppingRule(Protocol):
     epochs: int
 
     def add(self, trial: int) -> None:
-        """``trial`` is about to start."""
+        """Add a trial that is about to start."""
         ...
 
     def next_epoch(self, trial: int, epoch: int) -> int:
-        """The first epoch after ``epoch`` at which there is something to decide, the last at the most."""
+        """Return the first epoch after ``epoch`` at which to decide, or the last epoch."""
         ...
 
     def report(self, trial: int, epoch: int, score: float) -> Verdict:
-        """``trial`` has done ``epoch`` epochs. At the last one it is complete, whatever the rule would say."""
+        """Decide on ``trial`` after ``epoch`` epochs. Not called at the last epoch, where it is complete."""
         ...
 
     def ended(self, trial: int) -> Verdict:
-        """``trial`` is complete: others may have waited for it."""
+        """Decide on the trials that waited for ``trial``, which is complete."""
         ...
 
 
 def rule_of(name: str, epochs: int, grace_epochs: int = 1, reduction: float = 3.0, min_trials: int = 3) -> StoppingRule:
-    """The rule that a file's scheduler names."""
+    """Return the rule of the scheduler ``name``."""
     if name == "asha":
         return Asha(epochs, grace_epochs, reduction)
     if name == "hyperband":
@@ -54,16 +57,9 @@ def rule_of(name: str, epochs: int, grace_epochs: int = 1, reduction: float = 3.
     return Never(epochs)
 
 
-def milestones(epochs: int, grace_epochs: int, reduction: float) -> list[int]:
-    """Epochs at which asha decides, grace x reduction^k, the last epoch left out: there a trial is complete."""
-    count = int(math.log(epochs / grace_epochs) / math.log(reduction) + 1)
-    found = {math.ceil(grace_epochs * reduction**k - 1e-9) for k in range(count)}
-    return sorted(epoch for epoch in found if epoch < epochs)
-
-
 @dataclass
 class Never:
-    """Every trial runs to its end."""
+    """Run every trial to its last epoch."""
 
     epochs: int
 
@@ -81,10 +77,10 @@ class Never:
 
 
 class Asha(Never):
-    """Asynchronous successive halving (Li et al. 2020): a trial goes on if it is among the best 1 / reduction so far.
+    """Asynchronous successive halving (Li et al. 2020): a trial continues if it is among the best 1 / reduction.
 
-    As in Ray: at a milestone the score must reach the (1 - 1 / reduction) quantile of those that came before, linearly
-    interpolated; the first one always goes on.
+    As in Ray: at a milestone the score must reach the (1 - 1 / reduction) quantile of the earlier scores, linearly
+    interpolated; the first trial always continues.
     """
 
     def __init__(self, epochs: int, grace_epochs: int, reduction: float) -> None:
@@ -107,7 +103,7 @@ class Asha(Never):
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:
-    """As numpy's default: linear between the two nearest of the sorted values."""
+    """Return a quantile of sorted values by linear interpolation, as numpy's default."""
     place = share * (len(ascending) - 1)
     low = math.floor(place)
     high = min(low + 1, len(ascending) - 1)
@@ -115,7 +111,7 @@ def quantile(ascending: Sequence[float], share: float) -> float:
 
 
 class Median(Never):
-    """A trial stops when its best score is below the median of the others' means so far (Golovin et al. 2017)."""
+    """Stop a trial whose best score is below the median of the others' running means (Golovin et al. 2017)."""
 
     def __init__(self, epochs: int, grace_epochs: int, min_trials: int) -> None:
         super().__init__(epochs)
@@ -125,7 +121,7 @@ class Median(Never):
         self._means: dict[int, list[tuple[float, int]]] = {}  # epoch -> (mean, trial), ascending
 
     def next_epoch(self, trial: int, epoch: int) -> int:
-        return min(max(epoch + 1, self._grace), self.epochs)
+        return min(epoch + 1, self.epochs)  # scores before the grace epochs count for a trial's best
 
     def report(self, trial: int, epoch: int, score: float) -> Verdict:
         self._best[trial] = max(score, self._best.get(trial, -math.inf))
@@ -143,7 +139,7 @@ class Median(Never):
 
 @dataclass
 class _Bracket:
-    """Trials that are halved together. ``size``: how many may live; ``until``: the epoch at which they wait."""
+    """Trials that are halved together. ``size``: maximum live trials; ``until``: the epoch at which they wait."""
 
     size: int
     until: int
@@ -155,9 +151,9 @@ class _Bracket:
 
 
 class Hyperband(Never):
-    """Successive halving in brackets whose trials wait for each other (Li et al. 2018), as Ray counts it.
+    """Successive halving in brackets whose trials wait for each other (Li et al. 2018), with Ray's sizes.
 
-    A bracket takes its number of trials, or those that came before its first halving.
+    A bracket takes its number of trials, or those added before its first halving.
     """
 
     def __init__(self, epochs: int, reduction: float) -> None:
@@ -197,7 +193,7 @@ class Hyperband(Never):
         return self._halve(bracket, trial) if bracket.reached else Verdict(GO)
 
     def _halve(self, bracket: _Bracket, reporting: int) -> Verdict:
-        """When all have come to where they wait, the best go on to ``reduction`` times the epochs."""
+        """Once all trials wait, continue the best to ``reduction`` times the epochs and stop the others."""
         if any(epoch < bracket.until for epoch in bracket.reached.values()):
             return Verdict(PAUSE)
         kept = 0

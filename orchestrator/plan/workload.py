@@ -1,4 +1,4 @@
-"""What a fit reads, computes and leaves behind, counted before anything runs. Pure."""
+"""Count what a fit reads, computes and writes before it runs. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from trainers.images.policies import crop_names, distinct_crops, needs_canvas
 TRAIN, VALIDATION = "train", "validation"
 HEAD_BYTES, OPTIMIZER_COPIES = 4, {"sgd": 1, "adam": 2, "rmsprop": 1}
 CANVASES = 2
-"""A photo is made square twice for the crop policies: at the network's size, and larger, to cut crops from."""
+"""Square versions of a photo for the crop policies: at the network's size, and larger to cut crops from."""
 
 
 @dataclass(frozen=True)
 class PhotoCounts:
-    """Images of each class. With folds ``train`` holds all that lie in one, and ``folds`` each fold's."""
+    """Images per class. With folds ``train`` counts the images of all folds, and ``folds`` those of each."""
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -49,9 +49,9 @@ class PhotoCounts:
 
     @classmethod
     def even(cls, images: int, classes: int, shares: SplitRatios | None = None, folds: int = 0) -> Self:
-        """So many photos that nobody has yet, as many of each class; with folds train and validation are pooled.
+        """Return counts of hypothetical photos in equal classes; with folds train and validation are pooled.
 
-        ``shares``: None for those of a file that names none.
+        ``shares``: None for the default split.
         """
         shares = shares or SplitRatios()
         each = [images // classes + (place < images % classes) for place in range(classes)]
@@ -74,13 +74,13 @@ class PhotoCounts:
 
     @property
     def to_choose_on(self) -> int:
-        """Images that a trial's validation figures are taken over."""
+        """Number of images that a trial is validated on."""
         return sum(self.train) if self.folds else sum(self.validation)
 
 
 @dataclass(frozen=True)
 class PlannedShelf:
-    """Rows of one kind in the store. ``layer``: "" for decoded images. ``what``: words for a person.
+    """Rows of one kind in the store. ``layer``: "" for decoded images. ``what``: readable name.
 
     Two fits whose features are the same function of the same images have equal shelves.
     """
@@ -95,7 +95,7 @@ class PlannedShelf:
 
     @functools.cached_property
     def name(self) -> str:
-        """All that decides it, as text."""
+        """Text that identifies the shelf."""
         return " ".join(map(str, (self.what, self.row_bytes, *self.details)))
 
 
@@ -103,7 +103,7 @@ class PlannedShelf:
 class PlannedRows:
     """``count`` rows of one ``shelf``: the originals of a split, or copies of a ``recipe``.
 
-    Copies of a smaller multiplier are among those of a larger one, so a count says which they are.
+    The copies of a smaller multiplier are among those of a larger one, so a count identifies them.
     """
 
     shelf: PlannedShelf
@@ -113,7 +113,7 @@ class PlannedRows:
 
     @functools.cached_property
     def place(self) -> str:
-        """What the count is of, as text: equal for rows of which the larger count holds the smaller one."""
+        """Text that identifies what is counted; of two equal places the larger count contains the smaller."""
         return f"{self.shelf.name}: {self.split}{f' copies by {self.recipe}' if self.recipe else ''}"
 
     @property
@@ -123,7 +123,7 @@ class PlannedRows:
 
 @dataclass(frozen=True)
 class EpochReads:
-    """What one fit reads in an epoch, and which rows that takes. ``rows``: (view, split, recipe, count)."""
+    """Images that one fit trains on and is validated on in an epoch, and ``rows``: (view, split, recipe, count)."""
 
     train: int
     judged: int
@@ -132,21 +132,21 @@ class EpochReads:
 
 @functools.lru_cache(maxsize=1024)
 def reads_of(photos: PhotoCounts, view: str, multiplier: float, recipe: str, refit: tuple[str, ...] = ()) -> EpochReads:
-    """What a trial of the search reads, or with ``refit`` a fit on those splits, which is validated on nothing of them.
+    """Return what a trial reads, or with ``refit`` a fit on those splits, which is not validated on them.
 
-    With folds a trial reads every fold k - 1 times to train and once to be judged, from rows that hold each once.
+    With folds a trial reads every fold k - 1 times to train and once to validate, from rows that are stored once.
     """
     judged_view = "centre_crop" if view == "random_crop" else view
     if photos.folds and not refit:
         parts = [np.array(photos.train) - np.array(fold) for fold in photos.folds]
         copied = [_copies(tuple(part.tolist()), multiplier) for part in parts]
         images = np.array(photos.train)
-        # A class's images have so many copies each as in the fold that gives them most.
+        # Each class has as many copies per image as in the fold with the most.
         most = np.max([c / np.maximum(part, 1) for c, part in zip(copied, parts, strict=True)], axis=0)
         train = sum(int(part.sum() + c.sum()) for part, c in zip(parts, copied, strict=True))
         rows = [(view, TRAIN, "", int(images.sum())), (view, TRAIN, recipe, round(float((most * images).sum())))]
         rows += [(judged_view, TRAIN, "", int(images.sum()))] if judged_view != view else []
-        return EpochReads(train, int(images.sum()), _there(rows))
+        return EpochReads(train, int(images.sum()), _nonempty(rows))
     if refit:
         splits = {TRAIN: photos.train, VALIDATION: photos.validation}
         counts = tuple(np.sum([splits[name] for name in refit], axis=0).tolist())
@@ -154,32 +154,32 @@ def reads_of(photos: PhotoCounts, view: str, multiplier: float, recipe: str, ref
         rows = [(view, name, "", sum(splits[name])) for name in refit] + [(view, TRAIN, recipe, copies)]
         judged = 0 if VALIDATION in refit else sum(photos.validation)
         rows += [(judged_view, VALIDATION, "", judged)]
-        return EpochReads(sum(counts) + copies, judged, _there(rows))
+        return EpochReads(sum(counts) + copies, judged, _nonempty(rows))
     copies, judged = int(_copies(photos.train, multiplier).sum()), sum(photos.validation)
     rows = [(view, TRAIN, "", sum(photos.train)), (view, TRAIN, recipe, copies), (judged_view, VALIDATION, "", judged)]
-    return EpochReads(sum(photos.train) + copies, judged, _there(rows))
+    return EpochReads(sum(photos.train) + copies, judged, _nonempty(rows))
 
 
-def _there(rows: Iterable[tuple[str, str, str, int]]) -> tuple[tuple[str, str, str, int], ...]:
+def _nonempty(rows: Iterable[tuple[str, str, str, int]]) -> tuple[tuple[str, str, str, int], ...]:
     return tuple(row for row in rows if row[3] > 0)
 
 
 @functools.lru_cache(maxsize=1024)
 def _copies(counts: tuple[int, ...], multiplier: float) -> np.ndarray:
-    """Copies that each class gets, int64 (classes,)."""
+    """Return the copies per class, int64 (classes,)."""
     labels = np.repeat(np.arange(len(counts)), counts)
     return np.bincount(labels, weights=plan_copies(labels, multiplier), minlength=len(counts)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class FitWork:
-    """One fit, by what it costs; equal to itself alone.
+    """The costs of one fit; compared by identity.
 
-    ``images`` and ``features``: the rows that it reads, decoded and through the prefix.
-    ``epoch_s``: of an epoch that reads the store; ``live_epoch_s``: of one that runs the prefix again;
-    ``bare_epoch_s``: at the best speed of the trainable part. ``network`` and ``architecture``: what a worker has made
-    and traced already when it has run the same. ``model_bytes``: of the trained weights; ``state_bytes``: of a
-    checkpoint. ``memory_bytes``: what training takes of a worker beyond the process itself.
+    ``images``, ``features``: the rows that it reads, decoded and through the prefix. ``epoch_s``: seconds of an epoch
+    that reads the store; ``live_epoch_s``: of one that runs the prefix again; ``bare_epoch_s``: at the best speed of
+    the trainable part. ``network``, ``architecture``: what a worker opens and traces once for all fits with equal
+    values. ``model_bytes``: of the trained weights; ``state_bytes``: of a checkpoint. ``memory_bytes``: of training,
+    without the process itself.
     """
 
     key: PartKey
@@ -208,7 +208,7 @@ def fit_work(
     refit: tuple[str, ...] = (),
     settings: StoreSettings | None = None,
 ) -> FitWork:
-    """``refit``: the splits that it is trained on; () for a trial of the search, with every fold that there is."""
+    """Return the costs of a fit. ``refit``: the splits of a refit; () for a trial of the search, with all folds."""
     settings = settings or StoreSettings()
     key = PartKey.of(config, settings.precision)
     cost, speed = cost_of(key), speeds.of(key)
@@ -248,42 +248,42 @@ def fit_work(
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """``precision``: what the device makes of ``resources.precision``. ``value_bytes``: of a feature in the store."""
+    """``precision``: dtype policy of the workers. ``value_bytes``: bytes per stored feature value."""
 
     precision: str = "float32"
     value_bytes: int = 4
 
 
 def _image_shelf(view: str, size: int) -> PlannedShelf:
-    return PlannedShelf(f"images at {size} px{_said(view)}", view, size, size * size * 3)
+    return PlannedShelf(f"images at {size} px{_view_words(view)}", view, size, size * size * 3)
 
 
 @functools.lru_cache(maxsize=4096)
 def _feature_shelf(key: PartKey, view: str, value_bytes: int) -> PlannedShelf:
-    """Named as the person is told by who fills it: "mobilenet_1.0 at 224 px to conv_pw_11_relu"."""
+    """Return the shelf, named as in the prefill's record: "mobilenet_1.0 at 224 px to conv_pw_11_relu"."""
     cost = cost_of(key)
     pooled = len(cost.row_shape) == 1
     details = {field.name: getattr(key, field.name) for field in dataclasses.fields(PrefixConfig)} | {
-        # What the key decides only through the features: keys that give the same features have equal shelves.
+        # Keys with the same features have equal shelves, so these fields are replaced by what they decide.
         "unfrozen_layers": cost.layer,
         "output_stride": 16 if cost.refined else 32,
         "feature_fusion": key.feature_fusion != "none" and pooled,
         "pooling": key.pooling if pooled else "",
     }
-    what = f"{key.backbone} at {key.image_size} px to {cost.layer}{_said(view)}"
+    what = f"{key.backbone} at {key.image_size} px to {cost.layer}{_view_words(view)}"
     size = cost.row_bytes(value_bytes)
     return PlannedShelf(what, view, key.image_size, size, cost.layer, key.backbone, tuple(details.values()))
 
 
-def _said(view: str) -> str:
+def _view_words(view: str) -> str:
     return "" if view == "squash" else f", {view.replace('_', ' ')}"
 
 
 def judging_s(works: Sequence[FitWork], speeds: Speeds, images: int, policies: Sequence[str], share: bool) -> float:
-    """Worker-seconds to predict ``images`` with the models of ``works`` under every policy.
+    """Return the worker-seconds to predict ``images`` with the models of ``works`` under every policy.
 
-    Shared, each photo's crops are cut once a view and size, each unique crop runs once through each prefix, and models
-    add their own part. Else every model under every policy is on its own.
+    With ``share`` each photo's crops are cut once per view and size, each unique crop runs once through each prefix,
+    and every model runs its own part. Without it every model predicts every policy separately.
     """
     counts = [len(crop_names(name)) for name in policies]
     if not share:

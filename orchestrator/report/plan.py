@@ -8,19 +8,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger.stages import Stage
-from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill, StageComparison
-from orchestrator.plan.plan import format_duration as roughly
-from orchestrator.plan.stage_times import START, TOTAL
+from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill, format_duration
+from orchestrator.plan.playthrough import START, TOTAL
+from orchestrator.plan.stage_times import StageComparison
 from orchestrator.report.terminal import tell
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 INDENT = 9
-"""Width of the word that begins each line."""
+"""Columns of the word that begins each line."""
 MOST_BUILDS = 12
-"""Shelves that are listed; of more the rest are summed up."""
+"""Maximum number of shelves that are listed; the others are added up."""
 NAMES = {
     START: "start of the workers",
     Stage.PREFILL: "filling the store",
@@ -35,13 +36,12 @@ GB = 10**9
 
 
 def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:
-    """How long, how much disk and what limits it; then trials by rung, what is computed and reused, the stages, a lower
-    bound, what is assumed.
+    """Print time, disk and bottleneck; then trials by rung, prefills, stages, a lower bound and the assumptions.
 
-    ``against``: sentences that speak against the sweep.
+    ``against``: refusals and warnings, as sentences.
     """
     say = _Lines(console).say
-    size = f"{_count(plan.trials, 'trial')} of at most {_count(plan.epochs, 'epoch')}"
+    size = f"{count(plan.trials, 'trial')} of at most {count(plan.epochs, 'epoch')}"
     say("plan", f"{plan.name}: {size}")
     say("time", f"about {_span(plan.stages[TOTAL])}")
     say("disk", _disk_words(plan))
@@ -72,7 +72,7 @@ class _Lines:
 
 
 def summary(plan: Plan, share: bool = True) -> list[str]:
-    """Two lines for a sweep that begins. Pure."""
+    """Return two lines for a sweep that starts. Pure."""
     stages = plan.stages if share else plan.unshared
     parts = ", ".join(
         f"{name} {format_estimate(stages[name].mean)}" for name in (Stage.SEARCH, Stage.REFIT, Stage.LEADERBOARD)
@@ -83,7 +83,7 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
     if share:
         size = _gigabytes(sum(build.bytes for build in made))
         words = f"{size} to compute and store" if made else "nothing to compute"
-        words += f", {_count(len(reused), 'set')} of rows already stored" if reused else ""
+        words += f", {count(len(reused), 'set')} of rows already stored" if reused else ""
         words += f"; without sharing it would take {format_estimate(plan.unshared['total'].mean)}"
     else:
         words = f"with sharing it would take {format_estimate(plan.stages[TOTAL].mean)}"
@@ -93,8 +93,10 @@ def summary(plan: Plan, share: bool = True) -> list[str]:
 def comparison_lines(
     rows: Sequence[StageComparison], processes: int = 1, unplanned: Mapping[str, float] = MappingProxyType({})
 ) -> list[str]:
-    """A small table of plan against actual, a line a stage. ``processes``: that worked on the sweep. ``unplanned``:
-    seconds of stages that no plan foretells. Pure."""
+    """Return a table of planned and actual times, one line per stage. Pure.
+
+    ``processes``: number of processes that worked on the sweep. ``unplanned``: seconds of stages that are not planned.
+    """
     lines = [f"plan     {'':22s} {'planned':>9s} {'between':>18s} {'actual':>9s}  actual/planned"]
     for row in rows:
         between = f"{format_estimate(row.low_s)} to {format_estimate(row.high_s)}"
@@ -114,21 +116,18 @@ def comparison_lines(
     return lines
 
 
-# --- the pieces ---------------------------------------------------------------------------------------------------
-
-
 def format_estimate(seconds: float) -> str:
-    """As ``plan.said``, with a digit more where minutes are few. Pure."""
-    return f"{seconds / 60:.1f} min" if 90 <= seconds < 600 else roughly(seconds)
+    """Format like ``format_duration``, with one more digit below ten minutes. Pure."""
+    return f"{seconds / 60:.1f} min" if 90 <= seconds < 600 else format_duration(seconds)
 
 
 def _machine_words(plan: Plan) -> str:
     machine = plan.machine
-    words = f"{_count(machine.workers, 'worker')} at once"
+    words = f"{count(machine.workers, 'worker')} at once"
     words += f" on {machine.nodes} nodes" if machine.nodes > 1 else ""
     words += f", {machine.gpus:g} GPU{'s' * (machine.gpus != 1)}" if machine.gpus else ", no GPU"
     kinds = plan.measured_parts + plan.estimated_parts
-    words += f"; {plan.measured_parts} of {_count(kinds, 'kind')} of network measured"
+    words += f"; {plan.measured_parts} of {count(kinds, 'kind')} of network measured"
     return words if machine.measured else f"simulated: {words}"
 
 
@@ -181,14 +180,14 @@ def _stages_table(plan: Plan) -> Table:
 
 
 LONG_TRIAL_SHARE = 0.7
-"""Share of the search that its longest trial must take to be what limits it."""
+"""Minimum share of the search that its longest trial takes to be its bottleneck."""
 
 START_SHARE = 0.5
-"""Share of the time that starting workers, once a stage, must take to be what limits the sweep."""
+"""Minimum share of the time that starting workers, once per stage, takes to be the bottleneck."""
 
 
 def limit_words(plan: Plan) -> str:
-    """What takes most of the time, and what in it could be changed. Pure."""
+    """Return what takes most of the time, and what could reduce it. Pure."""
     if plan.begun < plan.trials:
         reached = f"they end the search after {_number(plan.begun)} of {plan.trials} trials"
         return f"budget.hours: {reached}; all would take {format_estimate(plan.needed.mean)}"
@@ -199,7 +198,7 @@ def limit_words(plan: Plan) -> str:
     starts = 1 + sum(means[stage] > 0 for stage in (Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD))
     if start_s * starts > START_SHARE * plan.stages[TOTAL].mean:
         return (
-            f"starting the workers, {format_estimate(start_s)} in each of {_count(starts, 'stage')}; the rest is short"
+            f"starting the workers, {format_estimate(start_s)} in each of {count(starts, 'stage')}; the rest is short"
         )
     words = f"{NAMES[longest]}, {100 * share:.0f} % of the time"
     if longest != Stage.SEARCH:
@@ -209,7 +208,7 @@ def limit_words(plan: Plan) -> str:
     if plan.machine.workers > 1 and plan.longest_trial_s > LONG_TRIAL_SHARE * means[Stage.SEARCH]:
         longest = format_estimate(plan.longest_trial_s)
         return f"{words}: its longest trial alone takes {longest}, so more workers help little"
-    return f"{words}, most of it training on {_count(plan.machine.workers, 'worker')}"
+    return f"{words}, most of it training on {count(plan.machine.workers, 'worker')}"
 
 
 def _disk_words(plan: Plan) -> str:
@@ -240,9 +239,5 @@ def _gigabytes(size: float) -> str:
 
 
 def _number(value: float) -> str:
-    """A mean over runs: whole where it is, else with one digit while it is small."""
+    """Format a mean: with one decimal if it is below ten and not whole."""
     return f"{value:.1f}" if value < 10 and abs(value - round(value)) > 0.05 else f"{value:,.0f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""What a sweep's folder says, for a program and for a person: how is it going, what won, and why.
+"""Report a sweep's state from its folder, as JSON values and as text: progress, winner, leaderboard.
 
-Reads the ledger and the leaderboard file; needs neither MLflow nor Ray, and changes nothing.
+Reads the ledger and the leaderboard file; needs neither MLflow nor Ray and writes nothing.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 
 STATUS_INDENT = 9
-"""Width of the word that begins each line of the status."""
+"""Columns of the word that begins each line of the status."""
 SHOW_INDENT = 4
-"""Indent of what follows in a wrapped line of ``orch show``."""
+"""Columns of the hanging indent of wrapped lines in ``orch show``."""
 BEST_ROWS = 10
-"""How many trials a person is shown; --json has all."""
+"""Maximum number of trials in the table; --json has all."""
 
 
 # --- for a program ------------------------------------------------------------------------------------------------
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Everything, for a program: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
-    ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None before there is one), ``leaderboard``
-    (rows), ``mlflow`` (the parent run's id, None where MLflow has not seen the sweep). What is not a number is None.
+    """Return all as JSON values: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
+    ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None if there is none yet), ``leaderboard``
+    (rows), ``mlflow`` (the parent run's id, None if MLflow does not have the sweep). Non-finite numbers are None.
 
-    With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the trials that
-    none beats in all of them; with folds a trial has ``folds``, its validation accuracy in each.
+    With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the Pareto
+    front; with folds a trial has ``folds``, its validation accuracy in each.
     """
     sweep = read_sweep(folder)
     return json_ready(
@@ -87,7 +87,7 @@ def _further_figures(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is. ``total`` is None where the budget names no number; ``left_s`` is NaN before a rate."""
+    """Progress of a search. ``total`` is None if the budget names none; ``left_s`` is NaN without a rate."""
 
     ended: int
     total: int | None
@@ -98,7 +98,7 @@ class Progress:
 
 
 def progress(sweep: Sweep, now_s: float) -> Progress:
-    """The search's rate over the time in which trials ran, and the time left at that rate. Pure."""
+    """Return the search's rate over the time in which trials ran, and the remaining time at that rate. Pure."""
     trials = sweep.trials
     ended = [record for record in trials if record.state.is_final]
     started = [record.started_s for record in trials if math.isfinite(record.started_s)]
@@ -119,7 +119,7 @@ def _budget(sweep: Sweep) -> int | None:
 
 
 def print_status(folder: Path, console: Console) -> None:
-    """How is it going."""
+    """Print the progress of the sweep in ``folder``."""
     sweep = read_sweep(folder)
     *lines, following = status_lines(sweep, time.time())
     for line in lines:
@@ -128,8 +128,7 @@ def print_status(folder: Path, console: Console) -> None:
 
 
 def status_lines(sweep: Sweep, now_s: float) -> list[str]:
-    """The stage and whether it runs, the trials by state, the best so far, the rate, the time left, and last of all
-    what to type next. Pure."""
+    """Return lines on stage, trials by state, best trial, rate, remaining time and, last, what to type next. Pure."""
     done = progress(sweep, now_s)
     lines = [f"{sweep.paths.name}: {_stage_words(sweep)}"]
     if sweep.trials:
@@ -156,7 +155,7 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
 
 
 def print_sweep(folder: Path, console: Console) -> None:
-    """What won, and why; the leaderboard; the best trials; what to type next."""
+    """Print the winner and the reason for it, the leaderboard, the best trials and what to type next."""
     sweep = read_sweep(folder)
     tell(console, f"{sweep.paths.name}: {_stage_words(sweep)}; {_states_words(sweep)}", SHOW_INDENT)
     for line in winner_lines(sweep.fact("winner")):
@@ -183,12 +182,12 @@ def print_sweep(folder: Path, console: Console) -> None:
 
 
 def _print_whole(console: Console, line: str) -> None:
-    """A line with a command stays in one piece on a terminal too, so that it can be copied."""
+    """Print a line with a command in one piece, so that it can be copied."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def winner_lines(winner: Any) -> list[str]:
-    """The winner's form and policy, and the reason it was chosen for. Pure."""
+    """Return lines on the winner, its policy and the reason for it. Pure."""
     if not isinstance(winner, Mapping):
         return ["no winner yet."]
     named = ", ".join(
@@ -204,7 +203,7 @@ def winner_lines(winner: Any) -> list[str]:
 
 
 def front_lines(winner: Mapping[str, Any]) -> list[str]:
-    """With several objectives, the trials that none beats in all of them, one a line, the chosen one marked. Pure."""
+    """Return the Pareto front of several objectives, one trial per line, the winner marked. Pure."""
     front = winner.get("front")
     if not front:
         return []
@@ -245,7 +244,7 @@ def _trials_table(sweep: Sweep) -> RenderableType:
 
 
 def _other_figures(sweep: Sweep, record: TrialRecord) -> list[str]:
-    """The objectives besides the accuracy, for a sentence."""
+    """Return the objectives other than the accuracy, formatted."""
     return [_figure_words(record, name) for name in sweep.objectives if name != ACCURACY]
 
 
@@ -255,7 +254,7 @@ def _figure_words(record: TrialRecord, name: str) -> str:
 
 
 def _fold_words(record: TrialRecord) -> str:
-    """The lowest and the highest validation accuracy among the folds."""
+    """Format the lowest and the highest validation accuracy of the folds."""
     values = record.fold_val_accuracy
     return f"{min(values):.3f} to {max(values):.3f}" if values else "-"
 
@@ -273,7 +272,7 @@ def _stage_words(sweep: Sweep) -> str:
 
 
 def _end_words(state: str, reason: str) -> str:
-    """How a sweep ended, with nothing said twice: a reason may begin with the state, or name the stage it is in."""
+    """Return how a sweep ended, without repeating a state that the reason begins with."""
     word, why = state.lower(), reason.rstrip(".")
     if why.endswith(", as asked"):
         return f"{word} as asked"
@@ -283,7 +282,7 @@ def _end_words(state: str, reason: str) -> str:
 
 
 def _state_word(sweep: Sweep, state: str) -> str:
-    """A trial's state for a person: what the ledger last heard to be running does not run in a sweep that does not."""
+    """Return a trial's state for display: a RUNNING trial of a stopped sweep is interrupted."""
     return "interrupted" if state == TrialState.RUNNING and not sweep.runner else str(state)
 
 
@@ -301,7 +300,7 @@ def _trial_words(record: TrialRecord) -> str:
 
 
 def _legend_lines(before: str, names: Iterable[str]) -> list[str]:
-    """What stands for what in trials' names; [] where nothing is abbreviated."""
+    """Return the legend of abbreviations in trials' names; [] if there are none."""
     words = legend(names)
     return [f"{before}{words}"] if words else []
 

@@ -1,4 +1,4 @@
-"""Long lines on a terminal: broken between words, under their first word."""
+"""Wrap long lines on a terminal between words, with a hanging indent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def wrapped(line: str, width: int, indent: int) -> str:
-    """``line`` in lines of at most ``width`` columns, all but the first ``indent`` columns in. Pure.
+    """Wrap ``line`` to ``width`` columns and indent all lines but the first by ``indent`` columns. Pure.
 
-    A word (a path, an option) is never broken, so one that is longer than the line stands out.
+    A word (a path, an option) is never broken, so a longer one exceeds the width.
     """
     if len(line) <= width:
         return line
@@ -20,7 +20,7 @@ def wrapped(line: str, width: int, indent: int) -> str:
 
 
 def tell(console: Console, line: str, indent: int) -> None:
-    """Print a line as it is, without markup; on a terminal it is wrapped. A pipe gets it whole."""
+    """Print a line without markup, wrapped on a terminal and in one piece to a pipe."""
     if console.is_terminal:
         line = wrapped(line, console.width, indent)
     console.print(line, markup=False, highlight=False, soft_wrap=True)

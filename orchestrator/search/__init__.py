@@ -1,5 +1,6 @@
-"""The search on Ray Tune and Optuna: sampling, scheduling, the queue of trials, recording.
+"""The search on Ray Tune and Optuna: sampling, early stopping, the queue of trials, recording.
 
-The only package besides ``cluster`` that imports Ray or Optuna. May import ``cluster``, ``spec``, ``ledger`` and what
-is below. Start with ``run``.
+``run`` drives Tune, ``sampling`` drives Optuna, and ``scheduling``, ``settings`` and ``source`` import neither, so that
+a plan simulates with the same decisions. May import ``cluster``, ``spec``, ``ledger`` and the packages below them.
+Start with ``run``, then read ``recorder``.
 """

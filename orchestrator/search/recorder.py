@@ -1,7 +1,4 @@
-"""What one search is doing: which trials are live, and what the ledger and the source are told of them.
-
-Between Ray Tune, which speaks in its own ids and results, and the ledger, which speaks in events.
-"""
+"""Translate between Ray Tune, which knows its own ids and results, and the ledger, which holds events."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from ray import cloudpickle
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.cluster import checkpoint
+from orchestrator.cluster.checkpoint import read_checkpoint, remove_checkpoint
 from orchestrator.cluster.lost_workers import WorkerLostError
 from orchestrator.cluster.memory_kills import MemoryKill, Patience, gave_up, parse_kill
 from orchestrator.cluster.ray_session import StopSignals, alive_machines, explain, machine_resources
@@ -26,9 +23,9 @@ from orchestrator.ledger.segments import METRICS, Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 from orchestrator.search.queue import LiveTrial, PrefillJob, TrialQueue
-from orchestrator.search.sampling import TrialSource
-from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, is_build, replay
+from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, is_prefill, replay
 from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.search.source import TrialSource
 from orchestrator.spec.slots import Resources, at_once
 from trainers.errors import TrainerError
 
@@ -36,7 +33,11 @@ OnEvent = Callable[[Event], None]
 
 
 class TrialRecorder:
-    """One call of ``run_trials``: what is live, and what the ledger and the source are told."""
+    """The state of one ``run_trials`` call: live trials, and what the ledger and the source get from Tune.
+
+    ``stopping``: why the search must end, "" while it runs. ``live``: Tune's id -> trial. ``broken``: an error of the
+    driver itself, raised once Tune has returned.
+    """
 
     def __init__(self, source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None) -> None:
         self.source = source
@@ -47,12 +48,12 @@ class TrialRecorder:
         self.slots = at_once(machine_resources(), Resources(settings.cpus, settings.gpus), settings.concurrent)
         scheduler = build_scheduler(settings.scheduler, settings.epochs)
         self.scheduler = WatchedScheduler(scheduler, metric, math.ceil(self.slots / alive_machines()))
-        self.agenda = TrialQueue(bool(settings.fill))
+        self.queue = TrialQueue(bool(settings.fill))
         self.patience = Patience(settings.patience)
         self.started = 0
         self.stopping = ""
-        self.broken: Exception | None = None  # an error of the driver itself, to be raised once Tune let go
-        self.live: dict[str, LiveTrial] = {}  # by Tune's id
+        self.broken: Exception | None = None
+        self.live: dict[str, LiveTrial] = {}
         self._on_event = on_event
         self._deadline_s = time.monotonic() + settings.hours_left_s
         events = ledger.events()
@@ -62,7 +63,7 @@ class TrialRecorder:
         self._best = _best_completed(self._past, settings.stage)
 
     def outcome(self, seconds: float) -> SearchOutcome:
-        """How the search ended, counted over every process that worked on it."""
+        """Return how the search ended, counted over every process that worked on it."""
         state = derive(self.ledger.events())
         records = {key: record for key, record in state.trials.items() if record.stage == self.settings.stage}
         return SearchOutcome(
@@ -74,18 +75,18 @@ class TrialRecorder:
         if self._on_event is not None:
             self._on_event(event)
 
-    # what Tune asks
+    # --- what Tune asks
 
     def next_job(self, tune_id: str) -> LiveTrial | PrefillJob | None:
-        """What a free slot gets: a trial, or a build that trials wait for; None where there is nothing now."""
-        waiting = 1 if self.settings.scheduler.name == "hyperband" else 0  # its brackets fill with trials that wait
+        """Return the trial or prefill for a free slot; None if there is none now."""
+        waiting = 1 if self.settings.scheduler.name == "hyperband" else 0  # brackets fill with waiting trials
         active = sum(live.active for live in self.live.values())
-        free = self.slots - active - len(self.agenda.builds)
+        free = self.slots - active - len(self.queue.prefills)
         if free + waiting <= 0:
             return None
-        while self.agenda.may_ask(self.source, active, self.slots + waiting) and self._ask():
+        while self.queue.may_ask(self.source, active, self.slots + waiting) and self._ask():
             pass
-        job = self.agenda.next(tune_id, may_build=free > 0)
+        job = self.queue.next(tune_id, may_prefill=free > 0)
         if isinstance(job, LiveTrial):
             self.live[tune_id] = job
             self.scheduler.survived[tune_id] = job.kept
@@ -93,11 +94,11 @@ class TrialRecorder:
 
     @property
     def is_drained(self) -> bool:
-        """Whether there will never be anything to start again."""
-        return bool(self.source.exhausted) and not self.agenda.held
+        """Whether no further trial will ever start."""
+        return bool(self.source.exhausted) and not self.queue.held
 
     def _ask(self) -> bool:
-        """Whether the source had one more trial; it is recorded as PENDING and held."""
+        """Request one trial, record it as PENDING and hold it; return whether the source had one."""
         request = self.source.ask()
         if request is None:
             return False
@@ -109,33 +110,35 @@ class TrialRecorder:
             created |= {"seed": request.job.seed, "proposal": dict(request.proposal)}
         else:
             reason = self._keep(live, [epoch["epoch"] for epoch in past.epochs])
-            reason = reason or ("started again after an interruption" if past.attempts else "")
+            reason = reason or ("restarted after an interruption" if past.attempts else "")
             live.values = {epoch: value for epoch, value in self._values(past).items() if epoch <= live.kept}
         self.started += 1
         self._record_state(live, TrialState.PENDING, reason, created)
-        self.agenda.hold(live)
+        self.queue.hold(live)
         return True
 
     def _values(self, past: TrialRecord) -> dict[int, tuple[float, ...]]:
-        """Epoch -> each objective, of what the ledger has."""
+        """Return epoch -> value of each objective, from the ledger."""
         figures = {epoch["epoch"]: [epoch.get(name) for name in self.settings.objectives] for epoch in past.epochs}
         return {e: tuple(math.nan if value is None else value for value in row) for e, row in figures.items()}
 
     def _keep(self, live: LiveTrial, known: Sequence[int], at_least: int = 0) -> str:
-        """Note in ``live.kept`` how many of the ``known`` epochs the trial will report again, or has reported for good
-        (``at_least``); the words for it, "" where it trains from the start and never had a checkpoint."""
+        """Set ``live.kept`` to the ``known`` epochs that the trial will report again; return the reason for the ledger.
+
+        ``at_least``: epochs of Tune's own checkpoint. The reason is "" if the trial never had a checkpoint.
+        """
         folder, words = live.request.job.checkpoint, ""
         held = at_least
         try:
-            saved = checkpoint.read(Path(folder), live.request.job) if folder else None
+            saved = read_checkpoint(Path(folder), live.request.job) if folder else None
             held = max(held, len(saved.epochs) if saved else 0)
         except TrainerError as error:
-            words = f"starts anew: {error}" if not held else ""
+            words = f"starts over: {error}" if not held else ""
         live.kept = min(max(known, default=0), held)
-        return f"goes on after epoch {held}" if held else words
+        return f"resumes after epoch {held}" if held else words
 
     def look_for_end(self) -> bool:
-        """Whether the search must stop now; ``stopping`` then says why."""
+        """Return whether the search must stop now, and set ``stopping``."""
         if self.stopping or self.broken is not None:
             return True
         if self.signals.received:
@@ -147,32 +150,32 @@ class TrialRecorder:
         return bool(self.stopping)
 
     def kill_workers(self) -> None:
-        """End all workers at once; Tune alone would wait up to ten seconds for their epoch to end."""
-        jobs: list[LiveTrial | PrefillJob] = [*self.live.values(), *self.agenda.builds.values()]
+        """Kill all workers at once; Tune would wait up to ten seconds for their epochs to end."""
+        jobs: list[LiveTrial | PrefillJob] = [*self.live.values(), *self.queue.prefills.values()]
         for job in jobs:
             actor = job.trial.temporary_state.ray_actor if job.trial else None
             if actor is not None:
                 ray.kill(actor)
 
-    # what Tune reports
+    # --- what Tune reports
 
     def on_start(self, trial: Trial) -> None:
-        if is_build(trial):
-            self.agenda.builds[trial.trial_id].trial = trial
+        if is_prefill(trial):
+            self.queue.prefills[trial.trial_id].trial = trial
             return
         live = self.live[trial.trial_id]
         live.active, live.trial = True, trial
         self._record_running(live)
 
     def on_epoch(self, trial: Trial, result: Mapping[str, Any]) -> None:
-        if is_build(trial) or result["outcome"] == "failed":
+        if is_prefill(trial) or result["outcome"] == "failed":
             return
         live = self.live[trial.trial_id]
         epoch = result["epoch"]
         if not result["held"]:
             self.patience.progress()
         if not result["held"] and epoch <= live.kept:
-            self._start_anew(live, result["restarted"])
+            self._restart(live, result["restarted"])
         values = live.values[epoch] = tuple(result[name] for name in self.settings.objectives)
         if epoch > live.kept:
             self._record_epoch(live, result, values)
@@ -190,17 +193,17 @@ class TrialRecorder:
         metrics = {name: result[name] for name in METRICS}
         self.record(EventKind.EPOCH, objectives=values if known else (), **metrics, **about)
 
-    def _start_anew(self, live: LiveTrial, reason: str) -> None:
-        """The worker could not use the checkpoint after all: what the ledger kept of the trial is trained again."""
+    def _restart(self, live: LiveTrial, reason: str) -> None:
+        """Discard the kept epochs: the worker could not use the checkpoint and trains them again."""
         live.kept, live.values = 0, {}
         live.attempt += 1
-        self._record_state(live, TrialState.PENDING, reason or "starts anew: its checkpoint is gone")
+        self._record_state(live, TrialState.PENDING, reason or "starts over: its checkpoint is missing")
         self._record_running(live)
 
     def on_retry(self, trial: Trial) -> None:
-        why = self._why_again(trial)
-        if is_build(trial):
-            self.record(EventKind.NOTE, stage=Stage.PREFILL, reason=f"the store is filled again: {why}")
+        why = self._retry_reason(trial)
+        if is_prefill(trial):
+            self.record(EventKind.NOTE, stage=Stage.PREFILL, reason=f"prefill retried: {why}")
             return
         live = self.live[trial.trial_id]
         live.active = True
@@ -211,30 +214,30 @@ class TrialRecorder:
         live.values = {epoch: value for epoch, value in live.values.items() if epoch <= live.kept}
         self._record_state(live, TrialState.PENDING, f"{why}; {words}" if words else why)
 
-    def _why_again(self, trial: Trial) -> str:
-        """Why ``trial`` starts again. Raises OrchError where workers are killed again and again."""
+    def _retry_reason(self, trial: Trial) -> str:
+        """Return why ``trial`` is retried. Raises OrchError once Ray has killed too many workers."""
         kill = _memory_kill(trial)
         if kill is None or kill.is_own:
             return f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
         self.patience.killed(kill, time.monotonic())
         if self.patience.is_exhausted:
             raise OrchError(gave_up(kill, self.patience.rounds))
-        return f"back in the queue, and no retry is counted: {kill.sentence()}"
+        return f"back in the queue, not counted as a retry: {kill.sentence()}"
 
     def on_failure(self, trial: Trial) -> None:
-        if is_build(trial):
-            self._end_build(trial, "FAILED", _reason(trial), {})
+        if is_prefill(trial):
+            self._end_prefill(trial, "FAILED", _reason(trial), {})
             return
         failures = trial.run_metadata.num_failures
         tries = f"gave up after {failures} attempts: " if failures > 1 else ""
         self._end(trial.trial_id, TrialState.FAILED, tries + _reason(trial))
 
     def on_end(self, trial: Trial) -> None:
-        """The worker said that it is done, or the scheduler stopped the trial."""
+        """Record that the worker finished, or that the scheduler stopped the trial."""
         last, epochs = trial.last_result or {}, self.settings.epochs
-        if is_build(trial):
+        if is_prefill(trial):
             state = "ENDED" if last.get("outcome") == "built" else "FAILED"
-            self._end_build(trial, state, last.get("reason", ""), last.get("built", {}))
+            self._end_prefill(trial, state, last.get("reason", ""), last.get("built", {}))
         elif last.get("outcome") == "completed":
             self._best = max(self._best, last[ACCURACY])
             self._end(trial.trial_id, TrialState.COMPLETED, "")
@@ -244,26 +247,26 @@ class TrialRecorder:
             name, epoch = self.settings.scheduler.name, last.get("epoch", 0)
             self._end(trial.trial_id, TrialState.PRUNED, f"stopped by {name} after epoch {epoch} of {epochs}")
         else:
-            raise OrchError(f"Ray Tune ended trial {self.live[trial.trial_id].request.id} and did not say why.")
+            raise OrchError(f"Ray Tune ended trial {self.live[trial.trial_id].request.id} without a reason.")
 
-    def _end_build(self, trial: Trial, state: str, reason: str, built: Mapping[str, Any]) -> None:
-        """A failed one ends no trial: those that waited for it start, and fail with a reason of their own."""
+    def _end_prefill(self, trial: Trial, state: str, reason: str, built: Mapping[str, Any]) -> None:
+        """Record a prefill. If it failed, the trials that waited for it start and report errors of their own."""
         self.patience.progress()
-        filling = self.agenda.build_ended(trial.trial_id)
-        payload = {**built, "for": filling.request.id}
+        prefill = self.queue.prefill_ended(trial.trial_id)
+        payload = {**built, "for": prefill.request.id}
         self.record(EventKind.STAGE, stage=Stage.PREFILL, state=state, reason=reason, payload=payload)
 
     def close(self) -> None:
-        """After Tune returned: stop what had begun, or leave it unfinished for ``--resume`` and raise.
+        """End the search after Tune returned: stop started trials, or raise and leave them to ``--resume``.
 
-        What was asked for and has not begun stays PENDING either way: a search with more hours trains it.
+        Trials that were requested and not started stay PENDING either way; a search with more hours runs them.
         """
         if self.broken is not None:
             raise self.broken
-        unended = [*self.live.values(), *self.agenda.held]
+        unended = [*self.live.values(), *self.queue.held]
         if self.signals.received:
             raise Interrupted(
-                f"{self.stopping}: what has ended is kept, {len(unended)} unfinished trials will start again."
+                f"{self.stopping}: finished trials are kept, {len(unended)} unfinished ones restart with `--resume`."
             )
         if unended and not self.stopping:
             raise OrchError(f"Ray Tune returned with trial {unended[0].request.id} unfinished.")
@@ -275,12 +278,12 @@ class TrialRecorder:
     def _end(self, tune_id: str, state: TrialState, reason: str) -> None:
         live = self.live.pop(tune_id)
         self._record_end(live, state, reason)
-        self.agenda.trial_ended(live)
+        self.queue.trial_ended(live)
 
     def _record_end(self, live: LiveTrial, state: TrialState, reason: str) -> None:
         self._record_state(live, state, reason)
         if live.request.job.checkpoint:
-            checkpoint.remove(Path(live.request.job.checkpoint))
+            remove_checkpoint(Path(live.request.job.checkpoint))
         rows = [live.values[epoch] for epoch in sorted(live.values)]
         self.source.tell(live.request.id, state, [row[0] for row in rows], rows[-1] if rows else ())
 
@@ -308,7 +311,7 @@ def _best_completed(state: SweepState, stage: str) -> float:
 
 
 def _last_error(trial: Trial) -> BaseException | None:
-    """The last error of ``trial``, from the file where Tune keeps it on this machine."""
+    """Return the last error of ``trial`` from Tune's file on this machine."""
     path = trial.pickled_error_file
     return cloudpickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
 

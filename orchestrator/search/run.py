@@ -1,7 +1,6 @@
-"""Trials in, results out: Ray Tune runs what a ``TrialSource`` asks for, and the ledger is told everything.
+"""Run the trials of a ``TrialSource`` on Ray Tune and record every result in the ledger.
 
-With ``cluster.py``, ``schedulers.py`` and ``worker.py`` the only code that knows Ray. The driver is the only writer:
-workers answer with metrics, and a Tune callback here turns them into events.
+The driver is the only writer: workers return metrics, and a Tune callback here passes them to the ``TrialRecorder``.
 """
 
 from __future__ import annotations
@@ -34,27 +33,27 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.search.queue import PrefillJob
 from orchestrator.search.recorder import OnEvent, TrialRecorder
-from orchestrator.search.sampling import TrialSource
 from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.search.source import TrialSource
 
 
 def run_trials(
     source: TrialSource, settings: SearchSettings, ledger: Ledger, on_event: OnEvent | None = None
 ) -> SearchOutcome:
-    """Run what ``source`` asks for until it is exhausted, the hours are used up or the target is reached.
+    """Run the trials of ``source`` until it is exhausted, the hours are used up or the target is reached.
 
     Every event goes to ``ledger`` and then to ``on_event``. ``source`` must have replayed the ledger already; the
-    scheduler is replayed here. Ray is started if it is not up, and then stopped at the end.
+    scheduler is replayed here. Ray is started if it is not running, and then stopped at the end.
 
     A trial ends COMPLETED, PRUNED by the scheduler, STOPPED by the hours or the target, or FAILED: at once for a
     TrainerError or a divergence, after ``retries`` for a crash. A failed trial never ends the search. A trial whose
-    worker Ray killed because other programs filled the memory is tried again, and no retry is counted. One that was
-    asked for ahead and has not begun when the hours or the target stop the search stays PENDING; the next run, with
+    worker Ray killed because other programs filled the memory is retried, and no retry is counted. A trial that was
+    requested ahead and has not started when the hours or the target stop the search stays PENDING; the next run, with
     more hours, starts it.
 
-    Raises Interrupted upon SIGINT, SIGTERM or SIGHUP: trials that ran stay unfinished in the ledger, for the next run
-    to start again. Raises OrchError where a trial asks for more than Ray has, and where Ray kills workers for want of
-    memory again and again.
+    Raises Interrupted upon SIGINT, SIGTERM or SIGHUP: trials that ran stay unfinished in the ledger, and the next run
+    restarts them. Raises OrchError if a trial needs more than Ray has, or if Ray keeps killing workers because the
+    memory is full.
     """
     began_s = time.monotonic()
     with ray_session(settings.address):
@@ -76,7 +75,7 @@ def _run_tune(run: TrialRecorder) -> None:
     resources: dict[str, float] = {"cpu": settings.cpus}
     if settings.gpus:
         resources["gpu"] = settings.gpus
-    shutil.rmtree(settings.storage, ignore_errors=True)  # what a killed driver left: nobody reads it again
+    shutil.rmtree(settings.storage, ignore_errors=True)  # left by a killed driver; never read again
     settings.storage.mkdir(parents=True, exist_ok=True)
     try:
         with quiet_ray(), _tune_environment(run.slots), retried(run.patience), warnings.catch_warnings():
@@ -87,10 +86,10 @@ def _run_tune(run: TrialRecorder) -> None:
                 storage_path=str(settings.storage),
                 resources_per_trial=resources,
                 num_samples=-1,
-                search_alg=_AskSource(run),
+                search_alg=_SourceSearcher(run),
                 scheduler=run.scheduler,
-                stop=_StopEarly(run),
-                callbacks=[_Recorder(run)],
+                stop=_StopSearch(run),
+                callbacks=[_RecorderCallback(run)],
                 max_failures=settings.retries,
                 reuse_actors=True,
                 raise_on_failed_trial=False,
@@ -100,7 +99,7 @@ def _run_tune(run: TrialRecorder) -> None:
                 verbose=0,
             )
     except RayError as error:
-        raise run.broken or OrchError(f"Ray failed: {explain(error)}. Go on with: orch sweep --resume") from error
+        raise run.broken or OrchError(f"Ray failed: {explain(error)}. Resume with `orch sweep --resume`.") from error
     except tune.TuneError as error:
         if run.broken is not None:
             raise run.broken from error
@@ -111,8 +110,10 @@ def _run_tune(run: TrialRecorder) -> None:
 
 @contextlib.contextmanager
 def _tune_environment(slots: int) -> Iterator[None]:
-    """What Tune reads from the environment: none of its own files, signal handlers or output, no change of folder; and
-    epochs that take no time come several in one answer, unless the scheduler has to see each before the next."""
+    """Set what Tune reads from the environment: no files, signal handlers or output of its own, no change of folder.
+
+    Very short epochs are returned several at once, unless the scheduler must see each one before the next.
+    """
     wanted = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -120,7 +121,7 @@ def _tune_environment(slots: int) -> Iterator[None]:
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
         "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-        "TUNE_RESULT_BUFFER_LENGTH": "1000",  # more than one: FitTrainable.train_buffered is asked, which decides
+        "TUNE_RESULT_BUFFER_LENGTH": "1000",  # above 1, so that Tune calls FitTrainable.train_buffered
         "TUNE_WARN_THRESHOLD_S": "60",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -129,8 +130,8 @@ def _tune_environment(slots: int) -> Iterator[None]:
         yield
 
 
-class _AskSource(Searcher):
-    """Tune's ``Searcher`` over the source. Results go to the source from the recorder, in the ledger's order."""
+class _SourceSearcher(Searcher):
+    """Tune's ``Searcher`` over a ``TrialSource``. The recorder passes results to the source, in the ledger's order."""
 
     def __init__(self, run: TrialRecorder) -> None:
         super().__init__(metric=None, mode=None)
@@ -157,20 +158,20 @@ class _AskSource(Searcher):
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Nothing: see ``_Recorder``."""
+        """Do nothing; see ``_RecorderCallback``."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is what a resumed sweep reads."""
+        """Do nothing; a resumed sweep reads the ledger."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing, as ``save``."""
+        """Do nothing; see ``save``."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("Ray's own restore is not used; the source replays the ledger.")
 
 
-class _StopEarly(Stopper):
-    """Ends the search as a whole; never a single trial."""
+class _StopSearch(Stopper):
+    """Stop the whole search, never a single trial."""
 
     def __init__(self, run: TrialRecorder) -> None:
         self._run = run
@@ -185,12 +186,12 @@ class _StopEarly(Stopper):
         return must_end
 
     def __reduce__(self) -> Any:
-        """Tune pickles it into a state file that nobody reads; the run itself cannot be pickled."""
+        """Pickle as None: Tune writes it into a state file that is never read, and the run cannot be pickled."""
         return (type(None), ())
 
 
-class _Recorder(tune.Callback):
-    """Tune's news, to the run."""
+class _RecorderCallback(tune.Callback):
+    """Pass Tune's callbacks to the ``TrialRecorder``."""
 
     def __init__(self, run: TrialRecorder) -> None:
         self._run = run
@@ -199,36 +200,38 @@ class _Recorder(tune.Callback):
         self._run.ledger.flush_if_due()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._tell(self._run.on_start, trial)
+        self._notify(self._run.on_start, trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        self._tell(self._run.on_epoch, trial, result)
+        self._notify(self._run.on_epoch, trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._tell(self._run.on_end, trial)
-        _forget_figures(trial)
+        self._notify(self._run.on_end, trial)
+        _drop_statistics(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._tell(self._run.on_retry, trial)
+        self._notify(self._run.on_retry, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._tell(self._run.on_failure, trial)
-        _forget_figures(trial)
+        self._notify(self._run.on_failure, trial)
+        _drop_statistics(trial)
 
-    def _tell(self, take: Callable[..., None], *news: Any) -> None:
-        """An error here is the driver's own; Tune would take it for the trial's and start that again."""
+    def _notify(self, handler: Callable[..., None], *arguments: Any) -> None:
+        """Call ``handler``. An error in it is the driver's own; Tune would blame the trial and retry it."""
         if self._run.broken is None:
             try:
-                take(*news)
+                handler(*arguments)
             except Exception as error:
                 self._run.broken = error
                 raise
 
 
-def _forget_figures(trial: Trial) -> None:
-    """Drop Tune's running statistics of an ended trial's figures, the larger half of what it keeps of one; it is the
-    ledger that remembers. A long sweep would otherwise grow by some 40 KB a trial."""
+def _drop_statistics(trial: Trial) -> None:
+    """Drop Tune's running statistics of an ended trial, some 40 KB each, so that a long sweep does not grow.
+
+    The ledger has the metrics.
+    """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()

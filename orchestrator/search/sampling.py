@@ -1,8 +1,8 @@
-"""Where trials come from: Optuna over a space, or a fixed list. The only module that knows Optuna.
+"""Sample trials from a space with Optuna. The only module that imports Optuna.
 
-The study lives in memory and the ledger is the truth: ``OptunaSampler.replay`` goes through the ledger's events and
-asks and tells the study again just as they happened. Ask n draws from a sampler freshly seeded with (seed, n), so a
-sweep that was interrupted proposes what an uninterrupted one would have, given the same results.
+The study lives in memory and the ledger is authoritative: ``OptunaSampler.replay`` repeats the asks and tells of the
+ledger's events. Ask n draws from a new sampler seeded with (seed, n), so an interrupted sweep proposes what an
+uninterrupted one would have, given the same results.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState as OptunaState
@@ -22,60 +22,23 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.objectives import ACCURACY, OBJECTIVES
+from orchestrator.search.scheduling import known_ahead
+from orchestrator.search.source import TrialRequest
 from orchestrator.spec.space.space import LARGEST_COUNTED, Choice, Domain, IntRange, Space, Uniform
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp")
 DUPLICATES_IN_A_ROW = 300
-"""So many proposals that were all seen before, one after the other, end the search."""
-
-
-@dataclass(frozen=True)
-class TrialRequest:
-    """A trial to run. ``name`` is "" unless a person gave one; ``number`` counts a source's trials from 1.
-
-    ``proposal`` is kept in the ledger with the trial's creation, so that a source can replay itself.
-    """
-
-    id: str
-    name: str
-    number: int
-    job: FitJob
-    proposal: Mapping[str, Any] = field(default_factory=dict)
-
-
-class TrialSource(Protocol):
-    """Hands out trials and is told how each ended. A trial that was handed out is told once, when it has ended; one
-    that has not when the search stops is handed out again after a ``replay``."""
-
-    @property
-    def exhausted(self) -> str:
-        """Why there will never be another trial, as a sentence; "" while there may be one."""
-        ...
-
-    @property
-    def knows_next(self) -> bool:
-        """Whether the next trial is settled already, whatever is told before it is asked for."""
-        ...
-
-    def ask(self) -> TrialRequest | None:
-        """The next trial; None when there is none now: for ever if ``exhausted``, else until the next ``tell``."""
-        ...
-
-    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
-        """``trial`` (an id) ended as ``state``. ``values``: its epochs' values of the first objective, in order.
-        ``last``: the last epoch's value of every objective; may be left out where there is one.
-        """
-        ...
+"""Maximum consecutive proposals of known configurations before the search ends."""
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """``trials``: distinct configurations in all, those of earlier runs included. ``first``: tried before the rest.
+    """``trials``: number of distinct configurations, including earlier runs. ``first``: configurations tried first.
 
-    ``startup_trials``: random ones before tpe, gp or cmaes begin to learn. ``fingerprint`` is the manifest's.
-    ``objectives``: names of figures; with several the sampler looks for trials that none beats in all of them.
+    ``startup_trials``: random trials before tpe, gp or cmaes learn. ``fingerprint``: the manifest's.
+    ``objectives``: with several the sampler searches for the Pareto front.
     """
 
     trials: int
@@ -89,23 +52,23 @@ class SamplerSettings:
 
 
 MakeJob = Callable[[str, TrialConfig], FitJob]
-"""(trial id, configuration) -> the job that trains it, without threads and GPU share, which the search fills in."""
+"""(trial id, configuration) -> its job, without threads and GPU share, which the search sets."""
 
 
 class OptunaSampler:
     """A ``TrialSource`` over a space.
 
-    Configurations that are the same once canonical are trained once: a proposal that repeats a finished trial is
-    told that trial's result, one that repeats a running trial is told when it ends, and another is asked for at
-    once. Optuna is told COMPLETED as COMPLETE with the last epoch's value (FAIL where that is no number, whatever
-    earlier epochs had), PRUNED as PRUNED with each epoch's value, FAILED as FAIL. It has no word for STOPPED: with at
-    least one epoch it is PRUNED, which is what the sampler can learn from, without FAIL.
+    Configurations with equal canonical forms are trained once: a proposal that repeats a finished trial gets that
+    trial's result, one that repeats a running trial gets it when that trial ends, and another is asked for at once.
+    COMPLETED becomes Optuna's COMPLETE with the last epoch's value (FAIL if that value is not finite), PRUNED becomes
+    PRUNED with each epoch's value, FAILED becomes FAIL. Optuna has no STOPPED: with at least one epoch it becomes
+    PRUNED, from which the sampler can learn, without one FAIL.
 
-    With several objectives COMPLETED is told with a value of each, and is a FAIL where one of them is no number.
-    Optuna takes epochs' values for one objective alone: PRUNED then comes without them. tpe counts such trials among
-    the bad ones once it has enough COMPLETE ones; gp, as with one objective, learns from COMPLETE alone.
+    With several objectives COMPLETE has a value of each, and FAIL replaces it if one is not finite. Optuna takes
+    intermediate values for one objective only, so PRUNED has none. tpe counts such trials among the bad ones once it
+    has enough COMPLETE ones; gp, as with one objective, learns from COMPLETE alone.
 
-    grid goes once through all combinations in an order shuffled by ``seed`` and learns nothing.
+    grid visits all combinations once in an order shuffled by ``seed`` and does not learn.
     Raises OrchError for an unknown sampler, one whose library is not installed, and cmaes with several objectives.
     """
 
@@ -124,7 +87,7 @@ class OptunaSampler:
         self._asks = 0
         self._requests: dict[str, TrialRequest] = {}
         self._ended: dict[str, tuple[TrialState, tuple[float, ...], tuple[float, ...]]] = {}
-        self._waiting: dict[str, list[int]] = {}  # trial -> asks that wait for its result, its own first
+        self._waiting: dict[str, list[int]] = {}  # trial -> asks without a result, its own first
         self._unfinished: list[TrialRequest] = []
         self._skipped: list[dict[str, Any]] = []  # duplicates since the last new trial
         self._exhausted = ""
@@ -135,13 +98,7 @@ class OptunaSampler:
 
     @property
     def knows_next(self) -> bool:
-        """Of a sampler that learns: while it could not know enough trials even if all that were asked for had ended."""
-        sampler, startup = self.settings.sampler, self.settings.startup_trials
-        return (
-            bool(self._unfinished)
-            or sampler in ("random", "grid")
-            or (sampler in ("tpe", "gp") and self._asks < startup)
-        )
+        return bool(self._unfinished) or self._asks < known_ahead(self.settings.sampler, self.settings.startup_trials)
 
     def ask(self) -> TrialRequest | None:
         if self._unfinished:
@@ -158,7 +115,7 @@ class OptunaSampler:
             self._skipped.append({"ask": ask, "parameters": parameters})
         if len(self._ended) == len(self._requests):
             self._exhausted = (
-                f"the last {DUPLICATES_IN_A_ROW} proposals were all configurations that were tried before; "
+                f"the last {DUPLICATES_IN_A_ROW} proposals were all of known configurations; "
                 f"the search ends after {len(self._requests)} of {self.settings.trials} trials."
             )
         return None
@@ -169,9 +126,9 @@ class OptunaSampler:
             self._tell_study(ask, *result)
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Bring the source to where ``events``, a sweep's whole ledger, leave it. Call before the first ``ask``.
+        """Restore the state after ``events``, a sweep's whole ledger. Call before the first ``ask``.
 
-        Trials that were created and never ended are the next to be handed out, with their old ids and numbers.
+        ``ask`` returns trials that were created and never ended first, with their old ids and numbers.
         Raises OrchError if the ledger's trials do not belong to this space, seed and data.
         """
         values: dict[str, dict[int, tuple[float, ...]]] = {}
@@ -206,13 +163,13 @@ class OptunaSampler:
     def _why_exhausted(self) -> str:
         used = len(self._requests)
         if used >= self.settings.trials:
-            return f"All {self.settings.trials} trials of the budget were handed out."
+            return f"All {self.settings.trials} trials of the budget were started."
         if self._size is not None and used >= self._size:
             return f"the space holds {self._size} different configurations and all of them were tried."
         return ""
 
     def _propose(self, ask: int, parameters: dict[str, Any] | None) -> tuple[int, dict[str, Any], TrialRequest | None]:
-        """Ask number ``ask``, with ``parameters`` given in a replay: what was proposed, None for a duplicate."""
+        """Make ask number ``ask``; a replay gives its ``parameters``. The request is None for a duplicate."""
         if ask != self._asks:
             raise OrchError(f"the ledger misses proposal {self._asks}; restore it from a copy.")
         self._asks += 1
@@ -233,7 +190,7 @@ class OptunaSampler:
         return ask, parameters, request
 
     def _suggest(self, ask: int, given: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Parameters and the values that they resolve to, drawn by the sampler unless ``given`` or among the first."""
+        """Return parameters and their resolved values, sampled unless ``given`` or among the first."""
         first = self.settings.first
         if given is None and ask < len(first):
             given = self.space.parameters_for(first[ask])
@@ -246,7 +203,7 @@ class OptunaSampler:
             self._study.enqueue_trial(given)
         trial = self._trials[ask] = self._study.ask()
         if given is not None and learns_by_asking:
-            _ = trial.relative_params  # sampled, so that the sampler's state moves on, and not used
+            _ = trial.relative_params  # sampled to advance the sampler's state; not used
         values = self.space.resolve(lambda name, domain: _pick(trial, name, domain))
         return dict(trial.params), values
 
@@ -266,7 +223,7 @@ class OptunaSampler:
             self._study.tell(ask, state=OptunaState.FAIL)
 
     def _sampler(self, ask: int) -> optuna.samplers.BaseSampler:
-        """A fresh sampler, seeded for ask number ``ask``."""
+        """Return a new sampler, seeded for ask number ``ask``."""
         digest = hashlib.sha256(f"{self.settings.seed}:{ask}".encode()).digest()
         seed, startup = int.from_bytes(digest[:4], "big"), self.settings.startup_trials
         try:
@@ -288,18 +245,18 @@ def _build_sampler(name: str, seed: int, startup: int, conditional: bool) -> opt
     if name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "cmaes":
-        import cmaes  # noqa: F401  (Optuna imports it late; missing, it must be said at once)
+        import cmaes  # noqa: F401  (Optuna imports it later; fail early if it is missing)
 
         return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     if name == "gp":
-        import torch  # noqa: F401  (Optuna imports it late; missing, it must be said at once)
+        import torch  # noqa: F401  (Optuna imports it later; fail early if it is missing)
 
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     raise OrchError(f"there is no sampler {name!r}; known are {', '.join(SAMPLERS)}.")
 
 
 def _any_sampler() -> optuna.samplers.BaseSampler:
-    """For asks whose parameters are all given."""
+    """Return a sampler for asks whose parameters are all given."""
     return optuna.samplers.RandomSampler(seed=0)
 
 
@@ -310,11 +267,11 @@ def _pick(trial: optuna.Trial, name: str, domain: Domain) -> Any:
         return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
     if isinstance(domain, IntRange):
         return trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
-    raise OrchError(f"{name} is {domain} and leaves nothing to choose.")
+    raise OrchError(f"{name} is {domain} and has nothing to sample.")
 
 
 def _shuffled_grid(space: Space, seed: int) -> list[dict[str, Any]]:
-    """Every distinct combination once, in an order that depends on ``seed`` alone. Raises OrchError if too many."""
+    """Return every distinct combination, shuffled by ``seed``. Raises OrchError if there are too many."""
     distinct: dict[TrialConfig, dict[str, Any]] = {}
     for values in space.grid():
         distinct.setdefault(canonical(values), values)
@@ -326,33 +283,3 @@ def _shuffled_grid(space: Space, seed: int) -> list[dict[str, Any]]:
     combinations = list(distinct.values())
     random.Random(seed).shuffle(combinations)
     return combinations
-
-
-class FixedTrials:
-    """A ``TrialSource`` of given trials in the given order: named configurations, or the final retraining."""
-
-    def __init__(self, requests: Sequence[TrialRequest]) -> None:
-        self._left = list(requests)
-        self.results: dict[str, TrialState] = {}
-
-    @property
-    def exhausted(self) -> str:
-        return "" if self._left else "All of the listed trials were handed out."
-
-    @property
-    def knows_next(self) -> bool:
-        return True
-
-    def ask(self) -> TrialRequest | None:
-        return self._left.pop(0) if self._left else None
-
-    def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
-        self.results[trial] = state
-
-    def replay(self, events: Iterable[Event]) -> None:
-        """Leave out the trials that ended in an earlier process; the others are handed out again."""
-        wanted = {request.id for request in self._left}
-        for event in events:
-            if event.kind == EventKind.TRIAL and event.trial in wanted and TrialState(event.state).is_final:
-                self.results[event.trial] = TrialState(event.state)
-        self._left = [request for request in self._left if request.id not in self.results]

@@ -1,7 +1,7 @@
-"""Ray Tune's trial schedulers, built from plain settings, watched and replayed.
+"""Ray Tune's trial schedulers: built from plain settings, wrapped and replayed.
 
-``WatchedScheduler`` stands between Tune and the scheduler that decides. It notes which trials the scheduler itself
-stopped or paused, so that PRUNED is recorded where it is decided, and it keeps figures that are no numbers from it.
+``WatchedScheduler`` wraps the scheduler that decides. It records which trials were stopped or paused, so that a trial
+is PRUNED only if the scheduler decided so, and it keeps non-finite metrics from the scheduler.
 """
 
 from __future__ import annotations
@@ -26,37 +26,11 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-
-SCHEDULERS = ("asha", "hyperband", "median", "none")
-
-
-@dataclass(frozen=True)
-class SchedulerSettings:
-    """``grace_epochs``: no trial is stopped before (asha, median). ``reduction_factor``: one in so many goes on at each
-    rung (asha, hyperband). ``min_samples``: other trials that ``median`` wants to compare with. ``metric``: the
-    objective that trials are stopped by; of several it is the first, and no scheduler looks at the others.
-
-    asha: Li et al. 2020, arXiv 1810.05934. hyperband: Li et al. 2018, arXiv 1603.06560. median: Golovin et al. 2017.
-    """
-
-    name: str = "none"
-    grace_epochs: int = 1
-    reduction_factor: float = 3.0
-    min_samples: int = 3
-    metric: str = ACCURACY
-
-    def rung(self, epoch: int) -> int:
-        """How many of asha's milestones, grace x reduction^k, ``epoch`` has reached; 0 for the others."""
-        if self.name != "asha" or epoch < self.grace_epochs:
-            return 0
-        reached = 0
-        while self.grace_epochs * self.reduction_factor**reached <= epoch:
-            reached += 1
-        return reached
+from orchestrator.search.settings import SCHEDULERS, SchedulerSettings
 
 
 def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
-    """The Ray scheduler that ``settings`` name, for trials of at most ``epochs``. Raises OrchError."""
+    """Return the Ray scheduler for ``settings`` and trials of at most ``epochs``. Raises OrchError."""
     mode = "min" if OBJECTIVES[settings.metric].minimised else "max"
     common: dict[str, Any] = {"time_attr": "epoch", "metric": settings.metric, "mode": mode}
     if settings.name == "asha":
@@ -76,15 +50,17 @@ def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
 
 
 class _SteadyMedian(MedianStoppingRule):
-    """Never pauses. Ray's yields to waiting trials while there are too few to compare with, which saves nothing."""
+    """Ray's median rule without pauses: Ray's pauses trials while there are too few to compare, which saves nothing."""
 
     def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
         return TrialScheduler.CONTINUE
 
 
 class _SteadyBracket(_Bracket):
-    """A bracket that counts as full once its number of trials were added. Ray's counts those alive, so where trials
-    come one at a time the first bracket, which stops nobody, would never fill up."""
+    """A bracket that is full once its number of trials were added.
+
+    Ray's counts live trials, so if trials come one at a time, the first bracket, which stops none, never fills.
+    """
 
     def filled(self) -> bool:
         return len(self._all_trials) >= self._n0 or self._r != self._r0
@@ -102,17 +78,18 @@ class _SteadyHyperBand(HyperBandScheduler):
         )
 
 
-def is_build(trial: Trial) -> bool:
-    """Whether Tune's ``trial`` is no trial of the sweep but a worker that fills the store."""
+def is_prefill(trial: Trial) -> bool:
+    """Return whether Tune's ``trial`` is a prefill rather than a trial of the sweep."""
     return "fill" in trial.config
 
 
 class WatchedScheduler(TrialScheduler):
-    """Passes trials on to ``inner``, builds not, and remembers what it decided.
+    """Pass trials, but no prefills, to ``inner`` and record its decisions.
 
-    ``pruned``: Tune's ids of the trials that ``inner`` stopped. ``decisions``: the last answer for each trial.
-    ``survived``: filled from outside. Its epochs are reported again, and shown to ``inner``, but stop nobody.
-    A worker that has outgrown its part of the memory, given ``workers`` on a machine, is replaced once its trial ends.
+    ``pruned``: Tune's ids of the trials that ``inner`` stopped. ``decisions``: Tune's id -> last decision.
+    ``survived``: Tune's id -> epochs that an earlier driver let the trial pass, set by the recorder; reported again,
+    they reach ``inner`` but stop no trial.
+    A worker that has outgrown its share of the memory, given ``workers`` on a machine, is replaced once its trial ends.
     """
 
     def __init__(self, inner: TrialScheduler, metric: str = ACCURACY, workers: int = 1) -> None:
@@ -120,9 +97,9 @@ class WatchedScheduler(TrialScheduler):
         self.inner = inner
         self.watched = metric
         self._workers = workers
-        self._open: dict[str, Trial] = {}  # that have not ended, builds included, in the order of their coming
-        self._seen: dict[str, int] = {}  # Tune's id -> epochs that inner was shown
-        self.survived: dict[str, int] = {}  # Tune's id -> epochs at which an earlier driver let the trial go on
+        self._open: dict[str, Trial] = {}  # not ended, prefills included, in order of arrival
+        self._seen: dict[str, int] = {}  # Tune's id -> epochs passed to inner
+        self.survived: dict[str, int] = {}
         self.pruned: set[str] = set()
         self.decisions: dict[str, str] = {}
         self.supports_buffered = inner.supports_buffered_results
@@ -141,25 +118,25 @@ class WatchedScheduler(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._open[trial.trial_id] = trial
-        if is_build(trial):
-            trial.max_failures = 0  # a second attempt is up to the trials that wait for it
+        if is_prefill(trial):
+            trial.max_failures = 0  # the waiting trials compute their rows themselves
         else:
             self.inner.on_trial_add(self._watch(tune_controller), trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._open.pop(trial.trial_id, None)  # added again if it is to be tried again
-        if not is_build(trial):
+        self._open.pop(trial.trial_id, None)  # a retry adds it again
+        if not is_prefill(trial):
             self.inner.on_trial_error(self._watch(tune_controller), trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if is_build(trial) or not _is_number(result.get(self.watched)):
+        if is_prefill(trial) or not _is_number(result.get(self.watched)):
             return TrialScheduler.CONTINUE
         if result["epoch"] <= self._seen.get(trial.trial_id, 0) and not isinstance(self.inner, HyperBandScheduler):
-            return TrialScheduler.CONTINUE  # shown before a crash, and what was decided then stands
+            return TrialScheduler.CONTINUE  # decided before a crash
         self._seen[trial.trial_id] = result["epoch"]
         decision = self.inner.on_trial_result(self._watch(tune_controller), trial, result)
-        if decision == TrialScheduler.STOP and result["epoch"] <= self._let_go_on(trial, result):
-            decision = TrialScheduler.CONTINUE  # others came since: what was decided then stands
+        if decision == TrialScheduler.STOP and result["epoch"] <= self._survived_epochs(trial, result):
+            decision = TrialScheduler.CONTINUE  # decided before other trials came
             if isinstance(self.inner, MedianStoppingRule):
                 self.inner._stopped_trials.discard(trial)
         self.decisions[trial.trial_id] = decision
@@ -167,17 +144,17 @@ class WatchedScheduler(TrialScheduler):
             self.pruned.add(trial.trial_id)
         return decision
 
-    def _let_go_on(self, trial: Trial, result: Mapping[str, Any]) -> int:
-        """The epochs of ``trial`` that are not decided again. Hyperband's brackets are new ones in each driver."""
+    def _survived_epochs(self, trial: Trial, result: Mapping[str, Any]) -> int:
+        """Return the epochs of ``trial`` that are not decided again; 0 for hyperband, whose brackets are new."""
         is_new = not result.get("held") or isinstance(self.inner, HyperBandScheduler)
         return 0 if is_new else self.survived.get(trial.trial_id, 0)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._forget(trial)
         if "rss_bytes" in result and outgrown(result, self._workers):
-            # Tune keeps started workers alone for the next trial; one that it takes for another it ends.
+            # Tune reuses only actors in this set and ends all others.
             tune_controller._started_actors.discard(tune_controller._trial_to_actor.get(trial))
-        if is_build(trial):
+        if is_prefill(trial):
             return
         if _is_number(result.get(self.watched)):
             self.inner.on_trial_complete(self._watch(tune_controller), trial, result)
@@ -186,7 +163,7 @@ class WatchedScheduler(TrialScheduler):
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         self._forget(trial)
-        if not is_build(trial):
+        if not is_prefill(trial):
             self.inner.on_trial_remove(self._watch(tune_controller), trial)
 
     def _forget(self, trial: Trial) -> None:
@@ -205,9 +182,9 @@ class WatchedScheduler(TrialScheduler):
 
 
 class _WatchedController:
-    """Tune's controller as a scheduler sees it; hyperband stops paused trials through it.
+    """Tune's controller for ``inner``: records trials that hyperband stops while they are paused.
 
-    It shows the trials that have not ended alone: looking for one to run must not take longer the more there were.
+    ``get_trials`` returns only live trials, so that choosing one does not slow down as trials end.
     """
 
     def __init__(self, controller: Any, pruned: set[str], unended: Mapping[str, Trial]) -> None:
@@ -232,7 +209,7 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class _PastTrial:
-    """What asha and median look at of a trial that ended in an earlier process."""
+    """The attributes that asha and median read from a trial that ended in an earlier process."""
 
     trial_id: str
     status: str = Trial.TERMINATED
@@ -241,10 +218,10 @@ class _PastTrial:
 def replay(
     scheduler: TrialScheduler, events: Iterable[Event], finished: Mapping[str, TrialState], metric: str = ACCURACY
 ) -> int:
-    """Feed the epochs of ``finished`` trials to asha or median in the order in which they came; returns how many.
+    """Pass the epochs of ``finished`` trials to asha or median in their order; return how many.
 
-    Trials that were interrupted are left out, because they start again. Hyperband's brackets hold paused processes,
-    which do not survive their driver: it starts with new brackets, and the trials it had paused start again.
+    Interrupted trials are left out, because they restart. Hyperband is not replayed: its brackets hold paused
+    processes, which end with their driver, so it starts with new brackets and its paused trials restart.
     """
     if not isinstance(scheduler, (ASHAScheduler, MedianStoppingRule)):
         return 0
@@ -266,7 +243,7 @@ def replay(
 
 
 def _latest_attempts(events: Iterable[Event], finished: Mapping[str, TrialState]) -> list[Event]:
-    """EPOCH events and the final TRIAL event of finished trials, in order, epochs of given-up attempts left out."""
+    """Return EPOCH and final TRIAL events of finished trials, in order, without epochs of abandoned attempts."""
     kept: dict[int, Event] = {}
     by_trial: dict[str, list[int]] = {}
     for event in events:

@@ -11,28 +11,14 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.paths import cache_folder, command_line
-from orchestrator.plan.calibrate import (
-    CalibrationRequest,
-    calibrated,
-    doubts,
-    known,
-    read_calibration,
-    write_calibration,
-)
+from orchestrator.plan.calibrate import CalibrationRequest, calibrated, doubts, known
 from orchestrator.plan.calibration import Calibration
+from orchestrator.plan.calibration_file import read_calibration, write_calibration
 from orchestrator.plan.learning import learn
-from orchestrator.plan.plan import compare_stages, refusals
-from orchestrator.plan.plan_file import (
-    ROUGH_DRAWS,
-    WORTH_CALIBRATING_S,
-    RecordedPlan,
-    compared_dict,
-    free_bytes,
-    growth_bytes,
-    last_plan,
-    planned,
-)
-from orchestrator.plan.stage_times import TOTAL, actual
+from orchestrator.plan.plan import refusals
+from orchestrator.plan.plan_file import ROUGH_DRAWS, WORTH_CALIBRATING_S, free_bytes, growth_bytes, planned
+from orchestrator.plan.playthrough import TOTAL
+from orchestrator.plan.stage_times import RecordedPlan, actual, compare_stages, compared_dict, last_plan
 from orchestrator.report.plan import comparison_lines, summary
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.sweep.context import SweepContext

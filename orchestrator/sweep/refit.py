@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.cluster import checkpoint
+from orchestrator.cluster.checkpoint import remove_checkpoint
 from orchestrator.errors import NoWinner
 from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.naming import given_name
@@ -65,7 +65,7 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     Raises NoWinner where none of the winner's fits came through.
     """
     from orchestrator.search.run import run_trials
-    from orchestrator.search.sampling import FixedTrials, TrialRequest
+    from orchestrator.search.source import FixedTrials, TrialRequest
 
     final = sweep.spec.final
     splits = ("train", "validation") if final.refit == "train+validation" else ("train",)
@@ -99,7 +99,7 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="ENDED", payload={})
     records = sweep.state().trials
     if all(record.state.is_final for record in records.values()):
-        checkpoint.remove(sweep.paths.checkpoints)  # a killed worker may have left files there
+        remove_checkpoint(sweep.paths.checkpoints)  # a killed worker may have left files there
     good = [m for m in models if records[m.fit].state == TrialState.COMPLETED]
     for model in models:
         if model not in good:

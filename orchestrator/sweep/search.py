@@ -44,12 +44,8 @@ def search(sweep: SweepContext, manifest: Manifest) -> None:
 
 
 def _source(sweep: SweepContext, manifest: Manifest) -> Any:
-    from orchestrator.search.sampling import (  # Optuna: a second
-        FixedTrials,
-        OptunaSampler,
-        SamplerSettings,
-        TrialRequest,
-    )
+    from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+    from orchestrator.search.source import FixedTrials, TrialRequest
 
     spec, budget = sweep.spec, sweep.spec.budget
     fingerprint = data_identity(manifest)

@@ -19,7 +19,7 @@ FILL = "trainers.training.prefill:fill"
 
 
 def _search_settings(sweep: SweepContext) -> SearchSettings:
-    from orchestrator.search.schedulers import SchedulerSettings
+    from orchestrator.search.settings import SchedulerSettings
 
     budget = sweep.spec.budget
     chosen = budget.scheduler
@@ -37,8 +37,7 @@ def _search_settings(sweep: SweepContext) -> SearchSettings:
 
 
 def _refit_settings(sweep: SweepContext, epochs: int) -> SearchSettings:
-    from orchestrator.search.schedulers import SchedulerSettings
-    from orchestrator.search.settings import SearchSettings
+    from orchestrator.search.settings import SchedulerSettings, SearchSettings
 
     budget, resources = sweep.spec.budget, sweep.spec.resources
     return SearchSettings(

@@ -31,7 +31,7 @@ from benchmarks.search_quality import (
     run_search,
 )
 from orchestrator.search.sampling import SAMPLERS
-from orchestrator.search.schedulers import SCHEDULERS
+from orchestrator.search.settings import SCHEDULERS
 from orchestrator.spec.space.space import Uniform, sampler_refusal
 from trainers.config import TrialConfig, canonical
 from trainers.contract import FitJob

@@ -1,4 +1,4 @@
-"""Workers that Ray's memory monitor killed: what counts, what is tried again, and when it is enough."""
+"""Workers that Ray's memory monitor killed: what counts, what is retried, and when a stage gives up."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ from orchestrator.cluster import ray_session as cluster
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger, derive
 from orchestrator.cluster.memory_kills import PatienceSettings
-from orchestrator.search.sampling import FixedTrials, TrialRequest
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.search.settings import SearchSettings
 from orchestrator.cluster.ray_session import ray_session, run_jobs
 from orchestrator.search.run import run_trials
@@ -154,7 +154,7 @@ def test_killed_trials_go_back_to_the_queue(tmp_path: Path) -> None:
     assert answer == {"COMPLETED": 3}, lines
     again = [line for line in lines if "back in the queue" in line]
     assert again
-    assert all(line.startswith("PENDING ") and "no retry is counted" in line for line in again)
+    assert all(line.startswith("PENDING ") and "not counted as a retry" in line for line in again)
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
     words = {"fill": "tests.support.fake_trainer:fill"}
     answer, lines = drive(tmp_path, 7000, rounds=9, trials=["fill_sleep_once:60"], **words)
     assert answer == {"COMPLETED": 1}, lines
-    assert any("the store is filled again: back in the queue" in line for line in lines)
+    assert any("prefill retried: back in the queue" in line for line in lines)
     assert not any(line.startswith("FAILED") for line in lines)
 
 
@@ -171,7 +171,7 @@ def test_killed_jobs_are_submitted_again(tmp_path: Path) -> None:
     jobs = [{"x": 1, "sleep_s": 60, "sleep_once": str(tmp_path / "slept")}, {"x": 2}]
     answer, lines = drive(tmp_path, 7000, rounds=9, jobs=jobs)
     assert answer == [{"x": 2}, {"x": 4}]
-    assert any("job 1 of 2" in line and "is tried again: out of memory" in line for line in lines)
+    assert any("job 1 of 2" in line and "is retried: out of memory" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -14,21 +14,22 @@ from orchestrator.errors import OrchError
 from orchestrator.plan import calibrate
 from orchestrator.plan.calibrate import (
     MEASURE_S,
-    CalibrationFile,
     CalibrationRequest,
-    MeasurementPlan,
     calibrated,
     calibration_of,
-    calibration_path,
     jobs_for,
     known,
-    machine_name,
-    measurement_plan,
     measuring_s,
+)
+from orchestrator.plan.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.plan.calibration_file import (
+    CalibrationFile,
+    calibration_path,
+    machine_name,
     read_calibration,
     write_calibration,
 )
-from orchestrator.plan.calibration import Calibration, PartKey, PartSpeed
+from orchestrator.plan.measurements import MeasurementPlan, measurement_plan
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.slots import Slots
 from orchestrator.spec.sweep import SweepSpec

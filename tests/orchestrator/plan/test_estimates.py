@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.plan.calibration import Calibration, Machine, PartKey
 from orchestrator.plan.estimates import GPU_STEP_S, UNKNOWN_RATE, Speeds, cost_of, family, unknown_backbones
-from orchestrator.plan.gpus import GPUS, SLOWEST_IMAGES_PER_S, gpu_speed
+from orchestrator.plan.machines import GPUS, SLOWEST_IMAGES_PER_S, gpu_speed
 from tests.support.sweep_costs import CALIBRATION, speed
 from trainers.backbones import BACKBONES
 

@@ -15,17 +15,9 @@ from hypothesis import strategies as st
 
 from orchestrator.plan.calibration import Machine
 from orchestrator.plan.draws import trials_of
-from orchestrator.plan.plan import (
-    STAGES,
-    Estimate,
-    Plan,
-    cautions,
-    compare_stages,
-    format_duration,
-    make_plan,
-    refusals,
-)
+from orchestrator.plan.plan import PLANNED_STAGES, Estimate, Plan, cautions, format_duration, make_plan, refusals
 from orchestrator.plan.playthrough import SimulatedSweep
+from orchestrator.plan.stage_times import compare_stages
 from orchestrator.plan.workload import PhotoCounts
 from orchestrator.spec.load import load_spec, shipped_spaces
 from tests.support.sweep_costs import situation, spec_of
@@ -163,7 +155,7 @@ def test_the_floor_lies_below_the_plan_and_sharing_saves(
     plan = plan_of(search, 2, situation(workers), budget=budget)
     assert plan.floor_s <= plan.stages["search"].mean * (1 + 1e-9)
     assert plan.whole_floor_s <= plan.stages["total"].mean * (1 + 1e-9)
-    assert set(plan.stages) == set(plan.unshared) == set(STAGES)
+    assert set(plan.stages) == set(plan.unshared) == set(PLANNED_STAGES)
     assert plan.disk_bytes > 0
     assert plan.memory_bytes >= workers * 900e6
 
@@ -258,7 +250,7 @@ def test_a_plan_that_ends_at_its_hours_says_how_far_it_comes() -> None:
 def test_plan_against_actual() -> None:
     rows = compare_stages(PLAN, {"start": 8.0, "search": 2 * PLAN.stages["search"].mean, "prefill": 1.0})
     by_stage = {row.stage: row for row in rows}
-    assert list(by_stage) == list(STAGES)
+    assert list(by_stage) == list(PLANNED_STAGES)
     assert by_stage["start"].ratio == 1.0
     assert by_stage["search"].ratio == pytest.approx(2.0)
     assert math.isnan(by_stage["refit"].actual_s)

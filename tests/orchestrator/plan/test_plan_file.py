@@ -22,17 +22,14 @@ from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.plan import calibrate
 from orchestrator.plan import plan_file as planning
-from orchestrator.plan.calibrate import (
-    CalibrationFile,
-    CalibrationRequest,
-    machine_name,
-    measurement_plan,
-    read_calibration,
-    write_calibration,
-)
+from orchestrator.plan.calibrate import CalibrationRequest
 from orchestrator.plan.calibration import Calibration, PartSpeed
-from orchestrator.plan.plan import Estimate, Plan, StageComparison, make_plan
-from orchestrator.plan.plan_file import SimulatedMachines, last_plan, plan_file, planned, simulated_machine, with_photos
+from orchestrator.plan.calibration_file import CalibrationFile, machine_name, read_calibration, write_calibration
+from orchestrator.plan.machines import SimulatedMachines, simulated_machine
+from orchestrator.plan.measurements import measurement_plan
+from orchestrator.plan.plan import Estimate, Plan, make_plan
+from orchestrator.plan.plan_file import plan_file, planned, with_photos
+from orchestrator.plan.stage_times import StageComparison, last_plan
 from orchestrator.report.plan import comparison_lines, limit_words, print_plan, summary
 from orchestrator.spec.data import DataSpec
 from orchestrator.spec.load import load_spec

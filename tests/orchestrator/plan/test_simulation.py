@@ -112,6 +112,27 @@ def test_heads_train_while_the_next_prefix_is_built() -> None:
     assert found.seconds <= alone_s + 1e-6  # the other worker trained all the heads meanwhile
 
 
+@pytest.mark.parametrize(("known_ahead", "complete"), [(0, {0}), (10, {1, 2, 3})])
+def test_a_trial_whose_rows_are_stored_overtakes_if_no_result_decides_the_next_trial(
+    known_ahead: int, complete: set[int]
+) -> None:
+    """A learning sampler is asked for the second trial once the first, which needs a prefill, has a worker."""
+    deep, heads = work(unfrozen_layers=13), [work(dropout=0.1 * k) for k in range(3)]
+    stored = {rows.place: rows.count for rows in heads[0].features}
+    alone_s = played([deep], terms(), stored=stored).seconds
+    found = played([deep, *heads], terms(known_ahead=known_ahead, hours_s=alone_s + 1e-6), stored=stored)
+    assert set(found.complete) == complete
+
+
+def test_two_workers_fill_two_sets_before_they_share_one() -> None:
+    """As the search does: a second trial is requested while the first one's rows are computed."""
+    both = [work(), work(unfrozen_layers=5)]
+    alone = [played([each], terms()) for each in both]
+    found = played(both, terms(2))
+    # Each opens and traces its own prefix and network; the photos are decoded once.
+    assert found.build_s <= sum(each.build_s for each in alone) - DECODE_S + 1e-6
+
+
 def test_nodes_with_stores_of_their_own_build_what_each_needs() -> None:
     works = [work(dropout=0.1), work(dropout=0.2)]
     shared = played(works, terms(2, nodes=2), epochs=3000)

@@ -17,9 +17,9 @@ from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.search import recorder, schedulers
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest, TrialSource
-from orchestrator.search.schedulers import SchedulerSettings
-from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
+from orchestrator.search.source import FixedTrials, TrialRequest, TrialSource
 from orchestrator.spec.space.space import Case, Choice, Space, Uniform
 from trainers.config import TrialConfig
 from trainers.contract import FitJob

@@ -1,144 +1,22 @@
-"""Which rows a trial reads, and what a free worker does next."""
+"""Which trial or prefill a free slot gets from the queue."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from orchestrator.search.queue import (
-    LOOK_AHEAD,
-    MAX_PREFILL_WORKERS,
-    FeatureSet,
-    LiveTrial,
-    StartPrefill,
-    StartTrial,
-    TrialQueue,
-    WaitingTrial,
-    feature_set_of,
-    next_step,
-    trace_key,
-)
-from orchestrator.search.sampling import FixedTrials, TrialRequest
+from orchestrator.search.queue import LiveTrial, TrialQueue
+from orchestrator.search.scheduling import LOOK_AHEAD
+from orchestrator.search.source import FixedTrials, TrialRequest
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-from trainers.store.segments import BUCKETS
 
 
-def job(share: bool = True, splits: tuple[str, ...] = ("train",), dtype: str = "float32", **values: Any) -> FitJob:
-    return FitJob("t", TrialConfig(**values), 0, "m", train_splits=splits, share=share, store_dtype=dtype)
-
-
-SAME = [
-    {"learning_rate": 0.1},
-    {"head": "cosface", "dropout": 0.5, "hidden": 64},
-    {"smoothing": 0.1, "batch_size": 8, "epochs": 99},
-    {"image_size": 224},
-    {"recipe": "rand"},
-]
-OTHER = [
-    {"backbone": "resnet50"},
-    {"unfrozen_layers": 5},
-    {"unfrozen_layers": "all"},
-    {"image_size": 160},
-    {"view": "centre_crop"},
-    {"multiplier": 2.0},
-    {"output_stride": 16},
-    {"feature_fusion": "sum"},
-    {"pooling": "max"},
-    {"mixup": 0.2},
-    {"share": False},
-    {"splits": ("train", "validation")},
-    {"dtype": "float16"},
-]
-
-
-def test_trials_share_what_their_head_does_not_change() -> None:
-    assert len({feature_set_of(job(**values)) for values in ({}, *SAME)}) == 1
-    assert len({feature_set_of(job(**values)) for values in ({}, *OTHER)}) == 1 + len(OTHER) - 2
-    assert feature_set_of(job(multiplier=2.0, recipe="rand")) != feature_set_of(job(multiplier=2.0))
-
-
-def test_what_freezes_nothing_needs_decoded_images_alone() -> None:
-    alone = [{"unfrozen_layers": "all"}, {"mixup": 0.2}, {"cutmix": 1.0, "unfrozen_layers": 5}, {"share": False}]
-    needs = {feature_set_of(job(**values)) for values in alone}
-    assert needs == {feature_set_of(job(backbone="resnet50", unfrozen_layers="all"))}
-    assert needs.pop().prefix == ()
-
-
-def test_a_warm_step_serves_other_numbers_and_not_another_head() -> None:
-    assert trace_key(job(dropout=0.3, learning_rate=0.1, smoothing=0.1)) == trace_key(job())
-    for values in ({"head": "normface"}, {"optimizer": "sgd"}, {"hidden": 8}, {"share": False}, {"unfrozen_layers": 1}):
-        assert trace_key(job(**values)) != trace_key(job())
-
-
-A, B, C = (FeatureSet((name,)) for name in "abc")
-TABLE = [
-    # waiting, settled, building, may build -> what
-    ([], set(), {}, True, None),
-    ([A], set(), {}, True, StartPrefill(0)),
-    ([A], set(), {}, False, None),
-    ([A], {A}, {}, False, StartTrial(0)),
-    ([A, B], {B}, {}, True, StartTrial(1)),
-    ([A, B], set(), {A: 1}, True, StartPrefill(1)),
-    ([A, A, B], set(), {A: 1, B: 1}, True, StartPrefill(0)),
-    ([A, B], set(), {A: 2, B: 1}, True, StartPrefill(1)),
-    ([A, B, C], {C}, {A: 1, B: 1}, True, StartTrial(2)),
-    ([A, B, C], set(), {A: 1, B: 1}, True, StartPrefill(2)),
-    ([A, B, A], {A}, {B: 1}, True, StartTrial(0)),
-    ([A], set(), {A: MAX_PREFILL_WORKERS - 1}, True, StartPrefill(0)),
-    ([A], set(), {A: MAX_PREFILL_WORKERS}, True, None),
-    ([A, B], set(), {A: MAX_PREFILL_WORKERS, B: MAX_PREFILL_WORKERS - 1}, True, StartPrefill(1)),
-    ([A, B], {B}, {A: MAX_PREFILL_WORKERS}, True, StartTrial(1)),
-]
-
-
-@pytest.mark.parametrize(("waiting", "settled", "building", "may_build", "expected"), TABLE)
-def test_a_free_worker(
-    waiting: list[FeatureSet],
-    settled: set[FeatureSet],
-    building: dict[FeatureSet, int],
-    may_build: bool,
-    expected: StartTrial | StartPrefill | None,
-) -> None:
-    assert next_step([WaitingTrial(need) for need in waiting], settled, building, None, may_build) == expected
-
-
-def test_as_many_workers_help_as_a_shelf_has_parts() -> None:
-    assert MAX_PREFILL_WORKERS == BUCKETS
-
-
-def test_a_warm_worker_stays_with_its_trace() -> None:
-    waiting = [WaitingTrial(A, ("x",)), WaitingTrial(B, ("y",)), WaitingTrial(A, ("y",))]
-    assert next_step(waiting, {A}, {}, ("y",)) == StartTrial(2)
-    assert next_step(waiting, {A}, {}, ("z",)) == StartTrial(0)
-    assert next_step(waiting, set(), {}, ("y",)) == StartPrefill(0)
-
-
-@given(
-    st.lists(st.sampled_from([A, B, C]), max_size=8),
-    st.sets(st.sampled_from([A, B, C])),
-    st.dictionaries(st.sampled_from([A, B, C]), st.integers(1, MAX_PREFILL_WORKERS)),
-)
-def test_nobody_is_idle_who_could_do_something_for_those_that_wait(
-    waiting: list[FeatureSet], settled: set[FeatureSet], building: dict[FeatureSet, int]
-) -> None:
-    step = next_step([WaitingTrial(need) for need in waiting], settled, building)
-    full = all(need not in settled and building.get(need) == MAX_PREFILL_WORKERS for need in waiting)
-    assert (step is None) == full
-    if isinstance(step, StartTrial):
-        assert waiting[step.place] in settled
-    elif isinstance(step, StartPrefill):
-        assert not settled & set(waiting)
-
-
-# --- the agenda ---------------------------------------------------------------------------------------------------
+def job(**values: Any) -> FitJob:
+    return FitJob("t", TrialConfig(**values), 0, "m")
 
 
 class Learner(FixedTrials):
-    """A source whose next trial depends on what it is told."""
+    """A source whose next trial depends on results."""
 
     @property
     def knows_next(self) -> bool:
@@ -149,13 +27,13 @@ def requests(count: int) -> list[TrialRequest]:
     return [TrialRequest(str(n), "", n, job(image_size=160 + 32 * (n % 3))) for n in range(count)]
 
 
-def fill_up(agenda: TrialQueue, source: FixedTrials, active: int, slots: int) -> int:
-    while agenda.may_ask(source, active, slots):
+def fill_up(queue: TrialQueue, source: FixedTrials, active: int, slots: int) -> int:
+    while queue.may_ask(source, active, slots):
         request = source.ask()
         if request is None:
             break
-        agenda.hold(LiveTrial(request, 1))
-    return len(agenda.held)
+        queue.hold(LiveTrial(request, 1))
+    return len(queue.held)
 
 
 def test_a_source_is_asked_ahead_only_where_that_changes_nothing() -> None:
@@ -165,22 +43,22 @@ def test_a_source_is_asked_ahead_only_where_that_changes_nothing() -> None:
     assert fill_up(TrialQueue(False), FixedTrials(requests(20)), active=0, slots=2) == 1
 
 
-def test_trials_whose_rows_are_there_run_while_others_are_built() -> None:
-    agenda, source = TrialQueue(True), FixedTrials(requests(6))
-    fill_up(agenda, source, active=0, slots=2)
-    first, second = agenda.next("b1", True), agenda.next("b2", True)
-    assert [filling.request.id for filling in (first, second) if filling] == ["0", "1"]
-    agenda.build_ended("b1")
-    started = agenda.next("t1", True), agenda.next("t2", True)
+def test_trials_whose_rows_are_stored_run_while_others_are_filled() -> None:
+    queue, source = TrialQueue(True), FixedTrials(requests(6))
+    fill_up(queue, source, active=0, slots=2)
+    first, second = queue.next("p1", True), queue.next("p2", True)
+    assert [prefill.request.id for prefill in (first, second) if prefill] == ["0", "1"]
+    queue.prefill_ended("p1")
+    started = queue.next("t1", True), queue.next("t2", True)
     assert [live.request.id for live in started if live] == ["0", "3"]
-    third = agenda.next("b3", True)
+    third = queue.next("p3", True)
     assert third is not None
     assert third.request.id == "2"
-    helper = agenda.next("b4", True)
+    helper = queue.next("p4", True)
     assert helper is not None
     assert helper.request.id == "1"
-    for build in ("b2", "b3", "b4"):
-        agenda.build_ended(build)
-    left = [agenda.next(f"t{n}", True) for n in range(3, 8)]
+    for prefill in ("p2", "p3", "p4"):
+        queue.prefill_ended(prefill)
+    left = [queue.next(f"t{n}", True) for n in range(3, 8)]
     assert [live.request.id for live in left if live] == ["1", "2", "4", "5"]
-    assert not agenda.builds
+    assert not queue.prefills

@@ -26,8 +26,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.search.sampling import FixedTrials, TrialRequest
-from orchestrator.search.schedulers import SchedulerSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
+from orchestrator.search.settings import SchedulerSettings
 from orchestrator.search.settings import SearchSettings
 from orchestrator.search.run import run_trials
 from trainers.contract import FitJob
@@ -115,7 +115,7 @@ def test_a_killed_search_trains_no_epoch_again_that_was_saved(tmp_path: Path) ->
     assert epochs_of(events) == Counter({(f"trial{n}", epoch): 1 for n in range(3) for epoch in range(1, 7)})
     again = {key for key, count in trained(tmp_path).items() if count > 1}
     assert len(again) <= 2, "at most the epoch that each worker was in"
-    going_on = [e.trial for e in events if e.kind == EventKind.TRIAL and "goes on after epoch" in e.reason]
+    going_on = [e.trial for e in events if e.kind == EventKind.TRIAL and "resumes after epoch" in e.reason]
     assert len(set(going_on)) == len(going_on)
     assert begun <= set(going_on) <= unended, "a trial may be killed between its checkpoint and its first record"
     for record in state.trials.values():
@@ -139,8 +139,8 @@ def test_a_crash_costs_no_epoch_and_a_damaged_checkpoint_all_of_them(tmp_path: P
     assert [recorded["trial0", epoch] for epoch in range(1, 7)] == [1] * 6
     assert [recorded["trial1", epoch] for epoch in range(1, 7)] == [2, 2, 1, 1, 1, 1]
     reasons = retries(events)
-    assert sum(reason.endswith("; goes on after epoch 2") for reason in reasons) == 2
-    assert reasons[-1] == "starts anew: the fake state is damaged."
+    assert sum(reason.endswith("; resumes after epoch 2") for reason in reasons) == 2
+    assert reasons[-1] == "starts over: the fake state is damaged."
     assert len(reasons) == 3
 
 
@@ -169,8 +169,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from rich.console import Console
-from orchestrator.cluster import checkpoint as unfinished
-unfinished.SAVE_AFTER_S = 0.0
+from orchestrator.cluster import checkpoint
+checkpoint.SAVE_AFTER_S = 0.0
 from orchestrator.sweep.pipeline import SweepRequest, sweep
 
 out, resume, overrides = Path(sys.argv[1]), sys.argv[2] == "resume", tuple(sys.argv[3:])
@@ -228,7 +228,7 @@ def test_a_real_trial_that_lost_its_worker_and_its_driver_ends_as_if_never_inter
     assert figures(events) == expected
     assert len(expected) == 1
     assert set(epochs_of(events).values()) == {1}
-    assert ["goes on after epoch" in reason for reason in retries(events)] == [True, True]
+    assert ["resumes after epoch" in reason for reason in retries(events)] == [True, True]
     assert not any((torn / "checkpoints").iterdir())
 
 

@@ -23,8 +23,6 @@ import psutil
 import pytest
 import ray
 from ray.air.execution._internal import event_manager
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.cluster import ray_session as cluster
 from orchestrator.cluster.memory_kills import PatienceSettings
@@ -35,9 +33,9 @@ from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.search import recorder
 from orchestrator.search.recorder import TrialRecorder
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest
-from orchestrator.search.schedulers import SchedulerSettings, WatchedScheduler, build_scheduler, replay
-from orchestrator.search.settings import SearchOutcome, SearchSettings
+from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.space.space import Case, Choice, Space
 from tests.support.places import ROOT
 from trainers.config import TrialConfig
@@ -90,7 +88,7 @@ def test_trials_run_to_their_last_epoch_in_warm_workers(tmp_path: Path, ray_up: 
     outcome, state, source = search(tmp_path, [request_of(n, tmp_path, "meet:2") for n in range(8)], seen.append)
     assert outcome.states == {"COMPLETED": 8}
     assert outcome.started == 8
-    assert outcome.ended == "All of the listed trials were handed out."
+    assert outcome.ended == "All of the listed trials were started."
     assert set(source.results.values()) == {TrialState.COMPLETED}
     for record in state.trials.values():
         assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
@@ -212,9 +210,9 @@ def most_at_once(rows: list[dict[str, Any]]) -> int:
 
 
 def test_a_trial_that_asks_for_more_than_there_is_is_refused(tmp_path: Path, ray_up: None) -> None:
-    with pytest.raises(OrchError, match=r"a trial asks for 3 GPU and Ray sees 2; set resources.gpus to 0"):
+    with pytest.raises(OrchError, match=r"a trial needs 3 GPU and Ray has 2; set resources.gpus to 0"):
         search(tmp_path, [request_of(1, tmp_path)], gpus=3.0)
-    with pytest.raises(OrchError, match=r"a trial asks for 64 CPUs and Ray sees 2; lower resources.cpus"):
+    with pytest.raises(OrchError, match=r"a trial needs 64 CPUs and Ray has 2; lower resources.cpus"):
         search(tmp_path, [request_of(1, tmp_path)], cpus=64.0)
 
 
@@ -252,7 +250,7 @@ def test_a_scheduler_prunes_the_worse_trials(tmp_path: Path, ray_up: None, name:
 
 
 def test_a_trial_that_crashes_after_a_pause_goes_on_from_there(tmp_path: Path, ray_up: None) -> None:
-    """Brackets of 3 epochs: two trials in full, then three of which one goes on after epoch 1, and crashes in 2."""
+    """Brackets of 3 epochs: two trials in full, then three of which one continues after epoch 1 and crashes in 2."""
     requests = [request_of(n, tmp_path, "flips" if n < 2 else "crash_once", dropout=0.1 * n) for n in range(5)]
     _, state, _ = search(tmp_path, requests, scheduler=SchedulerSettings("hyperband"))
     events = read_events(tmp_path / "ledger")
@@ -273,23 +271,6 @@ def test_a_figure_that_is_no_number_never_reaches_the_scheduler(tmp_path: Path, 
     assert sum(outcome.states.values()) == 4
     failed = [record for record in state.trials.values() if record.state == TrialState.FAILED]
     assert {record.reason for record in failed} == {"diverged: the loss was nan in epoch 2"}
-
-
-@pytest.mark.parametrize(
-    ("settings", "rungs"),
-    [
-        (SchedulerSettings("asha", 1, 3.0), {1: 1, 2: 1, 3: 2, 8: 2, 9: 3}),
-        (SchedulerSettings("asha", 2, 4.0), {1: 0, 2: 1, 7: 1, 8: 2}),
-        (SchedulerSettings("median"), {9: 0}),
-    ],
-)
-def test_rungs_are_counted(settings: SchedulerSettings, rungs: dict[int, int]) -> None:
-    assert {epoch: settings.rung(epoch) for epoch in rungs} == rungs
-
-
-def test_an_unknown_scheduler_names_the_known_ones() -> None:
-    with pytest.raises(OrchError, match="no scheduler 'pbt'; known are asha, hyperband, median, none"):
-        build_scheduler(SchedulerSettings("pbt"), 3)
 
 
 def curves(ledger: Ledger, trials: dict[str, list[float]]) -> None:
@@ -314,55 +295,6 @@ def test_a_resumed_search_prunes_by_what_ran_before(tmp_path: Path, ray_up: None
     fresh.mkdir()
     _, state, _ = search(fresh, requests[:1], scheduler=scheduler)
     assert state.trials["trial01"].state == TrialState.COMPLETED
-
-
-def test_replay_leaves_out_given_up_attempts_and_unfinished_trials(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger") as ledger:
-        curves(ledger, {"a": [0.5, 0.6, 0.7]})
-        for trial in ("b", "c"):
-            ledger.append(EventKind.TRIAL, trial=trial, state="PENDING")
-            ledger.append(EventKind.TRIAL, trial=trial, state="RUNNING")
-            ledger.append(EventKind.EPOCH, trial=trial, epoch=1, val_accuracy=0.1)
-        ledger.append(EventKind.TRIAL, trial="b", state="PENDING")
-        ledger.append(EventKind.TRIAL, trial="b", state="RUNNING")
-        ledger.append(EventKind.EPOCH, trial="b", epoch=1, val_accuracy=0.4)
-        ledger.append(EventKind.TRIAL, trial="b", state="FAILED")
-        events = ledger.events()
-    finished = {r.id: r.state for r in derive(events).trials.values() if r.state.is_final}
-    scheduler = build_scheduler(SchedulerSettings("asha", 1, 3.0), 3)
-    assert replay(scheduler, events, finished) == 4
-    rungs = {milestone: dict(recorded) for milestone, recorded in scheduler._brackets[0]._rungs}
-    assert rungs[1] == {"a": 0.5, "b": 0.4}
-    assert replay(build_scheduler(SchedulerSettings("hyperband"), 3), events, finished) == 0
-
-
-@pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_trial_that_an_earlier_driver_let_go_on_is_not_stopped_in_those_epochs(name: str) -> None:
-    """Nine better ones came to the first rung since; what is decided anew is what comes after."""
-    settings = SchedulerSettings(name, 1, 3.0)
-
-    def shown(survived: int) -> list[str]:
-        scheduler = WatchedScheduler(build_scheduler(settings, 27))
-        for number in range(9):
-            better = Trial("FitTrainable", trial_id=f"better-{number}", stub=True)
-            scheduler.on_trial_add(None, better)
-            for epoch in range(1, 10):
-                scheduler.on_trial_result(None, better, {"epoch": epoch, "val_accuracy": 0.75, "held": False})
-        trial = Trial("FitTrainable", trial_id="held", stub=True)
-        scheduler.on_trial_add(None, trial)
-        scheduler.survived["held"] = survived
-        answers = []
-        for epoch in range(1, 10):
-            result = {"epoch": epoch, "val_accuracy": 0.5, "held": epoch <= 5}
-            answers.append(scheduler.on_trial_result(None, trial, result))
-            if answers[-1] == TrialScheduler.STOP:
-                break
-        assert scheduler.pruned == ({"held"} if answers[-1] == TrialScheduler.STOP else set())
-        return answers
-
-    assert shown(0) == [TrialScheduler.STOP]
-    on, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
-    assert shown(5) == {"asha": [on] * 8 + [stop], "median": [on] * 5 + [stop]}[name]
 
 
 # --- a proposer behind it -----------------------------------------------------------------------------------------
@@ -421,33 +353,6 @@ def test_a_figure_that_nobody_measured_leaves_no_objectives(tmp_path: Path, ray_
     assert [(event.objectives, event.images_per_s) for event in rows] == [((), None)] * 3
 
 
-def test_a_scheduler_stops_the_higher_losses(tmp_path: Path) -> None:
-    """asha, fed as a resumed search feeds it: of three trials at epoch 1 the one with the lowest loss goes on."""
-    events: list[Event] = []
-    for number, loss in enumerate((0.2, 0.9, 0.5)):
-        about: dict[str, Any] = {"time_s": 0.0, "trial": str(number)}
-        for fold in (1, 0):
-            row = {"val_accuracy": 0.5} if fold else {"val_accuracy": 0.5, "val_loss": loss}
-            events.append(Event(len(events) + 1, kind=EventKind.EPOCH, epoch=1, fold=fold, **row, **about))
-        events.append(Event(len(events) + 1, kind=EventKind.TRIAL, state="PRUNED", epoch=1, **about))
-    scheduler = build_scheduler(SchedulerSettings("asha", metric="val_loss"), 9)
-    assert replay(scheduler, events, dict.fromkeys("012", TrialState.PRUNED), "val_loss") == 3
-    decisions = [
-        scheduler.on_trial_result(None, trial, {"epoch": 1, "val_loss": loss})
-        for trial, loss in zip(_added(scheduler, "xy"), (0.1, 0.8), strict=True)
-    ]
-    assert decisions == ["CONTINUE", "STOP"]
-
-
-def _added(scheduler: Any, names: str) -> list[Any]:
-    from orchestrator.search.schedulers import _PastTrial
-
-    trials = [_PastTrial(name) for name in names]
-    for trial in trials:
-        scheduler.on_trial_add(None, trial)
-    return trials
-
-
 # --- GPUs ---------------------------------------------------------------------------------------------------------
 
 
@@ -490,7 +395,7 @@ def test_a_worker_killed_for_memory_costs_no_retry(
     outcome, state, _ = search(tmp_path, requests, retries=0, patience=patience)
     assert outcome.states == {"COMPLETED": 3}
     events = read_events(tmp_path / "ledger")
-    assert sum("back in the queue, and no retry is counted" in event.reason for event in events) == 2
+    assert sum("back in the queue, not counted as a retry" in event.reason for event in events) == 2
     assert {len(record.epochs) for record in state.trials.values()} == {3}
 
 
@@ -522,7 +427,7 @@ def test_a_job_that_fails_is_a_sentence(ray_up: None, job: dict[str, Any], text:
 def test_a_function_that_is_not_there_is_a_sentence(ray_up: None) -> None:
     with pytest.raises(OrchError, match=r"tests.support.fake_trainer:triple cannot be imported on a worker"):
         run_jobs("tests.support.fake_trainer:triple", [{"x": 1}])
-    with pytest.raises(OrchError, match="a job asks for 99 CPUs and Ray sees 2"):
+    with pytest.raises(OrchError, match="a job needs 99 CPUs and Ray has 2"):
         run_jobs("tests.support.fake_trainer:double", [{"x": 1}], cpus=99)
 
 
@@ -535,7 +440,7 @@ sys.path.insert(0, {root!r})
 from orchestrator.errors import Interrupted
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.schedulers import SchedulerSettings
+from orchestrator.search.settings import SchedulerSettings
 from orchestrator.search.settings import SearchSettings
 from orchestrator.search.run import run_trials
 from orchestrator.spec.space.space import Case, Choice, Space, Uniform
@@ -691,7 +596,7 @@ def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path, short_folder
         assert str(port) in Path(sockets, "ray_current_cluster").read_text()
         code, output = drive({**plain, "RAY_AUTH_MODE": "disabled"}, "sweep")
         assert code != 0
-        assert "it wants a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
+        assert "it requires a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in output
         code, output = drive({**with_token, "RAY_ADDRESS": f"127.0.0.1:{port}"}, "sweep", "auto")
         assert code == 0, output
         assert len(derive(read_events(tmp_path / "sweep" / "ledger")).trials) == 6

@@ -15,7 +15,8 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger, TrialState, derive
 from orchestrator.ledger.segments import EventKind
 from orchestrator.search import sampling
-from orchestrator.search.sampling import FixedTrials, OptunaSampler, SamplerSettings, TrialRequest
+from orchestrator.search.sampling import OptunaSampler, SamplerSettings
+from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.space.space import Case, Choice, Constant, IntRange, Space, Uniform
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
@@ -140,7 +141,7 @@ def test_the_budget_counts_distinct_configurations() -> None:
     source = propose(SMALL, sampler="random", trials=4)
     found = run(source, 99)
     assert len(set(configs(found))) == 4
-    assert source.exhausted == "All 4 trials of the budget were handed out."
+    assert source.exhausted == "All 4 trials of the budget were started."
 
 
 def test_a_duplicate_of_a_running_trial_gets_its_result_when_that_ends() -> None:
@@ -174,7 +175,7 @@ def test_a_sampler_that_repeats_itself_waits_for_running_trials_and_then_gives_u
     source.tell(only.id, TrialState.COMPLETED, [0.5])
     assert source.ask() is None
     assert source.exhausted == (
-        "the last 20 proposals were all configurations that were tried before; the search ends after 1 of 1000 trials."
+        "the last 20 proposals were all of known configurations; the search ends after 1 of 1000 trials."
     )
 
 
@@ -338,7 +339,7 @@ def test_a_fixed_list_is_handed_out_in_order_and_leaves_out_what_ended(tmp_path:
     source = FixedTrials(requests)
     assert [source.ask() for _ in range(3)] == requests
     assert source.ask() is None
-    assert source.exhausted == "All of the listed trials were handed out."
+    assert source.exhausted == "All of the listed trials were started."
     with Ledger(tmp_path / "ledger") as ledger:
         for trial, states in (("t1", ["PENDING", "RUNNING"]), ("t2", ["PENDING", "RUNNING", "FAILED"])):
             for state in states:
