@@ -1,8 +1,4 @@
-"""The model registry: versions, their evidence, the champion.
-
-With ``synchroniser``, ``mlflow_store`` and ``sqlite_store`` one of the four modules that know MLflow. It is imported
-inside functions: that takes seconds.
-"""
+"""The model registry: versions, their evidence, the champion."""
 
 from __future__ import annotations
 
@@ -33,20 +29,21 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 EVIDENCE = SweepPaths(Path()).evidence.name
-"""File in a model's folder: which images it was trained, chosen and tested on, and how it did.
+"""Name of the file in a model's folder that lists the images it was trained, chosen and tested on, with its answers.
 Columns ``sha256``, ``role`` (train, validation, test), ``label``, ``predicted``, ``correct``."""
 INPUT = (
     "photos as encoded bytes, base64 text, `data:` URLs, or uint8 pixels (height, width, 3); in a column `image`, or "
-    "as the whole input. Names of files are opened only where the model is started with ORCH_SERVE_PATHS=1. Over HTTP: "
+    "as the whole input. File names are opened only if the server is started with ORCH_SERVE_PATHS=1. Over HTTP: "
     '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
 )
-"""What a registered model takes, in Markdown; MLflow's signature says nothing of it, see ``signature``."""
+"""Description in Markdown of a registered model's input, which its MLflow signature omits, see ``signature``."""
 SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock", "cachetools")
+"""Distributions that a registered model requires, at their installed versions."""
 
 
 @dataclass(frozen=True)
 class ChampionInfo:
-    """The version under the alias ``champion``. ``source`` is where MLflow keeps its files."""
+    """The version under the alias ``champion``. ``source``: URI of its files."""
 
     name: str
     version: str
@@ -58,13 +55,13 @@ class ChampionInfo:
 
 @dataclass(frozen=True)
 class ModelDetails:
-    """What a registered version says of itself.
+    """Metadata of a registered version.
 
-    ``run_id``: the sweep's run in MLflow. ``form``: "one network" or "ensemble of K", say. ``data``: the manifest's
-    fingerprint. ``example``: one encoded image. ``loader``: the module with ``_load_pyfunc``, which is copied into the
-    model with its package. ``modules``: what else the model imports (a backbone of the user's own); a module of an
-    installed distribution becomes a requirement, any other is copied with its package. ``fits``: ids of the networks
-    that it is made of, () where they are not known.
+    ``run_id``: the sweep's run in MLflow. ``form``: for example "one network" or "ensemble of K". ``data``: the
+    manifest's fingerprint. ``example``: one encoded image. ``loader``: the module with ``_load_pyfunc``, which is
+    copied into the model with its package. ``modules``: other imports of the model (a user's own backbone); a module of
+    an installed distribution becomes a requirement, any other is copied with its package. ``fits``: ids of the networks
+    that the model consists of, () if unknown.
     """
 
     run_id: str
@@ -101,7 +98,7 @@ class ModelDetails:
         return tags | dict(self.extra_tags)
 
     def description(self) -> str:
-        """Markdown for the registry's page."""
+        """Return the description of the version, in Markdown."""
         return (
             f"Winner of the sweep **{self.sweep}** (trial `{self.trial}`), {self.form}, "
             f"crop policy `{self.policy}`.\n\n"
@@ -114,7 +111,7 @@ class ModelDetails:
 
 
 def check_model_name(name: str) -> str:
-    """``name`` if MLflow takes it. Raises TrackingError."""
+    """Return ``name`` if MLflow accepts it. Raises TrackingError."""
     if not re.fullmatch(r"[^\W_][\w .-]{0,199}", name) or name != name.strip():
         raise TrackingError(
             f"{name!r} cannot name a registered model: use at most 200 letters, digits, spaces, '_', '-' and '.', "
@@ -124,7 +121,7 @@ def check_model_name(name: str) -> str:
 
 
 def champion(uri: str | None, model_name: str) -> ChampionInfo | None:
-    """The champion of ``model_name``, None where there is none yet. Raises TrackingError."""
+    """Return the champion of ``model_name``; None if there is none yet. Raises TrackingError."""
     uri, name = store_uri(uri), check_model_name(model_name)
     client = connect(uri)
     with reaching(uri):
@@ -134,7 +131,7 @@ def champion(uri: str | None, model_name: str) -> ChampionInfo | None:
 
 
 def _champion_version(client: MlflowClient, name: str) -> str | None:
-    """The alias's version; None where there is no such model or alias."""
+    """Return the alias's version; None if there is no such model or alias."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -154,10 +151,10 @@ def _info(found: ModelVersion) -> ChampionInfo:
 
 
 def register(uri: str | None, model_name: str, model_folder: Path, details: ModelDetails) -> str:
-    """Make ``model_folder`` a new version of ``model_name`` and return its number; the champion stays who it was.
+    """Register ``model_folder`` as a new version of ``model_name`` and return its number; the champion stays.
 
-    The folder is packed with the code that loads it, then loaded once and asked about the example: what does not
-    answer with one of its classes is never registered. Raises TrackingError.
+    The folder is packed with the code that loads it, then loaded once and tried on the example: a model that does not
+    predict one of its classes is not registered. Raises TrackingError.
     """
     uri, name = store_uri(uri), check_model_name(model_name)
     if not model_folder.is_dir():
@@ -196,18 +193,18 @@ def _run(client: MlflowClient, run_id: str) -> Any:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(
-                f"MLflow has no run {run_id or 'of this sweep'}; `orch sync DIR` sends the sweep, then promote again."
+                f"MLflow has no run {run_id or 'of this sweep'}; send it with `orch sync DIR`, then promote again."
             ) from error
         raise
 
 
 def _pack(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) -> None:
-    """Write the MLflow model: data, code, pins, signature, example."""
+    """Write the MLflow model: data, code, pinned requirements, signature, example."""
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    code, distributions = _what_it_imports([details.loader, *details.modules])
+    code, distributions = _dependencies([details.loader, *details.modules])
     pyfunc.save_model(
         path=str(packed),
         loader_module=details.loader,
@@ -215,7 +212,7 @@ def _pack(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) 
         code_paths=code,
         pip_requirements=[f"{n}=={v}" for n, v in package_versions((*SERVED_WITH, *distributions)).items()],
         signature=signature(),
-        input_example=pd.DataFrame({"image": [base64.b64encode(details.example).decode()]}),  # as it is in JSON
+        input_example=pd.DataFrame({"image": [base64.b64encode(details.example).decode()]}),  # as in JSON
         mlflow_model=Model(
             artifact_path=logged.artifact_location,
             model_uuid=logged.model_id,
@@ -226,10 +223,10 @@ def _pack(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) 
     )
 
 
-def _what_it_imports(modules: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Folders or files to copy, and distributions to require, so that ``modules`` can be imported elsewhere.
+def _dependencies(modules: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the paths to copy and the distributions to require so that ``modules`` can be imported elsewhere.
 
-    This project is always copied, and so is whatever was installed from a folder: no package index has it.
+    The loader's package (the first module) is always copied, as is any package that no package index has.
     """
     tops = dict.fromkeys(module.partition(".")[0] for module in modules)
     installed = metadata.packages_distributions() if len(tops) > 1 else {}
@@ -241,12 +238,12 @@ def _what_it_imports(modules: Sequence[str]) -> tuple[list[str], tuple[str, ...]
 
 
 def _is_published(distribution: str) -> bool:
-    """Whether ``distribution`` came from a package index; PEP 610 keeps a ``direct_url.json`` for all others."""
+    """Return whether ``distribution`` came from a package index; any other has a ``direct_url.json`` (PEP 610)."""
     return metadata.distribution(distribution).read_text("direct_url.json") is None
 
 
 def _package_of(module: str) -> Path:
-    """The folder of the package that ``module`` lies in, or the file of a plain module. Imports nothing heavy.
+    """Return the folder of the package of ``module``, or the file of a plain module, without importing it.
 
     Raises TrackingError.
     """
@@ -254,17 +251,17 @@ def _package_of(module: str) -> Path:
     if spec is None or not (spec.submodule_search_locations or spec.origin):
         raise TrackingError(
             f"the model needs the module {module!r}, which is neither installed nor in {own_folder()}. "
-            "Type the command in the folder that holds it, or install it."
+            "Run the command in the folder that holds it, or install it."
         )
     return Path(next(iter(spec.submodule_search_locations)) if spec.submodule_search_locations else str(spec.origin))
 
 
 def signature() -> ModelSignature:
-    """Of what comes out: ``label``, ``probability``, ``probabilities`` (JSON text: classes may have any name).
+    """Return the signature of the output: ``label``, ``probability``, ``probabilities`` (JSON text).
 
-    Of what goes in there is none on purpose, since any that MLflow has refuses some of what the model takes: a binary
-    column base64-decodes paths and ``data:`` URLs as well and fails on pixels, an "any" column refuses whatever is no
-    table. So MLflow hands everything on, and the model itself says what it cannot read.
+    The input has no schema on purpose, since every type in MLflow rejects some accepted input: a binary column also
+    base64-decodes paths and ``data:`` URLs and fails on pixels; an "any" column rejects everything but tables. The
+    model itself validates its input.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -281,17 +278,17 @@ def signature() -> ModelSignature:
 
 
 def _try_out(packed: Path, details: ModelDetails) -> None:
-    """Raises TrackingError unless the packed model answers for the example with one of its classes."""
+    """Raise TrackingError unless the packed model predicts one of its classes for the example."""
     import pandas as pd
 
     answer = _load(packed).predict(pd.DataFrame({"image": [details.example]}))
     label = answer["label"].iloc[0]
     if label not in details.classes:
-        raise TrackingError(f"the packed model answers {label!r}, which is none of its classes; it is not registered.")
+        raise TrackingError(f"the packed model predicts {label!r}, not one of its classes; it is not registered.")
 
 
 def _load(packed: Path) -> PyFuncModel:
-    """Load a packed model; its code folder does not stay on the import path."""
+    """Load a packed model without leaving its code folder on the import path."""
     from mlflow import pyfunc
 
     before = list(sys.path)
@@ -319,7 +316,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 
 
 def set_champion(uri: str | None, model_name: str, version: str, override: Sequence[str] = ()) -> None:
-    """Move the alias to ``version``. The codes of overridden refusals are kept as a tag and in the description.
+    """Move the alias to ``version``; record the codes of overridden refusals in a tag and the description.
 
     Raises TrackingError.
     """
@@ -330,27 +327,27 @@ def set_champion(uri: str | None, model_name: str, version: str, override: Seque
         if override:
             codes = ", ".join(override)
             client.set_model_version_tag(name, version, "orch.override", codes)
-            said = client.get_model_version(name, version).description or ""
+            description = client.get_model_version(name, version).description or ""
             note = f"Promoted although the gate refused: **{codes}**."
-            if note not in said:
-                client.update_model_version(name, version, f"{said}\n\n{note}".strip())
+            if note not in description:
+                client.update_model_version(name, version, f"{description}\n\n{note}".strip())
         if before and before != version:
             client.set_model_version_tag(name, version, "orch.replaces", before)
         client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
-    """The champion, ready to predict. Raises OrchError where there is none, TrackingError where MLflow is away."""
+    """Load the champion. Raises OrchError if there is none, TrackingError if MLflow cannot be reached."""
     uri = store_uri(uri)
     found = champion(uri, model_name)
     if found is None:
-        raise OrchError(f"there is no champion of {model_name} yet; `orch promote best` makes one.")
+        raise OrchError(f"there is no champion of {model_name} yet; make one with `orch promote best`.")
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-champion-") as folder:
         return _load(_download(uri, found.source, folder))
 
 
 def read_evidence(uri: str | None, model_name: str, version: str) -> pd.DataFrame | None:
-    """``evidence.parquet`` of a version, fetched alone; None where the version has none. Raises TrackingError."""
+    """Download only the evidence of a version; None if the version has none. Raises TrackingError."""
     import pandas as pd
     from mlflow.models import Model
 

@@ -174,7 +174,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="not an MLflow database"):
         prepare(other)
     assert read_contents(other).tables == {"studies", "alembic_version"}
-    with pytest.raises(TrackingError, match="which is a folder"):
+    with pytest.raises(TrackingError, match="is a folder"):
         connect(f"sqlite:///{tmp_path}")
     with pytest.raises(TrackingError, match="is a file"):
         connect(f"sqlite:///{text}/below.db")
