@@ -11,6 +11,7 @@ import pytest
 from orchestrator.evaluation import comparison
 from orchestrator.evaluation.comparison import COLUMNS, ScoredModel, compare_models
 from orchestrator.evaluation.leaderboard import paired_difference
+from tests.support.random_hits import right
 
 
 def row_of(frame: pd.DataFrame, model: str) -> dict[str, Any]:
