@@ -8,5 +8,5 @@ IMAGES = 400
 
 
 def right(share: float, seed: int, networks: int = 1) -> np.ndarray:
-    """``networks`` rows of images, so many of them right."""
+    """Random rows, bool (networks, IMAGES), each True with probability ``share``."""
     return np.random.default_rng(seed).random((networks, IMAGES)) < share

@@ -31,9 +31,9 @@ def create_trial(ledger: Ledger, name: str, number: int) -> Event:
 
 
 def train(ledger: Ledger, trial: str, epochs: int, state: str, reason: str = "") -> list[Event]:
-    told = [ledger.append(EventKind.TRIAL, trial=trial, state="RUNNING", attempt=1)]
-    told += [ledger.append(EventKind.EPOCH, trial=trial, epoch=e + 1, rung=e // 2, **EPOCH) for e in range(epochs)]
-    return [*told, ledger.append(EventKind.TRIAL, trial=trial, state=state, reason=reason, epoch=epochs)]
+    appended = [ledger.append(EventKind.TRIAL, trial=trial, state="RUNNING", attempt=1)]
+    appended += [ledger.append(EventKind.EPOCH, trial=trial, epoch=e + 1, rung=e // 2, **EPOCH) for e in range(epochs)]
+    return [*appended, ledger.append(EventKind.TRIAL, trial=trial, state=state, reason=reason, epoch=epochs)]
 
 
 TRIALS = (("aa", 4, "COMPLETED"), ("bb", 2, "PRUNED"), ("cc", 1, "FAILED"), ("dd", 1, "STOPPED"))
@@ -116,13 +116,13 @@ def histories(uri: str, runs: dict[str, Any]) -> dict[str, list[tuple[int, int, 
 
 
 def recorded(paths: SweepPaths) -> dict[str, list[tuple[int, int, float]]]:
-    told: dict[str, list[tuple[int, int, float]]] = {}
+    found: dict[str, list[tuple[int, int, float]]] = {}
     for event in read_events(paths.ledger):
         if event.kind == "TRIAL":
-            told.setdefault(event.trial, [])
+            found.setdefault(event.trial, [])
         if event.kind == "EPOCH" and event.val_accuracy is not None:
-            told[event.trial].append((event.epoch, round(event.time_s * 1000), event.val_accuracy))
-    return told
+            found[event.trial].append((event.epoch, round(event.time_s * 1000), event.val_accuracy))
+    return found
 
 
 def assert_mirrors(paths: SweepPaths, uri: str, experiment: str = "orch") -> dict[str, Any]:

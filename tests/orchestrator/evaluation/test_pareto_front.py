@@ -1,4 +1,4 @@
-"""Several objectives: who is beaten by nobody, and whom the rule of the file picks."""
+"""Several objectives: the Pareto front, and the winner by the file's rule."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def test_a_challenger_that_saw_its_own_test_images_is_refused(champion):
     assert not decision.allowed
     assert decision.reasons[0].code == "trained-on-test"
     assert decision.reasons[0].sentence == (
-        "trash version 2 was trained on 1 of its own 200 test images (0.5 %), so its test accuracy cannot be "
-        "believed; the manifest's splits overlap."
+        "trash version 2 was trained on 1 of its own 200 test images (0.5 %), so its test accuracy is not valid; "
+        "the manifest's splits overlap."
     )
 
 

@@ -1,4 +1,4 @@
-"""Who wins, and the words in which it is told."""
+"""Selection of the winner and of its crop policy, with reasons."""
 
 import itertools
 import math

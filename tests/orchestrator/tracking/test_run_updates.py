@@ -94,7 +94,7 @@ events = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(events, max_size=12), st.integers(0, 12))
-def test_where_a_batch_ends_changes_nothing(told: list[Event], cut: int) -> None:
+def test_where_a_batch_ends_changes_nothing(appended: list[Event], cut: int) -> None:
     def amount_to(batches: list[list[Event]]) -> dict[str, Any]:
         runs: dict[str, Any] = {}
         for batch in batches:
@@ -104,7 +104,7 @@ def test_where_a_batch_ends_changes_nothing(told: list[Event], cut: int) -> None
                 runs[update.trial] = ({**tags, **update.tags}, points + update.points, end)
         return runs
 
-    assert amount_to([told]) == amount_to([told[:cut], told[cut:]])
+    assert amount_to([appended]) == amount_to([appended[:cut], appended[cut:]])
 
 
 def test_spec_params_are_flat() -> None:

@@ -1,4 +1,4 @@
-"""The tracking section of a sweep's file, as far as MLflow."""
+"""The tracking section of a sweep's file reaches MLflow unchanged."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_sweep_becomes_a_parent_and_its_children(sweep: SweepPaths, store: str
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/leaderboard.svg"]
 
 
-def test_artifacts_lie_beside_the_database(
+def test_artifacts_are_next_to_the_database(
     sweep: SweepPaths, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -121,8 +121,8 @@ def test_a_lost_cursor_makes_no_second_run(sweep: SweepPaths, store: str, lost: 
         sweep.tracking_cursor.unlink()
     else:
         kept = read_cursor(sweep.tracking_cursor)
-        told = read_events(sweep.ledger)[7]
-        write_cursor(sweep.tracking_cursor, Cursor(kept.uri, told.seq, told.time_s, kept.parent, {}, {}))
+        last = read_events(sweep.ledger)[7]
+        write_cursor(sweep.tracking_cursor, Cursor(kept.uri, last.seq, last.time_s, kept.parent, {}, {}))
     after = synchronise(sweep.root, TrackingSettings(store))
     assert after.parent_run_id == before.parent_run_id
     assert after.events > 0
@@ -266,29 +266,29 @@ class Unreliable:
         return answer
 
 
-def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, anew: bool = True) -> int:
-    """Synchronise; after a failure go on, or start ``anew`` as another process would. How often it failed."""
+def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, restart: bool = True) -> int:
+    """Send everything, retrying after failures, with a new writer if ``restart``; return the number of failures."""
     failures = 0
-    synchroniser = MlflowWriter(paths, settings, client.open)
-    synchroniser.load()
+    writer = MlflowWriter(paths, settings, client.open)
+    writer.load()
     while True:
         try:
-            while synchroniser.flush():
+            while writer.flush():
                 pass
         except ConnectionError:
             failures += 1
-            if anew:
-                synchroniser.release()
-                synchroniser = MlflowWriter(paths, settings, client.open)
-                synchroniser.load()
+            if restart:
+                writer.release()
+                writer = MlflowWriter(paths, settings, client.open)
+                writer.load()
         else:
-            synchroniser.release()
+            writer.release()
             return failures
 
 
-@pytest.mark.parametrize(("after", "anew"), [(False, True), (True, True), (True, False)])
+@pytest.mark.parametrize(("after", "restart"), [(False, True), (True, True), (True, False)])
 def test_a_failure_at_any_call_is_mended(
-    tmp_path: Path, after: bool, anew: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, after: bool, restart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.sync.BATCH_EVENTS", 4)
     sweep = write_sweep(tmp_path / "tiny", [("aa", 2, "PRUNED")])
@@ -299,7 +299,7 @@ def test_a_failure_at_any_call_is_mended(
     for fails_at in range(1, counting.calls + 1):
         sweep.tracking_cursor.unlink()
         elsewhere = TrackingSettings(uri, experiment=f"fails at {fails_at}")
-        assert send_all(sweep, elsewhere, Unreliable(fails_at, after), anew) == 1
+        assert send_all(sweep, elsewhere, Unreliable(fails_at, after), restart) == 1
         runs = assert_mirrors(sweep, uri, elsewhere.experiment)
         assert len(connect(uri).list_artifacts(runs[""].info.run_id)) == 4
 
@@ -329,7 +329,7 @@ def test_sync_leaves_a_sweep_alone_that_still_runs(tmp_path: Path, store: str) -
     assert synchronise(paths.root, TrackingSettings(store)).closed == 4
 
 
-def test_the_machine_of_the_sweep_is_kept_whoever_syncs(tmp_path: Path, store: str) -> None:
+def test_the_machine_of_the_sweep_is_kept_when_another_syncs(tmp_path: Path, store: str) -> None:
     paths = SweepPaths(tmp_path / "runs" / "tiny")
     with Ledger(paths.ledger) as ledger:
         ledger.append(EventKind.SWEEP, state="RUNNING")

@@ -55,7 +55,7 @@ class Switched:
     def open(self, uri: str) -> Any:
         self.asked += 1
         if not self.up:
-            raise ConnectionError("nobody there")
+            raise ConnectionError("connection refused")
         return connect(uri)
 
 
@@ -136,15 +136,14 @@ def test_closing_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
 
 
 def track(paths: SweepPaths, uri: str, sweep_s: float) -> tuple[list[tuple[float, str]], float, str | None]:
-    """A short sweep with a tracker: what it said of MLflow and after how many seconds, how long closing took, and what
-    was said at the end."""
-    said: list[tuple[float, str]] = []
+    """Track a short sweep; return (seconds, message) of each trouble, the seconds of closing and the final warning."""
+    messages: list[tuple[float, str]] = []
     with Ledger(paths.ledger) as ledger:
         began_s = time.monotonic()
         tracker = Tracker(
             paths,
             TrackingSettings(uri),
-            on_trouble=lambda sentence: said.append((time.monotonic() - began_s, sentence)),
+            on_trouble=lambda sentence: messages.append((time.monotonic() - began_s, sentence)),
         )
         tracker.start()
         tracker.show(ledger.append(EventKind.SWEEP, state="RUNNING"))
@@ -152,11 +151,11 @@ def track(paths: SweepPaths, uri: str, sweep_s: float) -> tuple[list[tuple[float
         tracker.show(ledger.append(EventKind.SWEEP, state="FINISHED"))
         closing_s = time.monotonic()
         warning = tracker.close(timeout_s=60)
-    return said, time.monotonic() - closing_s, warning
+    return messages, time.monotonic() - closing_s, warning
 
 
 TROUBLES = {
-    "nobody there": (CLOSED_PORT, "no MLflow server answers at http://127.0.0.1:9: connection refused"),
+    "connection refused": (CLOSED_PORT, "no MLflow server answers at http://127.0.0.1:9: connection refused"),
     "no such host": ("http://mlflow.invalid:5000", "no MLflow server answers at http://mlflow.invalid:5000: "),
     "no database": ("postgresql://me:secret@127.0.0.1:9/x", "no database answers at postgresql://me:***@127.0.0.1:9/x"),
     "below a file": ("sqlite:////dev/null/mlflow.db", "cannot be created: /dev/null is a file"),
@@ -168,8 +167,8 @@ TROUBLES = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_trouble_is_said_at_the_beginning_in_one_line_and_the_end_does_not_wait(tmp_path: Path, trouble: str) -> None:
     uri, expected = TROUBLES[trouble]
-    said, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
-    ((after_s, sentence),) = said
+    messages, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
+    ((after_s, sentence),) = messages
     assert after_s < 2.0
     assert expected in sentence
     assert "\n" not in sentence
@@ -186,8 +185,8 @@ def test_a_server_that_hangs_is_said_after_seconds_and_not_waited_for(
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.mlflow_store.ANSWER_WITHIN_S", 1.0)
     with small_server(None) as uri:
-        said, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
-    ((after_s, sentence),) = said
+        messages, closing_s, warning = track(SweepPaths(tmp_path / "runs" / "tiny"), uri, 2.5)
+    ((after_s, sentence),) = messages
     assert after_s < 2.5
     assert "no answer within 1 s" in sentence
     assert closing_s < 3.0
@@ -196,18 +195,18 @@ def test_a_server_that_hangs_is_said_after_seconds_and_not_waited_for(
 
 def test_a_store_that_comes_late_is_filled_and_the_end_says_nothing(tmp_path: Path, store: str) -> None:
     paths, line = SweepPaths(tmp_path / "runs" / "tiny"), Switched()
-    said: list[str] = []
+    messages: list[str] = []
     with Ledger(paths.ledger) as ledger:
-        tracker = Tracker(paths, TrackingSettings(store), line.open, on_trouble=said.append)
+        tracker = Tracker(paths, TrackingSettings(store), line.open, on_trouble=messages.append)
         tracker.start()
         tracker.show(ledger.append(EventKind.SWEEP, state="RUNNING"))
         deadline_s = time.monotonic() + 10
-        while not said and time.monotonic() < deadline_s:
+        while not messages and time.monotonic() < deadline_s:
             time.sleep(0.05)
         line.up = True
         tracker.show(ledger.append(EventKind.SWEEP, state="FINISHED"))
         assert tracker.close(timeout_s=60) is None
-    assert len(said) == 1
+    assert len(messages) == 1
     assert all_runs(store)[""].info.status == "FINISHED"
 
 
