@@ -18,7 +18,7 @@ from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.tracking import registry
 from orchestrator.tracking.mlflow_store import connect, reachable
-from orchestrator.tracking.registry import ModelDetails
+from orchestrator.tracking.model_package import INPUT, ModelDetails
 from orchestrator.tracking.settings import TrackingSettings
 from orchestrator.tracking.tracker import synchronise
 from tests.support.fake_store import free_port, new_store, running_server
@@ -134,18 +134,7 @@ def test_the_packed_model_says_what_it_needs(store: str, run_id: str, model: Pat
     assert [column["name"] for column in schema.outputs.to_dict()] == ["label", "probability", "probabilities"]
     assert loaded.input_example["image"].tolist() == [base64.b64encode(b"abc").decode()]
     assert loaded.metadata.metadata["classes"] == list(CLASSES)
-    assert loaded.metadata.metadata["input"] == registry.INPUT
-
-
-def test_a_backbone_of_ones_own_travels_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Own code is copied; an installed distribution is required, by its own name."""
-    (tmp_path / "my_nets").mkdir()
-    (tmp_path / "my_nets" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    code, required = registry._dependencies(["trainers.serving", "my_nets.small", "PIL.Image", "my_nets.large"])
-    assert [Path(c).name for c in code] == ["trainers", "my_nets"]
-    assert [name.lower() for name in required] == ["pillow"]
-    assert registry._dependencies(["trainers.serving"])[1] == ()
+    assert loaded.metadata.metadata["input"] == INPUT
 
 
 def test_which_modules_are_ones_own() -> None:
@@ -153,18 +142,10 @@ def test_which_modules_are_ones_own() -> None:
     assert own_modules({}) == ()
     # its builder is this project's
     assert own_modules({"backbone": "tests.support.tiny_fits:TINY", "head": "my_heads.margin:HEAD"}) == (
-        "tiny_fits",
+        "tests.support.tiny_fits",
         "my_heads.margin",
     )
-    assert own_modules({"backbone": "tests.support.tiny_fits:RESIDUAL"}) == ("tiny_fits",)
-
-
-def test_the_trainers_package_is_what_the_real_loader_packs() -> None:
-    import trainers
-
-    assert registry._package_of("trainers.serving") == Path(str(trainers.__file__)).parent
-    with pytest.raises(TrackingError, match=r"'nowhere\.serving'"):
-        registry._package_of("nowhere.serving")
+    assert own_modules({"backbone": "tests.support.tiny_fits:RESIDUAL"}) == ("tests.support.tiny_fits",)
 
 
 TEXT = base64.b64encode(b"1234").decode()
