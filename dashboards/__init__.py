@@ -1,1 +1,5 @@
-"""What a person looks at: figures and reports, drawn from plain tables."""
+"""Figures and contact sheets as PNG files, drawn from plain tables with Matplotlib.
+
+May import ``trainers.files``; of the orchestrator only ``api``, ``ledger`` and ``evaluation``. Imported only by
+``orchestrator.sweep``, ``orchestrator.commands`` and ``orchestrator.cli``, inside functions. Start with ``figures``.
+"""

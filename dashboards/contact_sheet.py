@@ -1,4 +1,4 @@
-"""A sheet of small pictures, a row each, in strips of columns under headings: arrays and words -> one PNG file."""
+"""Contact sheets: rows of thumbnails in strips of columns under headings, drawn from arrays into one PNG file."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from dashboards.style import DPI, GREY, INK, PALE, headline, save, shorten, styl
 GAP, STRIP_GAP, MARGIN = 0.04, 0.22, 0.12
 """Inches between two cells, between two strips, and around the sheet."""
 EDGE = tuple(round(255 * part) for part in to_rgb(PALE))
+"""Colour of a cell's edge, RGB 0 to 255."""
 CAPTION_LINE, TITLE_LINE = 0.095, 0.13
 """Inches of one line below a picture, and above a column."""
-LARGEST_CELL, SMALLEST_CELL, USUAL_WIDTH = 1.15, 0.74, 13.0
-NARROWEST, FEWEST_ROWS = 5.6, 5
-"""Inches of a sheet, and rows of a block before another begins beside it."""
-LETTERS_AN_INCH = 13
-"""Of a title and of a caption, roughly."""
+MAX_CELL, MIN_CELL, TARGET_WIDTH = 1.15, 0.74, 13.0
+"""Inches: maximum and minimum side of a cell, width of a sheet with many columns."""
+MIN_WIDTH, MIN_BLOCK_ROWS = 5.6, 5
+"""Minimum inches of a sheet's width, and minimum rows of a block before a second one starts to its right."""
+LETTERS_PER_INCH = 13
+"""Characters per inch of a column's title, approximately."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Neighbouring columns: a heading above them all, and a title a column."""
+    """Adjacent columns under one heading, each with a title."""
 
     heading: str
     titles: tuple[str, ...]
@@ -40,7 +42,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Cell:
-    """A square picture, uint8 (side, side, 3), and a line or two below it."""
+    """A square image, uint8 (side, side, 3), and a caption of one or two lines."""
 
     pixels: np.ndarray
     caption: str = ""
@@ -48,7 +50,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row's name, a second line in grey, and as many cells as there are columns; None stays empty."""
+    """A row: name, detail (a second line in grey), one cell per column; None leaves a cell empty."""
 
     name: str
     detail: str
@@ -58,15 +60,15 @@ class Row:
 def contact_sheet(
     title: str, note: str, strips: Sequence[Strip], rows: Sequence[Row], path: Path, classes: Sequence[str] = ()
 ) -> Path:
-    """Draw the sheet. Small pictures are enlarged without smoothing, large ones reduced with it. ``classes``: all that
-    rows may be named after, in their order.
+    """Draw the sheet atomically into ``path`` and return it; create missing folders.
 
-    Raises ValueError where a row has not a cell for each column. Makes the folder, writes beside and renames.
+    Small images are enlarged without smoothing, large ones reduced with it. ``classes``: class names that rows may
+    carry, in order. Raises ValueError unless every row has one cell per column.
     """
     columns = sum(len(strip.titles) for strip in strips)
     wrong = [row.name for row in rows if len(row.cells) != columns]
     if wrong:
-        raise ValueError(f"there are {columns} columns, but not as many cells in {', '.join(wrong)}")
+        raise ValueError(f"every row needs {columns} cells, one per column; got another number in {', '.join(wrong)}")
     write = Writing([text for row in rows for text in _texts(row)], classes)
     rows, note = [_written(row, write) for row in rows], note + write.note
     sheet = _Sheet.of(strips, rows)
@@ -75,14 +77,14 @@ def contact_sheet(
         across, height = sheet.width + 2 * MARGIN, sheet.height + headroom + MARGIN
         figure = Figure(figsize=(across, height), dpi=DPI)
         headline(figure, title, note)
-        figure.set_layout_engine("none")  # a pixel of the canvas is a pixel of the file
+        figure.set_layout_engine("none")  # one canvas pixel per file pixel
         axes = figure.add_axes((MARGIN / across, MARGIN / height, sheet.width / across, sheet.height / height))
         axes.set_axis_off()
         axes.imshow(_canvas(sheet, rows), extent=(0, sheet.width, sheet.height, 0), aspect="auto")
         for block in range(sheet.blocks):
             _draw_headings(axes, sheet, strips, block * sheet.block_width)
         for number, row in enumerate(rows):
-            _draw_words(axes, sheet, number, row)
+            _draw_texts(axes, sheet, number, row)
         return save(figure, path)
 
 
@@ -91,7 +93,7 @@ def _texts(row: Row) -> list[str]:
 
 
 def _written(row: Row, write: Writing) -> Row:
-    """``row`` in letters that this machine has; a caption keeps its lines."""
+    """Return ``row`` with unavailable characters substituted; captions keep their lines."""
     captions = ["\n".join(map(write, cell.caption.split("\n"))) if cell else "" for cell in row.cells]
     cells = tuple(replace(cell, caption=text) if cell else None for cell, text in zip(row.cells, captions, strict=True))
     return Row(write(row.name), write(row.detail), cells)
@@ -99,9 +101,9 @@ def _written(row: Row, write: Writing) -> Row:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """Where everything lies, in inches from the top left. ``lefts``: of each column.
+    """Layout in inches from the top left. ``lefts``: left edge of each column.
 
-    Rows of few columns stand in several blocks side by side, ``rows_a_block`` below each other.
+    If there are few columns, rows are divided into ``blocks`` side by side, each of ``block_rows`` rows.
     """
 
     cell: float
@@ -110,19 +112,19 @@ class _Sheet:
     row_height: float
     block_width: float
     blocks: int
-    rows_a_block: int
+    block_rows: int
 
     @property
     def width(self) -> float:
-        return max(self.block_width * self.blocks - STRIP_GAP, NARROWEST)
+        return max(self.block_width * self.blocks - STRIP_GAP, MIN_WIDTH)
 
     @property
     def height(self) -> float:
-        return self.top + self.row_height * self.rows_a_block
+        return self.top + self.row_height * self.block_rows
 
     def corner(self, number: int) -> tuple[float, float]:
-        """Left and top of row ``number``."""
-        block, place = divmod(number, self.rows_a_block)
+        """Return left and top of row ``number``."""
+        block, place = divmod(number, self.block_rows)
         return block * self.block_width, self.top + place * self.row_height
 
     @classmethod
@@ -130,10 +132,10 @@ class _Sheet:
         columns = sum(len(strip.titles) for strip in strips)
         names = [width(line) for row in rows for line in (_name(row.name), _detail(row.detail))]
         x = 0.2 + 0.075 * max(names, default=0)
-        cell = min(LARGEST_CELL, max(SMALLEST_CELL, (USUAL_WIDTH - x) / max(columns, 1)))
+        cell = min(MAX_CELL, max(MIN_CELL, (TARGET_WIDTH - x) / max(columns, 1)))
         lefts: list[float] = []
         for strip in strips:
-            room = 0.085 * len(strip.heading)  # a heading longer than its strip pushes the next one away
+            room = 0.085 * len(strip.heading)  # a heading longer than its strip moves the next strip right
             start = x
             for _ in strip.titles:
                 lefts.append(x)
@@ -145,13 +147,13 @@ class _Sheet:
         titles = max((len(_title(title, cell)) for strip in strips for title in strip.titles), default=0)
         row_height = cell + GAP + CAPTION_LINE * captions
         top = 0.36 + TITLE_LINE * titles
-        blocks = max(1, min(int(USUAL_WIDTH / x), math.ceil(len(rows) / FEWEST_ROWS)))
-        rows_a_block = math.ceil(len(rows) / blocks)
-        return cls(cell, tuple(lefts), top, row_height, x, math.ceil(len(rows) / max(rows_a_block, 1)), rows_a_block)
+        blocks = max(1, min(int(TARGET_WIDTH / x), math.ceil(len(rows) / MIN_BLOCK_ROWS)))
+        block_rows = math.ceil(len(rows) / blocks)
+        return cls(cell, tuple(lefts), top, row_height, x, math.ceil(len(rows) / max(block_rows, 1)), block_rows)
 
 
 def _draw_headings(axes: Axes, sheet: _Sheet, strips: Sequence[Strip], start: float) -> None:
-    """Those of the block that begins at ``start``."""
+    """Draw the headings and titles of the block whose left edge is ``start``."""
     place = 0
     for strip in strips:
         left = start + sheet.lefts[place]
@@ -165,7 +167,7 @@ def _draw_headings(axes: Axes, sheet: _Sheet, strips: Sequence[Strip], start: fl
             place += 1
 
 
-def _draw_words(axes: Axes, sheet: _Sheet, number: int, row: Row) -> None:
+def _draw_texts(axes: Axes, sheet: _Sheet, number: int, row: Row) -> None:
     x, y = sheet.corner(number)
     axes.text(x, y + sheet.cell / 2 - 0.02, _name(row.name), size=8.5, va="bottom", color=INK)
     axes.text(x, y + sheet.cell / 2 + 0.02, _detail(row.detail), size=6.5, va="top", color=GREY)
@@ -176,7 +178,7 @@ def _draw_words(axes: Axes, sheet: _Sheet, number: int, row: Row) -> None:
 
 
 def _canvas(sheet: _Sheet, rows: Sequence[Row]) -> np.ndarray:
-    """All pictures in their places on white, each with a thin edge; uint8, a pixel of the file each."""
+    """Return all images in place on white, each with a thin edge; uint8 at the file's resolution."""
     side = round(sheet.cell * DPI)
     canvas = np.full((round(sheet.height * DPI), round(sheet.width * DPI), 3), 255, np.uint8)
     for number, row in enumerate(rows):
@@ -191,13 +193,13 @@ def _canvas(sheet: _Sheet, rows: Sequence[Row]) -> np.ndarray:
 
 
 def _fitted(pixels: np.ndarray, side: int) -> np.ndarray:
-    way = Image.Resampling.NEAREST if pixels.shape[0] < side / 2 else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), way))
+    method = Image.Resampling.NEAREST if pixels.shape[0] < side / 2 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), method))
 
 
 def _title(title: str, cell: float) -> list[str]:
-    """In lines that fit above a cell, broken at blanks and underlines."""
-    return textwrap.wrap(title.replace("_", " "), max(4, int(cell * LETTERS_AN_INCH)), break_long_words=False)
+    """Wrap a title into lines that fit above a cell, at spaces and underscores."""
+    return textwrap.wrap(title.replace("_", " "), max(4, int(cell * LETTERS_PER_INCH)), break_long_words=False)
 
 
 def _name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Pictures of what a sweep came to on the test split, from plain tables to PNG files. No state, no pyplot.
+"""Figures of a sweep's results on the test split; ``search_figures`` draws the search. No state, no pyplot.
 
-Every call draws its own figure, whose title states what it shows. It makes the folder when it is missing, writes beside
-and renames, and returns the path. ``searchfigures`` draws how the sweep came there.
+Every function draws a new figure whose title states the finding, creates missing folders, writes the file atomically
+and returns its path.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from PIL import Image, ImageOps
 from dashboards.fonts import Writing, width
 from dashboards.style import BLUE, DPI, GREY, INK, PALE, VERMILION, headline, save, shorten, style
 
-MOST_ROWS = 40
-"""Lines of the leaderboard's picture; the file has all of them."""
+MAX_ROWS = 40
+"""Maximum rows in the leaderboard's figure; the file has all of them."""
 
 
 def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
-    """Test accuracy with its interval, a line a row in the order of ``frame``; the winner's is blue, ``whole`` hollow.
+    """Draw test accuracies with intervals, rows in the order of ``frame``; the winner is blue, ``whole`` hollow.
 
-    Of more than ``MOST_ROWS`` rows the first so many are shown, and the winner's below them where it is further down.
+    At most ``MAX_ROWS`` rows are drawn; a winner further down takes the last line.
 
     ``frame`` needs the columns model, policy, accuracy, accuracy_low, accuracy_high, winner (exactly one true).
     """
@@ -40,8 +40,8 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
         rows = frame.reset_index(drop=True)
         place = int(np.flatnonzero(rows["winner"].to_numpy(bool))[0])
         best, total = rows.loc[place], len(rows)
-        if total > MOST_ROWS:
-            kept = [*range(MOST_ROWS)] if place < MOST_ROWS else [*range(MOST_ROWS - 1), place]
+        if total > MAX_ROWS:
+            kept = [*range(MAX_ROWS)] if place < MAX_ROWS else [*range(MAX_ROWS - 1), place]
             rows = rows.iloc[kept].reset_index(drop=True)
         figure = Figure(figsize=(8.4, 1.25 + 0.24 * len(rows)), dpi=DPI)
         title = (
@@ -49,9 +49,9 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
             f"({100 * best.accuracy_low:.1f} to {100 * best.accuracy_high:.1f})"
         )
         note = (
-            f"{_row_name(best, write)}, chosen on validation, stands at place {place + 1} of {total} on test. "
+            f"{_row_name(best, write)}, chosen on validation, ranks {place + 1} of {total} on test. "
             "Lines are 95 % intervals; hollow: the whole image in one view."
-            f"{f' {total - len(rows)} rows more in leaderboard.csv.' if total > len(rows) else ''}{write.note}"
+            f"{f' {total - len(rows)} more rows in leaderboard.csv.' if total > len(rows) else ''}{write.note}"
         )
         headline(figure, title, note)
         axes = figure.add_subplot()
@@ -83,7 +83,7 @@ def _row_name(row: pd.Series, write: Writing) -> str:
 
 
 def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], path: Path) -> Path:
-    """Counts of (true, predicted); the colour is the share of the row: blue where right, vermilion where wrong.
+    """Draw the confusion matrix; colour is the share of the row, blue if correct, vermilion if wrong.
 
     ``labels`` and ``predicted``: int (images,), indices into ``classes``. The last column is each class's recall.
     """
@@ -146,10 +146,10 @@ def mistakes_figure(
     most: int = 24,
     classes: Sequence[str] = (),
 ) -> Path:
-    """A contact sheet of the worst mistakes: of the images where ``true`` != ``predicted``, the most confident.
+    """Draw the most confident mistakes, at most ``most`` of the images where ``true`` != ``predicted``.
 
-    All four are parallel, an entry an image; ``probability`` is that of the predicted class. An image that cannot be
-    read gets a tile that says so. ``classes``: all of them, in their order.
+    The four sequences have one entry per image; ``probability`` is that of the predicted class. An unreadable image
+    gets a placeholder tile. ``classes``: all class names, in order.
     """
     wrong = [i for i in range(len(paths)) if true[i] != predicted[i]]
     worst = sorted(wrong, key=lambda i: (-probability[i], str(paths[i])))[:most]
@@ -188,7 +188,7 @@ def _mistakes_title(wrong: int, total: int, into: Sequence[str], shown: int) -> 
     title = f"{wrong} of {total} images {verb} wrong"
     title += f", taken for {common}" if counts.max() == wrong else f"; {counts.max()} of them taken for {common}"
     which = f"The {shown} most confident" if shown < wrong else "All of them"
-    return title, f"{which}, worst first: what the model says, then the label."
+    return title, f"{which}, worst first: the prediction, then the label."
 
 
 def _photo(axes: Axes, path: Path) -> None:
@@ -203,7 +203,7 @@ def _photo(axes: Axes, path: Path) -> None:
 
 
 def thumbnail(path: Path, size: int) -> np.ndarray:
-    """The image upright (EXIF) and within ``size`` pixels, uint8 (height, width, 3). Raises OSError if unreadable."""
+    """Read an image upright (EXIF), at most ``size`` pixels a side, uint8 (height, width, 3). Raises OSError."""
     with Image.open(path) as opened:
         image: Image.Image = opened
         if image.mode.startswith("I"):

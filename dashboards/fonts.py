@@ -1,6 +1,6 @@
-"""Letters that the default font lacks: another installed font's, or something readable in their place.
+"""Fallback fonts for characters that the default font lacks, or readable substitutes.
 
-Matplotlib draws a box for a letter that no font of the text has, and warns on stderr.
+Matplotlib draws a box for a character that none of the text's fonts has, and warns on stderr.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
 DEFAULT = "DejaVu Sans"
-"""Comes with Matplotlib; Latin, Greek, Cyrillic, Arabic and symbols."""
+"""Matplotlib's bundled font: Latin, Greek, Cyrillic, Arabic and symbols."""
 PREFERRED = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB",
     "Heiti TC", "AR PL UMing CN", "AR PL UKai CN", "Noto Serif CJK SC", "Noto Serif CJK JP", "Arial Unicode MS",
     "FreeSans", "Unifont",
 )  # fmt: skip
-"""Tried before the other installed fonts, in this order."""
-NEVER = ("Last Resort", "DejaVu", "STIX", "cm")
-"""Beginnings of the names of fonts that hold boxes for everything, what ``DEFAULT`` has, or mathematics."""
+"""Fonts to try before the other installed ones, in this order."""
+EXCLUDED_PREFIXES = ("Last Resort", "DejaVu", "STIX", "cm")
+"""Name prefixes of fonts never used: boxes only, no more than ``DEFAULT``, or mathematics."""
 PACKAGE = "fonts-noto-cjk"
+"""A system package with a suitable font, suggested in the note."""
 
 
 class Writing:
-    """How ``texts`` and the names of ``classes`` are written with this machine's fonts.
+    """Render ``texts`` and the names of ``classes`` with this machine's fonts.
 
-    ``families``: for ``font.family``, as few as have all the letters that can be had. A class whose name has a letter
-    that no font has is written as "class N", N being its place in ``classes``; such letters elsewhere as ``\\u73bb``.
+    ``families``: for ``font.family``, only those needed. A class whose name has a character that no font has becomes
+    "class N", N being its index in ``classes``; elsewhere such a character becomes ``\\u73bb``.
     """
 
     def __init__(self, texts: Iterable[str] = (), classes: Sequence[str] = ()) -> None:
@@ -49,26 +50,26 @@ class Writing:
 
     @property
     def note(self) -> str:
-        """A sentence for a reader who misses the names, or ""."""
+        """A sentence that explains substituted characters; "" if there are none."""
         if not self._lacking:
             return ""
         numbered = "; a class is numbered from 0 in the order of the names" if self._numbers else ""
         return (
-            f" No font of this machine has some letters{numbered}. With one that has, such as {PACKAGE}, all are shown."
+            f" Some characters are in no font of this machine{numbered}. Install one that has them, such as {PACKAGE}."
         )
 
     def style(self, base: dict[str, Any]) -> dict[str, Any]:
-        """``base`` with these families, for ``matplotlib.rc_context``."""
+        """Return ``base`` with these families, for ``matplotlib.rc_context``."""
         return {**base, "font.family": list(self.families)}
 
 
 def width(text: str) -> int:
-    """Columns that ``text`` takes, where a Latin letter takes one and a Chinese one two."""
+    """Return the columns that ``text`` takes: one per Latin letter, two per wide (Chinese) character."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _is_invisible(letter: str) -> bool:
-    """Control and formatting characters, which no font draws."""
+    """Return whether ``letter`` is a control or formatting character, which no font draws."""
     return letter not in "\n\t" and unicodedata.category(letter) in ("Cc", "Cf")
 
 
@@ -78,7 +79,7 @@ def _escape(letter: str) -> str:
 
 @cache
 def _families(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The default font and those that add letters to it; the letters that none has."""
+    """Return the default font and those that add letters to it, and the letters that no font has."""
     lacking = letters - {"\n", "\t"} - _letters_of(font_manager.findfont(DEFAULT))
     families = [DEFAULT]
     if lacking:
@@ -93,9 +94,9 @@ def _families(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]
 
 
 def _candidates() -> list[str]:
-    there = set(font_manager.get_font_names())
-    others = sorted(name for name in there - set(PREFERRED) if not name.startswith(NEVER))
-    return [*(name for name in PREFERRED if name in there), *others]
+    installed = set(font_manager.get_font_names())
+    others = sorted(name for name in installed - set(PREFERRED) if not name.startswith(EXCLUDED_PREFIXES))
+    return [*(name for name in PREFERRED if name in installed), *others]
 
 
 @cache

@@ -1,6 +1,6 @@
-"""The look that all pictures share: colours, fonts, the headline, and how a file is written.
+"""Style shared by all figures: colours, fonts, the headline, writing the file.
 
-Colours are of Okabe and Ito's palette, told apart with any colour vision.
+Colours are from the palette of Okabe and Ito, which is safe for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dashboards.fonts import Writing, width
 from trainers.files.atomic import atomic_write
 
 DPI = 150
+"""Pixels per inch of every figure."""
 INK, GREY, PALE = "#22262b", "#868e96", "#dfe3e7"
 BLUE, GREEN, VERMILION = "#0072b2", "#009e73", "#d55e00"
 STATE_COLOURS = {"COMPLETED": BLUE, "PRUNED": GREY, "STOPPED": GREEN, "FAILED": VERMILION}
@@ -37,16 +38,16 @@ STYLE: dict[str, Any] = {
     "axes.unicode_minus": True,
     "text.parse_math": False,
 }
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its news of caches and fonts is none for a person
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no messages about caches and fonts
 
 
 def style(writing: Writing | None = None) -> dict[str, Any]:
-    """``STYLE`` with the fonts that ``writing`` needs."""
+    """Return ``STYLE`` with the fonts that ``writing`` needs."""
     return (writing or Writing()).style(STYLE)
 
 
 def headline(figure: Figure, title: str, note: str) -> None:
-    """Title and note at the top left, wrapped to the figure's width; the rest is left to a constrained layout."""
+    """Draw title and note at the top left, wrapped to the figure's width; constrained layout places the rest."""
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(title, int(width * 10.5)) or [""]
     notes = textwrap.wrap(note, int(width * 16))
@@ -58,7 +59,7 @@ def headline(figure: Figure, title: str, note: str) -> None:
 
 
 def shorten(text: str, most: int) -> str:
-    """``text`` within ``most`` columns, the middle left out."""
+    """Shorten ``text`` to ``most`` columns by leaving out the middle."""
     if width(text) <= most:
         return text
     start, end = text[: most // 2], text[len(text) - (most - 1) // 2 :]
@@ -70,7 +71,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` in the format of the path's suffix, PNG without one; the folder is made."""
+    """Write ``figure`` atomically in the format of the path's suffix, PNG by default; create missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:

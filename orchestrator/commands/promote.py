@@ -23,6 +23,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner, not_judged
 from orchestrator.tracking import registry
 from orchestrator.tracking.cursor import parent_run
+from orchestrator.tracking.model_package import ModelDetails
 from orchestrator.tracking.settings import model_name, tracking_settings
 from orchestrator.tracking.sync import SyncResult
 from orchestrator.tracking.tracker import synchronise
@@ -142,11 +143,11 @@ def _champion_contender(
     return Contender(champion.name, champion.version, classes, correct, seen)
 
 
-def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> registry.ModelDetails:
+def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> ModelDetails:
     from orchestrator.machine.environment import git_commit
 
     winner, row = judged.winner, judged.row
-    return registry.ModelDetails(
+    return ModelDetails(
         run_id=run_id,
         sweep=sweep.paths.name,
         trial=winner["trial"],

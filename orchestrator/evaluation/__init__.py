@@ -1,4 +1,4 @@
-"""Pure decisions and figures: selection, leaderboard, comparisons, the promotion gate.
+"""Pure decisions and statistics: selection, leaderboard, comparisons, export reports, the promotion gate.
 
-May import ``objectives``, ``paths`` and ``errors``. Start with ``selection``.
+May import ``objectives``, ``paths``, ``plain_json`` and ``errors``. Start with ``selection``.
 """

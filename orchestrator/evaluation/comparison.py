@@ -1,7 +1,7 @@
-"""Final models against one of them, on the same test images: how much better, how sure. Pure numpy.
+"""Compare final models with a baseline on the same test images. Pure numpy.
 
-A configuration that was retrained with several seeds is judged by the mean accuracy of its networks, which is what
-one training of it can be expected to give; an ensemble of them is a model of its own, with one answer an image.
+A configuration that was trained with several seeds is scored by the mean accuracy of its networks, the expectation for
+one training run; an ensemble of them is a separate model with one prediction per image.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ COLUMNS = (
     "baseline",
 )
 RESAMPLES = 4_000
-RESAMPLES_AT_ONCE = 250
-PERCENT = (2.5, 97.5)
+"""Number of bootstrap resamples."""
+RESAMPLES_PER_CHUNK = 250
+"""Number of resamples in memory at once."""
+PERCENTILES = (2.5, 97.5)
+"""Percentiles of the resamples that bound a 95 % interval."""
 
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """One model, or one configuration: ``correct`` bool (networks, images), a row for each network it stands for."""
+    """A model or a configuration; ``correct``: bool (networks, images), one row per network."""
 
     model: str
     configuration: str
@@ -42,33 +45,33 @@ class ScoredModel:
 
 
 def compare_models(
-    judged: Sequence[ScoredModel], baseline: str, seed: int = 0, same_networks: bool = False
+    models: Sequence[ScoredModel], baseline: str, seed: int = 0, same_networks: bool = False
 ) -> pd.DataFrame:
-    """One row for each of ``judged``, with the columns ``COLUMNS``; the most accurate first.
+    """Return one row per model with the columns ``COLUMNS``, the most accurate first.
 
-    ``difference`` is the accuracy minus that of the model called ``baseline`` on the same images, shares of 1.
-    Between single networks (or ensembles) interval and p are ``paired_difference``'s: they speak of these networks on
-    other images. Where either side has several networks, accuracy is their mean, and a bootstrap over images and
-    networks alike (``seed`` is its own) gives intervals (percentiles) and p (twice the smaller tail at 0), so that both
-    allow for what another training would change: they are wide where the seeds disagree. ``same_networks``: the rows of
-    all are the same networks in the same order (under several crop policies), so that they are drawn together too.
+    ``difference`` is the accuracy minus that of the model called ``baseline`` on the same images, as a fraction.
+    Between single networks (or ensembles), interval and p come from ``paired_difference`` and generalise to other
+    images. If either side has several networks, accuracy is their mean, and a bootstrap over images and networks with
+    its own ``seed`` gives intervals (percentiles) and p (twice the smaller tail at 0), which also generalise to other
+    training runs: they are wide if the seeds disagree. ``same_networks``: all models consist of the same networks in
+    the same order (under several crop policies), which are then resampled jointly.
 
-    Raises ValueError unless ``baseline`` is one of them and all were judged on the same images.
+    Raises ValueError unless ``baseline`` is among the models and all have the same images.
     """
-    by_name = {each.model: each for each in judged}
-    if baseline not in by_name or len(by_name) != len(judged):
-        raise ValueError(f"{baseline} must be one of the models, each named once; got {[j.model for j in judged]}")
-    if len({each.correct.shape[1] for each in judged}) > 1 or not judged[0].correct.size:
-        raise ValueError(f"all need the same images, at least 1; got {[j.correct.shape for j in judged]}")
+    by_name = {each.model: each for each in models}
+    if baseline not in by_name or len(by_name) != len(models):
+        raise ValueError(f"{baseline} must be one of the models, each named once; got {[m.model for m in models]}")
+    if len({each.correct.shape[1] for each in models}) > 1 or not models[0].correct.size:
+        raise ValueError(f"all models need the same images, at least 1; got {[m.correct.shape for m in models]}")
     base = by_name[baseline]
-    if same_networks and len({len(each.correct) for each in judged}) > 1:
-        raise ValueError(f"the same networks stand for all; got {[j.correct.shape for j in judged]}")
-    draws = _bootstrap(judged, seed, same_networks) if any(len(each.correct) > 1 for each in judged) else {}
+    if same_networks and len({len(each.correct) for each in models}) > 1:
+        raise ValueError(f"all models need the same networks; got {[m.correct.shape for m in models]}")
+    draws = _bootstrap(models, seed, same_networks) if any(len(each.correct) > 1 for each in models) else {}
     rows = []
-    for each in judged:
+    for each in models:
         hits = each.correct.mean(axis=0)
         if len(each.correct) > 1:
-            low, high = np.clip(np.percentile(draws[each.model], PERCENT), 0, 1)
+            low, high = np.clip(np.percentile(draws[each.model], PERCENTILES), 0, 1)
         else:
             low, high = accuracy_interval(int(each.correct.sum()), each.correct.shape[1])
         paired = PairedDifference(0.0, 0.0, 0.0, 1.0) if each is base else _paired(base, each, draws)
@@ -82,26 +85,26 @@ def _paired(base: ScoredModel, other: ScoredModel, draws: Mapping[str, np.ndarra
     if len(base.correct) == len(other.correct) == 1:
         return paired_difference(base.correct[0], other.correct[0])
     gains = draws[other.model] - draws[base.model]
-    low, high = np.percentile(gains, PERCENT)
+    low, high = np.percentile(gains, PERCENTILES)
     tail = (1 + min(int((gains <= 0).sum()), int((gains >= 0).sum()))) / (1 + len(gains))
     difference = float(other.correct.mean() - base.correct.mean())
     return PairedDifference(difference, float(low), float(high), min(1.0, 2 * tail))
 
 
-def _bootstrap(judged: Sequence[ScoredModel], seed: int, same_networks: bool) -> dict[str, np.ndarray]:
-    """Model -> its accuracy in each of ``RESAMPLES`` resamples. All share the images drawn; each draws its networks,
-    or all share those too.
+def _bootstrap(models: Sequence[ScoredModel], seed: int, same_networks: bool) -> dict[str, np.ndarray]:
+    """Return model -> accuracy in each of ``RESAMPLES`` resamples.
 
-    Resampling S networks gives (S - 1) / S of their variance, which matters for three: weights are spread by
-    sqrt(S / (S - 1)) around 1 / S (Rao & Wu 1988, JASA 83, rescaled bootstrap). A single network has no spread.
+    All models share the resampled images; each resamples its own networks, or all share those too. Resampling S
+    networks yields (S - 1) / S of their variance, too little for small S: weights are spread by sqrt(S / (S - 1))
+    around 1 / S (Rao & Wu 1988, JASA 83, rescaled bootstrap). A single network has no spread.
     """
-    draw, images = np.random.default_rng(seed), judged[0].correct.shape[1]
-    found: dict[str, list[np.ndarray]] = {each.model: [] for each in judged}
-    for start in range(0, RESAMPLES, RESAMPLES_AT_ONCE):
-        count = min(RESAMPLES_AT_ONCE, RESAMPLES - start)
+    draw, images = np.random.default_rng(seed), models[0].correct.shape[1]
+    found: dict[str, list[np.ndarray]] = {each.model: [] for each in models}
+    for start in range(0, RESAMPLES, RESAMPLES_PER_CHUNK):
+        count = min(RESAMPLES_PER_CHUNK, RESAMPLES - start)
         shares = draw.multinomial(images, np.full(images, 1 / images), size=count) / images
-        shared = _network_weights(draw, len(judged[0].correct), count) if same_networks else None
-        for each in judged:
+        shared = _network_weights(draw, len(models[0].correct), count) if same_networks else None
+        for each in models:
             weights = shared if shared is not None else _network_weights(draw, len(each.correct), count)
             accuracies = shares @ each.correct.T.astype(np.float64)
             found[each.model].append((weights * accuracies).sum(axis=1))
@@ -109,7 +112,7 @@ def _bootstrap(judged: Sequence[ScoredModel], seed: int, same_networks: bool) ->
 
 
 def _network_weights(draw: np.random.Generator, networks: int, count: int) -> np.ndarray:
-    """How much each network weighs in each of ``count`` resamples, float64 (count, networks); rows sum to 1."""
+    """Return each network's weight in each of ``count`` resamples, float64 (count, networks); rows sum to 1."""
     even = np.full(networks, 1 / networks)
     weights = draw.multinomial(networks, even, size=count) / networks
     spread = np.sqrt(networks / (networks - 1)) if networks > 1 else 1.0

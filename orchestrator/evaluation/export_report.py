@@ -1,4 +1,4 @@
-"""What an export is worth: figures beside the original's, whether it may stay, the report. Pure."""
+"""Evaluate exported models: figures next to the original's, the decision to keep each, the report. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ExportState(StrEnum):
-    """What became of one format."""
+    """Outcome of one format."""
 
     KEPT = "kept"
     OVERRIDDEN = "overridden"
@@ -28,18 +28,18 @@ class ExportState(StrEnum):
 
     @property
     def is_there(self) -> bool:
-        """Whether the file is in the folder."""
+        """Whether the exported file was kept."""
         return self in (ExportState.KEPT, ExportState.OVERRIDDEN)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How one form of the model does on the test split.
+    """Figures of one format on the test split.
 
-    ``difference`` is this accuracy minus the original's on the same photos, paired. ``largest_change`` is the largest
-    difference of any probability of any photo, ``same_label`` the share of photos with the original's answer.
-    ``latency_ms``: the median time a photo takes from its decoded crops to probabilities; NaN where none was measured.
-    ``size_mb``: in 10^6 bytes.
+    ``difference``: this accuracy minus the original's on the same photos, paired. ``largest_change``: the largest
+    absolute difference of any probability. ``same_label``: fraction of photos with the original's prediction.
+    ``latency_ms``: median time per photo from decoded crops to probabilities, NaN if not measured. ``size_mb``: 10^6
+    bytes.
     """
 
     accuracy: float
@@ -54,9 +54,9 @@ class Figures:
 
 @dataclass(frozen=True)
 class Export:
-    """One format: its file, what became of it and why. ``figures`` is None where it could not be written.
+    """One format: its file, outcome and reason. ``figures`` is None if it could not be written.
 
-    ``note``: what else a person should know of it, a sentence or "".
+    ``note``: further information, a sentence or "".
     """
 
     name: str
@@ -69,10 +69,10 @@ class Export:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Every format beside the original. ``model`` is the leaderboard's row, ``bound`` the accuracy that may be lost.
+    """All formats and the original. ``model``: the leaderboard's row. ``bound``: the accuracy that may be lost.
 
-    ``from_photos``: how the SavedModel's signature from encoded photos does, None without one. ``facts``: the machine
-    and versions that the latency holds for.
+    ``from_photos``: result of the SavedModel's signature for encoded photos, None without one. ``facts``: machine and
+    versions behind the latency.
     """
 
     sweep: str
@@ -89,19 +89,19 @@ class ExportReport:
     facts: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; what was not measured is None."""
+        """Return plain JSON; figures that were not measured are None."""
         return json_ready(asdict(self))
 
     @property
     def refusals(self) -> list[str]:
-        """A sentence for each format that is not there."""
+        """One sentence per format that was not kept."""
         return [f"{e.name}: {e.reason}" for e in self.exports if not e.state.is_there]
 
 
 def figures(
     probabilities: np.ndarray, original: np.ndarray, labels: np.ndarray, latency_ms: float, size_mb: float
 ) -> Figures:
-    """``probabilities`` and ``original``: (photos, classes) of the same photos; ``labels``: (photos,) class indices."""
+    """Compute figures; ``probabilities``, ``original``: (photos, classes), ``labels``: (photos,) class indices."""
     if probabilities.shape != original.shape or len(labels) != len(original):
         raise ValueError(
             f"shapes {probabilities.shape}, {original.shape} and {labels.shape} are not of the same photos"
@@ -121,19 +121,19 @@ def figures(
 
 
 ALPHA = 0.05
-"""Probability, at most, of refusing a format that is truly as accurate as the original."""
+"""Maximum probability of refusing a format that is in truth as accurate as the original."""
 
 
 def decide(found: Figures, bound: float, force: bool) -> tuple[ExportState, str]:
-    """Whether an export may stay, and why.
+    """Decide whether an export is kept, and why.
 
-    It is refused if it is worse than the original by more than ``bound`` and chance alone would rarely make it so: the
-    exact one-sided McNemar test (binomial, over the photos that just one of the two answers correctly) rejects "not
-    worse" at ``ALPHA``. One photo of 64 is 1.6 points and no evidence (p = 0.5); 15 more photos lost than gained of 380
-    are. A format kept within chance has a reason as well, so that the report shows it. NaN is never accepted.
+    It is refused if it is worse than the original by more than ``bound`` and the loss is significant: the exact
+    one-sided McNemar test (binomial, over the photos that only one of the two classifies correctly) rejects "not worse"
+    at ``ALPHA``. One photo of 64 is 1.6 points but not significant (p = 0.5); a net loss of 15 photos of 380 is. A
+    format kept because its loss is not significant has a reason too, for the report. NaN is never accepted.
     """
     if not math.isfinite(found.largest_change):
-        return ExportState.REFUSED, "it answers with what is no number."
+        return ExportState.REFUSED, "its probabilities are not finite numbers."
     change = found.difference
     lost = -change.difference
     if lost <= bound + 1e-12:
@@ -144,15 +144,15 @@ def decide(found: Figures, bound: float, force: bool) -> tuple[ExportState, str]
         f"{signed(change.low)} to {signed(change.high)} points, one-sided p {p_worse:.2g}); {100 * bound:g} may be lost"
     )
     if p_worse >= ALPHA:
-        return ExportState.KEPT, f"{sentence}, but on so few photos chance alone may do that."
+        return ExportState.KEPT, f"{sentence}, but with this number of photos chance alone can explain it."
     if force:
-        return ExportState.OVERRIDDEN, f"{sentence}; kept all the same, as asked."
-    return ExportState.REFUSED, f"{sentence}. --bound allows more, --force keeps it whatever it loses."
+        return ExportState.OVERRIDDEN, f"{sentence}; kept because of `--force`."
+    return ExportState.REFUSED, f"{sentence}. Allow more with `--bound`, or keep it anyway with `--force`."
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
 
-HEAD = (
+HEADER = (
     *("format", "accuracy, % (95 %)", "against the original, points (95 %)", "p", "largest change", "same label, %"),
     *("latency, ms", "size, MB", ""),
 )
@@ -160,27 +160,27 @@ DASH = "\N{EN DASH}"
 
 
 def to_markdown(report: ExportReport) -> str:
-    """The report as a page."""
+    """Return the report as a Markdown page."""
     lines = [
         f"# Exports of {report.sweep}",
         "",
         f"The winner, trial `{report.trial}` ({report.model}), crop policy `{report.policy}` "
-        f"({report.crops} crop{'s' if report.crops > 1 else ''} a photo), on {report.photos} test photos.",
+        f"({report.crops} crop{'s' if report.crops > 1 else ''} per photo), on {report.photos} test photos.",
         "",
-        f"| {' | '.join(HEAD)} |",
+        f"| {' | '.join(HEADER)} |",
         "|---|---|---|--:|--:|--:|--:|--:|---|",
         *(f"| {' | '.join(_cells(row))} |" for row in _rows(report)),
         "",
     ]
-    said = [f"- {line}" for line in remarks(report)]
-    lines += [*said, ""] if said else []
+    notes = [f"- {line}" for line in remarks(report)]
+    lines += [*notes, ""] if notes else []
     lines += [f"{report.from_photos}\n"] if report.from_photos else []
     lines += [how_to_read(report), ""]
     return "\n".join(lines)
 
 
 def remarks(report: ExportReport) -> list[str]:
-    """A line for each format that is not plainly as good as the original, or has a note."""
+    """Return one line per format that has a reason or a note."""
     lines = []
     for export in report.exports:
         lines += [f"{export.name} was {export.state}: {export.reason}"] if export.reason else []
@@ -189,26 +189,26 @@ def remarks(report: ExportReport) -> list[str]:
 
 
 def how_to_read(report: ExportReport) -> str:
-    """One paragraph under the table."""
+    """Return the paragraph under the table."""
     machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
     return (
-        "Every form was asked about the same crops of the same photos. Intervals: Wilson for accuracy, Agresti and Min "
+        "All formats predict the same crops of the same photos. Intervals: Wilson for accuracy, Agresti and Min "
         "for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. Latency: "
         f"the median photo, from decoded crops to probabilities, on {report.threads} "
         f"thread{'s' if report.threads > 1 else ''}; {machine}. "
-        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone may "
-        f"do that (one-sided exact McNemar, p >= {ALPHA:g})."
+        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone can "
+        f"explain it (one-sided exact McNemar, p >= {ALPHA:g})."
     )
 
 
 WIDE = 100
-"""Columns of a terminal from which on every figure fits."""
+"""Minimum width of a terminal, in characters, at which every column fits."""
 DETAILS = ("p", "change", "same %")
-"""Columns of the table that a narrower terminal leaves to report.md."""
+"""Columns of the table omitted on a narrower terminal; report.md has them."""
 
 
 def to_rich(report: ExportReport, width: int) -> Table:
-    """The table for a terminal of ``width`` columns."""
+    """Return the table for a terminal of ``width`` columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -1,7 +1,7 @@
-"""The leaderboard: crop probabilities and labels -> ranked rows with intervals. Pure but for ``write``.
+"""The leaderboard: probabilities and labels -> ranked rows with intervals. Pure except for ``write``.
 
-Every accuracy carries a 95 % interval, every crop policy its paired difference from the same model's ``whole`` row.
-The winner is an input: it was chosen on validation, and no figure computed here moves the mark.
+Every accuracy has a 95 % interval, every crop policy a paired difference from the same model's ``whole`` row. The
+winner is an input: it was chosen on validation, and nothing computed here changes it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ COLUMNS = (
     "winner",
 )
 CONFIGURATION = "configuration"
-"""The name that a person gave the model's configuration; a last column, there where at least one has a name."""
+"""Optional last column: the user's name of the model's configuration, present if at least one has a name."""
 ECE_BINS = 15
-ROWS_ON_A_TERMINAL = 16
-"""Rows shown on a screen before the rest is left to the file."""
+"""Number of confidence bins of the expected calibration error."""
+TERMINAL_ROWS = 16
+"""Maximum rows in a terminal's table; the file has all of them."""
 
 
 @dataclass(frozen=True)
 class ModelPredictions:
-    """What one model under one crop policy says of every test image.
+    """One model's predictions for every test image under one crop policy.
 
-    ``probabilities``: float (images, classes), rows sum to 1. ``seconds``: how long they took, all images together.
-    ``configuration``: the name that a person gave the model's configuration, "" for none.
+    ``probabilities``: float (images, classes), rows sum to 1. ``seconds``: total time for all images.
+    ``configuration``: the user's name of the model's configuration, "" for none.
     """
 
     model: str
@@ -62,7 +63,7 @@ class ModelPredictions:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracy of the second minus accuracy of the first on the same images, its 95 % interval, and a p-value."""
+    """Accuracy of the second minus that of the first on the same images, its 95 % interval, and a p-value."""
 
     difference: float
     low: float
@@ -71,13 +72,13 @@ class PairedDifference:
 
 
 def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tuple[str, str]) -> pd.DataFrame:
-    """One row for each of ``predictions``, with the columns ``COLUMNS`` and perhaps ``CONFIGURATION``; best first.
+    """Return one row per prediction, best first, with the columns ``COLUMNS`` and, if named, ``CONFIGURATION``.
 
     ``labels``: int (images,), class indices. Sorted by accuracy, then log loss, then model and policy; the row of
-    ``winner`` = (model, policy) is marked wherever it lands. ``images_per_s`` is NaN where no time was measured.
-    The ``whole`` rows differ from themselves by 0, interval 0 to 0, p 1.
+    ``winner`` = (model, policy) is marked at any rank. ``images_per_s`` is NaN if no time was measured. ``whole`` rows
+    have difference 0, interval 0 to 0, p 1.
 
-    Raises ValueError when shapes do not fit, a row comes twice, a model has no ``whole``, or the winner is no row.
+    Raises ValueError if shapes do not match, a row is duplicated, a model has no ``whole``, or the winner has no row.
     """
     labels = np.asarray(labels)
     _check(predictions, labels, winner)
@@ -117,11 +118,11 @@ def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tu
 
 def _check(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tuple[str, str]) -> None:
     if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(f"labels must be one index an image, at least 1; got shape {labels.shape}")
+        raise ValueError(f"labels must hold one index per image, at least 1; got shape {labels.shape}")
     names = [(p.model, p.policy) for p in predictions]
     twice = sorted({f"{m}/{p}" for m, p in names if names.count((m, p)) > 1})
     if twice:
-        raise ValueError(f"a model and policy may come only once; twice: {', '.join(twice)}")
+        raise ValueError(f"each model and policy must be unique; duplicates: {', '.join(twice)}")
     plain = sorted({m for m, _ in names} - {m for m, p in names if p == WHOLE})
     if plain:
         raise ValueError(f"every model needs its `{WHOLE}` row; missing for {', '.join(plain)}")
@@ -139,7 +140,7 @@ def _check(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: 
 
 
 def ensemble(probabilities: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of several models' probabilities, each (images, classes); float64. Raises ValueError for none."""
+    """Average several models' probabilities, each (images, classes); float64. Raises ValueError for none."""
     if not probabilities:
         raise ValueError("an ensemble needs at least one model's probabilities")
     if len({p.shape for p in probabilities}) > 1:
@@ -148,7 +149,7 @@ def ensemble(probabilities: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
+    """Return the 95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
 
     Raises ValueError unless 0 <= correct <= total > 0.
     """
@@ -161,14 +162,14 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
-    """How much more accurate b is than a on the same images; both bool (images,).
+    """Compare the accuracy of b with that of a on the same images; both bool (images,), whether correct.
 
-    With b images right under a only, c right under b only, of n: the difference is (c - b) / n. The interval is the
+    With b images correct under a only, c under b only, of n: the difference is (c - b) / n. The interval is the
     adjusted Wald interval of Agresti & Min 2005 (Statistics in Medicine 24, "Wald+2"): half an image is added to
-    each of the four cells, d = (c - b) / (n + 2), d +- z sqrt(b + c + 1 - (c - b)^2 / (n + 2)) / (n + 2), cut at
-    -1 and 1. The p-value is the exact two-sided test of McNemar 1947 (binomial, b of b + c at 1/2).
+    each of the four cells, d = (c - b) / (n + 2), d +- z sqrt(b + c + 1 - (c - b)^2 / (n + 2)) / (n + 2), clipped to
+    [-1, 1]. The p-value is the exact two-sided test of McNemar 1947 (binomial, b of b + c at 1/2).
 
-    Raises ValueError when the two do not hold the same number of images, or none.
+    Raises ValueError unless both have the same number of images, at least 1.
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
@@ -181,7 +182,7 @@ def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
 
 
 def exact_mcnemar(only_a: int, only_b: int) -> float:
-    """The two-sided p-value of McNemar's exact test: binomial, only_a + only_b draws at 1/2; 1 without any."""
+    """Return the two-sided p-value of McNemar's exact test: binomial, only_a + only_b draws at 1/2; 1 without any."""
     from scipy.stats import binomtest  # SciPy: a second to import
 
     n = only_a + only_b
@@ -189,7 +190,7 @@ def exact_mcnemar(only_a: int, only_b: int) -> float:
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Sum over bins of |B_m|/n |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, eq. 3).
+    """Return the sum over bins of |B_m|/n |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, eq. 3).
 
     The confidence is the highest probability; bin m holds ((m - 1)/bins, m/bins].
     """
@@ -201,7 +202,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """The leaderboard as a Markdown table and a line on how to read it; the winner's row is bold."""
+    """Return the leaderboard as a Markdown table with a line on how to read it; the winner's row is bold."""
     head = [
         "model", "policy", "accuracy, % (95 %)", "macro F1, %", "log loss", "ECE, %", "images/s",
         "against whole, points (95 %)", "p", "",
@@ -209,7 +210,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(head)} |", "|---|---|---|--:|--:|--:|--:|---|--:|---|"]
     for row in frame.to_dict("records"):
         accuracy, interval, f1, loss, ece, speed, difference, between, p = _cells(row)
-        cells = [_who(row), row["policy"], f"{accuracy} ({interval})", f1, loss, ece, speed]
+        cells = [_model_name(row), row["policy"], f"{accuracy} ({interval})", f1, loss, ece, speed]
         cells += [f"{difference} ({between})" if between else difference, p, "winner" if row["winner"] else ""]
         cells = [str(cell).replace("|", "\\|") for cell in cells]
         if row["winner"]:
@@ -224,13 +225,13 @@ HOW_TO_READ = (
 )
 
 
-def _who(row: dict[str, Any]) -> str:
-    """The model, and the name of its configuration where it has one."""
+def _model_name(row: dict[str, Any]) -> str:
+    """Return the model, followed by the name of its configuration if it has one."""
     return f"{row['model']} {row[CONFIGURATION]}" if row.get(CONFIGURATION) else str(row["model"])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    """The figures of a row as text: percent with one decimal, points with a sign."""
+    """Format a row's figures: percent with one decimal, points with a sign."""
     whole = row["policy"] == WHOLE
     return [
         f"{100 * row['accuracy']:.1f}",
@@ -246,7 +247,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def signed(share: float) -> str:
-    """A difference of shares in percentage points, one decimal, with its sign; "0.0" has none."""
+    """Format a difference of fractions in percentage points, one decimal, with its sign; "0.0" has none."""
     text = f"{100 * share:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
@@ -261,10 +262,10 @@ def _p(p_value: float) -> str:
     return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0") if p_value < 1 else "1"
 
 
-def to_rich(frame: pd.DataFrame, title: str = "", most: int = ROWS_ON_A_TERMINAL) -> Table:
-    """The leaderboard as a ``rich`` table that fits 100 columns; the winner's row is bold and starred.
+def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> Table:
+    """Return the leaderboard as a ``rich`` table that fits 100 columns; the winner's row is bold and starred.
 
-    The first ``most`` rows and, wherever they land, the winner's and the ``whole`` row of the winner's model.
+    Shows the first ``most`` rows and, at any rank, the winner's row and the ``whole`` row of the winner's model.
     """
     from rich import box
     from rich.table import Table
@@ -290,7 +291,7 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = ROWS_ON_A_TERMINAL
     winners = frame["model"].isin(frame.loc[frame["winner"], "model"])
     shown = frame[(frame.index < most) | frame["winner"] | (winners & (frame["policy"] == WHOLE))]
     for row in shown.to_dict("records"):
-        cells = ["★" if row["winner"] else "", _who(row), row["policy"], *_cells(row)]
+        cells = ["★" if row["winner"] else "", _model_name(row), row["policy"], *_cells(row)]
         table.add_row(*(Text(str(cell)) for cell in cells), style="bold green" if row["winner"] else "")
     left_out = len(frame) - len(shown)
     table.caption = f"{left_out} more rows in leaderboard.csv\n" if left_out else ""

@@ -1,4 +1,4 @@
-"""May this model become the champion? Pure: two contenders in, a decision with its reasons out."""
+"""Decide whether a model may become the champion. Pure: two contenders in, a decision with its reasons out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DIFFERENT_CLASSES = "different-classes"
 CHAMPION_SAW_TEST = "champion-saw-test"
 TRAINED_ON_TEST = "trained-on-test"
 REFUSALS = (LOWER_ACCURACY, DIFFERENT_CLASSES, CHAMPION_SAW_TEST, TRAINED_ON_TEST)
-"""The codes of all reasons to refuse; each is also the name by which it is overridden."""
+"""Codes of all refusals; ``--allow CODE`` overrides one."""
 FORCE = "all"
-"""Overrides every refusal; ``--force`` on the command line."""
+"""Code that overrides every refusal; ``--force`` on the command line."""
 
 NO_CHAMPION = "no-champion"
 ALREADY_CHAMPION = "already-champion"
@@ -24,10 +24,10 @@ NOT_LOWER = "not-lower"
 
 @dataclass(frozen=True)
 class Contender:
-    """A model at the gate.
+    """Challenger or champion.
 
-    ``classes``: in the order of its outputs. ``correct``: sha256 -> whether its label is right, on (at least) the
-    challenger's test images. ``trained_on``: sha256 of every image it was fitted or chosen on.
+    ``classes``: in the order of its outputs. ``correct``: sha256 -> whether the prediction is correct, at least for the
+    challenger's test images. ``trained_on``: sha256 of every image of its training and validation.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Reason:
-    """One finding. ``code`` is one of ``REFUSALS``, or says why there is nothing to refuse."""
+    """One finding. ``code`` is one of ``REFUSALS``, ``NO_CHAMPION``, ``ALREADY_CHAMPION`` or ``NOT_LOWER``."""
 
     code: str
     sentence: str
@@ -64,22 +64,22 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """Everything a person needs: the verdict, each reason on its line, and what overrides the refusals."""
+        """The verdict, one reason per line, and the flags that override the refusals."""
         codes = [r.code for r in self.reasons if r.refuses]
         lines = ["The promotion is allowed." if self.allowed else "The promotion is refused."]
         lines += [f"- {r.sentence}{f' (overridden: {r.code})' if r.overridden else ''}" for r in self.reasons]
         if codes:
             flags = " ".join(f"--allow {code}" for code in codes)
-            lines.append(f"To promote it all the same: {flags}, or --force. The override is recorded.")
+            lines.append(f"To promote it anyway, add `{flags}` or `--force`. The override is recorded.")
         return "\n".join(lines)
 
 
 def decide(challenger: Contender, champion: Contender | None, overrides: frozenset[str] = frozenset()) -> Decision:
-    """Whether ``challenger`` may take the champion's place; every reason is found, not the first alone.
+    """Decide whether ``challenger`` may replace the champion; collect all reasons, not only the first.
 
-    ``overrides``: codes of ``REFUSALS`` to let pass, or ``FORCE`` for all of them.
-    Raises OrchError for an unknown override; ValueError when there is no test image, or the champion's answer to
-    one is missing.
+    ``overrides``: codes of ``REFUSALS`` to ignore, or ``FORCE`` for all of them.
+    Raises OrchError for an unknown override; ValueError if there is no test image or the champion lacks a prediction
+    for one.
     """
     unknown = sorted(overrides - {*REFUSALS, FORCE})
     if unknown:
@@ -87,7 +87,7 @@ def decide(challenger: Contender, champion: Contender | None, overrides: frozens
             f"there is no override {', '.join(unknown)}; known are {', '.join(REFUSALS)}, and {FORCE} for all of them."
         )
     if not challenger.correct:
-        raise ValueError(f"{challenger.label} has no test image to be judged on")
+        raise ValueError(f"{challenger.label} has no test images")
     if champion is not None and (champion.name, champion.version) == (challenger.name, challenger.version):
         return Decision(True, (Reason(ALREADY_CHAMPION, f"{champion.label} is the champion already."),), None)
 
@@ -116,7 +116,7 @@ def _compare(challenger: Contender, champion: Contender) -> PairedDifference:
     missing = [i for i in images if i not in champion.correct]
     if missing:
         raise ValueError(
-            f"{champion.label} was not asked about {len(missing)} of {challenger.label}'s {len(images)} test images"
+            f"{champion.label} lacks predictions for {len(missing)} of {challenger.label}'s {len(images)} test images"
         )
     return paired_difference([champion.correct[i] for i in images], [challenger.correct[i] for i in images])
 
@@ -128,7 +128,7 @@ def _trained_on_test(challenger: Contender) -> Reason | None:
     return Reason(
         TRAINED_ON_TEST,
         f"{challenger.label} was trained on {_of(len(seen), len(challenger.correct), 'its own')}, so its test "
-        "accuracy cannot be believed; the manifest's splits overlap.",
+        "accuracy is not valid; the manifest's splits overlap.",
     )
 
 
@@ -142,7 +142,7 @@ def _different_classes(challenger: Contender, champion: Contender) -> Reason | N
         parts.append(f"{_names(added)} {'was' if len(added) == 1 else 'were'} added")
     if removed:
         parts.append(f"{_names(removed)} {'was' if len(removed) == 1 else 'were'} removed")
-    change = " and ".join(parts) if parts else "the same names come in another order"
+    change = " and ".join(parts) if parts else "the same names are in another order"
     return Reason(
         DIFFERENT_CLASSES,
         f"The classes of {challenger.label} ({len(challenger.classes)}) differ from those of the champion "
@@ -161,7 +161,7 @@ def _champion_saw_test(challenger: Contender, champion: Contender) -> Reason | N
     if not seen:
         return None
     sentence = (
-        f"The champion {champion.label} was trained on {_of(len(seen), len(images))}, so the comparison flatters it"
+        f"The champion {champion.label} was trained on {_of(len(seen), len(images))}, so the comparison favours it"
     )
     unseen = [i for i in images if i not in seen]
     if unseen:

@@ -1,8 +1,8 @@
-"""Which trial wins, and with which crop policy. Pure: rows in, a choice and its reason out.
+"""Select the winning trial and crop policy. Pure: rows in, a choice and its reason out.
 
-With one objective the best trial wins. With a ``SelectionRule`` it is the best in one figure among those within bounds.
+By default the most accurate trial wins; with a ``SelectionRule``, the best in one figure among those within bounds.
 
-Only validation is looked at. Nothing here has a parameter through which a test figure could come in.
+Only validation figures are used. No function here has a parameter for a test figure.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from trainers.wording import count
 
 COMPLETED = "COMPLETED"
 WHOLE = "whole"
-"""The plain policy: one view of the whole image. Every choice among policies includes it."""
+"""Name of the baseline policy, one view of the whole image; every choice among policies includes it."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One trial as selection sees it.
+    """One trial's figures for selection.
 
-    ``val_accuracy`` in [0, 1] and ``val_loss`` (nats) are the last epoch's, NaN where there is none. Where
-    ``val_correct`` and ``val_total`` (images) are given they are the accuracy, and the reason counts in images.
-    ``cost``: seconds, of whatever all candidates share (an image, an epoch); lower is cheaper, NaN is unknown.
-    ``val_macro_f1`` in [0, 1] and ``images_per_s`` matter where they are objectives or bounds. ``folds``: how many
-    folds the figures are taken over, 0 for one validation split.
+    ``val_accuracy`` in [0, 1] and ``val_loss`` (nats) are the last epoch's, NaN if unknown. ``val_correct`` and
+    ``val_total`` (images), if given, determine the accuracy, and the reason quotes them. ``cost``: seconds per unit
+    shared by all candidates (an image, an epoch); NaN is unknown. ``val_macro_f1`` in [0, 1] and ``images_per_s`` are
+    used only as objectives or bounds. ``folds``: number of folds behind the figures, 0 for one validation split.
     """
 
     id: str
@@ -47,7 +46,7 @@ class Candidate:
     folds: int = 0
 
     def value(self, figure: str) -> float:
-        """The objective called ``figure``; NaN where it is unknown."""
+        """Return the objective called ``figure``; NaN if unknown."""
         known = {ACCURACY: self.accuracy, MACRO_F1: self.val_macro_f1, LOSS: self.val_loss, SPEED: self.images_per_s}
         return known[figure]
 
@@ -59,7 +58,7 @@ class Candidate:
 
     @property
     def is_eligible(self) -> bool:
-        """COMPLETED at full budget, with a validation accuracy."""
+        """Whether the trial is COMPLETED at full budget and has a validation accuracy."""
         return self.state == COMPLETED and self.epochs_done >= self.epochs_full and math.isfinite(self.accuracy)
 
     @property
@@ -69,7 +68,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """The winner, why, and who came next (best first)."""
+    """The winner, the reason, and the runners-up (best first)."""
 
     winner: Candidate
     reason: str
@@ -78,7 +77,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """What the winner is best in, among the candidates within the bounds (figure -> value); names of ``OBJECTIVES``."""
+    """The figure in which the winner is best, and bounds (figure -> value) it must meet; names of ``OBJECTIVES``."""
 
     best: str = ACCURACY
     at_least: Mapping[str, float] = field(default_factory=dict)
@@ -89,7 +88,7 @@ class SelectionRule:
         return (*self.at_least.items(), *self.at_most.items())
 
     def shortfalls(self, candidate: Candidate) -> dict[str, float]:
-        """Figure -> by how much of its bound ``candidate`` misses it, infinite where unknown; {} within all bounds."""
+        """Return figure -> relative distance to its missed bound, infinite if unknown; {} if all bounds are met."""
         found = {}
         for name, bound in self.bounds:
             missing = OBJECTIVES[name].cost(candidate.value(name)) - OBJECTIVES[name].cost(bound)
@@ -98,9 +97,9 @@ class SelectionRule:
         return found
 
     def words(self) -> str:
-        """The bounds for a sentence: "at least 50.0 images/s and at most 0.5000 in val_loss"."""
-        said = [f"at least {_bound(name, value)}" for name, value in self.at_least.items()]
-        return " and ".join([*said, *(f"at most {_bound(name, value)}" for name, value in self.at_most.items())])
+        """Format the bounds for a sentence: "at least 50.0 images/s and at most 0.5000 in val_loss"."""
+        lower = [f"at least {_bound(name, value)}" for name, value in self.at_least.items()]
+        return " and ".join([*lower, *(f"at most {_bound(name, value)}" for name, value in self.at_most.items())])
 
 
 def _bound(name: str, value: float) -> str:
@@ -109,15 +108,15 @@ def _bound(name: str, value: float) -> str:
 
 
 PLAIN = SelectionRule()
-"""The most accurate one."""
+"""Default rule: the highest accuracy, no bounds."""
 
 
 def choose(candidates: Iterable[Candidate], runners_up: int = 0, rule: SelectionRule = PLAIN) -> Selection:
-    """The eligible candidate that is best by ``rule``, and up to ``runners_up`` that come after it.
+    """Choose the eligible candidate that is best by ``rule``, and up to ``runners_up`` next ones.
 
-    Ties go to the lower validation loss, then to the cheaper one, then to the smaller id: the same candidates in
-    any order give the same choice. Raises NoWinner when none is eligible, with the count of every state, or when
-    none of the eligible lies within the rule's bounds, with the one that comes nearest.
+    Ties go to the lower validation loss, then to the lower cost, then to the smaller id, so the order of candidates
+    does not matter. Raises NoWinner if none is eligible, with the count of every state, or if no eligible one meets
+    the rule's bounds, with the nearest.
     """
     candidates = list(candidates)
     eligible = [c for c in candidates if c.is_eligible]
@@ -136,10 +135,10 @@ def choose(candidates: Iterable[Candidate], runners_up: int = 0, rule: Selection
 
 
 def pareto_front(candidates: Iterable[Candidate], objectives: Sequence[str]) -> tuple[Candidate, ...]:
-    """The eligible candidates that no other beats: none is as good in all of ``objectives`` and better in one.
+    """Return the eligible candidates that no other dominates: as good in all of ``objectives`` and better in one.
 
-    Those of equal figures are all kept; one with an unknown figure is left out. The best in the first objective comes
-    first; the same candidates in any order give the same front.
+    Candidates with equal figures are all kept, those with an unknown figure are omitted. Sorted by the first objective;
+    the order of candidates does not matter.
     """
     known = [c for c in candidates if c.is_eligible and all(math.isfinite(c.value(name)) for name in objectives)]
     front = front_of([[OBJECTIVES[name].cost(c.value(name)) for name in objectives] for c in known])
@@ -152,7 +151,7 @@ def _rank(candidate: Candidate, rule: SelectionRule = PLAIN) -> tuple[float, flo
 
 
 def _last(value: float) -> float:
-    """``value``, or infinity where it is not a number, so that the unknown sorts after everything known."""
+    """Return ``value``, or infinity if it is not finite, so that unknown values sort last."""
     return value if math.isfinite(value) else math.inf
 
 
@@ -181,8 +180,8 @@ def _reason_by_rule(
     superlative = "lowest" if row.minimised else "highest"
     pool = _among(eligible, total)
     if rule.bounds:
-        lies = "lies" if not others else "lie"
-        pool = f"the {1 + len(others)} that {lies} within the bounds ({rule.words()}), of {pool}"
+        verb = "is" if not others else "are"
+        pool = f"the {1 + len(others)} that {verb} within the bounds ({rule.words()}), of {pool}"
     text = f"{winner.label} has the {superlative} {row.words} of {pool}: {_rule_figure(winner, rule)}"
     if not others:
         return f"{text}."
@@ -193,7 +192,7 @@ def _reason_by_rule(
 
 
 def _rule_figure(candidate: Candidate, rule: SelectionRule) -> str:
-    """The figure that decides, and those that are bounded, of one candidate."""
+    """Format one candidate's deciding figure and its bounded figures."""
     shown = []
     for name in dict.fromkeys([rule.best, *(bounded for bounded, _ in rule.bounds)]):
         figure = _figure(candidate) if name == ACCURACY else OBJECTIVES[name].show(candidate.value(name))
@@ -202,25 +201,25 @@ def _rule_figure(candidate: Candidate, rule: SelectionRule) -> str:
 
 
 def _none_within(within: Sequence[Candidate], eligible: Sequence[Candidate], rule: SelectionRule) -> str:
-    """Why the rule finds nobody, and who comes nearest."""
+    """Explain why the rule finds no winner, and name the nearest candidate."""
     if within:
         return (
             f"there is no winner: none of the {len(within)} COMPLETED trials within the bounds has a "
-            f"{OBJECTIVES[rule.best].words}; name another figure in final.choose.best and go on with `--resume`."
+            f"{OBJECTIVES[rule.best].words}; name another figure in final.choose.best and continue with `--resume`."
         )
     bounds = f"there is no winner: none of {len(eligible)} trials COMPLETED at full budget has {rule.words()}"
     unknown = [n for n, _ in rule.bounds if not any(math.isfinite(c.value(n)) for c in eligible)]
     if unknown:
         return (
-            f"{bounds}, for {unknown[0]} was not measured in this sweep. Leave its bound out of final.choose and go on "
-            "with `--resume`, or start another sweep."
+            f"{bounds}, because {unknown[0]} was not measured in this sweep. Remove its bound from final.choose and "
+            "continue with `--resume`, or start another sweep."
         )
     nearest = min(eligible, key=lambda c: (sum(rule.shortfalls(c).values()), _rank(c, rule)))
     figures = dict.fromkeys([*(name for name, _ in rule.bounds), ACCURACY])
     has = " and ".join(_bound(name, nearest.value(name)) for name in figures)
     return (
         f"{bounds}; {nearest.label} comes nearest, with {has}. "
-        "Loosen final.choose and go on with `--resume`, or give it more trials with `--resume --trials +N`."
+        "Relax final.choose and continue with `--resume`, or add trials with `--resume --trials +N`."
     )
 
 
@@ -275,17 +274,17 @@ def _no_winner(candidates: Sequence[Candidate]) -> str:
 
 def _advice(states: Counter[str]) -> str:
     if states.keys() & {"RUNNING", "PAUSED"}:
-        return "The search is not over: go on with `--resume`."
+        return "The search is not over: continue it with `--resume`."
     if states["FAILED"] and states["FAILED"] == states.total():
-        return "Read why with `orch show`, mend the cause and start anew, or add trials with `--resume --trials +N`."
+        return "See why with `orch show`, fix the cause and start again, or add trials with `--resume --trials +N`."
     if states["STOPPED"] or states["PENDING"]:  # the hours were used up
-        return "Give it more time: raise `budget.hours` and go on with `--resume`."
-    return "Give it more trials with `--resume --trials +N`, or a gentler `budget.scheduler`."
+        return "Raise `budget.hours` and continue with `--resume`."
+    return "Add trials with `--resume --trials +N`, or set a `budget.scheduler` that prunes less."
 
 
 @dataclass(frozen=True)
 class PolicyScore:
-    """How one crop policy did on validation: ``correct`` of ``total`` images, ``log_loss`` in nats, ``crops`` each."""
+    """One crop policy on validation: ``correct`` of ``total`` images, ``log_loss`` in nats, ``crops`` per image."""
 
     policy: str
     correct: int
@@ -296,16 +295,16 @@ class PolicyScore:
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """The chosen policy's name, and why."""
+    """The chosen policy's name and the reason."""
 
     policy: str
     reason: str
 
 
 def choose_policy(scores: Iterable[PolicyScore]) -> PolicyChoice:
-    """The policy with the most correct validation images; ties go to fewer crops, then lower log loss, then the name.
+    """Choose the policy with the most correct images; ties go to fewer crops, then lower log loss, then the name.
 
-    Raises ValueError unless ``whole`` is among them and all were measured on the same number of images, above 0.
+    Raises ValueError unless ``whole`` is among them and all were measured on the same number of images, at least 1.
     """
     ranked = sorted(scores, key=lambda s: (-s.correct, s.crops, _last(s.log_loss), s.policy))
     whole = next((s for s in ranked if s.policy == WHOLE), None)

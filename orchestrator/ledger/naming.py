@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.ledger.ledger import TrialRecord
@@ -11,8 +12,7 @@ from trainers.config import TrialConfig
 CARD = ("backbone", "unfrozen_layers", "dropout", "multiplier", "head", "smoothing")
 """The card's six fields: a run's name shows those that differ from a plain trial, and whatever else was searched."""
 
-
-_SHORT = {
+SHORT_FORMS = {
     "unfrozen_layers": "n={}",
     "dropout": "drop={}",
     "multiplier": "x{}",
@@ -33,6 +33,7 @@ _SHORT = {
     "balance": "balance={}",
     "epochs": "{}ep",
 }
+"""Field -> template of its value in a run's name; other fields show the bare value."""
 
 
 def run_name(number: int, config: Mapping[str, Any], varied: Sequence[str] = CARD, given: str = "") -> str:
@@ -49,8 +50,25 @@ def run_name(number: int, config: Mapping[str, Any], varied: Sequence[str] = CAR
         if name == "backbone" or value is None or value == plain.get(name):
             continue
         text = f"{value:.3g}" if isinstance(value, int | float) else str(value)
-        words.append(_SHORT.get(name, "{}").format(text))
+        words.append(SHORT_FORMS.get(name, "{}").format(text))
     return " ".join([f"{number:03d}", *words])
+
+
+def legend(names: Iterable[str]) -> str:
+    """Explain the abbreviations in ``names`` (from ``run_name``) as "n: unfrozen_layers, x: multiplier"; "" if none.
+
+    Parts of the field's own name, as in ``mixup=0.2`` and ``drop=0.2``, are not explained.
+    """
+    words = {word for name in names for word in name.split()}
+    found = []
+    for field_name, template in SHORT_FORMS.items():
+        short = template.replace("{}", "").rstrip("=")
+        value = "[^ ]+" if "=" in template else r"[0-9][0-9.e+-]*"
+        pattern = re.compile(value.join(re.escape(part) for part in template.split("{}")))
+        is_plain = len(short) > 2 and short in field_name
+        if not is_plain and any(pattern.fullmatch(word) for word in words):
+            found.append(f"{short}: {field_name}")
+    return ", ".join(found)
 
 
 def varied_fields(created: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.ledger import Ledger, TrialState, derive
-from orchestrator.ledger.naming import label, run_name, varied_fields
+from orchestrator.ledger.naming import label, legend, run_name, varied_fields
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.report.terminal import tell
-from orchestrator.tracking.run_updates import legend
 from trainers.wording import count
 
 if TYPE_CHECKING:

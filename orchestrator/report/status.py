@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
 from orchestrator.ledger.ledger import TrialRecord, TrialState
-from orchestrator.ledger.naming import label
+from orchestrator.ledger.naming import label, legend
 from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
 from orchestrator.report.terminal import tell
 from orchestrator.tracking.cursor import parent_run
-from orchestrator.tracking.run_updates import legend
 from trainers.wording import count
 
 if TYPE_CHECKING:

@@ -185,7 +185,7 @@ def _draw(
     sweep: SweepContext, manifest: Manifest, frame: pd.DataFrame, chosen: ModelPredictions, labels: np.ndarray
 ) -> None:
     """The pictures. A picture that cannot be drawn is said and costs nothing else."""
-    from dashboards import figures, searchfigures  # matplotlib: a second
+    from dashboards import figures, search_figures  # matplotlib: a second
 
     folder, classes = sweep.paths.figures, manifest.classes
     folder.mkdir(exist_ok=True)
@@ -194,8 +194,8 @@ def _draw(
     paths = test.paths()
     state = sweep.state()
     try:
-        searchfigures.curves_figure(epochs_frame(state), folder / "curves.png")
-        searchfigures.parameters_figure(search_frame(state), folder / "parameters.png")
+        search_figures.curves_figure(epochs_frame(state), folder / "curves.png")
+        search_figures.parameters_figure(search_frame(state), folder / "parameters.png")
         figures.leaderboard_figure(frame, folder / "leaderboard.png")
         figures.confusion_figure(labels, predicted, classes, folder / "confusion.png")
         figures.mistakes_figure(

@@ -1,5 +1,5 @@
 """MLflow: runs, replay after an outage, the model registry.
 
-The only package that imports MLflow, and only inside functions. May import ``spec``, ``ledger`` and what is below.
-Start with ``tracker``.
+The only package that imports MLflow, and only inside functions, since the import takes seconds. May import ``spec``,
+``ledger``, ``machine`` and what is below them. Start with ``tracker``.
 """

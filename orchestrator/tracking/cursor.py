@@ -1,4 +1,4 @@
-"""How far the ledger has been shown to MLflow: a small JSON file in the sweep's folder."""
+"""The sync cursor: which ledger events and files MLflow already has. A small JSON file in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from trainers.files.atomic import atomic_write_text
 
 @dataclass(frozen=True)
 class Cursor:
-    """What MLflow has seen. ``time_s`` is of event ``seq``: another time there means another ledger.
+    """What MLflow has received so far.
 
-    ``runs``: trial -> run id. ``files``: name relative to the sweep -> SHA-256 of what was sent.
-    ``environment``: of the machine that ran the sweep first.
+    ``seq``: the last event sent; ``time_s``: its time, so a different time in the ledger means a different ledger.
+    ``parent``: run id of the sweep. ``runs``: trial -> run id. ``files``: name relative to the sweep -> SHA-256 of the
+    content sent. ``environment``: of the machine that first ran the sweep.
     """
 
     uri: str = ""
@@ -29,12 +30,12 @@ class Cursor:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, uri: str) -> Cursor:
-        """This cursor if it speaks of the store at ``uri``, else one that has seen nothing."""
+        """Return this cursor if it belongs to the store at ``uri``, else an empty one for that store."""
         return self if self.uri == uri else Cursor(uri, environment=self.environment)
 
 
 def read_cursor(path: Path) -> Cursor:
-    """The cursor in ``path``; an empty one where there is none or it is damaged, since sending again does no harm."""
+    """Read the cursor in ``path``; an empty one if it is missing or damaged, since sending twice is harmless."""
     try:
         return Cursor(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -42,12 +43,13 @@ def read_cursor(path: Path) -> Cursor:
 
 
 def write_cursor(path: Path, cursor: Cursor) -> None:
+    """Write the cursor atomically, without fsync: it is written after every batch, and a lost one only repeats it."""
     content = {each.name: getattr(cursor, each.name) for each in fields(cursor)}
-    atomic_write_text(path, json.dumps(content), durable=False)  # after every batch; a lost one is sent again
+    atomic_write_text(path, json.dumps(content), durable=False)
 
 
 def newest_store(runs: Path = Path(RUNS)) -> str | None:
-    """The address of the MLflow store that the newest sweep wrote to; None where there is no sweep that did."""
+    """Return the URI of the MLflow store that the newest tracked sweep wrote to; None if no sweep was tracked."""
     for folder in sweeps(runs):
         uri = read_cursor(SweepPaths(folder).tracking_cursor).uri
         if uri:
@@ -56,5 +58,5 @@ def newest_store(runs: Path = Path(RUNS)) -> str | None:
 
 
 def parent_run(sweep: Sweep) -> str | None:
-    """The id of the sweep's run in MLflow; None where MLflow has not seen it."""
+    """Return the id of the sweep's run in MLflow; None if MLflow does not have it."""
     return read_cursor(sweep.paths.tracking_cursor).parent or None

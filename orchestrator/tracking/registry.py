@@ -1,52 +1,34 @@
-"""The model registry: versions, their evidence, the champion.
-
-With ``synchroniser``, ``mlflow_store`` and ``sqlite_store`` one of the four modules that know MLflow. It is imported
-inside functions: that takes seconds.
-"""
+"""The model registry: versions, their evidence, the champion."""
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError, TrackingError
-from orchestrator.machine.environment import package_versions
-from orchestrator.machine.quiet_stderr import hushed
 from orchestrator.paths import SweepPaths
 from orchestrator.tracking.mlflow_store import connect, reaching, store_uri
-from trainers.dotted import find_top_level, own_folder
+from orchestrator.tracking.model_package import ModelDetails, load_model, pack_model, try_model
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import ModelSignature
     from mlflow.pyfunc import PyFuncModel
 
 CHAMPION = "champion"
 EVIDENCE = SweepPaths(Path()).evidence.name
-"""File in a model's folder: which images it was trained, chosen and tested on, and how it did.
+"""Name of the file in a model's folder that lists the images it was trained, chosen and tested on, with its answers.
 Columns ``sha256``, ``role`` (train, validation, test), ``label``, ``predicted``, ``correct``."""
-INPUT = (
-    "photos as encoded bytes, base64 text, `data:` URLs, or uint8 pixels (height, width, 3); in a column `image`, or "
-    "as the whole input. Names of files are opened only where the model is started with ORCH_SERVE_PATHS=1. Over HTTP: "
-    '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
-)
-"""What a registered model takes, in Markdown; MLflow's signature says nothing of it, see ``signature``."""
-SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock", "cachetools")
 
 
 @dataclass(frozen=True)
 class ChampionInfo:
-    """The version under the alias ``champion``. ``source`` is where MLflow keeps its files."""
+    """The version under the alias ``champion``. ``source``: URI of its files."""
 
     name: str
     version: str
@@ -56,65 +38,8 @@ class ChampionInfo:
     description: str = ""
 
 
-@dataclass(frozen=True)
-class ModelDetails:
-    """What a registered version says of itself.
-
-    ``run_id``: the sweep's run in MLflow. ``form``: "one network" or "ensemble of K", say. ``data``: the manifest's
-    fingerprint. ``example``: one encoded image. ``loader``: the module with ``_load_pyfunc``, which is copied into the
-    model with its package. ``modules``: what else the model imports (a backbone of the user's own); a module of an
-    installed distribution becomes a requirement, any other is copied with its package. ``fits``: ids of the networks
-    that it is made of, () where they are not known.
-    """
-
-    run_id: str
-    sweep: str
-    trial: str
-    policy: str
-    form: str
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    data: str
-    classes: tuple[str, ...]
-    example: bytes
-    commit: str = ""
-    loader: str = "trainers.serving"
-    modules: tuple[str, ...] = ()
-    fits: tuple[str, ...] = ()
-    extra_tags: Mapping[str, str] = field(default_factory=dict)
-
-    def tags(self) -> dict[str, str]:
-        tags = {
-            "orch.sweep_name": self.sweep,
-            "orch.trial": self.trial,
-            "orch.policy": self.policy,
-            "orch.form": self.form,
-            "orch.test_accuracy": f"{self.accuracy:.4f}",
-            "orch.test_accuracy_low": f"{self.accuracy_low:.4f}",
-            "orch.test_accuracy_high": f"{self.accuracy_high:.4f}",
-            "orch.data": self.data,
-            "orch.classes": json.dumps(self.classes, ensure_ascii=False),
-        }
-        tags |= {"orch.git_commit": self.commit} if self.commit else {}
-        tags |= {"orch.fits": json.dumps(self.fits)} if self.fits else {}
-        return tags | dict(self.extra_tags)
-
-    def description(self) -> str:
-        """Markdown for the registry's page."""
-        return (
-            f"Winner of the sweep **{self.sweep}** (trial `{self.trial}`), {self.form}, "
-            f"crop policy `{self.policy}`.\n\n"
-            f"Test accuracy **{self.accuracy:.3f}** "
-            f"(95 % interval {self.accuracy_low:.3f} to {self.accuracy_high:.3f}) "
-            f"on data `{self.data}` with {len(self.classes)} classes.\n\n"
-            f"Input: {INPUT}. "
-            "Output: `label`, `probability`, `probabilities` (JSON: class -> probability)."
-        )
-
-
 def check_model_name(name: str) -> str:
-    """``name`` if MLflow takes it. Raises TrackingError."""
+    """Return ``name`` if MLflow accepts it. Raises TrackingError."""
     if not re.fullmatch(r"[^\W_][\w .-]{0,199}", name) or name != name.strip():
         raise TrackingError(
             f"{name!r} cannot name a registered model: use at most 200 letters, digits, spaces, '_', '-' and '.', "
@@ -124,7 +49,7 @@ def check_model_name(name: str) -> str:
 
 
 def champion(uri: str | None, model_name: str) -> ChampionInfo | None:
-    """The champion of ``model_name``, None where there is none yet. Raises TrackingError."""
+    """Return the champion of ``model_name``; None if there is none yet. Raises TrackingError."""
     uri, name = store_uri(uri), check_model_name(model_name)
     client = connect(uri)
     with reaching(uri):
@@ -134,7 +59,7 @@ def champion(uri: str | None, model_name: str) -> ChampionInfo | None:
 
 
 def _champion_version(client: MlflowClient, name: str) -> str | None:
-    """The alias's version; None where there is no such model or alias."""
+    """Return the alias's version; None if there is no such model or alias."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -154,10 +79,10 @@ def _info(found: ModelVersion) -> ChampionInfo:
 
 
 def register(uri: str | None, model_name: str, model_folder: Path, details: ModelDetails) -> str:
-    """Make ``model_folder`` a new version of ``model_name`` and return its number; the champion stays who it was.
+    """Register ``model_folder`` as a new version of ``model_name`` and return its number; the champion stays.
 
-    The folder is packed with the code that loads it, then loaded once and asked about the example: what does not
-    answer with one of its classes is never registered. Raises TrackingError.
+    The folder is packed with the code that loads it, then loaded once and tried on the example: a model that does not
+    predict one of its classes is not registered. Raises TrackingError.
     """
     uri, name = store_uri(uri), check_model_name(model_name)
     if not model_folder.is_dir():
@@ -168,8 +93,8 @@ def register(uri: str | None, model_name: str, model_folder: Path, details: Mode
         logged = client.create_logged_model(run.info.experiment_id, "winner", run.info.run_id, tags=details.tags())
         try:
             packed = Path(folder) / "model"
-            _pack(packed, model_folder, details, logged)
-            _try_out(packed, details)
+            pack_model(packed, model_folder, details, logged)
+            try_model(packed, details)
             client.log_model_artifacts(logged.model_id, str(packed))
         except BaseException:
             client.finalize_logged_model(logged.model_id, "FAILED")
@@ -196,110 +121,9 @@ def _run(client: MlflowClient, run_id: str) -> Any:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(
-                f"MLflow has no run {run_id or 'of this sweep'}; `orch sync DIR` sends the sweep, then promote again."
+                f"MLflow has no run {run_id or 'of this sweep'}; send it with `orch sync DIR`, then promote again."
             ) from error
         raise
-
-
-def _pack(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) -> None:
-    """Write the MLflow model: data, code, pins, signature, example."""
-    import pandas as pd
-    from mlflow import pyfunc
-    from mlflow.models import Model
-
-    code, distributions = _what_it_imports([details.loader, *details.modules])
-    pyfunc.save_model(
-        path=str(packed),
-        loader_module=details.loader,
-        data_path=str(model_folder),
-        code_paths=code,
-        pip_requirements=[f"{n}=={v}" for n, v in package_versions((*SERVED_WITH, *distributions)).items()],
-        signature=signature(),
-        input_example=pd.DataFrame({"image": [base64.b64encode(details.example).decode()]}),  # as it is in JSON
-        mlflow_model=Model(
-            artifact_path=logged.artifact_location,
-            model_uuid=logged.model_id,
-            model_id=logged.model_id,
-            run_id=details.run_id,
-        ),
-        metadata={"sweep": details.sweep, "policy": details.policy, "classes": list(details.classes), "input": INPUT},
-    )
-
-
-def _what_it_imports(modules: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Folders or files to copy, and distributions to require, so that ``modules`` can be imported elsewhere.
-
-    This project is always copied, and so is whatever was installed from a folder: no package index has it.
-    """
-    tops = dict.fromkeys(module.partition(".")[0] for module in modules)
-    installed = metadata.packages_distributions() if len(tops) > 1 else {}
-    loader = modules[0].partition(".")[0]
-    published = {top: [d for d in installed.get(top, []) if _is_published(d)] for top in tops if top != loader}
-    required = [name for names in published.values() for name in names]
-    copied = [str(_package_of(top)) for top in tops if not published.get(top)]
-    return copied, tuple(dict.fromkeys(required))
-
-
-def _is_published(distribution: str) -> bool:
-    """Whether ``distribution`` came from a package index; PEP 610 keeps a ``direct_url.json`` for all others."""
-    return metadata.distribution(distribution).read_text("direct_url.json") is None
-
-
-def _package_of(module: str) -> Path:
-    """The folder of the package that ``module`` lies in, or the file of a plain module. Imports nothing heavy.
-
-    Raises TrackingError.
-    """
-    spec = find_top_level(module)
-    if spec is None or not (spec.submodule_search_locations or spec.origin):
-        raise TrackingError(
-            f"the model needs the module {module!r}, which is neither installed nor in {own_folder()}. "
-            "Type the command in the folder that holds it, or install it."
-        )
-    return Path(next(iter(spec.submodule_search_locations)) if spec.submodule_search_locations else str(spec.origin))
-
-
-def signature() -> ModelSignature:
-    """Of what comes out: ``label``, ``probability``, ``probabilities`` (JSON text: classes may have any name).
-
-    Of what goes in there is none on purpose, since any that MLflow has refuses some of what the model takes: a binary
-    column base64-decodes paths and ``data:`` URLs as well and fails on pixels, an "any" column refuses whatever is no
-    table. So MLflow hands everything on, and the model itself says what it cannot read.
-    """
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    return ModelSignature(
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "probability"),
-                ColSpec(DataType.string, "probabilities"),
-            ]
-        ),
-    )
-
-
-def _try_out(packed: Path, details: ModelDetails) -> None:
-    """Raises TrackingError unless the packed model answers for the example with one of its classes."""
-    import pandas as pd
-
-    answer = _load(packed).predict(pd.DataFrame({"image": [details.example]}))
-    label = answer["label"].iloc[0]
-    if label not in details.classes:
-        raise TrackingError(f"the packed model answers {label!r}, which is none of its classes; it is not registered.")
-
-
-def _load(packed: Path) -> PyFuncModel:
-    """Load a packed model; its code folder does not stay on the import path."""
-    from mlflow import pyfunc
-
-    before = list(sys.path)
-    try:
-        with hushed():
-            return pyfunc.load_model(str(packed), suppress_warnings=True)
-    finally:
-        sys.path[:] = before
 
 
 def _link(client: MlflowClient, run_id: str, model_id: str) -> None:
@@ -319,7 +143,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 
 
 def set_champion(uri: str | None, model_name: str, version: str, override: Sequence[str] = ()) -> None:
-    """Move the alias to ``version``. The codes of overridden refusals are kept as a tag and in the description.
+    """Move the alias to ``version``; record the codes of overridden refusals in a tag and the description.
 
     Raises TrackingError.
     """
@@ -330,27 +154,27 @@ def set_champion(uri: str | None, model_name: str, version: str, override: Seque
         if override:
             codes = ", ".join(override)
             client.set_model_version_tag(name, version, "orch.override", codes)
-            said = client.get_model_version(name, version).description or ""
+            description = client.get_model_version(name, version).description or ""
             note = f"Promoted although the gate refused: **{codes}**."
-            if note not in said:
-                client.update_model_version(name, version, f"{said}\n\n{note}".strip())
+            if note not in description:
+                client.update_model_version(name, version, f"{description}\n\n{note}".strip())
         if before and before != version:
             client.set_model_version_tag(name, version, "orch.replaces", before)
         client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
-    """The champion, ready to predict. Raises OrchError where there is none, TrackingError where MLflow is away."""
+    """Load the champion. Raises OrchError if there is none, TrackingError if MLflow cannot be reached."""
     uri = store_uri(uri)
     found = champion(uri, model_name)
     if found is None:
-        raise OrchError(f"there is no champion of {model_name} yet; `orch promote best` makes one.")
+        raise OrchError(f"there is no champion of {model_name} yet; make one with `orch promote best`.")
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-champion-") as folder:
-        return _load(_download(uri, found.source, folder))
+        return load_model(_download(uri, found.source, folder))
 
 
 def read_evidence(uri: str | None, model_name: str, version: str) -> pd.DataFrame | None:
-    """``evidence.parquet`` of a version, fetched alone; None where the version has none. Raises TrackingError."""
+    """Download only the evidence of a version; None if the version has none. Raises TrackingError."""
     import pandas as pd
     from mlflow.models import Model
 

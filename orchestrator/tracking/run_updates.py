@@ -1,19 +1,18 @@
-"""Pure: ledger events -> what each MLflow run is told. Knows the words of MLflow's runs, not MLflow.
+"""Ledger events -> updates of MLflow runs. Pure: uses MLflow's vocabulary without importing it.
 
-Telling a run the same update twice changes nothing, so that events may be replayed after any interruption.
+Updates are idempotent, so events may be replayed after any interruption.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.ledger.ledger import TrialState
-from orchestrator.ledger.naming import _SHORT, run_name, varied_fields
+from orchestrator.ledger.naming import SHORT_FORMS, legend, run_name, varied_fields
 from orchestrator.ledger.segments import METRICS, Event, EventKind
 from orchestrator.ledger.stages import Stage
 
@@ -26,13 +25,14 @@ RUN_STATUS: dict[str, str] = {
     TrialState.STOPPED: "KILLED",
     TrialState.FAILED: "FAILED",
 }
-"""A trial's state as a run's status. Somebody ended a pruned or stopped trial before its last epoch, hence KILLED;
-FINISHED would put it beside the completed ones in the UI. The tag ``orch.state`` holds the state itself."""
+"""Trial state -> run status. Pruned and stopped trials ended before their last epoch, so they are KILLED: FINISHED
+would group them with completed ones in the UI. The tag ``orch.state`` holds the exact state."""
 
 SWEEP_STATUS = RUN_STATUS | {"FINISHED": "FINISHED", "INTERRUPTED": "KILLED"}
-"""A SWEEP event without a state, or with another one, says that the sweep runs."""
+"""State of a SWEEP event -> run status; any other state, or none, means RUNNING."""
 
 WINNER_FACTS = ("model", "policy", "form", "reason")
+"""Fields of the winner that become tags ``orch.winner.FIELD``."""
 
 LEADERBOARD_METRICS = (
     "accuracy",
@@ -44,6 +44,7 @@ LEADERBOARD_METRICS = (
     "images_per_s",
     "difference",
 )
+"""Columns of the leaderboard that become metrics of the sweep's run."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Point:
 
 @dataclass(frozen=True)
 class RunUpdate:
-    """What one run is told at once. ``trial`` is "" for the sweep's own run; ``name`` and ``status`` "" say nothing.
+    """Changes to one run. ``trial`` is "" for the sweep's own run; an empty ``name`` or ``status`` means no change.
 
-    ``started_ms`` is when its first event happened; ``ended_ms`` is None unless the status is final.
+    ``started_ms``: time of the first event; ``ended_ms``: None unless the status is final.
     """
 
     trial: str
@@ -73,25 +74,8 @@ class RunUpdate:
     ended_ms: int | None = None
 
 
-def legend(names: Iterable[str]) -> str:
-    """What abbreviations in ``names`` (of ``run_name``) stand for, as "n: unfrozen_layers, x: multiplier"; "" for none.
-
-    Words of the field's own name, as in ``mixup=0.2`` and ``drop=0.2``, need no explanation.
-    """
-    words = {word for name in names for word in name.split()}
-    found = []
-    for field_name, template in _SHORT.items():
-        short = template.replace("{}", "").rstrip("=")
-        value = "[^ ]+" if "=" in template else r"[0-9][0-9.e+-]*"
-        pattern = re.compile(value.join(re.escape(part) for part in template.split("{}")))
-        is_plain = len(short) > 2 and short in field_name
-        if not is_plain and any(pattern.fullmatch(word) for word in words):
-            found.append(f"{short}: {field_name}")
-    return ", ".join(found)
-
-
 def run_updates(events: Iterable[Event]) -> list[RunUpdate]:
-    """One update for each run that ``events`` (in order of ``seq``) touch, the runs in order of first touch."""
+    """Return one update per run that ``events`` (in order of ``seq``) concern, in order of its first event."""
     drafts: dict[str, _Draft] = {}
     for event in events:
         draft = drafts.get(event.trial)
@@ -102,7 +86,7 @@ def run_updates(events: Iterable[Event]) -> list[RunUpdate]:
 
 
 class _Draft:
-    """An update being put together; the last value of a tag, a status or a name wins."""
+    """Builder of an update; the last value of a tag, a status or a name wins."""
 
     def __init__(self, trial: str, started_ms: int) -> None:
         self._trial = trial
@@ -152,7 +136,7 @@ class _Draft:
         self._ended_ms = _milliseconds(event.time_s) if status in ("FINISHED", "KILLED", "FAILED") else None
 
     def _take_winner(self, event: Event) -> None:
-        """The winner, which is a mapping in the payload of the event that chose it, or of a later one."""
+        """Set the winner's tags if the payload holds a winner."""
         data = event.data
         winner = data.get("winner") if isinstance(data, Mapping) else None
         if isinstance(winner, Mapping):
@@ -173,7 +157,10 @@ class _Draft:
 
 
 def _points(event: Event) -> list[Point]:
-    """An epoch's finite values; validation figures are NaN where validation is trained on. A fold's name ends in it."""
+    """Return an epoch's finite metrics; a fold's names end in its number.
+
+    Validation metrics are NaN in fits that train on the validation split.
+    """
     suffix = f"_fold_{event.fold}" if event.fold else ""
     values = {name: getattr(event, name) for name in METRICS}
     return [
@@ -184,7 +171,7 @@ def _points(event: Event) -> list[Point]:
 
 
 def plan_points(event: Event) -> list[Point]:
-    """What a note says of the plan: each stage's seconds as planned, and at the end as they were. [] of other notes."""
+    """Return each stage's planned and, once known, actual seconds from a note about the plan; [] for other notes."""
     data = event.data
     found = {f"planned_{name}_s": span["mean"] for name, span in data.get("plan", {}).get("stages", {}).items()}
     for row in data.get("compared", ()):
@@ -198,12 +185,12 @@ def _milliseconds(time_s: float) -> int:
 
 
 def _text(value: Any) -> str:
-    """A parameter as the UI shows it; None is a default that depends on something else."""
+    """Format a parameter for the UI; None is a default that depends on other parameters."""
     return "default" if value is None else str(value)
 
 
 def spec_params(spec: Mapping[str, Any]) -> dict[str, str]:
-    """A sweep's YAML as flat parameters: ``budget.trials`` -> "40"; lists and ranges as JSON text."""
+    """Flatten a sweep's YAML into parameters: ``budget.trials`` -> "40"; lists and ranges as JSON text."""
     flat: dict[str, str] = {}
     for key, value in spec.items():
         if isinstance(value, Mapping) and key != "search" and value:
@@ -216,7 +203,7 @@ def spec_params(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def leaderboard_update(rows: Sequence[Mapping[str, Any]], time_ms: int) -> RunUpdate:
-    """The winner's row as metrics ``test_accuracy`` and so on of the sweep's run."""
+    """Return the winner's row as metrics of the sweep's run: ``test_accuracy`` and so on."""
     winners = [row for row in rows if row.get("winner")]
     points = [
         Point(f"test_{name}", float(row[name]), time_ms, 0)
@@ -228,14 +215,14 @@ def leaderboard_update(rows: Sequence[Mapping[str, Any]], time_ms: int) -> RunUp
 
 
 def sweep_note(name: str, params: Mapping[str, str], leaderboard: str = "") -> str:
-    """What the UI shows above the sweep's run, in Markdown."""
+    """Return the note that the UI shows on the sweep's run, in Markdown."""
     source = params.get("data.source", "")
     lines = [
         f"# {name}",
         "",
         f"A sweep of `orch`{f' over `{source}`' if source else ''}; its trials are the runs below.",
         "",
-        f"In their names: {legend(template.format(1) for template in _SHORT.values())}.",
+        f"In their names: {legend(template.format(1) for template in SHORT_FORMS.values())}.",
     ]
     if leaderboard:
         lines += ["", "## Leaderboard on the test split", "", leaderboard.strip()]

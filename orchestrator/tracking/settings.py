@@ -1,4 +1,4 @@
-"""settings."""
+"""How a sweep appears in MLflow: store, experiment, tags and the name of its registered model."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.spec.sweep import SweepSpec
 from trainers.files.suffixes import ARCHIVES, is_table
 
-if TYPE_CHECKING:
-    pass
-
 
 def model_name(spec: SweepSpec) -> str:
-    """The registered model's name: ``tracking.model``, else the data's name."""
+    """Return the registered model's name: ``tracking.model``, else a name made from the data's sources."""
     if spec.tracking.model:
         return spec.tracking.model
     name = "-".join(_short_name(source) for source in spec.data.sources)
@@ -24,7 +20,7 @@ def model_name(spec: SweepSpec) -> str:
 
 
 def _short_name(source: str) -> str:
-    """What a person would call the data: its folder, its archive without the ending, or the built-in's name."""
+    """Return a short name for a data source: its folder, its archive without the suffix, or the built-in's name."""
     if ":" in source and not Path(source).exists():
         source = source.rpartition(":")[2]
     path = Path(source)
@@ -34,13 +30,13 @@ def _short_name(source: str) -> str:
 
 
 def tracking_settings(spec: SweepSpec) -> TrackingSettings:
-    """Where MLflow is and what the sweep is called there."""
+    """Return the tracking settings of ``spec``."""
     return TrackingSettings(spec.tracking.uri, spec.tracking.experiment or spec.name, dict(spec.tracking.tags))
 
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """``uri``: None for ``MLFLOW_TRACKING_URI`` or a database file here. ``tags`` go on the sweep's run."""
+    """``uri``: None for ``MLFLOW_TRACKING_URI`` or the default database file. ``tags`` are set on the sweep's run."""
 
     uri: str | None = None
     experiment: str = "orch"

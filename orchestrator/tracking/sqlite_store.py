@@ -1,7 +1,7 @@
-"""MLflow's SQLite database: made whole or not at all, by one process.
+"""MLflow's SQLite database: created atomically, by one process.
 
-MLflow makes its tables in dozens of steps, each committed by itself, and starts again from the first where another
-process, or a kill, came between. Here the tables are made in a file next to the database, which is then renamed.
+MLflow creates its tables in dozens of steps, each its own commit, so a kill or a second process leaves a database that
+it cannot use. Here the tables are created in a file next to the database, which is then renamed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ import filelock
 from orchestrator.errors import TrackingError
 
 ARTIFACTS = "mlartifacts"
-"""The folder of artifacts, next to the database file."""
+"""Name of the artifacts' folder, next to the database file."""
 CREATION_LOCK_S = 120.0
-"""Seconds to wait for another process that makes the database."""
+"""Maximum seconds to wait for another process that is creating the database."""
 BEING_MADE_S = 10.0
-"""Seconds since its last change after which an incomplete database is no longer taken for one that is being made."""
+"""Seconds without a change after which an incomplete database counts as abandoned."""
 ASK_AGAIN_S = 0.5
+"""Seconds between two looks at a database that another program is creating."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a database file holds. ``version``: MLflow's schema revision, "" where none is recorded. ``runs``: their
-    number, 0 without a table of runs."""
+    """What a database file holds.
+
+    ``version``: MLflow's schema revision, "" if none is recorded. ``runs``: number of runs, 0 without such a table.
+    """
 
     tables: frozenset[str] = frozenset()
     version: str = ""
@@ -40,18 +43,18 @@ class Contents:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether another program made the database."""
+        """Whether the database belongs to another program."""
         return bool(self.tables) and "experiments" not in self.tables
 
     @property
     def is_torn(self) -> bool:
-        """Whether a creation or an upgrade ended in the middle, as far as the file itself can say."""
+        """Whether the file shows traces of an interrupted creation or upgrade."""
         return bool(self.tables) and (not self.version or any(name.startswith("_alembic_tmp") for name in self.tables))
 
 
 def prepare(path: Path) -> None:
-    """Make the database in ``path`` unless it is there. Raises TrackingError where it cannot be made or used."""
-    with _in_plain_words(path):
+    """Create the database in ``path`` unless it exists. Raises TrackingError if it cannot be created or used."""
+    with _as_tracking_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_complete(read_contents(path)):
             return
@@ -60,7 +63,7 @@ def prepare(path: Path) -> None:
             if not contents.tables:
                 _create(path)
             elif contents.is_foreign:
-                raise TrackingError(_not_mlflows(path, "not an MLflow database"))
+                raise TrackingError(_unusable(path, "not an MLflow database"))
             elif contents.is_torn:
                 raise TrackingError(incomplete(path, contents))
             elif not _is_complete(contents):
@@ -68,10 +71,10 @@ def prepare(path: Path) -> None:
 
 
 def read_contents(path: Path) -> Contents:
-    """What the file holds; nothing where it does not exist or is empty. Raises sqlite3.Error, OSError."""
+    """Read what the file holds; empty contents if it is missing or empty. Raises sqlite3.Error, OSError."""
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return Contents()
-    # "rw": a read-only connection could not roll back what a killed process left in the journal
+    # "rw": a read-only connection cannot roll back the journal of a killed process
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=20)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         versions = database.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
@@ -81,10 +84,10 @@ def read_contents(path: Path) -> Contents:
 
 
 def incomplete(path: Path, contents: Contents) -> str:
-    """The sentence for a half-made database, with the way out."""
+    """Explain an incomplete database and how to move it away."""
     kept = f"It holds {contents.runs} runs, which the moved file keeps." if contents.runs else "It holds no runs."
     return (
-        f"MLflow's database {path} is incomplete: a process ended, or two began at once, while its tables were made. "
+        f"MLflow's database {path} is incomplete: its creation was interrupted, or two processes created it at once. "
         f"{kept} Move it away: `{_mv(path, 'incomplete')}`."
     )
 
@@ -92,7 +95,7 @@ def incomplete(path: Path, contents: Contents) -> str:
 def _is_complete(contents: Contents) -> bool:
     if contents.is_torn or not contents.tables:
         return False
-    from mlflow.store.db import utils  # noqa: F401  # knows all tables
+    from mlflow.store.db import utils  # noqa: F401  # registers all tables
     from mlflow.store.db.base_sql_model import Base
 
     return set(Base.metadata.tables) <= contents.tables and contents.version == _newest_version()
@@ -106,7 +109,7 @@ def _newest_version() -> str:
 
 
 def _settled(path: Path) -> Contents:
-    """The contents, once a program that makes the tables in place (plain ``mlflow``) has done so, or has stopped."""
+    """Wait until a program that creates the tables in place (plain ``mlflow``) is done or dead; return the contents."""
     contents = read_contents(path)
     while contents.tables and not _is_complete(contents) and time.time() - path.stat().st_mtime < BEING_MADE_S:
         time.sleep(ASK_AGAIN_S)
@@ -118,18 +121,18 @@ def _create(path: Path) -> None:
     """Write the empty store next to ``path`` and rename it. The caller holds the lock."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    beside = path.with_name(f".{path.name}.new")
-    for name in (beside.name, f"{beside.name}-journal", f"{path.name}-journal", f"{path.name}-wal"):
-        path.with_name(name).unlink(missing_ok=True)  # of a killed process; a journal would be rolled back into the new
-    uri = f"sqlite:///{beside}"
-    store = SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())  # makes the default experiment too
+    temporary = path.with_name(f".{path.name}.new")
+    for name in (temporary.name, f"{temporary.name}-journal", f"{path.name}-journal", f"{path.name}-wal"):
+        path.with_name(name).unlink(missing_ok=True)  # of a killed process; SQLite would apply its journal to the new
+    uri = f"sqlite:///{temporary}"
+    store = SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())  # creates the default experiment too
     store.engine.dispose()
-    SqlAlchemyStore._engine_map.pop(uri, None)  # the file is about to have another name
-    os.replace(beside, path)
+    SqlAlchemyStore._engine_map.pop(uri, None)  # the file is about to be renamed
+    os.replace(temporary, path)
 
 
 def _upgrade(path: Path, contents: Contents) -> None:
-    """Let MLflow add the tables that an older version did not have. Raises TrackingError where it cannot."""
+    """Let MLflow add the tables that an older version lacks. Raises TrackingError if it cannot."""
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -138,7 +141,7 @@ def _upgrade(path: Path, contents: Contents) -> None:
     uri = f"sqlite:///{path}"
     try:
         SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())
-    except CommandError as error:  # a revision that this MLflow has never heard of, or rows that vanished
+    except CommandError as error:  # a revision unknown to this MLflow, or missing rows
         if "locate revision" not in str(error):
             raise TrackingError(incomplete(path, contents)) from error
         raise TrackingError(
@@ -158,34 +161,35 @@ def _upgrade(path: Path, contents: Contents) -> None:
 
 
 @contextlib.contextmanager
-def _in_plain_words(path: Path) -> Iterator[None]:
+def _as_tracking_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the lock, SQLite and the disk into TrackingErrors."""
     try:
         yield
     except filelock.Timeout:
         raise TrackingError(
-            f"another process has been making MLflow's database {path} for {CREATION_LOCK_S:.0f} s; "
+            f"another process has been creating MLflow's database {path} for {CREATION_LOCK_S:.0f} s; "
             "wait for it to end, or stop it."
         ) from None
     except sqlite3.DatabaseError as error:
         raise TrackingError(_why_unreadable(path, str(error))) from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise TrackingError(f"MLflow's database {path} cannot be made or opened: {reason}.") from error
+        raise TrackingError(f"MLflow's database {path} cannot be created or opened: {reason}.") from error
 
 
 def _why_unreadable(path: Path, reason: str) -> str:
     if "not a database" in reason:
-        return _not_mlflows(path, "not an MLflow database")
+        return _unusable(path, "not an MLflow database")
     if "malformed" in reason:
-        return _not_mlflows(path, "damaged")
+        return _unusable(path, "damaged")
     if "locked" in reason:
         return f"another program keeps MLflow's database {path} locked; close it."
     if path.is_dir():
-        return f"MLflow's database cannot be {path}, which is a folder."
+        return f"MLflow's database {path} is a folder; name a file in MLFLOW_TRACKING_URI or tracking.uri."
     return f"MLflow's database {path} cannot be opened: {reason}."
 
 
-def _not_mlflows(path: Path, what: str) -> str:
+def _unusable(path: Path, what: str) -> str:
     return (
         f"the file {path} is {what}. Move it away (`{_mv(path, 'moved')}`), "
         "or name another store in MLFLOW_TRACKING_URI or tracking.uri."
@@ -193,5 +197,5 @@ def _not_mlflows(path: Path, what: str) -> str:
 
 
 def _mv(path: Path, suffix: str) -> str:
-    """The command that renames the database."""
+    """Return the command that renames the database."""
     return shlex.join(["mv", str(path), f"{path}.{suffix}"])

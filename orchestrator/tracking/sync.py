@@ -1,11 +1,9 @@
-"""Sends a sweep's ledger to MLflow. With ``registry``, ``mlflow_store`` and ``sqlite_store`` the modules that know it.
+"""Send a sweep's ledger and files to MLflow.
 
-The ledger is the truth. A cursor file holds the ``seq`` of the last event that MLflow has seen; what lies behind it is
-sent in order, again if need be: a run is found by its tags before it is made, a parameter, tag or status told twice
-stays the same, and MLflow keeps one of two equal metric values. So any interruption is mended by sending again.
-Artifacts are read from the sweep's folder; those whose content MLflow has are not sent again.
-
-MLflow is imported inside functions: that takes seconds.
+The ledger is the source of truth. A cursor file holds the ``seq`` of the last event that MLflow has; later events are
+sent in order. Sending is idempotent: a run is looked up by its tags before it is created, a repeated parameter, tag or
+status changes nothing, and MLflow keeps one of two equal metric values. So retrying recovers from any interruption.
+Files are read from the sweep's folder; those whose content MLflow has are skipped.
 """
 
 from __future__ import annotations
@@ -34,21 +32,21 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 BATCH_EVENTS = 500
-AT_ONCE = {"metrics": 800, "params": 100, "tags": 100}
-"""What MLflow takes in one call; 1,000 in all."""
+"""Maximum events per batch; the cursor advances after each."""
+CALL_LIMITS = {"metrics": 800, "params": 100, "tags": 100}
+"""Maximum entries of each kind in one call of MLflow, which accepts 1,000 in total."""
 SWEEP_TAG = "orch.sweep"
 TRIAL_TAG = "orch.trial"
-OPEN = ("RUNNING", "SCHEDULED")
-"""Statuses of a run that has not ended."""
-CLOSED_REASON = "the sweep stopped before this ended; orch sweep --resume goes on with it"
-TEXT = 5000
-"""Characters of a parameter or tag that are kept; MLflow refuses more than 6,000."""
+OPEN_STATUSES = ("RUNNING", "SCHEDULED")
+CLOSED_REASON = "the sweep stopped before this ended; continue it with `orch sweep --resume`"
+MAX_TEXT = 5000
+"""Maximum characters of a parameter or tag, longer ones are cut; MLflow refuses more than 6,000."""
 
 
 @dataclass(frozen=True)
 class SyncResult:
-    """``events`` and ``files`` sent by this call; ``refused``: sentences about what MLflow would not take. ``closed``:
-    runs that MLflow showed as running, of a sweep that no process runs."""
+    """``events`` and ``files`` sent by this call; ``refused``: sentences about values that MLflow rejected;
+    ``closed``: number of runs that were still open in MLflow although no process runs the sweep."""
 
     parent_run_id: str
     uri: str
@@ -60,13 +58,13 @@ class SyncResult:
     def __str__(self) -> str:
         sent = f"{self.events} events and {self.files} files were sent to MLflow at {without_password(self.uri)}"
         if not self.events and not self.files:
-            sent = f"MLflow at {without_password(self.uri)} has seen everything"
+            sent = f"MLflow at {without_password(self.uri)} is up to date"
         closed = [f"No process runs the sweep: {self.closed} open runs were closed there as KILLED."]
         return " ".join([f"{sent} (run {self.parent_run_id}).", *(closed if self.closed else ()), *self.refused])
 
 
 class MlflowWriter:
-    """Sends the events behind the cursor, and the files of the sweep's folder. Used by one thread."""
+    """Send the events after the cursor and the files of the sweep's folder. Not thread-safe."""
 
     def __init__(
         self,
@@ -80,7 +78,7 @@ class MlflowWriter:
         self.loaded = False
         self.refused: list[str] = []
         self.steps = 0
-        """Calls that MLflow has answered, by which a slow store is told from one that hangs."""
+        """Number of calls that MLflow answered, which distinguishes a slow store from one that hangs."""
         self._paths = paths
         self._settings = settings
         self._open_client = open_client
@@ -89,7 +87,7 @@ class MlflowWriter:
         self._pending: dict[int, Event] = {}
         self._client: MlflowClient | None = None
         self._sweep_id = ""
-        self._last_s = 0.0  # when the latest event happened
+        self._last_s = 0.0  # time of the latest event
         self._experiment_id = ""
         self._files_due = True
         self._events_sent = 0
@@ -98,7 +96,7 @@ class MlflowWriter:
 
     @property
     def behind(self) -> int:
-        """Events that MLflow has not seen, as far as is known."""
+        """Number of known events that MLflow does not have."""
         return len(self._pending)
 
     def result(self) -> SyncResult:
@@ -106,9 +104,9 @@ class MlflowWriter:
         return SyncResult(self.cursor.parent, self.uri, *sent)
 
     def load(self) -> None:
-        """Read cursor and ledger, and keep other processes from sending the same sweep until ``release``.
+        """Read cursor and ledger; lock the sweep against other senders until ``release``.
 
-        Raises TrackingError where another one does.
+        Raises TrackingError if another process holds the lock.
         """
         try:
             self._lock.acquire()
@@ -123,11 +121,11 @@ class MlflowWriter:
         self.loaded = True
 
     def release(self) -> None:
-        """Let other processes send; may be called twice."""
+        """Release the lock; may be called twice."""
         self._lock.release()
 
     def add(self, events: Iterable[Event]) -> None:
-        """Events that the ledger has taken since ``load``."""
+        """Add events that were appended to the ledger after ``load``."""
         for event in events:
             self._last_s = max(self._last_s, event.time_s)
             if event.seq > self.cursor.seq:
@@ -136,9 +134,9 @@ class MlflowWriter:
                 self._sweep_id = _sweep_id(event)
 
     def flush(self) -> bool:
-        """Send a batch of events and the files that are due; whether more is waiting.
+        """Send a batch of events and the files that are due; return whether more events are pending.
 
-        Raises what MLflow raises, and has lost nothing then.
+        Raises MLflow's errors; nothing is lost then.
         """
         if not self._sweep_id or not (self._pending or self._files_due):
             return False
@@ -148,26 +146,26 @@ class MlflowWriter:
             for update in run_updates(batch):
                 self._send(client, update)
             if batch:
-                self._saw(batch)
+                self._mark_sent(batch)
             if self._files_due and not self._pending:
                 self._send_files(client)
                 self._files_due = False
         except BaseException:
-            self._client = None  # look at everything anew next time
+            self._client = None  # look everything up again next time
             raise
         return bool(self._pending)
 
     def close_runs(self) -> None:
-        """End, as KILLED, the runs that MLflow shows as running; only for a sweep that no process runs any more.
+        """End open runs as KILLED; only for a sweep that no process runs.
 
-        A sweep that goes on finds them again and opens them. Raises what MLflow raises.
+        A resumed sweep finds and reopens them. Raises MLflow's errors.
         """
         if not self._sweep_id:
             return
         client = self._client or self._open()
         ended_ms = round(self._last_s * 1000)
         for run in self._search(client):
-            if run.info.status in OPEN:
+            if run.info.status in OPEN_STATUSES:
                 trial = run.data.tags.get(TRIAL_TAG, "")
                 self._log(client, run.info.run_id, RunUpdate(trial, ended_ms, tags={"orch.reason": CLOSED_REASON}))
                 client.set_terminated(run.info.run_id, "KILLED", max(ended_ms, run.info.start_time or 0))
@@ -178,11 +176,12 @@ class MlflowWriter:
         events = read_events(self._paths.ledger)
         seq = self.cursor.seq
         if seq and (seq > len(events) or events[seq - 1].time_s != self.cursor.time_s):
-            # MLflow saw events that the ledger lost with its last second: say everything again.
+            # MLflow has events that the ledger lost in a crash: send everything again
             self.cursor = replace(self.cursor, seq=0)
         self.add(events)
 
-    def _saw(self, batch: list[Event]) -> None:
+    def _mark_sent(self, batch: list[Event]) -> None:
+        """Advance the cursor past ``batch``."""
         self._save(replace(self.cursor, seq=batch[-1].seq, time_s=batch[-1].time_s))
         self._events_sent += len(batch)
         for event in batch:
@@ -196,7 +195,7 @@ class MlflowWriter:
     # --- runs
 
     def _open(self) -> MlflowClient:
-        """A client, and the sweep's runs as MLflow has them; all is said again where some are gone."""
+        """Open a client and look up the sweep's runs; send everything again if some are missing."""
         client = self._open_client(self.uri)
         self._experiment_id = self._experiment(client)
         runs = self._find_runs(client)
@@ -225,14 +224,14 @@ class MlflowWriter:
         return found.experiment_id
 
     def _find_runs(self, client: MlflowClient) -> dict[str, str]:
-        """Trial ("" for the sweep itself) -> run id."""
+        """Return trial ("" for the sweep itself) -> run id."""
         found: dict[str, str] = {}
         for run in self._search(client):
             found.setdefault(run.data.tags.get(TRIAL_TAG, ""), run.info.run_id)
         return found
 
     def _search(self, client: MlflowClient) -> Iterator[Run]:
-        """Every run of the sweep, the oldest first."""
+        """Yield every run of the sweep, oldest first."""
         token: str | None = None
         while token != "":
             condition = f"tags.`{SWEEP_TAG}` = '{self._sweep_id}'"
@@ -262,9 +261,11 @@ class MlflowWriter:
         self.steps += 1
 
     def _create_child(self, client: MlflowClient, update: RunUpdate) -> str:
-        """A run that has its tags from the start, which saves a transaction. The cursor on the disk learns of it with
-        the batch; until then its tags are what it is found by."""
-        tags = {key: value[:TEXT] for key, value in update.tags.items()}
+        """Create a run with its tags in one call.
+
+        The cursor file gets its id with the batch; until then the run is found by its tags.
+        """
+        tags = {key: value[:MAX_TEXT] for key, value in update.tags.items()}
         tags |= {SWEEP_TAG: self._sweep_id, TRIAL_TAG: update.trial, "mlflow.parentRunId": self.cursor.parent}
         made = client.create_run(self._experiment_id, update.started_ms, tags, update.name or update.trial).info.run_id
         self.cursor = replace(self.cursor, runs={**self.cursor.runs, update.trial: made})
@@ -276,29 +277,29 @@ class MlflowWriter:
 
         whole = {
             "metrics": [Metric(p.key, p.value, p.time_ms, p.step) for p in update.points],
-            "params": [Param(key, value[:TEXT]) for key, value in update.params.items()],
-            "tags": [RunTag(key, value[:TEXT]) for key, value in update.tags.items()],
+            "params": [Param(key, value[:MAX_TEXT]) for key, value in update.params.items()],
+            "tags": [RunTag(key, value[:MAX_TEXT]) for key, value in update.tags.items()],
         }
         try:
-            if all(len(values) <= AT_ONCE[kind] for kind, values in whole.items()):
+            if all(len(values) <= CALL_LIMITS[kind] for kind, values in whole.items()):
                 client.log_batch(run_id, **whole)
                 return
         except MlflowException as error:
             if not self._is_refusal(client, run_id, error):
                 raise
         for kind, values in whole.items():
-            for start in range(0, len(values), AT_ONCE[kind]):
+            for start in range(0, len(values), CALL_LIMITS[kind]):
                 try:
-                    client.log_batch(run_id, **{kind: values[start : start + AT_ONCE[kind]]})
+                    client.log_batch(run_id, **{kind: values[start : start + CALL_LIMITS[kind]]})
                 except MlflowException as error:
                     if not self._is_refusal(client, run_id, error):
                         raise
-                    who = f"trial {update.trial}" if update.trial else "the sweep"
-                    self.refused.append(f"MLflow refused {kind} of {who}: {first_sentence(error)}")
+                    owner = f"trial {update.trial}" if update.trial else "the sweep"
+                    self.refused.append(f"MLflow refused {kind} of {owner}: {first_sentence(error)}")
 
     @staticmethod
     def _is_refusal(client: MlflowClient, run_id: str, error: MlflowException) -> bool:
-        """Whether MLflow will never take it, which must not keep back all that follows. A deleted run can be mended."""
+        """Return whether MLflow rejects the value for good, so later events must not wait. A deleted run can return."""
         if error.error_code != "INVALID_PARAMETER_VALUE":
             return False
         return client.get_run(run_id).info.lifecycle_stage != "deleted"
@@ -323,7 +324,7 @@ class MlflowWriter:
             self.steps += 1
 
     def _files(self) -> list[Path]:
-        """What MLflow is given of the sweep's folder; models go to the registry, the ledger is what all this shows."""
+        """Return the files to send; models go to the registry, and the ledger becomes runs."""
         paths = self._paths
         single = (paths.spec, paths.manifest, paths.data_report)
         boards = (paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md)
@@ -348,15 +349,17 @@ class MlflowWriter:
         client.log_inputs(self.cursor.parent, [DatasetInput(entity, [InputTag("mlflow.data.context", "sweep")])])
 
     def _send_summary(self, client: MlflowClient) -> None:
-        """Parameters from the spec, the winner's figures, the note. A parameter is written once in MLflow, so one
-        that changed since (a larger budget) becomes a tag."""
+        """Send the spec as parameters, the winner's metrics and the note.
+
+        MLflow's parameters are immutable, so one that changed since (a larger budget) becomes a tag.
+        """
         paths = self._paths
         params = spec_params(_written_spec(paths.spec) if paths.spec.is_file() else {})
-        there = client.get_run(self.cursor.parent).data.params
-        changed = {f"orch.spec.{key}": value for key, value in params.items() if there.get(key, value) != value}
+        known = client.get_run(self.cursor.parent).data.params
+        changed = {f"orch.spec.{key}": value for key, value in params.items() if known.get(key, value) != value}
         table = paths.leaderboard_md.read_text() if paths.leaderboard_md.is_file() else ""
         tags = changed | {"mlflow.note.content": sweep_note(paths.name, params, table)}
-        new = {key: value for key, value in params.items() if key not in there}
+        new = {key: value for key, value in params.items() if key not in known}
         self._log(client, self.cursor.parent, RunUpdate("", 0, params=new, tags=tags))
         if paths.leaderboard_parquet.is_file():
             import pandas as pd
@@ -367,10 +370,10 @@ class MlflowWriter:
 
 
 def _written_spec(path: Path) -> dict[str, Any]:
-    """The values of a sweep's ``spec.yaml``, as ``load_spec`` reads them: "on" and "no" are words. Raises SpecError."""
+    """Read the values of a sweep's ``spec.yaml`` as ``load_spec`` does: "on" and "no" are strings. Raises SpecError."""
     return read_document(path.read_text(encoding="utf-8"), str(path)).expand({}).data
 
 
 def _sweep_id(first: Event) -> str:
-    """Twelve hex digits that tell this sweep from every other, whatever becomes of its folder's name."""
+    """Return 12 hex digits that identify the sweep even if its folder is renamed."""
     return hashlib.sha256(f"{first.time_s!r} {first.payload}".encode()).hexdigest()[:12]

@@ -20,7 +20,7 @@ def test_a_machine_that_can_run_a_sweep_has_no_problem(monkeypatch: pytest.Monke
     packages = next(f for f in findings if f.subject == "packages")
     assert "tensorflow 2." in packages.text
     assert "ray 2." in packages.text
-    assert next(f for f in findings if f.subject == "MLflow").text.endswith("is made by the first sweep.")
+    assert next(f for f in findings if f.subject == "MLflow").text.endswith("is created by the first sweep.")
 
 
 def test_a_missing_package_is_a_problem_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

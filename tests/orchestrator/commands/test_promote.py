@@ -24,6 +24,7 @@ from orchestrator.sweep.leaderboard import DESCRIBED, build_leaderboard, judged_
 from orchestrator.sweep.refit import FinalModel
 from orchestrator.sweep.select import Winner
 from orchestrator.tracking import registry
+from orchestrator.tracking.model_package import ModelDetails
 from tests.support.fake_store import new_store
 from tests.support.places import SUPPORT
 from tests.support.tiny_fits import CLASSES, config, write_manifest
@@ -92,7 +93,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             assert not (out / DESCRIBED).exists()
             (out / DESCRIBED).write_text(json.dumps(said))
 
-    def register_fake(uri: str, name: str, folder: Path, details: registry.ModelDetails) -> str:
+    def register_fake(uri: str, name: str, folder: Path, details: ModelDetails) -> str:
         return register(uri, name, folder, replace(details, loader="fake_model"))
 
     monkeypatch.setattr(ray_session, "run_jobs", assemble)
@@ -152,9 +153,9 @@ def test_a_version_that_does_not_name_its_networks_is_known_by_its_trial(
 ) -> None:
     sweep.finished("same", "a1")
     with monkeypatch.context() as earlier:
-        told = registry.ModelDetails.tags
+        told = ModelDetails.tags
         earlier.setattr(
-            registry.ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if "fits" not in k}
+            ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if "fits" not in k}
         )
         promote(sweep.paths.root)
     assert "fits" not in tags(store)

@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused(predictions, labels):
     first, second = predictions[:2]
     good = first.probabilities
     cases = [
-        ([first, first], labels, "only once; twice: w-s1/whole"),
+        ([first, first], labels, "duplicates: w-s1/whole"),
         ([second], labels, "every model needs its `whole` row; missing for w-s1"),
         ([first], labels, "the winner w-s1/ten_crop is not among the 1 rows"),
         (

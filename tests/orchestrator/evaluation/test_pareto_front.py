@@ -1,4 +1,4 @@
-"""Several objectives: who is beaten by nobody, and whom the rule of the file picks."""
+"""Several objectives: the Pareto front, and the winner by the file's rule."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def test_runners_up_lie_within_the_bounds_too() -> None:
 REASONS = [
     (
         SelectionRule(at_least={"images_per_s": 50}),
-        "b has the highest validation accuracy of the 3 that lie within the bounds (at least 50.0 images/s), of 4 "
+        "b has the highest validation accuracy of the 3 that are within the bounds (at least 50.0 images/s), of 4 "
         "trials, all COMPLETED at full budget: 93.00 % at 60.0 images/s; the runner-up c has 92.00 % at 55.0 images/s.",
     ),
     (
         SelectionRule(best="images_per_s", at_least={"val_accuracy": 0.95}),
-        "a has the highest speed of the 1 that lies within the bounds (at least 95.00 % validation accuracy), of 4 "
+        "a has the highest speed of the 1 that is within the bounds (at least 95.00 % validation accuracy), of 4 "
         "trials, all COMPLETED at full budget: 10.0 images/s at 95.00 % validation accuracy.",
     ),
     (
@@ -108,27 +108,27 @@ NOBODY = [
         FOUR,
         SelectionRule(at_least={"images_per_s": 500}),
         "there is no winner: none of 4 trials COMPLETED at full budget has at least 500 images/s; d comes nearest, "
-        "with 400 images/s and 80.00 % validation accuracy. Loosen final.choose and go on with `--resume`, or give it "
-        "more trials with `--resume --trials +N`.",
+        "with 400 images/s and 80.00 % validation accuracy. Relax final.choose and continue with `--resume`, or add "
+        "trials with `--resume --trials +N`.",
     ),
     (
         [candidate("a", 0.9), candidate("b", 0.8)],
         SelectionRule(at_least={"images_per_s": 5}),
-        "there is no winner: none of 2 trials COMPLETED at full budget has at least 5.0 images/s, for images_per_s was "
-        "not measured in this sweep. Leave its bound out of final.choose and go on with `--resume`, or start another "
-        "sweep.",
+        "there is no winner: none of 2 trials COMPLETED at full budget has at least 5.0 images/s, because images_per_s "
+        "was not measured in this sweep. Remove its bound from final.choose and continue with `--resume`, or start "
+        "another sweep.",
     ),
     (
         [candidate("a", 0.9)],
         SelectionRule(best="images_per_s"),
         "there is no winner: none of the 1 COMPLETED trials within the bounds has a speed; name another figure in "
-        "final.choose.best and go on with `--resume`.",
+        "final.choose.best and continue with `--resume`.",
     ),
     (
         [candidate("a", 0.9, 10), candidate("b", 0.5, 95)],
         SelectionRule(at_least={"images_per_s": 100, "val_accuracy": 0.8}),
         "there is no winner: none of 2 trials COMPLETED at full budget has at least 100 images/s and at least 80.00 % "
-        "validation accuracy; b comes nearest, with 95.0 images/s and 50.00 % validation accuracy. Loosen",
+        "validation accuracy; b comes nearest, with 95.0 images/s and 50.00 % validation accuracy. Relax",
     ),
 ]
 

@@ -61,7 +61,7 @@ def test_one_image_fewer_is_refused_with_the_paired_interval():
         "- The accuracy is lower: trash version 2 has 94.5 % (90.4 to 96.9), the champion trash version 1 has 95.0 % "
         "(91.0 to 97.3) on the same 200 test images: \N{MINUS SIGN}0.5 points "
         "(95 % \N{MINUS SIGN}1.9 to +0.9), p = 1.\n"
-        "To promote it all the same: --allow lower-accuracy, or --force. The override is recorded."
+        "To promote it anyway, add `--allow lower-accuracy` or `--force`. The override is recorded."
     )
 
 
@@ -78,7 +78,7 @@ CLASS_CHANGES = [
     ),
     (
         ("paper", "metal", "glass"),
-        "(3) differ from those of the champion trash version 1 (3): the same names come in another order.",
+        "(3) differ from those of the champion trash version 1 (3): the same names are in another order.",
     ),
     (
         (*CLASSES, *"abcdefg"),
@@ -99,7 +99,7 @@ def test_a_champion_that_saw_test_images_is_counted_and_the_rest_compared():
     decision = decide(contender("2", 190), contender("1", 180, trained_on=[*IMAGES[:20], "elsewhere"]))
     assert codes(decision) == [("champion-saw-test", False), ("not-lower", False)]
     assert decision.reasons[0].sentence == (
-        "The champion trash version 1 was trained on 20 of the 200 test images (10.0 %), so the comparison flatters "
+        "The champion trash version 1 was trained on 20 of the 200 test images (10.0 %), so the comparison favours "
         "it; on the other 180 the challenger has 94.4 % right and the champion 88.9 %."
     )
 
@@ -107,7 +107,7 @@ def test_a_champion_that_saw_test_images_is_counted_and_the_rest_compared():
 def test_a_champion_that_saw_every_test_image():
     decision = decide(contender("2", 190), contender("1", 180, trained_on=IMAGES))
     assert decision.reasons[0].sentence == (
-        "The champion trash version 1 was trained on 200 of the 200 test images (100.0 %), so the comparison flatters "
+        "The champion trash version 1 was trained on 200 of the 200 test images (100.0 %), so the comparison favours "
         "it."
     )
 
@@ -118,8 +118,8 @@ def test_a_challenger_that_saw_its_own_test_images_is_refused(champion):
     assert not decision.allowed
     assert decision.reasons[0].code == "trained-on-test"
     assert decision.reasons[0].sentence == (
-        "trash version 2 was trained on 1 of its own 200 test images (0.5 %), so its test accuracy cannot be "
-        "believed; the manifest's splits overlap."
+        "trash version 2 was trained on 1 of its own 200 test images (0.5 %), so its test accuracy is not valid; "
+        "the manifest's splits overlap."
     )
 
 
@@ -132,8 +132,8 @@ def test_every_reason_is_told_at_once():
     decision = everything_wrong()
     assert {reason.code for reason in decision.reasons} == set(REFUSALS)
     assert decision.text.endswith(
-        "To promote it all the same: --allow trained-on-test --allow different-classes --allow champion-saw-test "
-        "--allow lower-accuracy, or --force. The override is recorded."
+        "To promote it anyway, add `--allow trained-on-test --allow different-classes --allow champion-saw-test "
+        "--allow lower-accuracy` or `--force`. The override is recorded."
     )
 
 
@@ -170,11 +170,11 @@ def test_an_unknown_override_is_answered_with_the_known_ones():
 def test_the_champion_must_have_been_asked_about_every_test_image():
     champion = Contender("trash", "1", CLASSES, {IMAGES[0]: True}, frozenset())
     with pytest.raises(
-        ValueError, match="trash version 1 was not asked about 199 of trash version 2's 200 test images"
+        ValueError, match="trash version 1 lacks predictions for 199 of trash version 2's 200 test images"
     ):
         decide(contender("2", 190), champion)
 
 
 def test_no_test_image_is_an_error():
-    with pytest.raises(ValueError, match="trash version 2 has no test image to be judged on"):
+    with pytest.raises(ValueError, match="trash version 2 has no test images"):
         decide(Contender("trash", "2", CLASSES, {}, frozenset()), None)

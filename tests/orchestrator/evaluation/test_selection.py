@@ -1,4 +1,4 @@
-"""Who wins, and the words in which it is told."""
+"""Selection of the winner and of its crop policy, with reasons."""
 
 import itertools
 import math
@@ -123,29 +123,29 @@ NO_WINNER = [
     ([], "there is no winner: no trial was run. Start the search with `orch sweep FILE`."),
     (
         [candidate("a", 0.9, state="FAILED"), candidate("b", 0.9, state="FAILED")],
-        "there is no winner: of 2 trials (2 FAILED) none was COMPLETED at full budget. Read why with `orch show`, "
-        "mend the cause and start anew, or add trials with `--resume --trials +N`.",
+        "there is no winner: of 2 trials (2 FAILED) none was COMPLETED at full budget. See why with `orch show`, "
+        "fix the cause and start again, or add trials with `--resume --trials +N`.",
     ),
     (
         [candidate("a", 0.9, state="STOPPED"), candidate("b", 0.9, state="PRUNED"), candidate("c", 0, state="PRUNED")],
-        "there is no winner: of 3 trials (2 PRUNED, 1 STOPPED) none was COMPLETED at full budget. Give it more time: "
-        "raise `budget.hours` and go on with `--resume`.",
+        "there is no winner: of 3 trials (2 PRUNED, 1 STOPPED) none was COMPLETED at full budget. Raise "
+        "`budget.hours` and continue with `--resume`.",
     ),
     (
         [candidate("a", 0.9, state="RUNNING"), candidate("b", 0.9, state="STOPPED")],
         "there is no winner: of 2 trials (1 RUNNING, 1 STOPPED) none was COMPLETED at full budget. The search is not "
-        "over: go on with `--resume`.",
+        "over: continue it with `--resume`.",
     ),
     (
         [candidate("a", math.nan, state="PENDING", done=0), candidate("b", 0.9, state="STOPPED")],
-        "there is no winner: of 2 trials (1 PENDING, 1 STOPPED) none was COMPLETED at full budget. Give it more time: "
-        "raise `budget.hours` and go on with `--resume`.",
+        "there is no winner: of 2 trials (1 PENDING, 1 STOPPED) none was COMPLETED at full budget. Raise "
+        "`budget.hours` and continue with `--resume`.",
     ),
     (
         [candidate("a", 0.9, done=3), candidate("b", math.nan)],
         "there is no winner: of 2 trials (2 COMPLETED) none was COMPLETED at full budget; the longest of the COMPLETED "
-        "ran 3 of 10 epochs; 1 COMPLETED without a validation accuracy. Give it more trials with `--resume --trials "
-        "+N`, or a gentler `budget.scheduler`.",
+        "ran 3 of 10 epochs; 1 COMPLETED without a validation accuracy. Add trials with `--resume --trials +N`, or "
+        "set a `budget.scheduler` that prunes less.",
     ),
 ]
 

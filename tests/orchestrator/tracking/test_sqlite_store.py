@@ -108,10 +108,10 @@ def test_sync_says_what_to_type_about_a_half_made_store(
         ledger.append(EventKind.SWEEP, state="FINISHED")
     shutil.copy(ROOT / "search_spaces" / "quick.yaml", paths.spec)
     assert app.run(["sync"]) == 7
-    said = capsys.readouterr().err
-    assert "mlflow.db.incomplete" in said
-    assert "`orch sync runs/tiny`" in said
-    assert "when it is back" not in said
+    output = capsys.readouterr().err
+    assert "mlflow.db.incomplete" in output
+    assert "`orch sync runs/tiny`" in output
+    assert "when it is back" not in output
     assert app.run(["ui"]) == 7
     assert "mlflow.db.incomplete" in capsys.readouterr().err
 
@@ -174,7 +174,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="not an MLflow database"):
         prepare(other)
     assert read_contents(other).tables == {"studies", "alembic_version"}
-    with pytest.raises(TrackingError, match="which is a folder"):
+    with pytest.raises(TrackingError, match="is a folder"):
         connect(f"sqlite:///{tmp_path}")
     with pytest.raises(TrackingError, match="is a file"):
         connect(f"sqlite:///{text}/below.db")

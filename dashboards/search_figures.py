@@ -1,7 +1,6 @@
-"""Pictures of a search, from plain tables to PNG files: its trials epoch by epoch, and what each parameter did.
+"""Figures of a search: learning curves of its trials, and accuracy against each parameter.
 
-As in ``figures``: every call draws its own figure, makes the folder when it is missing, writes beside and renames, and
-returns the path.
+Every function draws a new figure, creates missing folders, writes the file atomically and returns its path.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from dashboards.style import BLUE, DPI, GREY, INK, STATE_COLOURS, headline, save
 
 
 def curves_figure(frame: pd.DataFrame, path: Path) -> Path:
-    """Validation accuracy an epoch, a line a trial, coloured by the trial's state.
+    """Draw validation accuracy per epoch, one line per trial, coloured by the trial's state.
 
-    ``frame``: a row an epoch of a trial, columns id, epoch, val_accuracy, state and optionally name. Trials without a
-    finite accuracy are counted and not drawn.
+    ``frame``: one row per epoch of a trial, columns id, epoch, val_accuracy, state and optionally name. Trials without
+    a finite accuracy are counted but not drawn.
     """
     write = Writing(frame["name"].astype(str) if "name" in frame else ())
     with matplotlib.rc_context(style(write)):
@@ -62,7 +61,7 @@ def curves_figure(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def _best_row(drawn: pd.DataFrame) -> Any:
-    """The index of the highest last figure; COMPLETED trials first, if there are any."""
+    """Return the index of the highest final accuracy, among COMPLETED trials if there are any."""
     last = drawn.groupby("id").tail(1)
     done = last[last["state"] == "COMPLETED"]
     return (done if len(done) else last)["val_accuracy"].idxmax()
@@ -77,11 +76,11 @@ def _curves_title(states: pd.Series, drawn: pd.DataFrame) -> tuple[str, str]:
     pruned = int(states.get("PRUNED", 0))
     if pruned:
         title += f", {pruned} of them pruned"
-    return title, "A line is a trial and ends where the trial ended."
+    return title, "Each line is a trial and ends at its last epoch."
 
 
 def _state_key(axes: Axes, states: pd.Series) -> None:
-    """The states and their counts in their own colours, in a row above the axes."""
+    """Draw the states and their counts, in the states' colours, in a row above the axes."""
     names = [s for s in STATE_COLOURS if s in states.index] + sorted(set(states.index) - set(STATE_COLOURS))
     previous: Any = None
     for name in names:
@@ -97,11 +96,11 @@ def _state_key(axes: Axes, states: pd.Series) -> None:
 
 
 def parameters_figure(frame: pd.DataFrame, path: Path) -> Path:
-    """Validation accuracy against every varied parameter, a small panel each, the one with the widest spread first.
+    """Draw validation accuracy against every varied parameter, one panel each, widest spread first.
 
-    ``frame``: a row a trial, with val_accuracy, columns that start with ``config_`` and optionally state. The spread
-    of a parameter is the distance between the best and the worst median of its values (of its thirds, where it is a
-    range), over groups of at least two trials; with a state column, of the COMPLETED trials alone if these vary.
+    ``frame``: one row per trial, with val_accuracy, columns that start with ``config_`` and optionally state. The
+    spread of a parameter is the distance between the best and the worst median of its values (of its thirds if it is a
+    range), over groups of at least two trials; COMPLETED trials only, if there are at least four.
     """
     trials = frame[np.isfinite(frame["val_accuracy"].astype(float))].reset_index(drop=True)
     done = trials["state"] == "COMPLETED" if "state" in trials else pd.Series(True, index=trials.index)
@@ -137,7 +136,7 @@ def parameters_figure(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def _panel(trials: pd.DataFrame, done: pd.Series, column: str) -> dict[str, Any] | None:
-    """One parameter's positions, ticks and medians; None where it does not vary."""
+    """Return one parameter's positions, ticks and medians; None if it does not vary."""
     values = trials[column]
     if values.map(_level).nunique() < 2:
         return None
@@ -167,7 +166,7 @@ def _panel(trials: pd.DataFrame, done: pd.Series, column: str) -> dict[str, Any]
 
 
 def _is_skewed(number: pd.Series) -> bool:
-    """Whether positive values crowd at their low end, as those drawn from a logarithmic range do."""
+    """Return whether positive values crowd at their low end, like samples of a logarithmic range."""
     low, high = number.min(), number.max()
     return bool(low > 0 and (number.median() - low) / (high - low) < 0.2)
 
@@ -186,12 +185,12 @@ def _level_order(level: str) -> tuple[int, float, str]:
 
 
 def _jitter(count: int) -> np.ndarray:
-    """Evenly spread offsets in [-0.18, 0.18], the same for every call."""
+    """Return evenly spread, deterministic offsets in [-0.18, 0.18]."""
     return 0.36 * ((np.arange(count) * 0.6180339887) % 1) - 0.18
 
 
 def _draw_panel(axes: Axes, panel: dict[str, Any], done: pd.Series, floor: float, room: int) -> None:
-    """``room``: how many characters fit side by side below the axes."""
+    """Draw one panel. ``room``: maximum characters of tick labels in a line below the axes."""
     x, y = panel["x"], panel["y"]
     for others, marker in ((~done & (y >= floor), "o"), (~done & (y < floor), "v")):
         axes.plot(x[others], y[others].clip(lower=floor), marker, ms=3.2, color=GREY, alpha=0.45, mew=0)
@@ -200,7 +199,7 @@ def _draw_panel(axes: Axes, panel: dict[str, Any], done: pd.Series, floor: float
         for centre, median in panel["medians"]:
             axes.plot([centre - 0.3, centre + 0.3], [median, median], color=INK, lw=1.6, solid_capstyle="butt")
         names = [shorten(t, 18) for t in panel["ticks"]]
-        if len(set(names)) < len(names):  # they differ in the middle
+        if len(set(names)) < len(names):  # names that differ only in the middle
             names = [t if len(t) <= 18 else f"…{t[-17:]}" for t in panel["ticks"]]
         tilt = sum(map(len, names)) + 2 * len(names) > room
         axes.set_xticks(range(len(names)), names, rotation=35 if tilt else 0, ha="right" if tilt else "center")
@@ -229,7 +228,8 @@ def _parameters_title(panels: Sequence[dict[str, Any]], trials: int, done: int, 
     first = panels[0]
     note = f"Blue: {done} trials"
     if done < trials:
-        note = f"Blue: {done} COMPLETED trials; grey: {trials - done} others{', triangles lie below' if cut else ''}"
+        note = f"Blue: {done} COMPLETED trials; grey: {trials - done} others"
+        note += ", triangles are below the axis" if cut else ""
     note += ". Black: medians of the blue. Spread: points between medians, while all other parameters vary too."
     if "extremes" in first:
         (high, high_median), (low, low_median) = first["extremes"]
