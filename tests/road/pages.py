@@ -153,6 +153,7 @@ CHECKOUT = (
     "pip install '.[convert]'",
     "pip install 'orch[onnx]'",
     'pip install "orch[cmaes]"',
+    "pip install orch",
     "cp docker/env.example .env",
 )
 WHOLE_SPACE = (
@@ -166,6 +167,7 @@ WHOLE_SPACE = (
     "orch plan full --simulate --photos 15000 --classes 40 --gpus 8",
 )
 LOOK_FIRST = (
+    "orch --help",
     "python -m orchestrator",
     "orch doctor",
     "orch doctor --json",
