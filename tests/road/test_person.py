@@ -52,6 +52,12 @@ def test_a_wrong_end_and_a_traceback_are_failures(person: Person, line: str) -> 
     assert len(walk.failures) == 1
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 SERVER = """
 import http.server, sys
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), http.server.SimpleHTTPRequestHandler).serve_forever()
@@ -60,26 +66,28 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), http.server.SimpleHTTPRe
 
 def test_a_server_answers_and_ends_with_ctrl_c(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SERVERS, "python server.py", 0)
+    port = free_port()
     (person.folder / "server.py").write_text(SERVER)
     (person.folder / "health").write_text("well")
-    with person.keeps_running("python server.py --port 50717") as url:
+    with person.keeps_running(f"python server.py --port {port}") as url:
         assert urllib.request.urlopen(url).read() == b"well"
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(url)
 
 
 def test_a_port_that_another_has_is_a_failure(person: Person) -> None:
+    port = free_port()
     (person.folder / "health").write_text("well")
-    command = [sys.executable, "-m", "http.server", "50719", "--directory", str(person.folder)]
+    command = [sys.executable, "-m", "http.server", str(port), "--directory", str(person.folder)]
     other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 50719), 1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.1)
         with (
             pytest.raises(AssertionError, match="something else answers"),
-            person.keeps_running("orch ui --port 50719"),
+            person.keeps_running(f"orch ui --port {port}"),
         ):
             pass
     finally:
@@ -90,7 +98,7 @@ def test_a_port_that_another_has_is_a_failure(person: Person) -> None:
 def test_a_server_that_ends_at_once_is_a_failure(person: Person) -> None:
     with (
         pytest.raises(AssertionError, match="what it said"),
-        person.keeps_running("orch ui --port 50718 --nonsense; echo what it said; exit 1"),
+        person.keeps_running(f"orch ui --port {free_port()} --nonsense; echo what it said; exit 1"),
     ):
         pass
 
