@@ -154,6 +154,7 @@ CHECKOUT = (
     "pip install 'orch[onnx]'",
     'pip install "orch[cmaes]"',
     "pip install orch",
+    'pip install mlflow "psycopg[binary]"',
     "cp docker/env.example .env",
 )
 WHOLE_SPACE = (
@@ -253,7 +254,7 @@ def _cluster_lines() -> tuple[str, ...]:
     page = ROOT / "docs" / "cluster.md"
     (by_hand,) = printed.blocks(page, "Ray by hand")
     (server,) = printed.blocks(page, "MLflow and Postgres")
-    typed = tuple(line for line in server if not exception(printed.Printed(line, "")))
+    typed = tuple(line for line in server if line not in CHECKOUT and not exception(printed.Printed(line, "")))
     return (*typed, *by_hand, "orch sweep my.yaml --address auto")
 
 
