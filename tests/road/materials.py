@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
-
-if TYPE_CHECKING:
-    from tests.road.person import Person
 
 CLASSES = ("glass", "metal", "paper")
 KINDS = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
@@ -66,22 +64,23 @@ def trashnet(folder: Path) -> None:
     table(folder)
 
 
-def weights(person: Person) -> Path:
-    """ORCH_WEIGHTS of this machine, else random weights of MobileNet in Keras files."""
+def weights(folder: Path, venv: Path) -> None:
+    """Files of MobileNet without top in ``folder``: those of ORCH_WEIGHTS, else random ones that Keras writes."""
+    folder.mkdir()
     given = os.environ.get("ORCH_WEIGHTS", "")
-    if given and all(any(Path(given).glob(f"{name}_*")) for name in MOBILENETS):
-        return Path(given)
-    folder = person.folder.parent / "weights"
-    if not folder.is_dir():
-        folder.mkdir()
-        made = "; ".join(
-            f"keras.applications.MobileNet(alpha={alpha}, weights=None, include_top=False, "
-            f"input_shape=({side}, {side}, 3)).save_weights('{name}_{side}_no_top.weights.h5')"
-            for name, (alpha, side) in MOBILENETS.items()
-        )
-        command = [str(person.venv / "bin" / "python"), "-c", f"import keras; {made}"]
-        subprocess.run(command, cwd=folder, env=person.environ(), capture_output=True, check=True)
-    return folder
+    found = [next(iter(Path(given).glob(f"{name}_*")), None) if given else None for name in MOBILENETS]
+    for file in found:
+        if file is not None:
+            shutil.copy(file, folder)
+    made = "; ".join(
+        f"keras.applications.MobileNet(alpha={alpha}, weights=None, include_top=False, "
+        f"input_shape=({side}, {side}, 3)).save_weights('{name}_{side}_no_top.weights.h5')"
+        for (name, (alpha, side)), file in zip(MOBILENETS.items(), found, strict=True)
+        if file is None
+    )
+    if made:
+        command = [str(venv / "bin" / "python"), "-c", f"import keras; {made}"]
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
 
 
 def sweep_file(path: Path, name: str, named: bool = False) -> None:

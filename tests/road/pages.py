@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.road.person import Person
 from tests.road.steps import CARDS, FIRST, NEXT, THEN, Walk, dry_run
 
 README = ROOT / "README.md"
+AT_ONCE = 2
+"""Chapters that are walked at the same time; a person waits for processes to start most of the time."""
 REFUSED = 8
 """Exit code of ``orch export`` where a format loses more than its bound, which a handful of photos cannot rule out."""
 CI = (".ci/run", *re.findall(r"^make .*$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.M))
@@ -76,26 +79,22 @@ class Chapter:
 
 
 def walked(venv: Path, folder: Path, only: list[str] | None = None) -> list[Walk]:
-    """Every chapter (or those of ``only``), each with a person of its own; all share one cache, as on one machine."""
-    walks = []
-    for chapter in chapters():
-        if only and chapter.name not in only:
-            continue
-        print(f"chapter  {chapter.name}", flush=True)
-        home = folder / chapter.name
-        home.mkdir()
-        person = Person(venv, home, {"ORCH_CACHE": str(folder / "cache")})
-        walk = Walk(person)
-        walks.append(walk)
-        with _ended_with(person):
-            _type(walk, chapter)
-    return walks
+    """Every chapter (or those of ``only``), each with a person of its own: the first alone, then two at a time."""
+    materials.trashnet(folder / "datasets" / "trashnet")
+    materials.weights(folder / "weights", venv)
+    first, *others = [chapter for chapter in chapters() if not only or chapter.name in only]
+    walks = [_walked(first, venv, folder)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return walks + list(pool.map(lambda chapter: _walked(chapter, venv, folder), others))
 
 
-def _type(walk: Walk, chapter: Chapter) -> None:
-    where = chapter.prepare(walk.person)
-    servers = contextlib.ExitStack()
-    with servers:
+def _walked(chapter: Chapter, venv: Path, folder: Path) -> Walk:
+    """Type the lines of a chapter in a folder of its own."""
+    home = folder / chapter.name
+    home.mkdir()
+    walk = Walk(Person(venv, home))
+    with walk.failing(f"chapter {chapter.name}"), _ended_with(walk.person), contextlib.ExitStack() as servers:
+        where = chapter.prepare(walk.person)
         for line in chapter.lines:
             if line in chapter.then:
                 chapter.then[line](walk.person)
@@ -106,6 +105,7 @@ def _type(walk: Walk, chapter: Chapter) -> None:
                 servers.enter_context(walk.serving(typed))
             else:
                 walk.line(typed, chapter.allowed.get(line, (0,)))
+    return walk
 
 
 def planned() -> list[str]:
@@ -127,7 +127,8 @@ def exception(command: printed.Printed) -> str:
 
 def chapters() -> tuple[Chapter, ...]:
     return (
-        Chapter("checkout", CHECKOUT, _checkout),
+        Chapter("checkout", CHECKOUT, _checkout),  # alone, since it installs
+        Chapter("sweeps", SWEEPS, _reference, allowed={TO_PHONE: (0, REFUSED), "orch export": (0, REFUSED)}),
         Chapter(
             "own-photos",
             _own_photos_lines(),
@@ -138,7 +139,6 @@ def chapters() -> tuple[Chapter, ...]:
         Chapter("trashnet", _trashnet_lines(), _trashnet),
         Chapter("whole-space", WHOLE_SPACE, _whole_space),
         Chapter("look-first", LOOK_FIRST, _reference),
-        Chapter("sweeps", SWEEPS, _reference, allowed={TO_PHONE: (0, REFUSED), "orch export": (0, REFUSED)}),
         Chapter("names", NAMES, _names, {"orch compare ladder_small --steps": _same_as_ablation}),
         Chapter("cluster", _cluster_lines(), _cluster),
     )
@@ -153,6 +153,8 @@ CHECKOUT = (
     "pip install '.[convert]'",
     "pip install 'orch[onnx]'",
     'pip install "orch[cmaes]"',
+    "pip install orch",
+    'pip install mlflow "psycopg[binary]"',
     "cp docker/env.example .env",
 )
 WHOLE_SPACE = (
@@ -166,6 +168,7 @@ WHOLE_SPACE = (
     "orch plan full --simulate --photos 15000 --classes 40 --gpus 8",
 )
 LOOK_FIRST = (
+    "orch --help",
     "python -m orchestrator",
     "orch doctor",
     "orch doctor --json",
@@ -251,7 +254,7 @@ def _cluster_lines() -> tuple[str, ...]:
     page = ROOT / "docs" / "cluster.md"
     (by_hand,) = printed.blocks(page, "Ray by hand")
     (server,) = printed.blocks(page, "MLflow and Postgres")
-    typed = tuple(line for line in server if not exception(printed.Printed(line, "")))
+    typed = tuple(line for line in server if line not in CHECKOUT and not exception(printed.Printed(line, "")))
     return (*typed, *by_hand, "orch sweep my.yaml --address auto")
 
 
@@ -276,7 +279,7 @@ def _own_photos(person: Person) -> dict[str, str]:
     materials.photo(person.folder / "photo.jpg")
     blocks = re.findall(r"^```yaml\n(name: my\n.*?)^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
     (person.folder / "my.yaml").write_text(blocks[0])
-    person.variables["ORCH_WEIGHTS"] = str(materials.weights(person))
+    person.variables["ORCH_WEIGHTS"] = str(person.folder.parent / "weights")
     return {}
 
 
@@ -292,11 +295,10 @@ def _smaller(person: Person) -> None:
 def _trashnet(person: Person) -> dict[str, str]:
     """A small set in the form of TrashNet, weights, and the photos that README labels."""
     datasets = person.folder.parent / "datasets"
-    materials.trashnet(datasets / "trashnet")
     for name in ("glass1", "trash5", "paper39"):
         kind = name.rstrip("0123456789")
         shutil.copy(next((datasets / "trashnet" / kind).glob("*.jpg")), person.folder / f"{name}.jpg")
-    return {"/path/to/datasets": str(datasets), "/path/to/weights": str(materials.weights(person))}
+    return {"/path/to/datasets": str(datasets), "/path/to/weights": str(person.folder.parent / "weights")}
 
 
 def _whole_space(person: Person) -> dict[str, str]:
@@ -314,7 +316,7 @@ def _reference(person: Person) -> dict[str, str]:
     materials.photo(person.folder / "photo.jpg")
     materials.sweep_file(person.folder / "my.yaml", "my")
     materials.seresnet50(person.folder / "seresnet50.safetensors")
-    shutil.copytree(materials.weights(person), person.folder / "weights", dirs_exist_ok=True)
+    shutil.copytree(person.folder.parent / "weights", person.folder / "weights")
     weights = str(person.folder / "weights")
     return {"/path/to/datasets": str(datasets), "/path/to/weights": weights, "/path/to/models": weights}
 

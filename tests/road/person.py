@@ -8,11 +8,14 @@ import re
 import shlex
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 KEPT = ("LANG", "TMPDIR", "RAY_TMPDIR", "SSL_CERT_FILE", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Variables that belong to the machine; everything else is the person's own. pip's settings are kept, too."""
@@ -24,6 +27,8 @@ WATCHED_S = 6
 """Seconds after which a command that never ends (``watch``) is ended with Ctrl-C."""
 SERVERS = {"orch ui": 5000, "mlflow server": 5000, "mlflow models serve": 5000}
 """Commands that serve until Ctrl-C, and their default port."""
+
+_PORTS: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
 
 @dataclass
@@ -100,9 +105,14 @@ class Person:
     def keeps_running(self, line: str) -> Iterator[str]:
         """Start a server, wait until it answers, and end it with Ctrl-C afterwards; its address.
 
-        Raises AssertionError where it does not answer in time, or where another server has its port.
+        Persons of this process wait for each other's ports. Raises AssertionError where it does not answer in time, or
+        where a server of somebody else has the port.
         """
         url = address_of(line)
+        with _PORTS[urlsplit(url).port or 0]:
+            yield from self._kept_running(line, url)
+
+    def _kept_running(self, line: str, url: str) -> Iterator[str]:
         assert not _answers(url), f"$ {line}\nsomething else answers at {url} already"
         began_s = time.monotonic()
         with self._started(line) as (server, log):
@@ -115,8 +125,8 @@ class Person:
 
     @contextlib.contextmanager
     def _started(self, line: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        began_s, log = time.monotonic(), self.home / "last.log"
-        environ = self.environ()
+        began_s, environ = time.monotonic(), self.environ()
+        log = self.home / (re.sub("[^a-z]+", "-", line)[:40] + ".log")
         with log.open("wb") as output:
             server = subprocess.Popen(
                 ["bash", "-c", line],
@@ -135,7 +145,7 @@ class Person:
 
     def _told(self, line: str, began_s: float) -> None:
         self.typed.append(line)
-        print(f"{time.monotonic() - began_s:6.1f} s  $ {line}", flush=True)
+        print(f"{self.folder.name:11s} {time.monotonic() - began_s:6.1f} s  $ {line}", flush=True)
 
 
 def is_server(line: str) -> bool:

@@ -26,6 +26,8 @@ LINE_BUILDER = "command_line"
 """The function whose arguments are the words of a command (``orchestrator/paths.py``)."""
 VERBS = tuple(sorted((verb for verb in help_pages.EXAMPLES if verb != "orch"), key=len, reverse=True))
 
+VERBS_OF_MLFLOW = ("mlflow models serve", "mlflow server")
+
 
 @dataclass(frozen=True)
 class Printed:
@@ -36,8 +38,8 @@ class Printed:
 
     @property
     def is_bare(self) -> bool:
-        """A verb, or a group of verbs, named without arguments, as prose does."""
-        return any(verb == self.line or verb.startswith(f"{self.line} ") for verb in VERBS)
+        """A verb of orch or MLflow, or a group of verbs, named without arguments, as prose does."""
+        return any(verb == self.line or verb.startswith(f"{self.line} ") for verb in (*VERBS, *VERBS_OF_MLFLOW))
 
 
 def everything() -> list[Printed]:

@@ -67,7 +67,7 @@ class Walk:
         """Type ``line`` as what it is; what it printed, "" where it failed."""
         person = self.person
         said = ""
-        with self._failing(line):
+        with self.failing(line):
             if line.startswith("export "):
                 person.exports(line)
             elif line.startswith("watch "):
@@ -88,7 +88,7 @@ class Walk:
 
     def served(self, line: str, photos: Iterable[Path], labels: Iterable[str]) -> None:
         """Serve, send photos as base64 text as README says, and compare the labels."""
-        with self._failing(line), self.person.keeps_running(line) as url:
+        with self.failing(line), self.person.keeps_running(line) as url:
             texts = [base64.b64encode(photo.read_bytes()).decode() for photo in photos]
             answered = ask(url.removesuffix("/ping"), texts)
             assert answered == list(labels), f"$ {line}\nanswered {answered} instead of {list(labels)}"
@@ -97,12 +97,13 @@ class Walk:
     def serving(self, line: str) -> Iterator[None]:
         """Keep the server ``line`` running meanwhile. Where it does not start, the rest is typed all the same."""
         with contextlib.ExitStack() as stack:
-            with self._failing(line):
+            with self.failing(line):
                 stack.enter_context(self.person.keeps_running(line))
             yield
 
     @contextlib.contextmanager
-    def _failing(self, line: str) -> Iterator[None]:
+    def failing(self, line: str) -> Iterator[None]:
+        """Keep what goes wrong inside as a failure of ``line``."""
         try:
             yield
         except (AssertionError, OSError, subprocess.TimeoutExpired) as error:

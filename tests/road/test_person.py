@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.road import pythons
-from tests.road.person import Person, address_of, is_server
+from tests.road.person import SERVERS, Person, address_of, is_server
 from tests.road.steps import Walk, dry_run, next_lines
 
 
@@ -48,28 +52,53 @@ def test_a_wrong_end_and_a_traceback_are_failures(person: Person, line: str) -> 
     assert len(walk.failures) == 1
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+SERVER = """
+import http.server, sys
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
 def test_a_server_answers_and_ends_with_ctrl_c(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules["tests.road.person"].SERVERS, "python -c", 0)
-    code = (
-        "import http.server as h, sys; s = h.HTTPServer(('127.0.0.1', int(sys.argv[2])), h.SimpleHTTPRequestHandler); "
-        "s.serve_forever()"
-    )
+    monkeypatch.setitem(SERVERS, "python server.py", 0)
+    port = free_port()
+    (person.folder / "server.py").write_text(SERVER)
     (person.folder / "health").write_text("well")
-    with person.keeps_running(f'python -c "{code}" --port 50717') as url:
+    with person.keeps_running(f"python server.py --port {port}") as url:
         assert urllib.request.urlopen(url).read() == b"well"
-        with (
-            pytest.raises(AssertionError, match="something else answers"),
-            person.keeps_running("orch ui --port 50717"),
-        ):
-            pass
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(url)
+
+
+def test_a_port_that_another_has_is_a_failure(person: Person) -> None:
+    port = free_port()
+    (person.folder / "health").write_text("well")
+    command = [sys.executable, "-m", "http.server", str(port), "--directory", str(person.folder)]
+    other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        with (
+            pytest.raises(AssertionError, match="something else answers"),
+            person.keeps_running(f"orch ui --port {port}"),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_server_that_ends_at_once_is_a_failure(person: Person) -> None:
     with (
         pytest.raises(AssertionError, match="what it said"),
-        person.keeps_running("orch ui --port 50718 --nonsense; echo what it said; exit 1"),
+        person.keeps_running(f"orch ui --port {free_port()} --nonsense; echo what it said; exit 1"),
     ):
         pass
 

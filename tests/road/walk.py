@@ -14,6 +14,7 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.road import installs, pages, pythons
@@ -25,16 +26,16 @@ def main() -> int:
     asked = arguments()
     began_s = time.monotonic()
     walks: list[Walk] = []
-    for way, python in installs_of(asked):
+    for together in installs_of(asked):
         with tempfile.TemporaryDirectory(prefix="road-") as name:  # 3 GB a wheel's environment, gone before the next
-            walks += walked(way, Path(name), python, asked)
-    for walk in walks:
-        for failure in walk.failures:
-            print(f"\nFAILED {failure}")
-    typed, failed = sum(len(walk.person.typed) for walk in walks), sum(len(walk.failures) for walk in walks)
-    seconds = time.monotonic() - began_s
-    print(f"\nroad: {typed} commands typed in {seconds / 60:.1f} minutes; {typed - failed} passed, {failed} failed")
-    return 1 if failed else 0
+            walks += walked(together, Path(name), asked)
+    failures = [failure for walk in walks for failure in walk.failures]
+    for failure in failures:
+        print(f"\nFAILED {failure}")
+    typed, failed = sum(len(walk.person.typed) for walk in walks), len(failures)
+    minutes = (time.monotonic() - began_s) / 60
+    print(f"\nroad: {typed} commands typed in {minutes:.1f} minutes; {typed - failed} passed, {failed} failed")
+    return 1 if failures else 0
 
 
 def arguments() -> argparse.Namespace:
@@ -47,30 +48,43 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def installs_of(asked: argparse.Namespace) -> list[tuple[str, str]]:
-    """(way, Python) of each install in turn."""
+def installs_of(asked: argparse.Namespace) -> list[list[tuple[str, str]]]:
+    """(way, Python) of each install; those of one list at the same time."""
     if asked.pythons is not None:
         found = pythons.others(asked.pythons)
         print(f"pythons  {', '.join(found) or 'there is no other from 3.11 to 3.13 here'}", flush=True)
-        return [("wheel", program) for program in found.values()]
+        return [[("wheel", program)] for program in found.values()]
     ways = ("editable", "wheel") if asked.install == "both" else (asked.install,)
-    return [(way, asked.python) for way in ways]
+    return [[(way, asked.python) for way in ways]]
 
 
-def walked(way: str, folder: Path, python: str, asked: argparse.Namespace) -> list[Walk]:
-    """The walks with one install; the documents are typed with the wheel alone."""
+def walked(together: list[tuple[str, str]], folder: Path, asked: argparse.Namespace) -> list[Walk]:
+    """Install and walk each way of ``together``; then type the documents with the wheel, alone: some lines install."""
+    with ThreadPoolExecutor(len(together)) as pool:
+        found = list(pool.map(lambda way: _walked(*way, folder / way[0], asked), together))
+    walks = [walk for some in found for walk in some]
+    if asked.documents and (folder / "wheel" / "venv").is_dir():
+        walks += pages.walked(folder / "wheel" / "venv", folder / "wheel", asked.chapter)
+    return walks
+
+
+def _walked(way: str, python: str, folder: Path, asked: argparse.Namespace) -> list[Walk]:
+    """The first road and the card with one install; where it cannot be installed, that failure."""
     began_s = time.monotonic()
-    venv = installs.editable() if way == "editable" else installs.wheel(folder, python)
-    print(f"install  {way}, {python}, in {time.monotonic() - began_s:.0f} s", flush=True)
-    walks = [Walk(_person(venv, folder / name)) for name in ("first", "card")]
-    if way == "wheel":
-        installs.assert_no_checkout(venv, walks[0].person.folder)
-    if not asked.chapter:
-        first_road(walks[0], FIRST[way])
-        card(walks[1], CARDS[way])
-    if not asked.documents or way == "editable":  # some lines install into the environment
-        return walks
-    return walks + pages.walked(venv, folder, asked.chapter)
+    folder.mkdir()
+    installed = Walk(Person(folder / "venv", folder / "install"))
+    with installed.failing(f"install {way}, {python}"):
+        venv = installs.editable() if way == "editable" else installs.wheel(folder, python)
+        if way == "wheel":
+            (folder / "empty").mkdir()
+            installs.assert_no_checkout(venv, folder / "empty")
+        print(f"install  {way}, {python}, in {time.monotonic() - began_s:.0f} s", flush=True)
+    if installed.failures or asked.chapter:
+        return [installed]
+    first, whole_space = (Walk(_person(venv, folder / f"{way}-{name}")) for name in ("first", "card"))
+    first_road(first, FIRST[way])
+    card(whole_space, CARDS[way])
+    return [first, whole_space]
 
 
 def _person(venv: Path, folder: Path) -> Person:
