@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
 OTHERS = {
     "trainers/store/segments.py": 2,  # a segment's two files, in an order of their own, after its bytes were reserved
     "trainers/data/archives.py": 2,  # an unpacked folder as a whole, or the files that it lacks
-    "orchestrator/tracking/sqlite_store.py": 1,  # a database; a killed process's goes with its journals, by a fixed name
+    "orchestrator/tracking/sqlite_store.py": 1,  # a database; a killed one goes with its journals
     "orchestrator/commands/export.py": 1,  # moves what was made and judged, files and folders
 }
 """Modules that rename by themselves, and how often."""
