@@ -18,7 +18,7 @@ import pytest
 from orchestrator.errors import TrackingError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.tracking.cursor import Cursor, read_cursor, write_cursor
 from orchestrator.tracking.mlflow_store import connect
 from orchestrator.tracking.settings import TrackingSettings
@@ -213,7 +213,7 @@ def test_a_deleted_experiment_is_a_sentence(sweep: SweepPaths, store: str) -> No
 
 def test_a_store_that_is_away_is_a_sentence(sweep: SweepPaths) -> None:
     with pytest.raises(
-        TrackingError, match=r"no MLflow server .*connection refused.*Nothing is lost; .*`orch sync .*tiny`"
+        TrackingError, match=r"no MLflow server .*connection refused.*Nothing is lost; .*`orch sync .*tiny'`"
     ):
         synchronise(sweep.root, TrackingSettings(CLOSED_PORT))
 
@@ -317,7 +317,7 @@ def test_what_a_server_answers_is_said_in_plain_words(sweep: SweepPaths, status:
     with small_server(status) as uri, pytest.raises(TrackingError) as caught:
         synchronise(sweep.root, TrackingSettings(uri))
     assert expected in str(caught.value)
-    assert f"`orch sync {sweep.root}`" in str(caught.value)
+    assert f"`{command_line('sync', sweep.root)}`" in str(caught.value)
 
 
 def test_sync_leaves_a_sweep_alone_that_still_runs(tmp_path: Path, store: str) -> None:
