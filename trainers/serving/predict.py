@@ -28,7 +28,8 @@ from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description
 from trainers.serving.parts import PredictionPart
 from trainers.store.eviction import NoRoom
-from trainers.store.shelf import Rows, Shelf
+from trainers.store.rows import Rows
+from trainers.store.shelf import Shelf
 from trainers.training import device
 from trainers.training.cross_validation import fold_folder
 from trainers.training.loop import read_weights

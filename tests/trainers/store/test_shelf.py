@@ -22,9 +22,8 @@ from hypothesis import strategies as st
 from tests.support.places import ROOT
 from trainers.errors import TrainerError
 from trainers.store import segments
-from trainers.store import shelf as store
 from trainers.store.segments import read_header
-from trainers.store.shelf import Shelf
+from trainers.store.shelf import Shelf, bucket_of
 
 WRITER = """
 import os, sys, time
@@ -108,7 +107,7 @@ def test_any_requests_in_any_order(tmp_path_factory, requests, in_memory):
     """Repeated keys, overlaps, large shelves that stay mapped: always the rows asked for, each computed once."""
     folder, computed = tmp_path_factory.mktemp("shelf"), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "IN_MEMORY_BYTES", in_memory)
+        patch.setattr("trainers.store.rows.IN_MEMORY_BYTES", in_memory)
         for wanted in requests:
 
             def compute(positions: Sequence[int], wanted: list[int] = wanted) -> Iterator[np.ndarray]:
@@ -121,7 +120,7 @@ def test_any_requests_in_any_order(tmp_path_factory, requests, in_memory):
 
 
 def test_no_keys_are_a_sentence(tmp_path):
-    with pytest.raises(TrainerError, match="no images were asked for; the split is empty"):
+    with pytest.raises(TrainerError, match="no images to read; the split is empty"):
         Shelf(tmp_path, "numbers", {}).rows([], Numbers())
 
 
@@ -158,7 +157,7 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path):
     shelf = Shelf(tmp_path / "cache", "numbers", {})
     whole = len(list(shelf.folder.glob("*.keys")))
     assert 0 < len(computed(tmp_path)) < 100
-    assert whole < store.BUCKETS
+    assert whole < segments.BUCKETS
     rest = Numbers()
     assert everything(shelf.rows(keys_of(100), rest)) == list(range(100))
     assert 0 < len(rest.asked) <= 100
@@ -171,9 +170,9 @@ def keys_in(names: Path) -> list[str]:
     return head.keys
 
 
-def test_a_head_larger_than_the_cache_of_heads_is_kept_until_another_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "KEPT_KEYS", 40)
-    monkeypatch.setattr(segments, "_heads", LRUCache(40, segments._heads.getsizeof))
+def test_a_header_larger_than_the_cache_of_headers_is_kept_until_another_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "MAX_CACHED_KEYS", 40)
+    monkeypatch.setattr(segments, "_headers", LRUCache(40, segments._headers.getsizeof))
     shelf = Shelf(tmp_path, "numbers", {})
     large, small = [f"same:{number}" for number in range(60)], [f"other:{number}" for number in range(5)]
     shelf.rows([*large, *small], Numbers())
@@ -182,7 +181,7 @@ def test_a_head_larger_than_the_cache_of_heads_is_kept_until_another_is_read(tmp
     head = read_header(files[1])
     assert read_header(files[1]) is head
     read_header(files[0])
-    assert list(segments._heads) == [files[0]]
+    assert list(segments._headers) == [files[0]]
     assert read_header(files[1]) is not head
 
 
@@ -237,7 +236,7 @@ def test_a_full_disk_is_a_sentence(tmp_path):
         yield np.zeros((len(positions), 10_000), np.float32)
 
     shelf = Shelf(tmp_path, "numbers", {})
-    sentence = rf"the cache {tmp_path} cannot be used \(File too large\); free some space there, see that you may "
+    sentence = rf"the cache {tmp_path} cannot be used \(File too large\); free space on its disk, check that you have "
     with pytest.raises(TrainerError, match=sentence), small_files():
         shelf.rows(keys_of(5), large)
     assert not [f for f in shelf.folder.iterdir() if f.suffix in (".npy", ".keys", ".half")]
@@ -252,7 +251,7 @@ def test_a_cache_that_cannot_be_made_is_a_sentence(tmp_path):
 @pytest.fixture
 def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is small enough to be copied into memory."""
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0)
 
 
 @pytest.mark.usefixtures("from_files")
@@ -275,7 +274,7 @@ def flip(file: Path, place: int) -> None:
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
 def test_a_flipped_byte_is_found_before_anybody_gets_the_row(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", in_memory)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", in_memory)
     shelf = Shelf(tmp_path, "numbers", {})
     shelf.rows(keys_of(100), Numbers())
     file = sorted(shelf.folder.glob("*.npy"))[3]
@@ -331,7 +330,7 @@ def test_wrong_rows_of_others_are_left_to_them(tmp_path):
 def test_a_row_that_stays_damaged_is_a_sentence(tmp_path, monkeypatch):
     Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
     rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
-    monkeypatch.setattr(store, "checksums_of", lambda rows: np.zeros(len(rows), np.uint32))
+    monkeypatch.setattr("trainers.store.rows.checksums_of", lambda rows: np.zeros(len(rows), np.uint32))
     with pytest.raises(TrainerError, match=r"were damaged, computed again, and are damaged again; check the disk"):
         rows.take(np.arange(5))
 
@@ -364,7 +363,7 @@ def test_damaged_rows_that_cannot_be_replaced_are_computed_for_this_once(tmp_pat
 
 
 def test_large_buckets_are_several_segments(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "SEGMENT_BYTES", 36)  # three rows
+    monkeypatch.setattr("trainers.store.shelf.SEGMENT_BYTES", 36)  # three rows
     shelf = Shelf(tmp_path, "numbers", {})
     assert everything(shelf.rows(keys_of(200), Numbers())) == list(range(200))
     sizes = [len(keys_in(names)) for names in shelf.folder.glob("*.keys")]
@@ -389,7 +388,7 @@ def test_too_few_and_too_many_rows_are_noticed(tmp_path):
 def pair_of_one_bucket() -> list[str]:
     keys = keys_of(200)
     first = keys[0]
-    return [first, next(key for key in keys[1:] if store.bucket_of(key) == store.bucket_of(first))]
+    return [first, next(key for key in keys[1:] if bucket_of(key) == bucket_of(first))]
 
 
 def test_rows_are_kept_in_the_dtype_asked_for(tmp_path):
@@ -397,14 +396,12 @@ def test_rows_are_kept_in_the_dtype_asked_for(tmp_path):
     rows = shelf.rows(keys_of(30), Numbers(), dtype="float16")
     assert (rows.dtype, rows.nbytes, rows.take(np.arange(3)).dtype) == (np.float16, 180, np.float16)
     assert everything(rows) == list(range(30))
-    with pytest.raises(ValueError, match="holds float16, not float32; say the dtype in the description"):
+    with pytest.raises(ValueError, match="holds float16, not float32; include the dtype in the description"):
         shelf.rows(keys_of(30), Numbers(), dtype="float32")
 
 
 def test_numbers_too_large_for_the_dtype_are_a_sentence(tmp_path):
-    with pytest.raises(
-        TrainerError, match=r"too large for float16; keep them as float32 \(resources.store_dtype: float32"
-    ):
+    with pytest.raises(TrainerError, match=r"too large for float16; set resources.store_dtype: float32"):
         Shelf(tmp_path, "numbers", {}).rows(keys_of(3), Numbers(70_000), dtype="float16")
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -425,7 +422,7 @@ def test_a_set_that_cannot_fit_is_known_beforehand_and_a_sentence(tmp_path, monk
     shelf = Shelf(tmp_path, "numbers", {})
     assert shelf.has_room_for(keys_of(100), 500)
     assert not shelf.has_room_for(keys_of(100), 1000)
-    with pytest.raises(TrainerError, match=r"may take 0\.0 GB \(ORCH_CACHE_GB\).*set ORCH_CACHE_GB to more, free some"):
+    with pytest.raises(TrainerError, match=r"at most 0\.0 GB \(ORCH_CACHE_GB\).*Raise ORCH_CACHE_GB"):
         shelf.rows(keys_of(100), large_rows)
     assert 0 < shelf.count(keys_of(100)) < 100  # what fitted is there for whoever wants it
 
@@ -468,15 +465,15 @@ def test_a_segment_removed_between_is_computed_again(tmp_path, monkeypatch):
     """Another sweep's clean-up comes just before the rows are opened."""
     shelf = Shelf(tmp_path, "numbers", {})
     shelf.rows(keys_of(40), Numbers())
-    real, gone = store.open_segment, []
+    real, gone = segments.open_segment, []
 
-    def open_once_too_late(head):
+    def open_once_too_late(header):
         if not gone:
-            gone.append(head)
-            store.remove_segment(head.names)
-        return real(head)
+            gone.append(header)
+            segments.remove_segment(header.keys_file)
+        return real(header)
 
-    monkeypatch.setattr(store, "open_segment", open_once_too_late)
+    monkeypatch.setattr("trainers.store.shelf.open_segment", open_once_too_late)
     again = Numbers()
     assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(40), again)) == list(range(40))
     assert sorted(f"key {p}" for p in again.asked) == sorted(gone[0].keys)
@@ -496,4 +493,4 @@ def test_two_processes_under_a_limit_and_one_killed(tmp_path, monkeypatch):
     shelf = Shelf(tmp_path / "cache", "numbers", {})
     assert shelf.count(keys_of(150)) == 150
     assert not list(shelf.folder.glob(".*.half"))
-    assert 150 <= len(computed(tmp_path)) <= 150 + 150 // store.BUCKETS * 3
+    assert 150 <= len(computed(tmp_path)) <= 150 + 150 // segments.BUCKETS * 3

@@ -221,5 +221,5 @@ def test_copies_of_the_recipes_in_the_table_keep_their_keys(manifest, tmp_path, 
 
 def test_an_empty_split_is_a_sentence(manifest, tmp_path):
     train_only = Manifest(manifest.root, manifest.classes, 0, manifest.split("train").table)
-    with pytest.raises(TrainerError, match="no images were asked for; the split is empty"):
+    with pytest.raises(TrainerError, match="no images to read; the split is empty"):
         evaluation_examples(train_only.split("validation"), config(), prefix_for(), tmp_path)

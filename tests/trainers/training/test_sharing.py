@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from tests.support.tiny_fits import job
 from trainers.contract import FitJob
 from trainers.heads import HEADS
-from trainers.store import shelf as store
 from trainers.store.inventory import GB, contents, rows_of
 from trainers.store.shelf import Shelf
 from trainers.training import chunks
@@ -130,7 +129,7 @@ def test_features_that_are_kept_are_stored_whether_or_not_their_images_are(manif
 def test_small_chunks_read_from_files_by_another_thread_change_nothing(manifest, tmp_path, monkeypatch):
     fit_job = trial(manifest, tmp_path, "cosface", 2.0, "five")
     expected = losses(fit_job)
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 10 * 8 * 8 * 32 * 4)
     np.testing.assert_array_equal(losses(fit_job), expected)
 
