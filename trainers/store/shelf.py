@@ -169,8 +169,8 @@ class _Request:
         except OSError as error:
             raise NoRoom(
                 f"damaged rows in the cache {self.shelf._cache} cannot be replaced ({error.strerror or error}); "
-                "free space on its disk, check that you have write permission, or set ORCH_CACHE to a folder on another "
-                "disk."
+                "free space on its disk, check that you have write permission, or set ORCH_CACHE to a folder on "
+                "another disk."
             ) from error
         return self.fill(segment for segment in opened if segment not in damaged)
 

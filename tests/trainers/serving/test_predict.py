@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.examples import evaluation_examples
 from tests.support.tiny_fits import CLASSES, job
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -19,7 +20,6 @@ from trainers.serving import predict as predicting
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
 from trainers.serving.predict import open_network, predict
 from trainers.store.shelf import Shelf
-from trainers.training.features import evaluation_examples
 from trainers.training.loop import open_fit, read_weights
 from trainers.training.steps import prefix_of
 

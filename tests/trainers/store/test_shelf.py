@@ -379,7 +379,7 @@ def test_too_few_and_too_many_rows_are_noticed(tmp_path):
         def wrong(positions: Sequence[int], extra: int = extra) -> Iterator[np.ndarray]:
             yield np.zeros((len(positions) + extra, 3), np.float32)
 
-        with pytest.raises(AssertionError, match=f"{words} rows were computed than the 2 that were asked for"):
+        with pytest.raises(AssertionError, match=f"{words} rows were computed than the 2 requested"):
             shelf.rows(pair_of_one_bucket(), wrong)
         assert shelf.count(pair_of_one_bucket()) == stored
         assert not list(shelf.folder.glob(".*.half"))
@@ -453,7 +453,7 @@ def test_rows_in_use_are_never_removed(tmp_path, monkeypatch):
     held = Shelf(tmp_path, "numbers", {"n": 0}).rows(keys_of(60), large_rows)
     other = Shelf(tmp_path, "numbers", {"n": 1})
     assert not other.has_room_for(keys_of(60), 1024)
-    with pytest.raises(TrainerError, match="what is not in use is too little"):
+    with pytest.raises(TrainerError, match="too little of that can be evicted"):
         other.rows(keys_of(60), large_rows)
     assert everything(held) == list(range(60))
     del held

@@ -15,14 +15,16 @@ from trainers.store.rows import Rows
 from trainers.store.shelf import Shelf
 from trainers.training import chunks as chunks_module
 from trainers.training.chunks import chunks
-from trainers.training.features import LiveRows, RowSubset
+from trainers.training.features import RecomputedRows, RowSubset
 
 ROW_BYTES = 4 * 5
 
 
-def live(count: int) -> LiveRows:
+def live(count: int) -> RecomputedRows:
     """Row i is five times i."""
-    return LiveRows(lambda here: np.repeat(here[:, None], 5, 1).astype(np.float32), (5,), np.dtype("float32"), count)
+    return RecomputedRows(
+        lambda here: np.repeat(here[:, None], 5, 1).astype(np.float32), (5,), np.dtype("float32"), count
+    )
 
 
 @settings(max_examples=60, deadline=None)

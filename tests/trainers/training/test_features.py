@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support.examples import evaluation_examples, training_examples
 from tests.support.tiny_fits import config, write_manifest
 from trainers.data.examples import training_set
 from trainers.data.manifest import Manifest
@@ -19,7 +20,6 @@ from trainers.images.augment import augment
 from trainers.images.decode import square
 from trainers.networks.prefix import Prefix
 from trainers.training import features
-from trainers.training.features import evaluation_examples, training_examples
 
 
 @pytest.fixture(scope="module")

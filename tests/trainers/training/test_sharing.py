@@ -18,7 +18,7 @@ from trainers.heads import HEADS
 from trainers.store.inventory import GB, contents, rows_of
 from trainers.store.shelf import Shelf
 from trainers.training import chunks
-from trainers.training.features import LiveRows, RowSubset
+from trainers.training.features import RecomputedRows, RowSubset
 from trainers.training.loop import open_fit
 from trainers.training.prefill import fill
 
@@ -81,7 +81,7 @@ def test_every_head_and_depth_is_among_the_cases():
 def test_without_sharing_the_frozen_part_runs_in_every_epoch(manifest, tmp_path):
     fit = open_fit(black_box(job(manifest, tmp_path, epochs=2)))
     assert isinstance(fit.train.rows, RowSubset)
-    assert isinstance(fit.train.rows.rows, LiveRows)
+    assert isinstance(fit.train.rows.rows, RecomputedRows)
     assert (tmp_path / "images").exists()
     assert not (tmp_path / "features").exists()
     fit.run_epoch()
