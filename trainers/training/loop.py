@@ -166,8 +166,8 @@ class TrainingFit:
                 precision = str(stored["precision"]) if "precision" in stored else self.precision
             if precision != self.precision:  # "auto" depends on the machine
                 raise TrainerError(
-                    f"the saved training in {folder} is in {precision} and cannot be resumed in {self.precision}; train "
-                    "it again."
+                    f"the saved training in {folder} is in {precision} and cannot be resumed in {self.precision}; "
+                    "train it again."
                 )
             self.compiled.load_state(state)
         self.epoch = epoch

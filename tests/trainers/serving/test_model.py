@@ -272,7 +272,7 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "device.png").symlink_to("/dev/zero")
     with (tmp_path / "large.jpg").open("ab") as file:
-        file.truncate(inputs.LARGEST_FILE + 1)
+        file.truncate(inputs.MAX_FILE_BYTES + 1)
 
     def forbid(path, *arguments, _open=os.open, **options):
         if str(path).endswith("forbidden.png"):
@@ -286,8 +286,8 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
     names = ["absent.png", "forbidden.png", "large.jpg", "folder.png", "pipe.png", "device.png"]
     told = [refused(str(tmp_path / name)) for name in only_as_text + names] + [refused(tmp_path / n) for n in names]
     expected = (
-        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must end like an image, be readable and hold "
-        "at most 100 MB."
+        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must have an image suffix, be readable and "
+        "hold at most 100 MB."
     )
     assert told == [expected] * 14
     assert "is neither a file nor base64 text" in refused(str(tmp_path / "nul\0.png"))
