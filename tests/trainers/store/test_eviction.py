@@ -1,4 +1,4 @@
-"""A full cache: what makes room and what stays, and who says that there is none. Real shelves on the disk."""
+"""A full cache: what is evicted, what stays, and the error if there is no room. Real shelves on disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keys_of(count: int, name: str, bucket: int | None = None) -> list[str]:
-    """So many keys that begin with ``name``, of one bucket where it is named."""
+    """``count`` keys that begin with ``name``, all of ``bucket`` if given."""
     every = (f"{name} {i}" for i in itertools.count())
     return list(itertools.islice((key for key in every if bucket in (None, bucket_of(key))), count))
 
@@ -97,7 +97,7 @@ def test_rows_of_the_same_shelf_that_others_use_are_no_room(shelf: Shelf) -> Non
     held, stored, new = shelf.rows(keys_of(60, "one"), kilobytes), keys_of(60, "one"), keys_of(60, "two")
     assert shelf.has_room_for(stored, 1024)
     assert shelf.has_room_for(stored + new[:20], 1024)
-    assert not shelf.has_room_for(stored[:30] + new[:40], 1024)  # the other thirty lie beside the first
+    assert not shelf.has_room_for(stored[:30] + new[:40], 1024)  # the other thirty share their segments
     assert not shelf.has_room_for(new, 1024)
     with pytest.raises(NoRoom):
         shelf.rows(new, kilobytes)
@@ -107,8 +107,8 @@ def test_rows_of_the_same_shelf_that_others_use_are_no_room(shelf: Shelf) -> Non
     assert are_right(shelf.rows(new, kilobytes))
 
 
-def test_whoever_asks_what_is_in_use_is_alone(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking locks rows for a moment, which another who asks would take for a use."""
+def test_asking_what_is_in_use_is_exclusive(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking locks rows briefly, which another process would mistake for use."""
     alone = []
     real = eviction._is_in_use
 

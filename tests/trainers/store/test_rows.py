@@ -45,7 +45,7 @@ def flip(file: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
-def test_a_flipped_byte_is_found_before_anybody_gets_the_row(tmp_path, monkeypatch, in_memory):
+def test_a_flipped_byte_is_found_before_the_row_is_returned(tmp_path, monkeypatch, in_memory):
     monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", in_memory)
     shelf = Shelf(tmp_path, "numbers", {})
     shelf.rows(keys_of(100), Numbers())

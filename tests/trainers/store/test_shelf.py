@@ -258,7 +258,7 @@ def test_a_set_that_cannot_fit_is_known_beforehand_and_a_sentence(tmp_path, monk
     assert not shelf.has_room_for(keys_of(100), 1000)
     with pytest.raises(TrainerError, match=r"at most 0\.0 GB \(ORCH_CACHE_GB\).*Raise ORCH_CACHE_GB"):
         shelf.rows(keys_of(100), large_rows)
-    assert 0 < shelf.count(keys_of(100)) < 100  # what fitted is there for whoever wants it
+    assert 0 < shelf.count(keys_of(100)) < 100  # rows that fitted stay stored
 
 
 def large_rows(positions: Sequence[int]) -> Iterator[np.ndarray]:

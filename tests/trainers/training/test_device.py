@@ -1,4 +1,4 @@
-"""What a worker process takes of its machine. There is no GPU here: a fake of ``tf`` records what it is told."""
+"""Limits of a worker process. There is no GPU here: a fake of ``tf`` records the calls."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_fraction_is_held_to_its_share():
 
 def test_whole_gpus_grow():
     fake = FakeTensorFlow(["gpu0", "gpu1"])
-    assert device.limit_gpu_memory(fake, 1.0, lambda: pytest.fail("nobody need ask how much there is")) == [0, 0]
+    assert device.limit_gpu_memory(fake, 1.0, lambda: pytest.fail("the memory is not needed")) == [0, 0]
     assert fake.calls == [("gpu0", True), ("gpu1", True)]
 
 

@@ -182,7 +182,7 @@ def test_damaged_files_of_a_fit_are_sentences_that_name_the_folder(manifest, cac
 
 
 @pytest.mark.parametrize(("one", "other"), [("float32", "mixed_bfloat16"), ("mixed_float16", "float32")])
-def test_a_fit_does_not_go_on_in_another_precision(manifest, cache, tmp_path, one, other):
+def test_a_fit_does_not_resume_in_another_precision(manifest, cache, tmp_path, one, other):
     """``auto`` on a machine with a GPU and then on one without; an optimiser that scales losses has more values."""
     fits = [open_fit(dataclasses.replace(job(manifest, cache), precision=precision)) for precision in (one, other)]
     fits[0].save(tmp_path)

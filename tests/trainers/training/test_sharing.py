@@ -88,7 +88,7 @@ def test_without_sharing_the_frozen_part_runs_in_every_epoch(manifest, tmp_path)
 
 
 @pytest.mark.parametrize("fits", ["images", "nothing"])
-def test_what_does_not_fit_on_the_disk_is_computed_anew_with_the_same_losses(manifest, tmp_path, monkeypatch, fits):
+def test_what_does_not_fit_on_the_disk_is_computed_again_with_the_same_losses(manifest, tmp_path, monkeypatch, fits):
     fit_job = trial(manifest, tmp_path / "roomy", "arcface", 2.0, "five")
     expected = losses(fit_job)
     monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: row_bytes == 768 and fits == "images")
@@ -101,7 +101,7 @@ def test_what_does_not_fit_on_the_disk_is_computed_anew_with_the_same_losses(man
 
 
 @pytest.mark.parametrize(("depth", "limit_kb"), [("five", 300), ("five", 40), ("five", 1), ("all", 20)])
-def test_what_finds_no_room_after_all_is_computed_anew_with_the_same_losses(
+def test_what_finds_no_room_after_all_is_computed_again_with_the_same_losses(
     manifest, tmp_path, monkeypatch, depth, limit_kb
 ):
     """The forecast was wrong: others took the room meanwhile."""
