@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchError
 from trainers.store import eviction
 from trainers.store.eviction import Removed
-from trainers.store.inventory import GB, OTHERS, Contents, ShelfFolder, contents, rows_of, verify
+from trainers.store.inventory import GB, OTHER_FOLDERS, Contents, ShelfFolder, contents, rows_of, verify
 from trainers.wording import count
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DAY_S = 86_400.0
 KINDS = {
     "images": "photos, decoded and made square",
     "features": "what a frozen part of a backbone makes of the photos",
-    **OTHERS,
+    **OTHER_FOLDERS,
 }
 """What the folders of a cache are; ``orch cache clear`` takes these names."""
 OLD = "written by an older version, which this one does not read"

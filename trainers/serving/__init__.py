@@ -1,6 +1,6 @@
-"""Answering photos with trained networks: whole splits for the leaderboard, and the registered model.
+"""Prediction with trained networks: whole splits for the leaderboard, and the registered model.
 
-May import everything in ``trainers`` but ``export``. Start with ``model``: a served folder and how it answers.
+May import everything in ``trainers`` except ``export``. Start with ``model``: the format and use of a served folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
-    """MLflow's loader: every registered model names this package as its ``loader_module``."""
+    """Load a registered model, for MLflow: each names this package as its ``loader_module``."""
     from trainers.serving.model import ServedModel
 
     return ServedModel(Path(data_path))

@@ -1,10 +1,9 @@
-"""What a served model is asked about -> encoded images: bytes, base64 text, pixels or paths, in a table or alone.
+"""Convert the input of a served model to encoded images: bytes, base64 text, pixels or paths, in a table or alone.
 
-A client sends text, and text is opened as a file only where ORCH_SERVE_PATHS=1 allows it: a served model and one that
-is loaded in a person's own Python cannot be told apart. A ``pathlib.Path``, which no request can hold, is always
-opened.
+Text comes from a client, so it is opened as a file only if ORCH_SERVE_PATHS=1: a served model cannot be distinguished
+from one loaded in a user's own Python. A ``pathlib.Path``, which no request can contain, is always opened.
 
-Imports without TensorFlow and without MLflow. Every refusal is a TrainerError that names the image by its place.
+Imports neither TensorFlow nor MLflow. Every rejection is a TrainerError that gives the position of the image.
 """
 
 from __future__ import annotations
@@ -27,24 +26,25 @@ from trainers.files.suffixes import is_photo
 
 COLUMN = "image"
 PATHS_VARIABLE = "ORCH_SERVE_PATHS"
-"""Environment variable; "1" lets a model open the files that a text names. Off unless set."""
+"""Name of the environment variable that, if "1", lets a model open files named in text."""
 PIXELS = "a photo is given as whole numbers from 0 to 255 of shape (height, width, 3), red, green, blue"
 SHOWN_CHARACTERS = 60
-LARGEST_FILE = 100 * 10**6
-"""Maximum bytes of a file that a caller, who may be a stranger, names."""
+"""Maximum number of characters of an input that a message quotes."""
+MAX_FILE_BYTES = 100 * 10**6
+"""Maximum bytes of a file named by a caller, who may be untrusted."""
 
 
 def photos(model_input: Any) -> list[bytes]:
-    """The encoded images in ``model_input``, in order.
+    """Return the encoded images in ``model_input``, in order.
 
-    A ``DataFrame`` or a mapping is asked for its column ``image``, or for its only one; one row is one image. Anything
-    else is one image or several. An image is: encoded bytes; a ``Path``; base64 text, bare or as a ``data:`` URL; where
-    ORCH_SERVE_PATHS=1, a file's name as text; an array (or nested lists) of whole numbers from 0 to 255, (h, w, 3) for
-    one image and (n, h, w, 3) for several. Pixels come back losslessly encoded, so a crop policy that draws at random
-    draws as it would for that file.
+    From a ``DataFrame`` or mapping, takes the column ``image``, or the only column, with one image per row. Anything
+    else is one image or several. An image is encoded bytes; a ``Path``; base64 text, bare or as a ``data:`` URL; a
+    file name as text if ORCH_SERVE_PATHS=1; or an array (or nested lists) of integers from 0 to 255, (h, w, 3) for one
+    image and (n, h, w, 3) for several. Pixels are encoded losslessly, so that a random crop policy gives the same crops
+    as for that file.
 
-    A path is a plain file of at most LARGEST_FILE bytes; one that is given as text must also end like an image. What
-    is not opened is refused in the same words whether it is there or not: the caller may be a stranger.
+    A path must be a regular file of at most MAX_FILE_BYTES; given as text, it must also have an image suffix. The error
+    for a file that is not opened does not reveal whether it exists, since the caller may be untrusted.
 
     Raises TrainerError.
     """
@@ -69,7 +69,7 @@ def _column(names: list[Any]) -> Any:
 
 
 def _several(value: Any) -> list[Any]:
-    """One image or several -> a list with one entry an image."""
+    """One image or several -> a list with one entry per image."""
     if isinstance(value, bytes | bytearray | memoryview | str | Path):
         return [value]
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
@@ -86,7 +86,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """``value`` as an array of numbers; None where it is something else, or nested lists of unequal lengths."""
+    """``value`` as an array of numbers; None if it is not one, or is nested lists of unequal lengths."""
     if isinstance(value, list) and any(not isinstance(entry, list | int | float) for entry in value):
         return None
     try:
@@ -102,13 +102,13 @@ def _encoded(value: Any, name: str) -> bytes:
     if isinstance(value, Path):
         data = _from_file(str(value))
         if data is None:
-            raise _refused(str(value), name)
+            raise _rejected(str(value), name)
         return data
     if isinstance(value, str):
         return _from_text(value, name)
     if isinstance(value, list | tuple | np.ndarray):
         return _from_pixels(value, name)
-    raise TrainerError(f"{name} is {_said(value)}: give encoded bytes, base64 text, a Path or pixels.")
+    raise TrainerError(f"{name} is {_quoted(value)}: give encoded bytes, base64 text, a Path or pixels.")
 
 
 def _opens_named_files() -> bool:
@@ -116,20 +116,20 @@ def _opens_named_files() -> bool:
 
 
 def _from_file(path: str) -> bytes | None:
-    """What the file holds; None where it is not opened, for whatever reason."""
+    """The content of the file; None if it cannot or may not be read."""
     try:
-        return read_plain(path, LARGEST_FILE)
+        return read_plain(path, MAX_FILE_BYTES)
     except Unreadable:
         return None
 
 
-def _refused(text: str, name: str, opens_files: bool = True) -> TrainerError:
+def _rejected(text: str, name: str, opens_files: bool = True) -> TrainerError:
     if opens_files:
-        rule = f"A file must end like an image, be readable and hold at most {LARGEST_FILE // 10**6} MB."
-        return TrainerError(f"{name} is neither a file nor base64 text: {_said(text)}. {rule}")
+        rule = f"A file must have an image suffix, be readable and hold at most {MAX_FILE_BYTES // 10**6} MB."
+        return TrainerError(f"{name} is neither a file nor base64 text: {_quoted(text)}. {rule}")
     return TrainerError(
-        f"{name} is not base64 text: {_said(text)}. Send the photo's bytes as base64 text; files that a request names "
-        f"are opened only by a model that was started with {PATHS_VARIABLE}=1."
+        f"{name} is not base64 text: {_quoted(text)}. Send the photo's bytes as base64 text; files that a request "
+        f"names are opened only by a model started with {PATHS_VARIABLE}=1."
     )
 
 
@@ -140,12 +140,12 @@ def _from_text(text: str, name: str) -> bytes:
         return data
     address = re.match(r"data:[^,]*;base64,", text)
     if text.startswith("data:") and not address:
-        raise TrainerError(f"{name} is a data: URL without base64: {_said(text)}.")
+        raise TrainerError(f"{name} is a data: URL without base64: {_quoted(text)}.")
     packed = re.sub(r"\s", "", text[address.end() :] if address else text)
     try:
         return base64.b64decode(packed, validate=True)
     except ValueError as error:
-        raise _refused(text, name, opens_files) from error
+        raise _rejected(text, name, opens_files) from error
 
 
 def _from_pixels(value: Any, name: str) -> bytes:
@@ -163,6 +163,6 @@ def _from_pixels(value: Any, name: str) -> bytes:
     return packed.getvalue()
 
 
-def _said(value: Any) -> str:
+def _quoted(value: Any) -> str:
     text = repr(value[:SHOWN_CHARACTERS] if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_CHARACTERS + 2 else f"{text[:SHOWN_CHARACTERS]}..."

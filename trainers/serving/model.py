@@ -1,7 +1,7 @@
 """The registered model: image bytes -> label and probabilities. Imports neither mlflow nor the orchestrator.
 
 A served folder holds ``model.json`` (classes, crop policy, configuration), ``backbone.npz`` (the starting weights, of
-which the frozen part is in use) and one ``member-K.npz`` for each network of the ensemble. It needs nothing else.
+which the frozen part is used) and one ``member-K.npz`` per network of the ensemble. Nothing else is needed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from trainers.training import device
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"
 SERVED_PRECISION = "float32"
-"""Whatever it was trained in: a served model runs on any CPU."""
+"""Precision of every served model, whatever it was trained in, so that it runs on any CPU."""
 
 
 def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Put finished fits of one configuration together into a served folder; a job for a worker.
+    """Write finished fits of one configuration as a served folder; a job for a worker.
 
-    ``job``: ``fits`` (folders, the ensemble's members), ``output``, ``classes``, ``policy``, ``threads`` and
+    ``job``: ``fits`` (folders of the ensemble's members), ``output``, ``classes``, ``policy``, ``threads`` and
     ``precision``.
-    Returns ``{"members": count}``. Raises TrainerError where there is no fit or they are not of one configuration.
+    Returns ``{"members": count}``. Raises TrainerError if there is no fit, or they differ in configuration.
     """
     from trainers.networks.backbone import cached_backbone
     from trainers.training.loop import read_weights
@@ -71,10 +71,10 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ServedModel:
-    """A classifier of photos under its own crop policy: ``networks`` above one ``prefix``, in float32."""
+    """An image classifier with its crop policy: ``networks`` on top of a shared ``prefix``, in float32."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises TrainerError where ``folder`` is not a served model, or not a whole one."""
+        """Raises TrainerError if ``folder`` is not a served model, or is incomplete."""
         if not (folder / MODEL_FILE).is_file():
             raise TrainerError(f"{folder} holds no {MODEL_FILE}; it is not a model that orch wrote.")
         try:
@@ -97,7 +97,7 @@ class ServedModel:
         from trainers.networks.network import Architecture, Network
         from trainers.networks.prefix import Prefix
 
-        # Built anew for this model alone: another one in the same process keeps its own values.
+        # Built for this model only: other models in the same process keep their own weights.
         whole = build_backbone(fit.config.backbone, "none", self.image_size, SERVED_PRECISION)
         if [w.shape for w in whole.get_weights()] != [w.shape for w in starting]:
             raise TrainerError(f"the stored weights are not those of a {fit.config.backbone}.")
@@ -114,7 +114,7 @@ class ServedModel:
     def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
         """Encoded images (JPEG, PNG, ...) -> float32 (n, classes): the mean over crops and members.
 
-        Raises TrainerError for one that cannot be decoded, with its place, counted from 1.
+        Raises TrainerError, with the position from 1, for an image that cannot be decoded.
         """
         out = np.zeros((len(images), len(self.classes)), np.float32)
         for i, image in enumerate(images):
@@ -128,10 +128,10 @@ class ServedModel:
         return out
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """What MLflow calls. What ``trainers.serving.inputs.photos`` takes -> ``label``, ``probability`` and
-        ``probabilities`` (JSON: class -> probability), one row an image, in order. ``params`` has no effect.
+        """Predict input as ``trainers.serving.inputs.photos`` takes it; MLflow calls this.
 
-        Raises TrainerError; to MLflow it is an error of the caller's, status 400.
+        Returns ``label``, ``probability`` and ``probabilities`` (JSON: class -> probability), one row per image, in
+        order. ``params`` is ignored. Raises TrainerError, which MLflow reports with status 400.
         """
         try:
             rows = self.probabilities(photos(model_input))
@@ -150,10 +150,10 @@ class ServedModel:
 
 
 def _for_mlflow(error: TrainerError) -> TrainerError:
-    """``error`` as one that MLflow's server answers with status 400 and the sentence alone.
+    """Convert ``error`` so that MLflow's server replies with status 400 and only its message.
 
-    Only where MLflow is loaded already, as it is when it calls; else ``error`` itself. MLflow puts the whole request,
-    photo and all, before the ``message`` of its own exceptions, and a traceback after others: hence the property.
+    Returns ``error`` itself if MLflow is not loaded. MLflow prefixes the ``message`` of its own exceptions with the
+    whole request and appends a traceback to others, which the read-only property prevents.
     """
     mlflow = sys.modules.get("mlflow.exceptions")
     if mlflow is None:
@@ -167,6 +167,6 @@ def _for_mlflow(error: TrainerError) -> TrainerError:
 
         @message.setter
         def message(self, value: str) -> None:
-            """Leave it as it is."""
+            """Ignore MLflow's prefix."""
 
     return Refused.invalid_parameter_value(sentence)

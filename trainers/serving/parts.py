@@ -1,7 +1,6 @@
-"""What workers say of parts of a split, put together and written. Free of TensorFlow.
+"""Divide a split among workers, and merge and write their predictions. Imports no TensorFlow.
 
-Images are divided among workers; each answers with a ``PredictionPart``. What is kept is whole: one
-``.npz`` a model and policy.
+Each worker returns a ``PredictionPart``; the merged predictions are written as one ``.npz`` per model and policy.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from trainers.files.arrays import write_arrays
 
 @dataclass(frozen=True)
 class PredictionPart:
-    """What models say of ``split[start:stop]`` under crop policies.
+    """Predictions of several models for ``split[start:stop]`` under several crop policies.
 
-    ``sha256``: str (n,), ``labels``: int32 (n,). ``probabilities``: policy -> model -> float32 (n, classes).
-    ``shared_seconds``: policy -> what all models of the prefix have in common, ``own_seconds``: policy -> model ->
-    what comes on top; both as one worker that predicted these images under that policy alone would have needed.
-    ``decoded``: images of the part; ``computed`` and ``read``: crops through the prefix, and from the store.
+    ``sha256``: str (n,); ``labels``: int32 (n,); ``probabilities``: policy -> model -> float32 (n, classes).
+    ``shared_seconds``: policy -> seconds common to all models of the prefix; ``own_seconds``: policy -> model ->
+    additional seconds; both as for one worker that predicts these images under that policy only.
+    ``decoded``: images decoded; ``computed`` and ``read``: crops run through the prefix, and read from the store.
     """
 
     start: int
@@ -43,18 +42,18 @@ class PredictionPart:
 
 
 def divide_rows(images: int, crops: int, workers: int, fewest_crops: int) -> list[tuple[int, int]]:
-    """Up to ``workers`` ranges of ``images`` as equal as can be, of at least ``fewest_crops`` where there are two."""
+    """Divide ``images`` into up to ``workers`` nearly equal ranges, of at least ``fewest_crops`` crops if several."""
     parts = max(1, min(workers, images, images * crops // fewest_crops))
     edges = [round(images * i / parts) for i in range(parts + 1)]
     return list(itertools.pairwise(edges))
 
 
 def write_whole(outputs: Mapping[str, Mapping[str, str]], parts: Sequence[PredictionPart]) -> None:
-    """Write ``outputs`` (policy -> model -> .npz) of all parts of a split, in any order; each file whole or not at all.
+    """Merge all parts of a split, given in any order, and write ``outputs`` (policy -> model -> .npz) atomically.
 
-    A file holds ``sha256``, ``probabilities``, ``labels``, ``seconds``, what that model and policy alone would have
-    taken one worker, and ``shared_seconds``, the part of it that models of one prefix have in common.
-    Raises ValueError where the parts do not follow each other from 0.
+    A file holds ``sha256``, ``probabilities``, ``labels``, ``seconds`` (of one worker for that model and policy only)
+    and ``shared_seconds`` (the share of it common to all models of the prefix).
+    Raises ValueError if the parts are not contiguous from 0.
     """
     ordered = sorted(parts, key=lambda part: part.start)
     if [part.start for part in ordered] != [0, *(part.stop for part in ordered[:-1])]:

@@ -1,5 +1,5 @@
-"""The row store: what is computed once and shared by trials, sweeps and processes.
+"""The row store: rows computed once and shared by trials, sweeps and processes.
 
-Immutable, checksummed segments with bounded size; any process may read, write or die at any time. May import
-``errors``. Start with ``shelf``.
+Immutable, checksummed segments under a size limit; a process may read, write or die at any time. May import ``errors``
+and ``files``. Start with ``shelf``.
 """

@@ -1,7 +1,7 @@
-"""What lies in the cache folder, and how much it may take. Free of TensorFlow; changes nothing.
+"""Contents and size limit of the cache folder. Read-only; imports no TensorFlow.
 
-Rows of images and features are what comes and goes (``trainers.store.eviction``). What else lies there (photos
-unpacked from archives, built-in sets, calibrations) counts towards the limit and stays until somebody clears it.
+Rows of images and features are evicted when room is needed (``trainers.store.eviction``). Everything else (photos
+unpacked from archives, built-in sets, calibrations) counts towards the limit and stays until a user clears it.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from trainers.errors import TrainerError
 from trainers.store.segments import open_segment, read_header, suffix
 
 GB = 10**9
-LARGEST_DEFAULT_BYTES = 200 * GB
-SPARE_BYTES = 256 * 2**20
-"""So much of the disk is left free, whatever the limit says."""
-OTHERS = {
+MAX_DEFAULT_BYTES = 200 * GB
+"""Maximum bytes of the cache if ORCH_CACHE_GB is not set."""
+MIN_FREE_BYTES = 256 * 2**20
+"""Bytes of the disk that are always left free, whatever the limit."""
+OTHER_FOLDERS = {
     "archives": "photos unpacked from archives",
     "builtin": "built-in data sets",
     "index": "which rows belong to which backbone",
     "calibration": "how fast this machine is at each part of a sweep",
 }
-"""Folders that hold no rows."""
+"""Folder without rows -> what it holds."""
 
 
 @dataclass(frozen=True)
 class StoredSegment:
-    """Some rows of a shelf on the disk. ``used``: seconds since the epoch."""
+    """A segment on disk. ``keys_file``: its ``.keys``; ``used``: time of last use in seconds since the epoch."""
 
-    names: Path
+    keys_file: Path
     bytes: int
     used: float
 
 
 @dataclass(frozen=True)
 class ShelfFolder:
-    """Rows of one description. ``stray_bytes``: files in it that are no whole segment, being written or left over;
-    ``stray_buckets``: whose they are."""
+    """A shelf on disk. ``stray_bytes``: size of files that are not part of a complete segment, either being written or
+    left by a killed writer; ``stray_buckets``: the buckets they belong to."""
 
     kind: str
     folder: Path
@@ -57,16 +58,16 @@ class ShelfFolder:
 
     @property
     def used(self) -> float:
-        """When a row of it was used last; 0 where it holds none."""
+        """Time of last use in seconds since the epoch; 0 if it holds no rows."""
         return max((segment.used for segment in self.segments), default=0.0)
 
     @property
     def is_old(self) -> bool:
-        """Written in a format that is not read any more."""
+        """Whether it was written in a format that is no longer read."""
         return not self.folder.name.endswith(suffix())
 
     def description(self) -> dict[str, Any]:
-        """What its rows depend on besides their keys; empty where that cannot be read."""
+        """What its rows depend on, apart from their keys; {} if unreadable."""
         try:
             found = json.loads((self.folder / "description.json").read_text())
         except (OSError, ValueError):
@@ -76,8 +77,8 @@ class ShelfFolder:
 
 @dataclass(frozen=True)
 class ShelfRows:
-    """What the segments of a shelf say: ``seconds`` is the workers' time that computing the rows took, ``damaged``
-    counts segments of which not even the list of keys is right; they are computed again when they are needed."""
+    """Totals over the segments of a shelf. ``seconds``: worker time spent computing the rows; ``damaged``: segments
+    with an unreadable header, whose rows are computed again when needed."""
 
     rows: int
     seconds: float
@@ -85,7 +86,7 @@ class ShelfRows:
 
 
 @dataclass(frozen=True)
-class Other:
+class OtherFolder:
     """A folder that holds no rows."""
 
     name: str
@@ -96,11 +97,11 @@ class Other:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that lies in a cache folder. ``limit_bytes``: what it may take; ``limit_is_set``: by ORCH_CACHE_GB."""
+    """Contents of a cache folder. ``limit_bytes``: its maximum size; ``limit_is_set``: whether ORCH_CACHE_GB is set."""
 
     cache: Path
     shelves: tuple[ShelfFolder, ...]
-    others: tuple[Other, ...]
+    others: tuple[OtherFolder, ...]
     limit_bytes: int
     limit_is_set: bool
 
@@ -110,41 +111,41 @@ class Contents:
 
 
 def contents(cache: Path) -> Contents:
-    """What lies in ``cache``, shelves and others by name. An empty or missing folder holds nothing.
+    """List ``cache``, shelves and other folders sorted by name; a missing folder is empty.
 
-    Raises TrainerError where ORCH_CACHE_GB is no number.
+    Raises TrainerError if ORCH_CACHE_GB is not a positive number.
     """
     shelves = tuple(shelves_of(cache))
-    beside = [other_of(folder) for folder in folders_of(cache) if not holds_shelves(folder)]
-    others = tuple(other for other in beside if other.files)
+    unshelved = [other_folder(folder) for folder in folders_of(cache) if not holds_shelves(folder)]
+    others = tuple(other for other in unshelved if other.files)
     used = sum(shelf.bytes for shelf in shelves) + sum(other.bytes for other in others)
-    return Contents(cache, shelves, others, limit(cache, used), asked_limit() is not None)
+    return Contents(cache, shelves, others, limit(cache, used), configured_limit() is not None)
 
 
 def rows_of(shelf: ShelfFolder) -> ShelfRows:
-    """Reads the list of keys of every segment."""
-    heads = [None if shelf.is_old else read_header(segment.names) for segment in shelf.segments]
-    whole = [head for head in heads if head is not None]
-    damaged = 0 if shelf.is_old else len(heads) - len(whole)
-    return ShelfRows(sum(len(head.keys) for head in whole), sum(head.seconds for head in whole), damaged)
+    """Count the rows of a shelf from the headers of its segments."""
+    headers = [None if shelf.is_old else read_header(segment.keys_file) for segment in shelf.segments]
+    readable = [header for header in headers if header is not None]
+    damaged = 0 if shelf.is_old else len(headers) - len(readable)
+    return ShelfRows(sum(len(header.keys) for header in readable), sum(header.seconds for header in readable), damaged)
 
 
 def verify(shelf: ShelfFolder) -> int:
-    """How many of its rows are not what was written. Reads every byte of them; changes nothing."""
-    wrong = 0
+    """Count rows whose checksum does not match. Reads every row; changes nothing."""
+    damaged = 0
     for segment in () if shelf.is_old else shelf.segments:
-        head = read_header(segment.names)
-        opened = open_segment(head, note_use=False) if head is not None else None
-        if head is None or opened is None:
+        header = read_header(segment.keys_file)
+        opened = open_segment(header, touch=False) if header is not None else None
+        if header is None or opened is None:
             continue
-        step = max(1, 2**24 // max(head.row_bytes, 1))
-        count = len(head.keys)
-        wrong += sum(int((~opened.sound(start, min(start + step, count))).sum()) for start in range(0, count, step))
-    return wrong
+        step = max(1, 2**24 // max(header.row_bytes, 1))
+        count = len(header.keys)
+        damaged += sum(int((~opened.intact(start, min(start + step, count))).sum()) for start in range(0, count, step))
+    return damaged
 
 
-def asked_limit() -> int | None:
-    """What ORCH_CACHE_GB says, in bytes; None where it is not set. Raises TrainerError."""
+def configured_limit() -> int | None:
+    """ORCH_CACHE_GB in bytes; None if not set. Raises TrainerError if it is not a positive number."""
     text = os.environ.get("ORCH_CACHE_GB", "").strip()
     if not text:
         return None
@@ -154,32 +155,32 @@ def asked_limit() -> int | None:
         size = 0.0
     if not 0 < size < float("inf"):
         raise TrainerError(
-            f"ORCH_CACHE_GB says how many gigabytes the cache may take, as ORCH_CACHE_GB=50; {text!r} is no such "
-            "number."
+            f"ORCH_CACHE_GB={text} is not a positive number. Set it to the maximum size of the cache in gigabytes, "
+            "such as ORCH_CACHE_GB=50."
         )
     return int(size * GB)
 
 
 def limit(cache: Path, used: int) -> int:
-    """What the cache may take in bytes, ``used`` of them taken: ORCH_CACHE_GB, or half of what the disk would have
-    free without the cache, 200 GB at most; never more than there is."""
-    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    asked = asked_limit()
-    allowed = min((used + free) // 2, LARGEST_DEFAULT_BYTES) if asked is None else asked
-    return max(0, min(allowed, used + free - SPARE_BYTES))
+    """Maximum bytes of the cache, of which ``used`` are taken: ORCH_CACHE_GB, or half of the space that the disk would
+    have free without the cache (at most MAX_DEFAULT_BYTES); never more than the disk can hold."""
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    configured = configured_limit()
+    allowed = min((used + free) // 2, MAX_DEFAULT_BYTES) if configured is None else configured
+    return max(0, min(allowed, used + free - MIN_FREE_BYTES))
 
 
 def folders_of(cache: Path) -> list[Path]:
-    """One for each kind, and what else lies there, by name."""
+    """The visible folders of the cache, one per kind, sorted by name."""
     if not cache.is_dir():
         return []
     return sorted(path for path in cache.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def holds_shelves(folder: Path) -> bool:
-    """Whether rows lie in a folder of the cache."""
-    if folder.name in OTHERS:
+    """Whether a folder of the cache holds shelves."""
+    if folder.name in OTHER_FOLDERS:
         return False
     return any(entry.is_dir() and _is_shelf(Path(entry.path)) for entry in os.scandir(folder))
 
@@ -189,9 +190,9 @@ def _is_shelf(folder: Path) -> bool:
 
 
 def shelves_of(cache: Path) -> Iterator[ShelfFolder]:
-    """Every shelf, by kind and name. Looks at names, sizes and times, and into no file."""
+    """Every shelf, sorted by kind and name. Reads file names, sizes and times, no contents."""
     for kind in folders_of(cache):
-        if kind.name in OTHERS:
+        if kind.name in OTHER_FOLDERS:
             continue
         for folder in sorted(path for path in kind.iterdir() if path.is_dir()):
             if _is_shelf(folder):
@@ -199,10 +200,10 @@ def shelves_of(cache: Path) -> Iterator[ShelfFolder]:
 
 
 def shelf_of(kind: str, folder: Path) -> ShelfFolder:
-    """The shelf in ``folder``, as far as its files are whole."""
+    """The shelf in ``folder``: its complete segments, and its stray files."""
     status: dict[str, os.stat_result] = {}
     for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
+        with contextlib.suppress(FileNotFoundError):  # removed since the folder was listed
             status[entry.name] = entry.stat()
     segments, stray, buckets = [], 0, set()
     for name, about in sorted(status.items()):
@@ -217,37 +218,39 @@ def shelf_of(kind: str, folder: Path) -> ShelfFolder:
     return ShelfFolder(kind, folder, tuple(segments), stray, frozenset(buckets))
 
 
-def other_of(folder: Path) -> Other:
-    """A folder without rows, every file below it counted."""
+def other_folder(folder: Path) -> OtherFolder:
+    """Size and number of all files below a folder without rows."""
     files = sizes = 0
     for root, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 sizes += os.lstat(os.path.join(root, name)).st_size
                 files += 1
-    return Other(folder.name, folder, sizes, files)
+    return OtherFolder(folder.name, folder, sizes, files)
 
 
-_walked: dict[Path, tuple[dict[str, int], int]] = {}
-"""Folder -> when it and each folder below it changed, and its bytes."""
+_other_sizes: dict[Path, tuple[dict[str, int], int]] = {}
+"""Folder -> (mtime in ns of it and of each folder below, its bytes)."""
 
 
-def bytes_beside(cache: Path) -> int:
-    """What lies there besides rows. A folder is walked again once something was added or taken anywhere below it."""
+def other_bytes(cache: Path) -> int:
+    """Bytes in the cache other than rows. A folder is walked again only if an entry below it was added or removed."""
     total = 0
     for folder in folders_of(cache):
         if holds_shelves(folder):
             continue
-        times, _ = _walked.get(folder, ({}, 0))
-        if not times or times != {path: _changed(path) for path in times}:
-            times = {path: _changed(path) for path, _, _ in os.walk(folder)}  # before the sizes, so no change is missed
-            _walked[folder] = (times, other_of(folder).bytes)
-        total += _walked[folder][1]
+        times, _ = _other_sizes.get(folder, ({}, 0))
+        if not times or times != {path: _mtime_ns(path) for path in times}:
+            times = {
+                path: _mtime_ns(path) for path, _, _ in os.walk(folder)
+            }  # before the sizes, so no change is missed
+            _other_sizes[folder] = (times, other_folder(folder).bytes)
+        total += _other_sizes[folder][1]
     return total
 
 
-def _changed(path: str) -> int:
-    """When a folder changed, in ns; 0 where it is not there any more."""
+def _mtime_ns(path: str) -> int:
+    """Mtime of a folder in ns; 0 if it no longer exists."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError:

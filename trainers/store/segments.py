@@ -1,12 +1,12 @@
-"""The files of the store: immutable segments of rows, each beside the list of its keys. Free of TensorFlow.
+"""The files of the store: immutable segments of rows, each with a list of its keys. Imports no TensorFlow.
 
-A segment is two files of one stem, ``BUCKET-RANDOM``. ``.npy`` holds the rows. ``.keys`` holds eight hex digits, the
-crc32 of all that follows them; a line of JSON (format, dtype, one row's shape, where the rows begin, the seconds that
-computing them took); a crc32 for each row; the keys, a line each. ``.keys`` is renamed into place last and removed
-first, so a segment counts while its ``.keys`` is there. Its time of change is when the segment was last used.
+A segment is two files with the same stem, ``BUCKET-RANDOM``. ``.npy`` holds the rows. ``.keys`` holds the crc32 of
+everything after the first line as eight hex digits; a line of JSON (format, dtype, shape of a row, offset of the rows,
+seconds spent computing them); a crc32 per row; the keys, one per line. ``.keys`` is renamed into place last and removed
+first, so a segment exists if and only if its ``.keys`` does. The mtime of ``.keys`` is when the segment was last used.
 
-All that happens to the files of a bucket happens under that bucket's lock. Whoever has a segment mapped holds a shared
-lock on its ``.npy``, so that nobody takes it away meanwhile.
+The files of a bucket change only under that bucket's lock. A process that has mapped a segment holds a shared lock on
+its ``.npy``, which protects the segment from eviction.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from cachetools import LRUCache
 from filelock import FileLock
 
 FORMAT = 2
-"""Counts up when the files change. A shelf's folder ends in it: those of another format are never read, and are the
-first to go when room is needed."""
+"""Version of the file format, a suffix of each shelf's folder. Shelves of other versions are never read and are evicted
+first."""
 BUCKETS = 16
-"""Parts of a shelf, each written by one worker at a time; as ``orchestrator.search.queue.MAX_PREFILL_WORKERS``."""
-TOUCH_S = 60.0
-"""How often at most a process notes that it uses a segment."""
-WITHOUT_RESERVING = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)
-"""What file systems say that cannot give a file its space before it is written."""
-KEPT_KEYS = 300_000
-"""Maximum rows of which a process remembers the keys, and which it has checked, for the next fit (about 100 bytes
-each)."""
+"""Number of buckets per shelf, each written by one worker at a time; equals
+``orchestrator.search.queue.MAX_PREFILL_WORKERS``."""
+TOUCH_INTERVAL_S = 60.0
+"""Minimum seconds between two updates of a segment's time of last use by one process."""
+RESERVE_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)
+"""Error numbers from file systems that do not support preallocation."""
+MAX_CACHED_KEYS = 300_000
+"""Maximum number of rows whose keys and verified flags a process caches (about 100 bytes each)."""
 
 
 def suffix() -> str:
-    """How the folder of a shelf of this format ends."""
+    """The suffix of a shelf's folder in the current format."""
     return f"-v{FORMAT}"
 
 
 def bucket_lock(cache: Path, kind: str, folder: str, bucket: int) -> FileLock:
-    """The lock under which the files of a bucket change. It lies outside the shelf, so that a shelf can be removed."""
+    """The lock that protects a bucket's files; kept outside the shelf's folder, so that the folder can be removed."""
     locks = cache / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{kind}-{folder}-{bucket:02d}.lock")
@@ -59,12 +59,12 @@ def bucket_lock(cache: Path, kind: str, folder: str, bucket: int) -> FileLock:
 
 @dataclass(frozen=True)
 class SegmentHeader:
-    """What a segment's ``.keys`` says. ``shape`` is one row's; row i of ``.npy`` begins at ``offset`` + i * row_bytes.
+    """The content of a segment's ``.keys``. ``shape`` is of one row; row i starts at ``offset`` + i * row_bytes.
 
-    ``checked`` (n,): which rows this process has read and found right. ``seconds``: what computing the rows took.
+    ``checked``: bool (n,), the rows that this process has verified. ``seconds``: time spent computing the rows.
     """
 
-    names: Path
+    keys_file: Path
     keys: list[str]
     checksums: np.ndarray
     dtype: np.dtype
@@ -76,11 +76,11 @@ class SegmentHeader:
 
     @property
     def data(self) -> Path:
-        return self.names.with_suffix(".npy")
+        return self.keys_file.with_suffix(".npy")
 
     @property
     def bucket(self) -> int:
-        return int(self.names.name[:2])
+        return int(self.keys_file.name[:2])
 
     @functools.cached_property
     def row_bytes(self) -> int:
@@ -91,43 +91,43 @@ class SegmentHeader:
         return self.offset + len(self.keys) * self.row_bytes
 
 
-_heads: LRUCache[Path, tuple[tuple[int, ...], SegmentHeader]] = LRUCache(
-    KEPT_KEYS,
-    # cachetools refuses a value larger than the cache; counted as all of the cache, it is kept alone.
-    getsizeof=lambda kept: min(len(kept[1].keys), KEPT_KEYS),
+_headers: LRUCache[Path, tuple[tuple[int, ...], SegmentHeader]] = LRUCache(
+    MAX_CACHED_KEYS,
+    # cachetools rejects a value larger than the cache, so count such a header as the whole cache.
+    getsizeof=lambda kept: min(len(kept[1].keys), MAX_CACHED_KEYS),
 )
-_heads_lock = threading.Lock()
-"""Several threads may take rows, and an LRU cache changes when it is read."""
-_touched: dict[Path, float] = {}
+_headers_lock = threading.Lock()
+"""Guards ``_headers``: several threads may read rows, and reading an LRU cache changes it."""
+_touched_at: dict[Path, float] = {}
 
 
-def read_header(names: Path) -> SegmentHeader | None:
-    """The head of the segment whose keys are in ``names``; None where a file is missing, cut short or damaged.
+def read_header(keys_file: Path) -> SegmentHeader | None:
+    """Read a segment's header; None if one of its files is missing, truncated or damaged.
 
-    Rows are not read. A head that this process has read before is the same object.
+    Does not read rows. Returns the same object while the header is cached and the files are unchanged.
     """
     try:
-        about, data = names.stat(), names.with_suffix(".npy").stat()
+        about, data = keys_file.stat(), keys_file.with_suffix(".npy").stat()
         identity = (about.st_ino, about.st_size, *_identity(data))
-        with _heads_lock:
-            kept = _heads.get(names)
+        with _headers_lock:
+            kept = _headers.get(keys_file)
         if kept is not None and kept[0] == identity:
             return kept[1]
-        head = _parse(names, names.read_bytes(), _identity(data))
+        header = _parse(keys_file, keys_file.read_bytes(), _identity(data))
     except FileNotFoundError:
         return None
-    if head is None or head.data_bytes != data.st_size:
+    if header is None or header.data_bytes != data.st_size:
         return None
-    with _heads_lock:
-        _heads[names] = (identity, head)
-    return head
+    with _headers_lock:
+        _headers[keys_file] = (identity, header)
+    return header
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _parse(names: Path, content: bytes, data_identity: tuple[int, int, int]) -> SegmentHeader | None:
+def _parse(keys_file: Path, content: bytes, data_identity: tuple[int, int, int]) -> SegmentHeader | None:
     checksum, _, rest = content.partition(b"\n")
     if checksum != _checksum_line(rest):
         return None
@@ -139,7 +139,7 @@ def _parse(names: Path, content: bytes, data_identity: tuple[int, int, int]) -> 
     checksums = np.frombuffer(rest, "<u4", count)
     keys = rest[4 * count :].decode().split("\n")
     return SegmentHeader(
-        names,
+        keys_file,
         keys,
         checksums,
         np.dtype(about["dtype"]),
@@ -156,7 +156,7 @@ def _checksum_line(rest: bytes) -> bytes:
 
 
 def checksums_of(rows: np.ndarray) -> np.ndarray:
-    """The crc32 of each row's bytes, uint32 (n,)."""
+    """The crc32 of the bytes of each row, uint32 (n,)."""
     if not len(rows):
         return np.zeros(0, np.uint32)
     as_bytes = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
@@ -164,77 +164,77 @@ def checksums_of(rows: np.ndarray) -> np.ndarray:
 
 
 class OpenSegment:
-    """A mapped segment. While this object lives, nobody removes the segment to make room.
+    """A mapped segment. While this object lives, the segment is not evicted.
 
-    ``rows`` (n, *shape) is read-only. What is read from it counts as this process's memory until ``release``.
+    ``rows`` (n, *shape) is read-only. Pages read from it count as this process's memory until ``release``.
     """
 
-    def __init__(self, head: SegmentHeader, memory: mmap.mmap) -> None:
-        self.head, self._memory = head, memory
-        flat = np.frombuffer(memory, np.uint8, len(head.keys) * head.row_bytes, head.offset)
-        self.rows = flat.view(head.dtype).reshape(len(head.keys), *head.shape)
+    def __init__(self, header: SegmentHeader, memory: mmap.mmap) -> None:
+        self.header, self._memory = header, memory
+        flat = np.frombuffer(memory, np.uint8, len(header.keys) * header.row_bytes, header.offset)
+        self.rows = flat.view(header.dtype).reshape(len(header.keys), *header.shape)
 
     @property
     def is_whole(self) -> bool:
-        """False where the file was cut short since it was opened: reading past its end would kill the process."""
-        return self._memory.size() >= self.head.data_bytes
+        """False if the file was truncated after it was opened: reading past its end would kill the process."""
+        return self._memory.size() >= self.header.data_bytes
 
     def is_on_disk(self) -> bool:
-        """Whether it was neither removed nor replaced since."""
+        """Whether the file has been neither removed nor replaced since it was opened."""
         try:
-            return self.head.data.stat().st_ino == self.head.data_identity[0]
+            return self.header.data.stat().st_ino == self.header.data_identity[0]
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Give the memory of what was read back to the system; the next read finds it in the file."""
+        """Return the pages read so far to the system; later reads load them from the file again."""
         self._memory.madvise(mmap.MADV_DONTNEED)
 
-    def sound(self, begin: int, end: int) -> np.ndarray:
-        """Which of the rows from ``begin`` to ``end`` are what was written, bool (end - begin,). Reads them all."""
+    def intact(self, begin: int, end: int) -> np.ndarray:
+        """Verify the checksums of ``rows[begin:end]``, bool (end - begin,)."""
         if not self.is_whole:
             return np.zeros(end - begin, bool)
-        right = checksums_of(self.rows[begin:end]) == self.head.checksums[begin:end]
+        intact = checksums_of(self.rows[begin:end]) == self.header.checksums[begin:end]
         self.release()
-        return right
+        return intact
 
 
-def open_segment(head: SegmentHeader, note_use: bool = True) -> OpenSegment | None:
-    """The segment mapped, and its use noted; None where it is not there any more, or is another."""
+def open_segment(header: SegmentHeader, touch: bool = True) -> OpenSegment | None:
+    """Map a segment and, with ``touch``, record its use. None if it has been removed or replaced."""
     try:
-        file = os.open(head.data, os.O_RDONLY)
+        file = os.open(header.data, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_SH)  # waits for one who asks whether it is in use, or removes it: a moment
-        if _identity(os.fstat(file)) != head.data_identity:
+        fcntl.flock(file, fcntl.LOCK_SH)  # waits briefly while another process tests or evicts it
+        if _identity(os.fstat(file)) != header.data_identity:
             return None
-        memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)  # keeps a copy of the descriptor, and so the lock
+        memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)  # duplicates the descriptor, and so keeps the lock
     finally:
         os.close(file)
-    if note_use:
-        _note_use(head.names)
-    return OpenSegment(head, memory)
+    if touch:
+        _touch(header.keys_file)
+    return OpenSegment(header, memory)
 
 
-def _note_use(names: Path) -> None:
+def _touch(keys_file: Path) -> None:
     now = time.monotonic()
-    if now - _touched.get(names, -TOUCH_S) < TOUCH_S:
+    if now - _touched_at.get(keys_file, -TOUCH_INTERVAL_S) < TOUCH_INTERVAL_S:
         return
-    _touched[names] = now
-    # A cache that this user may only read keeps the times of those who may write. Without a note rows only go earlier.
+    _touched_at[keys_file] = now
+    # In a cache that this user cannot write, the times stay those of other users; rows are only evicted earlier.
     with contextlib.suppress(OSError):
-        os.utime(names)
+        os.utime(keys_file)
 
 
 class SegmentWriter:
-    """A segment in the making: ``reserve``, then ``add`` until ``missing`` is 0, then ``finish``; or ``abandon``.
+    """Writes a segment: ``reserve``, then ``add`` until ``missing`` is 0, then ``finish``; or ``abandon``.
 
-    Written, not mapped: on a full disk a mapped page kills the process, where a write says why.
+    Uses writes, not a mapping: on a full disk a write raises an error, while a mapped page kills the process.
     """
 
     def __init__(self, folder: Path, bucket: int, keys: Sequence[str], like: np.ndarray) -> None:
-        """``like``: rows of the dtype and shape that all have."""
+        """``like``: rows with the dtype and row shape of the segment."""
         self._folder, self._stem, self._keys = folder, f"{bucket:02d}-{uuid.uuid4().hex[:16]}", keys
         self._half = folder / f".{self._stem}.npy.half"
         self._dtype, self._shape = like.dtype, like.shape[1:]
@@ -253,17 +253,17 @@ class SegmentWriter:
 
     @property
     def needed(self) -> int:
-        """Bytes on the disk, the list of keys included; a little more than it takes."""
-        about = 256
-        return self.bytes + about + sum(len(key.encode()) + 5 for key in self._keys)
+        """Upper bound on the bytes of both files."""
+        header_bytes = 256
+        return self.bytes + header_bytes + sum(len(key.encode()) + 5 for key in self._keys)
 
     def reserve(self) -> None:
-        """Give the file its final size at once, and its space where the file system can, so that others who count what
-        is taken and what is free see it."""
+        """Set the file's final size, preallocated if the file system supports it, so that other processes count it as
+        used."""
         try:
             os.posix_fallocate(self._file.fileno(), 0, self.bytes)
         except OSError as error:
-            if error.errno not in WITHOUT_RESERVING:
+            if error.errno not in RESERVE_UNSUPPORTED:
                 raise
             self._file.truncate(self.bytes)
 
@@ -276,7 +276,7 @@ class SegmentWriter:
         self.missing -= len(rows)
 
     def finish(self, seconds: float) -> Path:
-        """The new segment's ``.keys``: from here on it counts."""
+        """Publish the segment and return its ``.keys``."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -290,16 +290,16 @@ class SegmentWriter:
         }
         checksums = np.concatenate(self._checksums).astype("<u4").tobytes()
         rest = json.dumps(about).encode() + b"\n" + checksums + "\n".join(self._keys).encode()
-        names_half = self._folder / f".{self._stem}.keys.half"
-        names = self._folder / f"{self._stem}.keys"
-        names_half.write_bytes(_checksum_line(rest) + b"\n" + rest)
-        os.replace(self._half, names.with_suffix(".npy"))
-        os.replace(names_half, names)
-        return names
+        keys_half = self._folder / f".{self._stem}.keys.half"
+        keys_file = self._folder / f"{self._stem}.keys"
+        keys_half.write_bytes(_checksum_line(rest) + b"\n" + rest)
+        os.replace(self._half, keys_file.with_suffix(".npy"))
+        os.replace(keys_half, keys_file)
+        return keys_file
 
     def abandon(self) -> None:
-        """Leave nothing of it behind."""
-        with contextlib.suppress(OSError):  # closing writes what is buffered, and the disk may be what is full
+        """Remove the unfinished files."""
+        with contextlib.suppress(OSError):  # closing flushes the buffer, and the disk may be full
             self._file.close()
         for name in (f".{self._stem}.npy.half", f".{self._stem}.keys.half"):
             (self._folder / name).unlink(missing_ok=True)
@@ -307,14 +307,13 @@ class SegmentWriter:
             (self._folder / f"{self._stem}.npy").unlink(missing_ok=True)
 
 
-def remove_segment(names: Path) -> None:
-    names.unlink(missing_ok=True)
-    names.with_suffix(".npy").unlink(missing_ok=True)
+def remove_segment(keys_file: Path) -> None:
+    keys_file.unlink(missing_ok=True)
+    keys_file.with_suffix(".npy").unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path, bucket: int) -> int:
-    """Remove what nobody reads: files of killed writers, segments that are damaged as a whole. Only under the bucket's
-    lock. Gives the bytes."""
+    """Remove unfinished files and segments with an unreadable header; return the bytes freed. Needs the lock."""
     freed = 0
     for half in folder.glob(f".{bucket:02d}-*.half"):
         freed += half.stat().st_size

@@ -1,17 +1,16 @@
 """Rows computed once and shared by every process that reads the same folder: decoded images, features.
 
-A *shelf* holds rows of one kind, all of one shape and dtype; each row has a key. Rows lie in immutable segments
-(``trainers.store.segments``), under the limit of the cache folder (``trainers.store.eviction``). Keys are spread over
-buckets with a lock each: several workers that need the same rows compute different buckets.
+A *shelf* holds rows of one kind, shape and dtype, each with a key, in immutable segments (``trainers.store.segments``)
+under the size limit of the cache folder (``trainers.store.eviction``). Keys are spread over buckets with one lock each,
+so that several workers that need the same rows compute different buckets.
 
-A row's checksum is compared the first time a process reads it. One that is not what was written is computed again and
-replaced on the disk; nobody gets it.
+A row's checksum is verified the first time that a process reads it. A damaged row is never returned: it is computed
+again and replaced on disk (``trainers.store.rows``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import random
@@ -26,14 +25,14 @@ from filelock import FileLock, Timeout
 
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write_text
-from trainers.store.eviction import NoRoom, has_room_for_set, room
+from trainers.store.eviction import NoRoom, has_room_for_rows, make_room
+from trainers.store.rows import RELEASE_BYTES, Rows
 from trainers.store.segments import (
     BUCKETS,
     FORMAT,
     OpenSegment,
     SegmentWriter,
     bucket_lock,
-    checksums_of,
     open_segment,
     read_header,
     remove_leftovers,
@@ -41,179 +40,58 @@ from trainers.store.segments import (
     suffix,
 )
 
-IN_MEMORY_BYTES = 256 * 2**20
-"""Sets of rows up to this size are copied into memory; larger ones are read from the files."""
 SEGMENT_BYTES = 256 * 2**20
-"""Rows of a bucket go into segments of this size at most: what a killed writer loses, what goes when room is needed."""
-RELEASE_BYTES = 32 * 2**20
-"""So much of the mapped files may count as this process's memory before it is given back."""
-FAULT_BYTES = 2 * 2**20
-"""So much around a row may come into memory with it: Linux maps a large page of the file at once."""
+"""Maximum bytes of rows per segment: what a killed writer loses, and the unit of eviction."""
+LOCK_TIMEOUT_S = 3600
+"""Maximum seconds to wait for a bucket that another process writes, before looking at all missing buckets again."""
+KEY_BYTES = 128
+"""Bytes that a row's key and checksum take, in a forecast."""
 
 Compute = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
-class Rows:
-    """Read-only rows in a given order. ``shape`` and ``dtype`` are one row's.
-
-    Of a set larger than IN_MEMORY_BYTES only the rows just taken are in memory, and its segments cannot be removed
-    while this object lives. Several threads may take.
-    """
-
-    def __init__(self, request: _Request, segments: list[OpenSegment]) -> None:
-        self._request = request
-        self._count = len(request.keys)
-        self._where = _places(request.keys, segments)
-        self._mapped = _Mapped()
-        self.shape, self.dtype = segments[0].head.shape, segments[0].head.dtype
-        self._dense: np.ndarray | None = None
-        if self.nbytes <= IN_MEMORY_BYTES:
-            self._dense = self._gather(np.arange(len(self)))
-            self._where, self._mapped = ([], np.empty((0, 2), np.int64)), _Mapped()  # the files are not needed any more
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def nbytes(self) -> int:
-        return len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """A copy of the rows at ``indices``, shape (len(indices), *shape).
-
-        Raises TrainerError where a damaged row cannot be computed again.
-        """
-        if self._dense is not None:
-            return self._dense[indices]
-        return self._gather(np.asarray(indices, np.int64))
-
-    def _gather(self, indices: np.ndarray) -> np.ndarray:
-        out = np.empty((len(indices), *self.shape), self.dtype)
-        segments, places = self._where
-        damaged = self._mapped.read(segments, places[indices], out)
-        if len(damaged):
-            wrong = [segments[number] for number in np.unique(places[indices[damaged], 0])]
-            again = np.empty((len(damaged), *self.shape), self.dtype)
-            try:
-                self._where = segments, places = _places(self._request.keys, self._request.mend(wrong, segments))
-            except NoRoom:  # whoever reads them on a better day replaces them
-                return self._filled(out, damaged, indices)
-            if len(self._mapped.read(segments, places[indices[damaged]], again)):
-                raise TrainerError(
-                    f"rows in {segments[0].head.names.parent} were damaged, computed again, and are damaged again; "
-                    "check the disk, or set ORCH_CACHE to a folder on another one."
-                )
-            out[damaged] = again
-        return out
-
-    def _filled(self, out: np.ndarray, damaged: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """``out`` with its ``damaged`` rows, those at ``indices[damaged]``, computed for this once."""
-        begin = 0
-        for batch in self._request.computed(indices[damaged].tolist()):
-            out[damaged[begin : begin + len(batch)]] = batch
-            begin += len(batch)
-        return out
-
-
-def _places(keys: Sequence[str], segments: list[OpenSegment]) -> tuple[list[OpenSegment], np.ndarray]:
-    """The segments, and for each key the number of its segment and of its row there, int (n, 2)."""
-    where = {key: (number, row) for number, s in enumerate(segments) for row, key in enumerate(s.head.keys)}
-    return segments, np.array([where[key] for key in keys], np.int64)
-
-
-class _Mapped:
-    """Reads rows from mapped segments, and gives the memory of what was read back once that is RELEASE_BYTES."""
-
-    def __init__(self) -> None:
-        self._segments: set[OpenSegment] = set()
-        self._bytes = 0
-
-    def read(self, segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy the rows at ``places`` into ``out``; the positions in ``out`` of those that are not what was written."""
-        row_bytes = segments[0].head.row_bytes
-        damaged = [np.empty(0, np.int64)]
-        order = np.lexsort((places[:, 1], places[:, 0]))
-        numbers = places[order, 0]
-        begins = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(order)]
-        for begin, end in itertools.pairwise(begins) if len(order) else ():
-            segment = segments[numbers[begin]]
-            if not segment.is_whole:
-                damaged.append(order[begin:end])
-                continue
-            first, last = (int(places[order[place], 1]) for place in (begin, end - 1))
-            span = (last - first + 1) * row_bytes + FAULT_BYTES
-            touched = min(span, (end - begin) * (row_bytes + FAULT_BYTES))
-            pieces = -(-touched // RELEASE_BYTES)
-            for chosen in np.array_split(order[begin:end], pieces) if pieces > 1 else (order[begin:end],):
-                rows = places[chosen, 1]
-                out[chosen] = segment.rows[rows]
-                damaged.append(_not_as_written(segment, rows, chosen, out))
-                self._count(segment, touched // pieces)
-        return np.concatenate(damaged)
-
-    def _count(self, segment: OpenSegment, touched: int) -> None:
-        self._segments.add(segment)
-        self._bytes += touched
-        if self._bytes > RELEASE_BYTES:
-            segments, self._segments, self._bytes = self._segments, set(), 0
-            for used in segments:
-                used.release()
-
-
-def _not_as_written(segment: OpenSegment, rows: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Those of ``chosen``, the places in ``out`` of the segment's ``rows``, that are wrong. A row is compared once."""
-    checked = segment.head.checked
-    if checked[rows].all():
-        return np.empty(0, np.int64)
-    new = np.flatnonzero(~checked[rows])
-    right = checksums_of(out[chosen[new]]) == segment.head.checksums[rows[new]]
-    checked[rows[new[right]]] = True
-    return chosen[new[~right]]
-
-
 class Shelf:
-    """Rows of one kind. ``description`` says everything that a row depends on besides its own key, the dtype included
-    where there is a choice."""
+    """Rows of one kind. ``description``: everything that a row depends on apart from its key, including the dtype if
+    it is configurable."""
 
     def __init__(self, cache: Path, kind: str, description: Mapping[str, Any]) -> None:
         text = json.dumps(description, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = cache / kind / f"{digest}{suffix()}"
         self.written = 0
-        """Rows that this object has computed so far."""
+        """Number of rows that this object has computed."""
         self._cache, self._kind = cache, kind
         self._description = {"format": FORMAT, "description": description}
 
     def count(self, keys: Iterable[str]) -> int:
-        """How many of ``keys`` are stored. Reads the lists of keys, no rows; computes nothing."""
+        """Count the ``keys`` that are stored, from the headers of the segments."""
         wanted = set(keys)
         stored: set[str] = set()
-        for names in self._files():
-            head = read_header(names)
-            if head is not None:
-                stored.update(wanted.intersection(head.keys))
+        for keys_file in self._files():
+            header = read_header(keys_file)
+            if header is not None:
+                stored.update(wanted.intersection(header.keys))
         return len(stored)
 
     def has_room_for(self, keys: Iterable[str], row_bytes: int) -> bool:
-        """Whether all rows of ``keys``, stored ones included, can be stored at once under the limit of the cache.
+        """Whether all rows of ``keys``, including those already stored, fit under the limit of the cache at once.
 
-        A forecast: what may be removed to make room counts as free, and others may take it first. Raises TrainerError
-        where ORCH_CACHE_GB is no number.
+        A forecast: rows that can be evicted count as free, and another process may take the room first. Raises
+        TrainerError if ORCH_CACHE_GB is not a positive number.
         """
-        key_bytes = 128
-        return has_room_for_set(self._cache, self.folder, frozenset(keys), row_bytes + key_bytes)
+        return has_room_for_rows(self._cache, self.folder, frozenset(keys), row_bytes + KEY_BYTES)
 
     def rows(self, keys: Sequence[str], compute: Compute, dtype: Any = None) -> Rows:
         """The rows of ``keys``, in that order; missing ones are computed first.
 
-        ``compute`` gets positions in ``keys`` and yields batches of rows in the same order. It is called in one process
-        at a time for each bucket; and again whenever a row turns out to be damaged, as long as the rows are in use.
-        Rows are kept in ``dtype``, or as they are computed.
-        Raises NoRoom where the disk is full or cannot be used, or the limit of the cache leaves no room; TrainerError
-        where a row is too large a number for ``dtype``.
+        ``compute`` takes positions in ``keys`` and yields batches of rows in the same order. Only one process at a time
+        calls it for a bucket. It is called again if a row is found damaged while the returned rows are in use. Rows are
+        converted to ``dtype``, if given.
+        Raises NoRoom if the disk is full or unusable, or the cache's limit leaves no room; TrainerError if a value
+        overflows ``dtype``.
         """
         if not keys:
-            raise TrainerError("no images were asked for; the split is empty.")
+            raise TrainerError("there are no images to read; the split is empty.")
         request = _Request(self, keys, compute, None if dtype is None else np.dtype(dtype))
         return Rows(request, request.fill([]))
 
@@ -224,7 +102,7 @@ class Shelf:
         return bucket_lock(self._cache, self._kind, self.folder.name, bucket)
 
     def _write(self, bucket: int, keys: Sequence[str], batches: Iterator[np.ndarray]) -> None:
-        """Write the rows of ``keys`` as new segments. Only under the bucket's lock."""
+        """Write the rows of ``keys`` as new segments. Needs the bucket's lock."""
         remove_leftovers(self.folder, bucket)
         begin, writer, start = 0, None, time.perf_counter()
         try:
@@ -232,11 +110,11 @@ class Shelf:
                 while len(batch):
                     if writer is None:
                         if begin == len(keys):
-                            raise AssertionError(f"more rows were computed than the {len(keys)} that were asked for")
+                            raise AssertionError(f"more rows were computed than the {len(keys)} requested")
                         rows = max(1, SEGMENT_BYTES // max(batch[0].nbytes, 1))
                         self.folder.mkdir(parents=True, exist_ok=True)
                         writer = SegmentWriter(self.folder, bucket, keys[begin : begin + rows], batch)
-                        with room(self._cache, writer.needed, holds=(self.folder, bucket)):
+                        with make_room(self._cache, writer.needed, holds=(self.folder, bucket)):
                             writer.reserve()
                             self._describe()
                         begin += writer.missing
@@ -246,21 +124,21 @@ class Shelf:
                         writer.finish(time.perf_counter() - start)
                         writer, start = None, time.perf_counter()
             if writer is not None or begin != len(keys):
-                raise AssertionError(f"fewer rows were computed than the {len(keys)} that were asked for")
+                raise AssertionError(f"fewer rows were computed than the {len(keys)} requested")
         finally:
             if writer is not None:
                 writer.abandon()
 
     def _describe(self) -> None:
-        """Only while no one else makes room, so that one process writes it."""
+        """Write ``description.json``, for people. Needs ``make_room``'s lock, so that only one process writes it."""
         file = self.folder / "description.json"
         if not file.exists():
-            atomic_write_text(file, json.dumps(self._description, sort_keys=True), durable=False)  # for people
+            atomic_write_text(file, json.dumps(self._description, sort_keys=True), durable=False)
 
 
 @dataclass(frozen=True)
 class _Request:
-    """Some rows of a shelf, and how to compute them."""
+    """Some rows of a shelf, and how to compute them. A ``trainers.store.rows.RowSource``."""
 
     shelf: Shelf
     keys: Sequence[str]
@@ -268,42 +146,43 @@ class _Request:
     dtype: np.dtype | None
 
     def fill(self, opened: Iterable[OpenSegment]) -> list[OpenSegment]:
-        """Segments that hold every key, open: those of ``opened`` first, then what is stored, then what is computed."""
-        found = _Found({key: position for position, key in enumerate(self.keys)}, self.dtype, opened)
+        """Open segments that hold every key: from ``opened`` first, then stored ones, then newly computed ones."""
+        found = _OpenSegments({key: position for position, key in enumerate(self.keys)}, self.dtype, opened)
         try:
-            found.look(self.shelf._files())
+            found.open_holders(self.shelf._files())
             self._compute_missing(found)
         except OSError as error:
             raise NoRoom(
-                f"the cache {self.shelf._cache} cannot be used ({error.strerror or error}); free some space there, see "
-                "that you may write to it, or set ORCH_CACHE to a folder on another disk."
+                f"the cache {self.shelf._cache} cannot be used ({error.strerror or error}); free space on its disk, "
+                "check that you have write permission, or set ORCH_CACHE to a folder on another disk."
             ) from error
         return list(found.segments.values())
 
-    def mend(self, damaged: Sequence[OpenSegment], opened: Iterable[OpenSegment]) -> list[OpenSegment]:
-        """Replace segments in which a row is wrong, unless another process has done so; then as ``fill``."""
+    def repair(self, damaged: Sequence[OpenSegment], opened: Iterable[OpenSegment]) -> list[OpenSegment]:
+        """Replace segments that hold a damaged row, unless another process has done so; then as ``fill``."""
         wanted = {key: position for position, key in enumerate(self.keys)}
         try:
             for segment in damaged:
-                with self.shelf._lock(segment.head.bucket):
+                with self.shelf._lock(segment.header.bucket):
                     if segment.is_on_disk():
                         self._replace(segment, wanted)
         except OSError as error:
             raise NoRoom(
-                f"damaged rows in the cache {self.shelf._cache} cannot be replaced ({error.strerror or error}); free "
-                "some space there, see that you may write to it, or set ORCH_CACHE to a folder on another disk."
+                f"damaged rows in the cache {self.shelf._cache} cannot be replaced ({error.strerror or error}); "
+                "free space on its disk, check that you have write permission, or set ORCH_CACHE to a folder on "
+                "another disk."
             ) from error
         return self.fill(segment for segment in opened if segment not in damaged)
 
     def _replace(self, segment: OpenSegment, wanted: Mapping[str, int]) -> None:
-        """Write what is sound of a segment again, with the wrong rows that we know how to compute, and remove it.
+        """Rewrite a segment's intact rows together with the damaged ones of this request, then remove it.
 
-        Wrong rows that are not of this request are left to whoever needs them.
+        Damaged rows outside this request are dropped; a request for them computes them again.
         """
-        keys, step = segment.head.keys, max(1, RELEASE_BYTES // max(segment.head.row_bytes, 1))
-        sound = np.concatenate([segment.sound(b, min(b + step, len(keys))) for b in range(0, len(keys), step)])
-        kept = np.flatnonzero(sound)
-        lost = [keys[row] for row in np.flatnonzero(~sound) if keys[row] in wanted]
+        keys, step = segment.header.keys, max(1, RELEASE_BYTES // max(segment.header.row_bytes, 1))
+        intact = np.concatenate([segment.intact(b, min(b + step, len(keys))) for b in range(0, len(keys), step)])
+        kept = np.flatnonzero(intact)
+        lost = [keys[row] for row in np.flatnonzero(~intact) if keys[row] in wanted]
 
         def batches() -> Iterator[np.ndarray]:
             for begin in range(0, len(kept), step):
@@ -311,31 +190,34 @@ class _Request:
             yield from self.computed([wanted[key] for key in lost])
 
         if len(kept) or lost:
-            self.shelf._write(segment.head.bucket, [keys[row] for row in kept] + lost, batches())
-        remove_segment(segment.head.names)
+            self.shelf._write(segment.header.bucket, [keys[row] for row in kept] + lost, batches())
+        remove_segment(segment.header.keys_file)
 
-    def _compute_missing(self, found: _Found) -> None:
+    def _compute_missing(self, found: _OpenSegments) -> None:
         order = list(range(BUCKETS))
-        random.Random(os.getpid()).shuffle(order)  # workers begin in different places
+        random.Random(os.getpid()).shuffle(order)  # workers start with different buckets
         while missing := found.missing():
             pending = [bucket for bucket in order if bucket in missing]
-            left: list[int] = []
+            busy: list[int] = []
             for bucket in pending:
-                # Another's bucket is skipped at first, and only waited for when nothing else is left to do.
-                wait = len(left) == len(pending) - 1
+                # Skip a bucket that another process writes, and wait for it only if all others are skipped too.
+                wait = len(busy) == len(pending) - 1
                 try:
-                    with self.shelf._lock(bucket).acquire(timeout=3600 if wait else 0):
-                        found.look(self.shelf._files())
+                    with self.shelf._lock(bucket).acquire(timeout=LOCK_TIMEOUT_S if wait else 0):
+                        found.open_holders(self.shelf._files())
                         keys = sorted(found.missing().get(bucket, ()))
                         if keys:
                             self.shelf._write(bucket, keys, self.computed([found.wanted[key] for key in keys]))
-                            found.look(self.shelf._files())  # opened under the lock, so that nobody removes it first
+                            found.open_holders(self.shelf._files())  # under the lock, before it can be evicted
                 except Timeout:
-                    left.append(bucket)
-            found.look(self.shelf._files())
+                    busy.append(bucket)
+            found.open_holders(self.shelf._files())
 
     def computed(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
-        """Batches from ``compute``, in the dtype that is kept, counted."""
+        """Yield batches from ``compute`` in the dtype to store, and count them in ``Shelf.written``.
+
+        Raises TrainerError if a value overflows the dtype.
+        """
         if not positions:
             return
         for batch in self.compute(positions):
@@ -345,55 +227,54 @@ class _Request:
                     kept = batch.astype(self.dtype)
                 if np.issubdtype(self.dtype, np.floating) and not np.array_equal(np.isfinite(kept), np.isfinite(batch)):
                     raise TrainerError(
-                        f"some rows hold numbers too large for {self.dtype}; keep them as {batch.dtype} "
-                        f"(resources.store_dtype: {batch.dtype})."
+                        f"some rows hold numbers too large for {self.dtype}; set resources.store_dtype: {batch.dtype}."
                     )
             self.shelf.written += len(kept)
             yield kept
 
 
-class _Found:
-    """The segments that hold wanted keys, open, and which keys are missing still."""
+class _OpenSegments:
+    """Open segments that hold requested keys, and the keys still missing."""
 
     def __init__(self, wanted: dict[str, int], dtype: np.dtype | None, opened: Iterable[OpenSegment]) -> None:
         self.wanted, self._dtype = wanted, dtype
         self.segments: dict[Path, OpenSegment] = {}
-        self._left = set(wanted)
-        self._useless: set[Path] = set()
+        self._missing = set(wanted)
+        self._irrelevant: set[Path] = set()
         for segment in opened:
             self._add(segment)
 
-    def look(self, files: Iterable[Path]) -> None:
-        """Open those of ``files`` that hold a key which no open segment holds."""
-        for names in files:
-            if not self._left or names in self.segments or names in self._useless:
+    def open_holders(self, files: Iterable[Path]) -> None:
+        """Open the segments of ``files`` that hold a missing key."""
+        for keys_file in files:
+            if not self._missing or keys_file in self.segments or keys_file in self._irrelevant:
                 continue
-            head = read_header(names)
-            if head is None:
+            header = read_header(keys_file)
+            if header is None:
                 continue
-            if self._left.isdisjoint(head.keys):
-                self._useless.add(names)  # what is missing only ever gets less
+            if self._missing.isdisjoint(header.keys):
+                self._irrelevant.add(keys_file)  # the set of missing keys only shrinks
                 continue
-            if self._dtype is not None and head.dtype != self._dtype:
+            if self._dtype is not None and header.dtype != self._dtype:
                 raise ValueError(
-                    f"{names.parent} holds {head.dtype}, not {self._dtype}; say the dtype in the description"
+                    f"{keys_file.parent} holds {header.dtype}, not {self._dtype}; include the dtype in the description"
                 )
-            segment = open_segment(head)
+            segment = open_segment(header)
             if segment is not None:
                 self._add(segment)
 
     def _add(self, segment: OpenSegment) -> None:
-        self.segments[segment.head.names] = segment
-        self._left.difference_update(segment.head.keys)
+        self.segments[segment.header.keys_file] = segment
+        self._missing.difference_update(segment.header.keys)
 
     def missing(self) -> dict[int, list[str]]:
-        """Bucket -> its keys that no segment holds."""
-        found: dict[int, list[str]] = {}
-        for key in self._left:
-            found.setdefault(bucket_of(key), []).append(key)
-        return found
+        """Bucket -> its keys that no open segment holds."""
+        by_bucket: dict[int, list[str]] = {}
+        for key in self._missing:
+            by_bucket.setdefault(bucket_of(key), []).append(key)
+        return by_bucket
 
 
 def bucket_of(key: str) -> int:
-    """Of what stands before the first colon: an image's copies and crops lie together, so it is decoded once."""
+    """The bucket of a key: a hash of what precedes the first colon, so that copies and crops of an image share one."""
     return int(hashlib.sha256(key.partition(":")[0].encode()).hexdigest()[:4], 16) % BUCKETS

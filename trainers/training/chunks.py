@@ -1,4 +1,4 @@
-"""The rows of an epoch in pieces: as many batches at once as memory may hold, so that one call trains them all."""
+"""Rows of an epoch in chunks of as many batches as memory may hold, so that one call trains a whole chunk."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainers.store import shelf
-from trainers.store.shelf import Rows
+from trainers.store.rows import Rows
 from trainers.training.features import ReadRows, RowSubset
 
 CHUNK_BYTES = 64 * 2**20
-"""What the rows of one chunk may take; a chunk holds one batch at least. While it is used, the next may be read."""
+"""Maximum bytes of the rows of a chunk, which holds at least one batch. The next chunk may be read at the same time."""
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Some batches of an epoch. ``rows[offsets[i]:offsets[i + 1]]`` is batch ``first + i`` of the epoch.
 
-    ``chosen``: which examples they are, int (n,). ``offsets``: int32 (batches + 1,).
+    ``chosen``: indices of the examples, int (n,). ``offsets``: int32 (batches + 1,).
     """
 
     first: int
@@ -33,7 +32,7 @@ class Chunk:
 
 
 def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
-    """``batches`` of indices, in order, with their rows. What lies on disk is read while the chunk before is used."""
+    """Yield ``batches`` of indices, in order, with their rows. Rows on disk are read one chunk ahead, in a thread."""
     groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize))
     if not _on_disk(rows) or len(groups) < 2:
         for first, group in groups:
@@ -49,7 +48,7 @@ def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
 
 
 def _groups(batches: Sequence[np.ndarray], row_bytes: int) -> list[tuple[int, Sequence[np.ndarray]]]:
-    """(number of the first batch, batches) of each chunk: as many as CHUNK_BYTES holds, shared out evenly."""
+    """(index of the first batch, batches) of each chunk: up to CHUNK_BYTES, divided evenly."""
     sizes = np.array([len(batch) for batch in batches])
     most = max(1, CHUNK_BYTES // max(1, int(sizes.max()) * row_bytes))
     parts = np.array_split(np.arange(len(batches)), -(-len(batches) // most))
@@ -63,7 +62,7 @@ def _read(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Chunk:
 
 
 def _on_disk(rows: ReadRows) -> bool:
-    """Whether taking rows waits for files; what is computed anew would only take the step's own threads."""
+    """Whether taking rows waits for files; rows computed on each read would only compete with the step for threads."""
     while isinstance(rows, RowSubset):
         rows = rows.rows
-    return isinstance(rows, Rows) and rows.nbytes > shelf.IN_MEMORY_BYTES
+    return isinstance(rows, Rows) and not rows.is_in_memory

@@ -1,7 +1,7 @@
-"""Cross-validation as one fit: k fits in step, one for each fold, on one network that they take in turns.
+"""Cross-validation as one fit: k fits in lockstep, one per fold, that take turns on a shared network.
 
-Each fold is trained exactly as a fit of its own with the job's seed would be: same starting weights, same random
-numbers, another split. Memory holds one network and its traces, and k sets of values.
+Each fold is trained exactly as a separate fit with the job's seed: same starting weights, same random numbers, another
+split. Memory holds one network with its traces, and k sets of weights.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from trainers.errors import Diverged
 
 
 def fold_folder(folder: Path, number: int) -> Path:
-    """Where fold ``number``, counted from 1, lies within a fit's folder."""
+    """The folder of fold ``number`` (from 1) in a fit's folder."""
     return folder / f"fold-{number}"
 
 
 class FoldFit(Fit, Protocol):
-    """What one fold's fit can do besides: give the shared network up and take it again."""
+    """A ``Fit`` that can hand over the shared network and take it back."""
 
     @property
     def validation_images(self) -> int: ...
@@ -39,7 +39,7 @@ class FoldedFit:
     """See ``trainers.contract.Fit``."""
 
     def __init__(self, job: FitJob, open_fold: Callable[[FitJob, int], FoldFit]) -> None:
-        """``open_fold``: (a job with the fold's own output, the fold from 1) -> its fit; it resets the network."""
+        """``open_fold``: (job with the fold's output, fold from 1) -> the fold's fit; resets the network."""
         self.job = job
         self._fits: list[FoldFit] = []
         self._states: list[list[np.ndarray]] = []
@@ -50,7 +50,7 @@ class FoldedFit:
             self._states.append(fit.state())
 
     def run_epoch(self) -> EpochMetrics:
-        """One more epoch of every fold. Raises Diverged, naming the fold, where one of them does."""
+        """Train every fold for one more epoch. Raises Diverged, naming the fold, if one diverges."""
         epochs = []
         for number, fit in self._turns():
             try:
@@ -60,24 +60,24 @@ class FoldedFit:
         return mean_of_folds(epochs, [fit.validation_images for fit in self._fits])
 
     def save(self, folder: Path) -> None:
-        """Each fold's state in a folder of its own."""
+        """Save each fold's state in its own folder."""
         for number, fit in self._turns():
             fit.save(fold_folder(folder, number))
 
     def restore(self, folder: Path) -> None:
-        """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` does not hold every fold's state."""
+        """See ``trainers.contract.Fit``. Raises TrainerError if ``folder`` lacks the state of a fold."""
         for number, fit in self._turns():
             fit.restore(fold_folder(folder, number))
 
     def finish(self) -> None:
-        """Write ``fold-1`` to ``fold-k`` below the job's output; nothing where one holds a weight that is no number."""
+        """Write ``fold-1`` to ``fold-k`` in the job's output. Raises Diverged first if a weight is not finite."""
         for _, fit in self._turns():
             fit.check()
         for _, fit in self._turns():
             fit.finish()
 
     def _turns(self) -> Iterator[tuple[int, FoldFit]]:
-        """Each fold's number and fit, while the shared network holds its values."""
+        """Yield each fold's number and fit while the shared network holds its values."""
         for place, fit in enumerate(self._fits):
             fit.take_turn(self._states[place])
             yield place + 1, fit
@@ -85,13 +85,13 @@ class FoldedFit:
 
 
 def mean_of_folds(epochs: Sequence[EpochMetrics], images: Sequence[int]) -> EpochMetrics:
-    """One epoch of all folds; ``images`` is how many each fold validates on.
+    """Aggregate one epoch over the folds; ``images`` is the number of validation images per fold.
 
-    ``val_loss`` and ``val_accuracy`` are means over all images, so a fold counts by its size; every other figure is
-    the plain mean over the folds, ``seconds`` the sum.
+    ``val_loss`` and ``val_accuracy`` are means over all images, so folds are weighted by size; ``seconds`` is the sum;
+    every other metric is the unweighted mean over the folds.
     """
 
-    def plain(name: str) -> float:
+    def mean(name: str) -> float:
         return float(np.mean([getattr(e, name) for e in epochs]))
 
     def over_images(name: str) -> float:
@@ -99,14 +99,14 @@ def mean_of_folds(epochs: Sequence[EpochMetrics], images: Sequence[int]) -> Epoc
 
     return EpochMetrics(
         epoch=epochs[0].epoch,
-        loss=plain("loss"),
-        accuracy=plain("accuracy"),
+        loss=mean("loss"),
+        accuracy=mean("accuracy"),
         val_loss=over_images("val_loss"),
         val_accuracy=over_images("val_accuracy"),
-        val_macro_f1=plain("val_macro_f1"),
-        learning_rate=plain("learning_rate"),
+        val_macro_f1=mean("val_macro_f1"),
+        learning_rate=mean("learning_rate"),
         seconds=sum(e.seconds for e in epochs),
-        train_images_per_s=plain("train_images_per_s"),
-        images_per_s=plain("images_per_s"),
+        train_images_per_s=mean("train_images_per_s"),
+        images_per_s=mean("images_per_s"),
         fold_val_accuracy=tuple(e.val_accuracy for e in epochs),
     )

@@ -1,7 +1,7 @@
-"""What a fit reads: for each image or augmented copy one row, computed once and shared through the store.
+"""The rows that a fit reads: one per image or augmented copy, computed once and shared through the store.
 
-Nothing frozen, or images that training mixes: the row is the decoded image (uint8). Else it is the prefix's output
-for that image. What does not fit on the disk, or is not to be shared, is computed anew each time it is read.
+A row is the decoded image (uint8) if nothing is frozen or training mixes images, else the prefix's output for it. Rows
+that do not fit on disk, or are not shared, are computed again each time they are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-from trainers.data.examples import ExampleSet, evaluation_set, example_sets, row_keys, training_set
+from trainers.data.examples import ExampleSet, example_sets, row_keys
 from trainers.data.manifest import Manifest
 from trainers.images.decoder import Decoder, ImageCopy
 from trainers.networks.prefix import Prefix
@@ -26,11 +26,11 @@ from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
 
 PREFIX_BATCH = 32
-"""Images the frozen part sees at a time. A row does not depend on its neighbours, but for rounding."""
+"""Images per batch through the prefix. A row does not depend on its batch, except for rounding."""
 
 
 class ReadRows(Protocol):
-    """Rows in an order, as ``trainers.store.Rows`` has them."""
+    """Rows in a given order; ``trainers.store.rows.Rows`` is one implementation."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -45,7 +45,7 @@ class ReadRows(Protocol):
 
 @dataclass(frozen=True)
 class RowSubset:
-    """Some of the rows of a set, in an order of their own, nothing copied. ``places``: int (n,)."""
+    """A view of the rows at ``places``, int (n,), of a larger set, without copying."""
 
     rows: ReadRows
     places: np.ndarray
@@ -67,8 +67,8 @@ class RowSubset:
 
 
 @dataclass(frozen=True)
-class LiveRows:
-    """Rows that nobody keeps: ``compute`` makes those at the given places each time they are taken, 32 at a time."""
+class RecomputedRows:
+    """Rows that are not stored: ``compute`` runs each time they are taken, on up to PREFIX_BATCH indices at once."""
 
     compute: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int, ...]
@@ -89,7 +89,7 @@ class LiveRows:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows in order, and their labels, int32 (n,)."""
+    """Rows and their labels, int32 (n,)."""
 
     rows: ReadRows
     labels: np.ndarray
@@ -100,8 +100,8 @@ class LabelledRows:
 
 @dataclass
 class ReadCost:
-    """What reading cost: counted up as rows are computed. ``stored``: every row that is read was, or is now, in the
-    store; ``refused``: what kept some out of it, a sentence, where they were tried."""
+    """Work done to read rows, added up as they are computed. ``stored``: every row read is in the store now;
+    ``refused``: the message of the error that kept rows out of it, if any."""
 
     images: int = 0
     features: int = 0
@@ -114,29 +114,15 @@ class ReadCost:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How rows are kept. ``share`` and ``store_dtype`` are ``FitJob``'s."""
+    """How rows are stored. ``share`` and ``store_dtype``: see ``FitJob``."""
 
     share: bool = True
     store_dtype: str = "float32"
-    meter: ReadCost = field(default_factory=ReadCost)
-
-
-def training_examples(
-    manifest: Manifest, config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings | None = None
-) -> LabelledRows:
-    """The examples of one epoch: ``manifest`` holds the training images alone."""
-    return read_sets([training_set(manifest, config)], config, prefix, cache, reading)[0]
-
-
-def evaluation_examples(
-    manifest: Manifest, config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings | None = None
-) -> LabelledRows:
-    """Every image once, never augmented; a random crop becomes the centre crop."""
-    return read_sets([evaluation_set(manifest, config)], config, prefix, cache, reading)[0]
+    cost: ReadCost = field(default_factory=ReadCost)
 
 
 def fit_examples(
-    job: FitJob, manifest: Manifest, prefix: Prefix, meter: ReadCost | None = None
+    job: FitJob, manifest: Manifest, prefix: Prefix, cost: ReadCost | None = None
 ) -> list[tuple[LabelledRows, LabelledRows | None]]:
     """Read what each fold of ``job`` trains on and is validated on (None if the fit trains on that too).
 
@@ -144,7 +130,7 @@ def fit_examples(
     """
     pairs = example_sets(job, manifest)
     wanted = [examples for pair in pairs for examples in pair if examples is not None]
-    reading = ReadSettings(job.share, job.store_dtype, meter or ReadCost())
+    reading = ReadSettings(job.share, job.store_dtype, cost or ReadCost())
     read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
     rows_of = {id(examples): next(read) for examples in wanted}
     return [(rows_of[id(train)], None if held_out is None else rows_of[id(held_out)]) for train, held_out in pairs]
@@ -170,91 +156,91 @@ def read_sets(
             places[number] = np.array([row_of.setdefault(key, len(row_of)) for key in keys], np.int64)
         first = sets[here[0]]
         decode = Decoder(first.root, config.recipe, view, prefix.key.image_size, first.seed)
-        rows = _Source(images, decode, prefix, cache, reading or ReadSettings()).rows()
+        rows = _RowReader(images, decode, prefix, cache, reading or ReadSettings()).rows()
         for number in here:
             found[number] = LabelledRows(RowSubset(rows, places[number]), sets[number].labels)
     return [found[number] for number in range(len(sets))]
 
 
-class _Source:
-    """Where the rows of ``pictures`` (by their keys, in order) come from."""
+class _RowReader:
+    """Reads the rows of ``copies`` (by key, in order), from the store if possible."""
 
     def __init__(
-        self, pictures: Mapping[str, ImageCopy], decode: Decoder, prefix: Prefix, cache: Path, reading: ReadSettings
+        self, copies: Mapping[str, ImageCopy], decode: Decoder, prefix: Prefix, cache: Path, reading: ReadSettings
     ) -> None:
-        self.keys, self.pictures = list(pictures), list(pictures.values())
+        self.keys, self.copies = list(copies), list(copies.values())
         self.decode, self.prefix, self.cache = decode, prefix, cache
-        self.reading, self.meter = reading, reading.meter
+        self.reading, self.cost = reading, reading.cost
         self.images = known_images(cache, decode.size, decode.view).shelf(cache)
 
     def rows(self) -> ReadRows:
-        """Decoded images, or what the prefix makes of them: from the store where they may be kept and have room."""
+        """Decoded images or the prefix's output for them, from the store if they may be stored there and fit."""
         rows: ReadRows | None
         if self.prefix.is_identity:
             rows = self._decoded(range(len(self.keys)))
         else:
-            rows = self._kept()
-            if rows is None:  # what the store had opened for it is closed now, so images may have room again
-                self.__dict__.pop("_images_have_room", None)
-                rows = self._live()
-        self.meter.stored &= not isinstance(rows, LiveRows)
+            rows = self._stored_features()
+            if rows is None:  # their segments are closed now, so images may fit again
+                self.__dict__.pop("_images_fit", None)
+                rows = self._recomputed_features()
+        self.cost.stored &= not isinstance(rows, RecomputedRows)
         return rows
 
-    def _kept(self) -> ReadRows | None:
-        """The prefix's output in the store; None where it is not to be kept, or there is no room for all of it."""
+    def _stored_features(self) -> ReadRows | None:
+        """The prefix's output in the store; None if it may not be stored or does not fit."""
         if not self.reading.share:
             return None
         spec, dtype = self.prefix.spec, stored_dtype(self.prefix.row_dtype, self.reading.store_dtype)
         described = features_description(self.prefix.description(), self.decode.view, dtype)
         shelf = Shelf(self.cache, "features", described)
         row_bytes = int(np.prod(spec.shape[1:])) * np.dtype(dtype).itemsize
-        if not self._have_room(shelf, row_bytes):
+        if not self._fits(shelf, row_bytes):
             return None
         try:
             rows = shelf.rows(self.keys, self._features, dtype)
         except NoRoom as error:
-            self.meter.refused = str(error)
+            self.cost.refused = str(error)
             return None
         finally:
-            self.meter.bytes += shelf.written * row_bytes
+            self.cost.bytes += shelf.written * row_bytes
         self.prefix.note(self.cache)
         return rows
 
-    def _have_room(self, shelf: Shelf, row_bytes: int) -> bool:
-        """Whether all rows are there, or fit on the disk as far as can be foreseen."""
-        # Counting first: it reads lists of keys that are needed anyway, the other looks at all that the cache holds.
+    def _fits(self, shelf: Shelf, row_bytes: int) -> bool:
+        """Whether all rows are stored already, or are expected to fit."""
+        # Count first: that reads headers that are needed anyway, while the forecast lists the whole cache.
         return shelf.count(self.keys) == len(self.keys) or shelf.has_room_for(self.keys, row_bytes)
 
     @functools.cached_property
-    def _images_have_room(self) -> bool:
-        return self._have_room(self.images, self.decode.size**2 * 3)
+    def _images_fit(self) -> bool:
+        return self._fits(self.images, self.decode.size**2 * 3)
 
     def _decoded(self, places: Sequence[int]) -> ReadRows:
-        """The images of the pictures at ``places``: from the store, or decoded each time where that has no room."""
-        pictures, keys = [self.pictures[p] for p in places], [self.keys[p] for p in places]
+        """The images of the copies at ``places``: from the store, or decoded on each read if they do not fit."""
+        copies, keys = [self.copies[p] for p in places], [self.keys[p] for p in places]
         shape = (self.decode.size, self.decode.size, 3)
-        if self._images_have_room:
+        if self._images_fit:
             written = self.images.written
             try:
-                return self.images.rows(keys, lambda here: self._decode([pictures[i] for i in here]))
+                return self.images.rows(keys, lambda here: self._decode([copies[i] for i in here]))
             except NoRoom as error:
-                self.meter.refused = str(error)
-                self._images_have_room = False
+                self.cost.refused = str(error)
+                self._images_fit = False
             finally:
-                self.meter.bytes += (self.images.written - written) * int(np.prod(shape))
-        return LiveRows(
-            lambda here: next(self._decode([pictures[i] for i in here])), shape, np.dtype("uint8"), len(keys)
+                self.cost.bytes += (self.images.written - written) * int(np.prod(shape))
+        return RecomputedRows(
+            lambda here: next(self._decode([copies[i] for i in here])), shape, np.dtype("uint8"), len(keys)
         )
 
-    def _decode(self, pictures: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
-        batches = self.decode(pictures)
+    def _decode(self, copies: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
+        batches = self.decode(copies)
         while True:
-            began = time.perf_counter()
+            started = time.perf_counter()
             batch = next(batches, None)
-            self.meter.decode_s += time.perf_counter() - began
+            self.cost.decode_s += time.perf_counter() - started
             if batch is None:
                 return
-            self.meter.images += len(batch)
+            self.cost.images += len(batch)
             yield batch
 
     def _features(self, places: Sequence[int]) -> Iterator[np.ndarray]:
@@ -263,15 +249,15 @@ class _Source:
             yield self._run(decoded.take(np.arange(start, min(start + PREFIX_BATCH, len(places)))))
 
     def _run(self, images: np.ndarray) -> np.ndarray:
-        began = time.perf_counter()
+        started = time.perf_counter()
         batch = self.prefix(images).numpy()
-        self.meter.prefix_s += time.perf_counter() - began
-        self.meter.features += len(batch)
+        self.cost.prefix_s += time.perf_counter() - started
+        self.cost.features += len(batch)
         return batch
 
-    def _live(self) -> LiveRows:
-        """The prefix's output, run over the decoded images whenever rows are taken."""
+    def _recomputed_features(self) -> RecomputedRows:
+        """The prefix's output, computed from the decoded images on each read."""
         decoded, spec = self._decoded(range(len(self.keys))), self.prefix.spec
-        return LiveRows(
+        return RecomputedRows(
             lambda here: self._run(decoded.take(here)), tuple(spec.shape[1:]), np.dtype("float32"), len(self.keys)
         )

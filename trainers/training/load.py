@@ -1,4 +1,4 @@
-"""What other programs take of this machine's CPUs while something is measured. Without TensorFlow."""
+"""CPU load of other programs during a measurement. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import psutil
 
 SAMPLE_S = 0.25
-"""Seconds of one sample."""
+"""Seconds per sample."""
 RAYLET = "raylet"
 """Name of the process that starts the workers of a Ray node."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """``core_share``: what a thread that wanted a whole core got of it. ``others_cores``: cores that were busy with
-    other programs meanwhile; NaN where that cannot be seen. ``cores``: all that this process may use."""
+    """``core_share``: share of a core that a busy thread got. ``others_cores``: cores busy with other programs; NaN if
+    unknown. ``cores``: number of cores that this process may use."""
 
     core_share: float
     others_cores: float
@@ -27,10 +27,9 @@ class Load:
 
 
 def sample(seconds: float = SAMPLE_S) -> Load:
-    """Keep one thread busy for ``seconds`` and see what it gets, and what else runs.
+    """Keep one thread busy for ``seconds`` and measure its share of a core and the load of other programs.
 
-    Own programs are this process and its descendants; in a Ray worker all workers of the node, so that what the workers
-    take from each other is no load of others.
+    This process and its descendants are not "other programs"; nor, in a Ray worker, are all workers of the node.
     """
     root = _root()
     busy_s, own_s = _busy_s(), _cpu_s(root)
@@ -46,7 +45,7 @@ def sample(seconds: float = SAMPLE_S) -> Load:
 
 
 def mean(loads: Iterable[Load]) -> Load | None:
-    """Over several samples; None of none."""
+    """The mean of several samples; None if there are none."""
     known = list(loads)
     if not known:
         return None
@@ -55,16 +54,17 @@ def mean(loads: Iterable[Load]) -> Load | None:
 
 
 def _root() -> psutil.Process:
-    here = psutil.Process()
+    """The raylet if this process is one of its workers, else this process."""
+    process = psutil.Process()
     try:
-        parent = here.parent()
-        return parent if parent is not None and parent.name() == RAYLET else here
+        parent = process.parent()
+        return parent if parent is not None and parent.name() == RAYLET else process
     except psutil.Error:
-        return here
+        return process
 
 
 def _cpu_s(root: psutil.Process) -> dict[int, float]:
-    """CPU seconds so far of ``root`` and its descendants by PID; {} where the system does not show them."""
+    """PID -> CPU seconds so far, of ``root`` and its descendants; {} if the system does not report them."""
     found = {}
     try:
         for process in (root, *root.children(recursive=True)):
@@ -81,7 +81,7 @@ def _cpu_s(root: psutil.Process) -> dict[int, float]:
 def _busy_s() -> float:
     """CPU seconds of all programs since the machine started, over all cores."""
     times = psutil.cpu_times()
-    idle = ("idle", "iowait", "guest", "guest_nice")  # what guests take is in "user" and "nice", too
+    idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is also counted in "user" and "nice"
     return sum(times) - sum(getattr(times, name, 0.0) for name in idle)
 
 

@@ -1,7 +1,7 @@
-"""The one training loop. Read it from ``open_fit`` to ``run_epoch``.
+"""The training loop. Read it from ``open_fit`` to ``run_epoch``.
 
-A fit is a pure function of its job: order, mixing, dropout and starting weights come from (seed, epoch, step) alone,
-so the same job gives the same epochs in a fresh process, in a warm one, and after a restore.
+A fit is a pure function of its job: order, mixing, dropout and starting weights depend only on (seed, epoch, step), so
+the same job gives the same epochs in a fresh process, in a reused one, and after a restore.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ PREDICT_BATCH = 128
 
 
 def open_fit(job: FitJob) -> Fit:
-    """Open a fit in this process: one ``TrainingFit``, or with ``job.folds`` one for each fold. Raises TrainerError."""
+    """Open a fit in this process: a ``TrainingFit``, or with ``job.folds`` one per fold. Raises TrainerError."""
     precision = device.prepare(job.threads, job.gpu_memory_share, job.precision)
     manifest, config = Manifest.read(Path(job.manifest)), job.config
     architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
 
-    # Rows below the boundary come from the store.
     parts = fit_examples(job, manifest, prefix_of(architecture.prefix, Path(job.cache)))
     if job.folds:
         return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
@@ -56,7 +55,7 @@ class TrainingFit:
     def __init__(
         self, job: FitJob, architecture: Architecture, train: LabelledRows, validation: LabelledRows | None
     ) -> None:
-        """Without ``validation`` the figures of it are NaN."""
+        """Validation metrics are NaN if ``validation`` is None."""
         config = self.config = job.config
         self.job, self.train, self.validation = job, train, validation
         self.precision = architecture.prefix.precision
@@ -64,7 +63,7 @@ class TrainingFit:
         self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
         self.batches = math.ceil(len(train) / config.batch_size)
 
-        # Network: traced once for all trials of this architecture in this process.
+        # Traced once per process for all trials of this architecture.
         self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
         self.compiled.reset(config, job.seed, self.class_counts)
         self.images_per_s = (
@@ -72,9 +71,12 @@ class TrainingFit:
         )
 
     def run_epoch(self) -> EpochMetrics:
-        """See ``trainers.contract.Fit``. ``loss`` is what is trained (smoothing, margin, dropout, mixing and
-        class weights in it), over the examples that the epoch drew; ``accuracy`` counts the larger label of a mixed
-        image. ``val_loss`` is the cross-entropy of the plain labels, so that trials of different losses compare."""
+        """See ``trainers.contract.Fit``.
+
+        ``loss`` is the training loss (with smoothing, margin, dropout, mixing and class weights) over the examples
+        drawn; ``accuracy`` compares with the larger label of a mixed image. ``val_loss`` is the plain cross-entropy,
+        so that trials with different losses are comparable.
+        """
         started = time.perf_counter()
         config, steps = self.config, self.compiled
         order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch)
@@ -134,65 +136,65 @@ class TrainingFit:
 
     @property
     def validation_images(self) -> int:
-        """How many images ``val_accuracy`` is the mean over."""
+        """Number of images that ``val_accuracy`` averages over."""
         return len(self.validation) if self.validation is not None else 0
 
     def state(self) -> list[np.ndarray]:
-        """All that training changes but the count of epochs: weights and the optimiser's values, as copies."""
+        """Copies of all values that training changes (weights, optimiser), except the epoch."""
         return [np.array(array) for array in self.compiled.state()]
 
     def take_turn(self, state: list[np.ndarray]) -> None:
-        """Go on with what ``state`` gave, after another fit had the network that both share."""
+        """Load what ``state()`` returned, after another fit used the shared network."""
         self.compiled.set_numbers(self.config, self.class_counts)
         self.compiled.load_state(state)
 
     def save(self, folder: Path) -> None:
         """See ``trainers.contract.Fit``."""
-        # Every few seconds, and never the only copy of anything that took longer: not synced.
+        # Saved every few seconds, and never the only copy of longer work, so no fsync.
         about = {"epoch": self.epoch, "precision": self.precision}
         write_list(folder / STATE_FILE, self.compiled.state(), about, durable=False)
 
     def restore(self, folder: Path) -> None:
-        """See ``trainers.contract.Fit``. Raises TrainerError where ``folder`` holds no state of such a fit, in the
-        precision that is in force here; a part of it may be loaded by then."""
+        """See ``trainers.contract.Fit``. Raises TrainerError, possibly after loading a part, if ``folder`` does not
+        hold the state of such a fit in this precision."""
         if not (folder / STATE_FILE).is_file():
             raise TrainerError(f"there is no saved training in {folder}.")
-        with _said_of(f"the saved training in {folder}"):
+        with _damage_reported(f"the saved training in {folder}"):
             state = read_list(folder / STATE_FILE)
             with np.load(folder / STATE_FILE) as stored:
                 epoch = int(stored["epoch"])
                 precision = str(stored["precision"]) if "precision" in stored else self.precision
-            if precision != self.precision:  # "auto" is another one on another machine
+            if precision != self.precision:  # "auto" depends on the machine
                 raise TrainerError(
-                    f"the saved training in {folder} is in {precision}, and here it goes on in {self.precision}; train "
-                    "it again."
+                    f"the saved training in {folder} is in {precision} and cannot be resumed in {self.precision}; "
+                    "train it again."
                 )
             self.compiled.load_state(state)
         self.epoch = epoch
 
     def check(self) -> None:
-        """Raises Diverged where a weight is no number."""
+        """Raise Diverged if a weight is not finite."""
         if not all(np.isfinite(a).all() for a in self.compiled.network.state()):
-            raise Diverged("diverged: the last steps made weights that are no numbers; a lower learning_rate may help.")
+            raise Diverged("diverged: the last steps made weights non-finite; a lower learning_rate may help.")
 
     def finish(self) -> None:
-        """See ``trainers.contract.Fit``. Raises Diverged rather than write a weight that is no number."""
+        """See ``trainers.contract.Fit``. Raises Diverged instead of writing a non-finite weight."""
         self.check()
         if self.job.output:
             write_weights(Path(self.job.output), self.job, self.compiled.network.state())
 
 
 def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
-    """The rate of one step: a linear rise over ``warmup`` of all steps, then constant or a half cosine to 0.
+    """The learning rate of a step: linear warm-up over a share ``warmup`` of all steps, then constant or cosine to 0.
 
-    SGDR without restarts (Loshchilov & Hutter 2017, eq. 5): lr (1 + cos(pi t)) / 2, t from 0 to 1 after the rise.
+    SGDR without restarts (Loshchilov & Hutter 2017, eq. 5): lr (1 + cos(pi t)) / 2, t from 0 to 1 after the warm-up.
     """
-    rising = config.warmup * steps
-    if step < rising:
-        return config.learning_rate * (step + 1) / (rising + 1)
+    warmup_steps = config.warmup * steps
+    if step < warmup_steps:
+        return config.learning_rate * (step + 1) / (warmup_steps + 1)
     if config.schedule == "constant":
         return config.learning_rate
-    t = min((step - rising) / max(steps - rising, 1), 1.0)
+    t = min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
 
 
@@ -203,16 +205,16 @@ def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:
 
 
 def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
-    """What ``write_weights`` wrote. Raises TrainerError where it is not there, or damaged."""
+    """Read what ``write_weights`` wrote. Raises TrainerError if it is missing or damaged."""
     if not (folder / JOB_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise TrainerError(f"there is no trained model in {folder}.")
-    with _said_of(f"the trained model in {folder}"):
+    with _damage_reported(f"the trained model in {folder}"):
         return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
 
 
 @contextlib.contextmanager
-def _said_of(what: str) -> Iterator[None]:
-    """What goes wrong inside, where files are read, becomes one TrainerError about ``what``."""
+def _damage_reported(what: str) -> Iterator[None]:
+    """Turn an error from reading damaged files into a TrainerError that names ``what``."""
     try:
         yield
     except DAMAGED as error:

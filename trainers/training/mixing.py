@@ -1,8 +1,7 @@
-"""Mixup and CutMix: training images and their labels mixed in pairs, inside the traced step.
+"""Mixup and CutMix: mix pairs of training images and their labels, inside the traced step.
 
-Let l be drawn from Beta(alpha, alpha), one a batch, and let each image's partner be the one at its place in a
-permutation of the batch. Labels are mixed before they are smoothed; both are linear and rows sum to 1, so smoothing
-the mixed label is mixing the smoothed ones.
+l is drawn from Beta(alpha, alpha) once per batch, and a permutation of the batch gives each image its partner. Labels
+are mixed before they are smoothed; both operations are linear and rows sum to 1, so the order does not matter.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 MIXING = 0x6D6978
-"""Folded into a step's seed: what is drawn here is independent of the step's dropout."""
+"""Constant folded into a step's seed, so that draws here are independent of the step's dropout."""
 
 
 def mix(
@@ -18,8 +17,8 @@ def mix(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Images (n, h, w, c) of any type, targets float32 (n, classes) -> (float32 pixels of that shape, targets).
 
-    ``mixup`` and ``cutmix`` are scalars, the alpha of each, 0 for not at all; at least one is above 0. With both, each
-    batch takes one of them, either with probability 1/2. A pure function of its arguments; ``seed``: int64 (2,).
+    ``mixup`` and ``cutmix``: scalar alphas, 0 to disable; at least one is above 0. If both are, each batch uses one of
+    them with probability 1/2. ``seed``: int64 (2,). A pure function of its arguments.
     """
     coin, partners, ratio, box = (_fold(seed, number) for number in range(4))
     either = (mixup > 0) & (cutmix > 0)
@@ -47,11 +46,11 @@ def mixup_pair(images: tf.Tensor, partners: tf.Tensor, weight: tf.Tensor) -> tf.
 def cutmix_pair(
     images: tf.Tensor, partners: tf.Tensor, weight: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images with a box of their partners', and the share of pixels that is still their own.
+    """Paste a box of each partner into its image; return the images and the share of pixels kept.
 
-    CutMix (Yun et al. 2019, eq. 1 and 2): the box's sides are those of the image times sqrt(1 - l), its centre is
-    uniform over the image. What lies outside is cut off, so the label's weight is the share of the pixels really kept
-    and not l, as in the authors' code.
+    CutMix (Yun et al. 2019, eq. 1 and 2): the sides of the box are those of the image times sqrt(1 - l), and its centre
+    is uniform over the image. The box is clipped to the image, so the label's weight is the share of pixels actually
+    kept instead of l, as in the authors' code.
     """
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     side = tf.sqrt(1.0 - weight)
@@ -65,10 +64,10 @@ def cutmix_pair(
 def beta(alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """One draw from Beta(alpha, alpha), alpha > 0, float32 in [0, 1].
 
-    G / (G + G') of two Gamma draws, taken in logarithms: log G(a) = log G(a + 1) + log(U) / a (Marsaglia & Tsang 2000,
-    section 6), so that a small alpha gives 0 or 1 and never 0 / 0.
+    G / (G + G') of two Gamma draws, computed in logarithms: log G(a) = log G(a + 1) + log(U) / a (Marsaglia & Tsang
+    2000, section 6), so that a small alpha gives 0 or 1 and never 0 / 0.
     """
-    with tf.device("CPU:0"):  # two numbers; not every device can draw them
+    with tf.device("CPU:0"):  # not every device supports these two draws
         gamma = tf.random.stateless_gamma((2,), _fold(seed, 0), alpha + 1.0)
         uniform = tf.random.stateless_uniform((2,), _fold(seed, 1), minval=1e-30)
         logs = tf.math.log(gamma) + tf.math.log(uniform) / alpha
@@ -76,7 +75,7 @@ def beta(alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _side_mask(length: tf.Tensor, side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """bool (length,): true within the box along one axis."""
+    """bool (length,): true inside the box along one axis."""
     cut = tf.cast(tf.cast(length, tf.float32) * side, tf.int32)
     centre = tf.random.stateless_uniform((), seed, maxval=length, dtype=tf.int32)
     places = tf.range(length)

@@ -1,4 +1,4 @@
-"""Compute what a fit will read, before it does: a job of its own, so that others train meanwhile."""
+"""Compute the rows that a fit will read, as a job of its own, so that other trials can train meanwhile."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from trainers.training.steps import prefix_of
 
 
 def fill(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute everything that the fit of ``job``, a ``FitJob`` as a dict, would read from the store.
+    """Compute all rows that the fit of ``job``, a ``FitJob`` as a dict, would read from the store.
 
-    Several workers may be called for one job at once; they share the work. Returns ``what`` (words for a person),
+    Several workers may run the same job at once and share the work. Returns ``what`` (a description for people),
     ``images`` (decoded by this call), ``features`` (rows run through the prefix by this call), ``decode_s``,
-    ``prefix_s``, ``waited_s`` (for others, and for the disk), ``bytes`` (written), ``stored`` (False where rows are not
-    kept and the prefix runs in every epoch), ``refused`` (why, where it was tried), ``share`` (whether features were
-    to be kept) and ``seconds``. Raises TrainerError.
+    ``prefix_s``, ``waited_s`` (for other workers and the disk), ``bytes`` (written), ``stored`` (False if rows are not
+    stored and the prefix runs in every epoch), ``refused`` (why storing failed, if it did), ``share`` (whether features
+    may be stored) and ``seconds``. Raises TrainerError.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     fit = FitJob.from_dict(job)
     precision = device.prepare(fit.threads, fit.gpu_memory_share, fit.precision)
     manifest = Manifest.read(Path(fit.manifest))
     prefix = prefix_of(fit.config.prefix_key(fit.weights, precision), Path(fit.cache))
-    meter, opened = ReadCost(), time.perf_counter()
-    fit_examples(fit, manifest, prefix, meter)
+    cost, opened = ReadCost(), time.perf_counter()
+    fit_examples(fit, manifest, prefix, cost)
     now = time.perf_counter()
     return {
         "what": described(prefix),
-        "images": meter.images,
-        "features": meter.features,
-        "decode_s": meter.decode_s,
-        "prefix_s": meter.prefix_s,
-        "waited_s": max(now - opened - meter.decode_s - meter.prefix_s, 0.0),
-        "bytes": meter.bytes,
-        "stored": meter.stored,
-        "refused": meter.refused,
+        "images": cost.images,
+        "features": cost.features,
+        "decode_s": cost.decode_s,
+        "prefix_s": cost.prefix_s,
+        "waited_s": max(now - opened - cost.decode_s - cost.prefix_s, 0.0),
+        "bytes": cost.bytes,
+        "stored": cost.stored,
+        "refused": cost.refused,
         "share": fit.share,
-        "seconds": now - began,
+        "seconds": now - started,
     }
 
 
 def described(prefix: Prefix) -> str:
-    """For a person: "mobilenet_1.0 at 224 px to conv_pw_11_relu", or "images at 224 px" where nothing is frozen."""
+    """Describe a prefix: "mobilenet_1.0 at 224 px to conv_pw_11_relu", or "images at 224 px" if nothing is frozen."""
     key = prefix.key
     if prefix.is_identity:
         return f"images at {key.image_size} px"

@@ -1,4 +1,4 @@
-"""The traced step of a network, and what a warm process keeps: prefixes and networks, reset and not made anew."""
+"""The traced training step of a network, and the prefixes and networks that a process caches and reuses."""
 
 from __future__ import annotations
 
@@ -19,59 +19,59 @@ from trainers.training.balance import class_weights, effective_counts
 from trainers.training.mixing import mix
 
 T = TypeVar("T")
-MOST_PREFIXES = 4
-COPIED_BYTES = 512 * 2**20
+MAX_CACHED_PREFIXES = 4
+MAX_COPIED_BYTES = 512 * 2**20
 """Maximum bytes of the folded copies of all cached prefixes together."""
-KEPT_BYTES = 512 * 2**20
+MAX_CACHED_BYTES = 512 * 2**20
 """Maximum bytes of the values of all cached networks together."""
-KEPT_NETWORKS = 16
-"""Maximum number of cached networks: a trace takes some megabytes besides the values, however small the network is."""
-_prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MOST_PREFIXES)
-_networks: LRUCache[tuple[Architecture, str, float, str], CompiledNetwork] = LRUCache(KEPT_NETWORKS)
+MAX_CACHED_NETWORKS = 16
+"""Maximum number of cached networks: a trace takes some megabytes, however small the network."""
+_prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MAX_CACHED_PREFIXES)
+_networks: LRUCache[tuple[Architecture, str, float, str], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
 
 
 def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
-    """The prefix of ``key``, opened once a process.
+    """The prefix of ``key``, opened once per process.
 
-    If the whole backbone is frozen and the index in ``cache`` knows ``key``, the backbone stays unbuilt until an image
-    is run through it. Up to ``MOST_PREFIXES`` are cached while their folded copies take up to
-    ``COPIED_BYTES``; the least recently used are evicted first.
+    If the whole backbone is frozen and the index in ``cache`` knows ``key``, the backbone is not built until an image
+    is run through it. Up to ``MAX_CACHED_PREFIXES`` are cached while their folded copies take up to
+    ``MAX_COPIED_BYTES``; the least recently used are evicted first.
     """
     if key not in _prefixes:
         known = recall(cache, key) if cache is not None and key.feature_fusion == "none" else None
         _prefixes[key] = Prefix(key, known=known if known is not None and known.whole else None)
     prefix = _prefixes[key]
-    _evict(_prefixes, COPIED_BYTES, lambda each: each.copied_bytes)
+    _evict(_prefixes, MAX_COPIED_BYTES, lambda each: each.copied_bytes)
     return prefix
 
 
 def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
-    """The network with its traced steps, one a process for each combination.
+    """The network with its traced steps, built once per process for each combination of arguments.
 
-    Up to ``KEPT_NETWORKS`` are cached while their values take up to ``KEPT_BYTES``; the least recently used are
-    evicted first.
+    Up to ``MAX_CACHED_NETWORKS`` are cached while their values take up to ``MAX_CACHED_BYTES``; the least recently used
+    are evicted first.
     """
-    asked = (architecture, optimizer, clip_norm, loss)
-    if asked not in _networks:
+    key = (architecture, optimizer, clip_norm, loss)
+    if key not in _networks:
         network = Network(architecture, prefix_of(architecture.prefix))
-        _networks[asked] = CompiledNetwork(network, optimizer, clip_norm, loss)
-    found = _networks[asked]
-    _evict(_networks, KEPT_BYTES, lambda each: each.nbytes)
+        _networks[key] = CompiledNetwork(network, optimizer, clip_norm, loss)
+    found = _networks[key]
+    _evict(_networks, MAX_CACHED_BYTES, lambda each: each.nbytes)
     return found
 
 
-def _evict(cached: LRUCache[Any, T], most_bytes: int, bytes_of: Callable[[T], int]) -> None:
-    """Evict the least recently used while all hold more than ``most_bytes``, but never the last one.
+def _evict(cached: LRUCache[Any, T], max_bytes: int, bytes_of: Callable[[T], int]) -> None:
+    """Evict the least recently used while all take more than ``max_bytes``, but keep at least one.
 
-    Sizes are read again each time, since a prefix grows while it is cached; ``LRUCache`` reads them once.
+    Sizes are read on each call, since a prefix grows while it is cached; ``LRUCache`` reads them only once.
     """
-    # Cache's own reading leaves the order of use alone.
-    while len(cached) > 1 and sum(bytes_of(Cache.__getitem__(cached, key)) for key in cached) > most_bytes:
+    # Cache.__getitem__, unlike LRUCache's, does not change the order of use.
+    while len(cached) > 1 and sum(bytes_of(Cache.__getitem__(cached, key)) for key in cached) > max_bytes:
         cached.popitem()
 
 
 class _Numbers:
-    """A configuration's numbers that the traced step reads from variables."""
+    """The numbers of a configuration, in variables that the traced step reads."""
 
     def __init__(self, classes: int) -> None:
         self.smoothing, self.weight_decay, self.mixup, self.cutmix = (
@@ -89,7 +89,7 @@ class _Numbers:
 
 
 class CompiledNetwork:
-    """A network, its optimiser and the traced steps, reset for each trial instead of traced anew."""
+    """A network, its optimiser and its traced steps, reset for each trial instead of traced again."""
 
     def __init__(self, network: Network, optimizer: str, clip_norm: float, loss: str) -> None:
         self.network = network
@@ -103,12 +103,12 @@ class CompiledNetwork:
 
     @property
     def nbytes(self) -> int:
-        """Of the values: starting and present weights, and the optimiser's."""
+        """Bytes of the starting and current weights and the optimiser's variables."""
         sizes = [int(np.prod(v.shape)) * 4 for v in self.optimizer.variables]
         return sum(sizes) + self.network.nbytes
 
     def reset(self, config: TrialConfig, seed: int, class_counts: np.ndarray) -> None:
-        """As new for a trial. ``class_counts``: training examples of each class, copies included."""
+        """Reset all values for a new trial. ``class_counts``: training examples per class, copies included."""
         self.network.reset(config, seed)
         self.set_numbers(config, class_counts)
         for variable, fresh in zip(self.optimizer.variables, self._fresh, strict=True):
@@ -117,14 +117,14 @@ class CompiledNetwork:
     def train(
         self, rows: np.ndarray, labels: np.ndarray, offsets: np.ndarray, rates: np.ndarray, seeds: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Train on batches in one traced call, in order: ``rows[offsets[i]:offsets[i + 1]]`` is the i-th.
+        """Train on batches in one traced call, in order: batch i is ``rows[offsets[i]:offsets[i + 1]]``.
 
-        ``rows`` (n, ...) as the prefix gives them or as they are stored, ``labels`` int32 (n,), ``offsets`` int32
-        (steps + 1,), ``rates`` float32 (steps,), ``seeds`` int64 (steps, 2). Returns the loss of each step, float32
-        (steps,), and how many of its examples were right, int32 (steps,).
+        ``rows``: (n, ...), output of the prefix or stored rows; ``labels``: int32 (n,); ``offsets``: int32
+        (steps + 1,); ``rates``: float32 (steps,); ``seeds``: int64 (steps, 2). Returns the loss of each step, float32
+        (steps,), and its number of correct examples, int32 (steps,).
         """
         if rows.dtype not in self._traced:
-            # One trace for batches of every size, so that a trial's figures never depend on which came before it.
+            # One trace for all batch sizes, so that a trial's metrics do not depend on earlier trials.
             signature = [
                 tf.TensorSpec((None, *self.network.input_spec.shape[1:]), rows.dtype),
                 tf.TensorSpec((None,), tf.int32),
@@ -152,7 +152,7 @@ class CompiledNetwork:
         return losses.stack(), hits.stack()
 
     def set_numbers(self, config: TrialConfig, class_counts: np.ndarray) -> None:
-        """The configuration's numbers and the classes' weights, and nothing that training changes."""
+        """Set the configuration's numbers and the class weights; keep everything that training changes."""
         self.network.set_numbers(config, effective_counts(class_counts, config.balance))
         self.numbers.set(config, class_counts)
 
@@ -173,7 +173,7 @@ class CompiledNetwork:
             scaled = self.optimizer.scale_loss(loss)
         variables = [getattr(v, "value", v) for v in self.variables]
         gradients = tape.gradient(scaled, variables)
-        # Decay acts on the weights that the gradient was taken at (Loshchilov & Hutter 2019, algorithm 2).
+        # Decay the weights at which the gradient was taken (Loshchilov & Hutter 2019, algorithm 2).
         tf.cond(numbers.weight_decay > 0, lambda: self._decay(1.0 - rate * numbers.weight_decay), lambda: None)
         self.optimizer.learning_rate = rate
         self.optimizer.apply(gradients, self.variables)

@@ -1,4 +1,4 @@
-"""How many photos a second a network answers on this worker."""
+"""Inference throughput of a network on this worker."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from trainers.networks.network import Architecture, Network
 from trainers.networks.prefix import Prefix
 
 BATCH_IMAGES = 32
-MOST_RUNS = 5
+MAX_RUNS = 5
 BUDGET_S = 3.0
+"""Seconds after which no further run starts."""
 
 _measured: dict[Architecture, float] = {}
 
 
 def images_per_second(prefix: Prefix, network: Network) -> float:
-    """Photos a second from decoded pixels (uint8) to probabilities: the frozen part and what lies above it.
+    """Images per second from decoded pixels (uint8) to probabilities, through the prefix and the network.
 
-    Batches of 32, traced and warm; the best of up to five, of which none begins after three seconds. Measured once a
-    process for each architecture: weights and the values of a trial do not change it.
+    The best of up to MAX_RUNS warm batches of BATCH_IMAGES. Measured once per process and architecture: weights and a
+    trial's values do not affect it.
     """
     architecture = network.architecture
     if architecture not in _measured:
@@ -28,7 +29,7 @@ def images_per_second(prefix: Prefix, network: Network) -> float:
         images = np.random.default_rng(0).integers(0, 256, (BATCH_IMAGES, size, size, 3), np.uint8)
         network.predict(prefix(images[:1]))
         best_s, started = float("inf"), time.perf_counter()
-        for _ in range(MOST_RUNS):
+        for _ in range(MAX_RUNS):
             began = time.perf_counter()
             network.predict(prefix(images))
             best_s = min(best_s, time.perf_counter() - began)

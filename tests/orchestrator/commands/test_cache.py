@@ -164,7 +164,7 @@ def test_an_empty_cache_is_a_sentence(
     monkeypatch.setenv("COLUMNS", "300")
     assert said(capsys, verb).splitlines()[0] == f"the cache {tmp_path / 'none'} is empty; it may take 7.5 GB."
     monkeypatch.setenv("ORCH_CACHE_GB", "much")
-    assert "as ORCH_CACHE_GB=50; 'much' is no such number" in said(capsys, verb, code=3)
+    assert "ORCH_CACHE_GB=much is not a positive number" in said(capsys, verb, code=3)
 
 
 def test_archives_are_removed_with_a_warning() -> None:

@@ -327,7 +327,7 @@ def test_a_part_that_cannot_be_measured_is_left_out(
     file = request_on_digits.cache / "m.parquet"
     file.parent.mkdir()
     request_on_digits.manifest.write(file)
-    real, tried = worker._part, []
+    real, tried = worker._measure_part, []
 
     def once(*args: Any) -> Any:
         tried.append(args)
@@ -335,7 +335,7 @@ def test_a_part_that_cannot_be_measured_is_left_out(
             raise TrainerError("its weight file does not fit.")
         return real(*args)
 
-    monkeypatch.setattr(worker, "_part", once)
+    monkeypatch.setattr(worker, "_measure_part", once)
     job = jobs_for(measurement_plan(request_on_digits.spec), dataclasses.replace(request_on_digits.slots, workers=1))[0]
     assert len(job["parts"]) > 1
     more = {"manifest": str(file), "asked_at": 0.0, "seconds": 2.0, "threads": 1}

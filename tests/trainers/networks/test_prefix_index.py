@@ -59,14 +59,14 @@ def test_folded_copies_are_kept_up_to_so_many_bytes(forgotten, monkeypatch):
 
     whole = use(asked[0]).copied_bytes
     assert whole == 4 * sum(9 * a * b + b for a, b in ((3, 16), (16, 32), (32, 64)))
-    monkeypatch.setattr(steps, "COPIED_BYTES", whole + 10)
+    monkeypatch.setattr(steps, "MAX_COPIED_BYTES", whole + 10)
     assert use(asked[0]) is use(asked[0])
     use(asked[1])
     assert len(steps._prefixes) == 2
     used = use(asked[2])
     assert steps.prefix_of(asked[2]) is used
     assert [prefix.key.unfrozen_layers for prefix in steps._prefixes.values()] == [3, 6]
-    monkeypatch.setattr(steps, "COPIED_BYTES", 0)
+    monkeypatch.setattr(steps, "MAX_COPIED_BYTES", 0)
     assert steps.prefix_of(asked[2]) is used
     assert len(steps._prefixes) == 1
 

@@ -272,7 +272,7 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "device.png").symlink_to("/dev/zero")
     with (tmp_path / "large.jpg").open("ab") as file:
-        file.truncate(inputs.LARGEST_FILE + 1)
+        file.truncate(inputs.MAX_FILE_BYTES + 1)
 
     def forbid(path, *arguments, _open=os.open, **options):
         if str(path).endswith("forbidden.png"):
@@ -284,12 +284,12 @@ def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_wo
     assert inputs.photos([str(made["paths"][0])]) == [whole]
     only_as_text = ["secret.txt", "photo"]
     names = ["absent.png", "forbidden.png", "large.jpg", "folder.png", "pipe.png", "device.png"]
-    told = [refused(str(tmp_path / name)) for name in only_as_text + names] + [refused(tmp_path / n) for n in names]
+    answers = [refused(str(tmp_path / name)) for name in only_as_text + names] + [refused(tmp_path / n) for n in names]
     expected = (
-        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must end like an image, be readable and hold "
-        "at most 100 MB."
+        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must have an image suffix, be readable and "
+        "hold at most 100 MB."
     )
-    assert told == [expected] * 14
+    assert answers == [expected] * 14
     assert "is neither a file nor base64 text" in refused(str(tmp_path / "nul\0.png"))
     monkeypatch.delenv("ORCH_SERVE_PATHS")
     closed = {refused(str(path)) for path in (tmp_path / "photo", made["paths"][0], tmp_path / "absent.png")}
@@ -303,8 +303,8 @@ def test_mlflow_is_told_the_sentence_alone(made):
     with pytest.raises(MlflowException) as caught:
         ServedModel(made["folder"] / "model-whole").predict(["nothing.jpg"])
     caught.value.message = f"Failed to predict data. Error: {caught.value.message}"
-    told = json.loads(caught.value.serialize_as_json())
-    assert told["message"].startswith("image 1 of 1 is not base64 text: 'nothing.jpg'. ")
+    answers = json.loads(caught.value.serialize_as_json())
+    assert answers["message"].startswith("image 1 of 1 is not base64 text: 'nothing.jpg'. ")
     assert caught.value.get_http_status_code() == 400
     assert isinstance(caught.value, TrainerError)
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.examples import evaluation_examples
 from tests.support.tiny_fits import CLASSES, job
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images.crops import crops
 from trainers.images.policies import POLICIES, distinct_crops
 from trainers.networks.network import Architecture
-from trainers.serving import predict as predicting
+from trainers.serving import crop_predictor
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
 from trainers.serving.predict import open_network, predict
 from trainers.store.shelf import Shelf
-from trainers.training.features import evaluation_examples
 from trainers.training.loop import open_fit, read_weights
 from trainers.training.steps import prefix_of
 
@@ -102,7 +102,7 @@ def test_each_photo_is_decoded_once_and_each_crop_computed_once(manifest, fits):
 
 def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a tiny network are quicker to compute than to keep; here they are kept all the same."""
-    monkeypatch.setattr(predicting, "CROPS_KEPT", 1e9)
+    monkeypatch.setattr(crop_predictor, "MAX_CROPS_WRITE_SHARE", 1e9)
 
 
 def test_what_is_in_the_store_is_read_and_the_figures_stay(manifest, fits, tmp_path, monkeypatch):
@@ -128,8 +128,8 @@ def test_what_is_in_the_store_is_read_and_the_figures_stay(manifest, fits, tmp_p
 def test_whole_images_of_a_search_are_read_where_crops_are_not_kept(manifest, fits, tmp_path, monkeypatch):
     fit = open_fit(job(manifest, tmp_path / "cache", seed=1, epochs=1))
     fit.run_epoch()
-    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, keys, row_bytes: False)
-    monkeypatch.setattr(predicting, "STORE_BYTES_PER_S", 1e15)
+    monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: False)
+    monkeypatch.setattr(crop_predictor, "DISK_BYTES_PER_S", 1e15)
     found = run(manifest, {"one": fits["one"]}, split="validation", cache=str(tmp_path / "cache"))
     assert (found.decoded, found.computed, found.read) == (15, 15 * 20, 15)
     expected = plainly(manifest, fits["one"], "whole", "validation")
@@ -138,22 +138,22 @@ def test_whole_images_of_a_search_are_read_where_crops_are_not_kept(manifest, fi
 
 
 @pytest.mark.parametrize(
-    ("crops_kept", "whole_kept", "without_whole", "kept"),
+    ("crops_share", "whole_share", "without_whole", "kept"),
     [(1.0, 1.0, False, 21), (0.0, 1.0, False, 1), (0.0, 1.0, True, 0), (0.0, 0.0, False, 0)],
 )
 def test_what_is_kept_depends_on_what_keeping_costs(
-    manifest, fits, tmp_path, monkeypatch, crops_kept, whole_kept, without_whole, kept
+    manifest, fits, tmp_path, monkeypatch, crops_share, whole_share, without_whole, kept
 ):
-    monkeypatch.setattr(predicting, "STORE_BYTES_PER_S", 1e15)
-    monkeypatch.setattr(predicting, "CROPS_KEPT", crops_kept)
-    monkeypatch.setattr(predicting, "WHOLE_KEPT", whole_kept)
+    monkeypatch.setattr(crop_predictor, "DISK_BYTES_PER_S", 1e15)
+    monkeypatch.setattr(crop_predictor, "MAX_CROPS_WRITE_SHARE", crops_share)
+    monkeypatch.setattr(crop_predictor, "MAX_WHOLE_WRITE_SHARE", whole_share)
     policies = ["ten_crop"] if without_whole else EVERY_POLICY
     for _ in range(2):
         part = run(manifest, {"one": fits["one"]}, policies, cache=str(tmp_path / "cache"))
     assert part.read == 12 * kept
 
 
-def test_crops_kept_are_found_by_trials_as_whole_images(manifest, fits, tmp_path, monkeypatch):
+def test_crops_share_are_found_by_trials_as_whole_images(manifest, fits, tmp_path, monkeypatch):
     """The whole image's row lies where a trial looks for it."""
     keep_everything(monkeypatch)
     run(manifest, {"one": fits["one"]}, ["whole"], split="validation", cache=str(tmp_path / "cache"))
@@ -170,7 +170,7 @@ def test_crops_that_find_no_room_are_computed_all_the_same(manifest, fits, tmp_p
     """Each once, whether it was kept or not."""
     keep_everything(monkeypatch)
     expected = run(manifest, {n: fits[n] for n in TOGETHER})
-    monkeypatch.setattr(predicting.Shelf, "has_room_for", lambda shelf, keys, row_bytes: True)
+    monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: True)
     monkeypatch.setenv("ORCH_CACHE_GB", "0.0006")  # three or four of twelve images
     found = run(manifest, {n: fits[n] for n in TOGETHER}, cache=str(tmp_path / "cache"))
     assert (found.computed, found.read) == (12 * 21, 0)

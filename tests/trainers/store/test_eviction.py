@@ -1,4 +1,4 @@
-"""A full cache: what makes room and what stays, and who says that there is none. Real shelves on the disk."""
+"""A full cache: what is evicted, what stays, and the error if there is no room. Real shelves on disk."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from filelock import FileLock, Timeout
 
 from trainers.store import eviction
-from trainers.store import shelf as store
 from trainers.store.eviction import NoRoom, prune
 from trainers.store.inventory import contents
+from trainers.store.rows import Rows
 from trainers.store.segments import SegmentWriter, bucket_lock
 from trainers.store.shelf import Shelf, bucket_of
 
@@ -32,11 +32,11 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
 @pytest.fixture
 def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows keep their segments open."""
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0)
 
 
 def keys_of(count: int, name: str, bucket: int | None = None) -> list[str]:
-    """So many keys that begin with ``name``, of one bucket where it is named."""
+    """``count`` keys that begin with ``name``, all of ``bucket`` if given."""
     every = (f"{name} {i}" for i in itertools.count())
     return list(itertools.islice((key for key in every if bucket in (None, bucket_of(key))), count))
 
@@ -47,7 +47,7 @@ def kilobytes(positions: Sequence[int]) -> Iterator[np.ndarray]:
         yield np.full((1, 256), p, np.float32)
 
 
-def are_right(rows: store.Rows) -> bool:
+def are_right(rows: Rows) -> bool:
     return rows.take(np.arange(len(rows)))[:, 0].tolist() == list(range(len(rows)))
 
 
@@ -85,7 +85,7 @@ def test_a_bucket_that_another_writes_to_is_passed_over(shelf: Shelf, tmp_path: 
 def test_no_row_goes_in_vain(shelf: Shelf) -> None:
     held, free = shelf.rows(keys_of(60, "held"), kilobytes), keys_of(20, "free")
     shelf.rows(free, kilobytes)
-    with pytest.raises(NoRoom, match="what is not in use is too little to make room"):
+    with pytest.raises(NoRoom, match=r"has no room for .* too little of that can be evicted"):
         shelf.rows(keys_of(60, "new", 7), kilobytes)
     assert shelf.count(free) == 20
     assert are_right(held)
@@ -97,7 +97,7 @@ def test_rows_of_the_same_shelf_that_others_use_are_no_room(shelf: Shelf) -> Non
     held, stored, new = shelf.rows(keys_of(60, "one"), kilobytes), keys_of(60, "one"), keys_of(60, "two")
     assert shelf.has_room_for(stored, 1024)
     assert shelf.has_room_for(stored + new[:20], 1024)
-    assert not shelf.has_room_for(stored[:30] + new[:40], 1024)  # the other thirty lie beside the first
+    assert not shelf.has_room_for(stored[:30] + new[:40], 1024)  # the other thirty share their segments
     assert not shelf.has_room_for(new, 1024)
     with pytest.raises(NoRoom):
         shelf.rows(new, kilobytes)
@@ -107,12 +107,12 @@ def test_rows_of_the_same_shelf_that_others_use_are_no_room(shelf: Shelf) -> Non
     assert are_right(shelf.rows(new, kilobytes))
 
 
-def test_whoever_asks_what_is_in_use_is_alone(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking locks rows for a moment, which another who asks would take for a use."""
+def test_asking_what_is_in_use_is_exclusive(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking locks rows briefly, which another process would mistake for use."""
     alone = []
     real = eviction._is_in_use
 
-    def noting(segment: eviction.Segment) -> bool:
+    def noting(segment: eviction.StoredSegment) -> bool:
         try:
             FileLock(tmp_path / ".locks" / "room.lock").acquire(timeout=0)
             alone.append(False)
@@ -188,7 +188,7 @@ def test_what_is_written_has_its_space_beforehand(tmp_path: Path, monkeypatch: p
 def test_a_cache_on_a_disk_that_may_only_be_read(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = keys_of(60, "key")
     shelf.rows(keys, kilobytes)
-    monkeypatch.setattr("trainers.store.segments._touched", {})  # as in a process of its own
+    monkeypatch.setattr("trainers.store.segments._touched_at", {})  # as in a process of its own
     real = os.open
 
     def refuse(*args: object, **kwargs: object) -> None:

@@ -1,8 +1,8 @@
-"""What the store keeps is what this code would compute: nobody changes one without giving up the other.
+"""Stored rows equal what this code computes: a change of one requires a change of the other.
 
-Rows are found under keys that say what they depend on, but for the code of this package. Whoever changes what a view,
-a recipe or a built-in network gives raises ``trainers.store.segments.FORMAT``, so that stored rows are left, and then
-writes the figures below anew. They are means of blocks, so that another processor's rounding does not matter.
+Rows are found under keys that say what they depend on, but for the code of this package. If you change what a view,
+a recipe or a built-in network gives, raise ``trainers.store.segments.FORMAT``, so that stored rows are left, and then
+update the figures below. They are means of blocks, so that another processor's rounding does not matter.
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ def feature_means(backbone: str) -> list[float]:
     return [float(f"{v:.3g}") for v in (rows.mean(), rows.std(), rows.ravel()[::7].mean())]
 
 
-AGAIN = "stored rows are not those of this code any more: raise FORMAT and write the figures anew"
+AGAIN = "stored rows are no longer those of this code: raise FORMAT and update the figures"
 
 
 def test_the_figures_are_those_of_the_format() -> None:
-    assert FORMAT == WRITTEN_FOR, "write the figures of this file anew"
+    assert FORMAT == WRITTEN_FOR, "update the figures of this file"
     assert set(VIEW_MEANS) == set(VIEWS)
     assert set(COPY_MEANS) == set(RECIPES)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import signal
@@ -15,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cachetools import LRUCache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.number_rows import Numbers, everything, keys_in, keys_of, pair_of_one_bucket
 from tests.support.places import ROOT
 from trainers.errors import TrainerError
 from trainers.store import segments
-from trainers.store import shelf as store
-from trainers.store.segments import read_header
 from trainers.store.shelf import Shelf
 
 WRITER = """
@@ -44,29 +41,6 @@ print(rows.take(np.arange(len(keys)))[:, 0].tolist() == list(range(len(keys))))
 """
 
 
-class Numbers:
-    """Row p is (p, p, p); remembers what it was asked for."""
-
-    def __init__(self, start: int = 0) -> None:
-        self.asked: list[int] = []
-        self.start = start
-
-    def __call__(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
-        self.asked += positions
-        for begin in range(0, len(positions), 4):
-            yield np.stack([np.full(3, self.start + p, np.float32) for p in positions[begin : begin + 4]])
-
-
-def keys_of(count: int) -> list[str]:
-    return [f"key {i}" for i in range(count)]
-
-
-def everything(rows) -> list[float]:
-    taken = rows.take(np.arange(len(rows)))
-    assert (taken == taken[:, :1]).all()
-    return taken[:, 0].tolist()
-
-
 def test_rows_come_in_order_and_are_computed_once(tmp_path):
     numbers = Numbers()
     rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(50), numbers)
@@ -83,12 +57,6 @@ def test_only_missing_rows_are_computed(tmp_path):
     backwards = shelf.rows(keys_of(30)[::-1], more)
     assert everything(backwards) == [*range(100, 110), *range(19, -1, -1)]
     assert sorted(more.asked) == list(range(10))
-
-
-def test_rows_are_read_only_copies(tmp_path):
-    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
-    rows.take(np.array([0]))[:] = 99
-    assert everything(rows) == list(range(5))
 
 
 def test_another_description_is_another_shelf(tmp_path):
@@ -108,7 +76,7 @@ def test_any_requests_in_any_order(tmp_path_factory, requests, in_memory):
     """Repeated keys, overlaps, large shelves that stay mapped: always the rows asked for, each computed once."""
     folder, computed = tmp_path_factory.mktemp("shelf"), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "IN_MEMORY_BYTES", in_memory)
+        patch.setattr("trainers.store.rows.IN_MEMORY_BYTES", in_memory)
         for wanted in requests:
 
             def compute(positions: Sequence[int], wanted: list[int] = wanted) -> Iterator[np.ndarray]:
@@ -121,7 +89,7 @@ def test_any_requests_in_any_order(tmp_path_factory, requests, in_memory):
 
 
 def test_no_keys_are_a_sentence(tmp_path):
-    with pytest.raises(TrainerError, match="no images were asked for; the split is empty"):
+    with pytest.raises(TrainerError, match="no images to read; the split is empty"):
         Shelf(tmp_path, "numbers", {}).rows([], Numbers())
 
 
@@ -158,32 +126,11 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path):
     shelf = Shelf(tmp_path / "cache", "numbers", {})
     whole = len(list(shelf.folder.glob("*.keys")))
     assert 0 < len(computed(tmp_path)) < 100
-    assert whole < store.BUCKETS
+    assert whole < segments.BUCKETS
     rest = Numbers()
     assert everything(shelf.rows(keys_of(100), rest)) == list(range(100))
     assert 0 < len(rest.asked) <= 100
     assert not list(shelf.folder.glob("*.half"))
-
-
-def keys_in(names: Path) -> list[str]:
-    head = read_header(names)
-    assert head is not None
-    return head.keys
-
-
-def test_a_head_larger_than_the_cache_of_heads_is_kept_until_another_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "KEPT_KEYS", 40)
-    monkeypatch.setattr(segments, "_heads", LRUCache(40, segments._heads.getsizeof))
-    shelf = Shelf(tmp_path, "numbers", {})
-    large, small = [f"same:{number}" for number in range(60)], [f"other:{number}" for number in range(5)]
-    shelf.rows([*large, *small], Numbers())
-    files = sorted(shelf.folder.glob("*.keys"), key=lambda names: len(keys_in(names)))
-    assert [len(keys_in(names)) for names in files] == [5, 60]
-    head = read_header(files[1])
-    assert read_header(files[1]) is head
-    read_header(files[0])
-    assert list(segments._heads) == [files[0]]
-    assert read_header(files[1]) is not head
 
 
 def test_two_processes_share_the_work(tmp_path):
@@ -237,7 +184,7 @@ def test_a_full_disk_is_a_sentence(tmp_path):
         yield np.zeros((len(positions), 10_000), np.float32)
 
     shelf = Shelf(tmp_path, "numbers", {})
-    sentence = rf"the cache {tmp_path} cannot be used \(File too large\); free some space there, see that you may "
+    sentence = rf"the cache {tmp_path} cannot be used \(File too large\); free space on its disk, check that you have "
     with pytest.raises(TrainerError, match=sentence), small_files():
         shelf.rows(keys_of(5), large)
     assert not [f for f in shelf.folder.iterdir() if f.suffix in (".npy", ".keys", ".half")]
@@ -252,119 +199,11 @@ def test_a_cache_that_cannot_be_made_is_a_sentence(tmp_path):
 @pytest.fixture
 def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is small enough to be copied into memory."""
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
-
-
-@pytest.mark.usefixtures("from_files")
-def test_rows_outlive_their_files(tmp_path):
-    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(40), Numbers())
-    assert everything(rows) == list(range(40))
-    assert rows.take(np.arange(0)).shape == (0, 3)
-    files = list(tmp_path.rglob("*.npy"))
-    assert len(files) > 5
-    for file in files:
-        file.unlink()
-    assert everything(rows) == list(range(40))
-
-
-def flip(file: Path, place: int) -> None:
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.write_bytes(content)
-
-
-@pytest.mark.parametrize("in_memory", [0, 10**9])
-def test_a_flipped_byte_is_found_before_anybody_gets_the_row(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", in_memory)
-    shelf = Shelf(tmp_path, "numbers", {})
-    shelf.rows(keys_of(100), Numbers())
-    file = sorted(shelf.folder.glob("*.npy"))[3]
-    kept = keys_in(file.with_suffix(".keys"))
-    assert len(kept) > 2
-    flip(file, -5)  # in the last row
-    again = Numbers()
-    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))
-    assert [f"key {p}" for p in again.asked] == kept[-1:]
-    assert not file.exists()
-    assert sorted(key for names in shelf.folder.glob("*.keys") for key in keys_in(names)) == sorted(keys_of(100))
-    everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), lambda positions: pytest.fail("it was replaced")))
-
-
-@pytest.mark.usefixtures("from_files")
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_damage_while_rows_are_in_use(tmp_path, damage):
-    numbers = Numbers()
-    shelf = Shelf(tmp_path, "numbers", {})
-    shelf.rows(keys_of(60), Numbers())
-    rows, others = (Shelf(tmp_path, "numbers", {}).rows(keys_of(60), numbers) for _ in range(2))
-    file = sorted(shelf.folder.glob("*.npy"))[0]
-    count = len(keys_in(file.with_suffix(".keys")))
-    if damage == "flipped":
-        flip(file, -1)
-    else:
-        file.write_bytes(file.read_bytes()[:-1])
-    assert everything(rows) == list(range(60))
-    assert len(numbers.asked) == (1 if damage == "flipped" else count)
-    assert everything(others) == list(range(60))  # finds what the first wrote
-    assert len(numbers.asked) == (1 if damage == "flipped" else count)
-
-
-def test_wrong_rows_of_others_are_left_to_them(tmp_path):
-    """Who mends a segment keeps the rows it does not know how to compute, as far as they are right."""
-    shelf = Shelf(tmp_path, "numbers", {})
-    shelf.rows(keys_of(100), Numbers())
-    file = max(shelf.folder.glob("*.npy"), key=lambda f: f.stat().st_size)
-    first, second, *rest = keys_in(file.with_suffix(".keys"))
-    assert rest
-    flip(file, -1 - 12 * (len(rest) + 1))  # the first row
-    flip(file, -1 - 12 * len(rest))  # the second
-    position = int(first.split()[1])
-    mended = Shelf(tmp_path, "numbers", {}).rows([first], Numbers(position))
-    assert everything(mended) == [position]
-    assert shelf.count(keys_of(100)) == 99
-    again = Numbers()
-    assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))
-    assert [f"key {p}" for p in again.asked] == [second]
-
-
-@pytest.mark.usefixtures("from_files")
-def test_a_row_that_stays_damaged_is_a_sentence(tmp_path, monkeypatch):
-    Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
-    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(5), Numbers())
-    monkeypatch.setattr(store, "checksums_of", lambda rows: np.zeros(len(rows), np.uint32))
-    with pytest.raises(TrainerError, match=r"were damaged, computed again, and are damaged again; check the disk"):
-        rows.take(np.arange(5))
-
-
-@pytest.mark.usefixtures("from_files")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_damaged_rows_that_cannot_be_replaced_are_computed_for_this_once(tmp_path, monkeypatch, number):
-    shelf = Shelf(tmp_path, "numbers", {})
-    shelf.rows(keys_of(100), Numbers())
-    files = sorted(shelf.folder.glob("*.npy"))
-    lost = {keys_in(file.with_suffix(".keys"))[0] for file in files[:2]}
-    for file in files[:2]:
-        flip(file, -1 - 12 * (len(keys_in(file.with_suffix(".keys"))) - 1))  # its first row
-    before = {file: file.read_bytes() for file in files}
-
-    def refuse(*args: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    again = Numbers()
-    rows = Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "posix_fallocate", refuse)
-        assert [int(row[0]) for row in rows.take(np.arange(100)[::-1])] == list(range(100))[::-1]
-    assert {f"key {p}" for p in again.asked} == lost
-    assert {file: file.read_bytes() for file in files} == before
-    assert everything(rows) == list(range(100))  # now they are replaced
-    assert everything(
-        Shelf(tmp_path, "numbers", {}).rows(keys_of(100), lambda p: pytest.fail("all are there"))
-    ) == list(range(100))
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0)
 
 
 def test_large_buckets_are_several_segments(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "SEGMENT_BYTES", 36)  # three rows
+    monkeypatch.setattr("trainers.store.shelf.SEGMENT_BYTES", 36)  # three rows
     shelf = Shelf(tmp_path, "numbers", {})
     assert everything(shelf.rows(keys_of(200), Numbers())) == list(range(200))
     sizes = [len(keys_in(names)) for names in shelf.folder.glob("*.keys")]
@@ -380,16 +219,10 @@ def test_too_few_and_too_many_rows_are_noticed(tmp_path):
         def wrong(positions: Sequence[int], extra: int = extra) -> Iterator[np.ndarray]:
             yield np.zeros((len(positions) + extra, 3), np.float32)
 
-        with pytest.raises(AssertionError, match=f"{words} rows were computed than the 2 that were asked for"):
+        with pytest.raises(AssertionError, match=f"{words} rows were computed than the 2 requested"):
             shelf.rows(pair_of_one_bucket(), wrong)
         assert shelf.count(pair_of_one_bucket()) == stored
         assert not list(shelf.folder.glob(".*.half"))
-
-
-def pair_of_one_bucket() -> list[str]:
-    keys = keys_of(200)
-    first = keys[0]
-    return [first, next(key for key in keys[1:] if store.bucket_of(key) == store.bucket_of(first))]
 
 
 def test_rows_are_kept_in_the_dtype_asked_for(tmp_path):
@@ -397,14 +230,12 @@ def test_rows_are_kept_in_the_dtype_asked_for(tmp_path):
     rows = shelf.rows(keys_of(30), Numbers(), dtype="float16")
     assert (rows.dtype, rows.nbytes, rows.take(np.arange(3)).dtype) == (np.float16, 180, np.float16)
     assert everything(rows) == list(range(30))
-    with pytest.raises(ValueError, match="holds float16, not float32; say the dtype in the description"):
+    with pytest.raises(ValueError, match="holds float16, not float32; include the dtype in the description"):
         shelf.rows(keys_of(30), Numbers(), dtype="float32")
 
 
 def test_numbers_too_large_for_the_dtype_are_a_sentence(tmp_path):
-    with pytest.raises(
-        TrainerError, match=r"too large for float16; keep them as float32 \(resources.store_dtype: float32"
-    ):
+    with pytest.raises(TrainerError, match=r"too large for float16; set resources.store_dtype: float32"):
         Shelf(tmp_path, "numbers", {}).rows(keys_of(3), Numbers(70_000), dtype="float16")
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -425,9 +256,9 @@ def test_a_set_that_cannot_fit_is_known_beforehand_and_a_sentence(tmp_path, monk
     shelf = Shelf(tmp_path, "numbers", {})
     assert shelf.has_room_for(keys_of(100), 500)
     assert not shelf.has_room_for(keys_of(100), 1000)
-    with pytest.raises(TrainerError, match=r"may take 0\.0 GB \(ORCH_CACHE_GB\).*set ORCH_CACHE_GB to more, free some"):
+    with pytest.raises(TrainerError, match=r"at most 0\.0 GB \(ORCH_CACHE_GB\).*Raise ORCH_CACHE_GB"):
         shelf.rows(keys_of(100), large_rows)
-    assert 0 < shelf.count(keys_of(100)) < 100  # what fitted is there for whoever wants it
+    assert 0 < shelf.count(keys_of(100)) < 100  # rows that fitted stay stored
 
 
 def large_rows(positions: Sequence[int]) -> Iterator[np.ndarray]:
@@ -456,7 +287,7 @@ def test_rows_in_use_are_never_removed(tmp_path, monkeypatch):
     held = Shelf(tmp_path, "numbers", {"n": 0}).rows(keys_of(60), large_rows)
     other = Shelf(tmp_path, "numbers", {"n": 1})
     assert not other.has_room_for(keys_of(60), 1024)
-    with pytest.raises(TrainerError, match="what is not in use is too little"):
+    with pytest.raises(TrainerError, match="too little of that can be evicted"):
         other.rows(keys_of(60), large_rows)
     assert everything(held) == list(range(60))
     del held
@@ -468,15 +299,15 @@ def test_a_segment_removed_between_is_computed_again(tmp_path, monkeypatch):
     """Another sweep's clean-up comes just before the rows are opened."""
     shelf = Shelf(tmp_path, "numbers", {})
     shelf.rows(keys_of(40), Numbers())
-    real, gone = store.open_segment, []
+    real, gone = segments.open_segment, []
 
-    def open_once_too_late(head):
+    def open_once_too_late(header):
         if not gone:
-            gone.append(head)
-            store.remove_segment(head.names)
-        return real(head)
+            gone.append(header)
+            segments.remove_segment(header.keys_file)
+        return real(header)
 
-    monkeypatch.setattr(store, "open_segment", open_once_too_late)
+    monkeypatch.setattr("trainers.store.shelf.open_segment", open_once_too_late)
     again = Numbers()
     assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(40), again)) == list(range(40))
     assert sorted(f"key {p}" for p in again.asked) == sorted(gone[0].keys)
@@ -496,4 +327,4 @@ def test_two_processes_under_a_limit_and_one_killed(tmp_path, monkeypatch):
     shelf = Shelf(tmp_path / "cache", "numbers", {})
     assert shelf.count(keys_of(150)) == 150
     assert not list(shelf.folder.glob(".*.half"))
-    assert 150 <= len(computed(tmp_path)) <= 150 + 150 // store.BUCKETS * 3
+    assert 150 <= len(computed(tmp_path)) <= 150 + 150 // segments.BUCKETS * 3

@@ -14,14 +14,15 @@ TAKE = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from trainers.store import shelf as store
-store.IN_MEMORY_BYTES = int(sys.argv[3]) * 2**20
+import trainers.store.rows
+from trainers.store.shelf import Shelf
+trainers.store.rows.IN_MEMORY_BYTES = int(sys.argv[3]) * 2**20
 count, side = int(sys.argv[2]), int(sys.argv[4])
 def compute(positions):
     for start in range(0, len(positions), 32):
         part = positions[start : start + 32]
         yield np.stack([np.full(side, p % 251, np.uint8) for p in part])
-rows = store.Shelf(Path(sys.argv[1]), "images", {}).rows([str(i) for i in range(count)], compute)
+rows = Shelf(Path(sys.argv[1]), "images", {}).rows([str(i) for i in range(count)], compute)
 random = np.random.default_rng(0)
 seen = 0
 for epoch in range(2):

@@ -91,5 +91,5 @@ def test_without_sampling_an_epoch_is_the_permutation_it_always_was(balance):
 def test_it_imports_without_tensorflow():
     code = "import sys, trainers.training.balance; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     root = ROOT
-    said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["False", "False"]
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert answer.split() == ["False", "False"]

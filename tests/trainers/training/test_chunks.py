@@ -11,18 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.errors import TrainerError
-from trainers.store import shelf as store
-from trainers.store.shelf import Rows, Shelf
+from trainers.store.rows import Rows
+from trainers.store.shelf import Shelf
 from trainers.training import chunks as chunks_module
 from trainers.training.chunks import chunks
-from trainers.training.features import LiveRows, RowSubset
+from trainers.training.features import RecomputedRows, RowSubset
 
 ROW_BYTES = 4 * 5
 
 
-def live(count: int) -> LiveRows:
+def live(count: int) -> RecomputedRows:
     """Row i is five times i."""
-    return LiveRows(lambda here: np.repeat(here[:, None], 5, 1).astype(np.float32), (5,), np.dtype("float32"), count)
+    return RecomputedRows(
+        lambda here: np.repeat(here[:, None], 5, 1).astype(np.float32), (5,), np.dtype("float32"), count
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,7 +52,7 @@ def stored(folder: Path, count: int) -> Rows:
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_rows_on_disk_are_read_by_another_thread(tmp_path, monkeypatch, on_disk):
     monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 10 * ROW_BYTES)
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0 if on_disk else 2**20)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0 if on_disk else 2**20)
     rows, readers = stored(tmp_path, 40), set()
     take = Rows.take
 
@@ -68,7 +70,7 @@ def test_rows_on_disk_are_read_by_another_thread(tmp_path, monkeypatch, on_disk)
 
 def test_what_goes_wrong_while_reading_ahead_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 10 * ROW_BYTES)
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0)
     rows = stored(tmp_path, 40)
 
     def broken(self, indices):

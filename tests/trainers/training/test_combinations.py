@@ -1,4 +1,4 @@
-"""Every option of the loop beside every other: the same job gives the same figures, and none ends in NaN."""
+"""Every combination of the options of the loop: the same job gives the same metrics, and none ends in NaN."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPTIONS = {
 }
 
 
-def check_a_cut_fit_goes_on(manifest: Path, cache: Path, folder: Path, values: dict) -> None:
+def check_an_interrupted_fit_resumes(manifest: Path, cache: Path, folder: Path, values: dict) -> None:
     """Three epochs at once are two, a save, another fit, a restore in a new fit, and one more."""
     fit_job = job(manifest, cache, seed=3, **values)
     whole = open_fit(fit_job)
@@ -50,8 +50,8 @@ def check_a_cut_fit_goes_on(manifest: Path, cache: Path, folder: Path, values: d
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_cut_fit_goes_on_as_if_it_had_not_been(manifest, cache, tmp_path, name):
-    check_a_cut_fit_goes_on(manifest, cache, tmp_path, OPTIONS[name])
+def test_an_interrupted_fit_resumes_as_if_it_had_not_been(manifest, cache, tmp_path, name):
+    check_an_interrupted_fit_resumes(manifest, cache, tmp_path, OPTIONS[name])
 
 
 def test_there_were_seventeen_options():
@@ -60,8 +60,8 @@ def test_there_were_seventeen_options():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
-def test_a_cut_fit_of_a_real_backbone_goes_on(manifest, cache, tmp_path, name):
-    check_a_cut_fit_goes_on(manifest, cache, tmp_path, SMALL_NETWORKS[name])
+def test_an_interrupted_fit_of_a_real_backbone_resumes(manifest, cache, tmp_path, name):
+    check_an_interrupted_fit_resumes(manifest, cache, tmp_path, SMALL_NETWORKS[name])
 
 
 MIXINGS = ({}, {"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.examples import evaluation_examples, training_examples
 from tests.support.tiny_fits import CLASSES, figures, job, predict_into, write_manifest
 from trainers.contract import EpochMetrics, FitJob
 from trainers.data.examples import fold_sets
@@ -16,7 +17,7 @@ from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
 from trainers.serving.parts import PredictionPart
 from trainers.training.cross_validation import FoldedFit, mean_of_folds
-from trainers.training.features import evaluation_examples, fit_examples, training_examples
+from trainers.training.features import fit_examples
 from trainers.training.loop import TrainingFit, open_fit, read_weights
 from trainers.training.steps import prefix_of
 
@@ -204,7 +205,7 @@ def test_a_diverged_fold_is_named_and_nothing_is_written(manifest, cache, tmp_pa
         fit.run_epoch()
     healthy = open_fit(folded_job(manifest, cache, output=str(tmp_path / "fit")))
     healthy._states[2][0][:] = math.nan
-    with pytest.raises(Diverged, match="weights that are no numbers"):
+    with pytest.raises(Diverged, match="made weights non-finite"):
         healthy.finish()
     assert not (tmp_path / "fit").exists()
 

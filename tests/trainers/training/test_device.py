@@ -1,4 +1,4 @@
-"""What a worker process takes of its machine. There is no GPU here: a fake of ``tf`` records what it is told."""
+"""Limits of a worker process. There is no GPU here: a fake of ``tf`` records the calls."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def test_a_share_that_is_none(share):
 
 def test_a_fraction_is_held_to_its_share():
     fake = FakeTensorFlow(["gpu0"])
-    assert device.hold_gpu_memory(fake, 0.25, lambda: 16000) == [4000]
+    assert device.limit_gpu_memory(fake, 0.25, lambda: 16000) == [4000]
     assert fake.calls == [("gpu0", [4000])]
 
 
 def test_whole_gpus_grow():
     fake = FakeTensorFlow(["gpu0", "gpu1"])
-    assert device.hold_gpu_memory(fake, 1.0, lambda: pytest.fail("nobody need ask how much there is")) == [0, 0]
+    assert device.limit_gpu_memory(fake, 1.0, lambda: pytest.fail("the memory is not needed")) == [0, 0]
     assert fake.calls == [("gpu0", True), ("gpu1", True)]
 
 
 def test_without_a_gpu_nothing_is_held():
     fake = FakeTensorFlow([])
-    assert device.hold_gpu_memory(fake, 0.5, lambda: 16000) == []
+    assert device.limit_gpu_memory(fake, 0.5, lambda: 16000) == []
     assert fake.calls == []
 
 
@@ -94,9 +94,9 @@ def test_the_automatic_precision(gpus, capability, policy):
 
 def test_threads_are_set_where_they_still_can_be():
     fake = FakeTensorFlow([])
-    assert device._hold_threads(fake, 3) == 3
+    assert device._limit_threads(fake, 3) == 3
     assert fake.calls == [("threads", 3), ("threads", 1)]
-    assert device._hold_threads(FakeTensorFlow([], fixed=True), 3) == 0
+    assert device._limit_threads(FakeTensorFlow([], fixed=True), 3) == 0
 
 
 def test_a_precision_is_named_and_never_made_the_default():
@@ -130,8 +130,8 @@ def test_the_memory_is_that_of_the_gpu_this_process_sees(tmp_path, monkeypatch):
 
 def test_a_silent_nvidia_smi_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", fake_smi(tmp_path / "bin", "echo no devices were found; exit 6"), prepend=":")
-    with pytest.raises(TrainerError, match=r"nvidia-smi could not say .*; it said: no devices were found"):
+    with pytest.raises(TrainerError, match="nvidia-smi could not read the GPU's memory: no devices were found"):
         device.total_gpu_memory_mb()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TrainerError, match="nvidia-smi is not here"):
+    with pytest.raises(TrainerError, match=r"nvidia-smi.*is not installed"):
         device.total_gpu_memory_mb()

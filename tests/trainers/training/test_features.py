@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support.examples import evaluation_examples, training_examples
 from tests.support.tiny_fits import config, write_manifest
 from trainers.data.examples import training_set
 from trainers.data.manifest import Manifest
@@ -19,7 +20,6 @@ from trainers.images.augment import augment
 from trainers.images.decode import square
 from trainers.networks.prefix import Prefix
 from trainers.training import features
-from trainers.training.features import evaluation_examples, training_examples
 
 
 @pytest.fixture(scope="module")
@@ -221,5 +221,5 @@ def test_copies_of_the_recipes_in_the_table_keep_their_keys(manifest, tmp_path, 
 
 def test_an_empty_split_is_a_sentence(manifest, tmp_path):
     train_only = Manifest(manifest.root, manifest.classes, 0, manifest.split("train").table)
-    with pytest.raises(TrainerError, match="no images were asked for; the split is empty"):
+    with pytest.raises(TrainerError, match="no images to read; the split is empty"):
         evaluation_examples(train_only.split("validation"), config(), prefix_for(), tmp_path)

@@ -17,19 +17,20 @@ import numpy as np
 from pathlib import Path
 from tests.support.tiny_fits import CLASSES, config
 from trainers.training import chunks, device
-from trainers.store import shelf as store
+import trainers.store.rows
+from trainers.store.shelf import Shelf
 from trainers.contract import FitJob
 from trainers.training.features import LabelledRows
-from trainers.networks.prefix import Architecture
+from trainers.networks.network import Architecture
 from trainers.training.loop import TrainingFit
 device.prepare(1, 0, "float32")
-store.IN_MEMORY_BYTES = chunks.CHUNK_BYTES = int(sys.argv[3]) * 2**20
+trainers.store.rows.IN_MEMORY_BYTES = chunks.CHUNK_BYTES = int(sys.argv[3]) * 2**20
 count = int(sys.argv[2])
 def compute(positions):
     for start in range(0, len(positions), 32):
         part = np.array(positions[start : start + 32])
         yield np.random.default_rng(start).random((len(part), 8, 8, 32), np.float32)
-rows = store.Shelf(Path(sys.argv[1]), "features", {}).rows([str(i) for i in range(count)], compute)
+rows = Shelf(Path(sys.argv[1]), "features", {}).rows([str(i) for i in range(count)], compute)
 job = FitJob("fit", config(batch_size=64), 0, "", weights="none")
 architecture = Architecture.of(job.config, "none", len(CLASSES), "float32")
 examples = LabelledRows(rows, (np.arange(count) % 3).astype(np.int32))

@@ -53,6 +53,9 @@ def test_a_cache_that_may_not_be_written_costs_time_and_no_trial(manifest, tmp_p
     fit_job = job(manifest, tmp_path / "cache", multiplier=2)
     done = fill(fit_job.to_dict())
     assert (done["stored"], done["share"], done["bytes"]) == (False, True, 0)
-    assert "cannot be used (Permission denied); free some space there, see that you may write to it" in done["refused"]
+    assert (
+        "cannot be used (Permission denied); free space on its disk, check that you have write permission"
+        in done["refused"]
+    )
     losses.append(open_fit(fit_job).run_epoch().loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

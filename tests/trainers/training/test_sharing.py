@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from tests.support.tiny_fits import job
 from trainers.contract import FitJob
 from trainers.heads import HEADS
-from trainers.store import shelf as store
 from trainers.store.inventory import GB, contents, rows_of
 from trainers.store.shelf import Shelf
 from trainers.training import chunks
-from trainers.training.features import LiveRows, RowSubset
+from trainers.training.features import RecomputedRows, RowSubset
 from trainers.training.loop import open_fit
 from trainers.training.prefill import fill
 
@@ -82,14 +81,14 @@ def test_every_head_and_depth_is_among_the_cases():
 def test_without_sharing_the_frozen_part_runs_in_every_epoch(manifest, tmp_path):
     fit = open_fit(black_box(job(manifest, tmp_path, epochs=2)))
     assert isinstance(fit.train.rows, RowSubset)
-    assert isinstance(fit.train.rows.rows, LiveRows)
+    assert isinstance(fit.train.rows.rows, RecomputedRows)
     assert (tmp_path / "images").exists()
     assert not (tmp_path / "features").exists()
     fit.run_epoch()
 
 
 @pytest.mark.parametrize("fits", ["images", "nothing"])
-def test_what_does_not_fit_on_the_disk_is_computed_anew_with_the_same_losses(manifest, tmp_path, monkeypatch, fits):
+def test_what_does_not_fit_on_the_disk_is_computed_again_with_the_same_losses(manifest, tmp_path, monkeypatch, fits):
     fit_job = trial(manifest, tmp_path / "roomy", "arcface", 2.0, "five")
     expected = losses(fit_job)
     monkeypatch.setattr(Shelf, "has_room_for", lambda shelf, keys, row_bytes: row_bytes == 768 and fits == "images")
@@ -102,7 +101,7 @@ def test_what_does_not_fit_on_the_disk_is_computed_anew_with_the_same_losses(man
 
 
 @pytest.mark.parametrize(("depth", "limit_kb"), [("five", 300), ("five", 40), ("five", 1), ("all", 20)])
-def test_what_finds_no_room_after_all_is_computed_anew_with_the_same_losses(
+def test_what_finds_no_room_after_all_is_computed_again_with_the_same_losses(
     manifest, tmp_path, monkeypatch, depth, limit_kb
 ):
     """The forecast was wrong: others took the room meanwhile."""
@@ -130,7 +129,7 @@ def test_features_that_are_kept_are_stored_whether_or_not_their_images_are(manif
 def test_small_chunks_read_from_files_by_another_thread_change_nothing(manifest, tmp_path, monkeypatch):
     fit_job = trial(manifest, tmp_path, "cosface", 2.0, "five")
     expected = losses(fit_job)
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("trainers.store.rows.IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 10 * 8 * 8 * 32 * 4)
     np.testing.assert_array_equal(losses(fit_job), expected)
 

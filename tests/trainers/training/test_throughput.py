@@ -30,10 +30,10 @@ def test_photos_go_through_the_frozen_part_too(opened, monkeypatch):
     batches = []
     run = prefix._run
     monkeypatch.setattr(prefix, "_run", lambda images: (batches.append(images.shape), time.sleep(0.05), run(images))[2])
-    said = images_per_second(prefix, network)
+    measured = images_per_second(prefix, network)
     assert batches == [(1, 16, 16, 3)] + [(32, 16, 16, 3)] * 5
-    assert 0 < said < 32 / 0.05
-    assert images_per_second(prefix, network) == said
+    assert 0 < measured < 32 / 0.05
+    assert images_per_second(prefix, network) == measured
     assert len(batches) == 6  # not measured again
 
 

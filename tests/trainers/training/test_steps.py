@@ -1,0 +1,142 @@
+"""The traced step: losses, clipping, decay, class weights, mixing, and the reset between trials."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support.tiny_fits import CLASSES, config, figures, job
+from trainers.networks.network import Architecture, Network
+from trainers.networks.prefix import Prefix
+from trainers.training import steps
+from trainers.training.loop import open_fit
+from trainers.training.mixing import mix
+from trainers.training.steps import CompiledNetwork
+
+EVEN = np.array([4, 4, 4])
+
+
+def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwork:
+    """A head alone over 64 features, reset."""
+    trial = config(unfrozen_layers=0, **values)
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), trial.optimizer, trial.clip_norm, loss)
+    made.reset(trial, 0, EVEN)
+    return made
+
+
+def train_once(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float, seed: list[int]) -> tuple[float, int]:
+    """(loss, hits) of one step."""
+    offsets, rates = np.array([0, len(x)], np.int32), np.array([rate], np.float32)
+    losses, hits = made.train(x, y, offsets, rates, np.array([seed], np.int64))
+    return float(losses[0]), int(hits[0])
+
+
+def one_step(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """(loss, kernel before, kernel after)."""
+    before = np.asarray(made.network.kernel).copy()
+    loss, _ = train_once(made, x, y, rate, [0, 0])
+    return loss, before, np.asarray(made.network.kernel)
+
+
+X = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+
+
+Y = np.random.default_rng(1).integers(0, len(CLASSES), 8).astype(np.int32)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "categorical_focal_crossentropy"])
+def test_the_loss_is_that_of_the_paper(loss, smoothing):
+    made = compiled(loss, smoothing=smoothing, optimizer="sgd")
+    logits = X @ np.asarray(made.network.kernel)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    target = np.eye(len(CLASSES))[Y] * (1 - smoothing) + smoothing / len(CLASSES)
+    weight = (1 - p) ** 2 if "focal" in loss else 1.0
+    expected = -(target * weight * np.log(p)).sum(1).mean()
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("clip_norm", "bound"), [(0.5, 0.5), (0.0, math.inf)])
+def test_clipping_bounds_the_update(clip_norm, bound):
+    made = compiled(optimizer="sgd", clip_norm=clip_norm)
+    _, before, after = one_step(made, 100 * X, Y, 1.0)
+    moved = np.linalg.norm(after - before) / 1.9  # Nesterov's first step is 1 + momentum gradients long
+    assert moved == pytest.approx(bound, rel=0.02) if clip_norm else moved > 10
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_weight_decay_is_decoupled_and_only_on_kernels(optimizer):
+    plain, decayed = (compiled(optimizer=optimizer, weight_decay=decay) for decay in (0.0, 0.3))
+    rate = 0.1
+    _, before, without = one_step(plain, X, Y, rate)
+    _, _, with_decay = one_step(decayed, X, Y, rate)
+    np.testing.assert_allclose(with_decay, without - rate * 0.3 * before, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(decayed.network.bias), np.asarray(plain.network.bias))
+
+
+def test_reset_forgets_the_optimizer():
+    made = compiled()
+    fresh = [a.copy() for a in made.state()]
+    one_step(made, X, Y, 0.1)
+    assert not all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
+    made.reset(config(unfrozen_layers=0), 0, EVEN)
+    assert all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "categorical_focal_crossentropy"])
+def test_class_weights_multiply_the_loss_of_each_example(loss):
+    trial, counts = config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1, balance="class_weights"), [2, 12, 4]
+    made = compiled(loss, optimizer="sgd", smoothing=0.1)
+    made.reset(trial, 0, np.array(counts))
+    logits = X @ np.asarray(made.network.kernel)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    target = np.eye(len(CLASSES))[Y] * 0.9 + 0.1 / len(CLASSES)
+    each = -(target * ((1 - p) ** 2 if "focal" in loss else 1.0) * np.log(p)).sum(1)
+    weights = np.array([3.0, 0.5, 1.5])[Y]  # 18 / (3 counts)
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx((weights * each).mean(), rel=1e-5)
+    made.reset(config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1), 0, np.array(counts))
+    assert one_step(made, X, Y, 0.0)[0] == pytest.approx(each.mean(), rel=1e-5)  # and are gone for the next trial
+
+
+@pytest.mark.parametrize(
+    ("balance", "shares"), [("none", [1 / 9, 2 / 3, 2 / 9]), ("class_weights", [1 / 3] * 3), ("sampling", [1 / 3] * 3)]
+)
+def test_logit_adjustment_is_told_the_prior_that_training_sees(balance, shares):
+    made = compiled(head="logit_adjusted")
+    made.reset(config(unfrozen_layers=0, head="logit_adjusted", balance=balance), 0, np.array([2, 12, 4]))
+    adjusted = np.exp(made.network.log_prior.numpy())
+    np.testing.assert_allclose(adjusted / adjusted.sum(), shares, rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.5}, {"cutmix": 1.0, "balance": "class_weights"}])
+def test_a_mixed_step_trains_the_mixed_label_and_counts_the_larger_one(values):
+    trial, counts = config(smoothing=0.1, optimizer="sgd", **values), np.array([2, 12, 4])
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    made = CompiledNetwork(
+        Network(architecture, Prefix(architecture.prefix)), "sgd", trial.clip_norm, "categorical_crossentropy"
+    )
+    made.reset(trial, 0, counts)
+    images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    seed = tf.constant([5, 8], tf.int64)
+    alphas = (tf.constant(trial.mixup, tf.float32), tf.constant(trial.cutmix, tf.float32))
+    pictures, label = mix(images, np.eye(len(CLASSES), dtype=np.float32)[Y], *alphas, seed)
+    trained, _ = made.network.training_logits(pictures, label, seed)
+    target = label.numpy() * 0.9 + 0.1 / len(CLASSES)
+    weights = label.numpy() @ (np.array([3.0, 0.5, 1.5]) if trial.balance == "class_weights" else np.ones(3))
+    expected = -(target * tf.nn.log_softmax(trained).numpy()).sum(1) * weights
+    loss, hits = train_once(made, images, Y, 0.0, [5, 8])
+    assert loss == pytest.approx(expected.mean(), rel=1e-4)
+    assert hits == (trained.numpy().argmax(1) == label.numpy().argmax(1)).sum()
+
+
+def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manifest, cache):
+    steps._networks.clear()
+    seen = [open_fit(job(manifest, cache, **values)).compiled for values in ({}, {"mixup": 0.2}, {"cutmix": 0.7})]
+    assert seen[0] is not seen[1]
+    assert seen[1] is seen[2]
+    epochs = [figures(open_fit(job(manifest, cache, mixup=alpha)).run_epoch()) for alpha in (0.2, 0.8)]
+    assert epochs[0] != epochs[1]
