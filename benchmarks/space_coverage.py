@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger.ledger import SweepState, TrialState, derive
 from orchestrator.ledger.segments import read_events
+from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.space.space import DEFAULTS
 from trainers.backbones import BACKBONES, Backbone

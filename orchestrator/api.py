@@ -39,7 +39,7 @@ class SweepView:
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial of the search in order of creation: ``config_`` columns and the last epoch's metrics."""
-        from orchestrator.ledger.ledger import trials_frame
+        from orchestrator.ledger.state import trials_frame
 
         frame = trials_frame(self.sweep.state)
         return frame[frame["stage"].isin(["", Stage.SEARCH])].reset_index(drop=True)

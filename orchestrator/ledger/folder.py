@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import SweepState, TrialRecord, TrialState, derive, running_process
+from orchestrator.ledger.lock import running_process
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import SweepState, TrialRecord, TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES, front_of
 from orchestrator.paths import RUNS, SweepPaths, command_line
 
@@ -98,7 +99,7 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(paths, tuple(events), derive(events), runner)
 
 
-def sweeps(runs: Path) -> list[Path]:
+def list_sweeps(runs: Path) -> list[Path]:
     """The sweeps' folders in ``runs``, the one written to last first."""
     found = [path.parent for path in runs.glob("*/" + SweepPaths(runs).ledger.name) if path.is_dir()]
     return sorted(found, key=lambda folder: SweepPaths(folder).ledger.stat().st_mtime_ns, reverse=True)
@@ -114,7 +115,7 @@ def find_sweep(given: str | None, finished: bool = False, runs: Path = Path(RUNS
             if SweepPaths(folder).ledger.is_dir():
                 return folder
         raise OrchError(f"there is no sweep {given!r}. {_list(runs)}")
-    for folder in sweeps(runs):
+    for folder in list_sweeps(runs):
         if not finished or read_sweep(folder).finished:
             return folder
     raise OrchError(f"there is no {'finished ' if finished else ''}sweep. {_list(runs)}")
@@ -122,7 +123,7 @@ def find_sweep(given: str | None, finished: bool = False, runs: Path = Path(RUNS
 
 def newest_unfinished(runs: Path = Path(RUNS)) -> Path:
     """The newest sweep that has stages to go. Raises OrchError that says how a finished one is extended."""
-    for folder in sweeps(runs):
+    for folder in list_sweeps(runs):
         if not read_sweep(folder).finished:
             return folder
     extend = command_line("sweep", "--resume", "--out", runs / "NAME", "--trials", "+20")
@@ -130,13 +131,13 @@ def newest_unfinished(runs: Path = Path(RUNS)) -> Path:
 
 
 def _list(runs: Path) -> str:
-    names = ", ".join(folder.name for folder in sweeps(runs))
+    names = ", ".join(folder.name for folder in list_sweeps(runs))
     return (
         f"Below {runs}/ there is {names}." if names else f"Below {runs}/ there is none yet; orch sweep FILE makes one."
     )
 
 
-def leaderboard(paths: SweepPaths) -> list[dict[str, Any]]:
+def read_leaderboard(paths: SweepPaths) -> list[dict[str, Any]]:
     """The leaderboard's rows, best first; [] before there is one."""
     if not paths.leaderboard_parquet.is_file():
         return []

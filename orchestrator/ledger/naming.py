@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.ledger.ledger import TrialRecord
+from orchestrator.ledger.state import TrialRecord
 from trainers.config import TrialConfig
 
 CARD = ("backbone", "unfrozen_layers", "dropout", "multiplier", "head", "smoothing")

@@ -19,8 +19,8 @@ import optuna
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.search.scheduling import known_ahead
 from orchestrator.search.source import TrialRequest

@@ -12,9 +12,9 @@ import numpy as np
 from orchestrator.errors import OrchError
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
 from orchestrator.ledger.folder import Sweep
-from orchestrator.ledger.ledger import SweepState, trials_frame
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import SweepState, trials_frame
 from orchestrator.paths import command_line
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities

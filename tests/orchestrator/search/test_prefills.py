@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.ray_session import ray_session, stop_ray
-from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.search import recorder, schedulers
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings

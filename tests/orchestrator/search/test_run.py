@@ -28,8 +28,9 @@ from orchestrator.cluster import ray_session as cluster
 from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.cluster.ray_session import machine_resources, ray_session, run_jobs, stop_ray
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.search import recorder
 from orchestrator.search.recorder import TrialRecorder
 from orchestrator.search.run import run_trials

@@ -12,8 +12,9 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search import sampling
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
