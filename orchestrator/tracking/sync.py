@@ -83,7 +83,7 @@ class MlflowWriter:
         self._settings = settings
         self._open_client = open_client
         self._environment = environment
-        self._lock = filelock.FileLock(f"{paths.tracking_cursor}.lock", timeout=0)
+        self._lock = filelock.FileLock(paths.tracking_lock, timeout=0)
         self._pending: dict[int, Event] = {}
         self._client: MlflowClient | None = None
         self._sweep_id = ""
