@@ -106,7 +106,7 @@ def test_status_says_the_next_command(tmp_path: Path, ended: str, words: list[st
 
 
 def test_only_this_module_joins_names_to_a_sweeps_folder() -> None:
-    joins = re.compile(r"(\.root|SweepPaths\([^)]*\)) / |\{[\w.]*paths\.[\w.]+\}\.")
+    joins = re.compile(r"(\.root|SweepPaths\([^)]*\)) / |\{[\w.]*paths\.[\w.]+\}\.\w")
     for package in ("orchestrator", "dashboards"):
         for path in (ROOT / package).rglob("*.py"):
             found = joins.findall(path.read_text())
