@@ -22,7 +22,7 @@ from typing import Any
 from orchestrator.ledger.segments import read_events
 from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.paths import SweepPaths
-from orchestrator.spec.space.space import DEFAULTS
+from orchestrator.spec.space.domains import DEFAULTS
 from trainers.backbones import BACKBONES, Backbone
 from trainers.heads import HEADS
 

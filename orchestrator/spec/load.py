@@ -1,24 +1,18 @@
-"""YAML -> ``SweepSpec``: frozen, complete, and every mistake told at once with its line.
+"""Read a sweep's YAML file into a ``SweepSpec``: complete, checked, with a place for every mistake.
 
-``open_spec`` reads a file, lays ``--set`` over it, fills in ``${ENV}`` and checks it whole before anything starts.
+``open_spec`` applies ``--set``, replaces ``${NAME}`` and checks everything before anything starts.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
-import json
-import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
-from ruamel.yaml import YAML
 
 from orchestrator.errors import SpecError
 from orchestrator.machine.quiet_stderr import without_chatter
@@ -26,19 +20,18 @@ from orchestrator.spec.budget import SAMPLER_PACKAGES
 from orchestrator.spec.data import BUILTIN
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.reachable import reachable
-from orchestrator.spec.space.fields import CONDITION, condition_schema, configuration_schema, search_schema
-from orchestrator.spec.space.section import KINDS, Search
-from orchestrator.spec.space.space import DEFAULTS
+from orchestrator.spec.shipped import find_file
+from orchestrator.spec.space.cases import KINDS
+from orchestrator.spec.space.domains import DEFAULTS
+from orchestrator.spec.space.section import Search
 from orchestrator.spec.sweep import SweepSpec, cross_mistakes, gpu_memories, with_trials
 from orchestrator.spec.weight_places import Asked, Resolved, resolve
 from orchestrator.spec.weights import OTHERS, WORDS
-from orchestrator.spec.yaml_document import Document, SettingRules, escape, read_document
+from orchestrator.spec.yaml_file.document import Document, SettingRules, read_document
+from orchestrator.spec.yaml_file.writer import write_yaml
 from trainers.backbones import backbone
 from trainers.networks.weight_sources import IMAGENET, NONE
-from trainers.wording import did_you_mean
 
-SHIPPED = "search_spaces"
-"""The package of the shipped files, and the folder by which the repository knows them."""
 _RANGE_EXTRAS = {"step", "log"}
 _SETTINGS = SettingRules(
     short_forms={("budget", "scheduler"): "name", ("budget", "sampler"): "name", ("weights",): OTHERS},
@@ -75,7 +68,7 @@ def open_spec(
 
     Raises SpecError; its text holds every mistake, one a line, as ``FILE:LINE:COLUMN: field: what to do``.
     """
-    path, note = _find_file(path_or_name)
+    path, note = find_file(path_or_name)
     document, spec, parts, mistakes = _read(path, overrides, environ)
     mistakes += machine_mistakes(parts)
     resolved = _resolved(parts, document, environ, begun) if needs_weights else None
@@ -98,7 +91,7 @@ def load_spec(
     """The spec of ``open_spec``. ``check_machine`` False: as the file says it, whatever this machine has."""
     if check_machine:
         return open_spec(path_or_name, overrides, environ).spec
-    document, spec, _, mistakes = _read(_find_file(path_or_name)[0], overrides, environ)
+    document, spec, _, mistakes = _read(find_file(path_or_name)[0], overrides, environ)
     if spec is None or mistakes or document.mistakes:
         raise document.error(mistakes)
     return spec
@@ -114,77 +107,7 @@ def _read(
 
 def dump_spec(spec: SweepSpec) -> str:
     """YAML text that ``load_spec`` turns back into an equal ``SweepSpec``; environment variables stay filled in."""
-    yaml = YAML()
-    yaml.default_flow_style = None
-    yaml.width = 10_000
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    yaml.representer.add_representer(str, _represent_text)
-    yaml.representer.add_representer(float, _represent_number)
-    text = io.StringIO()
-    yaml.dump(_plain(spec.model_dump()), text)
-    return text.getvalue()
-
-
-def _represent_text(representer: Any, text: str) -> Any:
-    """In double quotes but for plain words: ruamel writes a few other texts so that they do not read back."""
-    plain = re.fullmatch(r"[\w/.]([\w/.+ -]*[\w/.+-])?", text, re.ASCII)
-    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
-
-
-def _represent_number(representer: Any, number: float) -> Any:
-    """With a point: 1e-05 is a number in YAML 1.2 and text in YAML 1.1, which most other tools read."""
-    text = repr(number)
-    if not math.isfinite(number) or "." in text:
-        return representer.represent_float(number)
-    return representer.represent_scalar("tag:yaml.org,2002:float", text.replace("e", ".0e"))
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the file, for editors. Describes the shape; ``load_spec`` checks more."""
-    schema = SweepSpec.model_json_schema(mode="validation")
-    schema["properties"]["search"] = search_schema()
-    schema["$defs"][CONDITION] = condition_schema()
-    budget = schema["$defs"]["BudgetSpec"]
-    budget["properties"]["first"] |= {"type": "array", "items": configuration_schema()}
-    budget["required"].remove("trials")  # counted where `configurations` are given
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
-
-
-def shipped_spaces() -> dict[str, Path]:
-    """Name -> file of the sweeps that come with the package."""
-    folder = Path(str(resources.files(SHIPPED)))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def names_sweep(path_or_name: str) -> bool:
-    """Whether it is a YAML file, or stands for a shipped one and for nothing else here."""
-    path = Path(path_or_name)
-    if path.suffix in (".yaml", ".yml"):
-        return not path.is_dir()
-    return not path.exists() and _shipped_name(path_or_name) is not None
-
-
-def _shipped_name(path_or_name: str) -> str | None:
-    """The shipped sweep that NAME, NAME.yaml or search_spaces/NAME.yaml stands for; None for anything else."""
-    path = Path(path_or_name)
-    stands = path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml")
-    return path.stem if stands and path.stem in shipped_spaces() else None
-
-
-def _find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
-    """The file, and a line where it is a shipped one under a path. A file of the person's own comes first."""
-    path, shipped = Path(path_or_name), shipped_spaces()
-    if path.is_file():
-        return path, ()
-    if path_or_name in shipped:
-        return shipped[path_or_name], ()
-    if path.is_dir():
-        raise SpecError(f"{path_or_name} is a folder; name the YAML file in it.")
-    if (name := _shipped_name(path_or_name)) is not None:
-        note = f"file     there is no {path_or_name} here; this is the shipped {name}, {shipped[name]}"
-        return shipped[name], (note,)
-    hint = did_you_mean(path.stem, shipped)
-    raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")
+    return write_yaml(spec.model_dump())
 
 
 def _text_of(path: Path) -> str:
@@ -245,14 +168,6 @@ def _sound_parts(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[s
         except ValidationError:
             continue  # what is wrong with it is among the mistakes already
     return parts
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return escape(value) if isinstance(value, str) else value
 
 
 def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:

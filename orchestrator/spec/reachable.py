@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from orchestrator.spec.space.space import DEFAULTS, Domain, Field, IntRange, Space, Uniform, Value
+from orchestrator.spec.space.domains import DEFAULTS, Domain, IntRange, Uniform, Value
+from orchestrator.spec.space.space import Field, Space
 from trainers.config import canonical
 
 

@@ -14,8 +14,9 @@ from orchestrator.spec.budget import BudgetSpec
 from orchestrator.spec.data import DataSpec
 from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
 from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_value
+from orchestrator.spec.space.checks import sampler_refusal
 from orchestrator.spec.space.section import Search, plain_search, read_search
-from orchestrator.spec.space.space import Space, sampler_refusal
+from orchestrator.spec.space.space import Space
 from orchestrator.spec.weights import Weights, read_weights, weights_of
 
 ONE_OBJECTIVE_SAMPLERS = ("cmaes",)

@@ -19,7 +19,7 @@ import filelock
 from orchestrator.errors import TrackingError
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths
-from orchestrator.spec.yaml_document import read_document
+from orchestrator.spec.yaml_file.document import read_document
 from orchestrator.tracking.cursor import Cursor, read_cursor, write_cursor
 from orchestrator.tracking.mlflow_store import connect, database_file, first_sentence, store_uri, without_password
 from orchestrator.tracking.run_updates import RunUpdate, leaderboard_update, run_updates, spec_params, sweep_note

@@ -21,7 +21,8 @@ from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest, TrialSource
-from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from orchestrator.spec.space.domains import Choice, Uniform
+from orchestrator.spec.space.space import Case, Space
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 

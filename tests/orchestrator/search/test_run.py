@@ -37,7 +37,8 @@ from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
-from orchestrator.spec.space.space import Case, Choice, Space
+from orchestrator.spec.space.domains import Choice
+from orchestrator.spec.space.space import Case, Space
 from tests.support.places import ROOT
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
@@ -444,7 +445,8 @@ from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings
 from orchestrator.search.settings import SearchSettings
 from orchestrator.search.run import run_trials
-from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from orchestrator.spec.space.space import Case, Space
+from orchestrator.spec.space.domains import Choice, Uniform
 from trainers.contract import FitJob
 
 folder, recipe, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
