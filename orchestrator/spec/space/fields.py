@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from trainers.backbones import BACKBONES, backbone
 from trainers.config import BALANCES, FUSIONS, LOSSES, OPTIMIZERS, OUTPUT_STRIDES, POOLINGS, SCHEDULES, VIEWS
 from trainers.errors import TrainerError
 from trainers.heads import HEADS, head
+
+DOTTED_NAME = "[^:]+:[^:]+"
+"""Pattern of ``my_module:NAME``, a user's own backbone, head or recipe."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Names:
         if not any(isinstance(each, str) for each in known):
             as_text = "the text " if isinstance(value, str) else ""
             return f"found {as_text}{quoted(value)}; allowed: {' or '.join(map(str, known))}."
-        if self.find is None or not isinstance(value, str) or ":" not in value:
+        if self.find is None or not isinstance(value, str) or not re.fullmatch(DOTTED_NAME, value):
             return unknown_value(value, [*map(str, known)], ", or your own as my_module:NAME" if self.find else "")
         try:
             self.find(value)
@@ -113,7 +117,7 @@ class Names:
     def schema(self) -> dict[str, Any]:
         booleans = [value for value in (True, False) if self._word(value)]
         names = {"enum": [*self.known(), *booleans]}
-        return {"anyOf": [names, {"type": "string", "pattern": "^[^:]+:[^:]+$"}]} if self.find else names
+        return {"anyOf": [names, {"type": "string", "pattern": f"^{DOTTED_NAME}$"}]} if self.find else names
 
 
 def _recipes() -> Iterable[str]:
