@@ -30,16 +30,19 @@ from orchestrator.ledger.state import TrialState, check_change
 from orchestrator.paths import SweepPaths
 
 FLUSH_AFTER_S = 1.0
+"""Maximum seconds that an epoch or a note waits in memory."""
 FLUSH_AFTER_EVENTS = 200
+"""Maximum events that wait in memory."""
 COMPACT_ABOVE_SEGMENTS = 64
+"""Maximum segments in a folder before the last ones are merged."""
 
 
 class Ledger:
     """The one writer of a sweep's record. Use as a context manager, or ``close`` it.
 
-    Opening takes the sweep's lock and reads what is there. State changes and stages are on disk when ``append``
-    returns; epochs and notes at most ``FLUSH_AFTER_S`` later, given that ``flush_if_due`` is called now and then.
-    Raises OrchError where another process writes already, or where a segment is damaged or missing.
+    Opening takes the sweep's lock and reads the record. State changes and stages are on disk when ``append`` returns;
+    epochs and notes at most ``FLUSH_AFTER_S`` later, if ``flush_if_due`` is called that often.
+    Raises OrchError if another process writes, or a segment is damaged or missing.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -64,9 +67,9 @@ class Ledger:
         self._oldest_unflushed_s = math.inf
 
     def append(self, kind: EventKind, *, payload: Any = None, **values: Any) -> Event:
-        """Add an event; ``values`` are fields of ``Event``, ``payload`` anything JSON can hold.
+        """Add an event; ``values`` are fields of ``Event``, ``payload`` anything that JSON can hold.
 
-        Metrics that are NaN are kept as None. Raises OrchError for a change of state that cannot be.
+        NaN metrics become None. Raises OrchError for an illegal change of state, ValueError for an unknown stage.
         """
         values.setdefault("time_s", self._clock())
         if values.get("stage"):
@@ -86,11 +89,11 @@ class Ledger:
         return event
 
     def events(self) -> list[Event]:
-        """Every event so far, those not yet on disk included."""
+        """Return every event so far, including those not on disk yet."""
         return list(self._events)
 
     def flush(self) -> None:
-        """Write what is buffered as one segment; merge the small segments when there are too many."""
+        """Write buffered events as one segment; merge small segments if there are too many."""
         waiting = self._events[self._flushed :]
         if not waiting:
             return
@@ -101,13 +104,13 @@ class Ledger:
             self._merge(worth_merging(self._segments))
 
     def flush_if_due(self) -> None:
-        """Flush if an event has waited for ``FLUSH_AFTER_S`` or ``FLUSH_AFTER_EVENTS`` have gathered."""
+        """Flush if an event has waited for ``FLUSH_AFTER_S``, or ``FLUSH_AFTER_EVENTS`` are buffered."""
         age_s = time.monotonic() - self._oldest_unflushed_s
         if age_s >= FLUSH_AFTER_S or len(self._events) - self._flushed >= FLUSH_AFTER_EVENTS:
             self.flush()
 
     def compact(self) -> None:
-        """Merge all segments into one. At every instant on the way a reader finds the same events."""
+        """Merge all segments into one. A reader finds the same events at every instant."""
         self.flush()
         if len(self._segments) > 1:
             self._merge(self._segments)
@@ -119,7 +122,7 @@ class Ledger:
         _delete(last)
 
     def close(self) -> None:
-        """Flush and give the lock back. May be called twice."""
+        """Flush and release the lock. May be called twice."""
         if self._lock.is_locked:
             self.flush()
             self._lock.release()

@@ -13,7 +13,7 @@ from orchestrator.paths import SweepPaths
 
 
 def take_lock(path: Path) -> filelock.FileLock:
-    """The sweep's lock, holding this process's PID. Raises OrchError that names the PID of who has it."""
+    """Take the sweep's lock and write this process's PID to it. Raises OrchError with the PID of its holder."""
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -28,9 +28,9 @@ def take_lock(path: Path) -> filelock.FileLock:
 
 
 def running_process(paths: SweepPaths) -> str | None:
-    """The PID of the process that runs the sweep, "unknown" before it has written it; None where none does.
+    """Return the PID of the process that runs the sweep, "unknown" before it is written; None if there is none.
 
-    Holds a shared lock for an instant on a file opened for reading, so the file is neither made nor changed.
+    Takes a shared lock for an instant on a file opened for reading, so the file is neither created nor changed.
     """
     try:
         file = paths.lock.open()

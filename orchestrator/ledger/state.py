@@ -23,7 +23,7 @@ class TrialState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a trial in this state may never change again."""
+        """Whether a trial in this state never changes again."""
         return self in (TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED, TrialState.FAILED)
 
 
@@ -36,7 +36,7 @@ _ALLOWED: dict[TrialState | None, tuple[TrialState, ...]] = {
 
 
 def check_change(states: dict[str, TrialState], event: Event) -> None:
-    """Take ``event`` into ``states``. Raises OrchError for what cannot follow."""
+    """Update ``states`` (trial -> state) by ``event``. Raises OrchError if it cannot follow."""
     if not event.trial:
         return
     before = states.get(event.trial)
@@ -51,11 +51,10 @@ def check_change(states: dict[str, TrialState], event: Event) -> None:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What the ledger knows of one trial.
+    """What the ledger holds about one trial.
 
-    ``epochs`` holds the metrics of each epoch in order, of the latest attempt; ``val_accuracy`` is the last one's.
-    ``folds`` holds, epoch by epoch, the validation accuracy of each fold in order; () without folds.
-    ``log`` is relative to the sweep's folder. ``created`` is the payload of the event that created it.
+    ``epochs``: metrics of each epoch of the latest attempt, in order. ``folds``: validation accuracies by epoch and
+    fold; () without folds. ``log`` is relative to the sweep's folder. ``created``: payload of its first event.
     """
 
     id: str
@@ -79,21 +78,23 @@ class TrialRecord:
         return self.figure("val_accuracy")
 
     def figure(self, metric: str) -> float:
-        """The last epoch's value of ``metric``; NaN where there is none."""
+        """Return the last epoch's value of ``metric``; NaN if there is none."""
         value = self.epochs[-1].get(metric) if self.epochs else None
         return math.nan if value is None else float(value)
 
     @property
     def fold_val_accuracy(self) -> tuple[float, ...]:
-        """The last epoch's validation accuracy of each fold; () without folds."""
+        """Validation accuracy of each fold in the last epoch; () without folds."""
         last = self.epochs[-1]["epoch"] if self.epochs else 0
         return tuple(value for epoch, _, value in sorted(self.folds) if epoch == last)
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """``stages`` holds the payload of the latest event of each stage, with its ``state``; ``notes`` and ``sweep`` the
-    NOTE and SWEEP events."""
+    """Trials by id, and what happened to the sweep.
+
+    ``stages``: payload of each stage's latest event, with its ``state``. ``notes``, ``sweep``: NOTE and SWEEP events.
+    """
 
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,13 +102,13 @@ class SweepState:
     sweep: tuple[Event, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """State -> number of trials, in the order of ``TrialState``; states without a trial are left out."""
+        """Count trials by state, in the order of ``TrialState``; states without a trial are left out."""
         found = [record.state for record in self.trials.values()]
         return {str(state): found.count(state) for state in TrialState if state in found}
 
 
 def derive(events: Iterable[Event]) -> SweepState:
-    """The state that ``events`` amount to. Pure. Raises OrchError for a change of state that cannot be."""
+    """Derive the state from ``events``. Raises OrchError for an illegal change of state."""
     states: dict[str, TrialState] = {}
     trials: dict[str, TrialRecord] = {}
     stages: dict[str, dict[str, Any]] = {}
@@ -129,7 +130,7 @@ def derive(events: Iterable[Event]) -> SweepState:
 
 
 def _with_epoch(record: TrialRecord, event: Event) -> TrialRecord:
-    """``record`` after an EPOCH event: of a fold, or of the trial as a whole."""
+    """Return ``record`` after an EPOCH event of a fold or of the whole trial."""
     if event.fold:
         folds = tuple(row for row in record.folds if row[:2] < (event.epoch, event.fold))
         value = math.nan if event.val_accuracy is None else event.val_accuracy
@@ -140,7 +141,7 @@ def _with_epoch(record: TrialRecord, event: Event) -> TrialRecord:
 
 
 def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
-    """``record`` after a TRIAL event. PENDING again means a new attempt, which keeps ``event.epoch`` epochs."""
+    """Return ``record`` after a TRIAL event. PENDING again starts a new attempt, which keeps ``event.epoch`` epochs."""
     state, data = TrialState(event.state), event.data
     if record is None:
         record = TrialRecord(
@@ -169,8 +170,10 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
 
 
 def trials_frame(state: SweepState) -> Any:
-    """A ``pandas.DataFrame`` of one row a trial in the order of their creation; a configuration's fields are columns
-    that start with ``config_``. ``epochs`` counts them; metrics are the last epoch's."""
+    """Return a ``pandas.DataFrame`` with one row per trial in order of creation.
+
+    A configuration's fields are columns ``config_NAME``; ``epochs`` is their number, metrics are the last epoch's.
+    """
     import pandas as pd
 
     rows = []

@@ -44,14 +44,16 @@ _SETTINGS = SettingRules(
 
 @dataclass(frozen=True)
 class OpenedSpec:
-    """A sweep as it will run on this machine. ``notes``: lines for a person, on what the file did not say itself:
-    which file it is, where weights come from, which optional backbones are left out."""
+    """A sweep as it will run on this machine.
+
+    ``notes``: lines to print: which shipped file it is, where weights come from, which optional backbones are left out.
+    """
 
     spec: SweepSpec
     notes: tuple[str, ...] = ()
 
 
-@without_chatter()  # a backbone of one's own imports TensorFlow
+@without_chatter()  # a user's own backbone imports TensorFlow
 def open_spec(
     path_or_name: str,
     overrides: Sequence[str] = (),
@@ -63,8 +65,8 @@ def open_spec(
 
     ``overrides`` are ``--set`` texts, "budget.trials=5". A relative ``data.source`` or ``weights`` starts at the
     current folder and is absolute afterwards. Photos, weights and samplers must be here. ``weights: imagenet`` becomes
-    the folder ORCH_WEIGHTS for backbones whose files lie there; optional backbones without weights are left out.
-    ``begun``: a sweep that goes on, whose weights stay. ``needs_weights`` False: nothing will be trained.
+    the folder ORCH_WEIGHTS for backbones whose files are there; optional backbones without weights are left out.
+    ``begun``: spec of a resumed sweep, whose weights stay. ``needs_weights`` False: nothing will be trained.
 
     Raises SpecError; its text holds every mistake, one a line, as ``FILE:LINE:COLUMN: field: what to do``.
     """
@@ -88,7 +90,7 @@ def load_spec(
     environ: Mapping[str, str] = os.environ,
     check_machine: bool = True,
 ) -> SweepSpec:
-    """The spec of ``open_spec``. ``check_machine`` False: as the file says it, whatever this machine has."""
+    """Return the spec of ``open_spec``. ``check_machine`` False: photos, weights and packages need not be here."""
     if check_machine:
         return open_spec(path_or_name, overrides, environ).spec
     document, spec, _, mistakes = _read(find_file(path_or_name)[0], overrides, environ)
@@ -100,13 +102,13 @@ def load_spec(
 def _read(
     path: Path, overrides: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Document, SweepSpec | None, dict[str, Any], list[Mistake]]:
-    """The document, and what ``_validate`` makes of it."""
+    """Return the document and the results of ``_validate``."""
     document = read_document(_text_of(path), str(path)).override(overrides, _SETTINGS).expand(environ)
     return document, *_validate(_with_absolute_paths(document.data))
 
 
 def dump_spec(spec: SweepSpec) -> str:
-    """YAML text that ``load_spec`` turns back into an equal ``SweepSpec``; environment variables stay filled in."""
+    """Return YAML text that ``load_spec`` turns back into an equal ``SweepSpec``, environment variables filled in."""
     return write_yaml(spec.model_dump())
 
 
@@ -139,7 +141,7 @@ def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(data: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, Any], list[Mistake]]:
-    """The spec, or None; the parts that are right by themselves; every mistake among them."""
+    """Return the spec or None, the parts that are valid by themselves, and every mistake."""
     try:
         spec = SweepSpec.model_validate(data)
         return spec, {name: getattr(spec, name) for name in SweepSpec.model_fields}, []
@@ -150,7 +152,7 @@ def _validate(data: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, Any], l
 
 
 def _sound_parts(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[str, Any]:
-    """Each part without its wrong fields, as far as the rest says enough to check it against the others."""
+    """Return the parts, without their wrong fields, that can be checked against each other."""
     parts: dict[str, Any] = {}
     for name, field in SweepSpec.model_fields.items():
         wrong = [m.keys for m in mistakes if m.keys[:1] == (name,)]
@@ -171,7 +173,7 @@ def _sound_parts(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[s
 
 
 def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
-    """What this machine lacks for ``parts``: photos, a sampler's package."""
+    """Return mistakes about photos and sampler packages that are missing here."""
     found = []
     data, budget = parts.get("data"), parts.get("budget")
     if data is not None:
@@ -191,7 +193,7 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
 def _resolved(
     parts: Mapping[str, Any], document: Document, environ: Mapping[str, str], begun: SweepSpec | None
 ) -> Resolved | None:
-    """Where the weights of every backbone come from; None where what the file says of weights is wrong."""
+    """Resolve the weights of every backbone; None if the file's ``weights`` are wrong."""
     if (weights := parts.get("weights", IMAGENET if "weights" not in document.data else None)) is None:
         return None
     sizes = {} if (search := parts.get("search")) is None else sizes_of(search)
@@ -202,13 +204,13 @@ def _resolved(
 
 
 def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, list[Mistake]]:
-    """``spec`` with the weights as they are here, and without the backbones that are left out."""
+    """Return ``spec`` with the resolved weights and without the backbones that are left out."""
     gone = resolved.left_out
     changes: dict[str, Any] = {"weights": resolved.weights}
     if gone:
         search = spec.search.without(gone)
         if search is None:
-            text = f"nothing is left to search: {', '.join(gone)} would be left out for want of weights."
+            text = f"leaving out {', '.join(gone)}, whose weights are missing, leaves nothing to search."
             return None, [Mistake(("search", "backbone"), text)]
         first = tuple(
             values for values in spec.budget.first if values.get("backbone", DEFAULTS["backbone"]) not in gone
@@ -220,7 +222,7 @@ def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, lis
 
 
 def sizes_of(search: Search) -> dict[str, tuple[int, ...]]:
-    """Each backbone that a trial can have, on a GPU of any memory -> its image sizes in pixels."""
+    """Return backbone of a trial, on a GPU of any memory -> its image sizes in pixels."""
     found: dict[str, set[int]] = {}
     for memory in gpu_memories(search):
         for values in reachable(search.on_gpu(memory), "backbone", "image_size"):
@@ -230,7 +232,7 @@ def sizes_of(search: Search) -> dict[str, tuple[int, ...]]:
 
 
 def _begun(spec: SweepSpec) -> dict[str, str]:
-    """Where weights came from that a sweep did not name itself: a download, or a folder that ``resolve`` put there."""
+    """Return backbone -> source of weights that ``resolve`` chose: a download, or a folder."""
     places = {name: spec.weights_for(name) for name in sizes_of(spec.search)}
     mapped = not isinstance(spec.weights, str)
     return {

@@ -9,17 +9,17 @@ from orchestrator.errors import SpecError
 from trainers.wording import did_you_mean
 
 SHIPPED = "search_spaces"
-"""The package of the shipped files, and the folder by which the repository knows them."""
+"""Package of the shipped files, and their folder in the repository."""
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Name -> file of the sweeps that come with the package."""
+    """Return name -> file of the shipped sweeps."""
     folder = Path(str(resources.files(SHIPPED)))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def names_sweep(path_or_name: str) -> bool:
-    """Whether it is a YAML file, or stands for a shipped one and for nothing else here."""
+    """Return whether it is a YAML file, or the name of a shipped one and of nothing else here."""
     path = Path(path_or_name)
     if path.suffix in (".yaml", ".yml"):
         return not path.is_dir()
@@ -27,14 +27,14 @@ def names_sweep(path_or_name: str) -> bool:
 
 
 def _shipped_name(path_or_name: str) -> str | None:
-    """The shipped sweep that NAME, NAME.yaml or search_spaces/NAME.yaml stands for; None for anything else."""
+    """Return the shipped sweep named NAME, NAME.yaml or search_spaces/NAME.yaml; None for anything else."""
     path = Path(path_or_name)
     stands = path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml")
     return path.stem if stands and path.stem in shipped_spaces() else None
 
 
 def find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
-    """The file, and a line where it is a shipped one under a path. A file of the person's own comes first."""
+    """Return the file, and a line to print if a path means a shipped one. The user's own files come first."""
     path, shipped = Path(path_or_name), shipped_spaces()
     if path.is_file():
         return path, ()

@@ -142,11 +142,11 @@ def _check_strides(space: Space, notes: SpaceMistakes) -> None:
                 continue
             if can:
                 listed = can[0] if len(can) == 1 else f"[{', '.join(can)}]"
-                mend = f"say which it is for: {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
+                remedy = f"say which it is for: {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
             else:
                 able = ", ".join(row.name for row in BACKBONES.values() if stride in row.output_strides)
-                mend = f"leave it out, or add a backbone that takes it: {able}."
-            here.add(f"{stride} does not go with {', '.join(cannot)}; {mend}")
+                remedy = f"leave it out, or add a backbone that takes it: {able}."
+            here.add(f"{stride} does not go with {', '.join(cannot)}; {remedy}")
 
 
 def _check_effects(space: Space, notes: SpaceMistakes) -> None:

@@ -71,6 +71,6 @@ def test_what_a_list_of_configurations_does_not_take(load):
     text = sweep("configurations: [{name: a}, {name: b, dropout: 0.1}]", ", sampler: random, first: [{dropout: 0}]")
     assert [sentence.split(": ", 1)[1] for sentence in mistakes(load, text)] == [
         "budget.trials: found 5, but search.configurations holds 2; leave it out, or at most 2.",
-        "budget.sampler: random has nothing to propose beside search.configurations; leave the sampler out.",
+        "budget.sampler: random has nothing to propose with search.configurations; leave the sampler out.",
         "budget.first: configurations run in the order of their list; leave `first` out.",
     ]
