@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.sides import hold_cores, run_sweep
 from benchmarks.task import Task, Trial, fewer_photos, trashnet
 from benchmarks.versus import Comparison, compare, parser
-from orchestrator.ledger.ledger import derive
 from orchestrator.ledger.segments import Event, read_events
+from orchestrator.ledger.state import derive
 from orchestrator.paths import SweepPaths
 
 TARGET, WARM_TARGET = 2.5, 3.0

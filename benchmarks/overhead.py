@@ -125,8 +125,9 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
     from rich.console import Console
 
     from orchestrator.cluster.ray_session import ray_session
-    from orchestrator.ledger.ledger import Ledger, TrialState
+    from orchestrator.ledger.ledger import Ledger
     from orchestrator.ledger.segments import Event, EventKind
+    from orchestrator.ledger.state import TrialState
     from orchestrator.paths import SweepPaths
     from orchestrator.report.progress import ProgressReporter
     from orchestrator.search.run import run_trials

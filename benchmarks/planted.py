@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from orchestrator.spec.space.domains import Choice, Uniform
+from orchestrator.spec.space.space import Case, Space
 from trainers.config import TrialConfig
 
 BEST = 0.95

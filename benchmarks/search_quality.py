@@ -22,7 +22,8 @@ from scipy import stats
 from benchmarks.planted import OBJECTIVES, Objective
 from benchmarks.quality_page import PageFacts, SamplerRow, SchedulerRow, page
 from orchestrator.cluster.ray_session import ray_session
-from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SCHEDULERS, SchedulerSettings, SearchSettings

@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.measured import Side, TrialTime, trial_times
 from benchmarks.task import CORES, Task, Trial
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialState
 from orchestrator.paths import SweepPaths
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger.ledger import SweepState, TrialState, derive
 from orchestrator.ledger.segments import read_events
+from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.paths import SweepPaths
-from orchestrator.spec.space.space import DEFAULTS
+from orchestrator.spec.space.domains import DEFAULTS
 from trainers.backbones import BACKBONES, Backbone
 from trainers.heads import HEADS
 

@@ -24,8 +24,8 @@ from orchestrator.spec.budget import BudgetSpec, SamplerSpec, SchedulerSpec
 from orchestrator.spec.data import DataSpec, SplitRatios
 from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
 from orchestrator.spec.mistakes import mistakes_of, quoted
+from orchestrator.spec.space.domains import DEFAULTS
 from orchestrator.spec.space.fields import FIELDS
-from orchestrator.spec.space.space import DEFAULTS
 from orchestrator.spec.sweep import SweepSpec
 from trainers.backbones import BACKBONES
 from trainers.heads import HEADS

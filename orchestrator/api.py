@@ -39,7 +39,7 @@ class SweepView:
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial of the search in order of creation: ``config_`` columns and the last epoch's metrics."""
-        from orchestrator.ledger.ledger import trials_frame
+        from orchestrator.ledger.state import trials_frame
 
         frame = trials_frame(self.sweep.state)
         return frame[frame["stage"].isin(["", Stage.SEARCH])].reset_index(drop=True)
@@ -49,7 +49,7 @@ class SweepView:
         """One row per retrained model and crop policy, best first; empty before there is one."""
         import pandas as pd
 
-        return pd.DataFrame(sweep_folder.leaderboard(self.sweep.paths))
+        return pd.DataFrame(sweep_folder.read_leaderboard(self.sweep.paths))
 
 
 def open_sweep(folder: str | Path | None = None) -> SweepView:
@@ -60,7 +60,7 @@ def open_sweep(folder: str | Path | None = None) -> SweepView:
 
 def sweeps(runs: str | Path = RUNS) -> list[Path]:
     """Folders of the sweeps below ``runs``, the one written to last first."""
-    return sweep_folder.sweeps(Path(runs))
+    return sweep_folder.list_sweeps(Path(runs))
 
 
 def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> SweepSpec:

@@ -1,4 +1,4 @@
-"""What a search can be after: the figures of a trial that count as objectives, and which way each is better."""
+"""Objectives of a search: metrics of a trial, and the direction in which each is better."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure of a trial's last epoch. ``words`` name it in a sentence, ``validation``: it says how good the network
-    is; a scheduler can stop by it."""
+    """A metric of a trial's last epoch.
+
+    ``words``: its name in a sentence. ``validation``: whether it measures quality, so that a scheduler can stop by it.
+    """
 
     name: str
     words: str
@@ -17,11 +19,11 @@ class Objective:
     validation: bool = True
 
     def cost(self, value: float) -> float:
-        """``value`` turned so that lower is better."""
+        """Return ``value`` with the sign that makes lower better."""
         return value if self.minimised else -value
 
     def show(self, value: float) -> str:
-        """The figure for a person, in its unit."""
+        """Format ``value`` with its unit."""
         if self.name == SPEED:
             return f"{value:,.1f} images/s" if value < 100 else f"{value:,.0f} images/s"
         return f"{value:.4f}" if self.minimised else f"{100 * value:.2f} %"
@@ -41,9 +43,9 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 
 def front_of(costs: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """The positions in ``costs`` of what no other beats: none is as low everywhere and lower somewhere. Pure.
+    """Return the positions of the Pareto front: rows of ``costs`` that no other row dominates. Pure.
 
-    Equals are all kept. Every row must be finite and of one length.
+    Equal rows are all kept. Rows must be finite and of one length.
     """
 
     def beaten(row: Sequence[float]) -> bool:

@@ -1,4 +1,9 @@
-"""Every file name in the project. Nothing else joins a path to a sweep's folder."""
+"""The cache folder, and the files and folders at the top of a sweep's folder.
+
+Only this module joins a name to a sweep's folder. Names further down are constants of the module that writes them:
+``ledger.segments``, ``cluster.checkpoint``, ``trainers.training.loop`` (a model), ``trainers.serving.model`` (the
+winner), ``commands.export`` (the exports) and ``sweep.leaderboard`` (the figures).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,13 @@ from pathlib import Path
 from orchestrator.errors import OrchError
 
 RUNS = "runs"
-"""Where sweeps go when ``--out`` is not given: ``runs/NAME`` below the current folder."""
+"""Folder of sweeps without ``--out``: ``runs/NAME`` in the current folder."""
 
 
 def cache_folder() -> Path:
-    """``ORCH_CACHE``, or the user's cache folder. Only named here, made by whoever writes to it.
+    """Return ``ORCH_CACHE``, or ``orch`` in the user's cache folder. Does not create it.
 
-    Raises OrchError where neither is set and this user has no home.
+    Raises OrchError if neither variable is set and the user has no home folder.
     """
     given = os.environ.get("ORCH_CACHE")
     base = given or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -28,13 +33,13 @@ def cache_folder() -> Path:
 
 
 def command_line(*words: str | Path) -> str:
-    """``orch`` and ``words`` as a person types them: quoted where the shell needs it. Messages print nothing else."""
+    """Join ``orch`` and ``words`` into a command that can be pasted into a shell. Messages build commands with this."""
     return shlex.join(["orch", *map(str, words)])
 
 
 @dataclass(frozen=True)
 class SweepPaths:
-    """The names inside one sweep's folder. Properties never create anything."""
+    """Files and folders of one sweep. Nothing here creates them."""
 
     root: Path
 
@@ -44,7 +49,7 @@ class SweepPaths:
 
     @property
     def spec(self) -> Path:
-        """The YAML as run, after ``--set``."""
+        """The YAML file as it runs, ``--set`` applied."""
         return self.root / "spec.yaml"
 
     @property
@@ -70,39 +75,44 @@ class SweepPaths:
 
     @property
     def ray(self) -> Path:
-        """Ray's own storage for this sweep (checkpoints of paused trials); safe to delete afterwards."""
+        """Ray's storage for this sweep, such as checkpoints of paused trials; can be deleted when the sweep is done."""
         return self.root / "ray"
 
     @property
     def tracking_cursor(self) -> Path:
-        """How far the ledger has been shown to MLflow."""
+        """Position in the ledger up to which MLflow has received the events."""
         return self.root / "tracking.json"
 
     @property
+    def tracking_lock(self) -> Path:
+        """Lock of the one process that sends events to MLflow."""
+        return self.root / "tracking.json.lock"
+
+    @property
     def checkpoints(self) -> Path:
-        """One folder for each fit that was interrupted, from which it goes on; empty after a finished sweep."""
+        """One folder per unfinished fit; empty after a finished sweep."""
         return self.root / "checkpoints"
 
     def checkpoint(self, fit_id: str) -> Path:
-        """State of one unfinished fit, for whoever goes on with it."""
+        """Folder with the state of one unfinished fit, from which it resumes."""
         return self.checkpoints / fit_id
 
     def fit(self, fit_id: str) -> Path:
-        """Folder of one trained model: ``weights.npz`` and ``job.json``."""
+        """Folder of one trained model."""
         return self.root / "models" / fit_id
 
     def probabilities(self, model: str, split: str, policy: str) -> Path:
-        """Crop-averaged probabilities of one model under one policy: ``.npz`` of sha256, probabilities, seconds."""
+        """Probabilities of one model averaged over a policy's crops: arrays sha256, probabilities and seconds."""
         return self.root / "probabilities" / model / f"{split}-{policy}.npz"
 
     @property
     def winner(self) -> Path:
-        """Folder of the winner in the form that is registered and served."""
+        """Folder of the winner, as it is registered and served."""
         return self.root / "winner"
 
     @property
     def evidence(self) -> Path:
-        """Which images the winner was trained, chosen and tested on; part of the served folder."""
+        """Images that the winner was trained, chosen and tested on; served with it."""
         return self.winner / "evidence.parquet"
 
     @property
@@ -120,3 +130,8 @@ class SweepPaths:
     @property
     def figures(self) -> Path:
         return self.root / "figures"
+
+    @property
+    def exports(self) -> Path:
+        """Folder of ``orch export`` without ``--out``."""
+        return self.root / "exports"

@@ -26,7 +26,8 @@ def data_check(
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
     from orchestrator.paths import cache_folder
-    from orchestrator.spec.load import names_sweep, open_spec
+    from orchestrator.spec.load import open_spec
+    from orchestrator.spec.shipped import names_sweep
     from trainers.data.manifest import DataSource, check_data
 
     if len(sources) == 1 and names_sweep(sources[0]):

@@ -29,14 +29,14 @@ def check(source: Source, overrides: Overrides = None) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of the file, for editors that complete and check YAML."""
-    from orchestrator.spec.load import json_schema
+    from orchestrator.spec.schema import json_schema
 
     print_json(json_schema())
 
 
 def spaces() -> None:
     """List the shipped search spaces: their names and what each is."""
-    from orchestrator.spec.load import shipped_spaces
+    from orchestrator.spec.shipped import shipped_spaces
 
     found = shipped_spaces()
     width = max((len(name) for name in found), default=0)

@@ -19,9 +19,9 @@ from orchestrator.errors import OrchError
 from orchestrator.evaluation.comparison import ScoredModel, compare_models
 from orchestrator.evaluation.leaderboard import ensemble, signed
 from orchestrator.evaluation.selection import WHOLE
-from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
-from orchestrator.ledger.ledger import TrialState
+from orchestrator.ledger.folder import Sweep, read_leaderboard, read_sweep
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialState
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
 from orchestrator.sweep.probabilities import read_probabilities
@@ -120,7 +120,7 @@ def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
     if not networks:
         resume = command_line("sweep", "--resume", "--out", folder)
         raise OrchError(f"{folder} has no finished leaderboard, so nothing to compare; go on with it: {resume}")
-    return sweep, networks, sorted({str(row["policy"]) for row in leaderboard(sweep.paths)})
+    return sweep, networks, sorted({str(row["policy"]) for row in read_leaderboard(sweep.paths)})
 
 
 def _open_under(folder: Path, policy: str) -> tuple[Sweep, list[_Network]]:
@@ -136,7 +136,7 @@ def _networks(sweep: Sweep) -> list[_Network]:
     """Those on the leaderboard. Sweeps that did not write them down have them in the refit's trials, newest last."""
     listed = sweep.fact("models")
     if listed is None:
-        names = {row["model"] for row in leaderboard(sweep.paths)}
+        names = {row["model"] for row in read_leaderboard(sweep.paths)}
         done = [r for r in sweep.state.trials.values() if r.stage == Stage.REFIT and r.state == TrialState.COMPLETED]
         latest = {r.name: r.id for r in done if r.name in names}
         listed = [{"model": name, "fit": fit, "configuration": ""} for name, fit in latest.items()]

@@ -83,7 +83,7 @@ def export_winner(
     run, was interrupted on the way to another winner, or something was asked for that does not exist.
     """
     formats = _formats(request)
-    out = request.out or SweepPaths(folder).root / "exports"
+    out = request.out or SweepPaths(folder).exports
     with Ledger(read_sweep(folder).paths.ledger) as ledger:
         sweep = read_sweep(folder)
         judged = _winner(sweep)

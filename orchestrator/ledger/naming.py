@@ -1,4 +1,4 @@
-"""naming."""
+"""Names of trials as people see them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.ledger.ledger import TrialRecord
+from orchestrator.ledger.state import TrialRecord
 from trainers.config import TrialConfig
 
 CARD = ("backbone", "unfrozen_layers", "dropout", "multiplier", "head", "smoothing")
-"""The card's six fields: a run's name shows those that differ from a plain trial, and whatever else was searched."""
+"""Fields that a name always shows where they differ from the defaults."""
 
 SHORT_FORMS = {
     "unfrozen_layers": "n={}",
@@ -37,9 +37,9 @@ SHORT_FORMS = {
 
 
 def run_name(number: int, config: Mapping[str, Any], varied: Sequence[str] = CARD, given: str = "") -> str:
-    """What the UI lists: ``003 mobilenet_1.0 n=13 cosface x2``. ``given`` is a named trial's name and comes instead.
+    """Return a name such as ``003 mobilenet_1.0 n=13 cosface x2``, or the number and ``given``, a named trial's name.
 
-    Of ``varied``, fields left at their default are not mentioned; the backbone always is.
+    Shows the backbone, and those of ``varied`` that are not at their default.
     """
     if given:
         return f"{number:03d} {given}"
@@ -72,17 +72,17 @@ def legend(names: Iterable[str]) -> str:
 
 
 def varied_fields(created: Mapping[str, Any]) -> tuple[str, ...]:
-    """The card's fields and those that the trial's proposal had to choose; ``created``: the payload that created it."""
+    """Return the card's fields and those that the sampler chose; ``created``: payload of the trial's first event."""
     proposal = created.get("proposal") or {}
     chosen = [name.partition("@")[0] for name in proposal.get("parameters") or ()]
     return tuple(dict.fromkeys([*CARD, *chosen]))
 
 
 def given_name(record: TrialRecord) -> str:
-    """The name that a person, or the refit, gave the trial; "" where it has none but its id."""
+    """Return the trial's name from the file or the refit; "" if it has only its id."""
     return "" if record.name == record.id else record.name
 
 
 def label(record: TrialRecord) -> str:
-    """``run_name`` of what the ledger knows of a trial."""
+    """Return ``run_name`` of a recorded trial."""
     return run_name(record.number, record.config, varied_fields(record.created), given_name(record))

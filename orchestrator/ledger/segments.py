@@ -1,8 +1,8 @@
 """A sweep's events, and the Parquet segments that hold them.
 
 A segment is named ``FIRST-LAST-CHECKSUM.parquet`` after the first and last ``seq`` in it and the first twelve hex
-digits of the SHA-256 of its bytes. It is written under a hidden name beside, synced and renamed, and never changed
-again, so whoever reads at any instant reads whole segments that form a prefix of the record.
+digits of the SHA-256 of its bytes. It is written under a temporary name, synced and renamed, and never changed again,
+so at any instant a reader finds whole segments that form a prefix of the record.
 ``pandas.read_parquet(folder)`` opens the folder as it is.
 """
 
@@ -31,8 +31,8 @@ _SEGMENT = re.compile(r"(\d{10})-(\d{10})-([0-9a-f]{12})\.parquet")
 
 
 class EventKind(StrEnum):
-    """SWEEP: opened, resumed, budget changed. STAGE: began or ended. TRIAL: created or changed its state.
-    EPOCH: metrics of one. NOTE: a promotion, an override, a warning."""
+    """SWEEP: opened, resumed, budget changed. STAGE: a stage began or ended. TRIAL: created, or its state changed.
+    EPOCH: metrics of one epoch. NOTE: a plan, a promotion, an override, a warning."""
 
     SWEEP = "SWEEP"
     STAGE = "STAGE"
@@ -52,19 +52,18 @@ METRICS = (
     "train_images_per_s",
     "images_per_s",
 )
-"""The figures of one epoch, as ``trainers.contract.EpochMetrics`` names them."""
+"""Metrics of one epoch, named as in ``trainers.contract.EpochMetrics``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One row. ``seq`` counts from 1 without a gap; ``time_s`` is seconds since 1970.
 
-    ``trial`` is "" where the event is about no trial. ``attempt`` counts the starts of a trial from 1.
-    In a TRIAL event ``epoch`` is the number of epochs done so far. Metrics are None where there is none.
-    ``fold`` 0 is the trial itself, whose figures are the mean over its folds if it has any; an EPOCH event of fold
-    1, 2, ... comes before it and holds that fold's ``val_accuracy`` alone. ``objectives`` are the values of what the
-    sweep is after, in its order; () where one of them is no number.
-    ``payload`` is JSON text: a configuration, a stage's result, anything.
+    ``trial`` is "" in events about no trial, ``stage`` one of ``Stage`` or "". ``attempt`` counts a trial's starts from
+    1. In a TRIAL event ``epoch`` is the number of epochs done so far. Missing metrics are None.
+    ``fold`` 0 is the trial itself, whose metrics are means over its folds if it has any. EPOCH events of its folds
+    1, 2, ... come before it and hold ``val_accuracy`` only. ``objectives`` are values in the sweep's order; ()
+    if one is not a number. ``payload`` is JSON text.
     """
 
     seq: int
@@ -122,7 +121,7 @@ def list_segments(folder: Path) -> list[LedgerSegment]:
 
 
 def outermost(segments: Sequence[LedgerSegment]) -> list[LedgerSegment]:
-    """Those whose range lies within no other's; ``segments`` as ``list_segments`` sorts them."""
+    """Drop segments whose range lies within another's; ``segments`` are sorted as by ``list_segments``."""
     kept: list[LedgerSegment] = []
     for segment in segments:
         if not kept or segment.last > kept[-1].last:
@@ -131,10 +130,10 @@ def outermost(segments: Sequence[LedgerSegment]) -> list[LedgerSegment]:
 
 
 def worth_merging(segments: Sequence[LedgerSegment]) -> list[LedgerSegment]:
-    """Those at the end that should become one: from the first that holds no more events than all after it together.
+    """Choose the last segments to merge: from the first that holds no more events than all after it together. Pure.
 
-    What is merged at least doubles the largest that goes into it, so an event is written again about log2(n) times,
-    however long the record grows. None where each holds more than all after it, which 64 segments cannot. Pure.
+    A merged segment is at least twice as large as the largest in it, so each event is rewritten about log2(n) times.
+    [] if each segment holds more events than all after it, which 64 segments cannot.
     """
     start, after = len(segments), 0
     for i, segment in reversed(list(enumerate(segments))):
@@ -154,13 +153,13 @@ def _schema() -> pyarrow.Schema:
 
 
 def write_segment(folder: Path, events: Sequence[Event]) -> LedgerSegment:
-    """Write ``events``, whose ``seq`` follow one another, as one segment. It is on the disk upon return."""
+    """Write ``events``, with consecutive ``seq``, as one segment; durable on return."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {name: [getattr(event, name) for event in events] for name in _schema().names}
     buffer = io.BytesIO()
-    # Nobody filters these few rows: without dictionaries and statistics a small segment takes half the bytes.
+    # Without dictionaries and statistics, which only filters use, a small segment takes half the bytes.
     pq.write_table(
         pa.Table.from_pydict(columns, schema=_schema()), buffer, use_dictionary=False, write_statistics=False
     )
@@ -172,16 +171,16 @@ def write_segment(folder: Path, events: Sequence[Event]) -> LedgerSegment:
 
 
 def read_events(folder: Path) -> list[Event]:
-    """The events in ``folder``, in order; safe while another process writes. Never changes anything.
+    """Read the events in ``folder`` in order, even while another process writes. Changes nothing.
 
-    Raises OrchError that names the segment which is damaged or missing.
+    Raises OrchError that names a damaged or missing segment.
     """
     for attempt in range(20):
         try:
             return _read_segments(outermost(list_segments(Path(folder))), Path(folder))
         except FileNotFoundError:
             time.sleep(0.01 * attempt)  # merged away between the listing and the reading: list again
-    raise OrchError(f"the segments of {folder} vanish while they are read; is something else deleting them?")
+    raise OrchError(f"segments of {folder} are deleted while they are read; stop the program that deletes them.")
 
 
 def _read_segments(segments: Sequence[LedgerSegment], folder: Path) -> list[Event]:
@@ -193,14 +192,14 @@ def _read_segments(segments: Sequence[LedgerSegment], folder: Path) -> list[Even
         if hashlib.sha256(content).hexdigest()[:12] != segment.checksum:
             raise OrchError(
                 f"{segment.path} is damaged: its bytes do not match the checksum in its name. "
-                "Restore that file from a copy; or move it and every later segment away and run with --resume, "
+                "Restore that file from a copy; or move it and every later segment away and run `orch sweep --resume`, "
                 "which trains again what they recorded."
             )
         if segment.first != len(events) + 1:
             raise OrchError(
                 f"{folder} misses events {len(events) + 1} to {segment.first - 1}: a segment before "
                 f"{segment.path.name} is gone. Restore it from a copy; or move that and every later segment away "
-                "and run with --resume."
+                "and run `orch sweep --resume`."
             )
         events += [_event(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
     return events

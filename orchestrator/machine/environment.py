@@ -1,4 +1,4 @@
-"""What this process runs on: machine, package versions, git commit. Written beside a sweep's results."""
+"""The machine, package versions and git commit of this process, recorded with a sweep's results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PACKAGES = ("orch", "ray", "tensorflow", "keras", "mlflow", "optuna", "numpy", "
 
 
 def describe_environment() -> dict[str, str]:
-    """Flat facts: ``machine.cores``, ``machine.memory_gb``, ``machine.gpu``, ``machine.system``, ``version.NAME``
-    and, in a git checkout, ``git.commit``. What cannot be found out is left out.
+    """Return ``machine.cores``, ``machine.memory_gb``, ``machine.gpu``, ``machine.system``, ``version.NAME`` and, in a
+    git checkout, ``git.commit``. Unknown facts are left out.
     """
     facts = {
         "machine.cores": str(cores()),
@@ -29,7 +29,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions by distribution name; what is not installed is left out."""
+    """Return installed versions by distribution; those not installed are left out."""
     found = {}
     for name in names:
         try:
@@ -40,7 +40,7 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of this code's checkout, else of the current folder's, with ``+changes`` where files differ; or ""."""
+    """Return the commit of this checkout, else of the current folder's, with ``+changes`` if files differ; or ""."""
     for folder in (Path(__file__).parent, Path.cwd()):
         commit = _first_line("git", "-C", str(folder), "rev-parse", "HEAD")
         if commit:
@@ -50,12 +50,12 @@ def git_commit() -> str:
 
 
 def cores() -> int:
-    """The cores this process may use, which in a container can be fewer than the machine's."""
+    """Count the cores this process may use; in a container they can be fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
-    """What the processor calls itself, or else its architecture."""
+    """Return the processor's model name, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -65,23 +65,23 @@ def cpu_model() -> str:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """The name of each GPU that nvidia-smi sees; () without one."""
+    """Return the name of each GPU that nvidia-smi lists; () without one."""
     return _lines("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
 
 def gpu_capability() -> int:
-    """The major compute capability of the first GPU; 0 without one, or where its driver does not say."""
+    """Return the major compute capability of the first GPU; 0 without one, or if its driver does not report it."""
     major = _first_line("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader").partition(".")[0].strip()
     return int(major) if major.isdigit() else 0
 
 
 def _first_line(*command: str) -> str:
-    """The first line a program prints, "" where there is none."""
+    """Return the first line a program prints, or ""."""
     return next(iter(_lines(*command)), "")
 
 
 def _lines(*command: str) -> tuple[str, ...]:
-    """What a program prints, () where it is missing, fails or takes longer than 5 s."""
+    """Return the lines a program prints; () if it is missing, fails or takes longer than 5 s."""
     if shutil.which(command[0]) is None:
         return ()
     try:

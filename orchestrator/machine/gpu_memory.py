@@ -1,4 +1,4 @@
-"""How much memory this machine's GPUs have, as nvidia-smi says, so that no framework need start."""
+"""Memory of this machine's GPUs, asked of nvidia-smi, so that no framework has to start."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from orchestrator.errors import OrchError
 MIB = 2**20
 GB = 10**9
 TIMEOUT_S = 20
+"""Maximum seconds to wait for nvidia-smi."""
 NO_DEVICE = "No devices were found"
-"""What nvidia-smi says on a machine with a driver and no GPU; its exit code depends on the version."""
+"""Message of nvidia-smi on a machine with a driver and no GPU; its exit code depends on the version."""
 
 
 def smallest_gpu_gb() -> float:
-    """Memory of the smallest GPU that CUDA may use, in GB of 10^9 bytes, rounded to 0.1.
+    """Return the memory of the smallest GPU that CUDA may use, in GB of 10^9 bytes, rounded to 0.1.
 
-    0.0 without nvidia-smi, without a device, and where ``CUDA_VISIBLE_DEVICES`` hides all of them; nvidia-smi itself
-    looks at every GPU, so it is told which ones that variable leaves. A card sold with 16 GB reports 15,360 MiB or
-    more, which is 16.1 of these. Raises OrchError where nvidia-smi is there and fails.
+    0.0 without nvidia-smi, without a device, and if ``CUDA_VISIBLE_DEVICES``, which nvidia-smi itself ignores, hides
+    every device. A card sold with 16 GB reports 15,360 MiB or more, which is 16.1 of these.
+    Raises OrchError if nvidia-smi fails.
     """
     program, visible = shutil.which("nvidia-smi"), _visible_devices()
     if program is None or visible == []:
@@ -36,20 +37,20 @@ def smallest_gpu_gb() -> float:
         done.check_returncode()
         return round(min(float(line) for line in done.stdout.split()) * MIB / GB, 1)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        said = " ".join(str(getattr(error, "stderr", "") or error).split())[:200]
+        output = " ".join(str(getattr(error, "stderr", "") or error).split())[:200]
         raise OrchError(
-            f"nvidia-smi does not say how much memory the GPU has ({said}); mend the driver, or write the number: "
+            f"nvidia-smi does not report the GPU's memory ({output}); repair the driver, or give the number: "
             "--set resources.gpu_memory_gb=16, or --set resources.gpu_memory_gb=0 without a GPU."
         ) from error
 
 
 def _visible_devices() -> list[str] | None:
-    """The ids in ``CUDA_VISIBLE_DEVICES``, None where it is not set.
+    """Return the ids in ``CUDA_VISIBLE_DEVICES``; None if it is not set.
 
-    As CUDA reads it: from the first entry on that is no id, such as -1 or an empty text, all are hidden.
+    As in CUDA, the first entry that is no id, such as -1 or an empty text, hides itself and all after it.
     """
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is None:
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
         return None
-    ids = (each.strip() for each in said.split(","))
+    ids = (each.strip() for each in value.split(","))
     return list(itertools.takewhile(lambda each: re.fullmatch(r"\d+|(GPU|MIG)-\S+", each), ids))

@@ -1,4 +1,4 @@
-"""Folders that a sweep writes to besides its own: where they may lie, and what to do where they cannot."""
+"""Folders outside the sweep's own that it writes to: the cache, and Ray's folder of sockets and logs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from orchestrator.paths import cache_folder
 SOCKET_BYTES = 107
 """Maximum bytes in the path of a Unix socket on Linux."""
 LONGEST_SOCKET = "/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""The longest name that Ray (2.60) gives a socket below its folder."""
+"""Longest name that Ray (2.60) gives a socket in its folder."""
 RAY_FOLDER_BYTES = SOCKET_BYTES - len(LONGEST_SOCKET)
+"""Maximum bytes in the path of Ray's folder."""
 
 
 def unwritable(folder: Path) -> str:
-    """Why nothing can be written into ``folder``, made where it is missing; "" where something can. Makes nothing."""
+    """Explain why ``folder``, created if missing, cannot be written to; "" if it can. Creates nothing."""
     there = next(parent for parent in (folder, *folder.parents) if _exists(parent))
     if not there.is_dir():
         return f"{there} is a file" if there != folder else "it is a file"
@@ -43,23 +44,23 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def require_writable(folder: Path, remedy: str) -> None:
-    """Raises OrchError with ``remedy`` unless ``folder`` can be written to, or made. Makes nothing."""
+    """Raise OrchError with ``remedy`` unless ``folder`` can be written to or created. Creates nothing."""
     why = unwritable(folder.absolute())
     if why:
         raise OrchError(f"cannot write to {folder}: {why}. {remedy}")
 
 
 def make_folder(folder: Path, remedy: str) -> None:
-    """Make ``folder`` and its parents. Raises OrchError with ``remedy`` where that fails."""
+    """Create ``folder`` and its parents. Raises OrchError with ``remedy`` if that fails."""
     require_writable(folder, remedy)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OrchError(f"cannot make {folder}: {error.strerror}. {remedy}") from error
+        raise OrchError(f"cannot create {folder}: {error.strerror}. {remedy}") from error
 
 
 def usable_cache() -> Path | None:
-    """The cache folder; None where it cannot be written to."""
+    """Return the cache folder; None if it cannot be written to."""
     try:
         folder = cache_folder()
     except OrchError:
@@ -68,17 +69,17 @@ def usable_cache() -> Path | None:
 
 
 def require_places(starts_ray: bool) -> None:
-    """Raises OrchError where the cache, or the folder of a Ray that is about to start, cannot be used."""
-    require_writable(cache_folder(), "Set ORCH_CACHE to a folder that can, on a disk with room.")
+    """Raise OrchError if the cache, or the folder of a Ray about to start, cannot be written to."""
+    require_writable(cache_folder(), "Set ORCH_CACHE to a writable folder on a disk with room.")
     if starts_ray:
         ray_folder()
 
 
 def ray_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder for sockets and logs of a Ray on this machine: the first one that Ray can use.
+    """Choose Ray's folder for sockets and logs on this machine.
 
-    Ray's own choice comes first (``RAY_TMPDIR``, ``TMPDIR``, /tmp), then a folder of this user's in /tmp, /var/tmp and
-    the cache. Raises OrchError where none is short enough and writable.
+    The first writable one with a short path: Ray's own choice (``RAY_TMPDIR``, ``TMPDIR``, /tmp), then a folder of this
+    user in /tmp, /var/tmp and the cache. Raises OrchError if there is none.
     """
     refused = []
     for folder in _ray_folders(environment):
@@ -102,7 +103,7 @@ def _ray_folders(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _unfit(folder: Path) -> str:
-    """Why ``folder`` cannot be Ray's; "" where it can."""
+    """Explain why Ray cannot use ``folder``; "" if it can."""
     length = len(os.fsencode(folder))
     if length > RAY_FOLDER_BYTES:
         return f"its path has {length} bytes, and {RAY_FOLDER_BYTES} are allowed"

@@ -1,6 +1,6 @@
-"""Keep other libraries' words off the terminal.
+"""Keep the messages of other libraries off the terminal.
 
-Some are read from the environment when a library is imported, so ``quiet_libraries`` comes first in a process.
+Some settings are read when a library is imported, so call ``quiet_libraries`` first in a process.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's C++: devices it looked for, instructions it could use
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""What libraries are asked before they are imported, unless a person set it."""
+"""Environment variables to set before imports, unless the user set them."""
 
 
 def quiet_libraries(cache: Path | None = None, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Ask TensorFlow, Ray and Matplotlib for silence; before any of them is imported.
+    """Silence TensorFlow, Ray and Matplotlib; call before they are imported.
 
-    Matplotlib keeps its list of fonts in the home. Where that cannot be written to, it is kept in ``cache``.
+    Matplotlib keeps its list of fonts in the user's home, or in ``cache`` if the home cannot be written to.
     """
     for name, value in QUIET.items():
         environment.setdefault(name, value)
@@ -37,7 +37,7 @@ def quiet_libraries(cache: Path | None = None, environment: MutableMapping[str, 
 
 
 def _config_home(environment: MutableMapping[str, str]) -> Path:
-    """Where programs of this user keep their settings."""
+    """Return the folder of this user's settings."""
     return Path(environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
 
 
@@ -47,12 +47,12 @@ CHATTER = re.compile(
     rb"|\d{4}-\d\d-\d\d [\d:.]+: [IWE] (external|tensorflow)/"
     rb"|To enable the following instructions: "
 )
-"""How a line of TensorFlow's start begins. No variable silences those that it writes while it is loaded (2.21)."""
+"""Start of a line that TensorFlow (2.21) writes while it loads and that no variable silences."""
 
 
 @contextlib.contextmanager
 def without_chatter() -> Iterator[None]:
-    """While inside, file descriptor 2 is held back; at the end it gets all but TensorFlow's start-up lines."""
+    """Hold back file descriptor 2 inside the block; write it at the end without TensorFlow's start-up lines."""
     with tempfile.TemporaryFile() as held:
         try:
             with _redirected(held.fileno()):
@@ -64,7 +64,7 @@ def without_chatter() -> Iterator[None]:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """While inside, what anything writes to file descriptor 2 is held back; after an exception it is shown."""
+    """Hold back file descriptor 2 inside the block; write it only after an exception."""
     with tempfile.TemporaryFile() as held:
         try:
             with _redirected(held.fileno()):
@@ -77,7 +77,7 @@ def hushed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirected(target: int) -> Iterator[None]:
-    """While inside, what this process writes to file descriptor 2 goes to ``target``."""
+    """Redirect file descriptor 2 to ``target`` inside the block."""
     sys.stderr.flush()
     kept = os.dup(2)
     os.dup2(target, 2)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.spec.space.space import LARGEST_COUNTED, Choice, Constant, Domain, IntRange, Space, Uniform, Value
+from orchestrator.spec.space.domains import Choice, Constant, Domain, IntRange, Uniform, Value
+from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig, canonical
 

@@ -31,7 +31,7 @@ NAMES = {
     Stage.LEADERBOARD: "leaderboard, on test",
     TOTAL: "total",
 }
-BEFORE = {Stage.DATA: "reading the photos", Stage.PLAN: "planning and measuring"}
+BEFORE: dict[str, str] = {Stage.DATA: "reading the photos", Stage.PLAN: "planning and measuring"}
 GB = 10**9
 
 

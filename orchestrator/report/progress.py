@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.naming import label, legend, run_name, varied_fields
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.report.terminal import tell

@@ -13,10 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.folder import Sweep, leaderboard, read_sweep
-from orchestrator.ledger.ledger import TrialRecord, TrialState
+from orchestrator.ledger.folder import Sweep, read_leaderboard, read_sweep
 from orchestrator.ledger.naming import label, legend
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
@@ -66,7 +66,7 @@ def describe(folder: Path) -> dict[str, Any]:
                 for record in sweep.trials
             ],
             "winner": sweep.fact("winner"),
-            "leaderboard": leaderboard(sweep.paths),
+            "leaderboard": read_leaderboard(sweep.paths),
             "mlflow": parent_run(sweep),
         }
     )

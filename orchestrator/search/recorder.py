@@ -18,9 +18,10 @@ from orchestrator.cluster.lost_workers import WorkerLostError
 from orchestrator.cluster.memory_kills import MemoryKill, Patience, gave_up, parse_kill
 from orchestrator.cluster.ray_session import StopSignals, alive_machines, explain, machine_resources
 from orchestrator.errors import Interrupted, OrchError
-from orchestrator.ledger.ledger import Ledger, SweepState, TrialRecord, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import METRICS, Event, EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import SweepState, TrialRecord, TrialState, derive
 from orchestrator.objectives import ACCURACY
 from orchestrator.search.queue import LiveTrial, PrefillJob, TrialQueue
 from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, is_prefill, replay

@@ -19,12 +19,13 @@ import optuna
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.search.scheduling import known_ahead
 from orchestrator.search.source import TrialRequest
-from orchestrator.spec.space.space import LARGEST_COUNTED, Choice, Domain, IntRange, Space, Uniform
+from orchestrator.spec.space.domains import Choice, Domain, IntRange, Uniform
+from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
 

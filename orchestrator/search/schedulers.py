@@ -23,8 +23,8 @@ from ray.tune.schedulers.hyperband import _Bracket
 
 from orchestrator.cluster.worker_memory import outgrown
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.search.settings import SCHEDULERS, SchedulerSettings
 

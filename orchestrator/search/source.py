@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import TrialState
 from trainers.contract import FitJob
 
 

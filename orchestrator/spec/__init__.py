@@ -1,4 +1,4 @@
-"""The YAML file: reading, checking, and the values it stands for.
+"""The YAML file: reading, checking, and its values.
 
 May import ``machine`` and what is below, and the tables of ``trainers``. Start with ``load``; ``sweep`` is the whole
 file, ``space`` its search section.

@@ -1,13 +1,14 @@
-"""What every section of a sweep's file has in common."""
+"""Base of every section of a sweep's file."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 LARGEST_SEED = 2**31 - 1
+"""Maximum seed."""
 
 
 class Section(BaseModel):
-    """A part of the file as a frozen value: unknown fields and loose types are refused."""
+    """A section as a frozen value; refuses unknown fields and loose types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -24,7 +24,7 @@ def _by_name(value: Any) -> Any:
 
 
 class _Named(Section):
-    """A name and the numbers that go with it; those of other names are refused."""
+    """A name and its numbers; refuses numbers of other names."""
 
     def _refuse_others(self, taken: Mapping[str, tuple[str, ...]]) -> None:
         name = self.name  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ _SAMPLERS = {
     "gp": ("startup_trials",),
 }
 SAMPLER_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
-"""Samplers that come as extras, and the package that each needs."""
+"""Package that each sampler with an extra needs."""
 
 
 class SchedulerSpec(_Named):
@@ -142,7 +142,7 @@ class BudgetSpec(Section):
 
     @property
     def most_at_once(self) -> int | None:
-        """``concurrent`` as a number; None for as many as fit."""
+        """``concurrent`` as a number; None for "auto"."""
         return None if self.concurrent == "auto" else int(self.concurrent)
 
     @model_validator(mode="after")

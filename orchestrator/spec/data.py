@@ -1,4 +1,4 @@
-"""The ``data`` section: the photos and how they are divided."""
+"""The ``data`` section: photos and their splits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from trainers.files.suffixes import TABLES
 BUILTIN = "builtin:"
 BUILTINS = ("builtin:digits",)
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
+"""Minimum and maximum folds of cross-validation."""
 
 
 class SplitRatios(Section):
@@ -66,7 +67,7 @@ def _read_source(value: Any) -> str | tuple[str, ...]:
 
 
 def _check_source(value: Any, keys: tuple[int, ...]) -> None:
-    """Raises Mistakes unless ``value`` is the text of one source."""
+    """Raise Mistakes unless ``value`` is the text of one source."""
     if not isinstance(value, str):
         raise Mistakes(
             [Mistake(keys, f"found {quoted(value)}; allowed: text{'' if keys else ', or a list of texts'}.")]
@@ -120,12 +121,12 @@ class DataSpec(Section):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Every source, one or several."""
+        """Sources as a tuple, one or several."""
         return (self.source,) if isinstance(self.source, str) else self.source
 
     @model_validator(mode="after")
     def _source_fits(self) -> DataSpec:
-        """Whether a folder or an archive has splits of its own shows when it is read."""
+        """Refuse built-in data without own splits; folders and archives are checked when they are read."""
         lacking = [source for source in self.sources if source.startswith(BUILTIN)]
         if self.splits == "own" and lacking:
             text = (

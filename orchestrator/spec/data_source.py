@@ -1,19 +1,14 @@
-"""data_source."""
+"""The data of a sweep as ``build_manifest`` takes it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from orchestrator.paths import cache_folder
 from orchestrator.spec.sweep import SweepSpec
 from trainers.data.manifest import DataSource
 
-if TYPE_CHECKING:
-    pass
-
 
 def data_source(spec: SweepSpec) -> DataSource:
-    """What the file says of the photos, for ``build_manifest``."""
+    """Return the file's ``data`` section as a ``DataSource``."""
     data = spec.data
     splits = None if data.splits == "own" else (data.splits.train, data.splits.validation, data.splits.test)
     return DataSource(

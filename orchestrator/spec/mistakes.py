@@ -1,4 +1,4 @@
-"""What is wrong with a file, as sentences: what was found, what is allowed, the nearest valid spelling."""
+"""Mistakes in a file as sentences: what was found, what is allowed, the nearest valid spelling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pydantic.fields import FieldInfo
 from trainers import wording
 
 Keys = tuple[str | int, ...]
-"""The way from the top of the file to a value: names of mappings, positions in lists."""
+"""Path from the top of the file to a value: keys of mappings, positions in lists."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing to mend. ``at_key`` points at the field's name instead of its value; ``place`` overrides both."""
+    """One mistake. ``at_key`` points at the field's name instead of its value; ``place`` overrides both."""
 
     keys: Keys
     text: str
@@ -29,7 +29,7 @@ class Mistake:
 
 
 class Mistakes(ValueError):
-    """Several mistakes below one value; a pydantic validator raises it to report them all at once."""
+    """Several mistakes below one value; raised by pydantic validators to report all at once."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
@@ -37,7 +37,7 @@ class Mistakes(ValueError):
 
 
 def quoted(value: Any) -> str:
-    """A value as the file spells it, short enough for a sentence."""
+    """Spell ``value`` as in the file, short enough for a sentence."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -54,18 +54,18 @@ def quoted(value: Any) -> str:
 
 
 def nearest(value: Any, known: Iterable[str]) -> str:
-    """``; did you mean "x"?`` where a known word resembles ``value``, else a full stop."""
+    """Return ``; did you mean "x"?`` if a known word resembles ``value``, else a full stop."""
     near = wording.nearest(str(value), known)
     return f'; did you mean "{near}"?' if near else "."
 
 
 def unknown_value(value: Any, known: Sequence[str], also: str = "") -> str:
-    """The sentence for a word that is none of ``known``."""
+    """Return the sentence for a word that is not in ``known``."""
     return f"found {quoted(value)}{nearest(value, known)} Allowed: {', '.join(known)}{also}."
 
 
 def unknown_field(name: Any, known: Sequence[str]) -> str:
-    """The sentence for a field that does not exist beside ``known``."""
+    """Return the sentence for a field that is not in ``known``."""
     return f"no such field{nearest(name, known)} Allowed: {', '.join(known)}."
 
 
@@ -83,7 +83,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
-    """Every mistake that pydantic found in ``model``'s values, as sentences."""
+    """Translate pydantic's errors about ``model`` into sentences."""
     found: list[Mistake] = []
     for each in error.errors(include_url=False):
         loc: Keys = tuple(each["loc"])
@@ -128,7 +128,7 @@ def _bounds(about: FieldInfo | None) -> str:
 
 
 def _parts(annotation: Any) -> Iterable[Any]:
-    """The annotation and everything inside its unions and generics."""
+    """Yield the annotation and everything inside its unions and generics."""
     yield annotation
     if typing.get_origin(annotation) is not Literal:
         for inner in typing.get_args(annotation):
@@ -148,7 +148,7 @@ def _model_at(model: type[BaseModel], loc: Keys) -> type[BaseModel] | None:
 
 
 def _field_at(model: type[BaseModel], loc: Keys) -> FieldInfo | None:
-    """The field that ``loc`` ends in; a position in a list stands for the list's field."""
+    """Return the field that ``loc`` ends in; a position in a list stands for the list's field."""
     names = [key for key in loc if isinstance(key, str)]
     if not names:
         return None

@@ -1,11 +1,12 @@
-"""Which values of a few fields the trials of a file can have together. Pure."""
+"""Combinations of values that trials of a file can have. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from orchestrator.spec.space.space import DEFAULTS, Domain, Field, IntRange, Space, Uniform, Value
+from orchestrator.spec.space.domains import DEFAULTS, Domain, IntRange, Uniform, Value
+from orchestrator.spec.space.space import Field, Space
 from trainers.config import canonical
 
 
@@ -20,11 +21,10 @@ class Searched(Protocol):
 
 
 def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
-    """Every combination of values that the fields ``names`` can have in one trial, each once, in the space's order.
+    """Return every combination of values of the fields ``names`` in one trial, each once, in the space's order.
 
-    Of a range both ends, and what a condition needs to go either way: every value that one names, and both ends of the
-    others. Fields that the file does not mention have their defaults, and values without effect are
-    those of ``canonical`` (a recipe without copies is flips).
+    A range counts with both ends, every value that a condition names, and both ends of the other values. Fields that
+    are not in the file have their defaults; values without effect are those of ``canonical``.
     """
     if spec.configurations:
         whole = [{**DEFAULTS, **values} for _, values in spec.configurations]
@@ -36,7 +36,7 @@ def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
 
 
 def values_of(spec: Searched, name: str) -> list[Any]:
-    """Every value that the field ``name`` can have, each once; of a range those of ``reachable``."""
+    """Return every value of the field ``name``, each once; of a range those of ``reachable``."""
     return [values[name] for values in reachable(spec, name)]
 
 
@@ -46,7 +46,7 @@ def _canonical(values: dict[str, Value], names: tuple[str, ...]) -> dict[str, Va
 
 
 def _needed(space: Space, names: tuple[str, ...]) -> set[str]:
-    """``names``, and every field that a condition on the way to them speaks of."""
+    """Return ``names`` and every field that they depend on by conditions."""
     needed: set[str] = set()
     waiting = [*names]
     while waiting:
@@ -59,7 +59,7 @@ def _needed(space: Space, names: tuple[str, ...]) -> set[str]:
 
 
 def _asked(fields: tuple[Field, ...]) -> dict[str, set[Value]]:
-    """Field -> the values of it that conditions among ``fields`` name."""
+    """Return for each field the values that conditions of ``fields`` name."""
     found: dict[str, set[Value]] = {field.name: set() for field in fields}
     for name, allowed in (each for field in fields for case in field.cases for each in case.when):
         found.setdefault(name, set()).update(allowed)
@@ -79,7 +79,7 @@ def _combinations(
 
 
 def _listed(domain: Domain, asked: set[Value]) -> tuple[Any, ...]:
-    """The values of a list; of a range its ends, those of ``asked``, and the ends of the rest."""
+    """Return the values of a list; of a range its ends, the values ``asked``, and the ends of the others."""
     if isinstance(domain, Uniform):
         return (domain.low, domain.high)
     if not isinstance(domain, IntRange):

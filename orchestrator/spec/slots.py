@@ -9,7 +9,7 @@ from orchestrator.spec.sweep import SweepSpec
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs and GPUs: what Ray has in all, over every node of the cluster, or what one trial takes of it."""
+    """CPUs and GPUs: of the whole Ray cluster, or of one trial."""
 
     cpus: float
     gpus: float
@@ -17,7 +17,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Slots:
-    """Workers at once, and what each has."""
+    """Number of concurrent workers, and the resources of each."""
 
     workers: int
     cpus: float
@@ -25,23 +25,25 @@ class Slots:
 
 
 def slots_of(spec: SweepSpec, there: Resources) -> Slots:
-    """Trials of ``spec`` at once where ``there`` is so much, and what each has."""
+    """Return the concurrent trials of ``spec`` in a cluster with the resources ``there``."""
     each = Resources(spec.resources.cpus, gpus_of(spec.resources.gpus, there.gpus))
     return Slots(at_once(there, each, spec.budget.most_at_once), each.cpus, each.gpus)
 
 
 def gpus_of(wanted: float | str, there: float) -> float:
-    """GPUs of one trial where ``there`` are so many. ``wanted``: ``resources.gpus``; "auto" is one where there is any,
-    else none."""
+    """Return the GPUs of one trial in a cluster with ``there`` GPUs.
+
+    ``wanted``: ``resources.gpus``; "auto" is one GPU if there is any, else none.
+    """
     if wanted == "auto":
         return 1.0 if there >= 1 else 0.0
     return float(wanted)
 
 
 def at_once(there: Resources, each: Resources, most: int | None = None) -> int:
-    """How many trials run at once where each takes ``each``, which is no limit where it is 0; at least one.
+    """Count the trials that run at once if each takes ``each``; a resource of 0 is no limit. At least one.
 
-    A share of a GPU lies on one device: on two GPUs there is room for four trials of 0.4, not for five.
+    A share of a GPU is on one device: two GPUs have room for four trials of 0.4, not five.
     """
     limits = [] if most is None else [most]
     if each.cpus:

@@ -1,4 +1,4 @@
-"""A sweep's file as one frozen value, and what must fit together among its sections."""
+"""A sweep's file as one frozen value, and checks across its sections."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from orchestrator.spec.budget import BudgetSpec
 from orchestrator.spec.data import DataSpec
 from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
 from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_value
+from orchestrator.spec.space.checks import sampler_refusal
 from orchestrator.spec.space.section import Search, plain_search, read_search
-from orchestrator.spec.space.space import Space, sampler_refusal
+from orchestrator.spec.space.space import Space
 from orchestrator.spec.weights import Weights, read_weights, weights_of
 
 ONE_OBJECTIVE_SAMPLERS = ("cmaes",)
-"""Samplers that learn from one figure alone."""
+"""Samplers that take one objective."""
 
 
 def _read_objective(value: Any) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ def _read_objective(value: Any) -> tuple[str, ...]:
 
 
 def with_trials(data: Any) -> Any:
-    """The raw file with ``budget.trials`` counted from ``search.configurations`` where it is left out."""
+    """Fill in ``budget.trials``, if it is left out, from the number of ``search.configurations``."""
     if not isinstance(data, Mapping):
         return data
     search, budget = data.get("search"), data.get("budget")
@@ -87,32 +88,32 @@ class SweepSpec(Section):
 
     @property
     def space(self) -> Space:
-        """What may vary, on the GPU memory that a trial gets; before that is measured, as without a GPU."""
+        """The space for the GPU memory of a trial; as without a GPU until that is measured."""
         return self.search.space.on_gpu(self.gpu_memory_gb)
 
     @property
     def gpu_memory_gb(self) -> float:
-        """GB of 10^9 bytes; 0 without a GPU and while it is not measured."""
+        """GB of 10^9 bytes; 0 without a GPU and until it is measured."""
         memory = self.resources.gpu_memory_gb
         return 0.0 if memory == "auto" else float(memory)
 
     @property
     def asks_for_gpu_memory(self) -> bool:
-        """Whether the space depends on the GPU memory that a trial gets."""
+        """Whether the space depends on the GPU memory of a trial."""
         return len(gpu_memories(self.search)) > 1
 
     @property
     def measures_speed(self) -> bool:
-        """Whether a trial's images_per_s decides anything."""
+        """Whether images_per_s is an objective or part of the winner's rule."""
         return SPEED in (*self.objective, *self.final.choose.figures)
 
     def weights_for(self, backbone: str) -> str:
-        """What ``backbone`` starts from: "imagenet", "none", a folder of weight files, or one file."""
+        """Return what ``backbone`` starts from: "imagenet", "none", a folder of weight files, or one file."""
         return weights_of(self.weights, backbone)
 
     @property
     def configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        """Name and values of the named trials to run; () for a search."""
+        """Names and values of the named trials to run; () for a search."""
         return self.search.on_gpu(self.gpu_memory_gb).configurations[: self.budget.trials]
 
     @model_validator(mode="before")
@@ -137,17 +138,17 @@ class SweepSpec(Section):
 
 
 def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
-    """What does not fit together among ``parts``, the top-level fields that are right by themselves. Pure.
+    """Return the mistakes across ``parts``, the top-level fields that are valid by themselves. Pure.
 
-    Of a GPU memory still to be measured every possible one counts: the sampler must take the space of each, a first
-    trial must lie in one.
+    If the GPU memory is still to be measured, the sampler must take the space of every possible one, and a first trial
+    must lie in one of them.
     """
     search, budget, resources = parts.get("search"), parts.get("budget"), parts.get("resources")
-    found = _mistakes_beside_folds(parts.get("data"), parts.get("final"))
+    found = _fold_mistakes(parts.get("data"), parts.get("final"))
     if search is None or budget is None:
         return found
     if search.named:
-        return found + _mistakes_beside_configurations(search, budget)
+        return found + _configuration_mistakes(search, budget)
     memory = "auto" if resources is None else resources.gpu_memory_gb
     spaces = [search.space.on_gpu(each) for each in (gpu_memories(search) if memory == "auto" else [memory])]
     refusal = next(filter(None, (sampler_refusal(budget.sampler.name, space) for space in spaces)), None)
@@ -167,12 +168,12 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
 
 
 def gpu_memories(search: Search) -> list[float]:
-    """The GPU memories that make a difference to the space, the smallest first."""
+    """Return the GPU memories at which the space changes, in ascending order."""
     asked = {case.gpu_memory_gb for field in search.space.fields for case in field.cases}
     return sorted({0.0, *asked})
 
 
-def _mistakes_beside_folds(data: DataSpec | None, final: FinalSpec | None) -> list[Mistake]:
+def _fold_mistakes(data: DataSpec | None, final: FinalSpec | None) -> list[Mistake]:
     if data is None or final is None or not data.folds or final.refit != "train":
         return []
     text = (
@@ -182,10 +183,10 @@ def _mistakes_beside_folds(data: DataSpec | None, final: FinalSpec | None) -> li
     return [Mistake(("final", "refit"), text)]
 
 
-def _mistakes_beside_configurations(search: Search, budget: BudgetSpec) -> list[Mistake]:
+def _configuration_mistakes(search: Search, budget: BudgetSpec) -> list[Mistake]:
     found = []
     if budget.sampler.name not in ("tpe", "grid"):
-        text = f"{budget.sampler.name} has nothing to propose beside search.configurations; leave the sampler out."
+        text = f"{budget.sampler.name} has nothing to propose with search.configurations; leave the sampler out."
         found.append(Mistake(("budget", "sampler"), text))
     if budget.first:
         text = "configurations run in the order of their list; leave `first` out."

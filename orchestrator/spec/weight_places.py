@@ -1,4 +1,4 @@
-"""Settle ``weights: imagenet`` and ``optional``: where each backbone's weights come from on this machine."""
+"""Resolve ``weights: imagenet`` and ``optional``: where each backbone's weights come from on this machine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from trainers.networks.weight_sources import (
 
 FOLDER = "ORCH_WEIGHTS"
 LISTED = 6
-"""Number of backbones that a sentence names; the rest are counted."""
+"""Maximum backbones that a sentence names; the rest are counted."""
 PAGE = "docs/backbones.md"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a file says of weights. ``sizes``: each backbone that a trial can have -> its image sizes in pixels.
+    """The file's ``weights``. ``sizes``: backbone of a trial -> its image sizes in pixels.
 
-    ``variables``: backbone -> the environment variable that could name its file. ``begun``: in a sweep that goes on,
-    backbone -> where its weights came from when it began.
+    ``variables``: backbone -> environment variable for its file. ``begun``: in a resumed sweep, backbone -> source of
+    its weights when the sweep began.
     """
 
     weights: Weights
@@ -40,7 +40,7 @@ class Asked:
     begun: Mapping[str, str] | None = None
 
     def keys_of(self, name: str) -> tuple[str, ...]:
-        """Where the file says it of the backbone."""
+        """Return the keys of the backbone's entry in the file."""
         if isinstance(self.weights, str):
             return ("weights",)
         return ("weights", name if name in self.weights else OTHERS)
@@ -48,9 +48,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Resolved:
-    """``weights`` without "optional", and with a folder for "imagenet" where that holds the file.
+    """``weights`` without "optional", and with ORCH_WEIGHTS for "imagenet" if it holds the file.
 
-    ``left_out``: optional backbones whose weights cannot be had. ``notes``: lines for a person, for each word.
+    ``left_out``: optional backbones whose weights are not available. ``notes``: lines to print.
     """
 
     weights: Weights
@@ -60,8 +60,10 @@ class Resolved:
 
 
 def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
-    """Look in the folder ORCH_WEIGHTS, then in Keras' cache, then whether the network is there (once, and only for what
-    is missing). A sweep that goes on keeps what it began with."""
+    """Look in the folder ORCH_WEIGHTS, then in Keras' cache, then try the network once, if something is missing.
+
+    A resumed sweep keeps the sources it began with.
+    """
     words = {name: word for name in asked.sizes if (word := weights_of(asked.weights, name)) in (IMAGENET, OPTIONAL)}
     folder = Path(os.path.abspath(os.path.expanduser(environ[FOLDER]))) if environ.get(FOLDER) else None
     places = _places(words, folder, asked.begun)
@@ -78,7 +80,7 @@ def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
 
 
 def _places(words: Mapping[str, str], folder: Path | None, begun: Mapping[str, str] | None) -> dict[str, str]:
-    """Backbone -> "imagenet" or ``folder``; without those optional ones that a sweep began without."""
+    """Return backbone -> "imagenet" or ``folder``, without optional backbones that the sweep began without."""
     names = () if folder is None else names_in(folder)
     found: dict[str, str] = {}
     for name, word in words.items():
@@ -91,8 +93,8 @@ def _places(words: Mapping[str, str], folder: Path | None, begun: Mapping[str, s
 
 @dataclass(frozen=True)
 class _Lacking:
-    """``never``: backbones that Keras has no weights of. ``now``: what would have to be downloaded and cannot be, for
-    ``reason``; ``later``: what will be."""
+    """``never``: backbones without weights in Keras. ``now``: those that cannot be downloaded, for ``reason``.
+    ``later``: those to download."""
 
     never: tuple[str, ...]
     now: tuple[str, ...]
@@ -101,7 +103,7 @@ class _Lacking:
 
     @classmethod
     def of(cls, sizes: Mapping[str, Sequence[int]]) -> _Lacking:
-        """Of backbones that start from "imagenet"."""
+        """Sort backbones that start from "imagenet"."""
         never = tuple(name for name in sizes if not backbone(name).imagenet and backbone(name).files)
         cached = names_in(keras_cache())
         wanted = [Wanted(name, IMAGENET, tuple(each)) for name, each in sizes.items() if name not in never]
@@ -114,7 +116,7 @@ class _Lacking:
 
 
 def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: Path | None) -> list[Mistake]:
-    """One for each place in the file that asks for weights which cannot be had."""
+    """Return one mistake per entry of the file whose weights are not available."""
     found = []
     for keys in dict.fromkeys(asked.keys_of(name) for name in (*lacking.never, *lacking.now)):
         here = [name for name in asked.sizes if asked.keys_of(name) == keys and name not in left_out]
@@ -132,14 +134,20 @@ def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: 
     return found
 
 
-def _not_here(names: Sequence[str], reason: str, folder: Path | None, goes_on: bool) -> str:
-    looked = [f"{FOLDER} ({folder}{'' if folder.is_dir() else ', which is no folder'})"] if folder is not None else []
+def _not_here(names: Sequence[str], reason: str, folder: Path | None, is_resumed: bool) -> str:
+    looked = (
+        [f"{FOLDER} ({folder}{'' if folder.is_dir() else ', which is not a folder'})"] if folder is not None else []
+    )
     where = " or ".join([*looked, str(keras_cache())])
     text = f"there are no weights of {listed(names)} in {where}, and they cannot be downloaded: {reason}"
-    if goes_on:
-        return f"{text} The sweep began with Keras' files; put them there ({PAGE}), or go on where the network is."
-    types = "export ORCH_WEIGHTS=/path/to/weights, or --set weights=/path/to/weights"
-    return f"{text} Type {types} ({PAGE} says where to get files), or start at random: --set weights=none."
+    if is_resumed:
+        return (
+            f"{text} The sweep began with Keras' files; put them there ({PAGE}), or resume with a network connection."
+        )
+    return (
+        f"{text} Type `export {FOLDER}=/path/to/weights`, or add `--set weights=/path/to/weights` ({PAGE} says "
+        "where to get files), or start at random: `--set weights=none`."
+    )
 
 
 def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: Path | None) -> list[str]:
@@ -149,7 +157,7 @@ def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: 
     if found:
         notes.append(f"weights  {listed(found)}: from {folder} (ORCH_WEIGHTS)")
     elif folder is not None and settled and asked.begun is None and not folder.is_dir():
-        notes.append(f"weights  {FOLDER} is {folder}, which is no folder")
+        notes.append(f"weights  {FOLDER} is {folder}, which is not a folder")
     if later:
         notes.append(f"weights  {listed(later)}: Keras downloads them at the first use, into {keras_cache()}")
     return notes
@@ -165,7 +173,7 @@ def _left_out(name: str, asked: Asked, lacking: _Lacking) -> str:
 
 
 def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str]) -> Weights:
-    """``weights`` with the settled places in them; as it was where they change nothing."""
+    """Return ``weights`` with the resolved sources; unchanged if they change nothing."""
     found = {OTHERS: weights} if isinstance(weights, str) else dict(weights)
     for name in left_out:
         found.pop(name, None)
@@ -176,7 +184,7 @@ def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a sentence; of many the first ``LISTED``."""
+    """Join names for a sentence; of many the first ``LISTED``."""
     if len(names) > LISTED + 1:
         return f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
     *first, last = names

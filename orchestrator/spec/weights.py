@@ -13,18 +13,18 @@ from trainers.errors import TrainerError
 from trainers.networks.weight_sources import IMAGENET, NONE
 
 OPTIONAL = "optional"
-"""Of one named backbone in a mapping: as imagenet, but the search goes without it where its weights cannot be had."""
+"""For one named backbone: as imagenet, but the search leaves it out if its weights are not available."""
 WORDS = (IMAGENET, NONE, OPTIONAL)
 OTHERS = "others"
-"""In a mapping, what the backbones that it does not name start from."""
+"""Key of a mapping for the backbones that it does not name."""
 ALLOWED = "imagenet, none, or a folder of weight files"
-ONE_BACKBONE = f"{OPTIONAL} is said of one backbone by its name, as in {{senet50: {OPTIONAL}, others: {IMAGENET}}}."
+ONE_BACKBONE = f"{OPTIONAL} needs the name of a backbone, as in {{senet50: {OPTIONAL}, others: {IMAGENET}}}."
 
 Weights = str | dict[str, str]
 
 
 def read_weights(value: Any) -> Weights:
-    """A word, a folder, or backbone -> a word, a folder or a file. Raises Mistakes or ValueError."""
+    """Check a word, a folder, or a mapping from backbones to words, folders or files. Raises Mistakes or ValueError."""
     if value == OPTIONAL:
         raise ValueError(ONE_BACKBONE)
     if isinstance(value, str) and value:
@@ -47,15 +47,15 @@ def read_weights(value: Any) -> Weights:
 
 
 def weights_of(weights: Weights, name: str) -> str:
-    """What the backbone called ``name`` starts from: "imagenet", "none", a folder or a file; or "optional", until
-    ``weightplaces.resolve`` has looked for its weights."""
+    """Return what the backbone ``name`` starts from: "imagenet", "none", a folder or a file; or "optional" before
+    ``weight_places.resolve``."""
     if isinstance(weights, str):
         return weights
     return weights.get(name, weights.get(OTHERS, IMAGENET))
 
 
 def missing_weights(weights: Weights, backbones: Iterable[str]) -> list[Mistake]:
-    """The folders and files that ``weights`` names and this machine lacks, and, for each of ``backbones``, its file."""
+    """Return a mistake for each folder or file of ``weights`` that is missing here, for each of ``backbones``."""
     if isinstance(weights, str):
         return _missing_in(weights, backbones, ("weights",), one_file=False)
     found = []
@@ -66,7 +66,7 @@ def missing_weights(weights: Weights, backbones: Iterable[str]) -> list[Mistake]
 
 
 def _missing_in(place: str, backbones: Iterable[str], keys: tuple[str, ...], one_file: bool) -> list[Mistake]:
-    """What ``place`` lacks for ``backbones``. ``one_file``: it may be the very file."""
+    """Return what ``place`` lacks for ``backbones``. ``one_file``: it may be a weight file itself."""
     folder = Path(place)
     if place in WORDS or (one_file and folder.is_file()):
         return []

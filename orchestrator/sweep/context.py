@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.ledger.ledger import Ledger, SweepState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import SweepState, derive
 from orchestrator.paths import SweepPaths, cache_folder
 from orchestrator.spec.slots import gpus_of
 from orchestrator.spec.sweep import SweepSpec

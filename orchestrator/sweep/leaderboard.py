@@ -12,9 +12,9 @@ import numpy as np
 from orchestrator.errors import OrchError
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
 from orchestrator.ledger.folder import Sweep
-from orchestrator.ledger.ledger import SweepState, trials_frame
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import SweepState, trials_frame
 from orchestrator.paths import command_line
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
@@ -22,12 +22,10 @@ from orchestrator.sweep.refit import WINNER, FinalModel
 from orchestrator.sweep.select import Winner
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
+from trainers.serving.model import MODEL_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DESCRIBED = "model.json"
-"""File in the winner's folder that says what it is, written after its networks."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def build_leaderboard(
         "threads": 1,
         "precision": "float32",
     }
-    (sweep.paths.winner / DESCRIBED).unlink(missing_ok=True)  # a folder that is half written is no model
+    (sweep.paths.winner / MODEL_FILE).unlink(missing_ok=True)  # a folder that is half written is no model
     run_jobs("trainers.serving.model:assemble", [job], tell=sweep.tell)
     chosen = next(p for p in predictions if (p.model, p.policy) == winner_row)
     write_evidence(sweep, manifest, chosen.probabilities.argmax(1))
@@ -103,7 +101,7 @@ def judged_winner(sweep: Sweep) -> JudgedWinner:
     ended = [e for e in sweep.events if e.kind == EventKind.STAGE and e.state == "ENDED"]
     boards = [e for e in ended if e.stage == Stage.LEADERBOARD and e.data.get("winner_row")]
     chosen = [e for e in ended if e.stage == Stage.SELECT and e.data.get("winner")]
-    path = sweep.paths.winner / DESCRIBED
+    path = sweep.paths.winner / MODEL_FILE
     if not boards or not path.is_file():
         raise not_judged(sweep)
     facts, described = boards[-1].data, json.loads(path.read_text())

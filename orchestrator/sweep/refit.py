@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cluster.checkpoint import remove_checkpoint
 from orchestrator.errors import NoWinner
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.naming import given_name
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialState
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity
 from orchestrator.sweep.select import Winner

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialState
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity
 from orchestrator.sweep.settings import _search_settings

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionRule, choose, choose_policy, pareto_front
-from orchestrator.ledger.ledger import TrialRecord
 from orchestrator.ledger.naming import label
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialRecord
 from orchestrator.report.status import front_lines
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import fold_sizes, images_to_choose_on

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from orchestrator.ledger.folder import Sweep, sweeps
+from orchestrator.ledger.folder import Sweep, list_sweeps
 from orchestrator.paths import RUNS, SweepPaths
 from trainers.files.atomic import atomic_write_text
 
@@ -50,7 +50,7 @@ def write_cursor(path: Path, cursor: Cursor) -> None:
 
 def newest_store(runs: Path = Path(RUNS)) -> str | None:
     """Return the URI of the MLflow store that the newest tracked sweep wrote to; None if no sweep was tracked."""
-    for folder in sweeps(runs):
+    for folder in list_sweeps(runs):
         uri = read_cursor(SweepPaths(folder).tracking_cursor).uri
         if uri:
             return uri

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.naming import SHORT_FORMS, legend, run_name, varied_fields
 from orchestrator.ledger.segments import METRICS, Event, EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.state import TrialState
 
 RUN_STATUS: dict[str, str] = {
     TrialState.PENDING: "SCHEDULED",

@@ -19,7 +19,7 @@ import filelock
 from orchestrator.errors import TrackingError
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths
-from orchestrator.spec.yaml_document import read_document
+from orchestrator.spec.yaml_file.document import read_document
 from orchestrator.tracking.cursor import Cursor, read_cursor, write_cursor
 from orchestrator.tracking.mlflow_store import connect, database_file, first_sentence, store_uri, without_password
 from orchestrator.tracking.run_updates import RunUpdate, leaderboard_update, run_updates, spec_params, sweep_note
@@ -83,7 +83,7 @@ class MlflowWriter:
         self._settings = settings
         self._open_client = open_client
         self._environment = environment
-        self._lock = filelock.FileLock(f"{paths.tracking_cursor}.lock", timeout=0)
+        self._lock = filelock.FileLock(paths.tracking_lock, timeout=0)
         self._pending: dict[int, Event] = {}
         self._client: MlflowClient | None = None
         self._sweep_id = ""

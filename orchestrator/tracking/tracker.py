@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchError, TrackingError
-from orchestrator.ledger.ledger import running_process
+from orchestrator.ledger.lock import running_process
 from orchestrator.ledger.segments import Event
 from orchestrator.machine.environment import describe_environment
 from orchestrator.paths import SweepPaths, command_line

@@ -19,8 +19,9 @@ from benchmarks.measured import Cost, Side, TrialTime, cost_by_kind, implausible
 from benchmarks.sides import PEERS, breakdown, sweep_times
 from benchmarks.task import Task, Trial, fewer_photos, trashnet
 from benchmarks.versus import compare, parser
-from orchestrator.ledger.ledger import Ledger, TrialState
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.state import TrialState
 from orchestrator.spec.load import load_spec
 
 PROGRAMS = (head_only, mixed_depth, all_layers)

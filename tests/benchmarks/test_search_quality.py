@@ -32,7 +32,8 @@ from benchmarks.search_quality import (
 )
 from orchestrator.search.sampling import SAMPLERS
 from orchestrator.search.settings import SCHEDULERS
-from orchestrator.spec.space.space import Uniform, sampler_refusal
+from orchestrator.spec.space.checks import sampler_refusal
+from orchestrator.spec.space.domains import Uniform
 from trainers.config import TrialConfig, canonical
 from trainers.contract import FitJob
 

@@ -13,7 +13,7 @@ from benchmarks.space_coverage import (
     settings,
     smallest_sizes,
 )
-from orchestrator.ledger.ledger import SweepState, TrialRecord, TrialState
+from orchestrator.ledger.state import SweepState, TrialRecord, TrialState
 from orchestrator.spec.load import load_spec
 from trainers.backbones import BACKBONES
 from trainers.heads import HEADS

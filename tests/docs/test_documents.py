@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from orchestrator.errors import PromotionRefused, SpecError
 from orchestrator.evaluation.leaderboard import COLUMNS
 from orchestrator.evaluation.promotion_gate import REFUSALS
-from orchestrator.ledger.ledger import TrialState
+from orchestrator.ledger.state import TrialState
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.sweep.open import ELSEWHERE, EXTENDABLE

@@ -19,6 +19,8 @@ from orchestrator.spec.load import load_spec
 from orchestrator.sweep.leaderboard import judged_winner
 from orchestrator.sweep.open import open_new
 from orchestrator.sweep.probabilities import read_probabilities
+from tests.support.places import ROOT
+from tests.support.since_42b062d import unpack
 from tests.support.sweep_on_disk import write_sweep
 
 HARD = "it's a folder/my sweep $1"
@@ -101,3 +103,19 @@ def test_status_says_the_next_command(tmp_path: Path, ended: str, words: list[st
     status.print_status(root, console)
     (line,) = [line for line in console.export_text().splitlines() if line.startswith("next ")]
     assert shlex.split(line.removeprefix("next")) == ["orch", *words, str(root)]
+
+
+def test_only_this_module_joins_names_to_a_sweeps_folder() -> None:
+    joins = re.compile(r"(\.root|SweepPaths\([^)]*\)) / |\{[\w.]*paths\.[\w.]+\}\.\w")
+    for package in ("orchestrator", "dashboards"):
+        for path in (ROOT / package).rglob("*.py"):
+            found = joins.findall(path.read_text())
+            assert not found or path.name == "paths.py", f"{path}: {found}"
+
+
+@pytest.mark.parametrize("sweep", ["finished", "killed"])
+def test_every_name_in_a_recorded_sweeps_folder_is_one_of_these(tmp_path: Path, sweep: str) -> None:
+    paths = SweepPaths(unpack(tmp_path, sweep) / sweep)
+    named = {getattr(paths, name) for name, value in vars(SweepPaths).items() if isinstance(value, property)}
+    named |= {paths.fit("f").parent, paths.probabilities("m", "test", "whole").parents[1]}
+    assert set(paths.root.iterdir()) <= named

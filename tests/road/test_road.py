@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.ledger.ledger import TrialState, derive
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.state import TrialState, derive
 from tests.road.installs import editable
 from tests.road.person import Person
 from tests.road.steps import next_lines

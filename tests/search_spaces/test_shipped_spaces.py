@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.app import app
 from orchestrator.errors import SpecError
-from orchestrator.spec.load import load_spec, open_spec, shipped_spaces
-from orchestrator.spec.space.space import Choice, Uniform
+from orchestrator.spec.load import load_spec, open_spec
+from orchestrator.spec.shipped import shipped_spaces
+from orchestrator.spec.space.domains import Choice, Uniform
 from tests.support.places import ROOT
 from trainers.backbones import BACKBONES
 from trainers.config import BALANCES, FUSIONS, LOSSES, POOLINGS, VIEWS, canonical

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.ledger.ledger import derive
 from orchestrator.ledger.segments import EventKind, read_events
+from orchestrator.ledger.state import derive
 from tests.support.since_42b062d import orch, unpack
 
 DONE = {"5ee56bc370", "f81d248060"}

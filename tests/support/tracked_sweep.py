@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.ledger.ledger import Ledger, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.state import derive
 from orchestrator.paths import SweepPaths
 from orchestrator.tracking.mlflow_store import connect
 from trainers.config import TrialConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger.ledger import derive
 from orchestrator.ledger.segments import read_events
+from orchestrator.ledger.state import derive
 from tests.support.since_42b062d import RECORDED, ROOT, environment, orch
 from tests.support.tiny_fits import job
 from trainers.training.loop import open_fit

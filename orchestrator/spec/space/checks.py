@@ -1,4 +1,4 @@
-"""What must fit together in the ``search`` part: conditions, image sizes, strides, scales and margins. Pure."""
+"""Check what must fit together in the ``search`` section and with its sampler. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.spec.mistakes import Keys, Mistake, quoted
+from orchestrator.spec.space.domains import DEFAULTS, Choice, Constant, Uniform, Value
 from orchestrator.spec.space.fields import HIGHEST_MARGIN
-from orchestrator.spec.space.space import DEFAULTS, Case, Constant, Space, Uniform, Value
+from orchestrator.spec.space.space import Case, Space
 from trainers.backbones import BACKBONES, Backbone, backbone
 from trainers.config import TrialConfig, canonical
 from trainers.heads import Head, head
@@ -40,9 +41,6 @@ def check_conditions(space: Space, notes: SpaceMistakes) -> None:
                         "with a value, a list or an int range.",
                         at_key=True,
                     )
-
-
-# Named configurations
 
 
 def check_nothing_varies(space: Space, notes: SpaceMistakes) -> None:
@@ -88,9 +86,6 @@ def _check_named_head(values: Mapping[str, Any], given: Mapping[str, Value], top
     if top.has_margin and margin is not None and not top.smallest_margin <= margin <= top.largest_margin:
         here.add(f"margin is {quoted(margin)}, but {top.name} takes {' to '.join(_margins(top))}.")
     return True
-
-
-# A space
 
 
 def check_space(space: Space, notes: SpaceMistakes) -> None:
@@ -147,11 +142,11 @@ def _check_strides(space: Space, notes: SpaceMistakes) -> None:
                 continue
             if can:
                 listed = can[0] if len(can) == 1 else f"[{', '.join(can)}]"
-                mend = f"say which it is for: {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
+                remedy = f"say which it is for: {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
             else:
                 able = ", ".join(row.name for row in BACKBONES.values() if stride in row.output_strides)
-                mend = f"leave it out, or add a backbone that takes it: {able}."
-            here.add(f"{stride} does not go with {', '.join(cannot)}; {mend}")
+                remedy = f"leave it out, or add a backbone that takes it: {able}."
+            here.add(f"{stride} does not go with {', '.join(cannot)}; {remedy}")
 
 
 def _check_effects(space: Space, notes: SpaceMistakes) -> None:
@@ -187,3 +182,27 @@ def _margins(top: Head) -> tuple[str, str]:
     """The ends of what ``top`` takes in a file, the upper one rounded down so that it may be typed."""
     highest = min(top.largest_margin, HIGHEST_MARGIN)
     return quoted(top.smallest_margin), quoted(math.floor(highest * 1000) / 1000)
+
+
+def sampler_refusal(sampler: str, space: Space) -> str | None:
+    """Why ``sampler`` cannot take ``space``, and what can; None when it can."""
+    parameters = space.parameters()
+
+    def first(*kinds: type) -> str:
+        return next((name.partition("@")[0] for name, domain in parameters.items() if isinstance(domain, kinds)), "")
+
+    if sampler == "grid" and first(Uniform):
+        return (
+            f"the grid sampler goes through lists, and {first(Uniform)} is a continuous range; give it a list or an "
+            f"int range with a step, or use tpe or random."
+        )
+    if sampler in ("cmaes", "gp") and space.is_conditional:
+        return f"the {sampler} sampler cannot take conditions (`when`); leave them out, or use tpe or random."
+    if sampler == "cmaes" and first(Choice):
+        return (
+            f"the cmaes sampler only takes ranges of numbers, and {first(Choice)} is a list; "
+            f"give it one value or a range, or use tpe or random."
+        )
+    if sampler == "cmaes" and len(parameters) < 2:
+        return "the cmaes sampler needs at least two ranges of numbers; use tpe or random."
+    return None

@@ -1,8 +1,9 @@
-"""One table of the search's fields: what each may be, in words, as a check and as a JSON Schema."""
+"""Table of the search's fields: what each may be, in words, as a check and as a JSON Schema."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from trainers.backbones import BACKBONES, backbone
 from trainers.config import BALANCES, FUSIONS, LOSSES, OPTIMIZERS, OUTPUT_STRIDES, POOLINGS, SCHEDULES, VIEWS
 from trainers.errors import TrainerError
 from trainers.heads import HEADS, head
+
+DOTTED_NAME = "[^:]+:[^:]+"
+"""Pattern of ``my_module:NAME``, a user's own backbone, head or recipe."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Names:
         if not any(isinstance(each, str) for each in known):
             as_text = "the text " if isinstance(value, str) else ""
             return f"found {as_text}{quoted(value)}; allowed: {' or '.join(map(str, known))}."
-        if self.find is None or not isinstance(value, str) or ":" not in value:
+        if self.find is None or not isinstance(value, str) or not re.fullmatch(DOTTED_NAME, value):
             return unknown_value(value, [*map(str, known)], ", or your own as my_module:NAME" if self.find else "")
         try:
             self.find(value)
@@ -113,7 +117,7 @@ class Names:
     def schema(self) -> dict[str, Any]:
         booleans = [value for value in (True, False) if self._word(value)]
         names = {"enum": [*self.known(), *booleans]}
-        return {"anyOf": [names, {"type": "string", "pattern": "^[^:]+:[^:]+$"}]} if self.find else names
+        return {"anyOf": [names, {"type": "string", "pattern": f"^{DOTTED_NAME}$"}]} if self.find else names
 
 
 def _recipes() -> Iterable[str]:
@@ -135,12 +139,10 @@ NO_BINARY_CROSSENTROPY = (
 ADAMW_IS_ADAM = "adam with weight_decay above 0 is AdamW here, for the decay is decoupled. Use adam and weight_decay."
 HIGHEST_MARGIN = 4
 """What any margin head takes; each has a range of its own within."""
-
 GPU_MEMORY = Numbers(
     "GPU memory of one trial in GB; the case applies where there is at least so much.", 0, 10_000, ("low",)
 )
 """What a ``when`` may ask of the machine, beside the fields."""
-
 FIELDS: dict[str, Numbers | Names] = {
     "backbone": Names("The network below the head.", lambda: BACKBONES, backbone),
     "unfrozen_layers": Numbers(
@@ -201,62 +203,3 @@ FIELDS: dict[str, Numbers | Names] = {
     ),
 }
 """The fields of ``TrialConfig`` but epochs, which belong to the budget, in the same order."""
-
-
-def configuration_schema(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """JSON Schema of one configuration: a value for each named field."""
-    properties = {name: {"description": rule.description, **rule.schema()} for name, rule in FIELDS.items()}
-    return {"type": "object", "properties": {**(extra or {}), **properties}, "additionalProperties": False}
-
-
-CONDITION = "Condition"
-"""The name among ``$defs`` under which ``search_schema`` expects ``condition_schema``."""
-
-
-def condition_schema() -> dict[str, Any]:
-    """JSON Schema of a ``when``."""
-    properties: dict[str, Any] = {
-        name: {"anyOf": [rule.schema(), {"type": "array", "items": rule.schema(), "minItems": 1}]}
-        for name, rule in FIELDS.items()
-    }
-    properties["gpu_memory_gb"] = {"description": GPU_MEMORY.description, **GPU_MEMORY.schema()}
-    return {
-        "description": "The case applies where each named field has (one of) the given values.",
-        **{"type": "object", "properties": properties, "additionalProperties": False, "minProperties": 1},
-    }
-
-
-def search_schema() -> dict[str, Any]:
-    """JSON Schema of the ``search`` part."""
-    properties = {name: _field_schema(rule) for name, rule in FIELDS.items()}
-    named = configuration_schema({"name": {"type": "string", "description": "The trial's name."}})
-    properties["configurations"] = {
-        "description": "Named trials, run as they stand; nothing else may vary then.",
-        **{"type": "array", "minItems": 1, "items": {**named, "required": ["name"]}},
-    }
-    return {
-        "description": "What may vary: a value, a list, a range, or a list of cases tried in order.",
-        **{"type": "object", "properties": properties, "additionalProperties": False},
-    }
-
-
-def _field_schema(rule: Numbers | Names) -> dict[str, Any]:
-    value = rule.schema()
-    ends: dict[str, Any] = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-    choice = {"type": "array", "items": value, "minItems": 1}
-    kinds: dict[str, Any] = {"value": value, "choice": choice}
-    if isinstance(rule, Numbers):
-        kinds["int"] = {**ends, "items": {"type": "integer"}}
-        if not rule.whole:
-            kinds |= {"uniform": ends, "loguniform": ends}
-    extras = {"step": {"type": "integer", "minimum": 1}, "log": {"type": "boolean"}} if "int" in kinds else {}
-    case = {
-        **{
-            "type": "object",
-            "properties": {**kinds, **extras, "when": {"$ref": f"#/$defs/{CONDITION}"}},
-            "additionalProperties": False,
-        },
-        "oneOf": [{"required": [kind]} for kind in kinds],
-    }
-    forms = [value, choice, case, {"type": "array", "items": case, "minItems": 1}]
-    return {"description": rule.description, "anyOf": forms}

@@ -10,94 +10,15 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.mistakes import quoted
+from orchestrator.spec.space.domains import DEFAULTS, Choice, Constant, Domain, IntRange, Uniform, Value
 from trainers.backbones import backbone
-from trainers.config import TrialConfig, canonical
+from trainers.config import canonical
 from trainers.errors import TrainerError
-
-Value = str | int | float | None
-
-DEFAULTS: dict[str, Value] = {name: value for name, value in TrialConfig().to_dict().items() if name != "epochs"}
-"""Every field that a space may name, in the order of ``TrialConfig``; epochs belong to the budget."""
 
 LARGEST_COUNTED = 10_000
 """``Space.size`` enumerates no further."""
-
 _LOOSE = ("unfrozen_layers", "image_size", "scale", "margin", "recipe")
 """Fields that ``canonical`` may change: several raw values can mean the same trial."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """One value; takes no parameter."""
-
-    value: Value
-
-    def holds(self, value: Any) -> bool:
-        return bool(self.value == value)
-
-    def values(self) -> tuple[Value, ...]:
-        return (self.value,)
-
-    def __str__(self) -> str:
-        return quoted(self.value)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of at least two different values."""
-
-    options: tuple[Value, ...]
-
-    def holds(self, value: Any) -> bool:
-        return value in self.options
-
-    def values(self) -> tuple[Value, ...]:
-        return self.options
-
-    def __str__(self) -> str:
-        return "one of " + ", ".join(map(quoted, self.options))
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Any number from ``low`` to ``high``; with ``log``, evenly over the logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def holds(self, value: Any) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-    def values(self) -> None:
-        """A continuous range has no list of values."""
-
-    def __str__(self) -> str:
-        return f"a number from {quoted(self.low)} to {quoted(self.high)}"
-
-
-@dataclass(frozen=True)
-class IntRange:
-    """A whole number from ``low`` to ``high``, both included, in steps of ``step``. ``log`` needs a step of 1."""
-
-    low: int
-    high: int
-    step: int = 1
-    log: bool = False
-
-    def holds(self, value: Any) -> bool:
-        whole = isinstance(value, int | float) and float(value).is_integer()
-        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0
-
-    def values(self) -> Sequence[int]:
-        return range(self.low, self.high + 1, self.step)
-
-    def __str__(self) -> str:
-        steps = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"a whole number from {self.low} to {self.high}{steps}"
-
-
-Domain = Constant | Choice | Uniform | IntRange
 
 
 @dataclass(frozen=True)
@@ -372,27 +293,3 @@ def find_circle(cases: Mapping[str, Iterable[Case]]) -> tuple[str, ...]:
         return circle
 
     return next((circle for name in arrows if (circle := walk(name, ()))), ())
-
-
-def sampler_refusal(sampler: str, space: Space) -> str | None:
-    """Why ``sampler`` cannot take ``space``, and what can; None when it can."""
-    parameters = space.parameters()
-
-    def first(*kinds: type) -> str:
-        return next((name.partition("@")[0] for name, domain in parameters.items() if isinstance(domain, kinds)), "")
-
-    if sampler == "grid" and first(Uniform):
-        return (
-            f"the grid sampler goes through lists, and {first(Uniform)} is a continuous range; give it a list or an "
-            f"int range with a step, or use tpe or random."
-        )
-    if sampler in ("cmaes", "gp") and space.is_conditional:
-        return f"the {sampler} sampler cannot take conditions (`when`); leave them out, or use tpe or random."
-    if sampler == "cmaes" and first(Choice):
-        return (
-            f"the cmaes sampler only takes ranges of numbers, and {first(Choice)} is a list; "
-            f"give it one value or a range, or use tpe or random."
-        )
-    if sampler == "cmaes" and len(parameters) < 2:
-        return "the cmaes sampler needs at least two ranges of numbers; use tpe or random."
-    return None

@@ -200,9 +200,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_a_traceback_is_shown_with_debug_and_only_then(here: Path) -> None:
     plain, debug = orch("show", "nothing"), orch("show", "--debug", "nothing")
     assert (plain.returncode, plain.stdout) == (1, "")
-    assert (
-        plain.stderr == "orch: there is no sweep 'nothing'. Below runs/ there is none yet; orch sweep FILE makes one.\n"
-    )
+    assert plain.stderr == "orch: there is no sweep 'nothing'. Below runs/ there is none yet; type `orch sweep FILE`.\n"
     assert debug.returncode == 1
     assert "Traceback" in debug.stderr
 

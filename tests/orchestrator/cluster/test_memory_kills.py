@@ -99,7 +99,8 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from orchestrator.cluster import ray_session as cluster
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import Ledger, derive
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.state import derive
 from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.search.settings import SearchSettings

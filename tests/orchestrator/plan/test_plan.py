@@ -19,7 +19,8 @@ from orchestrator.plan.plan import PLANNED_STAGES, Estimate, Plan, cautions, for
 from orchestrator.plan.playthrough import SimulatedSweep
 from orchestrator.plan.stage_times import compare_stages
 from orchestrator.plan.workload import PhotoCounts
-from orchestrator.spec.load import load_spec, shipped_spaces
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.shipped import shipped_spaces
 from tests.support.sweep_costs import situation, spec_of
 
 HEADS = {"backbone": "mobilenet_1.0", "unfrozen_layers": 0, "dropout": {"uniform": [0, 0.5]}}

@@ -5,22 +5,19 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from orchestrator.errors import OrchError
-from orchestrator.ledger.folder import find_sweep, newest_unfinished, read_sweep
-from orchestrator.ledger.ledger import Ledger, running_process
+from orchestrator.ledger.folder import read_sweep
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.plain_json import json_ready
 from orchestrator.report import status
 from orchestrator.report.terminal import wrapped
-from orchestrator.tracking.cursor import newest_store
 from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 
 
@@ -112,23 +109,6 @@ def test_status_of_a_sweep_whose_process_is_gone_calls_its_trials_interrupted(tm
     shown = _shown(tmp_path / "tiny")
     assert "1 interrupted" in shown
     assert "RUNNING" not in shown
-
-
-def test_who_runs_a_sweep_is_told_by_the_lock_which_stays_as_it_is(tmp_path: Path) -> None:
-    paths = SweepPaths(tmp_path / "tiny")
-    paths.root.mkdir()
-    assert running_process(paths) is None
-    assert not paths.lock.exists()
-    with Ledger(paths.ledger):
-        assert running_process(paths) == str(os.getpid())
-        assert read_sweep(paths.root).runner == str(os.getpid())
-        paths.lock.write_text("")
-        assert running_process(paths) == "unknown"
-    paths.lock.write_text("4711\n")
-    assert running_process(paths) is None
-    assert paths.lock.read_text() == "4711\n"
-    with Ledger(paths.ledger):
-        pass
 
 
 def test_progress_counts_the_time_in_which_trials_ran(tmp_path: Path) -> None:
@@ -240,37 +220,10 @@ def test_trials_trained_in_full_come_before_pruned_ones_that_looked_better(tmp_p
     assert [record.id for record in best] == ["aaaaaaaaa1", "aaaaaaaaa4", "aaaaaaaaa2"]
 
 
-def test_finding_a_sweep_by_path_by_name_and_the_newest(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    for age, (name, ended) in enumerate([("old", "FINISHED"), ("new", "INTERRUPTED")]):
-        paths = write_sweep(runs / name, ended=ended)
-        os.utime(paths.ledger, (1000 + age, 1000 + age))
-    assert find_sweep(str(runs / "old"), runs=runs) == runs / "old"
-    assert find_sweep("old", runs=runs) == runs / "old"
-    assert find_sweep(None, runs=runs) == runs / "new"
-    assert find_sweep(None, finished=True, runs=runs) == runs / "old"
-    assert newest_unfinished(runs) == runs / "new"
-    assert newest_store(runs) == "sqlite:////x/mlflow.db"
-    with pytest.raises(OrchError, match=r"there is no sweep 'odl'\. Below .*runs/ there is new, old\."):
-        find_sweep("odl", runs=runs)
-
-
-def test_nothing_to_find_is_said_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(OrchError, match=r"no finished sweep\. Below .* none yet; orch sweep FILE makes one"):
-        find_sweep(None, finished=True, runs=tmp_path)
-    write_sweep(tmp_path / "done")
-    with pytest.raises(
-        OrchError, match=r"no unfinished sweep\. Below .* there is done\..*--resume --out .*--trials \+20"
-    ):
-        newest_unfinished(tmp_path)
-    with pytest.raises(OrchError, match="is not a sweep's folder: there is no ledger/ in it"):
-        read_sweep(tmp_path)
-
-
 def test_json_ready_leaves_no_value_that_json_has_no_word_for() -> None:
     import numpy as np
 
-    from orchestrator.ledger.ledger import TrialState
+    from orchestrator.ledger.state import TrialState
 
     values = {
         "nan": math.nan,

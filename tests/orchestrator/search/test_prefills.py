@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.ray_session import ray_session, stop_ray
-from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.search import recorder, schedulers
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest, TrialSource
-from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from orchestrator.spec.space.domains import Choice, Uniform
+from orchestrator.spec.space.space import Case, Space
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 

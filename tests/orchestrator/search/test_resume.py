@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.ledger.ledger import TrialState, derive
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.state import TrialState, derive
 from tests.support.places import ROOT
 
 FAKE = """

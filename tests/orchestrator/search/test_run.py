@@ -28,15 +28,17 @@ from orchestrator.cluster import ray_session as cluster
 from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.cluster.ray_session import machine_resources, ray_session, run_jobs, stop_ray
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import Ledger, SweepState, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind, read_events
+from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.search import recorder
 from orchestrator.search.recorder import TrialRecorder
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
-from orchestrator.spec.space.space import Case, Choice, Space
+from orchestrator.spec.space.domains import Choice
+from orchestrator.spec.space.space import Case, Space
 from tests.support.places import ROOT
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
@@ -443,7 +445,8 @@ from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings
 from orchestrator.search.settings import SearchSettings
 from orchestrator.search.run import run_trials
-from orchestrator.spec.space.space import Case, Choice, Space, Uniform
+from orchestrator.spec.space.space import Case, Space
+from orchestrator.spec.space.domains import Choice, Uniform
 from trainers.contract import FitJob
 
 folder, recipe, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -12,12 +12,14 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search import sampling
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
-from orchestrator.spec.space.space import Case, Choice, Constant, IntRange, Space, Uniform
+from orchestrator.spec.space.domains import Choice, Constant, IntRange, Uniform
+from orchestrator.spec.space.space import Case, Space
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
 

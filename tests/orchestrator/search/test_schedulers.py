@@ -10,8 +10,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.ledger import Ledger, TrialState, derive
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, replay
 from orchestrator.search.settings import SchedulerSettings
 

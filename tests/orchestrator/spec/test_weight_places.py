@@ -101,7 +101,7 @@ def test_without_files_and_network_one_sentence_says_what_to_type(tmp_path, fold
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, offline):  # noqa: F811
-    with pytest.raises(SpecError, match=r"ORCH_WEIGHTS \(/nowhere, which is no folder\)"):
+    with pytest.raises(SpecError, match=r"ORCH_WEIGHTS \(/nowhere, which is not a folder\)"):
         opened(tmp_path, "resnet50", environ={"ORCH_WEIGHTS": "/nowhere"})
 
 
@@ -171,12 +171,12 @@ def test_a_file_that_is_named_and_not_there_is_a_mistake_and_not_left_out(tmp_pa
 
 @pytest.mark.parametrize("weights", ["optional", "{others: optional}"])
 def test_optional_is_said_of_one_backbone(weights, tmp_path):
-    with pytest.raises(SpecError, match=r"optional is said of one backbone by its name, as in \{senet50: optional"):
+    with pytest.raises(SpecError, match=r"optional needs the name of a backbone, as in \{senet50: optional"):
         opened(tmp_path, "resnet50", weights)
 
 
 def test_where_nothing_is_left_that_is_a_mistake(tmp_path):
-    with pytest.raises(SpecError, match="nothing is left to search: senet50 would be left out"):
+    with pytest.raises(SpecError, match="leaving out senet50, whose weights are missing, leaves nothing"):
         opened(tmp_path, "senet50", "{senet50: optional}")
 
 

@@ -158,7 +158,7 @@ def test_a_driver_that_fails_is_a_sentence_and_none_is_no_gpu(tmp_path: Path, mo
     nvidia_smi(tmp_path / "bin", monkeypatch)
     (tmp_path / "f.yaml").write_text(BY_MEMORY)
     spec = load_spec(str(tmp_path / "f.yaml"))
-    with pytest.raises(OrchError, match=r"nvidia-smi does not say how much memory the GPU has \(no driver\); mend the"):
+    with pytest.raises(OrchError, match=r"nvidia-smi does not report the GPU.s memory \(no driver\); repair the"):
         open_new(spec, tmp_path / "sweep", fresh=False)
     assert not (tmp_path / "sweep").exists()
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ledger.ledger import TrialState
 from orchestrator.ledger.naming import CARD, varied_fields
 from orchestrator.ledger.segments import Event
+from orchestrator.ledger.state import TrialState
 from orchestrator.tracking.run_updates import (
     RUN_STATUS,
     leaderboard_update,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jsonschema
 import pytest
 
-from orchestrator.spec.space.fields import FIELDS, GPU_MEMORY, HIGHEST_MARGIN, condition_schema, configuration_schema
-from orchestrator.spec.space.space import DEFAULTS
+from orchestrator.spec.schema import condition_schema, configuration_schema
+from orchestrator.spec.space.domains import DEFAULTS
+from orchestrator.spec.space.fields import FIELDS, GPU_MEMORY, HIGHEST_MARGIN
 from trainers.config import BALANCES, FUSIONS, OUTPUT_STRIDES, TrialConfig, canonical
 from trainers.heads import HEADS
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.spec.mistakes import Mistakes
+from orchestrator.spec.space.domains import Choice, Constant, Uniform
 from orchestrator.spec.space.section import plain_search, read_search
-from orchestrator.spec.space.space import Case, Choice, Constant, Uniform
+from orchestrator.spec.space.space import Case
 from trainers.heads import Head
 
 TALL = Head("tall", normalised=True, margin_function="trainers.heads:cosface_margin", default_margin=0.2)
@@ -210,11 +211,11 @@ def test_the_range_that_a_mistake_shows_is_itself_right():
 def test_margins_by_head_fit():
     search = read_search(
         {
-            "head": ["softmax", "sphereface", "cosface", "arcface", "tests.test_searchpart:TALL"],
+            "head": ["softmax", "sphereface", "cosface", "arcface", "tests.orchestrator.spec.space.test_section:TALL"],
             "margin": [
                 {"uniform": [1.1, 2], "when": {"head": "sphereface"}},
                 {"uniform": [0.05, 0.4], "when": {"head": "cosface"}},
-                {"value": 4, "when": {"head": "tests.test_searchpart:TALL"}},
+                {"value": 4, "when": {"head": "tests.orchestrator.spec.space.test_section:TALL"}},
                 {"uniform": [0.05, 0.5]},
             ],
         }

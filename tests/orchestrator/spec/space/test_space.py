@@ -7,17 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.space.space import (
-    DEFAULTS,
-    Case,
-    Choice,
-    Constant,
-    IntRange,
-    Space,
-    Uniform,
-    find_circle,
-    sampler_refusal,
-)
+from orchestrator.spec.space.checks import sampler_refusal
+from orchestrator.spec.space.domains import DEFAULTS, Choice, Constant, IntRange, Uniform
+from orchestrator.spec.space.space import Case, Space, find_circle
 from trainers.config import TrialConfig, canonical
 
 MARGINS = Case(Uniform(0.1, 0.5), (("head", ("cosface", "arcface")),))

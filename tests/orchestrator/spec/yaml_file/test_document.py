@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.mistakes import Mistake
-from orchestrator.spec.yaml_document import Document, SettingRules, escape, read_document
+from orchestrator.spec.yaml_file.document import Document, SettingRules, read_document
+from orchestrator.spec.yaml_file.environment import escape
 
 
 def sentences(document: Document) -> list[str]:

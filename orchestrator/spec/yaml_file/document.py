@@ -1,0 +1,154 @@
+"""A file's values, each with its place, so that every mistake names a line.
+
+``--set`` and ``${NAME}`` are applied here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import SpecError
+from orchestrator.spec.mistakes import Keys, Mistake, quoted
+from orchestrator.spec.yaml_file.environment import EnvironmentFiller
+from orchestrator.spec.yaml_file.reader import YamlReader
+
+
+@dataclass(frozen=True)
+class SettingRules:
+    """How ``--set`` reaches into a file's short forms.
+
+    ``short_forms``: where a word stands for a mapping, and the name under which the word is kept in it.
+    ``replaced``: below a top-level field, the names that a new name beside them pushes out.
+    """
+
+    short_forms: Mapping[Keys, str] = field(default_factory=dict)
+    replaced: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The values of one file, and where each stands. ``mistakes`` are those found so far.
+
+    ``defaulted``: where ``${NAME:-default}`` stood for a variable that is not set, and its name.
+    """
+
+    file: str
+    data: dict[str, Any]
+    key_places: Mapping[Keys, str] = field(default_factory=dict)
+    value_places: Mapping[Keys, str] = field(default_factory=dict)
+    mistakes: tuple[Mistake, ...] = ()
+    defaulted: Mapping[Keys, str] = field(default_factory=dict)
+
+    def place(self, keys: Keys, at_key: bool = False) -> str:
+        """``FILE:LINE:COLUMN`` of the value (or its name), or of the nearest thing around it; or ``--set ...``."""
+        if at_key and keys in self.key_places:
+            return self.key_places[keys]
+        for length in range(len(keys), -1, -1):
+            if keys[:length] in self.value_places:
+                return self.value_places[keys[:length]]
+        return f"{self.file}:1:1"
+
+    def error(self, mistakes: Iterable[Mistake]) -> SpecError:
+        """All mistakes, one a line, in the order of the file. Of several about one value only the first counts."""
+        told: dict[Keys, tuple[tuple[Any, ...], str]] = {}
+        for number, mistake in enumerate((*self.mistakes, *mistakes)):
+            place = mistake.place or self.place(mistake.keys, mistake.at_key)
+            dotted = ".".join(map(str, mistake.keys))
+            text = f"{place}: {dotted}: {mistake.text}" if dotted else f"{place}: {mistake.text}"
+            key: Keys = mistake.keys if dotted else (mistake.text,)
+            covered = any(key[:length] in told for length in range(1, len(key) + 1))
+            if not covered:
+                told[key] = (_reading_order(place, number), text)
+        return SpecError("\n".join(text for _, text in sorted(told.values())))
+
+    def expand(self, environ: Mapping[str, str]) -> Document:
+        """Fill in ``${NAME}`` in every text; ``$${`` stands for a plain ``${``.
+
+        ``${NAME:-text}`` is ``text`` where NAME is unset or empty. An unset name without it becomes a mistake, which
+        says with ``${NAME:?text}`` what the variable should hold; ``text`` begins with an example.
+        """
+        filling = EnvironmentFiller(environ)
+        data = filling.expand(self.data, ())
+        mistakes = (*self.mistakes, *filling.mistakes)
+        return dataclasses.replace(self, data=data, mistakes=mistakes, defaulted=filling.defaulted)
+
+    def override(self, settings: Iterable[str], rules: SettingRules | None = None) -> Document:
+        """Lay ``dotted.field=YAML`` settings over the values, in order.
+
+        A mapping is made where a scalar or nothing was; a number steps into a list.
+        """
+        document = self
+        for setting in settings:
+            document = _set(document, setting, rules or SettingRules())
+        return document
+
+
+def _reading_order(place: str, number: int) -> tuple[Any, ...]:
+    at = re.fullmatch(r"(.*):(\d+):(\d+)", place, re.DOTALL)
+    return (0, int(at[2]), int(at[3]), number) if at and not place.startswith("--set ") else (1, 0, 0, number)
+
+
+def read_document(text: str, file: str) -> Document:
+    """Read one YAML mapping. Raises SpecError for broken YAML; smaller mistakes go into ``Document.mistakes``."""
+    reader = YamlReader(file)
+    data = reader.read(text)
+    document = Document(file, data, reader.key_places, reader.value_places, tuple(reader.mistakes))
+    if data is None and not reader.mistakes:
+        raise document.error([Mistake((), 'the file is empty; it needs fields, the first of them "name: my-sweep".')])
+    if not isinstance(data, dict):
+        found = f'found {quoted(data)}; the file must be a mapping of fields, the first of them "name: my-sweep".'
+        raise document.error([Mistake((), found)])
+    return document
+
+
+def _set(document: Document, setting: str, rules: SettingRules) -> Document:
+    place = f"--set {setting}"
+    dotted, sign, text = setting.partition("=")
+    names = [name.strip() for name in dotted.split(".")]
+    if not sign or not all(names):
+        usage = Mistake((), "write a field, an equals sign and a value, as in --set budget.trials=5.", place=place)
+        return dataclasses.replace(document, mistakes=(*document.mistakes, usage))
+    reader = YamlReader(place)
+    try:
+        value = reader.read(text)
+    except SpecError as error:
+        reason = str(error).removeprefix(place).lstrip(":0123456789 ")
+        broken = Mistake((), reason, place=place)
+        return dataclasses.replace(document, mistakes=(*document.mistakes, broken))
+    data, keys = _put(document.data, names, (), value, rules)
+    made = {keys[:length] for length in range(1, len(keys) + 1)} - document.value_places.keys()
+
+    def outside(places: Mapping[Keys, str]) -> dict[Keys, str]:
+        return {at: where for at, where in places.items() if at[: len(keys)] != keys}
+
+    return dataclasses.replace(
+        document,
+        data=data,
+        key_places={**outside(document.key_places), **dict.fromkeys({keys, *made}, place)},
+        value_places={**outside(document.value_places), **dict.fromkeys({keys, *made}, place)},
+        mistakes=(
+            *(m for m in document.mistakes if not m.keys or m.keys[: len(keys)] != keys),
+            *(dataclasses.replace(m, keys=(*keys, *m.keys), place=place) for m in reader.mistakes),
+        ),
+    )
+
+
+def _put(tree: Any, names: Sequence[str], above: Keys, value: Any, rules: SettingRules) -> tuple[Any, Keys]:
+    """A copy of ``tree`` with ``value`` at ``names``, and the keys that these names turned out to be."""
+    if not names:
+        return value, above
+    name, *rest = names
+    if isinstance(tree, list) and re.fullmatch(r"\d{1,6}", name, re.ASCII) and int(name) < len(tree):
+        inner, keys = _put(tree[int(name)], rest, (*above, int(name)), value, rules)
+        return [*tree[: int(name)], inner, *tree[int(name) + 1 :]], keys
+    if above in rules.short_forms and isinstance(tree, str):
+        tree = {rules.short_forms[above]: tree}
+    mapping = tree if isinstance(tree, dict) else {}
+    pushed_out = rules.replaced.get(str(above[0]), {}).get(name, ()) if above and not rest else ()
+    mapping = {other: kept for other, kept in mapping.items() if other not in pushed_out}
+    inner, keys = _put(mapping.get(name), rest, (*above, name), value, rules)
+    return {**mapping, name: inner}, keys
