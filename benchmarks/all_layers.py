@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.task import Task, Trial, fewer_photos, trashnet
-from benchmarks.versus import Comparison, compare, parse
+from benchmarks.common.task import Task, Trial, fewer_photos, trashnet
+from benchmarks.common.versus import Comparison, compare, parse
 
 TARGET = 1.0
 NOTES = """Every layer is trained by every side; what orch could save is the start of each trial and the work around the

@@ -26,11 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import head_only, mixed_depth
-from benchmarks.measured import Side
-from benchmarks.results import Result, record
-from benchmarks.sides import OURS, hold_cores, ready_s, run_module, run_ours
-from benchmarks.task import CORES, Task
-from benchmarks.versus import parser
+from benchmarks.common.measured import Side
+from benchmarks.common.results import Result, record
+from benchmarks.common.sides import OURS, hold_cores, ready_s, run_module, run_ours
+from benchmarks.common.task import CORES, Task
+from benchmarks.common.versus import parser
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths
 from orchestrator.plan.calibrate import CalibrationRequest, calibrated

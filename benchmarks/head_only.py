@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.task import Task, Trial, fewer_photos, trashnet
-from benchmarks.versus import Comparison, compare, parse
+from benchmarks.common.task import Task, Trial, fewer_photos, trashnet
+from benchmarks.common.versus import Comparison, compare, parse
 
 TARGET = 60.0
 NOTES = """Each side trains the same list with Adam at a constant rate on the same photos. A peer's long run is measured

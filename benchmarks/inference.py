@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import Result, record
-from benchmarks.sides import hold_cores, run_module
-from benchmarks.task import CORES, fewer_photos, trashnet
-from benchmarks.versus import parse
+from benchmarks.common.results import Result, record
+from benchmarks.common.sides import hold_cores, run_module
+from benchmarks.common.task import CORES, fewer_photos, trashnet
+from benchmarks.common.versus import parse
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks.common.task import CORES
 from benchmarks.inference import POLICIES, read, sweep_in
-from benchmarks.task import CORES
 from orchestrator.cluster.ray_session import start_ray, stop_ray
 from orchestrator.evaluation.leaderboard import ensemble
 from orchestrator.sweep.probabilities import predict_missing

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides import hold_cores, run_sweep
-from benchmarks.task import Task, Trial, fewer_photos, trashnet
-from benchmarks.versus import Comparison, compare, parser
+from benchmarks.common.sides import hold_cores, run_sweep
+from benchmarks.common.task import Task, Trial, fewer_photos, trashnet
+from benchmarks.common.versus import Comparison, compare, parser
 from orchestrator.ledger.segments import Event, read_events
 from orchestrator.ledger.state import derive
 from orchestrator.paths import SweepPaths

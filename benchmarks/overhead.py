@@ -31,8 +31,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.results import Bound, Result, record
-from benchmarks.sides import hold_cores
+from benchmarks.common.results import Bound, Result, record
+from benchmarks.common.sides import hold_cores
 
 TARGET_S = 0.15
 DEARER = 1.2
@@ -162,7 +162,7 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
 
         show(ledger.append(EventKind.SWEEP, state="RUNNING", payload={"name": spec.name}))
         source = OptunaSampler(spec.space, SamplerSettings(trials, 1, 0, "no data", sampler), make_job)
-        settings = SearchSettings(1, paths.logs.resolve(), paths.ray.resolve(), "benchmarks.no_work:open_fit")
+        settings = SearchSettings(1, paths.logs.resolve(), paths.ray.resolve(), "benchmarks.common.no_work:open_fit")
         outcome = run_trials(source, settings, ledger, show)
         warning = tracker.close(600.0)
         cost = clock.stop()

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from benchmarks.planted import OBJECTIVES, Objective
-from benchmarks.quality_page import PageFacts, SamplerRow, SchedulerRow, page
+from benchmarks.common.planted import OBJECTIVES, Objective
+from benchmarks.common.quality_page import PageFacts, SamplerRow, SchedulerRow, page
 from orchestrator.cluster.ray_session import ray_session
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.state import TrialState, derive
@@ -33,7 +33,7 @@ from trainers.config import TrialConfig
 from trainers.contract import FitJob
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "search-quality.md"
-FACTORY = "benchmarks.planted_curves:open_fit"
+FACTORY = "benchmarks.common.planted_curves:open_fit"
 CURVES = ("orderly", "late bloomer")
 PLANTED = "planted-best"
 BEST_END, BEST_ENDS_BELOW = 0.95, 0.92

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results import Bound, Result, record
-from benchmarks.sides import hold_cores
+from benchmarks.common.results import Bound, Result, record
+from benchmarks.common.sides import hold_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 HELP_S, CHECK_S, EPOCH_S = 0.3, 0.6, 20.0

@@ -14,8 +14,6 @@ from tests.support.places import ROOT
 PACKAGES = ("orchestrator", "trainers", "dashboards", "benchmarks")
 MAX_MODULES = 15
 """Maximum modules in a folder, ``__init__`` not counted."""
-FLAT = {"benchmarks"}
-"""Folders exempt from ``MAX_MODULES``: scripts, one per measurement."""
 DASHBOARDS_MAY_IMPORT = (
     *("dashboards", "trainers.files"),
     *("orchestrator.api", "orchestrator.ledger", "orchestrator.evaluation"),
@@ -73,7 +71,7 @@ def test_names_are_imported_from_the_module_that_defines_them(trees: dict[str, a
 def test_no_folder_has_too_many_modules() -> None:
     paths = [path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     counts = Counter(path.parent.as_posix() for path in paths if path.name != "__init__.py")
-    assert {folder: n for folder, n in counts.items() if n > MAX_MODULES and folder not in FLAT} == {}
+    assert {folder: n for folder, n in counts.items() if n > MAX_MODULES} == {}
 
 
 def test_dashboards_import_only_tables_and_files(trees: dict[str, ast.Module]) -> None:

@@ -18,7 +18,7 @@ JUDGED_AT_ONCE = 128
 
 
 def read_task(path: str | Path) -> dict[str, Any]:
-    """What ``benchmarks.task.Task.write`` wrote: table, image_size, batch_size, weights, trials, cache and so on."""
+    """What ``benchmarks.common.task.Task.write`` wrote: table, image_size, batch_size, weights, trials, cache ..."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 

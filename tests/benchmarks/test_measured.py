@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import all_layers, head_only, mixed_depth, sides
-from benchmarks.measured import Cost, Side, TrialTime, cost_by_kind, implausible, makespan, trial_times
-from benchmarks.sides import PEERS, breakdown, sweep_times
-from benchmarks.task import Task, Trial, fewer_photos, trashnet
-from benchmarks.versus import compare, parser
+from benchmarks import all_layers, head_only, mixed_depth
+from benchmarks.common import sides
+from benchmarks.common.measured import Cost, Side, TrialTime, cost_by_kind, implausible, makespan, trial_times
+from benchmarks.common.sides import PEERS, breakdown, sweep_times
+from benchmarks.common.task import Task, Trial, fewer_photos, trashnet
+from benchmarks.common.versus import compare, parser
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.state import TrialState

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.results import PAGE, RECORD, Bound, Result, commit, machine, page, read_record, record
+from benchmarks.common.results import PAGE, RECORD, Bound, Result, commit, machine, page, read_record, record
 
 
 @pytest.mark.parametrize(

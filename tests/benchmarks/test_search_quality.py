@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.planted import OBJECTIVES
-from benchmarks.planted_curves import accuracy, open_fit
-from benchmarks.quality_page import (
+from benchmarks.common.planted import OBJECTIVES
+from benchmarks.common.planted_curves import accuracy, open_fit
+from benchmarks.common.quality_page import (
     SAMPLER_EXPECTATIONS,
     SCHEDULER_EXPECTATIONS,
     PageFacts,

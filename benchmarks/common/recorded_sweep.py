@@ -1,4 +1,4 @@
-"""A sweep whose trials end after epochs of their own: ``python -m benchmarks.recorded_sweep FILE OUT EPOCHS.json``.
+"""A sweep whose trials end after given epochs: ``python -m benchmarks.common.recorded_sweep FILE OUT EPOCHS.json``.
 
 A file for ``orch sweep`` gives all trials the same epochs and lets a scheduler stop them, which would not stop the same
 trials in another run. So this goes through the library: the stages of ``orch sweep FILE --until search``, with the

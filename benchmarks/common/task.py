@@ -90,7 +90,7 @@ class Task:
 
     def sweep_file(self, path: Path, cpus: int, scheduler: str | Mapping[str, Any] = "none") -> None:
         """The same as a file for ``orch sweep``, with ``scheduler`` in its budget. Trials of different epochs need
-        ``benchmarks.recorded_sweep``."""
+        ``benchmarks.common.recorded_sweep``."""
         configurations = [{"name": trial.name, **trial.config} for trial in self.trials]
         fields = {"batch_size": self.batch_size, "optimizer": "adam", "schedule": "constant", "warmup": 0}
         content = {

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.measured import Side, cost_by_kind, implausible
-from benchmarks.results import Result, record
-from benchmarks.sides import OURS, hold_cores, run_ours, run_peer
-from benchmarks.task import CORES, Task
+from benchmarks.common.measured import Side, cost_by_kind, implausible
+from benchmarks.common.results import Result, record
+from benchmarks.common.sides import OURS, hold_cores, run_ours, run_peer
+from benchmarks.common.task import CORES, Task
 
 RAY, KERAS_TUNER, BY_HAND = "Ray Tune + Keras", "KerasTuner", "features by hand"
 COLD, WARM = f"{OURS}, empty store", f"{OURS}, filled store"

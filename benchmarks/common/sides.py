@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import Side, TrialTime, trial_times
-from benchmarks.task import CORES, Task, Trial
+from benchmarks.common.measured import Side, TrialTime, trial_times
+from benchmarks.common.task import CORES, Task, Trial
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialState
 from orchestrator.paths import SweepPaths
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PEERS = {
     "Ray Tune + Keras": "ray_tune",
     "KerasTuner": "keras_tuner_list",
@@ -64,7 +64,7 @@ def run_sweep(
     else:
         epochs = folder / "epochs.json"
         epochs.write_text(json.dumps({trial.name: trial.epochs for trial in task.trials}), encoding="utf-8")
-        command = ["benchmarks.recorded_sweep", str(file), str(out), str(epochs)]
+        command = ["benchmarks.common.recorded_sweep", str(file), str(out), str(epochs)]
     places = {"ORCH_CACHE": str(cache), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     return run_module(command, folder, places)
 

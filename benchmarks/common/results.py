@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from trainers.files.atomic import atomic_write_text
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parents[1]
 RECORD, PAGE = "results.json", "RESULTS.md"
 SIZES = ("full", "small")
 ORDER = ("head_only", "mixed_depth", "mixed_depth_warm", "all_layers", "floor", "overhead", "startup", "inference")

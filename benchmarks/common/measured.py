@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from benchmarks.task import Trial
+from benchmarks.common.task import Trial
 from trainers.wording import count
 
 
