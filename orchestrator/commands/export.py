@@ -32,13 +32,12 @@ from orchestrator.evaluation.export_report import (
     to_rich,
 )
 from orchestrator.evaluation.leaderboard import ensemble, signed
-from orchestrator.ledger.folder import Sweep, read_sweep
-from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import describe_environment
 from orchestrator.paths import SweepPaths, command_line
-from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner
+from orchestrator.sweep.judged import JudgedWinner, judged_winner
 from orchestrator.sweep.probabilities import read_probabilities
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -84,9 +83,8 @@ def export_winner(
     """
     formats = _formats(request)
     out = request.out or SweepPaths(folder).root / "exports"
-    with Ledger(read_sweep(folder).paths.ledger) as ledger:
-        sweep = read_sweep(folder)
-        judged = _winner(sweep)
+    with locked_sweep(folder) as (sweep, ledger):
+        judged = judged_winner(sweep)
         manifest = Manifest.read(sweep.paths.manifest)
         original, labels = _stored(sweep, manifest, judged.fits, judged.winner["policy"])
         names = [f.name for f in formats]
@@ -145,17 +143,6 @@ def _formats(request: ExportRequest) -> tuple[ExportFormat, ...]:
         return export_formats(request.formats or installed_formats())
     except TrainerError as error:
         raise OrchError(str(error)) from error
-
-
-def _winner(sweep: Sweep) -> JudgedWinner:
-    """What was judged, with the ids of its fits. Raises OrchError where there is none yet, or no ids."""
-    judged = judged_winner(sweep)
-    if not judged.fits:
-        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
-        raise OrchError(
-            f"the winner in {sweep.paths.winner} does not say which networks it is made of; {resume} writes it again."
-        )
-    return judged
 
 
 def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,12 +15,11 @@ import pandas as pd
 
 from orchestrator.errors import PromotionRefused
 from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
-from orchestrator.ledger.folder import Sweep, read_sweep
-from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
-from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner, not_judged
+from orchestrator.sweep.judged import JudgedWinner, judged_winner, not_judged
 from orchestrator.tracking import registry
 from orchestrator.tracking.cursor import parent_run
 from orchestrator.tracking.settings import model_name, tracking_settings
@@ -62,8 +61,7 @@ def promote(
     Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached, OrchError where the sweep
     has no winner yet, is being run, or was interrupted on the way to another winner.
     """
-    with Ledger(read_sweep(folder).paths.ledger) as ledger:
-        sweep = read_sweep(folder)
+    with locked_sweep(folder) as (sweep, ledger):
         judged = judged_winner(sweep)
         if not sweep.paths.evidence.is_file():
             raise not_judged(sweep)
@@ -98,7 +96,7 @@ def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str)
     tags, winner = champion.tags, judged.winner
     if champion.run_id != run_id or tags.get("orch.policy") != winner["policy"]:
         return False
-    if "orch.fits" in tags and judged.fits:
+    if "orch.fits" in tags:
         return bool(json.loads(tags["orch.fits"]) == list(judged.fits))
     return tags.get("orch.trial") == winner["trial"]
 

@@ -35,6 +35,10 @@ class SweepContext:
         self.show(event)
         return event
 
+    def warn(self, sentence: str) -> None:
+        """Record a warning."""
+        self.record(EventKind.NOTE, reason=sentence)
+
     def state(self) -> SweepState:
         return derive(self.ledger.events())
 

@@ -107,6 +107,7 @@ def _stages(running: SweepContext, request: SweepRequest) -> bool:
     from orchestrator.sweep.foresee import PlanRequest, compare_with_plan, plan_sweep
     from orchestrator.sweep.leaderboard import build_leaderboard
     from orchestrator.sweep.node_weights import check_nodes
+    from orchestrator.sweep.pictures import draw_pictures
 
     asked_s = time.monotonic()
     with ray_session(request.address or ""), _deaf_once_interrupted():
@@ -126,7 +127,8 @@ def _stages(running: SweepContext, request: SweepRequest) -> bool:
             return False
         winner = select(running, manifest)
         models = refit(running, manifest, winner)
-        build_leaderboard(running, manifest, winner, models)
+        board = build_leaderboard(running, manifest, winner, models)
+        draw_pictures(running, manifest, board)
         compare_with_plan(running)
     return True
 

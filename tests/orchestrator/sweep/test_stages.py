@@ -12,7 +12,7 @@ from orchestrator.ledger.ledger import Ledger, derive
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.report.progress import ProgressReporter
 from orchestrator.spec.load import load_spec
-from orchestrator.sweep.leaderboard import epochs_frame, search_frame
+from orchestrator.sweep.pictures import epochs_frame, search_frame
 from orchestrator.sweep.settings import seconds_searched
 from trainers.config import TrialConfig
 
@@ -42,10 +42,10 @@ def test_time_searched_holds_what_went_into_filling_the_store() -> None:
         _event(1, 0, EventKind.SWEEP),
         _event(2, 10, EventKind.TRIAL, "a", "search"),
         _event(3, 10, EventKind.TRIAL, "b", "search"),
-        _event(4, 1810, EventKind.STAGE, "", "build", '{"for": "b"}'),
+        _event(4, 1810, EventKind.STAGE, "", "prefill", '{"for": "b"}'),
         _event(5, 9000, EventKind.SWEEP),
         _event(6, 9010, EventKind.TRIAL, "c", "refit"),
-        _event(7, 9900, EventKind.STAGE, "", "build", '{"for": "c"}'),
+        _event(7, 9900, EventKind.STAGE, "", "prefill", '{"for": "c"}'),
     ]
     assert seconds_searched(events) == 1800
 
