@@ -59,6 +59,7 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
     trial again.
     """
     _check_options(source, out, fresh, resume, trials)
+    from orchestrator.report.progress import ProgressReporter
     from orchestrator.sweep import pipeline
 
     request = pipeline.SweepRequest(
@@ -73,9 +74,8 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         address=address,
         share=not no_share,
         anyway=anyway,
-        console=console(),
     )
-    pipeline.sweep(request)
+    pipeline.sweep(request, ProgressReporter(console()))
 
 
 def _check_options(source: str | None, out: Path | None, fresh: bool, resume: bool, trials: str | None) -> None:

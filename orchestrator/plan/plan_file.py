@@ -25,7 +25,7 @@ from orchestrator.plan.calibration import Calibration, Machine
 from orchestrator.plan.draws import many_of
 from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.gpus import GPUS, GpuSpeed, gpu_speed
-from orchestrator.plan.plan import DRAWS, Plan, StageComparison, cautions, make_plan, refusals
+from orchestrator.plan.plan import DRAWS, Plan, cautions, make_plan, refusals
 from orchestrator.plan.playthrough import VALUE_BYTES, SweepConditions
 from orchestrator.plan.workload import PhotoCounts, StoreSettings, fit_work
 from orchestrator.spec.data import DataSpec
@@ -97,7 +97,7 @@ def plan_file(
         raise DataError(str(error)) from error
     slots = slots_of(spec, Resources(os.cpu_count() or 1, len(gpu_names())))
     request = CalibrationRequest(spec, manifest, slots, cache_folder())
-    calibration = calibrated(request, again, tell=tell)
+    calibration = calibrated(request, again, tell=lambda text: tell(f"plan     {text}"))
     if devices is None:
         return planned(request, calibration)
     machine, notes = simulated_machine(spec, slots, devices, calibration)
@@ -291,7 +291,3 @@ def last_plan(events: Sequence[Event]) -> RecordedPlan | None:
             source = data.get("calibration", {})
             return RecordedPlan(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)
     return None
-
-
-def compared_dict(row: StageComparison) -> dict[str, float | str]:
-    return {"stage": row.stage, "planned_s": row.planned_s, "actual_s": row.actual_s}

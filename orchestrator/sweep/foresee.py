@@ -1,7 +1,8 @@
-"""foresee."""
+"""The stage ``plan``: plan a sweep before it trains, and compare the plan with what happened."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,14 +27,12 @@ from orchestrator.plan.plan_file import (
     ROUGH_DRAWS,
     WORTH_CALIBRATING_S,
     RecordedPlan,
-    compared_dict,
     free_bytes,
     growth_bytes,
     last_plan,
     planned,
 )
 from orchestrator.plan.stage_times import TOTAL, actual
-from orchestrator.report.plan import comparison_lines, summary
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest
@@ -70,12 +69,9 @@ def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> N
     _refuse(sweep, result.refusals, about.anyway)
     payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
     payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}
+    payload["warnings"] = list(result.warnings)
     payload["calibration"] = {"machine": request.machine, "precision": request.precision, "data": request.data}
     sweep.record(EventKind.NOTE, stage=Stage.PLAN, payload=payload)
-    for line in summary(result.plan, sweep.share):
-        sweep.tell(line)
-    for sentence in result.warnings:
-        sweep.tell(f"warning  {sentence}")
 
 
 def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: PlanRequest) -> Calibration | None:
@@ -93,14 +89,14 @@ def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: Pl
         _refuse(sweep, refusals(plan, None, free, growth), about.anyway)
     if not has_hours and plan.stages[TOTAL].mean < WORTH_CALIBRATING_S:
         if kept is None:
-            sweep.tell(
-                "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
+            sweep.note(
+                Stage.PLAN, "none: it looks short, and this machine was not measured for it yet; `orch plan` does that"
             )
         return kept
     try:
-        return calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+        return calibrated(request, ray_s=about.ray_s, tell=lambda text: sweep.note(Stage.PLAN, text))
     except OrchError as error:  # a sweep does not need its plan
-        sweep.tell(f"plan     {'by what was measured before' if kept else 'none'}: {error}")
+        sweep.note(Stage.PLAN, f"{'by what was measured before' if kept else 'none'}: {error}")
         return kept
 
 
@@ -113,7 +109,7 @@ def _refuse(sweep: SweepContext, refused: Sequence[str], anyway: bool) -> None:
             f"nevertheless with {start}"
         )
     for sentence in refused:
-        sweep.tell(f"warning  {sentence}")
+        sweep.warn(sentence)
 
 
 def compare_with_plan(sweep: SweepContext) -> None:
@@ -124,33 +120,33 @@ def compare_with_plan(sweep: SweepContext) -> None:
     if noted is None:
         return
     if noted.budget != sweep.spec.budget.trials:
-        sweep.tell(f"plan     not compared: it was of {noted.budget} trials, and the sweep went on to another number")
+        sweep.note(Stage.PLAN, f"not compared: it was of {noted.budget} trials, and the sweep ran another number")
         return
     times = actual(events)
     rows = compare_stages(noted.plan, times.to_dict(), noted.share)
-    payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
+    payload: dict[str, Any] = {"compared": [dataclasses.asdict(row) for row in rows], "processes": times.processes}
+    payload["unplanned"] = {name: times.seconds[name] for name in (Stage.DATA, Stage.PLAN) if name in times.seconds}
     sweep.record(EventKind.NOTE, stage=Stage.PLAN, payload=payload)
-    unplanned = {name: seconds for name, seconds in times.seconds.items() if name in (Stage.DATA, Stage.PLAN)}
-    for line in comparison_lines(rows, times.processes, unplanned):
-        sweep.tell(line)
-    if noted.share and (line := _learn(noted, events)):
-        sweep.tell(line)
+    if noted.share:
+        _learn(sweep, noted, events)
 
 
-def _learn(noted: RecordedPlan, events: Sequence[Event]) -> str:
-    """Correct the kept calibration that ``noted`` was made from by what the sweep took; a line for a person, or ""."""
+def _learn(sweep: SweepContext, noted: RecordedPlan, events: Sequence[Event]) -> None:
+    """Correct the kept calibration, from which ``noted`` was made, by the times of the sweep."""
     cache = cache_folder()
     kept = read_calibration(cache, noted.machine) if noted.machine else None
     if kept is None:
-        return ""
+        return
     learned = learn(kept.calibration, events, noted.precision, same_data=kept.data in ("", noted.data))
     if learned.calibration == kept.calibration:
-        return ""
+        return
     try:
         write_calibration(cache, replace(kept, calibration=learned.calibration))
     except OrchError as error:
-        return f"warning  {error}"
-    return (
-        f"         {learned.changed} figures of this machine's speed were off, by {learned.largest:.1f} times at the "
-        "most; corrected in part for the next plan"
+        sweep.warn(str(error))
+        return
+    sweep.note(
+        Stage.PLAN,
+        f"{learned.changed} figures of this machine's speed were off, by {learned.largest:.1f} times at the "
+        "most; corrected in part for the next plan",
     )

@@ -80,7 +80,7 @@ def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, membe
         "precision": "float32",
     }
     (sweep.paths.winner / DESCRIPTION).unlink(missing_ok=True)  # a folder that is half written is no model
-    run_jobs("trainers.serving.model:assemble", [job], tell=sweep.tell)
+    run_jobs("trainers.serving.model:assemble", [job], tell=sweep.warn)
 
 
 def _warn_of_looks(sweep: SweepContext) -> None:

@@ -30,7 +30,7 @@ def predict_missing(
 
     Each group holds fits of one prefix (the frozen part), which sees each distinct crop once for ``MODELS_AT_ONCE`` of
     them. The images of a job are divided among the workers; its files are written when all its parts are there.
-    ``before`` is told the number of jobs, if there is any.
+    ``before`` is called with the number of jobs if there are any.
     """
     from orchestrator.cluster.ray_session import machine_resources, run_jobs  # Ray: seconds to import
 
@@ -56,7 +56,7 @@ def predict_missing(
         if sum(len(p.labels) for p in collected[name]) == images:
             write_whole(outputs, collected.pop(name))
 
-    run_jobs("trainers.serving.predict:predict", parts, cpus, collect, gpus, tell=sweep.tell)
+    run_jobs("trainers.serving.predict:predict", parts, cpus, collect, gpus, tell=sweep.warn)
 
 
 def _images(manifest: Manifest, split: str) -> int:

@@ -1,11 +1,11 @@
-"""select."""
+"""The stage ``select``: choose the winner and its crop policy on validation."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from orchestrator.ledger.ledger import TrialRecord
 from orchestrator.ledger.naming import label
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
-from orchestrator.report.status import front_lines
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import fold_sizes, images_to_choose_on
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
@@ -22,9 +21,6 @@ from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
 from trainers.images.policies import policy as find_policy
 from trainers.metrics import log_loss
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -90,13 +86,8 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
             for c in front
         ),
     )
-    earlier = sweep.state().stages.get(Stage.SELECT, {}).get("winner")
-    if earlier != winner.to_dict():
-        payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
-        sweep.record(EventKind.STAGE, stage=Stage.SELECT, state="ENDED", payload=payload)
-    for i, line in enumerate(front_lines(winner.to_dict())):
-        sweep.tell(f"{'' if i else 'front':8s} {line}")
-    sweep.tell(f"winner   {winner.reason}")
+    payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
+    sweep.record(EventKind.STAGE, stage=Stage.SELECT, state="ENDED", payload=payload)
     return winner
 
 

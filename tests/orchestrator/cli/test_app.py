@@ -157,7 +157,7 @@ ERRORS = [
 def test_each_error_is_one_sentence_and_its_exit_code(
     error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(request: object) -> None:
+    def fail(request: object, reporter: object) -> None:
         raise error
 
     monkeypatch.setattr(pipeline, "sweep", fail)
@@ -176,7 +176,7 @@ def test_every_kind_of_error_was_tried() -> None:
 def test_an_unexpected_error_keeps_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(request: object) -> None:
+    def fail(request: object, reporter: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.setattr(pipeline, "sweep", fail)
@@ -189,7 +189,7 @@ def test_an_unexpected_error_keeps_its_traceback_in_a_file(
 
 
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(request: object) -> None:
+    def interrupt(request: object, reporter: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "sweep", interrupt)
@@ -218,7 +218,7 @@ def test_a_reader_that_leaves_early_is_no_error(here: Path) -> None:
 def test_a_broken_connection_is_not_taken_for_a_reader_that_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(request: object) -> None:
+    def fail(request: object, reporter: object) -> None:
         raise BrokenPipeError("to the Ray cluster")
 
     monkeypatch.setattr(pipeline, "sweep", fail)
@@ -233,7 +233,7 @@ def test_a_broken_connection_is_not_taken_for_a_reader_that_left(
 
 def _requests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
-    monkeypatch.setattr(pipeline, "sweep", seen.append)
+    monkeypatch.setattr(pipeline, "sweep", lambda request, reporter: seen.append(request))
     return seen
 
 

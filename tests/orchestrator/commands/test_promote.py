@@ -73,7 +73,7 @@ class Made:
         models = [FinalModel(f"winner/seed-{i}", fit, winner.config) for i, fit in enumerate(fits)]
         with Ledger(self.paths.ledger) as ledger:
             spec = load_spec(str(self.paths.spec), check_machine=False)
-            build_leaderboard(SweepContext(self.paths, spec, ledger, print, print), self.manifest, winner, models)
+            build_leaderboard(SweepContext(self.paths, spec, ledger, print), self.manifest, winner, models)
 
     def finished(self, trial: str, *fits: str, wrong: int = 0) -> Made:
         self.judge(self.choose(trial), *fits, wrong=wrong)

@@ -19,6 +19,7 @@ from orchestrator.sweep import data, select
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.leaderboard import _prefix_of
 from orchestrator.sweep.probabilities import missing_jobs
+from tests.support.printed_lines import PrintedLines
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
 
@@ -31,13 +32,13 @@ Open = Callable[..., SweepContext]
 
 
 @pytest.fixture
-def lines() -> list[str]:
-    return []
+def printed() -> PrintedLines:
+    return PrintedLines()
 
 
 @pytest.fixture
-def open_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> Open:
-    """A sweep in a new folder; what it tells goes to ``lines``."""
+def open_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: PrintedLines) -> Open:
+    """A sweep in a new folder; what a person reads of it is ``printed``."""
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
 
     def open_sweep(folds: int = 0, objective: str = "val_accuracy", choose: str = "{}") -> SweepContext:
@@ -45,7 +46,7 @@ def open_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
         (tmp_path / "f.yaml").write_text(text)
         paths = SweepPaths(tmp_path / "sweep")
         ledger = Ledger(paths.ledger)
-        return SweepContext(paths, load_spec(str(tmp_path / "f.yaml")), ledger, lambda event: None, lines.append)
+        return SweepContext(paths, load_spec(str(tmp_path / "f.yaml")), ledger, printed.on_event)
 
     return open_sweep
 
@@ -80,22 +81,24 @@ def predicts(monkeypatch: pytest.MonkeyPatch, asked: list[tuple[Any, str]]) -> N
     monkeypatch.setattr(select, "predict_missing", predict_missing)
 
 
-def test_folds_are_told_and_the_class_counts_come_before_training(open_sweep: Open, lines: list[str]) -> None:
+def test_folds_are_told_and_the_class_counts_come_before_training(open_sweep: Open, printed: PrintedLines) -> None:
     sweep = open_sweep(folds=4)
     manifest = data.prepare_data(sweep)
     assert manifest.folds == 4
     sizes = data.fold_sizes(manifest)
     assert len(sizes) == 4
     assert sum(sizes) == data.images_to_choose_on(manifest) == int((manifest.table["split"] == "train").sum())
-    assert lines[1].startswith(f"data     1797 images of 10 classes: {sum(sizes)} in 4 folds to train and choose on, ")
-    assert lines[2].startswith("classes  ")
+    assert printed.lines[1].startswith(
+        f"data     1797 images of 10 classes: {sum(sizes)} in 4 folds to train and choose on, "
+    )
+    assert printed.lines[2].startswith("classes  ")
     assert Manifest.read(sweep.paths.manifest).folds == 4
 
 
-def test_one_split_is_told_as_ever(open_sweep: Open, lines: list[str]) -> None:
+def test_one_split_is_told_as_ever(open_sweep: Open, printed: PrintedLines) -> None:
     manifest = data.prepare_data(open_sweep())
     sizes = manifest.table["split"].value_counts()
-    assert lines[1] == (
+    assert printed.lines[1] == (
         f"data     1797 images of 10 classes: {sizes['train']} to train on, {sizes['validation']} to choose on, "
         f"{sizes['test']} to judge on at the end"
     )
@@ -104,7 +107,7 @@ def test_one_split_is_told_as_ever(open_sweep: Open, lines: list[str]) -> None:
 
 
 def test_with_folds_the_winner_is_the_best_over_all_their_images(
-    open_sweep: Open, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    open_sweep: Open, printed: PrintedLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = open_sweep(folds=2)
     manifest = data.prepare_data(sweep)
@@ -127,7 +130,7 @@ def test_with_folds_the_winner_is_the_best_over_all_their_images(
 
 
 def test_the_front_and_the_rule_reach_the_record(
-    open_sweep: Open, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    open_sweep: Open, printed: PrintedLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = open_sweep(objective="[val_accuracy, images_per_s]", choose="{at_least: {images_per_s: 50}}")
     manifest = data.prepare_data(sweep)
@@ -140,7 +143,7 @@ def test_the_front_and_the_rule_reach_the_record(
     assert rows == [("t1", False), ("t2", True)]
     assert sweep.state().stages["select"]["winner"] == winner.to_dict()
     assert "within the bounds (at least 50.0 images/s)" in winner.reason
-    told = [line for line in lines if "images/s" in line]
+    told = [line for line in printed.lines if "images/s" in line]
     assert told[0].strip().startswith("90.")
     assert told[1].strip().startswith("* ")
     before = len(sweep.ledger.events())
