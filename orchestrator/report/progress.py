@@ -68,7 +68,7 @@ class ProgressReporter:
             self._names[record.id] = label(record)
             if record.state.is_final:
                 self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
-        how = f"resumed with {self._ended.get(Stage.SEARCH, 0)} trials done" if resumed else "new"
+        how = f"resumed with {count(self._ended.get(Stage.SEARCH, 0), 'trial')} done" if resumed else "new"
         self.print_line(line("sweep", f"{name} in {root} ({how})"))
         for note in notes:
             self.print_line(note)

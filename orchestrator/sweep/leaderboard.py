@@ -1,4 +1,4 @@
-"""The last stage: the test split is read, and every final model is ranked under every crop policy."""
+"""The stage ``leaderboard``: read the test split, and rank every final model under every crop policy."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def _warn_of_looks(sweep: SweepContext) -> None:
 
 
 def _prefix_of(config: TrialConfig) -> Hashable:
-    """What decides the frozen part and its input; models that agree in it share its work."""
+    """Return what decides the frozen part and its input; models that agree in it share its work."""
     return config.prefix(), config.view
 
 
 def _facts(model: FinalModel) -> dict[str, str]:
-    """Which fit a name on the leaderboard stands for."""
+    """Record which fit a name on the leaderboard stands for."""
     return {"model": model.name, "fit": model.fit, "configuration": model.configuration}
 
 
@@ -122,7 +122,7 @@ def _predictions(sweep: SweepContext, models: Sequence[FinalModel]) -> tuple[lis
 
 
 def write_evidence(sweep: SweepContext, manifest: Manifest, predicted: np.ndarray) -> None:
-    """Which images the winner was trained, chosen and tested on, and how it did; for the gate before promotion."""
+    """Write which images the winner was trained, chosen and tested on, and its answers; for the promotion gate."""
     import pandas as pd
 
     table = manifest.table[["sha256", "split", "label"]].rename(columns={"split": "role"}).reset_index(drop=True)

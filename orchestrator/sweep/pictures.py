@@ -40,13 +40,13 @@ def draw_pictures(sweep: SweepContext, manifest: Manifest, board: Leaderboard) -
 
 
 def search_frame(state: SweepState) -> pd.DataFrame:
-    """One row a trial of the search, a ``config_`` column for each field."""
+    """Return a row for each trial of the search, with a ``config_`` column for each field."""
     frame = trials_frame(state)
     return frame[frame["stage"] == Stage.SEARCH].reset_index(drop=True)
 
 
 def epochs_frame(state: SweepState) -> pd.DataFrame:
-    """One row an epoch of the search: id, epoch, val_accuracy and the trial's state."""
+    """Return a row for each epoch of the search: id, epoch, val_accuracy and the trial's state."""
     import pandas as pd
 
     rows = [

@@ -100,10 +100,10 @@ def _stages(running: SweepContext, request: SweepRequest) -> bool:
     if request.until == "data":
         return False
     from orchestrator.cluster.ray_session import machine_resources, ray_session
-    from orchestrator.sweep.foresee import PlanRequest, compare_with_plan, plan_sweep
     from orchestrator.sweep.leaderboard import build_leaderboard
     from orchestrator.sweep.node_weights import check_nodes
     from orchestrator.sweep.pictures import draw_pictures
+    from orchestrator.sweep.plan import PlanRequest, compare_with_plan, plan_sweep
 
     asked_s = time.monotonic()
     with ray_session(request.address or ""), _ignoring_further_signals():

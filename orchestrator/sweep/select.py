@@ -25,7 +25,7 @@ from trainers.metrics import log_loss
 
 @dataclass(frozen=True)
 class Winner:
-    """What was chosen on validation: a configuration, its crop policy and its form, with the reasons.
+    """The choice on validation: a configuration, its crop policy and its form, with the reasons.
 
     ``front``: with several objectives, the trials that no other beats in all of them, as ``orch show`` lists them.
     """
@@ -51,7 +51,7 @@ class Winner:
 
 
 def select(sweep: SweepContext, manifest: Manifest) -> Winner:
-    """The winner and its crop policy, on validation alone. Raises NoWinner."""
+    """Choose the winner and its crop policy on validation. Raises NoWinner."""
     records = {r.id: r for r in sweep.state().trials.values() if r.stage == Stage.SEARCH}
     epochs, final, objectives = sweep.spec.budget.epochs, sweep.spec.final, sweep.spec.objective
     candidates = [candidate(r, epochs, manifest) for r in records.values()]
@@ -92,7 +92,7 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
 
 
 def candidate(record: TrialRecord, epochs: int, manifest: Manifest) -> Candidate:
-    """A trial as selection sees it. With folds it is as accurate as the mean over all their images."""
+    """Return a trial as selection sees it. With folds, its accuracy is the mean over all their images."""
     accuracy, images = record.val_accuracy, images_to_choose_on(manifest)
     seconds = [e["seconds"] for e in record.epochs if e.get("seconds") is not None]
     parts = zip(record.fold_val_accuracy, fold_sizes(manifest), strict=True) if manifest.folds else [(accuracy, images)]

@@ -82,7 +82,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "--jsn"], "No such option: --jsn (Possible options: --json)\nTry 'orch show --help'."),
         (["promote", "bets"], "No such command 'bets'. Did you mean 'best'?\nTry 'orch promote --help'."),
         (["check"], "Missing argument 'FILE'."),
-        (["sweep"], "which sweep? Name a YAML file or a shipped space (orch spaces), or go on with one"),
+        (["sweep"], "which sweep? Name a YAML file or a shipped space (`orch spaces`), or resume one"),
         (
             ["sweep", "a.yaml", "--fresh", "--resume"],
             "--fresh takes a new folder by itself and cannot go with --resume",

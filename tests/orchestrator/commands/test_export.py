@@ -527,7 +527,7 @@ def test_without_a_name_every_format_that_is_installed_is_written(
     lines: list[str] = []
     report = export_winner(sweep.root, ExportRequest(), lines.append)
     assert [e.name for e in report.exports] == ["tflite"]
-    assert "note     onnx is left out: pip install tf2onnx onnx onnxruntime" in lines
+    assert "note     onnx is left out: `pip install tf2onnx onnx onnxruntime`" in lines
 
 
 def test_a_sweep_without_a_winner(sweep: SweepPaths, tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ from orchestrator.spec.data import DataSpec
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.slots import Resources, Slots
 from orchestrator.spec.sweep import SweepSpec
-from orchestrator.sweep import foresee
+from orchestrator.sweep import plan as plan_stage
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.foresee import PlanRequest, compare_with_plan, plan_sweep
+from orchestrator.sweep.plan import PlanRequest, compare_with_plan, plan_sweep
 from orchestrator.tracking.run_updates import plan_points, run_updates
 from tests.support.printed_lines import PrintedLines
 from tests.support.sweep_costs import situation
@@ -391,7 +391,7 @@ class Sweep:
 
 
 def test_a_short_sweep_is_not_delayed(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foresee, "calibrated", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(plan_stage, "calibrated", lambda *a, **k: pytest.fail("measured"))
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     sweep.plan_sweep()
     compare_with_plan(sweep.running)
@@ -414,7 +414,7 @@ def test_hours_or_a_long_sweep_are_worth_measuring(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, search: str, more: str
 ) -> None:
     spec = spec_of(tmp_path, search, more)
-    monkeypatch.setattr(foresee, "calibrated", lambda request, **more: calibration_for(spec))
+    monkeypatch.setattr(plan_stage, "calibrated", lambda request, **more: calibration_for(spec))
     sweep = Sweep(tmp_path, spec)
     sweep.plan_sweep()
     assert len(sweep.notes()) == 1
@@ -444,7 +444,7 @@ def test_a_machine_that_cannot_be_measured_stops_no_sweep(
     def fails(*args: Any, **values: Any) -> Calibration:
         raise OrchError("its worker process died.")
 
-    monkeypatch.setattr(foresee, "calibrated", fails)
+    monkeypatch.setattr(plan_stage, "calibrated", fails)
     sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
     sweep.plan_sweep()
     assert sweep.printed.lines == ["plan     none: its worker process died."]
@@ -465,7 +465,7 @@ def test_rows_that_older_ones_make_room_for_are_no_growth(
 def test_the_disk_is_looked_at_without_a_calibration(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foresee, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(plan_stage, "free_bytes", lambda folder: 1000)
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     with pytest.raises(OrchError, match=r"the sweep writes .* are free; free some .* --anyway"):
         sweep.plan_sweep()
@@ -509,7 +509,7 @@ def test_a_sweep_measures_again_what_is_in_doubt_only_where_that_matters(
             again.append(request.spec.name)
             return found
 
-        monkeypatch.setattr(foresee, "calibrated", calibrated)
+        monkeypatch.setattr(plan_stage, "calibrated", calibrated)
         sweep = Sweep(tmp_path / folder, spec)
         sweep.plan_sweep()
         assert len(again) == matters

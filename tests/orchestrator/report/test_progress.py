@@ -143,5 +143,5 @@ def test_a_resumed_sweep_counts_on_from_its_trials(tmp_path: Path) -> None:
     printed.on_event(running({"budget": {"trials": 10, "epochs": 3}}))
     about = {"trial": "ccc", "stage": "search", "kind": EventKind.TRIAL}
     printed.on_event(Event(seq=20, time_s=2.0, state="STOPPED", **about))
-    assert printed.lines[0].endswith("(resumed with 1 trials done)")
+    assert printed.lines[0].endswith("(resumed with 1 trial done)")
     assert printed.lines[1].split()[:2] == ["search", "2/10"]

@@ -40,8 +40,8 @@ from trainers.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a sweep knows when it plans. ``has``: what Ray has in all, and ``ray_s`` what it took to start. ``anyway``:
-    go on whatever the plan says."""
+    """What a sweep knows when it plans. ``has``: resources of the cluster. ``ray_s``: seconds that Ray took to start.
+    ``anyway``: start whatever the plan says."""
 
     has: Resources
     address: str = ""
@@ -50,12 +50,12 @@ class PlanRequest:
 
 
 def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> None:
-    """Plan the sweep before it trains, say so, and keep the plan in the ledger. Ray must be up.
+    """Plan the sweep before it trains, and record the plan. Ray must be up.
 
-    Without a calibration of this space on this machine one is made only where ``budget.hours`` is given or the sweep is
-    long; else nothing is planned, but the disk is looked at. A sweep that goes on keeps its first plan.
+    Without a calibration of this space on this machine, one is made only if ``budget.hours`` is given or the sweep is
+    long; else only the disk is checked. A resumed sweep keeps its first plan.
 
-    Raises OrchError where the sweep cannot fit its hours or the disk, unless ``about.anyway``; nothing is lost then.
+    Raises OrchError if the sweep fits neither its hours nor the disk, unless ``about.anyway``.
     """
     if any(record.stage == Stage.SEARCH for record in sweep.state().trials.values()):
         return
@@ -75,9 +75,9 @@ def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> N
 
 
 def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: PlanRequest) -> Calibration | None:
-    """What is kept of this machine, or measured now where the sweep is worth it; None, with a sentence, for no plan.
+    """Return this machine's calibration, measured now if the sweep is long enough; None, with a note, for no plan.
 
-    Raises OrchError where the disk alone speaks against the sweep."""
+    Raises OrchError if the disk alone is too small."""
     kept, has_hours = known(request), request.spec.budget.hours is not None
     if kept is not None and not doubts(request, kept):
         return kept
@@ -101,20 +101,19 @@ def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: Pl
 
 
 def _refuse(sweep: SweepContext, refused: Sequence[str], anyway: bool) -> None:
-    """Raises OrchError with what speaks against the sweep, or says it where it is to go on nevertheless."""
+    """Raise OrchError with the reasons against the sweep; if it is to start anyway, warn of them."""
     if refused and not anyway:
         start = command_line("sweep", "--resume", "--out", sweep.paths.root, "--anyway")
         raise OrchError(
-            f"{' '.join(refused)} Nothing was trained yet: change the file and start again with --fresh, or go on "
-            f"nevertheless with {start}"
+            f"{' '.join(refused)} Nothing was trained yet: change the file and start again with `--fresh`, or start "
+            f"anyway: `{start}`"
         )
     for sentence in refused:
         sweep.warn(sentence)
 
 
 def compare_with_plan(sweep: SweepContext) -> None:
-    """At the end: a table of plan against actual, the comparison in the ledger, and what is kept of the machine's speed
-    corrected by it; nothing without a plan."""
+    """Record how the plan compares with what happened, and correct the kept calibration; nothing without a plan."""
     events = sweep.ledger.events()
     noted = last_plan(events)
     if noted is None:
