@@ -86,8 +86,9 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
             for c in front
         ),
     )
-    payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
-    sweep.record(EventKind.STAGE, stage=Stage.SELECT, state="ENDED", payload=payload)
+    if sweep.state().stages.get(Stage.SELECT, {}).get("winner") != winner.to_dict():
+        payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
+        sweep.record(EventKind.STAGE, stage=Stage.SELECT, state="ENDED", payload=payload)
     return winner
 
 
