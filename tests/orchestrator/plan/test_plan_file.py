@@ -431,7 +431,7 @@ def test_what_cannot_fit_its_hours_is_refused_and_nothing_lost(tmp_path: Path, c
     with pytest.raises(OrchError) as refused:
         sweep.plan_sweep()
     assert "raise budget.hours" in str(refused.value)
-    assert str(refused.value).endswith(f"orch sweep --resume --out {sweep.running.paths.root} --anyway")
+    assert str(refused.value).endswith(f"`orch sweep --resume --out {sweep.running.paths.root} --anyway`")
     assert sweep.notes() == []
     sweep.plan_sweep(anyway=True)
     assert len(sweep.notes()) == 1
