@@ -142,7 +142,7 @@ def sweep_in(folder: Path) -> SweepContext:
     """The sweep that ``open_sweep`` has made in ``folder``, opened by this process."""
     paths = SweepPaths(folder / "sweep")
     spec = load_spec(str(folder / "sweep.yaml"))
-    return SweepContext(paths, spec, Ledger(paths.ledger), lambda event: None, print)
+    return SweepContext(paths, spec, Ledger(paths.ledger), lambda event: None)
 
 
 def train(sweep: SweepContext, setting: Setting, folder: Path) -> list[str]:

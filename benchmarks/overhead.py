@@ -150,12 +150,12 @@ def run_orch(folder: Path, trials: int, sampler: str) -> Cost:
 
     clock = Clock()
     with (folder / "output.txt").open("w") as output, Ledger(paths.ledger) as ledger, ray_session(cpus=SLOTS):
-        narrator = ProgressReporter(Console(file=output), spec)
+        reporter = ProgressReporter(Console(file=output))
         tracker = Tracker(paths, tracking_settings(spec))
         tracker.start()
 
         def show(event: Event) -> None:
-            narrator.show(event)
+            reporter.on_event(event)
             tracker.show(event)
             if event.kind == EventKind.TRIAL and TrialState(event.state).is_final:
                 clock.trial_ended()

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the code of the verbs: ``make docs``. With --check it compares, as ``make check`` does."""
+"""Write docs/cli.md from the code of the verbs (``make docs``), or compare it with --check (``make check``)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ sys.path.insert(0, str(ROOT))
 from typer.main import get_command
 
 from orchestrator import errors
-from orchestrator.cli import (
-    app,
-    exits,
-)
+from orchestrator.cli import app, exits
 from orchestrator.cli.help import EXAMPLES
 
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -31,7 +28,7 @@ terminal is plain, and `NO_COLOR` is respected. `python -m orchestrator` is `orc
 
 
 def verbs(command: Any = None, path: str = "orch") -> Iterator[tuple[str, Any]]:
-    """("orch sweep", its command), ... for everything that can be typed; groups are walked into."""
+    """Yield ("orch sweep", its command) and so on, for every verb, those in groups included."""
     command = get_command(app.app) if command is None else command
     inner = getattr(command, "commands", None)
     if inner is None:
@@ -42,7 +39,7 @@ def verbs(command: Any = None, path: str = "orch") -> Iterator[tuple[str, Any]]:
 
 
 def exit_codes() -> list[tuple[int, str]]:
-    """Exit code and what it means, smallest first, from the errors' own words."""
+    """Return (exit code, meaning), smallest first, from the docstrings of the errors."""
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.OrchError)]
     found = [(kind.exit_code, " ".join(str(kind.__doc__).split()).replace("``", "`")) for kind in kinds]
     found.append((exits.UNEXPECTED, "The program's own fault; the traceback is kept in the file that is named."))
@@ -50,7 +47,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [INTRODUCTION, "## Verbs\n", *_contents(), ""]
     for path, command in verbs():
         parts += _verb(path, command)
@@ -100,7 +97,7 @@ def main() -> int:
         return 0
     if REFERENCE.is_file() and REFERENCE.read_text(encoding="utf-8") == reference():
         return 0
-    print(f"{REFERENCE.relative_to(ROOT)} does not say what the code says; run make docs.", file=sys.stderr)
+    print(f"{REFERENCE.relative_to(ROOT)} differs from the code; run `make docs`.", file=sys.stderr)
     return 1
 
 

@@ -50,15 +50,15 @@ def main(file: str, out: str, epochs_file: str) -> None:
     epochs = json.loads(Path(epochs_file).read_text(encoding="utf-8"))
     spec = load_spec(file)
     opened = open_new(spec, Path(out), fresh=False)
-    narrator, tracker = ProgressReporter(Console(), spec), Tracker(opened.paths, tracking_settings(spec))
+    reporter, tracker = ProgressReporter(Console()), Tracker(opened.paths, tracking_settings(spec))
     tracker.start()
 
     def show(event: Event) -> None:
-        narrator.show(event)
+        reporter.on_event(event)
         tracker.show(event)
 
     with Ledger(opened.paths.ledger) as ledger:
-        running = SweepContext(opened.paths, spec, ledger, show, narrator.tell)
+        running = SweepContext(opened.paths, spec, ledger, show)
         running.record(EventKind.SWEEP, state="RUNNING", payload={"name": spec.name})
         manifest = prepare_data(running)
         settings = SearchSettings(

@@ -72,13 +72,13 @@ for _name, _heading, _group in GROUPS:
 @app.callback(epilog=examples("orch"))
 def start(
     version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks. May stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks. May be given anywhere.")] = False,
 ) -> None:
     """From labelled photos to the best classifier that transfer learning can give.
 
-    Write one YAML file, run a sweep, believe its leaderboard, promote the winner.
+    Write one YAML file, run a sweep, read its leaderboard, promote the winner.
     """
-    del debug  # taken from the line by ``run``; declared here for the help page
+    del debug  # ``run`` takes it from the line; declared for the help page
     if version:
         typer.echo(f"orch {__version__}")
         raise typer.Exit
@@ -92,9 +92,9 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and give its exit code. Errors are sentences on stderr, and tracebacks with --debug.
+    """Run one command line; return its exit code. Errors are sentences on stderr.
 
-    ``--debug`` may stand anywhere before a ``--``. Raises whatever went wrong when it is given.
+    With ``--debug``, anywhere before a ``--``, they are raised.
     """
     before, after = list(arguments), []
     if "--" in before:
@@ -112,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(line: list[str]) -> int:
-    """Parse and run; typer's own control flow becomes an exit code, everything else is raised."""
+    """Parse and run; turn typer's own exceptions into an exit code, raise all others."""
     command = typer.main.get_command(app)
     try:
         with command.make_context("orch", line) as context:

@@ -36,7 +36,7 @@ def cache_list(
 
 @verb(cache_app, "orch cache explain")
 def cache_explain() -> None:
-    """In words: what each entry is, what computing it took, who reads it again, and what happens at the limit."""
+    """Explain what each entry is, what computing it took, what reads it again, and what happens at the limit."""
     from orchestrator.commands.cache import entries, explanation
     from orchestrator.paths import cache_folder
     from trainers.store.inventory import contents
@@ -49,15 +49,16 @@ def cache_explain() -> None:
 @verb(cache_app, "orch cache prune")
 def cache_prune(
     to_gb: Annotated[
-        float | None, typer.Option("--to", metavar="GB", min=0, help="Keep so many gigabytes, those used last.")
+        float | None, typer.Option("--to", metavar="GB", min=0, help="Keep this many gigabytes, those used last.")
     ] = None,
     older_than_days: Annotated[
-        float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="Remove what was not used for so long.")
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", min=0, help="Remove what was not used for this many days."),
     ] = None,
 ) -> None:
     """Remove what killed processes left, what older versions wrote, and then the rows unused for longest.
 
-    Without options down to the limit that holds anyway (ORCH_CACHE_GB). Rows that a running sweep has open stay.
+    Without options, down to the limit (ORCH_CACHE_GB). Rows that a running sweep has open stay.
     """
     from orchestrator.commands.cache import prune
     from orchestrator.paths import cache_folder

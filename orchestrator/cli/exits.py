@@ -1,4 +1,4 @@
-"""How a command line ends when something went wrong: one sentence on stderr, and an exit code."""
+"""How a command line ends after an error: one sentence on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typer.exceptions import TyperException
 from orchestrator.errors import OrchError, SpecError
 
 UNEXPECTED = 70
-"""Exit code of an error that is the program's own fault (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an unexpected error, the program's own fault (EX_SOFTWARE of sysexits.h)."""
 INTERRUPTED = 130
 TRAINER_ERROR = 3
 BROKEN_PIPE = 1
 
 
 def explain(error: Exception) -> int:
-    """Say what went wrong, on stderr, and give the exit code."""
+    """Print the error on stderr; return the exit code."""
     from trainers.errors import TrainerError
 
     if isinstance(error, TyperException):
@@ -43,7 +43,7 @@ def explain(error: Exception) -> int:
 
 
 def hidden_package() -> str:
-    """A sentence if another folder hides one of orch's packages, which all lie next to each other; else ""."""
+    """Return a sentence if another folder hides one of orch's packages, which are all in one folder; else ""."""
     home = Path(__file__).resolve().parents[2]
     for name in ("trainers", "dashboards", "search_spaces"):
         spec = importlib.util.find_spec(name)
@@ -58,7 +58,7 @@ def hidden_package() -> str:
 
 
 def _explain_usage(error: TyperException) -> int:
-    """A usage error: the sentence and where to read more. A group without a verb has printed its help already."""
+    """Print a usage error and where to read more. A group without a verb has printed its help already."""
     text = error.format_message().removeprefix("Invalid value: ")
     if text:
         context = getattr(error, "ctx", None)
@@ -68,14 +68,14 @@ def _explain_usage(error: TyperException) -> int:
 
 
 def _reader_left() -> bool:
-    """Whether it is our own output that nobody reads any more (``orch show | head``); silences what is left of it."""
+    """Whether the reader of our output has left (``orch show | head``); silences the remaining output if so."""
     import select
 
     try:
         watched = select.poll()
         watched.register(sys.stdout.fileno(), select.POLLOUT)
         left = any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
-    except (OSError, ValueError):  # stdout has no file behind it
+    except (OSError, ValueError):  # stdout is no file
         return False
     if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,7 +83,7 @@ def _reader_left() -> bool:
 
 
 def _keep_traceback(error: Exception) -> str:
-    """Write the traceback to a file that stays, and give its name."""
+    """Write the traceback to a file; return its name."""
     import tempfile
     import traceback
 

@@ -31,11 +31,10 @@ def export(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the winner as SavedModel, TFLite (float, fp16, int8) and ONNX, each judged beside the original.
+    """Write the winner as SavedModel, TFLite (float, fp16, int8) and ONNX, each compared with the original.
 
-    The exports answer the test split: accuracy, its paired difference, latency and size stand in the report, the look
-    is recorded in the sweep's ledger, and a format that loses more than the bound, and more than chance alone would
-    take, is refused.
+    The exports predict the test split: the report gives accuracy, its paired difference, latency and size. The look is
+    recorded in the sweep's ledger. A format that loses more than the bound, and more than chance would, is refused.
     """
     from orchestrator.commands.export import ExportRequest, export_winner, print_report, refusal
     from orchestrator.ledger.folder import find_sweep

@@ -1,4 +1,4 @@
-"""How the verbs' help pages look: headings, examples, and no type where there is none to give."""
+"""The verbs' help pages: headings, examples, and registration of a verb."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 Examples = tuple[tuple[str, str], ...]
 
 SEARCH, RESULT, MACHINE = "Search", "Result", "Machine and tracking"
-"""The headings of ``orch --help``."""
+"""Headings of ``orch --help``."""
 
 
 EXAMPLES: dict[str, Examples] = {
@@ -27,9 +27,9 @@ EXAMPLES: dict[str, Examples] = {
         ("orch sweep quick", "a shipped space, by its name"),
         ("orch sweep my.yaml --set budget.trials=5 --set data.seed=1", "override any field"),
         ("orch sweep my.yaml --until search", "stop before the test split is read"),
-        ("orch sweep --resume", "go on with the newest unfinished sweep"),
+        ("orch sweep --resume", "resume the newest unfinished sweep"),
         ("orch sweep --resume --trials +20", "give the newest sweep, finished or not, 20 trials more"),
-        ("orch sweep --resume --out runs/my", "go on with that one"),
+        ("orch sweep --resume --out runs/my", "resume that one"),
         ("orch sweep my.yaml --address auto", "on the Ray cluster that runs here"),
     ),
     "orch check": (
@@ -68,7 +68,7 @@ EXAMPLES: dict[str, Examples] = {
     "orch cache prune": (
         ("orch cache prune", "leftovers, old formats, and what is over the limit"),
         ("orch cache prune --to 20", "keep the 20 GB used last"),
-        ("orch cache prune --older-than 30", "remove what nobody used for 30 days"),
+        ("orch cache prune --older-than 30", "remove what was not used for 30 days"),
     ),
     "orch cache clear": (
         ("orch cache clear features", "one kind, after a question"),
@@ -112,18 +112,18 @@ EXAMPLES: dict[str, Examples] = {
         ("orch doctor --json", "the same, for a program"),
     ),
 }
-"""Every verb's examples: a command line and what it is for. Shown by --help and in docs/cli.md."""
+"""Verb -> command lines and what each is for, for --help and docs/cli.md."""
 
 
 class Verb(TyperCommand):
-    """A verb whose --help takes no type."""
+    """A verb whose --help option shows no type."""
 
     def get_help_option(self, ctx: Any) -> Any:
         return _without_type(super().get_help_option(ctx))
 
 
 class Verbs(TyperGroup):
-    """A group of verbs whose --help takes no type."""
+    """A group of verbs whose --help option shows no type."""
 
     def get_help_option(self, ctx: Any) -> Any:
         return _without_type(super().get_help_option(ctx))
@@ -136,7 +136,7 @@ def _without_type(option: Any) -> Any:
 
 
 def examples(verb: str) -> str:
-    """The epilog of a verb's help page, in rich's markup."""
+    """Format the examples of a verb as the epilog of its help page, in rich's markup."""
     rows = [f"[dim]# {what}[/dim]\n$ {line}" for line, what in EXAMPLES[verb]]
     return "\n".join(["[bold]Examples[/bold]", *rows])
 

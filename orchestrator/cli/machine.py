@@ -10,9 +10,9 @@ from orchestrator.cli.options import AsJson, Folder, console, print_json
 
 
 def sync(folder: Folder = None) -> None:
-    """Send MLflow what it has not seen of a sweep; what it has is not sent twice.
+    """Send MLflow what it has not seen of a sweep; nothing is sent twice.
 
-    Runs that MLflow shows as running are closed where no process runs the sweep; --resume opens them again.
+    Runs that MLflow shows as running are closed if no process runs the sweep; --resume opens them again.
     """
     from orchestrator.commands.promote import sync_folder
     from orchestrator.ledger.folder import find_sweep

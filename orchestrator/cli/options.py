@@ -1,4 +1,4 @@
-"""What the verbs have in common: their options, and how results are printed."""
+"""Options that several verbs share, and how results are printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_COLUMNS = 160
-"""Width of a table when the output is no terminal and COLUMNS says nothing."""
+"""Columns of a table if the output is no terminal and COLUMNS is not set."""
 
 Source = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one (orch spaces).")]
 Overrides = Annotated[
@@ -27,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs."
 
 
 def check_out_file(out: Path | None) -> Path | None:
-    """Typer's callback of an option that names a file to write: refuse a folder, a device and the like beforehand."""
+    """Typer callback of an option that names a file to write: refuse a folder, a device and the like."""
     from trainers.files.atomic import NotAFile, refuse_special, refuse_unwritable_folder
 
     if out is not None:
@@ -40,7 +40,7 @@ def check_out_file(out: Path | None) -> Path | None:
 
 
 def check_out_folder(out: Path | None) -> Path | None:
-    """Typer's callback of an option that names a folder to write to: refuse a file, a device and the like."""
+    """Typer callback of an option that names a folder to write to: refuse a file, a device and the like."""
     from trainers.files.atomic import NotAFile, refuse_unwritable_folder
 
     if out is not None:
@@ -52,7 +52,7 @@ def check_out_folder(out: Path | None) -> Path | None:
 
 
 def console() -> Console:
-    """Where results go: coloured on a terminal (unless NO_COLOR), plain and wide enough in a pipe."""
+    """Return the console for results: coloured on a terminal (unless NO_COLOR), plain and wide in a pipe."""
     from rich.console import Console
 
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
@@ -60,7 +60,7 @@ def console() -> Console:
 
 
 def print_json(values: Any) -> None:
-    """One JSON document on stdout; what is not a number (NaN) is null, so that every parser takes it."""
+    """Print one JSON document on stdout, with null for NaN, which parsers refuse."""
     import json
 
     from orchestrator.plain_json import json_ready
@@ -69,5 +69,5 @@ def print_json(values: Any) -> None:
 
 
 def usage(sentence: str) -> NoReturn:
-    """Refuse a command line that parses and makes no sense. Exit code 2, like every usage error."""
+    """Refuse a command line that parses but makes no sense, with exit code 2."""
     raise typer.BadParameter(sentence)

@@ -20,7 +20,7 @@ def plan(
     gpu: Annotated[str, typer.Option(metavar="NAME", help="v100 or a100: whose published speed is taken.")] = "v100",
     gpu_speed: Annotated[
         float | None,
-        typer.Option(metavar="TIMES", min=0.01, help="Or how many times as fast as a worker here one runs networks."),
+        typer.Option(metavar="TIMES", min=0.01, help="Or its speed, as a multiple of one worker here."),
     ] = None,
     shared_store: Annotated[
         bool,
@@ -31,13 +31,13 @@ def plan(
     ] = 0,
     classes: Annotated[int, typer.Option(metavar="N", min=0, help="Classes of those photos.")] = 0,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, whatever is known of it.")
+        bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, even if it was measured.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What a sweep will do and take, before it does: time, disk, memory, trials, what is computed once, a lower bound.
+    """What a sweep will take, before it starts: time, disk, memory, trials, what is computed once, a lower bound.
 
-    Measures this machine first, in under a minute, and keeps that: the next plan of the same space takes seconds.
+    Measures this machine first, in under a minute, and keeps the result: the next plan of the space takes seconds.
     """
     from orchestrator.plan import plan_file
     from orchestrator.report.plan import print_plan

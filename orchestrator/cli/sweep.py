@@ -29,7 +29,9 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
     ] = False,
     trials: Annotated[
         str | None,
-        typer.Option(metavar="N|+N", help="Trials in all, instead of the file's; or, with --resume, so many more."),
+        typer.Option(
+            metavar="N|+N", help="Trials in all, instead of the file's; with --resume also +N, that many more."
+        ),
     ] = None,
     hours: Annotated[
         float | None, typer.Option(metavar="HOURS", help="Limit of the search in hours, instead of the file's.")
@@ -45,20 +47,20 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         typer.Option(
             "--no-share",
             metavar="",
-            help="Share no frozen part among trials: the same results, later. Give it again with --resume.",
+            help="Share no frozen part among trials: the same results, more slowly. Give it again with --resume.",
         ),
     ] = False,
     anyway: Annotated[
         bool,
-        typer.Option("--anyway", metavar="", help="Start even where the plan fits neither the hours nor the disk."),
+        typer.Option("--anyway", metavar="", help="Start even if the plan fits neither the hours nor the disk."),
     ] = False,
 ) -> None:
     """Run a sweep: check the data, search, retrain the winner, read the test split once, write the leaderboard.
 
-    The sweep is a folder that says everything by itself. Ctrl-C stops it; --resume goes on without training a finished
-    trial again.
+    The sweep's folder holds everything. Ctrl-C stops it; --resume resumes it without training a finished trial again.
     """
     _check_options(source, out, fresh, resume, trials)
+    from orchestrator.report.progress import ProgressReporter
     from orchestrator.sweep import pipeline
 
     request = pipeline.SweepRequest(
@@ -73,21 +75,20 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         address=address,
         share=not no_share,
         anyway=anyway,
-        console=console(),
     )
-    pipeline.sweep(request)
+    pipeline.sweep(request, ProgressReporter(console()))
 
 
 def _check_options(source: str | None, out: Path | None, fresh: bool, resume: bool, trials: str | None) -> None:
     """Refuse options that contradict each other."""
     if source is None and not resume:
-        usage("which sweep? Name a YAML file or a shipped space (orch spaces), or go on with one: orch sweep --resume.")
+        usage("which sweep? Name a YAML file or a shipped space (`orch spaces`), or resume one: `orch sweep --resume`.")
     if fresh and (resume or out is not None):
         usage(f"--fresh takes a new folder by itself and cannot go with {'--resume' if resume else '--out'}.")
     if trials is not None and not trials.removeprefix("+").isdigit():
         usage(f"--trials wants a number of trials in all (40) or of additional ones (+20), not {trials!r}.")
     if trials is not None and trials.startswith("+") and not resume:
-        usage("--trials +N gives a sweep more to do; name it with --resume, or say a number of trials in all.")
+        usage("--trials +N extends a sweep; name it with --resume, or give a number of trials in all.")
 
 
 def _folder_to_resume(trials: str | None, hours: float | None) -> Path:

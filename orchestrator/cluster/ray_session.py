@@ -356,7 +356,7 @@ class _RunningJobs:
             if self._patience.is_exhausted:
                 raise OrchError(gave_up(kill, self._patience.rounds, JOB_REMEDY)) from error
             self._waiting.append(index)
-            self._tell(f"warning  {name} is retried: {kill.sentence()}")
+            self._tell(f"{name} is retried: {kill.sentence()}")
             return
         self._crashes[index] += 1
         if by_itself or self._crashes[index] > JOB_RETRIES:

@@ -1,4 +1,4 @@
-"""The table of backbones as a person reads it, with the weight files that a folder holds for them."""
+"""`orch weights list`: the table of backbones, with the weight files that a folder holds for them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def rows(folder: Path | None) -> list[dict[str, Any]]:
-    """One dict a backbone, in the table's order; ``file`` is the name of the file in ``folder`` that fits, or "".
+    """Return a dict for each backbone; ``file`` is the name of the file in ``folder`` that fits, or "".
 
-    ``folder`` None: the one that ORCH_WEIGHTS names, if any. Raises DataError for a folder that is not there.
+    ``folder`` None: that of ORCH_WEIGHTS, if set. Raises DataError if the folder does not exist.
     """
     if folder is None and os.environ.get("ORCH_WEIGHTS"):
         folder = Path(os.environ["ORCH_WEIGHTS"])
@@ -49,6 +49,7 @@ def _file(row: Any, folder: Path | None) -> str:
 
 
 def print_rows(found: list[dict[str, Any]], console: Console) -> None:
+    """Print the table."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""What lies in the cache, as ``orch cache`` says it: a table, words, and what a clean-up did. Prints nothing itself."""
+"""`orch cache`: what the cache holds, as a table and in words, and the sentences on what a clean-up did."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DAY_S = 86_400.0
+"""Seconds of a day."""
 KINDS = {
     "images": "photos, decoded and made square",
     "features": "what a frozen part of a backbone makes of the photos",
     **OTHER_FOLDERS,
 }
-"""What the folders of a cache are; ``orch cache clear`` takes these names."""
+"""Folder of the cache -> what it holds; ``orch cache clear`` takes these names."""
 OLD = "written by an older version, which this one does not read"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of ``orch cache list``. ``used``: seconds since the epoch, None where nobody notes it.
+    """One line of ``orch cache list``. ``used``: seconds since the epoch of the last use, None if not recorded.
 
-    ``rows`` and ``seconds`` (what computing them took) are None for what holds no rows. ``damaged`` counts segments
-    whose list of keys is damaged and, where rows were read, wrong rows.
+    ``rows`` and ``seconds`` (of computing them) are None for what holds no rows. ``damaged`` counts segments whose list
+    of keys is damaged and, if rows were read, wrong rows.
     """
 
     kind: str
@@ -51,7 +52,7 @@ class Entry:
 
 
 def entries(found: Contents, check: bool = False) -> list[Entry]:
-    """Every shelf and every other folder, the largest first. ``check`` reads every row and compares its checksum."""
+    """List the shelves and other folders, the largest first. ``check``: compare every row with its checksum."""
     shelves = [_shelf_entry(shelf, check) for shelf in found.shelves]
     others = [Entry(other.name, other.name, KINDS.get(other.name, "files"), other.bytes) for other in found.others]
     return sorted(shelves + others, key=lambda entry: -entry.bytes)
@@ -68,7 +69,7 @@ def _shelf_entry(shelf: ShelfFolder, check: bool) -> Entry:
 
 
 def in_words(kind: str, description: dict[str, Any]) -> str:
-    """What a row is, from what it depends on: "photos at 224 px, squash"."""
+    """Describe a row by what it depends on: "photos at 224 px, squash"."""
     view = description.get("view", "")
     if kind == "images" and "size" in description:
         return ", ".join(filter(None, [f"photos at {description['size']} px", view]))
@@ -81,11 +82,11 @@ def in_words(kind: str, description: dict[str, Any]) -> str:
         if description.get("stages"):
             more.append(f"with {len(description['stages'])} pooled stages")
         return ", ".join(filter(None, [words, *more]))
-    return ", ".join(f"{name} {value}" for name, value in sorted(description.items())) or "nothing is said about it"
+    return ", ".join(f"{name} {value}" for name, value in sorted(description.items())) or "no description"
 
 
 def size(amount: int) -> str:
-    """ "1.2 GB", "340 MB", "12 kB": decimal, as ORCH_CACHE_GB counts."""
+    """Format a size: "1.2 GB", "340 MB", "12 kB"; decimal, as ORCH_CACHE_GB."""
     for unit, name in ((GB, "GB"), (10**6, "MB"), (10**3, "kB")):
         if amount >= unit:
             return f"{amount / unit:.1f} {name}" if amount < 100 * unit else f"{amount / unit:,.0f} {name}"
@@ -150,7 +151,7 @@ def to_dict(found: Contents, rows: Sequence[Entry]) -> dict[str, Any]:
 
 
 def explanation(found: Contents, rows: Sequence[Entry]) -> list[str]:
-    """Paragraphs: what each entry is, what it took and who reads it again; then how the limit works."""
+    """Return paragraphs: what each entry is, cost and is read by; then how the limit works."""
     if not rows:
         return [_empty(found), *_HOW[:1]]
     now = time.time()
@@ -166,7 +167,7 @@ def _paragraph(row: Entry, now: float) -> str:
     each = row.bytes / row.rows if row.rows else 0
     parts = [f"{begin}, {row.rows:,} rows of {size(int(each))}, last used {ago(row.used, now) or 'never'}."]
     if row.seconds and row.seconds >= 1:
-        parts.append(f"Computing it took {duration(row.seconds)} of a worker's time; whoever reads it saves that.")
+        parts.append(f"Computing it took {duration(row.seconds)} of a worker's time, which reading it saves.")
     parts.append(_READERS.get(row.kind, ""))
     if row.damaged:
         parts.append(f"{row.damaged} parts of it are damaged; they are never used, and computed again when needed.")
@@ -184,7 +185,7 @@ _READERS = {
     "index": "Lets a sweep find its features without building the network first; made again when it is missing.",
     "calibration": "Read by orch plan and orch sweep; measured again, in under a minute, when it is missing.",
 }
-_OLD_GOES = "It goes first when room is needed; orch cache prune removes it now."
+_OLD_GOES = "It goes first when room is needed; `orch cache prune` removes it now."
 _HOW = (
     "How it works: each photo is decoded once per size and view, and each frozen part of a backbone runs once over "
     "each photo or augmented copy. Rows are kept under a key that names the photo by its content, so that trials, "
@@ -197,7 +198,7 @@ _HOW = (
 
 
 def prune(cache: Path, to_gb: float | None, older_than_days: float | None) -> str:
-    """Clean up and say what was done. Without a size or an age: to the limit that holds anyway."""
+    """Clean up; return a sentence on it. Without a size or an age: down to the limit in force."""
     found = contents(cache)
     if not found.bytes:
         return _empty(found)
@@ -207,21 +208,21 @@ def prune(cache: Path, to_gb: float | None, older_than_days: float | None) -> st
     older_than_s = None if older_than_days is None else older_than_days * DAY_S
     removed = eviction.prune(cache, to_bytes, older_than_s)
     left = contents(cache).bytes
-    said = _said(removed, left)
+    sentence = _summary(removed, left)
     if to_bytes is not None and left > to_bytes and not removed.in_use_bytes:
-        beside = sum(other.bytes for other in found.others)
-        said += f" {size(beside)} of it are no rows; orch cache clear removes them."
-    return said
+        others = sum(other.bytes for other in found.others)
+        sentence += f" {size(others)} of it are no rows; `orch cache clear` removes them."
+    return sentence
 
 
 def clear(cache: Path, kinds: Sequence[str]) -> str:
-    """Remove these kinds, as ``kinds_in`` gives them, and say what was done."""
+    """Remove these kinds of ``kinds_in``; return a sentence on it."""
     removed = eviction.clear(cache, kinds)
-    return _said(removed, contents(cache).bytes)
+    return _summary(removed, contents(cache).bytes)
 
 
 def kinds_in(found: Contents, kind: str | None) -> dict[str, int]:
-    """What ``orch cache clear`` would remove: kind -> bytes. Raises OrchError for a kind that the cache has not."""
+    """Return what ``orch cache clear`` would remove: kind -> bytes. Raises OrchError for a kind not in the cache."""
     sizes: dict[str, int] = {}
     for name, amount in [(s.kind, s.bytes) for s in found.shelves] + [(o.name, o.bytes) for o in found.others]:
         sizes[name] = sizes.get(name, 0) + amount
@@ -232,14 +233,14 @@ def kinds_in(found: Contents, kind: str | None) -> dict[str, int]:
 
 
 def question(sizes: dict[str, int]) -> str:
-    """What is asked before it is removed."""
+    """Return the question to ask before these are removed."""
     listed = ", ".join(f"{name} ({size(amount)})" for name, amount in sorted(sizes.items()))
     warning = " A sweep that runs now would miss its photos." if {"archives", "builtin"} & set(sizes) else ""
     return f"Remove {listed}?{warning}"
 
 
-def _said(removed: Removed, left: int) -> str:
-    said = f"{size(removed.bytes)} removed, {size(left)} left."
+def _summary(removed: Removed, left: int) -> str:
+    sentence = f"{size(removed.bytes)} removed, {size(left)} left."
     if removed.in_use_bytes:
-        said += f" {size(removed.in_use_bytes)} are in use by a process and stay."
-    return said
+        sentence += f" {size(removed.in_use_bytes)} are in use by a process and stay."
+    return sentence

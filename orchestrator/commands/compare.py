@@ -1,6 +1,6 @@
-"""`orch compare`: the final models of a sweep's folder against one of them, from the probabilities that it kept.
+"""`orch compare`: the final models of a sweep against one of them, from its stored probabilities.
 
-The comparison itself is ``comparison.compare``, which is pure. The test split is not read again.
+The test split is not read again. The statistics are in ``evaluation.comparison``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """``frame``: as ``comparison.compare`` makes it; ``images``: of the test split. ``policy``: the crop policy, or ""
-    where the rows are the policies. ``against``: what the differences are to, in words."""
+    """``frame``: of ``compare_models``. ``images``: number of test images. ``policy``: the crop policy, or "" if rows
+    are policies. ``against``: the baseline, in words."""
 
     frame: pd.DataFrame
     policy: str
@@ -62,8 +62,8 @@ def compare_configurations(folder: Path, against: str = "winner", policy: str = 
 
     ``against`` decides what is compared: the name of a configuration, or ``winner``, ``runner-up-1`` and so on:
     configurations, each the mean over its seeds; a name of the leaderboard as ``winner/ensemble`` or ``winner/seed-0``:
-    the ensembles, or the networks one by one. Raises OrchError for a name or a policy that is not there, and where the
-    sweep has no leaderboard.
+    the ensembles, or the networks one by one. Raises OrchError for an unknown name or policy, and if the sweep has no
+    leaderboard.
     """
     sweep, networks = _open_under(folder, policy)
     group, kind = _find(networks, against)
@@ -119,7 +119,7 @@ def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
     networks = _networks(sweep)
     if not networks:
         resume = command_line("sweep", "--resume", "--out", folder)
-        raise OrchError(f"{folder} has no finished leaderboard, so nothing to compare; go on with it: {resume}")
+        raise OrchError(f"{folder} has no finished leaderboard, so nothing to compare; resume it: `{resume}`")
     return sweep, networks, sorted({str(row["policy"]) for row in read_leaderboard(sweep.paths)})
 
 
@@ -133,7 +133,7 @@ def _open_under(folder: Path, policy: str) -> tuple[Sweep, list[_Network]]:
 
 
 def _networks(sweep: Sweep) -> list[_Network]:
-    """Those on the leaderboard. Sweeps that did not write them down have them in the refit's trials, newest last."""
+    """List the networks on the leaderboard; sweeps that did not record them have them in the refit's trials."""
     listed = sweep.fact("models")
     if listed is None:
         names = {row["model"] for row in read_leaderboard(sweep.paths)}
@@ -144,9 +144,9 @@ def _networks(sweep: Sweep) -> list[_Network]:
 
 
 def _find(networks: Sequence[_Network], name: str) -> tuple[str, str]:
-    """The group that ``name`` means, and what is compared: "configuration", "ensemble" or "network".
+    """Return the group that ``name`` means, and what to compare: "configuration", "ensemble" or "network".
 
-    Raises OrchError that lists the names there are.
+    Raises OrchError that lists the known names.
     """
     for network in networks:
         if name and name == network.configuration:
@@ -163,7 +163,7 @@ def _find(networks: Sequence[_Network], name: str) -> tuple[str, str]:
 def _judged(
     networks: Sequence[_Network], stored: Mapping[str, Mapping[str, np.ndarray]], kind: str
 ) -> list[ScoredModel]:
-    """Which test images each got right, as ``kind`` says."""
+    """Return the test images that each model got right; ``kind`` decides what a model is."""
     if kind == "network":
         return [ScoredModel(n.model, n.configuration, _correct([stored[n.fit]])) for n in networks]
     groups: dict[str, list[_Network]] = {}
@@ -180,7 +180,7 @@ def _judged(
 
 
 def _shown_as(group: str, kind: str, networks: Sequence[_Network]) -> str:
-    """The name of a group's row: its own, or with ensembles what the leaderboard calls it."""
+    """Return the name of a group's row: its own, or that of its ensemble on the leaderboard."""
     members = [network.model for network in networks if network.group == group]
     if kind != ENSEMBLE:
         return group
@@ -191,17 +191,14 @@ def _correct(parts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
     return np.stack([part["probabilities"].argmax(1) == part["labels"] for part in parts])
 
 
-# --- for a program and for a person -------------------------------------------------------------------------------
-
-
 def records(found: Comparison) -> list[dict[str, Any]]:
-    """The rows as plain JSON can hold them, each with its crop policy."""
+    """Return the rows for JSON, each with its crop policy."""
     rows = [{**row, "policy": found.policy or row["model"]} for row in found.frame.to_dict("records")]
     return list(json_ready(rows))
 
 
 def to_rich(found: Comparison) -> Table:
-    """The rows as a ``rich`` table; the baseline's is marked."""
+    """Return the rows as a ``rich`` table, the baseline in bold."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -224,7 +221,7 @@ def to_rich(found: Comparison) -> Table:
 
 
 def to_markdown(found: Comparison) -> str:
-    """The rows as a Markdown table and a line on how to read it."""
+    """Return the rows as a Markdown table and a line on how to read it."""
     head = [
         "configuration" if found.policy else "crop policy",
         "networks",

@@ -1,4 +1,4 @@
-"""What this machine has for a sweep, and what to do about what it lacks. Imports no vendor, starts nothing."""
+"""`orch doctor`: what this machine has for a sweep, and advice on what it lacks. Imports no vendor, starts nothing."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from orchestrator.spec.weight_places import FOLDER, PAGE
 from orchestrator.tracking.mlflow_store import reachable
 from trainers.backbones import BACKBONES
 from trainers.networks.weight_sources import fits, is_cached, keras_cache, names_in, why_unreachable
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,14 +32,16 @@ Level = Literal["OK", "note", "problem"]
 NEEDED = ("ray", "tensorflow", "keras", "mlflow", "optuna", "numpy", "pandas", "pyarrow", "pillow", "scikit-learn")
 GB = 2**30
 MEMORY_NOTE_GB = 4.0
-"""TensorFlow and Ray take about 2 GB before the first photo."""
+"""GB of free memory below which a note is given: TensorFlow and Ray take about 2 GB before the first photo."""
 DISK_PROBLEM_GB, DISK_NOTE_GB = 1.0, 10.0
+"""GB of free disk below which a problem is reported, or a note given."""
 SHARED_MEMORY_NOTE_GB = 0.5
+"""GB of shared memory below which a note is given."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: ``subject`` is a word or two, ``text`` what was found, ``advice`` what to do ("" for nothing)."""
+    """One line. ``subject``: a word or two. ``text``: what was found. ``advice``: what to do, or ""."""
 
     level: Level
     subject: str
@@ -50,7 +53,7 @@ class Finding:
 
 
 def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> list[Finding]:
-    """Every finding, in the order a person reads them. Takes a second or two, or MLflow's timeout of three."""
+    """Return every finding in reading order. Takes about two seconds, or three if MLflow does not answer."""
     return [
         _python(),
         *_packages(),
@@ -70,7 +73,7 @@ def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = N
 
 
 def weights(environment: Mapping[str, str]) -> Finding:
-    """How many backbones have their ImageNet weights here, and whether Keras could download the rest now."""
+    """Count the backbones whose ImageNet weights are here; check whether Keras could download the others now."""
     folder = Path(environment.get(FOLDER, "")).expanduser() if environment.get(FOLDER) else None
     rows = [row for row in BACKBONES.values() if row.files]
     names, cached = () if folder is None else names_in(folder), names_in(keras_cache())
@@ -81,14 +84,14 @@ def weights(environment: Mapping[str, str]) -> Finding:
     text = f"ImageNet weights of {len(rows)} backbones: {', '.join(where)}"
     if rest and (reason := why_unreachable()):
         advice = (
-            f"export {FOLDER}=/path/to/weights ({PAGE} says where to get files); orch weights list shows what is there"
+            f"export {FOLDER}=/path/to/weights ({PAGE} says where to get files); `orch weights list` shows the files"
         )
         return Finding("note", "weights", f"{text}; the others cannot be downloaded: {reason}", advice)
     return Finding("OK", "weights", f"{text}; the others can be downloaded" if rest else text)
 
 
 def print_findings(findings: list[Finding], console: Console) -> None:
-    """One line a finding, its advice below it, and the sum at the end."""
+    """Print a line for each finding, its advice below it, and a summary."""
     from rich.text import Text
 
     styles = {"OK": "green", "note": "yellow", "problem": "bold red"}
@@ -101,7 +104,11 @@ def print_findings(findings: list[Finding], console: Console) -> None:
         if finding.advice:
             console.print(Text(" " * (10 + width) + finding.advice), soft_wrap=True)
     problems = sum(finding.level == "problem" for finding in findings)
-    console.print("ready for a sweep: orch sweep quick" if not problems else f"{problems} to mend before a sweep.")
+    console.print(
+        "ready for a sweep: `orch sweep quick`"
+        if not problems
+        else f"{count(problems, 'problem')} to fix before a sweep."
+    )
 
 
 def _python() -> Finding:
@@ -118,7 +125,7 @@ def _packages() -> list[Finding]:
     if missing:
         findings.append(
             Finding(
-                "problem", "packages", f"missing: {', '.join(missing)}", "run make setup, or pip install orch again"
+                "problem", "packages", f"missing: {', '.join(missing)}", "run `make setup`, or `pip install orch` again"
             )
         )
     return findings
@@ -144,7 +151,7 @@ def _memory() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Asks nvidia-smi, so that TensorFlow need not start."""
+    """Ask nvidia-smi, so that TensorFlow need not start."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return Finding("note", "GPU", "none (no nvidia-smi)", "the same files run on the CPUs, small networks best")
@@ -155,13 +162,13 @@ def _gpu() -> Finding:
         return Finding("problem", "GPU", f"nvidia-smi does not answer: {error}", "check the driver")
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     if done.returncode != 0 or not lines:
-        said = " ".join((done.stderr or done.stdout).split())[:200]
-        return Finding("problem", "GPU", f"nvidia-smi fails: {said}", "check the driver; without a GPU unload it")
+        reason = " ".join((done.stderr or done.stdout).split())[:200]
+        return Finding("problem", "GPU", f"nvidia-smi fails: {reason}", "check the driver; without a GPU unload it")
     return Finding("OK", "GPU", "; ".join(lines))
 
 
 def _shared_memory(device: Path) -> list[Finding]:
-    """Ray's object store lies there; a container has 64 MB unless told otherwise."""
+    """Check the folder of Ray's object store, which has 64 MB in a container by default."""
     if not device.is_dir():
         return []
     total_gb = shutil.disk_usage(device).total / GB
@@ -178,7 +185,7 @@ def _shared_memory(device: Path) -> list[Finding]:
 
 
 def disk(subject: str, folder: Path) -> Finding:
-    """Free space at ``folder``, or where it would be made, and whether it can be written to."""
+    """Check the free space at ``folder``, or where it would be made, and whether it is writable."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir():
         return Finding("problem", subject, f"{there} is a file, so {folder} cannot be made", _elsewhere(subject))
@@ -201,7 +208,7 @@ def _cache() -> Finding:
 
 
 def _home(environment: Mapping[str, str]) -> list[Finding]:
-    """A home that cannot be written to, as containers and batch systems have it."""
+    """Check for a home folder that is not writable, as in containers and batch jobs."""
     home = environment.get("HOME")
     why = unwritable(Path(home)) if home else ""
     if not why:
@@ -211,7 +218,7 @@ def _home(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def _ray(environment: Mapping[str, str]) -> Finding:
-    """Where a Ray of this machine's own puts its sockets."""
+    """Check the folder for the sockets of a local Ray."""
     try:
         return Finding("OK", "Ray", f"sockets and logs in {ray_folder(environment)}")
     except OrchError as error:
@@ -227,12 +234,12 @@ def _mlflow() -> Finding:
     if answers:
         return Finding("OK", "MLflow", sentence)
     return Finding(
-        "problem", "MLflow", sentence, "a sweep runs without it and keeps everything; orch sync sends it later"
+        "problem", "MLflow", sentence, "a sweep runs without it and keeps everything; `orch sync` sends it later"
     )
 
 
 def shared_folder(name: str, environment: Mapping[str, str], purpose: str) -> Finding:
-    """Whether the variable ``name`` is set, and what lies in the folder it names."""
+    """Check whether the variable ``name`` is set, and what its folder holds."""
     value = environment.get(name)
     if not value:
         return Finding("note", name, f"not set ({purpose})", f"export {name}=FOLDER when a file names it")

@@ -1,6 +1,7 @@
-"""``orch export``: the winner of a finished sweep in formats that run without this project, each judged on test.
+"""`orch export`: write the winner of a finished sweep in formats that run without this project, each tested.
 
-A worker writes and asks them; here the evidence is gathered, ``exportreport.decide`` judges, and what is refused goes.
+A worker writes the files and has them predict the test split; ``export_report.decide`` judges each, and what it refuses
+is deleted.
 """
 
 from __future__ import annotations
@@ -32,13 +33,12 @@ from orchestrator.evaluation.export_report import (
     to_rich,
 )
 from orchestrator.evaluation.leaderboard import ensemble, signed
-from orchestrator.ledger.folder import Sweep, read_sweep
-from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import describe_environment
 from orchestrator.paths import SweepPaths, command_line
-from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner
+from orchestrator.sweep.judged import JudgedWinner, judged_winner
 from orchestrator.sweep.probabilities import read_probabilities
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -50,19 +50,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 BOUND = 0.01
+"""Test accuracy that an export may lose by default; 0.01 = one point."""
 THREADS = 1
+"""Threads with which the latency is measured."""
 DIFFERENT = 1e-2
-"""A probability of the served winner that differs by more from what was stored for it is worth a warning."""
+"""Maximum change of a probability of the winner since the leaderboard; a larger one is warned of."""
 REPORT, REPORT_JSON, CARD = "report.md", "report.json", "card.json"
 LATENCY_FACTS = ("machine.cores", "machine.system", "version.tensorflow")
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """``formats``: names of ``trainers.export.formats``; () for all that are installed here.
+    """``formats``: names of ``trainers.export.formats``; () for all that are installed.
 
-    ``out``: default ``exports`` in the sweep's folder. ``bound``: how much test accuracy an export may lose, 0.01 = one
-    point. ``force``: keep what loses more, and record it. ``address``: a Ray cluster, "" for this machine.
+    ``out``: default ``exports`` in the sweep's folder. ``bound``: test accuracy that an export may lose. ``force``:
+    keep what loses more, and record it. ``address``: a Ray cluster, "" for this machine.
     """
 
     formats: tuple[str, ...] = ()
@@ -75,18 +77,17 @@ class ExportRequest:
 def export_winner(
     folder: Path, request: ExportRequest, tell: Callable[[str], None] = lambda line: None
 ) -> ExportReport:
-    """Write the winner of the sweep in ``folder`` in the formats asked for; the report, which is also in files.
+    """Write the winner of the sweep in ``folder`` in the formats requested; return the report, which is written too.
 
-    Reading the test split is recorded in the ledger before it happens, what came of it after; the sweep's lock is held
-    throughout. A format that was refused or failed is not in the folder, not from an earlier export either: the report
-    is complete, and ``refusal`` makes the error of it. Raises OrchError where the sweep has no winner yet, is being
-    run, was interrupted on the way to another winner, or something was asked for that does not exist.
+    The ledger records that the test split is read before it is, and the result after; the sweep's lock is held
+    throughout. A format that is refused or fails is not in the folder, nor is its file of an earlier export;
+    ``refusal`` turns the report into an error. Raises OrchError if the sweep has no winner yet, is running, or was
+    interrupted on the way to another winner, or if a format does not exist.
     """
     formats = _formats(request)
     out = request.out or SweepPaths(folder).exports
-    with Ledger(read_sweep(folder).paths.ledger) as ledger:
-        sweep = read_sweep(folder)
-        judged = _winner(sweep)
+    with locked_sweep(folder) as (sweep, ledger):
+        judged = judged_winner(sweep)
         manifest = Manifest.read(sweep.paths.manifest)
         original, labels = _stored(sweep, manifest, judged.fits, judged.winner["policy"])
         names = [f.name for f in formats]
@@ -94,7 +95,7 @@ def export_winner(
         tell(f"export   {', '.join(names)} of {judged.row['model']}, asked about {len(labels)} test photos")
         for name in FORMATS if not request.formats else ():
             if name not in names:
-                tell(f"note     {name} is left out: pip install {' '.join(FORMATS[name].needs)}")
+                tell(f"note     {name} is left out: `pip install {' '.join(FORMATS[name].needs)}`")
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
             answer = _run(sweep, formats, Path(staging), request.address)
@@ -108,20 +109,20 @@ def export_winner(
         ledger.append(EventKind.STAGE, stage=Stage.EXPORT, state="ENDED", payload=payload)
     change = report.original.largest_change
     if change > DIFFERENT:
-        tell(f"warning  the winner answers up to {change:.2g} otherwise here than when the leaderboard was made")
+        tell(f"warning  the winner's probabilities differ by up to {change:.2g} from those of the leaderboard")
     tell(f"export   {out}: {REPORT}, {CARD}")
     return report
 
 
 def refusal(report: ExportReport) -> ExportRefused | None:
-    """The error that says which formats are not there, and why; None where all are."""
+    """Return the error that names the formats refused and why; None if there is none."""
     if not report.refusals:
         return None
     return ExportRefused("\n".join(report.refusals))
 
 
 def print_report(report: ExportReport, console: Console) -> None:
-    """The table, what was not simply kept, and how to read it."""
+    """Print the table, remarks on what was not simply kept, and how to read it."""
     console.print(to_rich(report, console.width))
     for line in remarks(report):
         console.print(line, markup=False)
@@ -130,11 +131,8 @@ def print_report(report: ExportReport, console: Console) -> None:
     console.print(how_to_read(report), markup=False)
 
 
-# --- what is asked for, and of what -------------------------------------------------------------------------------
-
-
 def installed_formats() -> tuple[str, ...]:
-    """Names of the formats that this installation can write: ONNX is an extra."""
+    """Return the names of the formats that can be written here: ONNX is an extra."""
     return tuple(name for name, row in FORMATS.items() if all(find_spec(module) for module in row.needs))
 
 
@@ -147,32 +145,21 @@ def _formats(request: ExportRequest) -> tuple[ExportFormat, ...]:
         raise OrchError(str(error)) from error
 
 
-def _winner(sweep: Sweep) -> JudgedWinner:
-    """What was judged, with the ids of its fits. Raises OrchError where there is none yet, or no ids."""
-    judged = judged_winner(sweep)
-    if not judged.fits:
-        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
-        raise OrchError(
-            f"the winner in {sweep.paths.winner} does not say which networks it is made of; {resume} writes it again."
-        )
-    return judged
-
-
 def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) -> tuple[np.ndarray, np.ndarray]:
-    """The winner's probabilities as they were judged, (photos, classes), and the labels; read, not computed."""
+    """Read the winner's probabilities as judged, (photos, classes), and the labels."""
     members = [read_probabilities(sweep.paths, fit, "test", policy) for fit in fits]
     hashes = manifest.split("test").table["sha256"].tolist()
     if any(member["sha256"].tolist() != hashes for member in members):
         resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
         raise OrchError(
             f"the probabilities in {sweep.paths.root} are not of the test photos of its manifest; "
-            f"{resume} makes them again."
+            f"`{resume}` makes them again."
         )
     return ensemble([member["probabilities"] for member in members]), members[0]["labels"]
 
 
 def _run(sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address: str) -> dict[str, Any]:
-    """The worker's answer; files and probabilities are then in ``staging``."""
+    """Have a worker export into ``staging``, files and probabilities; return its answer."""
     from orchestrator.cluster.ray_session import ray_session, run_jobs  # Ray: seconds to import
 
     names = [f.name for f in formats]
@@ -191,9 +178,6 @@ def _run(sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address
 
 def _answers(staging: Path, name: str) -> Path:
     return staging / "answers" / f"{name}.npz"
-
-
-# --- what became of it --------------------------------------------------------------------------------------------
 
 
 def _judge(
@@ -221,7 +205,7 @@ def _judge(
         its = found(f.name)
         state, reason = decide(its, request.bound, request.force)
         exports.append(Export(f.name, f.file, state, reason, its, answer["notes"].get(f.name, "")))
-    # The original's accuracy is the leaderboard's, from what was stored; asked again are its speed and its answers.
+    # The original keeps the leaderboard's accuracy; its speed and its answers are measured again.
     again = found("original")
     asked = figures(original, original, labels, again.latency_ms, again.size_mb)
     facts = describe_environment()
@@ -242,7 +226,7 @@ def _judge(
 
 
 def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.ndarray) -> str | None:
-    """How the SavedModel's ``serve_bytes`` does, in a sentence; None where there is none."""
+    """Return a sentence on how the SavedModel's ``serve_bytes`` does; None if there is none."""
     path = _answers(staging, "serve_bytes")
     if not path.is_file():
         return None
@@ -262,7 +246,7 @@ def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.n
 
 
 def _place(report: ExportReport, staging: Path, out: Path) -> None:
-    """Move what may stay from ``staging`` to ``out``; of the rest nothing is left, not of an earlier export either."""
+    """Move what is kept from ``staging`` to ``out``; delete earlier files of the same formats."""
     for made in report.exports:
         target = out / made.file
         if target.is_dir():
@@ -273,7 +257,7 @@ def _place(report: ExportReport, staging: Path, out: Path) -> None:
 
 
 def _card(report: ExportReport, manifest: Manifest, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is needed to use the files: classes, how to cut a photo, what each takes and gives."""
+    """Return what is needed to use the files: classes, crops, inputs and outputs."""
     return {
         "sweep": report.sweep,
         "trial": report.trial,

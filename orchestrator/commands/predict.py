@@ -1,4 +1,4 @@
-"""``orch predict``: files and folders in, the champion's label and probability for each out."""
+"""`orch predict`: the champion's label and probability for each photo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the champion says of one file. ``error`` is "" or why there is no answer; then the rest is empty."""
+    """The champion's answer for one file. ``error``: "", or why there is no answer; the other fields are then None."""
 
     path: str
     label: str | None = None
@@ -30,7 +30,7 @@ class Prediction:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; ``error`` only where there is one."""
+        """Return plain values; ``error`` only if there is one."""
         if self.error:
             return {"path": self.path, "error": self.error}
         return {
@@ -42,10 +42,10 @@ class Prediction:
 
 
 def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]:
-    """The champion of ``model`` (None: of the newest sweep's model) about every photo, in the order given.
+    """Ask the champion of ``model`` about every photo, in the order given. None: the newest sweep's model.
 
-    An unreadable photo is answered with an error of its own. Raises DataError where a path does not exist or nothing
-    is a photo, TrackingError where there is no champion or MLflow does not answer.
+    An unreadable photo gets an error of its own. Raises DataError if a path does not exist or holds no photo,
+    TrackingError if there is no champion or MLflow does not answer.
     """
     from trainers.files.plain import LARGEST_FILE
 
@@ -61,9 +61,9 @@ def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]
 
 
 def photos(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are, whatever they are called; folders as the photos below them that training, too, would read.
+    """List the files given, whatever their names, and the photos below the folders given, as training reads them.
 
-    Sorted. Raises DataError.
+    Sorted within a folder. Raises DataError.
     """
     from trainers.data.folders import walk
     from trainers.files.suffixes import PHOTOS
@@ -85,13 +85,13 @@ def photos(paths: Iterable[Path]) -> list[Path]:
 
 
 def _batches(files: Sequence[Path], most_bytes: int) -> Iterator[list[Path]]:
-    """``files`` in order, AT_ONCE or fewer together, which hold ``most_bytes`` or are one file."""
+    """Yield ``files`` in order, in batches of at most AT_ONCE files and ``most_bytes`` bytes, or of one file."""
     together: list[Path] = []
     total = 0
     for file in files:
         try:
             size = min(file.stat().st_size, most_bytes)
-        except OSError:  # the reason is given where it is read
+        except OSError:  # reading it will report why
             size = 0
         if together and (len(together) == AT_ONCE or total + size > most_bytes):
             yield together
@@ -103,7 +103,7 @@ def _batches(files: Sequence[Path], most_bytes: int) -> Iterator[list[Path]]:
 
 
 def _champion(model: str | None) -> tuple[str | None, str]:
-    """Where MLflow is and what the model is called, from the newest sweep where the person does not say."""
+    """Return MLflow's URI and the model's name, by default those of the newest sweep."""
     from orchestrator.ledger.folder import find_sweep
     from orchestrator.spec.load import load_spec
     from orchestrator.tracking.settings import model_name
@@ -113,12 +113,12 @@ def _champion(model: str | None) -> tuple[str | None, str]:
     except OrchError as error:
         if model is not None:
             return None, model
-        raise OrchError(f"which model? {error} Name one: orch predict PATH --model NAME.") from error
+        raise OrchError(f"which model? {error} Name one: `orch predict PATH --model NAME`.") from error
     return spec.tracking.uri, model or model_name(spec)
 
 
 def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
-    """One call for all; where a file of them is no photo, one call each, so that the others have their answer."""
+    """Call the model once for all; if one file is no photo, once for each, so that the others get answers."""
     from trainers.errors import TrainerError
 
     try:
@@ -130,7 +130,7 @@ def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
 
 
 def _reason(error: Exception, file: Path) -> str:
-    """In one line, without the photo's place in its call and its name: the answer's path says which it is."""
+    """Return the error in one line, without the photo's name and index: the answer holds its path."""
     return " ".join(str(error).removeprefix(f"{file} ").split()).removeprefix("image 1 of 1 ")
 
 
@@ -147,7 +147,7 @@ def _answers(champion: Any, files: Sequence[Path]) -> list[Prediction]:
 
 
 def print_predictions(found: Sequence[Prediction], console: Console) -> None:
-    """One line a photo."""
+    """Print a line for each photo."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,6 +1,6 @@
-"""``orch data preview``: a contact sheet of what the network will see in training.
+"""`orch data preview`: a contact sheet of what the network will see in training.
 
-Training photos alone. Which photos, and how they are mixed, follows from the data's seed.
+Shows training photos only. The data's seed decides which, and how they are mixed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from trainers.images.augment import augment, plan_copies
 from trainers.images.decode import square
 
 MOST_PICTURES, FEWEST_PHOTOS = 2400, 12
-"""Pictures on a sheet, which a wide file reaches with fewer photos; but so many photos it may always have."""
+"""Maximum pictures on a sheet; a sheet of many columns gets fewer photos, but at least the second number."""
 LARGEST_DRAWN = 192
-"""Side in pixels of what is kept of a picture: more than the sheet draws."""
+"""Maximum side in pixels of a picture in memory; the sheet draws fewer."""
 MOST_COPIES = 5
-"""Copies shown of one recipe."""
+"""Maximum copies shown of one recipe."""
 LONGEST_LABEL = 11
-"""Letters of a class below a blend."""
+"""Maximum letters of a class name below a blend."""
 FORMATS = ("png", "jpg", "jpeg", "webp", "tif", "pdf", "svg")
-"""Formats of a picture that can be written; its suffix names one."""
+"""Formats of the sheet; the suffix of its name selects one."""
 BLENDS = 2
-"""Blends shown of each mixture."""
+"""Number of blends shown of each mixture."""
 
 
 def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], None] | None = None) -> Path:
@@ -44,9 +44,9 @@ def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[st
 
     Columns: each view; copies 1 to k of every recipe at the largest multiplier it can have; mixup and cutmix at each
     alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the splits), decodes
-    those shown, which are fewer where the columns are many. ``progress`` is told a line for each step. A space that
-    asks for the GPU's memory is that of this machine. Raises DataError where the photos cannot be used,
-    SpecError where the suffix of ``out`` names no picture.
+    those shown, which are fewer if there are many columns. ``progress`` is called with a line for each step. A space
+    that depends on the GPU's memory is that of this machine. Raises DataError if the photos cannot be used, SpecError
+    if the suffix of ``out`` is no format of pictures.
     """
     tell = progress or (lambda line: None)
     if out.suffix[1:].lower() not in FORMATS:
@@ -65,10 +65,9 @@ def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[st
 
 
 def choose_rows(manifest: Manifest, images: int) -> list[int]:
-    """Rows of ``manifest``, class by class: ``images`` spread over the classes. Pure, from the data's seed.
+    """Choose ``images`` rows of ``manifest`` spread evenly over the classes, in order of class. Pure.
 
-    As many of each class as of any other, give or take one, while it has them; of more classes than ``images``, some
-    from the first to the last.
+    The data's seed decides. With more classes than ``images``, some of the classes, from the first to the last.
     """
     labels = manifest.labels()
     there = np.unique(labels)
@@ -85,7 +84,7 @@ def choose_rows(manifest: Manifest, images: int) -> list[int]:
 
 
 def recipes_shown(spec: SweepSpec) -> dict[str, float]:
-    """Each recipe that a trial can have, and the largest multiplier it can have it at; none without copies."""
+    """Map each recipe that a trial can have to its largest multiplier; none without copies."""
     found: dict[str, float] = {}
     for values in reachable(spec, "recipe", "multiplier"):
         multiplier = float(values["multiplier"])  # type: ignore[arg-type]  # a number by its field
@@ -96,7 +95,7 @@ def recipes_shown(spec: SweepSpec) -> dict[str, float]:
 
 
 def largest_size(spec: SweepSpec) -> int:
-    """The side in pixels of the largest image that a trial can have."""
+    """Return the side in pixels of the largest image that a trial can have."""
     pairs = reachable(spec, "backbone", "image_size")
     return max(int(pair["image_size"] or backbone(str(pair["backbone"])).native_size) for pair in pairs)
 
@@ -104,10 +103,10 @@ def largest_size(spec: SweepSpec) -> int:
 def blend(
     first: np.ndarray, second: np.ndarray, kind: str, alpha: float, random: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """Two images uint8 (side, side, 3) -> (their mixture, the share of the first in the label).
+    """Mix two images, uint8 (side, side, 3); return the mixture and the share of the first in the label.
 
     mixup: l x + (1 - l) y with l from Beta(alpha, alpha) (Zhang et al. 2018). cutmix: a rectangle of ``second``, of
-    the share 1 - l before the edges cut it, at a place drawn evenly (Yun et al. 2019).
+    the share 1 - l before the edges clip it, at a uniformly drawn position (Yun et al. 2019).
     """
     share = float(random.beta(alpha, alpha))
     if kind == "mixup":
@@ -124,7 +123,7 @@ def blend(
 
 @dataclass(frozen=True)
 class _Sheet:
-    """What the sheet shows: photos are rows of ``manifest`` (the training images alone)."""
+    """What the sheet shows: ``rows`` are photos of ``manifest``, which holds the training images only."""
 
     manifest: Manifest
     rows: list[int]

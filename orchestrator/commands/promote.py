@@ -1,6 +1,6 @@
-"""`orch promote best` and `orch sync`: between a finished sweep's folder and MLflow.
+"""`orch promote best` and `orch sync`: from a finished sweep's folder to MLflow.
 
-The gate itself is ``promotion.decide``, which is pure; here its evidence is gathered and its decision carried out.
+Gathers the evidence for ``promotion_gate.decide`` and carries out its decision.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import pandas as pd
 
 from orchestrator.errors import PromotionRefused
 from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
-from orchestrator.ledger.folder import Sweep, read_sweep
-from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
-from orchestrator.sweep.leaderboard import JudgedWinner, judged_winner, not_judged
+from orchestrator.sweep.judged import JudgedWinner, judged_winner, not_judged
 from orchestrator.tracking import registry
 from orchestrator.tracking.cursor import parent_run
 from orchestrator.tracking.model_package import ModelDetails
@@ -36,7 +35,7 @@ CHALLENGER = "the challenger"
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of it: the registered model, its version, and the gate's decision."""
+    """The registered model, its version, and the gate's decision."""
 
     model: str
     version: str
@@ -49,22 +48,21 @@ class Promotion:
 
 
 def sync_folder(folder: Path) -> SyncResult:
-    """Send MLflow what it has not seen. Raises TrackingError."""
+    """Send MLflow the events that it has not seen. Raises TrackingError."""
     return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec), check_machine=False)))
 
 
 def promote(
     folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None
 ) -> Promotion:
-    """Register the winner of the sweep in ``folder`` and make it the champion, if the gate lets it.
+    """Register the winner of the sweep in ``folder`` and make it the champion, if the gate allows it.
 
-    ``allow``: codes of refusals to override; they are recorded in the registry and in the ledger. The sweep's lock is
-    held throughout, so that nothing is promoted which the ledger cannot take down.
-    Raises PromotionRefused with the figures, TrackingError where MLflow cannot be reached, OrchError where the sweep
-    has no winner yet, is being run, or was interrupted on the way to another winner.
+    ``allow``: codes of refusals to override, which the registry and the ledger record. The sweep's lock is held
+    throughout, so that every promotion reaches the ledger. Raises PromotionRefused with the figures, TrackingError if
+    MLflow cannot be reached, OrchError if the sweep has no winner yet, is running, or was interrupted on the way to
+    another winner.
     """
-    with Ledger(read_sweep(folder).paths.ledger) as ledger:
-        sweep = read_sweep(folder)
+    with locked_sweep(folder) as (sweep, ledger):
         judged = judged_winner(sweep)
         if not sweep.paths.evidence.is_file():
             raise not_judged(sweep)
@@ -95,11 +93,11 @@ def promote(
 
 
 def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str) -> bool:
-    """Whether the champion is made of the same networks; where it does not name them, of the same trial."""
+    """Whether the champion is made of the same networks, or of the same trial if it does not name them."""
     tags, winner = champion.tags, judged.winner
     if champion.run_id != run_id or tags.get("orch.policy") != winner["policy"]:
         return False
-    if "orch.fits" in tags and judged.fits:
+    if "orch.fits" in tags:
         return bool(json.loads(tags["orch.fits"]) == list(judged.fits))
     return tags.get("orch.trial") == winner["trial"]
 
@@ -110,7 +108,7 @@ def _correct(evidence: pd.DataFrame) -> dict[str, bool]:
 
 
 def _answers(evidence: pd.DataFrame) -> dict[str, str]:
-    """sha256 of a test image -> the class that the model gave it."""
+    """Map the sha256 of a test image to the class that the model gave it."""
     test = evidence[(evidence["role"] == "test") & evidence["predicted"].notna()]
     return {str(sha): str(label) for sha, label in zip(test["sha256"], test["predicted"], strict=True)}
 
@@ -122,9 +120,9 @@ def _seen(evidence: pd.DataFrame) -> frozenset[str]:
 def _champion_contender(
     uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
 ) -> Contender:
-    """The champion on the challenger's test images: what it answered in its own sweep, and else what it answers now.
+    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now.
 
-    Its answers are held against the challenger's labels: an image may have been given another since.
+    The challenger's labels count: an image may have been relabelled since.
     """
     evidence = registry.read_evidence(uri, champion.name, champion.version)
     known = {} if evidence is None else _answers(evidence)
@@ -166,7 +164,7 @@ def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str
 
 
 def own_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Modules beside ``trainers`` that a configuration's network is made of: its dotted names, and their builders."""
+    """List the user's modules that a configuration's network needs: of its dotted names, and of their builders."""
     names = [str(config.get(field, "")) for field in ("backbone", "head")]
     dotted = [name for name in names if ":" in name]
     builders = [backbone(name).builder for name in names[:1] if name in dotted]

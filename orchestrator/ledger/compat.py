@@ -17,7 +17,20 @@ def upgrade(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "stage": Stage.PREFILL.value}
     if row["stage"] == Stage.PLAN and f'"{BUILD}"' in row["payload"]:
         return {**row, "payload": json.dumps(_upgrade_plan(json.loads(row["payload"])), sort_keys=True)}
+    is_leaderboard = row["stage"] == Stage.LEADERBOARD and '"winner_row"' in row["payload"]
+    if is_leaderboard and '"fits"' not in row["payload"]:
+        return {**row, "payload": json.dumps(_upgrade_leaderboard(json.loads(row["payload"])), sort_keys=True)}
     return row
+
+
+def _upgrade_leaderboard(payload: dict[str, Any]) -> dict[str, Any]:
+    """Add the ids of the winner's networks, which 42b062d recorded only by their names on the leaderboard."""
+    if "models" not in payload:
+        return payload
+    group, _, member = payload["winner_row"]["model"].partition("/")
+    members = [model for model in payload["models"] if model["model"].partition("/")[0] == group]
+    fits = [model["fit"] for model in members if member in ("ensemble", model["model"].partition("/")[2])]
+    return {**payload, "fits": fits}
 
 
 def _upgrade_plan(payload: dict[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.lock import running_process
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.ledger.stages import Stage
@@ -91,12 +93,30 @@ class Sweep:
 
 def read_sweep(folder: Path) -> Sweep:
     """Read a sweep's folder. Raises OrchError if it is not one, or its ledger is damaged."""
-    paths = SweepPaths(Path(folder))
-    if not paths.ledger.is_dir():
-        raise OrchError(f"{folder} is not a sweep's folder: there is no {paths.ledger.name}/ in it.")
+    paths = _sweep_paths(folder)
     runner = running_process(paths)  # before the events: a trial that ends in between must not look interrupted
     events = read_events(paths.ledger)
     return Sweep(paths, tuple(events), derive(events), runner)
+
+
+@contextlib.contextmanager
+def locked_sweep(folder: Path) -> Iterator[tuple[Sweep, Ledger]]:
+    """Hold the lock of the sweep in ``folder``; yield the sweep as it is now, and its ledger to append to.
+
+    Raises OrchError if the folder is no sweep, its ledger is damaged, or another process runs it.
+    """
+    paths = _sweep_paths(folder)
+    with Ledger(paths.ledger) as ledger:
+        events = ledger.events()
+        yield Sweep(paths, tuple(events), derive(events)), ledger
+
+
+def _sweep_paths(folder: Path) -> SweepPaths:
+    """The paths in a sweep's folder. Raises OrchError if it is none."""
+    paths = SweepPaths(Path(folder))
+    if not paths.ledger.is_dir():
+        raise OrchError(f"{folder} is not a sweep's folder: there is no {paths.ledger.name}/ in it.")
+    return paths
 
 
 def list_sweeps(runs: Path) -> list[Path]:

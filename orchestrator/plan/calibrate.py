@@ -238,13 +238,13 @@ def calibrated(
     found = None if kept is None else known(request)
     if kept is not None and doubts(request, kept.calibration) and is_quiet(request.slots):
         kept = CalibrationFile(kept.calibration.trusted(), frozenset(), kept.data)
-        tell("measure  again what is in doubt of this machine's speed, now that it is quiet: under a minute")
+        tell("measuring again what is in doubt of this machine's speed, now that it is quiet: under a minute")
     elif found is not None:
         return found
     else:
         if kept is None and not again and calibration_path(request.cache, request.machine).exists():
-            tell(f"note     {calibration_path(request.cache, request.machine)} cannot be read and is measured again")
-        tell(f"measure  how fast this machine is: under a minute, and kept for later plans in {request.cache}")
+            tell(f"{calibration_path(request.cache, request.machine)} cannot be read and is measured again")
+        tell(f"measuring how fast this machine is: under a minute, and kept for later plans in {request.cache}")
     return _measured(request, kept, ray_s)
 
 

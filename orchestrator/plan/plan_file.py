@@ -75,7 +75,7 @@ def plan_file(
         raise DataError(str(error)) from error
     slots = slots_of(spec, Resources(os.cpu_count() or 1, len(gpu_names())))
     request = CalibrationRequest(spec, manifest, slots, cache_folder())
-    calibration = calibrated(request, again, tell=tell)
+    calibration = calibrated(request, again, tell=lambda text: tell(f"plan     {text}"))
     if devices is None:
         return planned(request, calibration)
     machine, notes = simulated_machine(spec, slots, devices, calibration)

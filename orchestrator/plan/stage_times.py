@@ -75,7 +75,7 @@ def _spans(process: Sequence[Event]) -> list[tuple[str, float]]:
             spans.append((START, starting_s))
             taken_s -= starting_s
         if event.kind == EventKind.NOTE and event.stage == Stage.PLAN:  # measuring the machine, mostly
-            planning_s = min(taken_s, float(event.data.get("planning_s", 0.0)))
+            planning_s = taken_s if "text" in event.data else min(taken_s, float(event.data.get("planning_s", 0.0)))
             spans.append((Stage.PLAN, planning_s))
             taken_s -= planning_s
         spans.append((stage, taken_s))

@@ -1,4 +1,4 @@
-"""What a person reads while a sweep runs: one line for each thing that happened."""
+"""What a person reads while a sweep runs: its events, as lines."""
 
 from __future__ import annotations
 
@@ -7,102 +7,121 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.naming import label, legend, run_name, varied_fields
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths, command_line
+from orchestrator.report.stage_lines import line, stage_lines
 from orchestrator.report.terminal import tell
 from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.spec.sweep import SweepSpec
-    from orchestrator.sweep.open import OpenSweep
-
 INDENT = 9
 """Width of the word that begins each line."""
 
 
 class ProgressReporter:
-    """Prints to ``console``. Keeps only what a line needs: names, and how many have ended."""
+    """Print the events of a running sweep to ``console``: the only place where a sweep speaks to a person.
 
-    def __init__(self, console: Console, spec: SweepSpec) -> None:
+    Keeps what a line needs of earlier events: names, and how many trials have ended.
+    """
+
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._spec = spec
+        self._objectives: tuple[str, ...] = (ACCURACY,)
         self._names: dict[str, str] = {}
         self._logs: dict[str, str] = {}
-        self._not_kept: set[str] = set()  # what was told of
+        self._reported_unstored: set[str] = set()
         self._explained: set[str] = set()  # abbreviations in names
         self._last: dict[str, Event] = {}
         self._started: dict[str, float] = {}
         self._ended: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
         self._root = Path()
-        self._totals: dict[str, int] = {Stage.SEARCH: spec.budget.trials}
-        self._first_epoch_told = False
+        self._reported_first_epoch = False
         self._began_s = time.monotonic()
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line; on a terminal it is wrapped between words, under its first word. A pipe gets it whole."""
         tell(self._console, line, INDENT)
 
-    def opened(self, opened: OpenSweep, ledger: Ledger) -> None:
-        """Where the sweep lies, and what an earlier process left."""
-        self._root = opened.paths.root
-        past = derive(ledger.events())
-        for event in ledger.events():
+    def warn(self, sentence: str) -> None:
+        """Print a warning that is no event of the sweep."""
+        self.print_line(line("warning", sentence))
+
+    def opened(self, name: str, root: Path, events: Sequence[Event], notes: Sequence[str], resumed: bool) -> None:
+        """Print where the sweep is, and take in the ``events`` of earlier processes. ``notes``: lines on the file."""
+        self._root = root
+        for event in events:
             if event.kind == EventKind.EPOCH and not event.fold:
                 self._last[event.trial] = event
-        for record in past.trials.values():
+        for record in derive(events).trials.values():
             self._names[record.id] = label(record)
             if record.state.is_final:
                 self._ended[record.stage] = self._ended.get(record.stage, 0) + 1
-        how = f"goes on with {self._ended.get(Stage.SEARCH, 0)} trials done" if opened.resumed else "new"
-        self.tell(f"sweep    {opened.spec.name} in {opened.paths.root} ({how})")
-        for line in opened.notes:
-            self.tell(line)
+        how = f"resumed with {count(self._ended.get(Stage.SEARCH, 0), 'trial')} done" if resumed else "new"
+        self.print_line(line("sweep", f"{name} in {root} ({how})"))
+        for note in notes:
+            self.print_line(note)
 
-    def show(self, event: Event) -> None:
-        if event.kind == EventKind.EPOCH and event.fold:
-            return
-        if event.kind == EventKind.EPOCH:
-            self._last[event.trial] = event
-            if not self._first_epoch_told and event.stage == Stage.SEARCH:
-                self._first_epoch_told = True
-                self.tell(f"search   first epoch after {time.monotonic() - self._began_s:.0f} s")
-        elif event.kind == EventKind.STAGE and event.state == "BEGUN":
-            fits = event.data.get("fits")
-            if fits:
-                self._totals[event.stage] = fits
-                self._ended[event.stage] = event.data.get("done", 0)
-        elif event.kind == EventKind.STAGE and event.stage == Stage.PREFILL:
-            self._build(event)
+    def on_event(self, event: Event) -> None:
+        """Print the lines of an event, if it has any."""
+        if event.kind == EventKind.SWEEP:
+            self._sweep(event)
+        elif event.kind == EventKind.EPOCH:
+            self._epoch(event)
         elif event.kind == EventKind.TRIAL:
             self._trial(event)
-        elif event.kind == EventKind.NOTE and event.reason:
-            self.tell(f"warning  {event.reason}")
+        elif event.kind == EventKind.STAGE and event.stage == Stage.PREFILL:
+            self._prefill(event)
+        else:
+            if event.kind == EventKind.STAGE and event.state == "BEGUN" and event.data.get("fits"):
+                self._totals[event.stage] = event.data["fits"]
+                self._ended[event.stage] = event.data.get("done", 0)
+            for text in stage_lines(event):
+                self.print_line(text)
 
-    def _build(self, event: Event) -> None:
-        """One that found everything in the store is no news; what is not kept is told once."""
+    def _sweep(self, event: Event) -> None:
+        data = event.data
+        if event.state == "RUNNING":
+            self._totals[Stage.SEARCH] = data.get("budget", {}).get("trials", 0)
+            self._objectives = tuple(data.get("objectives", self._objectives))
+        elif data.get("until") == Stage.SEARCH:
+            resume = command_line("sweep", "--resume", "--out", self._root)
+            text = f"after the search, as asked; test was not read. Resume with: `{resume}`"
+            self.print_line(line("stopped", text))
+
+    def _epoch(self, event: Event) -> None:
+        if event.fold:
+            return
+        self._last[event.trial] = event
+        if not self._reported_first_epoch and event.stage == Stage.SEARCH:
+            self._reported_first_epoch = True
+            self.print_line(line("search", f"first epoch after {time.monotonic() - self._began_s:.0f} s"))
+
+    def _prefill(self, event: Event) -> None:
+        """Print a prefill that computed something; warn once of each kind of rows that is not stored."""
         done = event.data
         if event.state == "FAILED":
             name = self._names.get(done["for"], done["for"])
             reason = event.reason.rstrip(".")
-            self.tell(f"warning  the store was not filled for {name}: {reason}; its trials start all the same")
+            self.warn(f"the store was not filled for {name}: {reason}; its trials start all the same")
             return
         images = done["features"] or done["images"]
         if images:
-            self.tell(f"prefill  {done['what']}: {count(images, 'image')} in {done['seconds']:.0f} s")
-        if not done["stored"] and done.get("share", True) and done["what"] not in self._not_kept:
-            self._not_kept.add(done["what"])
+            self.print_line(f"prefill  {done['what']}: {count(images, 'image')} in {done['seconds']:.0f} s")
+        if not done["stored"] and done.get("share", True) and done["what"] not in self._reported_unstored:
+            self._reported_unstored.add(done["what"])
             why = done.get("refused") or "there is no room for all of it; orch cache explain says how much is taken"
-            self.tell(f"warning  {done['what']} is not kept and is computed in every epoch: {why.rstrip('.')}")
+            self.warn(f"{done['what']} is not kept and is computed in every epoch: {why.rstrip('.')}")
 
     def _trial(self, event: Event) -> None:
         data = event.data
@@ -116,17 +135,17 @@ class ProgressReporter:
         if state == TrialState.RUNNING:
             self._started.setdefault(event.trial, event.time_s)
         if state == TrialState.PENDING and event.reason:
-            self.tell(f"         {self._names[event.trial]}: {event.reason}")
+            self.print_line(f"         {self._names[event.trial]}: {event.reason}")
         if state.is_final:
             self._explain(self._names.get(event.trial, ""))
-            self.tell(self._final(event, state))
+            self.print_line(self._final(event, state))
 
     def _explain(self, name: str) -> None:
-        """What an abbreviation in a trial's name stands for, before the first name that has it."""
+        """Print what an abbreviation in a trial's name stands for, before the first name that has it."""
         new = [words for words in legend([name]).split(", ") if words and words not in self._explained]
         if new:
             self._explained.update(new)
-            self.tell(f"{'names':8s} {', '.join(new)}")
+            self.print_line(line("names", ", ".join(new)))
 
     def _final(self, event: Event, state: TrialState) -> str:
         stage = event.stage
@@ -142,12 +161,12 @@ class ProgressReporter:
         return f"{words}  ({count(event.epoch, 'epoch')}, {seconds:.0f} s){tail}"
 
     def _others(self, last: Event | None) -> str:
-        """The figures besides the accuracy that the sweep is after."""
-        values = {name: last.metrics[name] for name in self._spec.objective if name != ACCURACY} if last else {}
+        """Format the objectives other than accuracy."""
+        values = {name: last.metrics[name] for name in self._objectives if name != ACCURACY} if last else {}
         return "".join(f"  {OBJECTIVES[name].show(value)}" for name, value in values.items() if value is not None)
 
     def finished(self, paths: SweepPaths, seconds: float) -> None:
-        """The leaderboard, and what to type next."""
+        """Print the leaderboard, and what to type next."""
         import pandas as pd
 
         from orchestrator.evaluation.leaderboard import to_rich
@@ -157,7 +176,7 @@ class ProgressReporter:
         self._console.print(to_rich(frame, "Leaderboard on the test split"))
         row = frame[frame["winner"]].iloc[0]
         self._console.print()
-        self.tell(
+        self.print_line(
             f"The winner, chosen on validation: {row['model']} with the crop policy {row['policy']}, test accuracy "
             f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}). "
             f"{seconds / 60:.1f} minutes; everything is in {paths.root}."
@@ -176,7 +195,7 @@ class ProgressReporter:
 
 
 def _activation() -> str:
-    """The command that puts this ``orch`` on PATH; "" where it is, or where it runs outside a virtual environment."""
+    """Return the command that puts this ``orch`` on PATH; "" if it is there or in no virtual environment."""
     activate = Path(sys.prefix) / "bin" / "activate"
     found = shutil.which("orch")
     here = found is not None and Path(found).parent.resolve() == activate.parent.resolve()

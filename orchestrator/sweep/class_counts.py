@@ -1,4 +1,4 @@
-"""What the ways to balance the classes do to their counts, said before anything is trained. Pure."""
+"""What each way to balance the classes makes of their counts. Pure."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from trainers.images.augment import plan_copies
 from trainers.training.balance import class_weights, draws_per_class
 
 MOST_CLASSES = 12
-"""Of more, only the smallest, some between and the largest are shown."""
+"""Maximum number of classes that are all shown."""
 SHOWN_OF_MANY = 7
+"""Number of classes shown of more, from the smallest to the largest."""
 MOST_MULTIPLIERS = 5
+"""Maximum number of multipliers shown."""
 LONGEST_NAME = 24
+"""Maximum letters of a class name."""
 EVEN_ENOUGH = 1.5
+"""Maximum ratio of the largest class to the smallest that needs no balancing."""
 LEGEND = {
     "weight": "what one example counts in the loss under class_weights; on average over the examples 1.",
-    "draws": "how many examples an epoch takes of the class under sampling, its own again where there are fewer.",
+    "draws": "examples that an epoch takes of the class under sampling; some repeat if it has fewer.",
 }
 
 
 def class_count_lines(manifest: Manifest, spec: SweepSpec) -> list[str]:
-    """A table as lines without ends: for each class its training photos and what each way to balance makes of them.
+    """Return a table as lines: the training photos of each class, and what each way to balance makes of them.
 
-    ``x2`` is how many examples, copies included, a class has at multiplier 2; ``weight`` and ``draws`` are those of the
-    multiplier to their left (``photos`` is multiplier 1). Of many classes a few from the smallest to the largest are
-    shown. A single line where nothing in the file balances. Training images alone; with folds all of them, of which
-    each fold trains on a share.
+    ``x2``: examples of a class at multiplier 2, copies included; ``weight`` and ``draws`` are those of the multiplier
+    to their left (``photos`` is multiplier 1). Of many classes, a few from the smallest to the largest are shown. A
+    single line if nothing in the file balances. Counts training images; with folds all of them, of which each fold
+    trains on a share.
     """
     labels = manifest.split("train").labels()
     photos = _counts(labels, manifest)
@@ -56,7 +60,7 @@ def class_count_lines(manifest: Manifest, spec: SweepSpec) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Column:
-    """A heading and a number a class; ``weights`` are not counts, so that a sum says nothing."""
+    """A heading and a number for each class; ``weights``: not counts, so not summed."""
 
     heading: str
     values: np.ndarray
@@ -99,14 +103,14 @@ def _table(classes: Sequence[str], photos: np.ndarray, columns: Sequence[_Column
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    """The first cell to the left, the others to the right; a Chinese letter is two columns wide."""
+    """Align the first cell to the left, the others to the right; a Chinese letter is two columns wide."""
     room = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
     cells = [row[0] + room[0], *(blank + cell for blank, cell in zip(room[1:], row[1:], strict=True))]
     return "  ".join(cells).rstrip()
 
 
 def _examples(labels: np.ndarray, multiplier: float, manifest: Manifest) -> np.ndarray:
-    """Training examples of each class, copies included, int64 (classes,)."""
+    """Count the training examples of each class, copies included: int64 (classes,)."""
     copies = plan_copies(labels, multiplier)
     return np.bincount(labels, weights=1 + copies, minlength=len(manifest.classes)).astype(np.int64)
 
@@ -120,12 +124,12 @@ def _number(value: object) -> float:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most ``most`` places of ``count``, evenly, the first and the last among them."""
+    """Choose at most ``most`` of ``count`` indices, evenly spaced, the first and the last included."""
     return [int(place) for place in np.linspace(0, count - 1, min(count, most)).round()]
 
 
 def _ratio(counts: np.ndarray) -> float:
-    """The largest class over the smallest that has any."""
+    """Return the largest class over the smallest that is not empty."""
     there = counts[counts > 0]
     return float(there.max() / there.min()) if len(there) else 1.0
 

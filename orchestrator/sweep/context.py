@@ -1,4 +1,4 @@
-"""What the stages of one sweep share while it is open."""
+"""What the stages of one sweep share while it runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import SweepState, derive
 from orchestrator.paths import SweepPaths, cache_folder
 from orchestrator.spec.slots import gpus_of
@@ -18,29 +19,37 @@ from trainers.contract import FitJob
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What the stages share: where, what was asked for, the record, and whom to tell.
+    """The sweep's folder, spec and ledger. A stage reads them, does what is missing and records events.
 
-    ``tell`` prints a line for a person; ``show`` hands an event to whoever watches. ``share``: whether trials share
-    what they have in common; without, each runs its frozen part in every epoch.
+    ``on_event``: callback for each event recorded. ``share``: whether trials share their frozen parts; if not, each
+    runs its own in every epoch.
     """
 
     paths: SweepPaths
     spec: SweepSpec
     ledger: Ledger
-    show: Callable[[Event], None]
-    tell: Callable[[str], None]
+    on_event: Callable[[Event], None]
     share: bool = True
 
     def record(self, kind: EventKind, **values: Any) -> Event:
+        """Append an event to the ledger, and pass it to ``on_event``."""
         event = self.ledger.append(kind, **values)
-        self.show(event)
+        self.on_event(event)
         return event
+
+    def note(self, stage: Stage, text: str) -> None:
+        """Record what no other event says."""
+        self.record(EventKind.NOTE, stage=stage, payload={"text": text})
+
+    def warn(self, sentence: str) -> None:
+        """Record a warning."""
+        self.record(EventKind.NOTE, reason=sentence)
 
     def state(self) -> SweepState:
         return derive(self.ledger.events())
 
     def gpus_per_trial(self) -> float:
-        """What ``resources.gpus`` comes to on what Ray, which must be up, has."""
+        """Return what ``resources.gpus`` comes to on this cluster. Ray must be up."""
         from orchestrator.cluster.ray_session import machine_resources  # Ray: seconds to import
 
         return gpus_of(self.spec.resources.gpus, machine_resources().gpus)

@@ -1,8 +1,6 @@
-"""data."""
+"""The stage ``data``: read, check and split the photos."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import DataError
 from orchestrator.ledger.segments import EventKind
@@ -13,59 +11,42 @@ from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.errors import TrainerError
 
-if TYPE_CHECKING:
-    pass
-
 
 def prepare_data(sweep: SweepContext) -> Manifest:
-    """The manifest of the sweep, made on the first call. Raises DataError."""
+    """Return the manifest of the sweep, made on the first call. Raises DataError."""
     if sweep.paths.manifest.is_file():
         return Manifest.read(sweep.paths.manifest)
     source = data_source(sweep.spec)
-    sweep.tell(f"data     reading {', '.join(sweep.spec.data.sources)}")
+    sweep.record(EventKind.STAGE, stage=Stage.DATA, state="BEGUN", payload={"sources": list(sweep.spec.data.sources)})
     try:
         manifest, report = build_manifest(source)
     except TrainerError as error:
         raise DataError(str(error)) from error
     sweep.paths.data_report.write_text("\n".join(report.lines()) + "\n")
     manifest.write(sweep.paths.manifest)
-    sizes = manifest.table["split"].value_counts().to_dict()
-    sweep.record(
-        EventKind.STAGE,
-        stage=Stage.DATA,
-        state="ENDED",
-        payload={"fingerprint": manifest.fingerprint, "classes": list(manifest.classes), "images": sizes},
-    )
-    sweep.tell(f"data     {_split_words(manifest)}")
-    for i, line in enumerate(class_count_lines(manifest, sweep.spec)):
-        sweep.tell(f"{'' if i else 'classes':8s} {line}")
-    for warning in report.warnings:
-        sweep.tell(f"warning  {warning}")
+    payload = {
+        "fingerprint": manifest.fingerprint,
+        "classes": list(manifest.classes),
+        "images": manifest.table["split"].value_counts().to_dict(),
+        "folds": manifest.folds,
+        "to_choose_on": images_to_choose_on(manifest),
+        "class_counts": class_count_lines(manifest, sweep.spec),
+        "warnings": list(report.warnings),
+    }
+    sweep.record(EventKind.STAGE, stage=Stage.DATA, state="ENDED", payload=payload)
     return manifest
 
 
-def _split_words(manifest: Manifest) -> str:
-    sizes = manifest.table["split"].value_counts().to_dict()
-    if manifest.folds:
-        use = f"{images_to_choose_on(manifest)} in {manifest.folds} folds to train and choose on"
-    else:
-        use = f"{sizes.get('train', 0)} to train on, {sizes.get('validation', 0)} to choose on"
-    return (
-        f"{len(manifest.table)} images of {len(manifest.classes)} classes: {use}, {sizes.get('test', 0)} to judge on "
-        "at the end"
-    )
-
-
 def images_to_choose_on(manifest: Manifest) -> int:
-    """Images that a trial's validation figures are taken over: those of the validation split, or of all folds."""
+    """Count the images that a trial is validated on: the validation split, or all folds."""
     return sum(fold_sizes(manifest)) if manifest.folds else int((manifest.table["split"] == "validation").sum())
 
 
 def fold_sizes(manifest: Manifest) -> tuple[int, ...]:
-    """How many images lie in fold 1, 2, ...; () without folds."""
+    """Count the images of fold 1, 2, ...; () without folds."""
     return tuple(int((manifest.table["fold"] == fold).sum()) for fold in range(1, manifest.folds + 1))
 
 
 def data_identity(manifest: Manifest) -> str:
-    """What a trial's id takes of the data: the images with their labels and splits, and the seed of their copies."""
+    """Return what trial ids hash of the data: images, labels and splits, and the seed of their copies."""
     return f"{manifest.fingerprint}-{manifest.seed}"

@@ -1,4 +1,4 @@
-"""Whether each node of a cluster has the weights that trials start from, asked before the first of them."""
+"""Check that each node of a cluster has the starting weights, before the first trial."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from orchestrator.spec.weight_places import PAGE, listed
 
 
 def check_nodes(spec: SweepSpec) -> None:
-    """Ask every node for the files that ``spec`` names, or whether it can download them. Ray must be up.
+    """Check that every node has the weights of ``spec``, or can download them. Ray must be up.
 
-    Raises OrchError that names each node which lacks some.
+    Raises OrchError that names each node that lacks some.
     """
     from orchestrator.cluster.ray_session import ask_nodes  # Ray: seconds to import
 
@@ -25,7 +25,7 @@ def check_nodes(spec: SweepSpec) -> None:
 
 
 def refusal(answers: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the nodes lack, by name; "" where none lacks anything. Pure."""
+    """Return a sentence that names what each node lacks; "" if none lacks anything. Pure."""
     poor = {name: answer for name, answer in answers.items() if answer["lacking"]}
     if not poor:
         return ""
@@ -33,6 +33,6 @@ def refusal(answers: Mapping[str, Mapping[str, Any]]) -> str:
         f"the node {name} has no weights of {listed(each['lacking'])}: {each['reason']}" for name, each in poor.items()
     ]
     return (
-        f"{' '.join(first)} Weight files must lie under the same path on every node, or each node must be able to "
+        f"{' '.join(first)} Weight files must be under the same path on every node, or each node must be able to "
         f"download them (docs/cluster.md; {PAGE} says where to get files)."
     )

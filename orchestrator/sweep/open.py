@@ -1,4 +1,4 @@
-"""Open a sweep's folder: a new one, or one that goes on with more to do."""
+"""Open a sweep's folder: a new one, or one to resume, perhaps with a larger budget."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from orchestrator.spec.sweep import SweepSpec
 from trainers.files.atomic import atomic_write_text
 
 EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
-"""What may change when a sweep goes on. Anything else, epochs above all, makes another sweep."""
+"""Fields that may change when a sweep is resumed. Any other, above all epochs, makes another sweep."""
 ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
-"""What says where and how, not what was searched; it may change too. ``resources.precision`` and
-``resources.store_dtype`` change figures."""
-
+"""Fields on where and how trials run, which may change too, except ``resources.precision`` and
+``resources.store_dtype``, which change figures."""
 ELSEWHERE_ADVICE = "Type the command in another folder, or give the sweep another one with --out DIR."
 
 
 @dataclass(frozen=True)
 class OpenSweep:
-    """A folder and the spec in force. ``resumed``: its ledger may hold events already. ``notes``: of ``OpenedSpec``."""
+    """A folder and the spec in force. ``resumed``: whether its ledger may hold events. ``notes``: of ``OpenedSpec``."""
 
     paths: SweepPaths
     spec: SweepSpec
@@ -34,9 +33,9 @@ class OpenSweep:
 
 
 def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, ...] = ()) -> OpenSweep:
-    """A folder that does not exist yet. Raises SweepExists that names the two ways on.
+    """Make a sweep's folder. Raises SweepExists, which names the two ways out, if it holds anything.
 
-    A space that depends on the GPU's memory is settled here, so that the sweep stays the same on another machine.
+    A space that depends on the GPU's memory is resolved here, so that the sweep stays the same on another machine.
     """
     root = out or Path(RUNS) / spec.name
     if fresh:
@@ -45,8 +44,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
     if paths.root.exists() and (not paths.root.is_dir() or any(paths.root.iterdir())):
         resume = command_line("sweep", "--resume", "--out", root)
         raise SweepExists(
-            f"{root} exists already. Go on with that sweep: {resume}; "
-            "or start another beside it with --out DIR or --fresh."
+            f"{root} exists already. Resume that sweep: `{resume}`; or start another with `--out DIR` or `--fresh`."
         )
     spec = with_gpu_memory(spec)
     make_folder(paths.root, ELSEWHERE_ADVICE)
@@ -55,7 +53,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
 
 
 def next_free(root: Path) -> Path:
-    """``root``, or ``root-2``, ``root-3`` ... : the first that does not exist."""
+    """Return the first of ``root``, ``root-2``, ``root-3`` ... that does not exist."""
     number, candidate = 1, root
     while candidate.exists():
         number += 1
@@ -64,15 +62,16 @@ def next_free(root: Path) -> Path:
 
 
 def open_existing(root: Path, source: str | None, overrides: Sequence[str], trials: str | None) -> OpenSweep:
-    """The sweep in ``root`` with a larger budget perhaps. ``trials``: "40" in all, or "+20" more.
+    """Open the sweep in ``root`` to resume it.
 
-    Raises OrchError where ``root`` is no sweep, or where more than the budget would change.
+    ``source``: a file instead of its own. ``trials``: "40" in all or "+20" more.
+    Raises OrchError if ``root`` is no sweep, or if more than ``EXTENDABLE`` and ``ELSEWHERE`` would change.
     """
     paths = SweepPaths(root)
     if not paths.spec.is_file():
-        raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: orch sweep FILE.")
+        raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: `orch sweep FILE`.")
     require_writable(
-        root, "Go on as the user that began the sweep, or copy its folder and give the copy with --out DIR."
+        root, "Resume as the user that began the sweep, or copy its folder and give the copy with --out DIR."
     )
     before = load_spec(str(paths.spec), check_machine=False)
     overrides = [*overrides]
@@ -96,7 +95,7 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
 
 
 def differences(before: SweepSpec, after: SweepSpec) -> list[str]:
-    """The fields of ``after`` that differ and may not, as "budget.epochs"."""
+    """List the fields of ``after`` that differ and may not, as "budget.epochs"."""
     old, new = before.model_dump(), after.model_dump()
     changed = []
     for part in old:

@@ -1,4 +1,4 @@
-"""The order of the stages, and nothing else."""
+"""The order of a sweep's stages."""
 
 from __future__ import annotations
 
@@ -23,29 +23,26 @@ from orchestrator.sweep.open import OpenSweep, open_existing, open_new
 from orchestrator.tracking.settings import tracking_settings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from orchestrator.tracking.tracker import Tracker
 
 T = TypeVar("T")
 QUICK_DATA_S = 0.5
-"""Photos that are read, or refused, so soon are waited for before Ray is started at all."""
+"""Maximum seconds to wait for the photos before Ray is started meanwhile."""
 TRACKING_GRACE_S = 60.0
-"""Maximum seconds that the end of a sweep waits for MLflow to take the rest."""
+"""Maximum seconds that the end of a sweep waits for MLflow to take the remaining events."""
 INTERRUPTED_GRACE_S = 20.0
-"""The same after an interruption: what sent the signal may kill the process half a minute later."""
+"""Maximum seconds of that after an interruption: the sender may kill the process half a minute later."""
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What ``orch sweep`` was asked. ``trials``: "40" in all or "+20" more; ``until``: "data", "search" or "final".
+    """The options of ``orch sweep``. ``trials``: "40" in all or "+20" more; ``until``: "data", "search" or "final".
 
-    ``share``: whether trials share what they have in common; the results are the same, the time is not. ``anyway``: go
-    on where the plan says that the sweep cannot fit its hours or the disk.
+    ``share``: whether trials share their frozen parts, with the same results in less time. ``anyway``: start even if
+    the plan fits neither the hours nor the disk.
     """
 
     spec_source: str | None
-    console: Console
     overrides: tuple[str, ...] = ()
     out: Path | None = None
     fresh: bool = False
@@ -58,81 +55,80 @@ class SweepRequest:
     anyway: bool = False
 
 
-def sweep(request: SweepRequest) -> Path:
-    """Run every stage that is not done yet; the sweep's folder.
+def sweep(request: SweepRequest, reporter: ProgressReporter) -> Path:
+    """Run every stage that is not done yet; return the sweep's folder.
 
-    Raises OrchError and its children; whatever happens, the folder keeps what was done. SIGTERM and SIGHUP end it as
-    Ctrl-C does.
+    Raises OrchError and its children; the folder always keeps what was done. SIGTERM and SIGHUP interrupt as Ctrl-C
+    does.
     """
     with interruptions.interruptible():
-        return _sweep(request)
+        return _sweep(request, reporter)
 
 
-def _sweep(request: SweepRequest) -> Path:
+def _sweep(request: SweepRequest, reporter: ProgressReporter) -> Path:
     began_s = time.monotonic()
     require_places(starts_ray=not request.address)
     opened = _open(request)
-    narrator = ProgressReporter(request.console, opened.spec)
     with Ledger(opened.paths.ledger) as ledger:
-        narrator.opened(opened, ledger)
-        tracker = _tracker(opened, narrator)
+        reporter.opened(opened.spec.name, opened.paths.root, ledger.events(), opened.notes, opened.resumed)
+        tracker = _tracker(opened, reporter)
 
-        def show(event: Event) -> None:
-            narrator.show(event)
+        def on_event(event: Event) -> None:
+            reporter.on_event(event)
             if tracker is not None:
                 tracker.show(event)
 
-        running = SweepContext(opened.paths, opened.spec, ledger, show, narrator.tell, request.share)
-        with _recorded(running, request, tracker, narrator):
+        running = SweepContext(opened.paths, opened.spec, ledger, on_event, request.share)
+        with _recorded(running, request, tracker, reporter):
             finished = _stages(running, request)
         if finished:
-            narrator.finished(opened.paths, time.monotonic() - began_s)
+            reporter.finished(opened.paths, time.monotonic() - began_s)
     return opened.paths.root
 
 
 def _stages(running: SweepContext, request: SweepRequest) -> bool:
-    """Whether it went through to the leaderboard."""
+    """Run the stages; return whether the leaderboard was reached."""
     from orchestrator.sweep.data import prepare_data
     from orchestrator.sweep.refit import refit
     from orchestrator.sweep.search import search
     from orchestrator.sweep.select import select
 
     # Ray takes seconds to import and to start, most of them spent waiting, so the photos are read meanwhile.
-    reading = _Beside(lambda: prepare_data(running))
+    reading = _BackgroundCall(lambda: prepare_data(running))
     if request.until == "data" or reading.ends_within(QUICK_DATA_S):
         reading.result()
     if request.until == "data":
         return False
     from orchestrator.cluster.ray_session import machine_resources, ray_session
-    from orchestrator.sweep.foresee import PlanRequest, compare_with_plan, plan_sweep
     from orchestrator.sweep.leaderboard import build_leaderboard
     from orchestrator.sweep.node_weights import check_nodes
+    from orchestrator.sweep.pictures import draw_pictures
+    from orchestrator.sweep.plan import PlanRequest, compare_with_plan, plan_sweep
 
     asked_s = time.monotonic()
-    with ray_session(request.address or ""), _deaf_once_interrupted():
+    with ray_session(request.address or ""), _ignoring_further_signals():
         interruptions.listen()  # Ray has handlers of its own, which end the process
         machine, ray_s = machine_resources(), time.monotonic() - asked_s
         manifest = reading.result()
-        gpus = running.gpus_per_trial()
-        where = f"{gpus:g} GPU a trial" if gpus else "no GPU, on CPUs"
-        running.tell(f"machine  Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs; {where}")
+        has = {"cpus": machine.cpus, "gpus": machine.gpus, "gpus_per_trial": running.gpus_per_trial()}
+        running.record(EventKind.NOTE, payload={"machine": has})
         if request.address:
             check_nodes(running.spec)
         plan_sweep(running, manifest, PlanRequest(machine, request.address or "", ray_s, request.anyway))
         search(running, manifest)
         if request.until == "search":
-            running.tell(f"stopped  after the search, as asked; test was not read. Go on: {_resume_line(running)}")
             compare_with_plan(running)
             return False
         winner = select(running, manifest)
         models = refit(running, manifest, winner)
-        build_leaderboard(running, manifest, winner, models)
+        board = build_leaderboard(running, manifest, winner, models)
+        draw_pictures(running, manifest, board)
         compare_with_plan(running)
     return True
 
 
-class _Beside(Generic[T]):
-    """A call in a thread of its own, which ends with the process; ``result`` is what it gave, or raises what it did."""
+class _BackgroundCall(Generic[T]):
+    """A call in a daemon thread; ``result`` returns what it returned, or raises what it raised."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
@@ -152,7 +148,7 @@ class _Beside(Generic[T]):
         return not self._thread.is_alive()
 
     def result(self) -> T:
-        """Waits for it."""
+        """Wait for the call."""
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -160,8 +156,8 @@ class _Beside(Generic[T]):
 
 
 @contextlib.contextmanager
-def _deaf_once_interrupted() -> Iterator[None]:
-    """After the first signal further ones are not heard, so that stopping Ray is not torn in the middle."""
+def _ignoring_further_signals() -> Iterator[None]:
+    """Ignore signals after the first, so that stopping Ray is not interrupted."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
@@ -188,20 +184,20 @@ def _resume_line(running: SweepContext) -> str:
     return command_line("sweep", "--resume", "--out", running.paths.root)
 
 
-def _tracker(opened: OpenSweep, narrator: ProgressReporter) -> Tracker | None:
+def _tracker(opened: OpenSweep, reporter: ProgressReporter) -> Tracker | None:
     if not opened.spec.tracking.enabled:
         return None
     from orchestrator.tracking.tracker import Tracker
 
     settings = tracking_settings(opened.spec)
-    tracker = Tracker(opened.paths, settings, on_trouble=lambda sentence: narrator.tell(f"warning  {sentence}"))
+    tracker = Tracker(opened.paths, settings, on_trouble=reporter.warn)
     tracker.start()
     return tracker
 
 
 @contextlib.contextmanager
 def _recorded(
-    running: SweepContext, request: SweepRequest, tracker: Tracker | None, narrator: ProgressReporter
+    running: SweepContext, request: SweepRequest, tracker: Tracker | None, reporter: ProgressReporter
 ) -> Iterator[None]:
     """Record how the sweep began and ended, and give MLflow time for the rest."""
     spec = running.spec
@@ -221,17 +217,18 @@ def _recorded(
         if isinstance(error, SystemExit):  # of Ray's own handler, while it starts
             reason = "interrupted by SIGTERM."
         running.record(EventKind.SWEEP, state="INTERRUPTED", reason=reason)
-        raise Interrupted(f"{reason} Go on with: {_resume_line(running)}") from error
+        raise Interrupted(f"{reason} Resume with: `{_resume_line(running)}`") from error
     except BaseException as error:
         running.record(EventKind.SWEEP, state="FAILED", reason=str(error) or type(error).__name__)
         raise
     else:
         until = request.until if request.until in ("data", "search") else None
         state = "STOPPED" if until else "FINISHED"
-        running.record(EventKind.SWEEP, state=state, reason=f"until {until}, as asked" if until else "")
+        reason = f"until {until}, as asked" if until else ""
+        running.record(EventKind.SWEEP, state=state, reason=reason, payload={"until": until} if until else {})
     finally:
         running.ledger.flush()
         if tracker is not None:
             warning = tracker.close(grace_s)
             if warning:
-                narrator.tell(f"warning  {warning}")
+                reporter.warn(warning)

@@ -1,4 +1,4 @@
-"""Probabilities of finished fits: made once by workers, kept per fit, split and crop policy."""
+"""Probabilities of finished fits: computed once by workers, stored by fit, split and crop policy."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from trainers.images.policies import distinct_crops
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
 
 MODELS_AT_ONCE = 8
-"""Networks that one job holds in memory; a sweep of many configurations has dozens of one prefix."""
+"""Maximum networks that one job holds in memory; a sweep of many configurations has dozens of one prefix."""
 FEWEST_CROPS = 400
-"""Crops for which another worker opens the networks: that takes it a second or two, as a small network's crops do."""
+"""Minimum crops for a worker: opening the networks takes a second or two, as do these crops in a small network."""
 
 
 def predict_missing(
     sweep: SweepContext, groups: Sequence[Sequence[str]], split: str, before: Callable[[int], None] = lambda jobs: None
 ) -> None:
-    """Write the probabilities of fits that are not in the folder yet, under every crop policy of the spec.
+    """Compute the probabilities that the folder lacks, under every crop policy of the spec.
 
     With folds the split "validation" is all of them: each of a trial's networks predicts the fold that it did not see.
 
     Each group holds fits of one prefix (the frozen part), which sees each distinct crop once for ``MODELS_AT_ONCE`` of
     them. The images of a job are divided among the workers; its files are written when all its parts are there.
-    ``before`` is told the number of jobs, if there is any.
+    ``before`` is called with the number of jobs if there are any.
     """
     from orchestrator.cluster.ray_session import machine_resources, run_jobs  # Ray: seconds to import
 
@@ -56,18 +56,18 @@ def predict_missing(
         if sum(len(p.labels) for p in collected[name]) == images:
             write_whole(outputs, collected.pop(name))
 
-    run_jobs("trainers.serving.predict:predict", parts, cpus, collect, gpus, tell=sweep.tell)
+    run_jobs("trainers.serving.predict:predict", parts, cpus, collect, gpus, tell=sweep.warn)
 
 
 def _images(manifest: Manifest, split: str) -> int:
-    """How many images a job on ``split`` predicts."""
+    """Count the images that a job on ``split`` predicts."""
     return len(manifest.split("train" if manifest.folds and split == "validation" else split).table)
 
 
 def missing_jobs(sweep: SweepContext, fits: Sequence[str], split: str) -> list[dict[str, Any]]:
-    """The jobs for those of ``fits``, all of one prefix, without probabilities under some policy; [] where none is.
+    """Return the jobs for those of ``fits``, all of one prefix, that lack probabilities under some policy.
 
-    ``outputs``: policy -> fit -> file. Fits that lack the same policies go together; in a sweep that shares nothing
+    ``outputs``: policy -> fit -> file. Fits that lack the same policies share a job; in a sweep that shares nothing,
     each fit and policy is a job of its own.
     """
     paths = sweep.paths
@@ -100,7 +100,7 @@ def missing_jobs(sweep: SweepContext, fits: Sequence[str], split: str) -> list[d
 
 
 def read_probabilities(paths: SweepPaths, fit: str, split: str, policy: str) -> dict[str, np.ndarray]:
-    """The arrays of one ``.npz``. Raises OrchError where it is not there."""
+    """Read the arrays of one ``.npz``. Raises OrchError if it is missing."""
     path = paths.probabilities(fit, split, policy)
     if not path.is_file():
         resume = command_line("sweep", "--resume", "--out", paths.root)

@@ -1,22 +1,19 @@
-"""search."""
+"""The stage ``search``: run trials until the budget is used up."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialState
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import data_identity
-from orchestrator.sweep.settings import _search_settings
+from orchestrator.sweep.settings import search_settings
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
-
-if TYPE_CHECKING:
-    pass
 
 
 def search(sweep: SweepContext, manifest: Manifest) -> None:
@@ -30,17 +27,13 @@ def search(sweep: SweepContext, manifest: Manifest) -> None:
     known = [r for r in before.trials.values() if r.stage == Stage.SEARCH and r.state.is_final]
     if before.stages.get(Stage.SEARCH, {}).get("state") == "ENDED" and len(known) >= budget.trials:
         return
-    sweep.record(EventKind.STAGE, stage=Stage.SEARCH, state="BEGUN", payload={"trials": budget.trials})
-    frozen = "run each frozen part once" if sweep.share else "run the frozen part in every epoch, as --no-share asks"
-    sweep.tell(f"search   starting workers; they decode each photo once and {frozen}")
-    if manifest.folds:
-        sweep.tell(f"search   each trial is {manifest.folds} fits, one a fold; its figures are their means")
-    outcome = run_trials(source, _search_settings(sweep), sweep.ledger, sweep.show)
+    begun = {"trials": budget.trials, "share": sweep.share, "folds": manifest.folds}
+    sweep.record(EventKind.STAGE, stage=Stage.SEARCH, state="BEGUN", payload=begun)
+    outcome = run_trials(source, search_settings(sweep), sweep.ledger, sweep.on_event)
     counts = _search_state(sweep)
     sweep.record(
         EventKind.STAGE, stage=Stage.SEARCH, state="ENDED", payload={"states": counts, "reason": outcome.ended}
     )
-    sweep.tell(f"search   {', '.join(f'{count} {state}' for state, count in counts.items())}. {outcome.ended}".rstrip())
 
 
 def _source(sweep: SweepContext, manifest: Manifest) -> Any:
@@ -61,7 +54,7 @@ def _source(sweep: SweepContext, manifest: Manifest) -> Any:
             config = canonical({**values, "epochs": budget.epochs})
             fit_id = trial_id(config, budget.seed, fingerprint)
             if fit_id in seen:
-                sweep.tell(f"note     {name} is the same configuration as one before it, and trained once")
+                sweep.note(Stage.SEARCH, f"{name} is the same configuration as one before it, and trained once")
                 continue
             seen.add(fit_id)
             requests.append(TrialRequest(fit_id, name, len(requests) + 1, make_job(fit_id, config)))

@@ -1,11 +1,11 @@
-"""select."""
+"""The stage ``select``: choose the winner and its crop policy on validation."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from orchestrator.ledger.naming import label
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialRecord
-from orchestrator.report.status import front_lines
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import fold_sizes, images_to_choose_on
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
@@ -23,13 +22,10 @@ from trainers.data.manifest import Manifest
 from trainers.images.policies import crop_names
 from trainers.metrics import log_loss
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Winner:
-    """What was chosen on validation: a configuration, its crop policy and its form, with the reasons.
+    """The choice on validation: a configuration, its crop policy and its form, with the reasons.
 
     ``front``: with several objectives, the trials that no other beats in all of them, as ``orch show`` lists them.
     """
@@ -55,7 +51,7 @@ class Winner:
 
 
 def select(sweep: SweepContext, manifest: Manifest) -> Winner:
-    """The winner and its crop policy, on validation alone. Raises NoWinner."""
+    """Choose the winner and its crop policy on validation. Raises NoWinner."""
     records = {r.id: r for r in sweep.state().trials.values() if r.stage == Stage.SEARCH}
     epochs, final, objectives = sweep.spec.budget.epochs, sweep.spec.final, sweep.spec.objective
     candidates = [candidate(r, epochs, manifest) for r in records.values()]
@@ -90,18 +86,14 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
             for c in front
         ),
     )
-    earlier = sweep.state().stages.get(Stage.SELECT, {}).get("winner")
-    if earlier != winner.to_dict():
+    if sweep.state().stages.get(Stage.SELECT, {}).get("winner") != winner.to_dict():
         payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}
         sweep.record(EventKind.STAGE, stage=Stage.SELECT, state="ENDED", payload=payload)
-    for i, line in enumerate(front_lines(winner.to_dict())):
-        sweep.tell(f"{'' if i else 'front':8s} {line}")
-    sweep.tell(f"winner   {winner.reason}")
     return winner
 
 
 def candidate(record: TrialRecord, epochs: int, manifest: Manifest) -> Candidate:
-    """A trial as selection sees it. With folds it is as accurate as the mean over all their images."""
+    """Return a trial as selection sees it. With folds, its accuracy is the mean over all their images."""
     accuracy, images = record.val_accuracy, images_to_choose_on(manifest)
     seconds = [e["seconds"] for e in record.epochs if e.get("seconds") is not None]
     parts = zip(record.fold_val_accuracy, fold_sizes(manifest), strict=True) if manifest.folds else [(accuracy, images)]

@@ -1,4 +1,4 @@
-"""settings."""
+"""What the stages that train ask of ``run_trials``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ FILL = "trainers.training.prefill:fill"
 """Dotted name of what a prefill job calls."""
 
 
-def _search_settings(sweep: SweepContext) -> SearchSettings:
+def search_settings(sweep: SweepContext) -> SearchSettings:
+    """Return the settings of the search, less the hours that earlier processes searched."""
     from orchestrator.search.settings import SchedulerSettings
 
     budget = sweep.spec.budget
@@ -27,7 +28,7 @@ def _search_settings(sweep: SweepContext) -> SearchSettings:
     scheduler = SchedulerSettings(chosen.name, chosen.grace_epochs, chosen.reduction_factor, chosen.min_trials, first)
     hours_left_s = math.inf if budget.hours is None else 3600 * budget.hours - seconds_searched(sweep.ledger.events())
     return dataclasses.replace(
-        _refit_settings(sweep, budget.epochs),
+        refit_settings(sweep, budget.epochs),
         stage=Stage.SEARCH,
         objectives=sweep.spec.objective,
         scheduler=scheduler,
@@ -36,7 +37,8 @@ def _search_settings(sweep: SweepContext) -> SearchSettings:
     )
 
 
-def _refit_settings(sweep: SweepContext, epochs: int) -> SearchSettings:
+def refit_settings(sweep: SweepContext, epochs: int) -> SearchSettings:
+    """Return the settings of the refit: every trial runs all its epochs."""
     from orchestrator.search.settings import SchedulerSettings, SearchSettings
 
     budget, resources = sweep.spec.budget, sweep.spec.resources
@@ -55,8 +57,7 @@ def _refit_settings(sweep: SweepContext, epochs: int) -> SearchSettings:
 
 
 def seconds_searched(events: Sequence[Event]) -> float:
-    """How long trials of the search have run, and the store was filled for them, so far; the pauses between two
-    processes left out. Pure."""
+    """Sum the seconds that trials of the search ran, and prefills for them, without the pauses between processes."""
     total, first, last = 0.0, math.nan, math.nan
     searched: set[str] = set()
     for event in events:

@@ -16,7 +16,7 @@ from orchestrator.ledger.folder import find_sweep, newest_unfinished, read_sweep
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.report import status
 from orchestrator.spec.load import load_spec
-from orchestrator.sweep.leaderboard import judged_winner
+from orchestrator.sweep.judged import judged_winner
 from orchestrator.sweep.open import open_new
 from orchestrator.sweep.probabilities import read_probabilities
 from tests.support.places import ROOT

@@ -259,7 +259,7 @@ def test_existing_folder_is_refused_and_names_both_ways_on(road: Road) -> None:
 def test_finished_sweep_takes_more_trials(road: Road) -> None:
     more = road.orch("sweep", "--resume", "--out", "runs/quick", "--trials", "+2", "--until", "search")
     assert more.returncode == 0, more.stderr
-    assert "goes on with 5 trials done" in more.stdout
+    assert "resumed with 5 trials done" in more.stdout
     records = [r for r in derive(road.events).trials.values() if r.stage == "search"]
     assert len(records) == 7
     assert all(record.state.is_final for record in records)

@@ -37,7 +37,7 @@ def test_a_killed_search_goes_on_and_trains_no_finished_trial_again(tmp_path: Pa
     weights = {trial: (folder / "killed" / "models" / trial / "weights.npz").read_bytes() for trial in DONE}
     done = orch(folder, cache, "sweep", "--resume", "--out", "killed", "--trials", "5", "--until", "search")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "goes on with 2 trials done" in done.stdout
+    assert "resumed with 2 trials done" in done.stdout
     events = read_events(folder / "killed" / "ledger")
     assert events[: len(before)] == before
     assert not [event for event in events[len(before) :] if event.trial in DONE]
@@ -98,7 +98,7 @@ def test_a_finished_sweep_takes_more_trials(tmp_path: Path, cache: Path) -> None
     before = read_events(folder / "finished" / "ledger")
     done = orch(folder, cache, "sweep", "--resume", "--out", "finished", "--trials", "+2")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "goes on with 3 trials done" in done.stdout
+    assert "resumed with 3 trials done" in done.stdout
     events = read_events(folder / "finished" / "ledger")
     state = derive(events)
     searched = {trial for trial, record in state.trials.items() if record.stage == "search"}

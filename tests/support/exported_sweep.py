@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
+from orchestrator.sweep.judged import JudgedWinner
 from tests.support.tiny_fits import predict_into, write_manifest
 from tests.trainers.serving.test_model import finish, put_together
 
@@ -35,8 +36,8 @@ def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
     with Ledger(paths.ledger) as ledger:
         winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
         ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})
-        row = {"model": "winner/ensemble", "policy": POLICY}
+        judged = JudgedWinner(winner, {"model": "winner/ensemble", "policy": POLICY}, tuple(models))
         ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 1})
-        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload={"winner_row": row})
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=judged.to_dict())
         ledger.append(EventKind.SWEEP, state="FINISHED")
     return paths

@@ -115,7 +115,7 @@ def test_the_words(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "features: mobilenet_1.0 at 224 px to conv_pw_11_relu, squash; " in out
     assert re.search(r"40 rows of 1\.\d kB, last used 5 days ago\.", out)
     assert "head, dropout, learning rate and the like may differ" in out
-    assert "It goes first when room is needed; orch cache prune removes it now." in out
+    assert "It goes first when room is needed; `orch cache prune` removes it now." in out
     assert "calibration: how fast this machine is at each part of a sweep; 2 B. Read by orch plan" in out
     assert "the rows unused for longest make room" in out
 
@@ -123,7 +123,7 @@ def test_the_words(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_computing_took_is_said(tmp_path: Path) -> None:
     entry = Entry("features", "0-v2", "x to y", 4096, time.time(), 4, 200.0)
     (paragraph, *_) = explanation(contents(tmp_path), [entry])
-    assert "Computing it took 3 min of a worker's time; whoever reads it saves that." in paragraph
+    assert "Computing it took 3 min of a worker's time, which reading it saves." in paragraph
 
 
 def test_pruning(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ def test_pruning(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "kB removed, " in said(capsys, "prune", "--older-than", "5")
     assert not list(cache.glob("features/*"))
     out = said(capsys, "prune", "--to", "0")
-    assert out.endswith("2 B left. 2 B of it are no rows; orch cache clear removes them.\n")
+    assert out.endswith("2 B left. 2 B of it are no rows; `orch cache clear` removes them.\n")
 
 
 def test_clearing_asks_first(cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_descriptions_in_words() -> None:
         "mobilenet_1.0 at 224 px to its end, squash, float16, stride 16, with 2 pooled stages"
     )
     assert in_words("crops", {"policy": "flip", "a": 1}) == "a 1, policy flip"
-    assert in_words("images", {}) == "nothing is said about it"
+    assert in_words("images", {}) == "no description"
 
 
 @pytest.mark.parametrize(

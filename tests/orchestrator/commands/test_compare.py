@@ -115,7 +115,7 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         compare.compare_configurations(paths.root, "bse")
     with pytest.raises(OrchError, match="not judged under the crop policy 'random_5'; it was under flip, whole"):
         compare.compare_configurations(paths.root, "winner", "random_5")
-    with pytest.raises(OrchError, match="has no finished leaderboard, so nothing to compare; go on with it"):
+    with pytest.raises(OrchError, match="has no finished leaderboard, so nothing to compare; resume it"):
         compare.compare_configurations(write_sweep(tmp_path / "new", ended="INTERRUPTED").root)
 
 

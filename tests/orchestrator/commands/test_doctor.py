@@ -102,5 +102,5 @@ def test_findings_are_printed_with_advice_below_and_the_sum_at_the_end() -> None
         "OK      cores  2 usable",
         "problem disk   full",
         "               free some",
-        "1 to mend before a sweep.",
+        "1 problem to fix before a sweep.",
     ]

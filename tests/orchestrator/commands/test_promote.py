@@ -13,14 +13,17 @@ import pytest
 from orchestrator.cluster import ray_session
 from orchestrator.commands.promote import promote
 from orchestrator.errors import OrchError, PromotionRefused
+from orchestrator.ledger import folder
+from orchestrator.ledger import ledger as ledger_module
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep import leaderboard
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.leaderboard import DESCRIBED, build_leaderboard, judged_winner
+from orchestrator.sweep.judged import DESCRIPTION, judged_winner
+from orchestrator.sweep.leaderboard import build_leaderboard
 from orchestrator.sweep.refit import FinalModel
 from orchestrator.sweep.select import Winner
 from orchestrator.tracking import registry
@@ -71,7 +74,7 @@ class Made:
         models = [FinalModel(f"winner/seed-{i}", fit, winner.config) for i, fit in enumerate(fits)]
         with Ledger(self.paths.ledger) as ledger:
             spec = load_spec(str(self.paths.spec), check_machine=False)
-            build_leaderboard(SweepContext(self.paths, spec, ledger, print, print), self.manifest, winner, models)
+            build_leaderboard(SweepContext(self.paths, spec, ledger, print), self.manifest, winner, models)
 
     def finished(self, trial: str, *fits: str, wrong: int = 0) -> Made:
         self.judge(self.choose(trial), *fits, wrong=wrong)
@@ -90,15 +93,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             out = Path(job["output"])
             out.mkdir(exist_ok=True)
             said = {"classes": job["classes"], "policy": job["policy"], "fits": [Path(f).name for f in job["fits"]]}
-            assert not (out / DESCRIBED).exists()
-            (out / DESCRIBED).write_text(json.dumps(said))
+            assert not (out / DESCRIPTION).exists()
+            (out / DESCRIPTION).write_text(json.dumps(said))
 
     def register_fake(uri: str, name: str, folder: Path, details: ModelDetails) -> str:
         return register(uri, name, folder, replace(details, loader="fake_model"))
 
     monkeypatch.setattr(ray_session, "run_jobs", assemble)
     monkeypatch.setattr(leaderboard, "predict_missing", lambda *arguments: None)
-    monkeypatch.setattr(leaderboard, "_draw", lambda *arguments: None)
     monkeypatch.setattr(registry, "register", register_fake)
     return new_store(tmp_path / "store")
 
@@ -165,34 +167,38 @@ def test_a_version_that_does_not_name_its_networks_is_known_by_its_trial(
     assert promote(sweep.paths.root).version == "2"
 
 
-def test_an_earlier_sweep_that_chose_again_must_go_on_first(sweep: Made) -> None:
+def test_a_leaderboard_without_the_record_is_no_leaderboard(sweep: Made) -> None:
+    """As sweeps from before 42b062d, which did not say what they judged."""
     sweep.finished("old", "a1")
-    spoken = read_sweep(sweep.paths.root).events
-    events = [replace(e, payload=json.dumps({k: v for k, v in e.data.items() if k != "judged"})) for e in spoken]
-    assert judged_winner(replace(read_sweep(sweep.paths.root), events=tuple(events))).winner["trial"] == "old"
-    chosen = replace(next(e for e in events if e.stage == "select"), seq=len(events) + 1)
-    with pytest.raises(OrchError) as error:
-        judged_winner(replace(read_sweep(sweep.paths.root), events=(*events, chosen)))
-    root = sweep.paths.root
-    assert str(error.value) == (
-        f"{root} was given more to do after its last leaderboard and did not finish, so its model and its figures are "
-        f"not of the same winner; go on with it: orch sweep --resume --out {root}"
-    )
+    found = read_sweep(sweep.paths.root)
+    events = [replace(e, payload=json.dumps({k: v for k, v in e.data.items() if k != "judged"})) for e in found.events]
+    with pytest.raises(OrchError, match="has no finished leaderboard"):
+        judged_winner(replace(found, events=tuple(events)))
+
+
+def test_the_ledger_is_read_once(sweep: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep.finished("old", "a1")
+    promote(sweep.paths.root)
+    reads: list[Path] = []
+    for module in (folder, ledger_module):
+        monkeypatch.setattr(module, "read_events", lambda path: reads.append(path) or read_events(path))
+    assert "already" in str(promote(sweep.paths.root))
+    assert reads == [sweep.paths.ledger]
 
 
 @pytest.mark.parametrize("said", [{"fits": ["b1"]}, {"policy": "flip"}])
 def test_a_folder_that_a_killed_run_wrote_anew_is_refused(sweep: Made, store: str, said: dict[str, Any]) -> None:
     sweep.finished("old", "a1", "a2")
-    path = sweep.paths.winner / DESCRIBED
+    path = sweep.paths.winner / DESCRIPTION
     path.write_text(json.dumps(json.loads(path.read_text()) | said))
-    with pytest.raises(OrchError, match="did not finish, so its model and its figures are not of the same winner; go"):
+    with pytest.raises(OrchError, match="did not finish, so its model and its figures are not of the same winner"):
         promote(sweep.paths.root)
     assert registry.champion(store, "trash") is None
 
 
 def test_a_sweep_without_a_leaderboard(sweep: Made) -> None:
     sweep.choose("new")
-    with pytest.raises(OrchError, match="has no finished leaderboard, so no winner; go on with it: orch sweep --resu"):
+    with pytest.raises(OrchError, match="has no finished leaderboard, so no winner; resume it: `orch sweep --resume"):
         promote(sweep.paths.root)
     sweep.finished("new", "a1")
     sweep.paths.evidence.unlink()

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from orchestrator.ledger.compat import upgrade
 from orchestrator.ledger.segments import Event, EventKind, read_events, write_segment
 from orchestrator.ledger.stages import Stage
@@ -46,3 +48,12 @@ def test_what_is_written_today_is_not_touched() -> None:
 def test_a_segment_is_read_in_todays_form(tmp_path: Path) -> None:
     write_segment(tmp_path, [Event(seq=1, time_s=0.0, kind="STAGE", stage="build", state="ENDED")])
     assert [event.stage for event in read_events(tmp_path)] == [Stage.PREFILL]
+
+
+@pytest.mark.parametrize(("model", "fits"), [("winner/ensemble", ["a", "b"]), ("winner/seed-1", ["b"])])
+def test_a_leaderboard_names_the_winners_networks(model: str, fits: list[str]) -> None:
+    names = ("winner/seed-0", "a"), ("winner/seed-1", "b"), ("runner-up-1/seed-0", "c")
+    models = [{"model": name, "fit": fit, "configuration": ""} for name, fit in names]
+    old = {"winner_row": {"model": model}, "judged": {"trial": "t"}, "models": models}
+    new = json.loads(str(upgrade(row("leaderboard", old))["payload"]))
+    assert new == {**old, "fits": fits}

@@ -35,10 +35,11 @@ from orchestrator.spec.data import DataSpec
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.slots import Resources, Slots
 from orchestrator.spec.sweep import SweepSpec
-from orchestrator.sweep import foresee
+from orchestrator.sweep import plan as plan_stage
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.foresee import PlanRequest, compare_with_plan, plan_sweep
+from orchestrator.sweep.plan import PlanRequest, compare_with_plan, plan_sweep
 from orchestrator.tracking.run_updates import plan_points, run_updates
+from tests.support.printed_lines import PrintedLines
 from tests.support.sweep_costs import situation
 from tests.support.tiny_fits import write_manifest
 from trainers.data.manifest import Manifest
@@ -370,28 +371,30 @@ class Sweep:
     """A sweep's folder with a ledger whose clock is told the time."""
 
     def __init__(self, folder: Path, spec: SweepSpec) -> None:
-        self.now_s, self.lines, self.spec = 1000.0, list[str](), spec
+        self.now_s, self.printed, self.spec = 1000.0, PrintedLines(), spec
         self.manifest = Manifest.read(write_manifest(folder / "data"))
         self.ledger = Ledger(folder / "sweep" / "ledger", lambda: self.now_s)
         paths = SweepPaths(folder / "sweep")
-        self.running = SweepContext(paths, spec, self.ledger, lambda event: None, self.lines.append)
+        self.running = SweepContext(paths, spec, self.ledger, self.printed.on_event)
         self.ledger.append(EventKind.SWEEP, state="RUNNING")
 
     def plan_sweep(self, anyway: bool = False) -> None:
         plan_sweep(self.running, self.manifest, PlanRequest(Resources(2.0, 0.0), anyway=anyway))
 
     def notes(self) -> list[dict[str, Any]]:
-        return [event.data for event in self.ledger.events() if event.kind == EventKind.NOTE]
+        """The plan and its comparison with what happened."""
+        notes = [event.data for event in self.ledger.events() if event.kind == EventKind.NOTE]
+        return [data for data in notes if {"plan", "compared"} & {*data}]
 
 
 def test_a_short_sweep_is_not_delayed(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foresee, "calibrated", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(plan_stage, "calibrated", lambda *a, **k: pytest.fail("measured"))
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     sweep.plan_sweep()
     compare_with_plan(sweep.running)
     assert sweep.notes() == []
-    (line,) = sweep.lines
-    assert line.endswith("this machine was not measured for it yet; orch plan does that")
+    (line,) = sweep.printed.lines
+    assert line.endswith("this machine was not measured for it yet; `orch plan` does that")
 
 
 @pytest.mark.parametrize(
@@ -408,11 +411,11 @@ def test_hours_or_a_long_sweep_are_worth_measuring(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, search: str, more: str
 ) -> None:
     spec = spec_of(tmp_path, search, more)
-    monkeypatch.setattr(foresee, "calibrated", lambda request, **more: calibration_for(spec))
+    monkeypatch.setattr(plan_stage, "calibrated", lambda request, **more: calibration_for(spec))
     sweep = Sweep(tmp_path, spec)
     sweep.plan_sweep()
     assert len(sweep.notes()) == 1
-    assert sweep.lines[0].startswith("plan     about ")
+    assert sweep.printed.lines[0].startswith("plan     about ")
     found = last_plan(sweep.ledger.events())
     assert found is not None
     assert (found.plan.name, found.budget, found.share) == ("tiny", spec.budget.trials, True)
@@ -425,11 +428,11 @@ def test_what_cannot_fit_its_hours_is_refused_and_nothing_lost(tmp_path: Path, c
     with pytest.raises(OrchError) as refused:
         sweep.plan_sweep()
     assert "raise budget.hours" in str(refused.value)
-    assert str(refused.value).endswith(f"orch sweep --resume --out {sweep.running.paths.root} --anyway")
+    assert str(refused.value).endswith(f"`orch sweep --resume --out {sweep.running.paths.root} --anyway`")
     assert sweep.notes() == []
     sweep.plan_sweep(anyway=True)
     assert len(sweep.notes()) == 1
-    assert any(line.startswith("warning  one trial alone takes") for line in sweep.lines)
+    assert any(line.startswith("warning  one trial alone takes") for line in sweep.printed.lines)
 
 
 def test_a_machine_that_cannot_be_measured_stops_no_sweep(
@@ -438,10 +441,10 @@ def test_a_machine_that_cannot_be_measured_stops_no_sweep(
     def fails(*args: Any, **values: Any) -> Calibration:
         raise OrchError("its worker process died.")
 
-    monkeypatch.setattr(foresee, "calibrated", fails)
+    monkeypatch.setattr(plan_stage, "calibrated", fails)
     sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
     sweep.plan_sweep()
-    assert sweep.lines == ["plan     none: its worker process died."]
+    assert sweep.printed.lines == ["plan     none: its worker process died."]
     assert sweep.notes() == []
 
 
@@ -459,7 +462,7 @@ def test_rows_that_older_ones_make_room_for_are_no_growth(
 def test_the_disk_is_looked_at_without_a_calibration(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foresee, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(plan_stage, "free_bytes", lambda folder: 1000)
     sweep = Sweep(tmp_path, spec_of(tmp_path))
     with pytest.raises(OrchError, match=r"the sweep writes .* are free; free some .* --anyway"):
         sweep.plan_sweep()
@@ -473,10 +476,10 @@ def test_plan_and_actual_are_kept_and_shown(tmp_path: Path, cache: Path) -> None
     for seconds, stage, state in ((10, "search", "BEGUN"), (50, "search", "ENDED"), (20, "select", "ENDED")):
         sweep.now_s += seconds
         sweep.ledger.append(EventKind.STAGE, stage=stage, state=state)
-    sweep.lines.clear()
+    sweep.printed.clear()
     compare_with_plan(sweep.running)
-    assert sweep.lines[0].split() == ["plan", "planned", "between", "actual", "actual/planned"]
-    assert any(line.split()[0] == "total" for line in sweep.lines)
+    assert sweep.printed.lines[0].split() == ["plan", "planned", "between", "actual", "actual/planned"]
+    assert any(line.split()[0] == "total" for line in sweep.printed.lines)
     compared = {row["stage"]: row["actual_s"] for row in sweep.notes()[-1]["compared"]}
     assert compared["select"] == 20.0
     assert math.isnan(compared["leaderboard"])
@@ -503,11 +506,11 @@ def test_a_sweep_measures_again_what_is_in_doubt_only_where_that_matters(
             again.append(request.spec.name)
             return found
 
-        monkeypatch.setattr(foresee, "calibrated", calibrated)
+        monkeypatch.setattr(plan_stage, "calibrated", calibrated)
         sweep = Sweep(tmp_path / folder, spec)
         sweep.plan_sweep()
         assert len(again) == matters
-        assert any("busy" in line for line in sweep.lines) == (not matters)
+        assert any("busy" in line for line in sweep.printed.lines) == (not matters)
         assert len(sweep.notes()) == 1
 
 
@@ -529,12 +532,12 @@ def test_a_finished_sweep_corrects_what_is_kept(tmp_path: Path, cache: Path) -> 
         values = {"trial": "t", "stage": "search", "epoch": epoch, "seconds": 5.0, "train_images_per_s": rate}
         ledger.append(EventKind.EPOCH, **values)
     ledger.append(EventKind.STAGE, stage="search", state="ENDED")
-    sweep.lines.clear()
+    sweep.printed.clear()
     compare_with_plan(sweep.running)
     kept = read_calibration(cache, before.machine)
     assert kept is not None
     assert kept.calibration.parts[key].train_s == pytest.approx(math.sqrt(2) * SPEED.train_s)
-    assert "figures of this machine's speed were off, by 2.0 times" in sweep.lines[-1]
+    assert "figures of this machine's speed were off, by 2.0 times" in sweep.printed.lines[-1]
     assert len({*kept.calibration.parts.values()}) == 2
 
 
@@ -545,7 +548,7 @@ def test_a_sweep_that_went_on_to_more_is_not_compared(tmp_path: Path, cache: Pat
     sweep.plan_sweep()
     larger = spec_of(tmp_path, more="budget: {trials: 12, epochs: 4}")
     compare_with_plan(dataclasses.replace(sweep.running, spec=larger))
-    assert sweep.lines[-1] == "plan     not compared: it was of 9 trials, and the sweep went on to another number"
+    assert sweep.printed.lines[-1] == "plan     not compared: it was of 9 trials, and the sweep ran another number"
 
 
 def test_a_sweep_that_goes_on_keeps_its_first_plan(tmp_path: Path, cache: Path) -> None:

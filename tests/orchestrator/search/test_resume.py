@@ -169,13 +169,15 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from rich.console import Console
+from orchestrator.report.progress import ProgressReporter
 from orchestrator.cluster import checkpoint
 checkpoint.SAVE_AFTER_S = 0.0
 from orchestrator.sweep.pipeline import SweepRequest, sweep
 
 out, resume, overrides = Path(sys.argv[1]), sys.argv[2] == "resume", tuple(sys.argv[3:])
 source = None if resume else "quick"
-sweep(SweepRequest(source, Console(width=200), () if resume else overrides, out=out, resume=resume, until="search"))
+request = SweepRequest(source, () if resume else overrides, out=out, resume=resume, until="search")
+sweep(request, ProgressReporter(Console(width=200)))
 """
 COMMON = ["tracking.enabled=false", "budget.scheduler=none", "budget.sampler=random", "budget.retries=1"]
 

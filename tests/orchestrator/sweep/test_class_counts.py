@@ -54,7 +54,7 @@ def test_a_multiplier_class_weights_and_sampling_beside_each_other(tmp_path: Pat
         "all 6                1,765          1,765  3,530",
         "largest / smallest     4.4            1.0    1.0",
         "weight: what one example counts in the loss under class_weights; on average over the examples 1.",
-        "draws: how many examples an epoch takes of the class under sampling, its own again where there are fewer.",
+        "draws: examples that an epoch takes of the class under sampling; some repeat if it has fewer.",
     ]
 
 

@@ -19,9 +19,7 @@ def test_new_sweep_writes_its_spec_and_is_refused_the_second_time(tmp_path: Path
     opened = open_new(spec, tmp_path / "a sweep", fresh=False)
     assert not opened.resumed
     assert load_spec(str(opened.paths.spec)) == spec
-    with pytest.raises(
-        SweepExists, match=r"exists already\. Go on with that sweep: orch sweep --resume --out .*--fresh"
-    ):
+    with pytest.raises(SweepExists, match=r"exists already\. Resume that sweep: `orch sweep --resume --out .*--fresh"):
         open_new(spec, tmp_path / "a sweep", fresh=False)
 
 

@@ -36,7 +36,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepContext:
     (tmp_path / "f.yaml").write_text(FILE)
     paths = SweepPaths(tmp_path / "sweep")
     spec = load_spec(str(tmp_path / "f.yaml"))
-    return SweepContext(paths, spec, Ledger(paths.ledger), lambda event: None, lambda line: None)
+    return SweepContext(paths, spec, Ledger(paths.ledger), lambda event: None)
 
 
 def have(sweep: SweepContext, fit: str, *policies: str) -> None:

@@ -1,53 +1,23 @@
-"""The stages data and select on real photos, with figures written down instead of trained: folds, front and rule."""
+"""The stage select on real photos, with figures written down instead of trained: folds, front and rule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from orchestrator.errors import NoWinner
-from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
-from orchestrator.paths import SweepPaths
-from orchestrator.spec.load import load_spec
 from orchestrator.sweep import data, select
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.leaderboard import _prefix_of
 from orchestrator.sweep.probabilities import missing_jobs
+from tests.support.printed_lines import PrintedLines
 from trainers.config import TrialConfig
-from trainers.data.manifest import Manifest
 
-FILE = (
-    "name: s\ndata: {source: 'builtin:digits', folds: FOLDS}\nweights: none\n"
-    "search: {backbone: small_cnn, hidden: [0, 64]}\nbudget: {trials: 3, epochs: 2, scheduler: none}\n"
-    "objective: OBJECTIVE\nfinal: {seeds: 1, policies: [whole, flip], choose: CHOOSE}\n"
-)
 Open = Callable[..., SweepContext]
-
-
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def open_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> Open:
-    """A sweep in a new folder; what it tells goes to ``lines``."""
-    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
-
-    def open_sweep(folds: int = 0, objective: str = "val_accuracy", choose: str = "{}") -> SweepContext:
-        text = FILE.replace("FOLDS", str(folds)).replace("OBJECTIVE", objective).replace("CHOOSE", choose)
-        (tmp_path / "f.yaml").write_text(text)
-        paths = SweepPaths(tmp_path / "sweep")
-        ledger = Ledger(paths.ledger)
-        return SweepContext(paths, load_spec(str(tmp_path / "f.yaml")), ledger, lambda event: None, lines.append)
-
-    return open_sweep
 
 
 def add_trial(sweep: SweepContext, number: int, folds: Sequence[float], speed: float = math.nan) -> None:
@@ -80,31 +50,8 @@ def predicts(monkeypatch: pytest.MonkeyPatch, asked: list[tuple[Any, str]]) -> N
     monkeypatch.setattr(select, "predict_missing", predict_missing)
 
 
-def test_folds_are_told_and_the_class_counts_come_before_training(open_sweep: Open, lines: list[str]) -> None:
-    sweep = open_sweep(folds=4)
-    manifest = data.prepare_data(sweep)
-    assert manifest.folds == 4
-    sizes = data.fold_sizes(manifest)
-    assert len(sizes) == 4
-    assert sum(sizes) == data.images_to_choose_on(manifest) == int((manifest.table["split"] == "train").sum())
-    assert lines[1].startswith(f"data     1797 images of 10 classes: {sum(sizes)} in 4 folds to train and choose on, ")
-    assert lines[2].startswith("classes  ")
-    assert Manifest.read(sweep.paths.manifest).folds == 4
-
-
-def test_one_split_is_told_as_ever(open_sweep: Open, lines: list[str]) -> None:
-    manifest = data.prepare_data(open_sweep())
-    sizes = manifest.table["split"].value_counts()
-    assert lines[1] == (
-        f"data     1797 images of 10 classes: {sizes['train']} to train on, {sizes['validation']} to choose on, "
-        f"{sizes['test']} to judge on at the end"
-    )
-    assert data.fold_sizes(manifest) == ()
-    assert data.images_to_choose_on(manifest) == sizes["validation"]
-
-
 def test_with_folds_the_winner_is_the_best_over_all_their_images(
-    open_sweep: Open, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    open_sweep: Open, printed: PrintedLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = open_sweep(folds=2)
     manifest = data.prepare_data(sweep)
@@ -127,7 +74,7 @@ def test_with_folds_the_winner_is_the_best_over_all_their_images(
 
 
 def test_the_front_and_the_rule_reach_the_record(
-    open_sweep: Open, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    open_sweep: Open, printed: PrintedLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = open_sweep(objective="[val_accuracy, images_per_s]", choose="{at_least: {images_per_s: 50}}")
     manifest = data.prepare_data(sweep)
@@ -140,7 +87,7 @@ def test_the_front_and_the_rule_reach_the_record(
     assert rows == [("t1", False), ("t2", True)]
     assert sweep.state().stages["select"]["winner"] == winner.to_dict()
     assert "within the bounds (at least 50.0 images/s)" in winner.reason
-    told = [line for line in lines if "images/s" in line]
+    told = [line for line in printed.lines if "images/s" in line]
     assert told[0].strip().startswith("90.")
     assert told[1].strip().startswith("* ")
     before = len(sweep.ledger.events())
@@ -156,23 +103,3 @@ def test_nobody_within_the_bounds_ends_the_sweep_with_a_sentence(open_sweep: Ope
         NoWinner, match=r"has at least 99.00 % validation accuracy; 001 small_cnn hidden=1 \(t1\) comes n"
     ):
         select.select(sweep, manifest)
-
-
-@pytest.mark.parametrize(
-    ("changes", "shares"),
-    [
-        ({"head": "normface", "dropout": 0.5, "learning_rate": 0.1, "mixup": 0.0}, True),
-        ({"output_stride": 16}, False),
-        ({"feature_fusion": "sum"}, False),
-        ({"mixup": 0.2}, False),
-        ({"cutmix": 1.0}, False),
-        ({"view": "centre_crop"}, False),
-        ({"unfrozen_layers": 5}, False),
-    ],
-)
-def test_what_models_share_when_they_predict(changes: dict[str, Any], shares: bool) -> None:
-    assert (_prefix_of(TrialConfig()) == _prefix_of(TrialConfig(**changes))) == shares
-
-
-def test_mixup_and_cutmix_share_with_each_other() -> None:
-    assert _prefix_of(TrialConfig(mixup=0.2)) == _prefix_of(TrialConfig(mixup=0.4, cutmix=1.0))

@@ -1,7 +1,8 @@
-"""foresee."""
+"""The stage ``plan``: plan a sweep before it trains, and compare the plan with what happened."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,14 @@ from orchestrator.plan.calibration import Calibration
 from orchestrator.plan.calibration_file import read_calibration, write_calibration
 from orchestrator.plan.learning import learn
 from orchestrator.plan.plan import refusals
-from orchestrator.plan.plan_file import ROUGH_DRAWS, WORTH_CALIBRATING_S, free_bytes, growth_bytes, planned
-from orchestrator.plan.playthrough import TOTAL
-from orchestrator.plan.stage_times import RecordedPlan, actual, compare_stages, compared_dict, last_plan
-from orchestrator.report.plan import comparison_lines, summary
+from orchestrator.plan.plan_file import (
+    ROUGH_DRAWS,
+    WORTH_CALIBRATING_S,
+    free_bytes,
+    growth_bytes,
+    planned,
+)
+from orchestrator.plan.stage_times import TOTAL, RecordedPlan, actual, compare_stages, last_plan
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest
@@ -27,8 +32,8 @@ from trainers.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a sweep knows when it plans. ``has``: what Ray has in all, and ``ray_s`` what it took to start. ``anyway``:
-    go on whatever the plan says."""
+    """What a sweep knows when it plans. ``has``: resources of the cluster. ``ray_s``: seconds that Ray took to start.
+    ``anyway``: start whatever the plan says."""
 
     has: Resources
     address: str = ""
@@ -37,12 +42,12 @@ class PlanRequest:
 
 
 def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> None:
-    """Plan the sweep before it trains, say so, and keep the plan in the ledger. Ray must be up.
+    """Plan the sweep before it trains, and record the plan. Ray must be up.
 
-    Without a calibration of this space on this machine one is made only where ``budget.hours`` is given or the sweep is
-    long; else nothing is planned, but the disk is looked at. A sweep that goes on keeps its first plan.
+    Without a calibration of this space on this machine, one is made only if ``budget.hours`` is given or the sweep is
+    long; else only the disk is checked. A resumed sweep keeps its first plan.
 
-    Raises OrchError where the sweep cannot fit its hours or the disk, unless ``about.anyway``; nothing is lost then.
+    Raises OrchError if the sweep fits neither its hours nor the disk, unless ``about.anyway``.
     """
     if any(record.stage == Stage.SEARCH for record in sweep.state().trials.values()):
         return
@@ -56,18 +61,15 @@ def plan_sweep(sweep: SweepContext, manifest: Manifest, about: PlanRequest) -> N
     _refuse(sweep, result.refusals, about.anyway)
     payload: dict[str, Any] = {"plan": result.plan.to_dict(), "share": sweep.share, "budget": spec.budget.trials}
     payload |= {"refusals": list(result.refusals), "planning_s": time.monotonic() - began_s}
+    payload["warnings"] = list(result.warnings)
     payload["calibration"] = {"machine": request.machine, "precision": request.precision, "data": request.data}
     sweep.record(EventKind.NOTE, stage=Stage.PLAN, payload=payload)
-    for line in summary(result.plan, sweep.share):
-        sweep.tell(line)
-    for sentence in result.warnings:
-        sweep.tell(f"warning  {sentence}")
 
 
 def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: PlanRequest) -> Calibration | None:
-    """What is kept of this machine, or measured now where the sweep is worth it; None, with a sentence, for no plan.
+    """Return this machine's calibration, measured now if the sweep is long enough; None, with a note, for no plan.
 
-    Raises OrchError where the disk alone speaks against the sweep."""
+    Raises OrchError if the disk alone is too small."""
     kept, has_hours = known(request), request.spec.budget.hours is not None
     if kept is not None and not doubts(request, kept):
         return kept
@@ -79,64 +81,63 @@ def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: Pl
         _refuse(sweep, refusals(plan, None, free, growth), about.anyway)
     if not has_hours and plan.stages[TOTAL].mean < WORTH_CALIBRATING_S:
         if kept is None:
-            sweep.tell(
-                "plan     none: it looks short, and this machine was not measured for it yet; orch plan does that"
+            sweep.note(
+                Stage.PLAN, "none: it looks short, and this machine was not measured for it yet; `orch plan` does that"
             )
         return kept
     try:
-        return calibrated(request, ray_s=about.ray_s, tell=sweep.tell)
+        return calibrated(request, ray_s=about.ray_s, tell=lambda text: sweep.note(Stage.PLAN, text))
     except OrchError as error:  # a sweep does not need its plan
-        sweep.tell(f"plan     {'by what was measured before' if kept else 'none'}: {error}")
+        sweep.note(Stage.PLAN, f"{'by what was measured before' if kept else 'none'}: {error}")
         return kept
 
 
 def _refuse(sweep: SweepContext, refused: Sequence[str], anyway: bool) -> None:
-    """Raises OrchError with what speaks against the sweep, or says it where it is to go on nevertheless."""
+    """Raise OrchError with the reasons against the sweep; if it is to start anyway, warn of them."""
     if refused and not anyway:
         start = command_line("sweep", "--resume", "--out", sweep.paths.root, "--anyway")
         raise OrchError(
-            f"{' '.join(refused)} Nothing was trained yet: change the file and start again with --fresh, or go on "
-            f"nevertheless with {start}"
+            f"{' '.join(refused)} Nothing was trained yet: change the file and start again with `--fresh`, or start "
+            f"anyway: `{start}`"
         )
     for sentence in refused:
-        sweep.tell(f"warning  {sentence}")
+        sweep.warn(sentence)
 
 
 def compare_with_plan(sweep: SweepContext) -> None:
-    """At the end: a table of plan against actual, the comparison in the ledger, and what is kept of the machine's speed
-    corrected by it; nothing without a plan."""
+    """Record how the plan compares with what happened, and correct the kept calibration; nothing without a plan."""
     events = sweep.ledger.events()
     noted = last_plan(events)
     if noted is None:
         return
     if noted.budget != sweep.spec.budget.trials:
-        sweep.tell(f"plan     not compared: it was of {noted.budget} trials, and the sweep went on to another number")
+        sweep.note(Stage.PLAN, f"not compared: it was of {noted.budget} trials, and the sweep ran another number")
         return
     times = actual(events)
     rows = compare_stages(noted.plan, times.to_dict(), noted.share)
-    payload = {"compared": [compared_dict(row) for row in rows], "processes": times.processes}
+    payload: dict[str, Any] = {"compared": [dataclasses.asdict(row) for row in rows], "processes": times.processes}
+    payload["unplanned"] = {name: times.seconds[name] for name in (Stage.DATA, Stage.PLAN) if name in times.seconds}
     sweep.record(EventKind.NOTE, stage=Stage.PLAN, payload=payload)
-    unplanned = {name: seconds for name, seconds in times.seconds.items() if name in (Stage.DATA, Stage.PLAN)}
-    for line in comparison_lines(rows, times.processes, unplanned):
-        sweep.tell(line)
-    if noted.share and (line := _learn(noted, events)):
-        sweep.tell(line)
+    if noted.share:
+        _learn(sweep, noted, events)
 
 
-def _learn(noted: RecordedPlan, events: Sequence[Event]) -> str:
-    """Correct the kept calibration that ``noted`` was made from by what the sweep took; a line for a person, or ""."""
+def _learn(sweep: SweepContext, noted: RecordedPlan, events: Sequence[Event]) -> None:
+    """Correct the kept calibration, from which ``noted`` was made, by the times of the sweep."""
     cache = cache_folder()
     kept = read_calibration(cache, noted.machine) if noted.machine else None
     if kept is None:
-        return ""
+        return
     learned = learn(kept.calibration, events, noted.precision, same_data=kept.data in ("", noted.data))
     if learned.calibration == kept.calibration:
-        return ""
+        return
     try:
         write_calibration(cache, replace(kept, calibration=learned.calibration))
     except OrchError as error:
-        return f"warning  {error}"
-    return (
-        f"         {learned.changed} figures of this machine's speed were off, by {learned.largest:.1f} times at the "
-        "most; corrected in part for the next plan"
+        sweep.warn(str(error))
+        return
+    sweep.note(
+        Stage.PLAN,
+        f"{learned.changed} figures of this machine's speed were off, by {learned.largest:.1f} times at the "
+        "most; corrected in part for the next plan",
     )
