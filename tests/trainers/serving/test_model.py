@@ -340,14 +340,14 @@ def test_a_wrong_folder_is_a_sentence(made, tmp_path, damage):
         (place / "model.json").write_text('{"classes": [')
     else:
         shutil.copy(place / "member-0.npz", place / "backbone.npz")
-        sentence = "the stored weights are not those of a tiny_fits:TINY"
+        sentence = "the stored weights are not those of a tests.support.tiny_fits:TINY"
     with pytest.raises(TrainerError, match=sentence):
         ServedModel(place)
 
 
 def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
     code = (
-        "import sys; from pathlib import Path; from trainers.serving.model import _load_pyfunc; "
+        "import sys; from pathlib import Path; from trainers.serving import _load_pyfunc; "
         f"sys.path.append({str(ROOT / 'tests')!r}); "
         "early = 'tensorflow' in sys.modules; "
         "print(_load_pyfunc(sys.argv[1]).predict([Path(sys.argv[2])])['label'][0]); "

@@ -181,9 +181,9 @@ def test_crops_of_folds_are_averaged_too(manifest, finished, tmp_path):
 
 
 def test_what_folds_cannot_predict_is_a_sentence(manifest, finished, tmp_path):
-    with pytest.raises(TrainerError, match="fits with folds predict the split validation, fold by fold, not test"):
+    with pytest.raises(TrainerError, match="fits with folds can only predict the split validation, not test"):
         run_predict(manifest, finished[0], tmp_path, ("one",), split="test")
-    with pytest.raises(TrainerError, match="4 folds were asked for, but the manifest has 3"):
+    with pytest.raises(TrainerError, match="4 folds were requested, but the manifest has 3"):
         run_predict(manifest, finished[0], tmp_path, ("one",), folds=4)
     with pytest.raises(TrainerError, match=r"there is no trained model in .*nowhere.*fold-1"):
         run_predict(manifest, finished[0], tmp_path, ("nowhere",))
