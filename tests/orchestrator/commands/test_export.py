@@ -298,9 +298,9 @@ def test_names_and_bounds_that_do_not_exist(sweep: SweepPaths) -> None:
 def test_without_a_name_every_format_that_is_installed_is_written(
     sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda module: None)
+    monkeypatch.setattr("orchestrator.commands.export.find_spec", lambda module: None)
     assert installed_formats() == WITHOUT_EXTRAS
-    monkeypatch.setattr(export, "installed_formats", lambda: ("tflite",))
+    monkeypatch.setattr("orchestrator.commands.export.installed_formats", lambda: ("tflite",))
     lines: list[str] = []
     report = export_winner(sweep.root, ExportRequest(), lines.append)
     assert [e.name for e in report.exports] == ["tflite"]
