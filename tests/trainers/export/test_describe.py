@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from trainers.export.describe import how_to_cut, size_mb
-from trainers.images.policies import POLICIES, policy
+from trainers.images.policies import POLICIES, crop_names
 
 WORDS = {
     "whole": "the only crop",
@@ -19,21 +20,26 @@ WORDS = {
 }
 
 
+def served(size: int, view: str, policy: str) -> Any:
+    """What the description reads of a served model."""
+    return SimpleNamespace(image_size=size, view=view, policy=policy, crop_names=crop_names(policy))
+
+
 def test_every_policy_is_described() -> None:
     assert set(POLICIES) <= set(WORDS)
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_the_steps_name_the_crops_and_their_mean(name: str) -> None:
-    steps = how_to_cut(SimpleNamespace(image_size=224, view="squash", policy=name))
+    steps = how_to_cut(served(224, "squash", name))
     assert any(WORDS[name] in step for step in steps)
-    assert ("mean" in steps[-1]) == (policy(name).crops > 1)
+    assert ("mean" in steps[-1]) == (len(crop_names(name)) > 1)
     assert ("resize to 224 x 224" in steps[1]) == (name in ("whole", "flip"))
 
 
 @pytest.mark.parametrize(("view", "square"), [("squash", False), ("centre_crop", True), ("random_crop", True)])
 def test_a_view_that_crops_takes_the_central_square(view: str, square: bool) -> None:
-    steps = how_to_cut(SimpleNamespace(image_size=96, view=view, policy="whole"))
+    steps = how_to_cut(served(96, view, "whole"))
     assert ("central square" in steps[1]) == square
 
 

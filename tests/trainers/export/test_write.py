@@ -27,13 +27,13 @@ def test_int8_holds_integers_alone_and_is_calibrated_on_training_images(
     sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Path] = []
-    cut = write.crops
+    cut = write.cut
 
     def watched(path: Path, *more: Any) -> np.ndarray:
         seen.append(path)
         return cut(path, *more)
 
-    monkeypatch.setattr(write, "crops", watched)
+    monkeypatch.setattr(write, "cut", watched)
     manifest = Manifest.read(sweep.manifest)
     path = sweep.root / "int8.tflite"
     write._write_tflite_int8(ServedModel(sweep.winner), manifest, path)
