@@ -22,7 +22,7 @@ from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep import leaderboard
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.judged import DESCRIPTION, judged_winner
+from orchestrator.sweep.judged import judged_winner
 from orchestrator.sweep.leaderboard import build_leaderboard
 from orchestrator.sweep.refit import FinalModel
 from orchestrator.sweep.select import Winner
@@ -32,6 +32,7 @@ from tests.support.fake_store import new_store
 from tests.support.places import SUPPORT
 from tests.support.tiny_fits import CLASSES, config, write_manifest
 from trainers.data.manifest import Manifest
+from trainers.serving.model import MODEL_FILE
 
 POLICY = "whole"
 SPEC = """
@@ -93,8 +94,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             out = Path(job["output"])
             out.mkdir(exist_ok=True)
             said = {"classes": job["classes"], "policy": job["policy"], "fits": [Path(f).name for f in job["fits"]]}
-            assert not (out / DESCRIPTION).exists()
-            (out / DESCRIPTION).write_text(json.dumps(said))
+            assert not (out / MODEL_FILE).exists()
+            (out / MODEL_FILE).write_text(json.dumps(said))
 
     def register_fake(uri: str, name: str, folder: Path, details: ModelDetails) -> str:
         return register(uri, name, folder, replace(details, loader="fake_model"))
@@ -189,7 +190,7 @@ def test_the_ledger_is_read_once(sweep: Made, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("said", [{"fits": ["b1"]}, {"policy": "flip"}])
 def test_a_folder_that_a_killed_run_wrote_anew_is_refused(sweep: Made, store: str, said: dict[str, Any]) -> None:
     sweep.finished("old", "a1", "a2")
-    path = sweep.paths.winner / DESCRIPTION
+    path = sweep.paths.winner / MODEL_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | said))
     with pytest.raises(OrchError, match="did not finish, so its model and its figures are not of the same winner"):
         promote(sweep.paths.root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.ledger.ledger import derive
+from orchestrator.ledger.state import derive
 from orchestrator.sweep.pictures import epochs_frame, search_frame
 from tests.support.two_trials import two_trials
 
