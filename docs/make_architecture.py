@@ -33,9 +33,13 @@ def modules() -> dict[str, Path]:
 
 
 def package_of(module: str, known: Mapping[str, Path]) -> str:
-    """``orchestrator.search`` for everything in that package; a module at the top stands for itself."""
+    """``orchestrator.search`` for everything in that package; a module at the top stands for itself.
+
+    ``dashboards`` is one package.
+    """
+    top = module.partition(".")[0]
     second = ".".join(module.split(".")[:2])
-    return second if second in known else module.partition(".")[0]
+    return second if second in known and top != "dashboards" else top
 
 
 def imports(path: Path) -> set[str]:
@@ -63,7 +67,7 @@ def package_arrows(known: Mapping[str, Path]) -> Arrows:
     for module, path in known.items():
         here = package_of(module, known)
         arrows[here] |= {package_of(name, known) for name in imports(path) if name in known} - {here}
-    shown = {name for name, targets in arrows.items() if targets or "." in name}
+    shown = {name for name, targets in arrows.items() if targets or "." in name} - {"orchestrator", "trainers"}
     return {name: arrows[name] & shown for name in shown}
 
 
