@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from orchestrator import __version__
 from orchestrator.cli.cache import cache_app
 from orchestrator.cli.data import data_app
-from orchestrator.cli.exits import INTERRUPTED, explain, hidden_package
+from orchestrator.cli.exits import INTERRUPTED, explain, hidden_package, unsupported_platform
 from orchestrator.cli.export import export
 from orchestrator.cli.help import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 from orchestrator.cli.machine import doctor, sync, ui
@@ -86,8 +86,8 @@ def start(
 
 def main() -> None:
     """The entry point ``orch``."""
-    if hidden := hidden_package():
-        sys.exit(f"orch: {hidden}")
+    if reason := unsupported_platform() or hidden_package():
+        sys.exit(f"orch: {reason}")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -42,6 +42,16 @@ def explain(error: Exception) -> int:
     return UNEXPECTED
 
 
+def unsupported_platform(platform: str = sys.platform) -> str:
+    """Return a sentence if the operating system lacks POSIX file locks (``fcntl``); else ""."""
+    if platform != "win32":
+        return ""
+    return (
+        "orch does not run on Windows itself: its ledger and its store need POSIX file locks. "
+        "Install it in WSL2 (`wsl --install`), on Linux or on macOS."
+    )
+
+
 def hidden_package() -> str:
     """Return a sentence if another folder hides one of orch's packages, which are all in one folder; else ""."""
     home = Path(__file__).resolve().parents[2]

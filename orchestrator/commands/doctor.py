@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger.compat import is_older
+from orchestrator.ledger.folder import list_sweeps
 from orchestrator.machine.environment import package_versions
 from orchestrator.machine.places import ray_folder, unwritable
-from orchestrator.paths import cache_folder
+from orchestrator.paths import RUNS, SweepPaths, cache_folder
 from orchestrator.spec.weight_places import FOLDER, PAGE
 from orchestrator.tracking.mlflow_store import reachable
 from trainers.backbones import BACKBONES
@@ -63,6 +65,7 @@ def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = N
         *_shared_memory(Path("/dev/shm")),
         disk("disk, here", folder or Path.cwd()),
         _cache(),
+        *_sweeps(folder or Path.cwd()),
         *_home(environment),
         _ray(environment),
         _mlflow(),
@@ -70,6 +73,29 @@ def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = N
         shared_folder(FOLDER, environment, "weight files; without it Keras downloads ImageNet's when asked to"),
         weights(environment),
     ]
+
+
+def _sweeps(folder: Path) -> list[Finding]:
+    """Count the sweeps below ``folder``; report those of older versions and those that cannot be read."""
+    found = list_sweeps(folder / RUNS)
+    findings, older = [], []
+    for sweep in found:
+        try:
+            if is_older(SweepPaths(sweep).ledger):
+                older.append(sweep.name)
+        except (OSError, ValueError) as error:
+            advice = f"restore {sweep} from a copy, or move it away; `orch show {sweep}` says what is damaged"
+            findings.append(Finding("problem", "sweeps", f"{sweep} cannot be read: {first_line(error)}", advice))
+    if older:
+        text = f"{count(len(older), 'sweep')} of an older version: {', '.join(older)}"
+        findings.append(Finding("OK", "sweeps", f"{text}; resume, extend, export and promote them as they are"))
+    elif found and not findings:
+        findings.append(Finding("OK", "sweeps", f"{count(len(found), 'sweep')} in {RUNS}/, none of an older version"))
+    return findings
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def weights(environment: Mapping[str, str]) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger.stages import Stage
@@ -21,6 +22,17 @@ def upgrade(row: dict[str, Any]) -> dict[str, Any]:
     if is_leaderboard and '"fits"' not in row["payload"]:
         return {**row, "payload": json.dumps(_upgrade_leaderboard(json.loads(row["payload"])), sort_keys=True)}
     return row
+
+
+def is_older(ledger: Path) -> bool:
+    """Whether the segments in ``ledger`` hold a form that ``upgrade`` changes. Reads the stages and payloads alone."""
+    import pyarrow.parquet as pq
+
+    columns = ["stage", "payload"]
+    rows = (
+        row for file in sorted(ledger.glob("*.parquet")) for row in pq.read_table(file, columns=columns).to_pylist()
+    )
+    return any(upgrade(row) is not row for row in rows)
 
 
 def _upgrade_leaderboard(payload: dict[str, Any]) -> dict[str, Any]:

@@ -77,9 +77,9 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_a_traceback_is_shown_with_debug_and_only_then(here: Path) -> None:
     plain, debug = orch("show", "nothing"), orch("show", "--debug", "nothing")
     assert (plain.returncode, plain.stdout) == (1, "")
-    assert (
-        plain.stderr == "orch: there is no sweep 'nothing'. Below runs/ there is none yet; orch sweep FILE makes one.\n"
-    )
+    assert plain.stderr.startswith("orch: there is no sweep 'nothing'.")
+    assert "`orch sweep FILE`" in plain.stderr
+    assert len(plain.stderr.splitlines()) == 1
     assert debug.returncode == 1
     assert "Traceback" in debug.stderr
 
@@ -103,3 +103,8 @@ def test_a_broken_connection_is_not_taken_for_a_reader_that_left(
     said = capsys.readouterr().err
     assert "to the Ray cluster" in said
     Path(said.strip().rpartition("kept in ")[2]).unlink()
+
+
+def test_windows_is_answered_with_what_to_do() -> None:
+    assert exits.unsupported_platform("linux") == exits.unsupported_platform("darwin") == ""
+    assert "WSL2" in exits.unsupported_platform("win32")

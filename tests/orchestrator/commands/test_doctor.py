@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -104,3 +106,25 @@ def test_findings_are_printed_with_advice_below_and_the_sum_at_the_end() -> None
         "               free some",
         "1 problem to fix before a sweep.",
     ]
+
+
+def test_sweeps_of_an_older_version_are_named_and_need_nothing(tmp_path: Path) -> None:
+    assert doctor._sweeps(tmp_path) == []
+    for name, stage in (("new", "prefill"), ("old", "build")):
+        ledger = tmp_path / "runs" / name / "ledger"
+        ledger.mkdir(parents=True)
+        rows = pa.Table.from_pylist([{"stage": stage, "payload": "{}"}])
+        pq.write_table(rows, ledger / "0.parquet")
+    (found,) = doctor._sweeps(tmp_path)
+    assert (found.level, found.subject) == ("OK", "sweeps")
+    assert "1 sweep of an older version: old" in found.text
+
+
+def test_a_sweep_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    ledger = tmp_path / "runs" / "torn" / "ledger"
+    ledger.mkdir(parents=True)
+    (ledger / "0.parquet").write_bytes(b"no parquet")
+    (found,) = doctor._sweeps(tmp_path)
+    assert found.level == "problem"
+    assert "torn" in found.text
+    assert "orch show" in found.advice
