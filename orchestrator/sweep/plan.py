@@ -24,7 +24,8 @@ from orchestrator.plan.plan_file import (
     growth_bytes,
     planned,
 )
-from orchestrator.plan.stage_times import TOTAL, RecordedPlan, actual, compare_stages, last_plan
+from orchestrator.plan.playthrough import TOTAL
+from orchestrator.plan.stage_times import RecordedPlan, actual, compare_stages, last_plan
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest

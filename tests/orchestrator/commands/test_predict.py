@@ -148,7 +148,7 @@ def test_good_photos_are_asked_about_together(champion: Champion, tmp_path: Path
 
 def test_without_a_name_the_newest_sweep_says_which_model(champion: Champion, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(OrchError, match=r"which model\? there is no sweep\. .* orch predict PATH --model NAME"):
+    with pytest.raises(OrchError, match=r"which model\? there is no sweep\. .*`orch predict PATH --model NAME`"):
         predict.predict_photos([tmp_path / "a.png"], None)
     write_sweep(tmp_path / "runs" / "tiny")
     predict.predict_photos([tmp_path / "a.png"], None)
