@@ -52,7 +52,7 @@ def plan(
         plan_file.SimulatedMachines(nodes, gpus, gpu, gpu_speed, shared_store, photos, classes) if simulate else None
     )
     tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
-    opened = open_spec(source, tuple(overrides or ()))
+    opened = open_spec(source, tuple(overrides or ()), needs_weights=not simulate)
     for line in opened.notes:
         tell(line)
     found = plan_file.plan_file(opened.spec, recalibrate, devices, tell)

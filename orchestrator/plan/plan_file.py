@@ -36,6 +36,7 @@ from trainers.data.examples import augmented_set, evaluation_set, row_keys
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.errors import TrainerError
 from trainers.networks.prefix_index import find, known_images
+from trainers.networks.weight_sources import NONE
 from trainers.store.inventory import contents
 
 WORTH_CALIBRATING_S = 20 * 60.0
@@ -68,6 +69,8 @@ def plan_file(
     everything. Raises DataError, OrchError.
     """
     spec = with_gpu_memory(spec)
+    if devices is not None:  # what a part takes does not depend on its weights, which need not be here
+        spec = spec.model_copy(update={"weights": NONE})
     tell(f"data     reading {', '.join(spec.data.sources)}")
     try:
         manifest, _ = build_manifest(data_source(spec))

@@ -54,7 +54,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "orch sweep trashnet --no-share --until search",
         "orch sweep trashnet --out runs/worse",
     ),
-    "downloads ImageNet weights": ("python -c *keras.applications*",),
+    "asks for ImageNet weights that have to be downloaded": ("python -c *keras.applications*", "orch plan full"),
     "runs for minutes to an hour, for those who work on orch": (
         *("make test-slow", "make space", "make serve-test", "make search-quality", "make bench", "make road-pythons"),
         "python -m benchmarks.*",
@@ -164,7 +164,6 @@ WHOLE_SPACE = (
     "orch weights convert seresnet50.safetensors --backbone senet50 --out senet50.weights.h5",
     "orch weights convert model.safetensors --backbone senet50",
     "export ORCH_SENET50=senet50.weights.h5",
-    "orch plan full",
     "orch plan full --simulate --photos 15000 --classes 40 --gpus 8",
 )
 LOOK_FIRST = (

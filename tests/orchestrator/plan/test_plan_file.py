@@ -313,6 +313,20 @@ def test_a_gpu_is_simulated_from_a_calibration_without_parts(
     assert "Nothing was measured here" in warnings[1]
 
 
+def test_other_machines_are_simulated_without_the_weights(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan of this machine asks for the weights that its sweep would need; one of others does not."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    spec = spec_of(tmp_path, "{backbone: mobilenet_0.25, image_size: 32, dropout: {uniform: [0, 0.4]}}")
+    write_calibration(cache, CalibrationFile(calibration_for(spec)))
+    (tmp_path / "weights").mkdir()
+    line = ["plan", str(tmp_path / "space.yaml"), "--set", f"weights={tmp_path / 'weights'}", "--json"]
+    assert app.run(line) == 2
+    assert "mobilenet_0.25" in capsys.readouterr().err
+    assert app.run([*line, "--simulate", "--gpus", "1"]) == 0
+
+
 def test_figures_in_doubt_refuse_no_hours_and_are_said(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 0.001}")
     slow = calibration_for(spec, speed=dataclasses.replace(SPEED, train_s=1.0))
