@@ -1,4 +1,4 @@
-"""A plan as a person reads it: on the terminal, as lines of a running sweep, and beside what really happened."""
+"""A plan as a person reads it: on the terminal, as lines of a running sweep, and next to what really happened."""
 
 from __future__ import annotations
 

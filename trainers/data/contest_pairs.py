@@ -91,12 +91,12 @@ class _Found:
         """Add a sentence per kind of mistake to ``notes``."""
         if self.no_pair:
             notes.problems.append(
-                f"{count(len(self.no_pair), 'text')} beside an image must hold one line like img_1.jpg, 0 and "
+                f"{count(len(self.no_pair), 'text')} next to an image must hold one line like img_1.jpg, 0 and "
                 f"{'does' if len(self.no_pair) == 1 else 'do'} not: {name_some(self.no_pair)}."
             )
         if self.other_image:
             notes.problems.append(
-                f"{count(len(self.other_image), 'text')} must name the image beside it: {name_some(self.other_image)}."
+                f"{count(len(self.other_image), 'text')} must name the image next to it: {name_some(self.other_image)}."
             )
         if self.no_image:
             notes.problems.append(
@@ -105,7 +105,7 @@ class _Found:
             )
         if self.unlabelled:
             notes.warnings.append(
-                f"{count(len(self.unlabelled), 'image')} without a text beside it will not be read: "
+                f"{count(len(self.unlabelled), 'image')} without a text next to it will not be read: "
                 f"{name_some(self.unlabelled)}."
             )
         if self.stray:

@@ -125,7 +125,7 @@ def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[
             if inside:
                 notes.warnings.append(
                     f"the folder {path} holds images and class folders; its own images are the class {path!r}, "
-                    f"beside {name_some(map(repr, inside))}."
+                    f"next to {name_some(map(repr, inside))}."
                 )
         below = sorted({part for path in paths for part in path.split("/")[1:] if part.lower() in SPLIT_NAMES})
         if len(below) > 1:
@@ -147,7 +147,7 @@ def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[
         )
     if tree[0].images:
         notes.warnings.append(
-            f"{count(len(tree[0].images), 'image')} beside the class folders will not be read: "
+            f"{count(len(tree[0].images), 'image')} next to the class folders will not be read: "
             f"{name_some(tree[0].images)}."
         )
 
@@ -170,7 +170,7 @@ def _why_empty(root: Path, here: Folder) -> str:
     if here.images:
         return (
             f"{root} holds {count(len(here.images), 'image')} but no class folders. Sort them into one folder per "
-            "class, put a text with the class's number beside each (img_1.txt holding: img_1.jpg, 0), or give a table "
+            "class, put a text with the class's number next to each (img_1.txt holding: img_1.jpg, 0), or give a table "
             f"with the columns path and label; if {root.name} is itself one class, pass {root.parent}."
         )
     tables = [name for name in here.others if is_table(name)]

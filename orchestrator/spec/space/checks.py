@@ -44,10 +44,10 @@ def check_conditions(space: Space, notes: SpaceMistakes) -> None:
 
 
 def check_nothing_varies(space: Space, notes: SpaceMistakes) -> None:
-    """Beside named configurations the space holds constants alone."""
+    """Next to named configurations the space holds constants alone."""
     for field in space.fields:
         if any(not isinstance(case.domain, Constant) for case in field.cases):
-            notes.at(field.name).add("varies, but beside `configurations` only single values may stand.", at_key=True)
+            notes.at(field.name).add("varies, but next to `configurations` only single values may stand.", at_key=True)
 
 
 def check_named(

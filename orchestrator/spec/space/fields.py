@@ -142,7 +142,7 @@ HIGHEST_MARGIN = 4
 GPU_MEMORY = Numbers(
     "GPU memory of one trial in GB; the case applies where there is at least so much.", 0, 10_000, ("low",)
 )
-"""What a ``when`` may ask of the machine, beside the fields."""
+"""What a ``when`` may ask of the machine, next to the fields."""
 FIELDS: dict[str, Numbers | Names] = {
     "backbone": Names("The network below the head.", lambda: BACKBONES, backbone),
     "unfrozen_layers": Numbers(
@@ -198,7 +198,7 @@ FIELDS: dict[str, Numbers | Names] = {
         *(0, 10),
     ),
     "balance": Names(
-        "What makes up for uneven classes beside the multiplier: weights in the loss, or how often each is drawn.",
+        "What makes up for uneven classes next to the multiplier: weights in the loss, or how often each is drawn.",
         lambda: BALANCES,
     ),
 }

@@ -24,7 +24,7 @@ EPOCHS_ELSEWHERE = " Epochs are set in budget."
 
 @dataclass(frozen=True)
 class Search:
-    """A space; with ``named`` trials the space holds the constants beside them."""
+    """A space; with ``named`` trials the space holds the constants next to them."""
 
     space: Space
     named: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()

@@ -22,7 +22,7 @@ class SettingRules:
     """How ``--set`` reaches into a file's short forms.
 
     ``short_forms``: where a word stands for a mapping, and the name under which the word is kept in it.
-    ``replaced``: below a top-level field, the names that a new name beside them pushes out.
+    ``replaced``: below a top-level field, the names that a new name next to them pushes out.
     """
 
     short_forms: Mapping[Keys, str] = field(default_factory=dict)
@@ -54,16 +54,16 @@ class Document:
 
     def error(self, mistakes: Iterable[Mistake]) -> SpecError:
         """All mistakes, one a line, in the order of the file. Of several about one value only the first counts."""
-        told: dict[Keys, tuple[tuple[Any, ...], str]] = {}
+        seen: dict[Keys, tuple[tuple[Any, ...], str]] = {}
         for number, mistake in enumerate((*self.mistakes, *mistakes)):
             place = mistake.place or self.place(mistake.keys, mistake.at_key)
             dotted = ".".join(map(str, mistake.keys))
             text = f"{place}: {dotted}: {mistake.text}" if dotted else f"{place}: {mistake.text}"
             key: Keys = mistake.keys if dotted else (mistake.text,)
-            covered = any(key[:length] in told for length in range(1, len(key) + 1))
+            covered = any(key[:length] in seen for length in range(1, len(key) + 1))
             if not covered:
-                told[key] = (_reading_order(place, number), text)
-        return SpecError("\n".join(text for _, text in sorted(told.values())))
+                seen[key] = (_reading_order(place, number), text)
+        return SpecError("\n".join(text for _, text in sorted(seen.values())))
 
     def expand(self, environ: Mapping[str, str]) -> Document:
         """Fill in ``${NAME}`` in every text; ``$${`` stands for a plain ``${``.

@@ -1,4 +1,4 @@
-"""What a plan is made of, how it reads, when it refuses, and how it stands beside what happened."""
+"""What a plan is made of, how it reads, when it refuses, and how it stands next to what happened."""
 
 from __future__ import annotations
 

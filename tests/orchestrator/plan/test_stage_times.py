@@ -24,7 +24,7 @@ def events(*rows: tuple[float, EventKind, dict[str, Any]]) -> list[Event]:
 
 
 def whole_sweep(begun_s: float = 0.0) -> list[tuple[float, EventKind, dict[str, Any]]]:
-    """Ray and workers take 10 s beside 3 s of data; the store is filled for 20 s, one trial, a refit, a leaderboard."""
+    """Ray and workers take 10 s during 3 s of data; a prefill of 20 s, one trial, a refit, a leaderboard."""
     sweep, stage, trial, epoch = EventKind.SWEEP, EventKind.STAGE, EventKind.TRIAL, EventKind.EPOCH
     build = {"what": "x", "decode_s": 5.0, "prefix_s": 12.0, "waited_s": 3.0, "seconds": 20.0, "for": "t"}
     rows = [

@@ -1,4 +1,4 @@
-"""The contest's format: a text with a number beside every image, and a file with the names of the numbers."""
+"""The contest's format: a text with a number next to every image, and a file with the names of the numbers."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     (root / "img_7.txt").write_text("img_7.jpg, 1\nimg_7.jpg, 0\n")
     assert error_of(source(root)).split("\n") == [
         "the number 7 has no name in the file of class names: img_4.jpg. Add it there, or correct the texts.",
-        "4 texts beside an image must hold one line like img_1.jpg, 0 and do not: img_1.txt, img_5.txt, img_6.txt, "
+        "4 texts next to an image must hold one line like img_1.jpg, 0 and do not: img_1.txt, img_5.txt, img_6.txt, "
         "img_7.txt.",
-        "1 text must name the image beside it: img_2.txt names img_3.jpg.",
+        "1 text must name the image next to it: img_2.txt names img_3.jpg.",
         "1 image named by a text cannot be found: img_77.jpg (img_77.txt). Add the images, or take the texts out.",
     ]
 
@@ -95,7 +95,7 @@ def test_what_is_passed_over_is_a_warning(tmp_path: Path) -> None:
     assert told(report) == (
         "rule.json gives the numbers 0, 3 the same name, 'cat'; they become one class.",
         "numbers of the file of class names without an image: 2 (owl), 3 (cat).",
-        "1 image without a text beside it will not be read: img_99.jpg.",
+        "1 image without a text next to it will not be read: img_99.jpg.",
         "1 text without an image will not be read: readme.txt.",
     )
 
@@ -145,7 +145,7 @@ def test_two_images_of_one_stem_share_a_text_that_names_one(tmp_path: Path) -> N
     write_photo(root / "img_1.png", 9)
     found = read_pairs(root, walk(root))
     assert found.rows["path"].tolist() == ["img_1.jpg", "img_2.jpg", "img_3.jpg"]
-    assert found.warnings == ("1 image without a text beside it will not be read: img_1.png.",)
+    assert found.warnings == ("1 image without a text next to it will not be read: img_1.png.",)
 
 
 def test_names_that_differ_in_capitals_alone_are_told_apart(tmp_path: Path) -> None:

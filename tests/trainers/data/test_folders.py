@@ -38,7 +38,7 @@ def test_a_folder_with_images_and_class_folders_is_a_class_itself_with_a_warning
     manifest, report = build_manifest(source(root))
     assert manifest.classes == ("a", "a/more", "b")
     assert told(report) == (
-        "the folder a holds images and class folders; its own images are the class 'a', beside 'a/more'.",
+        "the folder a holds images and class folders; its own images are the class 'a', next to 'a/more'.",
     )
 
 
@@ -152,7 +152,7 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     assert told(report) == (
         "1 file without an image's suffix will not be read: a/notes.txt.",
         "the folder hollow holds no image and is no class.",
-        "1 image beside the class folders will not be read: loose.png.",
+        "1 image next to the class folders will not be read: loose.png.",
     )
     (root / "b" / "void").mkdir()
     assert "2 folders hold no image and are no classes: b/void, hollow." in told(check_data(source(root)))

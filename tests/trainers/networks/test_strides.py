@@ -127,7 +127,7 @@ def test_every_kind_of_halving_keeps_its_values(kind, size, window, padded):
 
 
 def test_two_ways_to_one_sum_stay_in_step():
-    """Xception's block: a pooling that looks right and down beside a convolution that looks at its own place."""
+    """Xception's block: a pooling that looks right and down next to a convolution that looks at its own place."""
     inputs = keras.Input((16, 16, 3))
     x = Conv2D(4, 3, strides=2, padding="same")(inputs)
     side = Conv2D(6, 1, strides=2, padding="same")(x)

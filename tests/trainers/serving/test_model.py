@@ -170,7 +170,7 @@ def test_one_image_need_not_be_a_list(made, monkeypatch):
 
 
 def test_two_served_models_keep_their_own_weights(made, tmp_path):
-    """Another model takes the first one's place on disk and is loaded beside it."""
+    """Another model takes the first one's place on disk and is loaded next to it."""
     place = tmp_path / "model"
     shutil.copytree(made["folder"] / "model-whole", place)
     images = [path.read_bytes() for path in made["paths"][:4]]

@@ -44,8 +44,8 @@ CONFIGURATIONS = [
     (
         "configurations: [{name: a}], dropout: [0, 0.1], smoothing: {uniform: [0, 0.1]}",
         [
-            "search.dropout: varies, but beside `configurations` only single values may stand.",
-            "search.smoothing: varies, but beside `configurations` only single values may stand.",
+            "search.dropout: varies, but next to `configurations` only single values may stand.",
+            "search.smoothing: varies, but next to `configurations` only single values may stand.",
         ],
     ),
     (
