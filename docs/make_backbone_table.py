@@ -47,7 +47,7 @@ def main() -> int:
         return 0
     if page == filled:
         return 0
-    print(f"{PAGE.relative_to(ROOT)} does not say what the code says; run make docs.", file=sys.stderr)
+    print(f"{PAGE.relative_to(ROOT)} differs from the code; run `make docs`.", file=sys.stderr)
     return 1
 
 

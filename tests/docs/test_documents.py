@@ -82,7 +82,7 @@ def test_the_check_of_the_tables_notices_a_change(tmp_path: Path) -> None:
     page.write_text(FILE_PAGE.read_text().replace("| `mobilenet_v2` | 154 |", "| `mobilenet_v2` | 155 |"))
     check = [sys.executable, str(copy), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (1, "docs/file.md does not say what the code says; run make docs.\n")
+    assert (done.returncode, done.stderr) == (1, "docs/file.md differs from the code; run `make docs`.\n")
     subprocess.run(check[:-1], timeout=60, check=True)
     assert page.read_text() == FILE_PAGE.read_text()
     assert subprocess.run(check, timeout=60, check=False).returncode == 0

@@ -41,7 +41,7 @@ def test_the_check_of_the_reference_notices_a_change(generator: ModuleType, tmp_
     (tmp_path / "docs" / "cli.md").write_text(generator.reference() + "one line more\n")
     command = [sys.executable, str(copy), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (1, "docs/cli.md does not say what the code says; run make docs.\n")
+    assert (done.returncode, done.stderr) == (1, "docs/cli.md differs from the code; run `make docs`.\n")
 
 
 def test_every_verb_is_documented_and_has_an_example(generator: ModuleType) -> None:

@@ -3,7 +3,8 @@
 Naming a shelf takes the layer at the boundary and the weights below it, and building the backbone to find them takes
 seconds. The process that builds it leaves a note under the cache. A note is valid only for the same weight file
 (path, size, modification time), the same Keras and the same code of this package; a user's own backbone never gets one,
-since its code is not compared. A note says where rows belong, not whether they exist: ``Shelf.count`` does. Free of TensorFlow.
+since its code is not compared. A note says where rows belong, not whether they exist: ``Shelf.count`` does. Free of
+TensorFlow.
 """
 
 from __future__ import annotations
