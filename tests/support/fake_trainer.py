@@ -120,12 +120,23 @@ def _first_time(mark: Path) -> bool:
     return True
 
 
+def _wait_for_trials(epochs: Path, count: int) -> None:
+    """Wait until ``count`` trials have recorded an epoch, for at most a minute."""
+    deadline_s = time.monotonic() + 60
+    while count and time.monotonic() < deadline_s:
+        lines = epochs.read_text().splitlines() if epochs.exists() else []
+        if len({json.loads(line)["id"] for line in lines if line.endswith("}")}) >= count:
+            return
+        time.sleep(0.05)
+
+
 def fill(job: dict[str, Any]) -> dict[str, Any]:
     """Fill a store that is not there: noted in ``output``. Its words are ``fill_sleep:S``, ``fill_refuse``,
-    ``fill_sleep_once:S``, ``fill_error`` and ``fill_crash``."""
+    ``fill_sleep_once:S``, ``fill_after:N`` (wait for N trials, at most a minute), ``fill_error`` and ``fill_crash``."""
     words = dict(word.partition(":")[::2] for word in job["config"]["recipe"].split(","))
     start_s = time.time()
     time.sleep(float(words.get("fill_sleep", 0)))
+    _wait_for_trials(Path(job["output"]) / "epochs.jsonl", int(words.get("fill_after", 0)))
     if "fill_refuse" in words:
         raise TrainerError("the fake store refuses.")
     if "fill_error" in words:

@@ -59,8 +59,8 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_trials_run_while_the_next_set_is_built(tmp_path: Path, ray_up: None) -> None:
-    """Of 160 px are trials 0, 2, 4 ... and quick to build; of 192 px the others, and slow to build."""
-    slow = "fill_sleep:3"
+    """Trials 0, 2, 4 ... are of 160 px and quick to build; the 192 px of the others wait until three have begun."""
+    slow = "fill_after:3"
     requests = [request_of(n, tmp_path, *((192, slow) if n % 2 else (160, "sleep:0.05"))) for n in range(8)]
     outcome, state, builds = search(tmp_path, requests)
     assert outcome.states == {"COMPLETED": 8}
