@@ -169,9 +169,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from rich.console import Console
-from orchestrator.report.progress import ProgressReporter
 from orchestrator.cluster import checkpoint
 checkpoint.SAVE_AFTER_S = 0.0
+from orchestrator.report.progress import ProgressReporter
 from orchestrator.sweep.pipeline import SweepRequest, sweep
 
 out, resume, overrides = Path(sys.argv[1]), sys.argv[2] == "resume", tuple(sys.argv[3:])
