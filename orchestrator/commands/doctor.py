@@ -19,7 +19,7 @@ from orchestrator.ledger.compat import is_older
 from orchestrator.ledger.folder import list_sweeps
 from orchestrator.machine.environment import package_versions
 from orchestrator.machine.places import ray_folder, unwritable
-from orchestrator.paths import RUNS, SweepPaths, cache_folder
+from orchestrator.paths import RUNS, SweepPaths, cache_folder, command_line
 from orchestrator.spec.weight_places import FOLDER, PAGE
 from orchestrator.tracking.mlflow_store import reachable
 from trainers.backbones import BACKBONES
@@ -84,7 +84,8 @@ def _sweeps(folder: Path) -> list[Finding]:
             if is_older(SweepPaths(sweep).ledger):
                 older.append(sweep.name)
         except (OSError, ValueError) as error:
-            advice = f"restore {sweep} from a copy, or move it away; `orch show {sweep}` says what is damaged"
+            show = command_line("show", sweep)
+            advice = f"restore {sweep} from a copy, or move it away; `{show}` says what is damaged"
             findings.append(Finding("problem", "sweeps", f"{sweep} cannot be read: {first_line(error)}", advice))
     if older:
         text = f"{count(len(older), 'sweep')} of an older version: {', '.join(older)}"
