@@ -158,7 +158,8 @@ def table(known: Mapping[str, Path], arrows: Arrows, sizes: Mapping[str, int]) -
         docstring = ast.get_docstring(ast.parse(known[name].read_text(encoding="utf-8"))) or ""
         purpose = " ".join(docstring.partition("\n\n")[0].split())
         below = ", ".join(f"`{to}`" for to in sorted(arrows[name])) or "nothing of ours"
-        lines.append(f"| [`{name}`](../{name.replace('.', '/')}) | {purpose} | {sizes[name]} | {below} |")
+        link = f"../{name.replace('.', '/')}" + ("" if known[name].name == "__init__.py" else ".py")
+        lines.append(f"| [`{name}`]({link}) | {purpose} | {sizes[name]} | {below} |")
     return "\n".join(lines)
 
 
