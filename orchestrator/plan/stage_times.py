@@ -169,8 +169,3 @@ def last_plan(events: Sequence[Event]) -> RecordedPlan | None:
             source = data.get("calibration", {})
             return RecordedPlan(Plan.from_dict(data["plan"]), bool(data["share"]), int(data["budget"]), **source)
     return None
-
-
-def compared_dict(row: StageComparison) -> dict[str, float | str]:
-    """Return the part of ``row`` that the ledger keeps."""
-    return {"stage": row.stage, "planned_s": row.planned_s, "actual_s": row.actual_s}

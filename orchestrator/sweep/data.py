@@ -10,6 +10,7 @@ from orchestrator.sweep.class_counts import class_count_lines
 from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.errors import TrainerError
+from trainers.files.atomic import atomic_write_text
 
 
 def prepare_data(sweep: SweepContext) -> Manifest:
@@ -22,7 +23,7 @@ def prepare_data(sweep: SweepContext) -> Manifest:
         manifest, report = build_manifest(source)
     except TrainerError as error:
         raise DataError(str(error)) from error
-    sweep.paths.data_report.write_text("\n".join(report.lines()) + "\n")
+    atomic_write_text(sweep.paths.data_report, "\n".join(report.lines()) + "\n")
     manifest.write(sweep.paths.manifest)
     payload = {
         "fingerprint": manifest.fingerprint,

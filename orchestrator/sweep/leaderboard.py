@@ -18,6 +18,7 @@ from orchestrator.sweep.refit import WINNER, FinalModel
 from orchestrator.sweep.select import Winner
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
+from trainers.files.atomic import atomic_write
 from trainers.serving.model import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -131,4 +132,5 @@ def write_evidence(sweep: SweepContext, manifest: Manifest, predicted: np.ndarra
     table["predicted"] = pd.Series([None] * len(table), dtype="object")
     table.loc[test, "predicted"] = [manifest.classes[i] for i in predicted]
     table["correct"] = (table["predicted"] == table["label"]).where(test).astype("boolean")
-    table.to_parquet(sweep.paths.evidence)
+    with atomic_write(sweep.paths.evidence) as temporary:
+        table.to_parquet(temporary)
