@@ -183,7 +183,11 @@ def test_the_ray_image_holds_every_package() -> None:
     copied = {
         word.rstrip("/") for line in re.findall(r"^COPY (.*)$", dockerfile, re.MULTILINE) for word in line.split()
     }
-    needed = {*project["tool"]["setuptools"]["packages"], "pyproject.toml", "constraints.txt"}
+    needed = {
+        *(name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]),
+        "pyproject.toml",
+        "constraints.txt",
+    }
     needed |= {project["project"]["readme"], *project["project"]["license-files"]}
     assert needed <= copied
     ignore = (ROOT / "docker" / "ray.Dockerfile.dockerignore").read_text().splitlines()

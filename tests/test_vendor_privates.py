@@ -87,6 +87,24 @@ def quiets_workers() -> bool:
     return isinstance(ray._private.worker._worker_logs_enabled, bool)
 
 
+def actors_have(name: str) -> bool:
+    from ray.air.execution._internal import RayActorManager
+
+    return callable(getattr(RayActorManager, name, None))
+
+
+def store_forgets_engines() -> bool:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return isinstance(SqlAlchemyStore._engine_map, dict)
+
+
+def schema_has_a_revision() -> bool:
+    from mlflow.store.db import utils
+
+    return bool(utils._get_latest_schema_revision())
+
+
 def dataset_has(name: str) -> bool:
     from mlflow.data.dataset import Dataset
 
@@ -152,6 +170,22 @@ PRIVATES = [
     Private(
         "ray", "metric_n_steps", "cleared, for its memory", lambda: trial().run_metadata.metric_n_steps == {}, True
     ),
+    Private("ray", "_internal", "the package of Ray's actor manager", lambda: actors_have("_try_start_actors")),
+    Private(
+        "ray",
+        "_actor_start_failed",
+        "a lost worker is an error that Tune retries",
+        lambda: actors_have("_actor_start_failed"),
+    ),
+    Private(
+        "ray",
+        "_actor_task_failed",
+        "a lost worker is an error that Tune retries",
+        lambda: actors_have("_actor_task_failed"),
+    ),
+    Private("ray", "_try_start_actors", "a pause after kills for memory", lambda: actors_have("_try_start_actors")),
+    Private("mlflow", "_engine_map", "forgets the engine of a renamed database", store_forgets_engines),
+    Private("mlflow", "_get_latest_schema_revision", "whether a database is complete", schema_has_a_revision),
     Private("mlflow", "_to_mlflow_entity", "the data of a sweep in its run", lambda: dataset_has("_to_mlflow_entity")),
     Private(
         "keras", "_nodes_by_depth", "the calls of a model, in order", lambda: hasattr(network(), "_nodes_by_depth")

@@ -39,11 +39,14 @@ def check_out_file(out: Path | None) -> Path | None:
     return out
 
 
-def check_out_folder(out: Path | None) -> Path | None:
-    """Typer callback of an option that names a folder to write to: refuse a file, a device and the like."""
+def check_out_folder(context: typer.Context, out: Path | None) -> Path | None:
+    """Typer callback of an option that names a folder to write to: refuse a file, a device and the like.
+
+    With ``--resume`` the folder is a sweep's, and ``sweep.open`` has better advice.
+    """
     from trainers.files.atomic import NotAFile, refuse_unwritable_folder
 
-    if out is not None:
+    if out is not None and not context.params.get("resume"):
         try:
             refuse_unwritable_folder(out)
         except NotAFile as error:

@@ -25,7 +25,8 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         bool, typer.Option("--fresh", metavar="", help="Take the next free folder: runs/NAME, runs/NAME-2 ...")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", metavar="", help="Resume a sweep that stopped, or extend one.")
+        bool,
+        typer.Option("--resume", metavar="", is_eager=True, help="Resume a sweep that stopped, or extend one."),
     ] = False,
     trials: Annotated[
         str | None,

@@ -44,7 +44,6 @@ from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.export.formats import FORMATS, ExportFormat, export_formats
 from trainers.files.atomic import atomic_write_text
-from trainers.images.policies import crop_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -214,7 +213,7 @@ def _judge(
         trial=winner["trial"],
         model=row["model"],
         policy=winner["policy"],
-        crops=len(crop_names(winner["policy"])),
+        crops=int(answer["crops"]),
         photos=len(labels),
         bound=request.bound,
         threads=THREADS,

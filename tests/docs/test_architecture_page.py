@@ -6,7 +6,10 @@ import re
 
 from tests.support.places import ROOT
 
-PAGES = ("docs/architecture.md", "CONTRIBUTING.md")
+PAGES = (
+    *("docs/architecture.md", "CONTRIBUTING.md", "docs/shared-work.md"),
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))),
+)
 
 
 def test_every_file_that_the_map_names_exists() -> None:

@@ -42,7 +42,7 @@ def differences() -> dict[str, tuple[float, float]]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "tests.torch_senet", name]
+        command = [sys.executable, "-m", "tests.support.torch_senet", name]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         expected = dict(np.load(folder / "seresnet50_features.npz"))
         model = build_senet50(expected["images"].shape[1:])

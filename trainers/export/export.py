@@ -57,6 +57,7 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
         "notes": notes(kept),
         "input": f"pixels from 0 to 255, red, green, blue, of {served.image_size} x {served.image_size}",
         "photo": how_to_cut(served),
+        "crops": len(served.crop_names),
         "versions": versions(row for name, row in FORMATS.items() if name in outputs),
     }
 

@@ -388,6 +388,7 @@ def test_a_file_that_cannot_be_read_is_said_and_measured_again(
 @pytest.mark.slow
 def test_measured_through_ray_and_kept(request_on_digits: CalibrationRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "MEASURE_S", 6.0)
+    monkeypatch.setattr(calibrate, "is_quiet", lambda slots: False)
     said: list[str] = []
     found = calibrated(request_on_digits, tell=said.append)
     assert len(said) == 1
