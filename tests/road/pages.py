@@ -1,7 +1,7 @@
 """The documents, typed: chapters of lines that belong together, each in a folder that holds what its lines name.
 
 Lines of README are taken from README itself. ``planned`` lists every line without typing one, and ``EXCEPTIONS`` says
-which printed commands are typed nowhere, and why; tests/road/test_printed_commands.py compares both with what is printed.
+which printed commands are typed nowhere, and why; test_printed_commands.py compares both with what is printed.
 """
 
 from __future__ import annotations

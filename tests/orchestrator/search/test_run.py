@@ -520,7 +520,7 @@ def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp
     output, _ = interrupted.communicate(timeout=30)
     assert interrupted.returncode == 130, output
     assert time.monotonic() - began_s < 20
-    assert "Interrupted: interrupted by Ctrl-C: what has ended is kept, " in output
+    assert "Interrupted: interrupted by Ctrl-C: finished trials are kept, " in output
     assert "Traceback" not in output
 
     last = start_driver(tmp_path, "flips")
