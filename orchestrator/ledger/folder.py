@@ -161,4 +161,4 @@ def read_leaderboard(paths: SweepPaths) -> list[dict[str, Any]]:
         return []
     import pyarrow.parquet as pq
 
-    return pq.read_table(paths.leaderboard_parquet).to_pylist()
+    return pq.read_table(paths.leaderboard_parquet, use_threads=False, pre_buffer=False).to_pylist()

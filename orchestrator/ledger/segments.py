@@ -201,7 +201,9 @@ def _read_segments(segments: Sequence[LedgerSegment], folder: Path) -> list[Even
                 f"{segment.path.name} is gone. Restore it from a copy; or move that and every later segment away "
                 "and run `orch sweep --resume`."
             )
-        events += [_event(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+        # small files: Arrow's threads gain nothing, and one that runs while Python exits aborts the process
+        table = pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)
+        events += [_event(row) for row in table.to_pylist()]
     return events
 
 
