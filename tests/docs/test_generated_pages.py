@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -16,17 +15,13 @@ from typer.main import get_command
 from orchestrator import errors
 from orchestrator.cli import app
 from orchestrator.cli.help import EXAMPLES
+from tests.support.docs_programs import load_program
 from tests.support.places import ROOT
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_cli_reference", ROOT / "docs" / "make_cli_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("make_cli_reference")
 
 
 def test_the_reference_is_what_the_code_says(generator: ModuleType) -> None:

@@ -23,3 +23,14 @@ def run_whole_trial(ledger: Ledger, trial: str, epochs: int = 2) -> None:
     for epoch in range(1, epochs + 1):
         ledger.append(EventKind.EPOCH, trial=trial, epoch=epoch, **metrics(epoch / 10))
     ledger.append(EventKind.TRIAL, trial=trial, state="COMPLETED", epoch=epochs)
+
+
+def curves(ledger: Ledger, trials: dict[str, list[float]]) -> None:
+    """Record trials by their validation accuracies; those of three epochs are COMPLETED, shorter ones PRUNED."""
+    for trial, values in trials.items():
+        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="PENDING")
+        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="RUNNING", attempt=1)
+        for epoch, value in enumerate(values, start=1):
+            ledger.append(EventKind.EPOCH, trial=trial, stage="search", epoch=epoch, val_accuracy=value)
+        state = "COMPLETED" if len(values) == 3 else "PRUNED"
+        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state=state, epoch=len(values))

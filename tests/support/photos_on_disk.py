@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -93,3 +94,13 @@ def write_hostile(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(f"/proc/self/fd/{descriptor}/socket.jpg")
     os.close(descriptor)
+
+
+def with_duplicates(root: Path) -> Path:
+    """a/000 = a/copy (bytes), a/001 ~ a/near (pixels), a/002 = b/copy (bytes, other label)."""
+    folder_of(root, a=10, b=10)
+    shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
+    with Image.open(root / "a" / "001.png") as image:
+        image.resize((96, 80)).save(root / "a" / "near.png")
+    shutil.copy(root / "a" / "002.png", root / "b" / "copy.png")
+    return root

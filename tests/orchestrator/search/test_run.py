@@ -39,6 +39,7 @@ from orchestrator.search.settings import SchedulerSettings, SearchOutcome, Searc
 from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.spec.space.domains import Choice
 from orchestrator.spec.space.space import Case, Space
+from tests.support.ledgers import curves
 from tests.support.places import ROOT
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
@@ -273,16 +274,6 @@ def test_a_figure_that_is_no_number_never_reaches_the_scheduler(tmp_path: Path, 
     assert sum(outcome.states.values()) == 4
     failed = [record for record in state.trials.values() if record.state == TrialState.FAILED]
     assert {record.reason for record in failed} == {"diverged: the loss was nan in epoch 2"}
-
-
-def curves(ledger: Ledger, trials: dict[str, list[float]]) -> None:
-    for trial, values in trials.items():
-        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="PENDING")
-        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="RUNNING", attempt=1)
-        for epoch, value in enumerate(values, start=1):
-            ledger.append(EventKind.EPOCH, trial=trial, stage="search", epoch=epoch, val_accuracy=value)
-        state = "COMPLETED" if len(values) == 3 else "PRUNED"
-        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state=state, epoch=len(values))
 
 
 @pytest.mark.parametrize(("name", "after"), [("asha", 1), ("median", 1)])

@@ -15,6 +15,7 @@ from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, replay
 from orchestrator.search.settings import SchedulerSettings
+from tests.support.ledgers import curves
 
 FACTORY = "tests.support.fake_trainer:open_fit"
 
@@ -22,16 +23,6 @@ FACTORY = "tests.support.fake_trainer:open_fit"
 def test_an_unknown_scheduler_names_the_known_ones() -> None:
     with pytest.raises(OrchError, match="no scheduler 'pbt'; known are asha, hyperband, median, none"):
         build_scheduler(SchedulerSettings("pbt"), 3)
-
-
-def curves(ledger: Ledger, trials: dict[str, list[float]]) -> None:
-    for trial, values in trials.items():
-        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="PENDING")
-        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state="RUNNING", attempt=1)
-        for epoch, value in enumerate(values, start=1):
-            ledger.append(EventKind.EPOCH, trial=trial, stage="search", epoch=epoch, val_accuracy=value)
-        state = "COMPLETED" if len(values) == 3 else "PRUNED"
-        ledger.append(EventKind.TRIAL, trial=trial, stage="search", state=state, epoch=len(values))
 
 
 def test_replay_leaves_out_given_up_attempts_and_unfinished_trials(tmp_path: Path) -> None:

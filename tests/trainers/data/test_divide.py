@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from orchestrator.evaluation.leaderboard import accuracy_interval
 from tests.support.photos_on_disk import (
@@ -17,20 +16,11 @@ from tests.support.photos_on_disk import (
     split_rows,
     table_of,
     told,
+    with_duplicates,
 )
 from trainers.data.divide import FEW_TEST_IMAGES, interval_half_width
 from trainers.data.manifest import build_manifest, check_data
 from trainers.errors import TrainerError
-
-
-def with_duplicates(root: Path) -> Path:
-    """a/000 = a/copy (bytes), a/001 ~ a/near (pixels), a/002 = b/copy (bytes, other label)."""
-    folder_of(root, a=10, b=10)
-    shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
-    with Image.open(root / "a" / "001.png") as image:
-        image.resize((96, 80)).save(root / "a" / "near.png")
-    shutil.copy(root / "a" / "002.png", root / "b" / "copy.png")
-    return root
 
 
 def test_classes_too_few_or_too_small(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from tests.support.photos_on_disk import (
     error_of,
@@ -23,6 +22,7 @@ from tests.support.photos_on_disk import (
     split_rows,
     table_of,
     told,
+    with_duplicates,
 )
 from trainers.data.manifest import DataSource, Manifest, build_manifest, check_data
 from trainers.errors import TrainerError
@@ -114,16 +114,6 @@ def test_class_without_a_readable_image_is_a_problem(tmp_path: Path) -> None:
         path.write_bytes(b"torn")
     assert "class 'a' has no image left that can be used." in error_of(source(root))
     assert check_data(source(root)).images == 0
-
-
-def with_duplicates(root: Path) -> Path:
-    """a/000 = a/copy (bytes), a/001 ~ a/near (pixels), a/002 = b/copy (bytes, other label)."""
-    folder_of(root, a=10, b=10)
-    shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
-    with Image.open(root / "a" / "001.png") as image:
-        image.resize((96, 80)).save(root / "a" / "near.png")
-    shutil.copy(root / "a" / "002.png", root / "b" / "copy.png")
-    return root
 
 
 def test_duplicates_share_a_group_and_a_split_and_are_reported(tmp_path: Path) -> None:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.support.photos_on_disk import (
-    folder_of,
     source,
+    with_duplicates,
 )
 from trainers.data.manifest import check_data
-
-
-def with_duplicates(root: Path) -> Path:
-    """a/000 = a/copy (bytes), a/001 ~ a/near (pixels), a/002 = b/copy (bytes, other label)."""
-    folder_of(root, a=10, b=10)
-    shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
-    with Image.open(root / "a" / "001.png") as image:
-        image.resize((96, 80)).save(root / "a" / "near.png")
-    shutil.copy(root / "a" / "002.png", root / "b" / "copy.png")
-    return root
 
 
 def test_report_as_lines_and_as_plain_values(tmp_path: Path) -> None:

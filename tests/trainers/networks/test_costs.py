@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.places import ROOT
+from tests.support.docs_programs import load_program
 from trainers.backbones import BACKBONES
 from trainers.config import TrialConfig
 from trainers.networks.costs import Cost, cost, layers_of, measured_backbones
@@ -21,15 +20,6 @@ def _cost(backbone: str, unfrozen_layers: int | str, **settings: object) -> Cost
     found = cost(backbone, unfrozen_layers, **settings)  # type: ignore[arg-type]
     assert found is not None
     return found
-
-
-def _program() -> object:
-    spec = importlib.util.spec_from_file_location("make_costs_table", ROOT / "docs" / "make_costs_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_backbone_of_the_table_is_in_it_with_its_layers() -> None:
@@ -45,7 +35,7 @@ def test_every_backbone_of_the_table_is_in_it_with_its_layers() -> None:
 
 
 def test_the_check_tells_a_row_that_is_out_of_date() -> None:
-    program = _program()
+    program = load_program("make_costs_table")
     rows = {name: {"macs": [0] * row.layers, "image_size": row.native_size} for name, row in BACKBONES.items()}
     assert program.stale(rows) == []  # type: ignore[attr-defined]
     rows["resnet50"]["macs"] = [0]
@@ -151,7 +141,7 @@ def test_a_row_is_what_the_network_gives(name: str, unfrozen: int, settings: dic
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet50", "efficientnet_b0", "xception", "densenet121"])
 def test_the_program_writes_what_is_kept(name: str) -> None:
-    layers, made = layers_of(name), _program().measure(name)  # type: ignore[attr-defined]
+    layers, made = layers_of(name), load_program("make_costs_table").measure(name)  # type: ignore[attr-defined]
     assert layers is not None
     assert made["macs"] == layers.macs.tolist()
     assert made["trainable"] == layers.trainable.tolist()
