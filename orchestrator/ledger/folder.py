@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,6 @@ class Sweep:
         known = [r for r in done if all(math.isfinite(r.figure(name)) for name in names)]
         return [known[i] for i in front_of([[OBJECTIVES[n].cost(r.figure(n)) for n in names] for r in known])]
 
-    def test_reads(self) -> int:
-        """Count how often leaderboards and exports read the test split."""
-        return sum(
-            event.kind == EventKind.STAGE and event.state == "BEGUN" and "reads_test" in event.data
-            for event in self.events
-        )
-
     def fact(self, name: str) -> Any:
         """Return the latest value of ``name`` in the payload of a SWEEP, STAGE or NOTE event; None if there is none."""
         for event in reversed(self.events):
@@ -89,6 +82,11 @@ class Sweep:
                 if isinstance(data, Mapping) and data.get(name) is not None:
                     return data[name]
         return None
+
+
+def count_test_reads(events: Iterable[Event]) -> int:
+    """Count how often leaderboards and exports read the test split."""
+    return sum(e.kind == EventKind.STAGE and e.state == "BEGUN" and "reads_test" in e.data for e in events)
 
 
 def read_sweep(folder: Path) -> Sweep:

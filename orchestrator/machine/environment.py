@@ -9,6 +9,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from trainers.training.load import cores
+
 PACKAGES = ("orch", "ray", "tensorflow", "keras", "mlflow", "optuna", "numpy", "pandas", "pyarrow", "pillow")
 
 
@@ -47,11 +49,6 @@ def git_commit() -> str:
             changed = _first_line("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
             return commit + ("+changes" if changed else "")
     return ""
-
-
-def cores() -> int:
-    """Count the cores this process may use; in a container they can be fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import OrchError
-from orchestrator.machine.environment import cores, cpu_model, gpu_names, package_versions
+from orchestrator.machine.environment import cpu_model, gpu_names, package_versions
 from orchestrator.plan.calibration import Calibration
 from orchestrator.spec.slots import Slots
 from trainers.files.atomic import atomic_write_text
+from trainers.training.load import cores
 
 
 @dataclass(frozen=True)

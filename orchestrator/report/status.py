@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.folder import Sweep, read_leaderboard, read_sweep
+from orchestrator.ledger.folder import Sweep, count_test_reads, read_leaderboard, read_sweep
 from orchestrator.ledger.naming import label, legend
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialRecord, TrialState
@@ -159,7 +159,7 @@ def print_sweep(folder: Path, console: Console) -> None:
     tell(console, f"{sweep.paths.name}: {_stage_words(sweep)}; {_states_words(sweep)}", SHOW_INDENT)
     for line in winner_lines(sweep.fact("winner")):
         tell(console, line, SHOW_INDENT)
-    reads = sweep.test_reads()
+    reads = count_test_reads(sweep.events)
     if reads > 1:
         line = f"test was read {reads} times for this sweep; each further look makes its figures less trustworthy"
         tell(console, line, SHOW_INDENT)

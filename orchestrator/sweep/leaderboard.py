@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
+from orchestrator.ledger.folder import count_test_reads
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
@@ -87,7 +88,7 @@ def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, membe
 
 def _warn_of_looks(sweep: SweepContext) -> None:
     """Warn if the test split was read more than once."""
-    looks = sum("reads_test" in event.data for event in sweep.ledger.events() if event.kind == EventKind.STAGE)
+    looks = count_test_reads(sweep.ledger.events())
     if looks > 1:
         sweep.warn(f"the test split was read {looks} times for this sweep; each look makes it less of a test")
 

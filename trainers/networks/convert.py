@@ -15,6 +15,7 @@ import numpy as np
 
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
+from trainers.networks.weight_files import size_text
 
 SHOWN = 8
 """Maximum number of names that a message lists for each kind of mistake."""
@@ -183,7 +184,7 @@ def fill(
     unknown = sorted(set(tensors) - set(targets) - set(ignored))
     shared = sorted(set(targets) & set(tensors))
     wrong = [
-        f"{name} is {_size(tensors[name].shape)}, not {_size(targets[name].source_shape)}"
+        f"{name} is {size_text(tensors[name].shape)}, not {size_text(targets[name].source_shape)}"
         for name in shared
         if tensors[name].shape != targets[name].source_shape
     ]
@@ -257,10 +258,6 @@ def _listed(what: str, names: list[str]) -> list[str]:
         return []
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return [f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}"]
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one number"
 
 
 def _write(model: Any, output: Path) -> None:

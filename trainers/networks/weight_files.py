@@ -222,14 +222,15 @@ def _needed(layer: Any) -> _LayerShapes:
 def _difference(held: Shapes, needed: Shapes) -> str:
     """Describe the first array that differs, or the numbers of arrays if those differ."""
     if not held:
-        return f"the file holds nothing, the network needs {_size(needed[0])}"
+        return f"the file holds nothing, the network needs {size_text(needed[0])}"
     if len(held) != len(needed):
         return f"the file holds {len(held)} arrays, the network needs {len(needed)}"
     pairs = [(a, b) for a, b in zip(held, needed, strict=True) if a != b]
-    return f"the file holds {_size(pairs[0][0])}, the network needs {_size(pairs[0][1])}"
+    return f"the file holds {size_text(pairs[0][0])}, the network needs {size_text(pairs[0][1])}"
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def size_text(shape: tuple[int, ...]) -> str:
+    """Return an array's shape as in 3x3x64."""
     return "x".join(map(str, shape)) or "one number"
 
 

@@ -39,9 +39,9 @@ def sample(seconds: float = SAMPLE_S) -> Load:
     taken_s, got_s = time.perf_counter() - began_s, time.thread_time() - began_cpu_s
     after_s = _cpu_s(root)
     used_s = sum(spent_s - own_s.get(pid, 0.0) for pid, spent_s in after_s.items())
-    cores = _cores()
-    others = min(max(_busy_s() - busy_s - used_s, 0.0) / taken_s, cores) if after_s else math.nan
-    return Load(min(got_s / taken_s, 1.0), others, cores)
+    allowed = cores()
+    others = min(max(_busy_s() - busy_s - used_s, 0.0) / taken_s, allowed) if after_s else math.nan
+    return Load(min(got_s / taken_s, 1.0), others, allowed)
 
 
 def mean(loads: Iterable[Load]) -> Load | None:
@@ -85,5 +85,6 @@ def _busy_s() -> float:
     return sum(times) - sum(getattr(times, name, 0.0) for name in idle)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Count the cores this process may use; in a container they can be fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
