@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.commands import doctor
 from orchestrator.errors import OrchError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.machine.places import RAY_FOLDER_BYTES, make_folder, ray_folder, unwritable
 from orchestrator.paths import cache_folder
 from tests.support.places import ROOT
@@ -107,11 +108,29 @@ def test_a_cache_in_a_closed_home_is_said_before_photos_are_read(tmp_path: Path,
 
 @needs_modes
 def test_a_sweeps_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path, closed: Path) -> None:
-    for folder, more in ((closed, ()), (tmp_path, ("--out", str(closed / "sweep")))):
-        done = orch(folder, "sweep", "quick", *more, ORCH_CACHE=str(tmp_path / "cache"))
-        assert done.returncode in (1, 2), done.stderr  # 2: --out itself is wrong
-        assert "give the sweep another one with --out DIR" in done.stderr or "name another folder" in done.stderr
-        assert "reading" not in done.stdout
+    cache = str(tmp_path / "cache")
+    done = orch(closed, "sweep", "quick", ORCH_CACHE=cache)
+    assert done.returncode == 1, done.stderr
+    assert "give the sweep another one with --out DIR" in done.stderr
+    assert "reading" not in done.stdout
+    done = orch(tmp_path, "sweep", "quick", "--out", str(closed / "sweep"), ORCH_CACHE=cache)
+    assert done.returncode == 2, done.stderr  # --out itself is wrong
+    assert "name another folder" in done.stderr
+    assert "reading" not in done.stdout
+
+
+@needs_modes
+@pytest.mark.parametrize("order", [("--resume", "--out"), ("--out", "--resume")])
+def test_a_sweep_of_another_user_is_resumed_by_that_user(tmp_path: Path, closed: Path, order: tuple[str, str]) -> None:
+    words = [word for option in order for word in ((option, str(closed)) if option == "--out" else (option,))]
+    closed.chmod(0o755)
+    with Ledger(closed / "ledger"):
+        pass
+    (closed / "spec.yaml").write_text("name: theirs\ndata: {source: builtin:digits}\nsearch: {backbone: small_cnn}\n")
+    closed.chmod(0o555)
+    done = orch(tmp_path, "sweep", *words, ORCH_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 1, done.stderr
+    assert "Resume as the user that began the sweep" in done.stderr
 
 
 @needs_modes
