@@ -19,7 +19,8 @@ from tests.support.fake_store import new_store
 from tests.support.places import ROOT
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where nohup started the tests
 from orchestrator.cli import app as cli
 from orchestrator.sweep import data, refit, select
 function, words = sys.argv[1], sys.argv[2:]
