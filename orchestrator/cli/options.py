@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from orchestrator.machine.places import unwritable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,14 +30,14 @@ AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs."
 
 def check_out_file(out: Path | None) -> Path | None:
     """Typer callback of an option that names a file to write: refuse a folder, a device and the like."""
-    from trainers.files.atomic import NotAFile, refuse_special, refuse_unwritable_folder
+    from trainers.files.atomic import NotAFile, refuse_special
 
     if out is not None:
         try:
             refuse_special(out)
-            refuse_unwritable_folder(out.absolute().parent)
         except NotAFile as error:
             usage(str(error))
+        _refuse_unwritable(out.absolute().parent)
     return out
 
 
@@ -44,14 +46,14 @@ def check_out_folder(context: typer.Context, out: Path | None) -> Path | None:
 
     With ``--resume`` the folder is a sweep's, and ``sweep.open`` has better advice.
     """
-    from trainers.files.atomic import NotAFile, refuse_unwritable_folder
-
     if out is not None and not context.params.get("resume"):
-        try:
-            refuse_unwritable_folder(out)
-        except NotAFile as error:
-            usage(str(error))
+        _refuse_unwritable(out.absolute())
     return out
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    if why := unwritable(folder):
+        usage(f"{folder} is not a folder that can be written to: {why}; name another folder.")
 
 
 def console() -> Console:

@@ -39,7 +39,8 @@ def plan(
 
     Measures this machine first, in under a minute, and keeps the result: the next plan of the space takes seconds.
     """
-    from orchestrator.plan import plan_file
+    from orchestrator.plan.machines import SimulatedMachines
+    from orchestrator.plan.plan_file import plan_file
     from orchestrator.report.plan import print_plan
     from orchestrator.spec.load import open_spec
 
@@ -48,14 +49,12 @@ def plan(
             "--gpus, --nodes, --gpu-speed, --shared-store, --photos and --classes describe what to simulate; "
             "add --simulate."
         )
-    devices = (
-        plan_file.SimulatedMachines(nodes, gpus, gpu, gpu_speed, shared_store, photos, classes) if simulate else None
-    )
+    devices = SimulatedMachines(nodes, gpus, gpu, gpu_speed, shared_store, photos, classes) if simulate else None
     tell = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
     opened = open_spec(source, tuple(overrides or ()), needs_weights=not simulate)
     for line in opened.notes:
         tell(line)
-    found = plan_file.plan_file(opened.spec, recalibrate, devices, tell)
+    found = plan_file(opened.spec, recalibrate, devices, tell)
     if as_json:
         print_json(found.to_dict())
     else:

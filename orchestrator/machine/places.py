@@ -22,7 +22,8 @@ def unwritable(folder: Path) -> str:
     """Explain why ``folder``, created if missing, cannot be written to; "" if it can. Creates nothing."""
     there = next(parent for parent in (folder, *folder.parents) if _exists(parent))
     if not there.is_dir():
-        return f"{there} is a file" if there != folder else "it is a file"
+        which = "it" if there == folder else str(there)
+        return f"{which} is a link to nothing" if not there.exists() else f"{which} is a file"
     if not os.access(there, os.W_OK | os.X_OK):
         which = "it" if there == folder else str(there)
         return f"{which} is on a read-only disk" if _is_read_only(there) else f"{which} cannot be written to"
@@ -31,7 +32,7 @@ def unwritable(folder: Path) -> str:
 
 def _exists(folder: Path) -> bool:
     try:
-        return folder.exists()
+        return os.path.lexists(folder)
     except OSError:  # a parent that may not be entered
         return False
 

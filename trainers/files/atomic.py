@@ -70,20 +70,6 @@ def refuse_special(path: Path) -> None:
         raise NotAFile(f"{path} is {_kind(mode)}, not a file, and is not replaced; name another file.")
 
 
-def refuse_unwritable_folder(folder: Path) -> None:
-    """Raise NotAFile if ``folder`` cannot hold files: it, or what would hold it, is no folder or read-only.
-
-    Makes nothing; a folder that does not exist is judged by the nearest one above it that does.
-    """
-    nearest = Path(os.path.abspath(folder))
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise NotAFile(f"{nearest} is not a folder, so nothing can be written below it; name another folder.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise NotAFile(f"you may not write to the folder {nearest}; name another folder.")
-
-
 def _kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")

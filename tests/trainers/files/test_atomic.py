@@ -22,7 +22,6 @@ from trainers.files.atomic import (
     atomic_write_bytes,
     atomic_write_text,
     refuse_special,
-    refuse_unwritable_folder,
 )
 
 
@@ -152,16 +151,6 @@ def test_devices_and_folders_are_refused_as_a_sentence() -> None:
     refuse_special(Path("no such file"))
     refuse_special(Path(__file__))
     refuse_special(Path(__file__) / "below a file")
-
-
-def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    refuse_unwritable_folder(tmp_path / "new" / "deeper")
-    for wrong in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "dangling", Path("/dev/null")):
-        with pytest.raises(NotAFile, match="is not a folder"):
-            refuse_unwritable_folder(wrong)
-    assert names_in(tmp_path) == ["dangling", "file"]
 
 
 OTHERS = {
