@@ -22,3 +22,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """End a clause: ``; did you mean NEAREST?`` if a known word resembles ``word``, else a full stop."""
     near = nearest(word, known)
     return f"; did you mean {near}?" if near else "."
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line without its final stop, to go into a sentence; without a text its type's name."""
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__

@@ -30,6 +30,7 @@ from orchestrator.errors import Interrupted, OrchError
 from orchestrator.machine.places import ray_folder
 from orchestrator.spec.slots import Resources
 from trainers.dotted import FOLDER_VARIABLE, own_folder
+from trainers.wording import first_line
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -92,7 +93,7 @@ def start_ray(address: str = "", cpus: int | None = None, gpus: float | None = N
                 f"could not {where}: it requires a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH to the token that its head node was started with."
             ) from error
-        raise OrchError(f"could not {where}: {str(error).splitlines()[0]}") from error
+        raise OrchError(f"could not {where}: {first_line(error)}.") from error
     return machine_resources()
 
 

@@ -24,7 +24,7 @@ from orchestrator.spec.weight_places import FOLDER, PAGE
 from orchestrator.tracking.mlflow_store import reachable
 from trainers.backbones import BACKBONES
 from trainers.networks.weight_sources import fits, is_cached, keras_cache, names_in, why_unreachable
-from trainers.wording import count
+from trainers.wording import count, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,10 +93,6 @@ def _sweeps(folder: Path) -> list[Finding]:
     elif found and not findings:
         findings.append(Finding("OK", "sweeps", f"{count(len(found), 'sweep')} in {RUNS}/, none of an older version"))
     return findings
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def weights(environment: Mapping[str, str]) -> Finding:

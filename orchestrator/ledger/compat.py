@@ -30,11 +30,8 @@ def is_older(ledger: Path) -> bool:
     """Whether the segments in ``ledger`` hold a form that ``upgrade`` changes. Reads the stages and payloads alone."""
     import pyarrow.parquet as pq
 
-    columns = ["stage", "payload"]
-    rows = (
-        row for file in sorted(ledger.glob("*.parquet")) for row in pq.read_table(file, columns=columns).to_pylist()
-    )
-    return any(upgrade(row) is not row for row in rows)
+    tables = (pq.read_table(file, columns=["stage", "payload"]) for file in sorted(ledger.glob("*.parquet")))
+    return any(upgrade(row) is not row for table in tables for row in table.to_pylist())
 
 
 def _upgrade_leaderboard(payload: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from orchestrator.spec.mistakes import nearest as quoted
 from trainers.errors import TrainerError
 from trainers.export.formats import export_formats
 from trainers.images.policies import policy
-from trainers.wording import count, did_you_mean, nearest
+from trainers.wording import count, did_you_mean, first_line, nearest
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_a_clause_ends_in_a_question_or_a_full_stop():
         export_formats(["TFLITE"])
     with pytest.raises(TrainerError, match=r"'Ten_Crop'; did you mean ten_crop\? Known are"):
         policy("Ten_Crop")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ValueError("it broke.\nmore"), "it broke"), (KeyError(), "KeyError"), (OSError("a.b"), "a.b")],
+)
+def test_the_first_line_of_an_error_goes_into_a_sentence(error: Exception, expected: str) -> None:
+    assert first_line(error) == expected

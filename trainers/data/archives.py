@@ -27,6 +27,7 @@ from filelock import FileLock
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write_text
 from trainers.files.plain import open_plain
+from trainers.wording import first_line
 
 FREE_BYTES = 64 * 2**20
 """Bytes of the disk that unpacking leaves free."""
@@ -217,5 +218,5 @@ def _explained(archive: Path) -> Iterator[None]:
 
 
 def _broken(archive: Path, error: Exception) -> TrainerError:
-    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    reason = first_line(error)
     return TrainerError(f"the archive {archive} cannot be read: {reason}. Is it complete? Fetch or pack it again.")

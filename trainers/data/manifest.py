@@ -30,7 +30,7 @@ from trainers.data.sources import Source, common_folder, is_made, names_of, read
 from trainers.data.splits import SPLITS, check_folds, check_ratios, too_small
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
-from trainers.wording import count
+from trainers.wording import count, first_line
 
 DEFAULT_SPLITS = (0.7, 0.15, 0.15)
 DUPLICATES = ("group", "drop", "keep")
@@ -151,7 +151,7 @@ class Manifest:
         except FileNotFoundError as error:
             raise TrainerError(f"there is no manifest {path}.") from error
         except (pa.ArrowException, OSError) as error:
-            raise TrainerError(f"{path} cannot be read as a manifest: {str(error).splitlines()[0]}.") from error
+            raise TrainerError(f"{path} cannot be read as a manifest: {first_line(error)}.") from error
         about = (table.schema.metadata or {}).get(METADATA)
         if about is None or not set(COLUMNS) <= set(table.column_names):
             raise TrainerError(f"{path} is a Parquet file but not a manifest of orch.")

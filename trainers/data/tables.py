@@ -16,7 +16,7 @@ from trainers.data.listing import COLUMNS, REASON, Listing, SourceNotes, listing
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, open_plain
 from trainers.files.suffixes import is_table
-from trainers.wording import count, nearest
+from trainers.wording import count, first_line, nearest
 
 LONGEST_HEADER = 10_000
 """Maximum bytes of a CSV's header that are read."""
@@ -109,7 +109,7 @@ def _load_table(path: Path) -> pd.DataFrame:
     except TrainerError:
         raise
     except Exception as error:  # the readers raise a dozen kinds; each is about this file
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = first_line(error)
         raise TrainerError(f"the table {path} cannot be read: {reason}.") from error
 
 
