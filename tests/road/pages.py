@@ -226,7 +226,6 @@ SWEEPS = (
     "orch cache prune --to 20",
     "orch cache prune --to 10",
     "orch cache prune --older-than 30",
-    "orch cache clear features",
     "orch cache clear --yes",
 )
 NAMES = (
@@ -245,7 +244,8 @@ NAMES = (
 def _own_photos_lines() -> tuple[str, ...]:
     """README from its first photo to a served answer."""
     lines = [line for block in printed.blocks(README, "Your own photos") for line in block]
-    return (*lines, *(c.line for c in printed.of_page(README) if c.line.startswith("mlflow models serve")))
+    served = (c.line for c in printed.of_page(README) if c.line.startswith("mlflow models serve"))
+    return (*lines, *served, "orch cache clear features")  # only a pretrained backbone's sweep stores features
 
 
 def _trashnet_lines() -> tuple[str, ...]:
