@@ -8,7 +8,8 @@ import select
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 PLEASE_WAIT = b"stopping; what is done is kept, please wait a moment\n"
 
@@ -58,6 +59,32 @@ def leave_closed_terminal() -> None:
             os.dup2(nowhere, descriptor)
             if nowhere != descriptor:
                 os.close(nowhere)
+
+
+class StopSignals:
+    """While entered, SIGINT, SIGTERM and SIGHUP set ``received`` instead of ending the process. Main thread only."""
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if _in_main_thread():
+            for number in (signal.SIGINT, *handled_signals()):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        leave_closed_terminal()
+        if not self.received:
+            os.write(2, PLEASE_WAIT)
+        self.received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

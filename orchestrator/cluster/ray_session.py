@@ -1,4 +1,4 @@
-"""Start Ray or join a cluster, query its resources, and run plain jobs on its workers. Knows no trials."""
+"""Start Ray or join a cluster, and query its resources."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
-import ray.exceptions
 from ray._private import ray_constants, services
 from ray._private.utils import read_ray_address
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.cluster import interruptions
-from orchestrator.cluster.memory_kills import Patience, PatienceSettings, gave_up, parse_kill
-from orchestrator.cluster.worker import call_job
-from orchestrator.errors import Interrupted, OrchError
+from orchestrator.errors import OrchError
 from orchestrator.machine.places import ray_folder
 from orchestrator.spec.slots import Resources
 from trainers.dotted import FOLDER_VARIABLE, own_folder
@@ -37,14 +27,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Bytes of Ray's object store; small, since images and features are passed as paths."""
-JOB_RETRIES = 2
-"""Maximum retries of a job whose worker crashed."""
-JOB_PATIENCE = PatienceSettings()
-JOB_REMEDY = "Close other programs or run fewer jobs at once, each on more CPUs (--set resources.cpus=N)"
 ANSWER_WITHIN_S = 10.0
 """Maximum seconds until a cluster's address accepts a connection."""
-NODE_ANSWERS_WITHIN_S = 120.0
-"""Maximum seconds until each node of a cluster returns a small job; a busy node starts a process slowly."""
 WITHOUT_ADDRESS = "leave --address out: the sweep then starts a Ray of its own."
 
 
@@ -211,164 +195,6 @@ def quiet_ray() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class StopSignals:
-    """While entered, SIGINT, SIGTERM and SIGHUP set ``received`` instead of ending the process. Main thread only."""
-
-    def __init__(self) -> None:
-        self.received = ""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, *interruptions.handled_signals()):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        interruptions.leave_closed_terminal()
-        if not self.received:
-            os.write(2, interruptions.PLEASE_WAIT)
-        self.received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def run_jobs(
-    function: str,
-    jobs: Sequence[Mapping[str, Any]],
-    cpus: float = 1.0,
-    on_done: Callable[[int, Any], None] | None = None,
-    gpus: float = 0.0,
-    fresh: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
-) -> list[Any]:
-    """Call ``function`` ("module:function", takes a dict) on every job in parallel; return results in the jobs' order.
-
-    ``cpus`` and ``gpus``: of one job; a job's ``threads``, if present, is set to its CPUs. ``on_done(index, result)``
-    is called in the driver as each ends. A job whose worker dies is retried ``JOB_RETRIES`` times, one that Ray killed
-    because other programs filled the memory as often as ``JOB_PATIENCE`` allows; ``tell`` gets a line for each.
-    ``fresh``: run each job in a new process, so that its memory is freed.
-
-    Raises OrchError with the message of a TrainerError, or with the job and its error, and Interrupted upon SIGINT,
-    SIGTERM or SIGHUP; running jobs are cancelled.
-    """
-    check_fits(cpus, gpus, "a job")
-    more = {"max_calls": 1} if fresh else {}
-    # Ray's own retries after a memory kill are unlimited and silent.
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, **more)(call_job)
-    filled = [{**job, "threads": max(1, int(cpus))} if "threads" in job else dict(job) for job in jobs]
-    running = _RunningJobs(function, lambda index: task.remote(function, filled[index]), len(jobs), tell)
-    results: dict[int, Any] = {}
-    with StopSignals() as signals:
-        try:
-            while running.remaining:
-                for index, result in running.ended(within_s=0.2):
-                    results[index] = result
-                    if on_done is not None:
-                        on_done(index, result)
-                if signals.received and running.remaining:
-                    raise Interrupted(f"interrupted by {signals.received} with {running.remaining} jobs to go.")
-        finally:
-            running.cancel()
-    return [results[index] for index in range(len(jobs))]
-
-
-def ask_nodes(function: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Call ``function`` ("module:function", takes a dict) once on each node with CPUs; return node's name -> result.
-
-    Reserves no CPU, so that a busy cluster answers too. Raises OrchError with the message of a TrainerError, or with
-    the names of nodes that do not answer within ``NODE_ANSWERS_WITHIN_S``.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    asked = {}
-    for node in nodes:
-        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        name += f" {node['NodeID'][:8]}" if name in asked else ""
-        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[name] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(call_job).remote(
-            function, dict(job)
-        )
-    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_ANSWERS_WITHIN_S)
-    silent = [name for name, reference in asked.items() if reference not in done]
-    if silent:
-        names = ", ".join(silent)
-        raise OrchError(f"{names} did not answer within {NODE_ANSWERS_WITHIN_S:.0f} s; see ray status.")
-    return {name: _job_result(reference, f"{function} on {name}") for name, reference in asked.items()}
-
-
-def _job_result(reference: Any, name: str) -> Any:
-    try:
-        how, value = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        raise OrchError(f"{name} failed: {explain(error)}") from error
-    if how == "refused":
-        raise OrchError(value)
-    return value
-
-
-class _RunningJobs:
-    """Running jobs; a job that lost its worker is submitted again."""
-
-    def __init__(
-        self, function: str, submit: Callable[[int], ray.ObjectRef], jobs: int, tell: Callable[[str], None]
-    ) -> None:
-        self._function, self._submit, self._jobs, self._tell = function, submit, jobs, tell
-        self._patience = Patience(JOB_PATIENCE)
-        self._crashes: Counter[int] = Counter()
-        self._waiting: list[int] = []  # for memory
-        self._running = {submit(index): index for index in range(jobs)}
-
-    @property
-    def remaining(self) -> int:
-        return len(self._running) + len(self._waiting)
-
-    def ended(self, within_s: float) -> Iterator[tuple[int, Any]]:
-        """Yield index and result of the jobs that end within ``within_s``."""
-        if self._waiting and self._patience.ready(time.monotonic()):
-            self._running |= {self._submit(index): index for index in self._waiting}
-            self._waiting = []
-        if not self._running:
-            time.sleep(within_s)
-            return
-        done, _ = ray.wait(list(self._running), timeout=within_s)
-        for reference in done:
-            index = self._running.pop(reference)
-            try:
-                how, value = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                self._retry(index, error)
-                continue
-            if how == "refused":
-                raise OrchError(value)
-            self._patience.progress()
-            yield index, value
-
-    def _retry(self, index: int, error: ray.exceptions.RayError) -> None:
-        """Submit the job again, now or after a pause for memory. Raises OrchError once its retries are used up."""
-        name = f"job {index + 1} of {self._jobs} ({self._function})"
-        by_itself = isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.RuntimeEnvSetupError)
-        kill = None if by_itself else parse_kill(str(error))
-        if kill is not None and not kill.is_own:
-            self._patience.killed(kill, time.monotonic())
-            if self._patience.is_exhausted:
-                raise OrchError(gave_up(kill, self._patience.rounds, JOB_REMEDY)) from error
-            self._waiting.append(index)
-            self._tell(f"{name} is retried: {kill.sentence()}")
-            return
-        self._crashes[index] += 1
-        if by_itself or self._crashes[index] > JOB_RETRIES:
-            raise OrchError(f"{name} failed: {explain(error)}") from error
-        self._running[self._submit(index)] = index
-
-    def cancel(self) -> None:
-        for reference in self._running:
-            ray.cancel(reference, force=True)
-
-
 def check_fits(cpus: float, gpus: float, who: str) -> None:
     """Raise OrchError if ``who`` needs more than Ray has in total and would wait forever."""
     have = machine_resources()
@@ -378,23 +204,3 @@ def check_fits(cpus: float, gpus: float, who: str) -> None:
         )
     if cpus > have.cpus:
         raise OrchError(f"{who} needs {cpus:g} CPUs and Ray has {have.cpus:g}; lower resources.cpus.")
-
-
-def explain(error: BaseException) -> str:
-    """Return the cause of a worker's error in one line."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause if isinstance(error.cause, BaseException) else error
-        text = str(cause).strip().splitlines()
-        name = type(cause).__name__
-        if isinstance(cause, MemoryError) or "ResourceExhausted" in name:
-            return f"out of memory ({name}{': ' + text[0] if text else ''})"
-        return f"{name}: {text[0]}" if text else name
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kill = parse_kill(str(error))
-    if kill is not None:
-        return kill.sentence()
-    if any("node has died" in line or "NodeDiedError" in line for line in lines):
-        return "the machine that its worker ran on left the cluster"
-    if isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
-        return "its worker process died; native code crashed, or the system ended it for want of memory"
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

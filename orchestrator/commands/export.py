@@ -97,7 +97,7 @@ def export_winner(
                 tell(f"note     {name} is left out: `pip install {' '.join(FORMATS[name].needs)}`")
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
-            answer = _run(sweep, formats, Path(staging), request.address)
+            answer = _run(sweep, formats, Path(staging), request.address, lambda line: tell(f"warning  {line}"))
             report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
             _place(report, Path(staging), out)
         atomic_write_text(out / REPORT, to_markdown(report))
@@ -157,9 +157,12 @@ def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) 
     return ensemble([member["probabilities"] for member in members]), members[0]["labels"]
 
 
-def _run(sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address: str) -> dict[str, Any]:
+def _run(
+    sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address: str, warn: Callable[[str], None]
+) -> dict[str, Any]:
     """Have a worker export into ``staging``, files and probabilities; return its answer."""
-    from orchestrator.cluster.ray_session import ray_session, run_jobs  # Ray: seconds to import
+    from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
+    from orchestrator.cluster.ray_session import ray_session
 
     names = [f.name for f in formats]
     job = {
@@ -171,7 +174,7 @@ def _run(sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address
         "threads": THREADS,
     }
     with ray_session(address):
-        (answer,) = run_jobs("trainers.export.export:export", [job], cpus=THREADS)
+        (answer,) = run_jobs("trainers.export.export:export", [job], cpus=THREADS, tell=warn)
     return answer
 
 

@@ -61,12 +61,18 @@ def precision_of(spec: SweepSpec, slots: Slots) -> str:
     return "mixed_bfloat16" if gpu_capability() >= 8 else "mixed_float16"
 
 
-def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float) -> Calibration:
+def measure(
+    asked: MeasurementPlan,
+    request: CalibrationRequest,
+    ray_s: float,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Calibration:
     """Measure ``asked`` within ``request.seconds``, on every slot at once. Ray must be running.
 
-    ``ray_s``: seconds that Ray took to start. Raises OrchError with the message of a TrainerError.
+    ``ray_s``: seconds that Ray took to start. ``tell`` gets a line for each job that is retried. Raises OrchError with
+    the message of a TrainerError.
     """
-    from orchestrator.cluster.ray_session import run_jobs  # Ray: seconds to import
+    from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
 
     slots, precision = request.slots, request.precision
     jobs = jobs_for(asked, slots, request.seconds)
@@ -78,7 +84,9 @@ def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float) -
         more = {"manifest": str(file), "asked_at": time.time(), "precision": precision}
         more |= {"threads": 1, "gpu_memory_share": min(1.0, slots.gpus), "seconds": request.seconds}
         filled = [{**job, **more} for job in jobs]
-        answers = run_jobs("trainers.training.measure:measure", filled, slots.cpus, gpus=slots.gpus, fresh=True)
+        answers = run_jobs(
+            "trainers.training.measure:measure", filled, slots.cpus, None, slots.gpus, fresh=True, tell=tell
+        )
     finally:
         file.unlink(missing_ok=True)
     driver_s = DRIVER_S + ray_s
@@ -245,10 +253,12 @@ def calibrated(
         if kept is None and not again and calibration_path(request.cache, request.machine).exists():
             tell(f"{calibration_path(request.cache, request.machine)} cannot be read and is measured again")
         tell(f"measuring how fast this machine is: under a minute, and kept for later plans in {request.cache}")
-    return _measured(request, kept, ray_s)
+    return _measured(request, kept, ray_s, tell)
 
 
-def _measured(request: CalibrationRequest, kept: CalibrationFile | None, ray_s: float) -> Calibration:
+def _measured(
+    request: CalibrationRequest, kept: CalibrationFile | None, ray_s: float, tell: Callable[[str], None]
+) -> Calibration:
     """Measure what ``kept`` lacks, and write both."""
     from orchestrator.cluster.ray_session import ray_session  # Ray: seconds to import
 
@@ -256,7 +266,7 @@ def _measured(request: CalibrationRequest, kept: CalibrationFile | None, ray_s: 
     began_s = time.monotonic()
     with ray_session(request.address):
         ray_s = max(ray_s, time.monotonic() - began_s)
-        new = measure(_remaining(asked, kept, request.data), request, ray_s)
+        new = measure(_remaining(asked, kept, request.data), request, ray_s, tell)
     found = kept.of(request.data).merged(new) if kept else new
     write_calibration(
         request.cache, CalibrationFile(found, (kept.settled if kept else frozenset()) | {asked.digest}, request.data)

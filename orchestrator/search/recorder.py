@@ -14,9 +14,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.cluster.checkpoint import read_checkpoint, remove_checkpoint
+from orchestrator.cluster.interruptions import StopSignals
 from orchestrator.cluster.lost_workers import WorkerLostError
 from orchestrator.cluster.memory_kills import MemoryKill, Patience, gave_up, parse_kill
-from orchestrator.cluster.ray_session import StopSignals, alive_machines, explain, machine_resources
+from orchestrator.cluster.ray_session import alive_machines, machine_resources
+from orchestrator.cluster.worker_errors import explain
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import METRICS, Event, EventKind

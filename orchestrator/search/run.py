@@ -19,16 +19,11 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from orchestrator.cluster.interruptions import StopSignals
 from orchestrator.cluster.lost_workers import retried
-from orchestrator.cluster.ray_session import (
-    StopSignals,
-    changed_environment,
-    check_fits,
-    explain,
-    quiet_ray,
-    ray_session,
-)
+from orchestrator.cluster.ray_session import changed_environment, check_fits, quiet_ray, ray_session
 from orchestrator.cluster.worker import FitTrainable, fill_job
+from orchestrator.cluster.worker_errors import explain
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.search.queue import PrefillJob

@@ -72,7 +72,7 @@ def build_leaderboard(
 
 def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, members: Sequence[FinalModel]) -> None:
     """Have a worker assemble the winner's folder from its networks."""
-    from orchestrator.cluster.ray_session import run_jobs  # Ray: seconds to import
+    from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
 
     job = {
         "fits": [str(sweep.paths.fit(m.fit).resolve()) for m in members],

@@ -16,7 +16,7 @@ def check_nodes(spec: SweepSpec) -> None:
 
     Raises OrchError that names each node that lacks some.
     """
-    from orchestrator.cluster.ray_session import ask_nodes  # Ray: seconds to import
+    from orchestrator.cluster.jobs import ask_nodes  # Ray: seconds to import
 
     wanted = [(name, spec.weights_for(name), list(sizes)) for name, sizes in sizes_of(spec.search).items()]
     problem = refusal(ask_nodes("trainers.networks.weight_sources:lacking_here", {"wanted": wanted}))

@@ -32,7 +32,8 @@ def predict_missing(
     them. The images of a job are divided among the workers; its files are written when all its parts are there.
     ``before`` is called with the number of jobs if there are any.
     """
-    from orchestrator.cluster.ray_session import machine_resources, run_jobs  # Ray: seconds to import
+    from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
+    from orchestrator.cluster.ray_session import machine_resources
 
     jobs = [job for fits in groups for job in missing_jobs(sweep, fits, split)]
     if not jobs:

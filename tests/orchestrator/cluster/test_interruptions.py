@@ -108,7 +108,7 @@ def test_a_terminal_that_closes(tmp_path: Path) -> None:
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from orchestrator.cluster import interruptions; from orchestrator.cluster.ray_session import StopSignals\n"
+        "from orchestrator.cluster import interruptions; from orchestrator.cluster.interruptions import StopSignals\n"
         "with interruptions.interruptible():\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    with StopSignals() as signals:\n"

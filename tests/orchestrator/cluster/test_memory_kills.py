@@ -21,7 +21,7 @@ from orchestrator.cluster.memory_kills import (
     gave_up,
     parse_kill,
 )
-from orchestrator.cluster.ray_session import explain
+from orchestrator.cluster.worker_errors import explain
 from tests.support.places import ROOT
 
 MESSAGE = """2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2) was \
@@ -97,20 +97,20 @@ import json
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from orchestrator.cluster import ray_session as cluster
+from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.state import derive
 from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
 from orchestrator.search.settings import SearchSettings
-from orchestrator.cluster.ray_session import ray_session, run_jobs
+from orchestrator.cluster.ray_session import ray_session
 from orchestrator.search.run import run_trials
 from trainers.contract import FitJob
 from trainers.config import TrialConfig
 
 folder, what = Path(sys.argv[1]), json.loads(sys.argv[2])
-patience = cluster.JOB_PATIENCE = PatienceSettings(what["rounds"], 0.2)
+patience = cluster_jobs.JOB_PATIENCE = PatienceSettings(what["rounds"], 0.2)
 lines, answer = [], None
 try:
     with ray_session(cpus=2):

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.cluster import ray_session
 from orchestrator.commands.export import ExportRequest, export_winner, installed_formats, print_report, refusal
 from orchestrator.errors import ExportRefused, OrchError
@@ -45,14 +46,14 @@ def sweep(swept: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A copy that a test may change; jobs run here."""
     shutil.copytree(swept.root, tmp_path / "sweep")
 
-    def here(function: str, jobs: list[dict[str, Any]], cpus: float) -> list[dict[str, Any]]:
+    def here(function: str, jobs: list[dict[str, Any]], cpus: float, **more: Any) -> list[dict[str, Any]]:
         assert function == "trainers.export.export:export"
         try:
             return [export.export({**job, "threads": int(cpus)}) for job in jobs]
         except TrainerError as error:
             raise OrchError(str(error)) from error
 
-    monkeypatch.setattr(ray_session, "run_jobs", here)
+    monkeypatch.setattr(cluster_jobs, "run_jobs", here)
     monkeypatch.setattr(ray_session, "ray_session", lambda address: contextlib.nullcontext())
     return SweepPaths(tmp_path / "sweep")
 

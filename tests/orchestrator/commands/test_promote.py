@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.cluster import ray_session
+from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.commands.promote import promote
 from orchestrator.errors import OrchError, PromotionRefused
 from orchestrator.ledger import folder
@@ -100,7 +100,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def register_fake(uri: str, name: str, folder: Path, details: ModelDetails) -> str:
         return register(uri, name, folder, replace(details, loader="fake_model"))
 
-    monkeypatch.setattr(ray_session, "run_jobs", assemble)
+    monkeypatch.setattr(cluster_jobs, "run_jobs", assemble)
     monkeypatch.setattr(leaderboard, "predict_missing", lambda *arguments: None)
     monkeypatch.setattr(registry, "register", register_fake)
     return new_store(tmp_path / "store")

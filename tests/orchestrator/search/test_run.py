@@ -25,8 +25,9 @@ import ray
 from ray.air.execution._internal import event_manager
 
 from orchestrator.cluster import ray_session as cluster
+from orchestrator.cluster.jobs import run_jobs
 from orchestrator.cluster.memory_kills import PatienceSettings
-from orchestrator.cluster.ray_session import machine_resources, ray_session, run_jobs, stop_ray
+from orchestrator.cluster.ray_session import machine_resources, ray_session, stop_ray
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind, read_events

@@ -10,7 +10,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.cluster.ray_session import ask_nodes, ray_session, stop_ray
+from orchestrator.cluster.jobs import ask_nodes
+from orchestrator.cluster.ray_session import ray_session, stop_ray
 from orchestrator.errors import OrchError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec

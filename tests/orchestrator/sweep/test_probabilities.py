@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.cluster import ray_session
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.paths import SweepPaths
@@ -155,7 +156,7 @@ def test_images_are_divided_and_files_are_whole(ready: SweepContext, monkeypatch
     fits, told = ["fit-1", "fit-2"], []
     for share in (True, False):
         sweep, workers = dataclasses.replace(ready, share=share), FakeWorkers()
-        monkeypatch.setattr(ray_session, "run_jobs", workers.run)
+        monkeypatch.setattr(cluster_jobs, "run_jobs", workers.run)
         predict_missing(sweep, [fits], "test", told.append)
         assert {j["part"] for j in workers.jobs} >= ({(0, 4), (4, 8), (8, 12)} if share else {(0, 12)})
         assert told[-1] == (1 if share else 6)
@@ -177,13 +178,13 @@ def test_images_are_divided_and_files_are_whole(ready: SweepContext, monkeypatch
 def test_what_was_interrupted_is_not_there_and_is_made_again(
     ready: SweepContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_session, "run_jobs", FakeWorkers(stop_after=2).run)
+    monkeypatch.setattr(cluster_jobs, "run_jobs", FakeWorkers(stop_after=2).run)
     with pytest.raises(KeyboardInterrupt):
         predict_missing(ready, [["fit-1"]], "test")
     assert not list(ready.paths.root.rglob("*.npz.*"))
     assert not (ready.paths.root / "probabilities").exists()
     workers = FakeWorkers()
-    monkeypatch.setattr(ray_session, "run_jobs", workers.run)
+    monkeypatch.setattr(cluster_jobs, "run_jobs", workers.run)
     predict_missing(ready, [["fit-1"]], "test")
     assert len(workers.jobs) == 3
     predict_missing(ready, [["fit-1"]], "test")
