@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import os
 import secrets
 import shutil
@@ -19,15 +18,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from ray.air.execution._internal import event_manager
 
-from orchestrator.cluster import ray_session as cluster
-from orchestrator.cluster.jobs import run_jobs
 from orchestrator.cluster.memory_kills import PatienceSettings
-from orchestrator.cluster.ray_session import machine_resources, ray_session, stop_ray
+from orchestrator.cluster.ray_session import ray_session, stop_ray
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind, read_events
@@ -393,38 +389,6 @@ def test_a_worker_killed_for_memory_costs_no_retry(
     assert {len(record.epochs) for record in state.trials.values()} == {3}
 
 
-# --- plain jobs ---------------------------------------------------------------------------------------------------
-
-
-def test_jobs_run_on_workers_and_come_back_in_order(tmp_path: Path, ray_up: None) -> None:
-    seen: dict[int, dict[str, Any]] = {}
-    jobs = [{"x": n, "crash_once": str(tmp_path / "mark") if n == 2 else ""} for n in range(5)]
-    results = run_jobs("tests.support.fake_trainer:double", jobs, on_done=seen.__setitem__)
-    assert results == [{"x": 2 * n} for n in range(5)]
-    assert [seen[n] for n in range(5)] == results
-    assert (tmp_path / "mark").exists()
-    assert run_jobs("tests.support.fake_trainer:double", []) == []
-
-
-@pytest.mark.parametrize(
-    ("job", "text"),
-    [
-        ({"refuse": True}, "the fake job refuses 1."),
-        ({"error": True}, r"job 2 of 2 .*fake_trainer:double.* failed: ValueError: a fake mistake in the job"),
-    ],
-)
-def test_a_job_that_fails_is_a_sentence(ray_up: None, job: dict[str, Any], text: str) -> None:
-    with pytest.raises(OrchError, match=text):
-        run_jobs("tests.support.fake_trainer:double", [{"x": 0}, {"x": 1, **job}])
-
-
-def test_a_function_that_is_not_there_is_a_sentence(ray_up: None) -> None:
-    with pytest.raises(OrchError, match=r"tests.support.fake_trainer:triple cannot be imported on a worker"):
-        run_jobs("tests.support.fake_trainer:triple", [{"x": 1}])
-    with pytest.raises(OrchError, match="a job needs 99 CPUs and Ray has 2"):
-        run_jobs("tests.support.fake_trainer:double", [{"x": 1}], cpus=99)
-
-
 # --- a driver of its own: Ctrl-C, SIGKILL, a cluster -----------------------------------------------------------------
 
 DRIVER = """
@@ -554,13 +518,6 @@ def test_without_an_address_ray_is_always_its_own(tmp_path: Path, short_folder: 
     assert any((short_folder / "ray").glob("session_*"))
 
 
-def test_a_local_ray_listens_on_this_machine_alone(ray_up: None) -> None:
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    listening = [c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    assert listening
-    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
-
-
 @pytest.mark.slow
 def test_a_running_cluster_is_joined_by_its_address(tmp_path: Path, short_folder: Path) -> None:
     """A real head node on loopback with a token of its own; a driver without the token is told what to set, and one
@@ -611,36 +568,3 @@ def test_ray_costs_little_a_trial(tmp_path: Path, ray_up: None) -> None:
     events = [e for e in read_events(tmp_path / "many" / "ledger") if e.kind == EventKind.EPOCH]
     assert outcome.states == {"COMPLETED": 200}
     assert (events[-1].time_s - events[0].time_s) / 200 < 0.15
-
-
-def test_resources_are_those_of_the_session(ray_up: None) -> None:
-    found = machine_resources()
-    assert (found.cpus, found.gpus) == (2.0, 2.0)
-    assert math.isfinite(found.cpus)
-    assert ray.is_initialized()
-
-
-def test_without_ray_the_resources_are_a_sentence() -> None:
-    stop_ray()
-    with pytest.raises(OrchError, match="Ray is not running; call start_ray first"):
-        machine_resources()
-
-
-@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "head", ":6379"])
-def test_an_address_of_another_kind_is_a_sentence(address: str) -> None:
-    stop_ray()
-    with pytest.raises(OrchError, match="is no address of a Ray cluster; give HOST:PORT"), ray_session(address):
-        pass
-
-
-def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_ray()
-    with pytest.raises(OrchError, match=r"could not join the Ray cluster at 127.0.0.1:9: "), ray_session("127.0.0.1:9"):
-        pass
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    with pytest.raises(OrchError, match=r"127.0.0.1:9: .*refused.* leave --address out"), ray_session("auto"):
-        pass
-    monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(cluster, "services", SimpleNamespace(find_gcs_addresses=frozenset))
-    with pytest.raises(OrchError, match=r"no Ray cluster runs on this machine"), ray_session("auto"):
-        pass
