@@ -124,7 +124,7 @@ _CONDITIONAL_SPACE = Space.of(
 OBJECTIVES: tuple[Objective, ...] = (
     Objective(
         "bowl",
-        "four ranges of numbers, one of which matters most",
+        "four numeric ranges, one of which matters most",
         Space.of({name: [Case(_uniform(ends))] for name, ends in _RANGES.items()}),
         _bowl,
         ("tpe", "cmaes", "gp"),

@@ -1,4 +1,4 @@
-"""The page docs/search-quality.md from rows of figures. Pure: values in, Markdown out."""
+"""Format docs/search-quality.md from rows of figures. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class SamplerRow:
-    """Mean regret of ``searches`` by one sampler on one objective, with 95 % intervals.
+    """Mean regret over ``searches`` of one sampler on one objective, with 95 % intervals.
 
-    ``gain``: how much lower it is than random's with the same seeds. ``wins``: share of the seeds in which it
-    beat random. random's own row has no gain.
+    ``gain``: mean regret of random search with the same seeds minus this one. ``wins``: share of seeds in which it beats
+    random search. The row of random search has no gain.
     """
 
     objective: str
@@ -30,7 +30,7 @@ class SamplerRow:
 
     @property
     def verdict(self) -> str:
-        """What the interval of the difference to random says."""
+        """Verdict from the interval of the difference to random search; "" for random search."""
         if math.isnan(self.gain):
             return ""
         low, high = self.gain_interval
@@ -39,9 +39,10 @@ class SamplerRow:
 
 @dataclass(frozen=True)
 class SchedulerRow:
-    """``survived`` of ``searches`` ended with the planted best COMPLETED. ``epochs``: spent, as a share of all.
+    """Results of one scheduler on one kind of curves.
 
-    ``lost``: by how much the true end of the trial that would win lies below the planted best's, on average.
+    ``survived``: searches, of ``searches``, in which the planted best was COMPLETED. ``epochs``: share of all epochs spent.
+    ``lost``: mean of the planted best's true end minus that of the trial that would win.
     """
 
     curves: str
@@ -54,7 +55,7 @@ class SchedulerRow:
 
 @dataclass(frozen=True)
 class Expectation:
-    """``verdicts``: those of a row's that agree with what ``source`` says."""
+    """``verdicts``: verdicts of a row that agree with ``source``."""
 
     verdicts: tuple[str, ...]
     source: str
@@ -63,10 +64,10 @@ class Expectation:
 _BETTER = ("better",)
 SAMPLER_EXPECTATIONS: Mapping[tuple[str, str], Expectation] = {
     ("bowl", "tpe"): Expectation(_BETTER, "better (Bergstra et al. 2011)"),
-    ("bowl", "cmaes"): Expectation(_BETTER, "better on ranges of numbers (Loshchilov & Hutter 2016)"),
+    ("bowl", "cmaes"): Expectation(_BETTER, "better on numeric ranges (Loshchilov & Hutter 2016)"),
     ("bowl", "gp"): Expectation(_BETTER, "better (Snoek et al. 2012)"),
     ("lists", "grid"): Expectation(
-        ("no difference seen",), "no better: one learns from neither (Bergstra & Bengio 2012)"
+        ("no difference seen",), "no better: neither learns (Bergstra & Bengio 2012)"
     ),
     ("lists", "tpe"): Expectation(_BETTER, "better (Bergstra et al. 2011)"),
     ("lists", "gp"): Expectation(_BETTER, "better (Snoek et al. 2012)"),
@@ -79,9 +80,9 @@ SCHEDULER_EXPECTATIONS: Mapping[tuple[str, str], str] = {
     ("orderly", "hyperband"): "keeps the best, spends more than asha (Li et al. 2018)",
     ("orderly", "median"): "keeps the best, saves less (Golovin et al. 2017)",
     ("late bloomer", "none"): "keeps the best, spends everything",
-    ("late bloomer", "asha"): "may lose a slow beginner: a longer grace period is the remedy (Li et al. 2020)",
+    ("late bloomer", "asha"): "may lose a slow starter: a longer grace period is the remedy (Li et al. 2020)",
     ("late bloomer", "hyperband"): "hedges: some brackets stop late (Li et al. 2018)",
-    ("late bloomer", "median"): "may lose a slow beginner (Golovin et al. 2017)",
+    ("late bloomer", "median"): "may lose a slow starter (Golovin et al. 2017)",
 }
 
 _REFERENCES = """\
@@ -93,13 +94,13 @@ Massively Parallel Hyperparameter Tuning (MLSys), which is ASHA."""
 
 
 def wilson(right: int, of: int) -> Interval:
-    """The 95 % score interval of a share (Wilson 1927)."""
+    """Return the 95 % score interval of a share (Wilson 1927)."""
     interval = binomtest(right, of).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def _points(value: float, interval: Interval, signed: bool = False) -> str:
-    """A figure and its interval in hundredths."""
+    """Format a figure and its interval in points (hundredths)."""
     form = "{:+.2f}" if signed else "{:.2f}"
     low, high = (form.format(100 * end) for end in interval)
     return f"{form.format(100 * value)} ({low} to {high})"
@@ -111,14 +112,14 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def sampler_table(rows: Sequence[SamplerRow]) -> str:
-    """One line a row, with what the literature leads one to expect."""
+    """Return the table: one line per row, with the expectation from the literature."""
     lines = []
     for row in rows:
         expected = SAMPLER_EXPECTATIONS.get((row.objective, row.sampler))
         agrees = "" if expected is None else "yes" if row.verdict in expected.verdicts else "**no**"
         gain = "" if math.isnan(row.gain) else _points(row.gain, row.gain_interval, signed=True)
         wins = "" if math.isnan(row.wins) else f"{100 * row.wins:.0f} %"
-        source = expected.source if expected else "the mark"
+        source = expected.source if expected else "the reference"
         regret = _points(row.regret, row.regret_interval)
         lines.append([row.objective, row.sampler, str(row.searches), regret, gain, wins, row.verdict, source, agrees])
     header = [
@@ -134,7 +135,7 @@ def sampler_table(rows: Sequence[SamplerRow]) -> str:
 
 
 def scheduler_table(rows: Sequence[SchedulerRow]) -> str:
-    """One line a row, with what the literature leads one to expect."""
+    """Return the table: one line per row, with the expectation from the literature."""
     lines = []
     for row in rows:
         low, high = wilson(row.survived, row.searches)
@@ -147,7 +148,7 @@ def scheduler_table(rows: Sequence[SchedulerRow]) -> str:
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What the page says about the run itself. ``spaces``: name -> description of each objective."""
+    """Facts about the run. ``spaces``: name -> description of each objective."""
 
     date: str
     command: str
@@ -160,7 +161,7 @@ class PageFacts:
 
 
 def _against(rows: Sequence[SamplerRow]) -> str:
-    """The rows that do not agree with the literature, as a sentence."""
+    """Return a sentence about the rows that disagree with the literature."""
     odd = []
     for row in rows:
         expected = SAMPLER_EXPECTATIONS.get((row.objective, row.sampler))
@@ -172,17 +173,17 @@ def _against(rows: Sequence[SamplerRow]) -> str:
 
 
 def page(samplers: Sequence[SamplerRow], schedulers: Sequence[SchedulerRow], facts: PageFacts) -> str:
-    """The whole page."""
+    """Return the page as Markdown."""
     spaces = "\n".join(f"- **{name}**: {description}." for name, description in facts.spaces.items())
     missing = ""
     if facts.missing:
         names = ", ".join(facts.missing)
-        missing = f" Not run, for their packages were not installed: {names}."
+        missing = f" Not run, because their packages are not installed: {names}."
     return f"""\
 # How good the search is
 
-Samplers and schedulers against optima that were planted, so that the truth is known. Written by a program on
-{facts.date}; do not edit by hand:
+Samplers and schedulers are run against planted optima, so that the true best is known. Generated on {facts.date}; do not
+edit by hand:
 
 ```sh
 {facts.command}
@@ -190,12 +191,12 @@ Samplers and schedulers against optima that were planted, so that the truth is k
 
 ## Samplers
 
-Each sampler proposes {facts.trials} trials (10 of them random before it begins to learn) through the same `Proposer`
-that a sweep uses, as many times as *searches* says, each with a seed of its own. What a trial measures is its true
-value plus noise of 0.5 points, as much as 2,000 validation images leave open. *Regret* is how many points the true
-value of the trial that measured best lies below the highest in the space; the lower, the better. *Below random's* is
-the paired difference to random search with the same seeds: better where its interval (Student's t) lies above 0. Two
-trials of one search are never the same configuration, for random too.
+Each sampler proposes {facts.trials} trials (the first 10 at random) through the same `OptunaSampler` that a sweep uses.
+*Searches* is the number of repetitions, each with its own seed. A trial measures its true value plus noise with a standard
+deviation of 0.5 points, that of 2,000 validation images. *Regret* is the distance, in points, from the highest value in the
+space down to the true value of the trial that measured best; lower is better. *Below random's* is the paired difference to
+random search with the same seeds; the verdict is *better* if its interval (Student's t) lies above 0. The trials of a
+search are all distinct, also with random search.
 
 {spaces}
 
@@ -205,16 +206,16 @@ trials of one search are never the same configuration, for random too.
 
 ## Schedulers
 
-{facts.curves} learning curves of {facts.epochs} epochs, two at once, through the same Ray Tune that a sweep uses,
+{facts.curves} learning curves of {facts.epochs} epochs, two at a time, run through the same Ray Tune set-up that a sweep uses,
 {facts.curve_seeds} times with different curves. One is the planted best and ends at 95.0; the others end anywhere from
-50 to 92. In *orderly* curves whoever is ahead early is ahead at the end. In *late bloomer* the best is among the
-slowest, while a third of the others rise three times as quickly. *Lost* is how many points the end of the best
-COMPLETED trial lies below the planted best's.
+50 to 92. In *orderly* curves, a trial that is ahead early is ahead at the end. In *late bloomer*, the best is among the
+slowest, while a third of the others rise three times as quickly. *Lost* is the distance, in points, from the end of the
+planted best down to that of the best COMPLETED trial.
 
 {scheduler_table(schedulers)}
 
-Early stopping trades epochs for the risk to stop a slow beginner. The file's words for it: `scheduler: none` takes no
-risk, `grace_epochs` lowers it, `reduction_factor` raises it.
+Early stopping saves epochs at the risk of stopping a slow starter. In the file, `scheduler: none` avoids the risk,
+`grace_epochs` lowers it, and `reduction_factor` raises it.
 
 {_REFERENCES}
 """

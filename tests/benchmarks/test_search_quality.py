@@ -179,7 +179,7 @@ def test_the_page_says_what_was_not_as_expected():
     facts = PageFacts("2026-01-02", "python -m x", {"bowl": "a bowl"}, 20, 5, 27, 9, ["gp"])
     text = page(rows, [curves_row], facts)
     assert "Not as expected: tpe on bowl (no difference seen)." in text
-    assert "Not run, for their packages were not installed: gp." in text
+    assert "Not run, because their packages are not installed: gp." in text
     assert "| orderly | asha | 4 of 5 (38 to 96 %) | 35 % | 0.40 | keeps the best" in text
     assert "2026-01-02" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith(("|", "- "))) <= 125
