@@ -50,7 +50,7 @@ def leaderboard_figure(frame: pd.DataFrame, path: Path) -> Path:
         )
         note = (
             f"{_row_name(best, write)}, chosen on validation, ranks {place + 1} of {total} on test. "
-            "Lines are 95 % intervals; hollow: the whole image in one view."
+            "Lines are 95 % intervals; hollow circles: the whole image as one crop."
             f"{f' {total - len(rows)} more rows in leaderboard.csv.' if total > len(rows) else ''}{write.note}"
         )
         headline(figure, title, note)
@@ -182,7 +182,7 @@ def mistakes_figure(
 
 def _mistakes_title(wrong: int, total: int, into: Sequence[str], shown: int) -> tuple[str, str]:
     if not wrong:
-        return f"No mistake among {total} images", "There is nothing to show."
+        return f"No mistakes among {total} image{'' if total == 1 else 's'}", "There is nothing to show."
     names, counts = np.unique([str(name) for name in into], return_counts=True)
     verb, common = "is" if wrong == 1 else "are", names[counts.argmax()]
     title = f"{wrong} of {total} images {verb} wrong"

@@ -1,4 +1,4 @@
-"""Fallback fonts for characters that the default font lacks, or readable substitutes.
+"""Find fallback fonts for characters that the default font lacks, or substitute readable text.
 
 Matplotlib draws a box for a character that none of the text's fonts has, and warns on stderr.
 """
@@ -50,12 +50,12 @@ class Writing:
 
     @property
     def note(self) -> str:
-        """A sentence that explains substituted characters; "" if there are none."""
+        """Sentence that explains substituted characters; "" if there are none."""
         if not self._lacking:
             return ""
-        numbered = "; a class is numbered from 0 in the order of the names" if self._numbers else ""
+        numbered = "; classes are numbered from 0 in the order of the names" if self._numbers else ""
         return (
-            f" Some characters are in no font of this machine{numbered}. Install one that has them, such as {PACKAGE}."
+            f" No font on this machine has some of the characters{numbered}. Install one that does, such as {PACKAGE}."
         )
 
     def style(self, base: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ Interval = tuple[float, float]
 class SamplerRow:
     """Mean regret over ``searches`` of one sampler on one objective, with 95 % intervals.
 
-    ``gain``: mean regret of random search with the same seeds minus this one. ``wins``: share of seeds in which it beats
-    random search. The row of random search has no gain.
+    ``gain``: mean regret of random search with the same seeds, minus this one. ``wins``: share of seeds in which it
+    beats random search. The row of random search has no gain.
     """
 
     objective: str
@@ -41,8 +41,8 @@ class SamplerRow:
 class SchedulerRow:
     """Results of one scheduler on one kind of curves.
 
-    ``survived``: searches, of ``searches``, in which the planted best was COMPLETED. ``epochs``: share of all epochs spent.
-    ``lost``: mean of the planted best's true end minus that of the trial that would win.
+    ``survived``: searches, of ``searches``, in which the planted best was COMPLETED. ``epochs``: share of all epochs
+    spent. ``lost``: mean of the planted best's true end minus that of the trial that would win.
     """
 
     curves: str
@@ -66,9 +66,7 @@ SAMPLER_EXPECTATIONS: Mapping[tuple[str, str], Expectation] = {
     ("bowl", "tpe"): Expectation(_BETTER, "better (Bergstra et al. 2011)"),
     ("bowl", "cmaes"): Expectation(_BETTER, "better on numeric ranges (Loshchilov & Hutter 2016)"),
     ("bowl", "gp"): Expectation(_BETTER, "better (Snoek et al. 2012)"),
-    ("lists", "grid"): Expectation(
-        ("no difference seen",), "no better: neither learns (Bergstra & Bengio 2012)"
-    ),
+    ("lists", "grid"): Expectation(("no difference seen",), "no better: neither learns (Bergstra & Bengio 2012)"),
     ("lists", "tpe"): Expectation(_BETTER, "better (Bergstra et al. 2011)"),
     ("lists", "gp"): Expectation(_BETTER, "better (Snoek et al. 2012)"),
     ("conditional", "tpe"): Expectation(_BETTER, "better on conditional spaces (Bergstra et al. 2011)"),
@@ -182,8 +180,8 @@ def page(samplers: Sequence[SamplerRow], schedulers: Sequence[SchedulerRow], fac
     return f"""\
 # How good the search is
 
-Samplers and schedulers are run against planted optima, so that the true best is known. Generated on {facts.date}; do not
-edit by hand:
+Samplers and schedulers are run against planted optima, so that the true best is known. Generated on {facts.date}; do
+not edit by hand:
 
 ```sh
 {facts.command}
@@ -191,12 +189,12 @@ edit by hand:
 
 ## Samplers
 
-Each sampler proposes {facts.trials} trials (the first 10 at random) through the same `OptunaSampler` that a sweep uses.
-*Searches* is the number of repetitions, each with its own seed. A trial measures its true value plus noise with a standard
-deviation of 0.5 points, that of 2,000 validation images. *Regret* is the distance, in points, from the highest value in the
-space down to the true value of the trial that measured best; lower is better. *Below random's* is the paired difference to
-random search with the same seeds; the verdict is *better* if its interval (Student's t) lies above 0. The trials of a
-search are all distinct, also with random search.
+Each sampler proposes {facts.trials} trials (the first 10 at random) through the same `OptunaSampler` that a sweep
+uses. *Searches* is the number of repetitions, each with its own seed. A trial measures its true value plus noise with
+a standard deviation of 0.5 points, that of 2,000 validation images. *Regret* is the distance, in points, from the
+highest value in the space down to the true value of the trial that measured best; lower is better. *Below random's*
+is the paired difference to random search with the same seeds; the verdict is *better* if its interval (Student's t)
+lies above 0. The trials of a search are all distinct, also with random search.
 
 {spaces}
 
@@ -206,11 +204,11 @@ search are all distinct, also with random search.
 
 ## Schedulers
 
-{facts.curves} learning curves of {facts.epochs} epochs, two at a time, run through the same Ray Tune set-up that a sweep uses,
-{facts.curve_seeds} times with different curves. One is the planted best and ends at 95.0; the others end anywhere from
-50 to 92. In *orderly* curves, a trial that is ahead early is ahead at the end. In *late bloomer*, the best is among the
-slowest, while a third of the others rise three times as quickly. *Lost* is the distance, in points, from the end of the
-planted best down to that of the best COMPLETED trial.
+{facts.curves} learning curves of {facts.epochs} epochs, two at a time, run through the same Ray Tune set-up that a
+sweep uses, {facts.curve_seeds} times with different curves. One is the planted best and ends at 95.0; the others end
+anywhere from 50 to 92. In *orderly* curves, a trial that is ahead early is ahead at the end. In *late bloomer*, the
+best is among the slowest, while a third of the others rise three times as quickly. *Lost* is the distance, in points,
+from the end of the planted best down to that of the best COMPLETED trial.
 
 {scheduler_table(schedulers)}
 

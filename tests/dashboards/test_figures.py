@@ -120,7 +120,7 @@ def test_the_mistakes_are_the_most_confident_ones_worst_first(drawn, tmp_path):
 
 def test_the_mistakes_when_there_is_none(drawn, tmp_path):
     figure = drawn(figures.mistakes_figure, [tmp_path / "a.jpg"], ["glass"], ["glass"], [0.9])
-    assert "No mistake among 1 images" in all_text(figure)
+    assert "No mistakes among 1 image" in all_text(figure)
 
 
 def test_a_mistake_that_cannot_be_read_gets_a_tile_that_says_so(drawn, tmp_path):

@@ -352,7 +352,7 @@ def refuse_over_http(champion: Champion, url: str) -> None:
         ({"inputs": [str(champion.photo)]}, "image 1 of 1 is not base64 text: "),
         ({"inputs": ["AAAA"]}, "image 1 of 1 cannot be read: it is not an image of a known format."),
         ({"dataframe_records": [{"a": 1, "b": 2}]}, "the table needs a column image; it has a, b."),
-        ({"inputs": [[[0.5, 0.5, 0.5]]]}, "image 1 of 1 holds float64 numbers; a photo is given as whole numbers"),
+        ({"inputs": [[[0.5, 0.5, 0.5]]]}, "image 1 of 1 holds float64 numbers; pixels must be whole numbers"),
     ):
         status, said = post(url, json.dumps(body).encode(), "application/json")
         told = json.loads(said)

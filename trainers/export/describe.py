@@ -1,4 +1,4 @@
-"""Describe written exports for their users: how to cut crops, what a file lacks, which versions wrote it."""
+"""Describe exported files for their users: how to cut crops, limits of a file, versions of its writers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainers.serving.model import ServedModel
 
 
 def notes(files: Mapping[str, Path]) -> dict[str, str]:
-    """Format -> sentences about limits of its written file; a format without any is left out."""
+    """Return format -> sentences about the limits of its file; formats without limits are left out."""
     found: dict[str, str] = {}
     for name, path in files.items():
         if path.suffix != ".tflite":
@@ -31,7 +31,7 @@ def notes(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def how_to_cut(served: ServedModel) -> list[str]:
-    """List the steps from a photo to the network's input, as ``trainers.images.crops`` takes them."""
+    """Return the steps from a photo to the network's input, as ``trainers.images.crops`` performs them."""
     size, crops = served.image_size, len(served.crop_names)
     side = round(size / ZOOM) if needs_canvas(served.crop_names) else size
     square = "" if served.view == "squash" else "take the central square, "
@@ -56,13 +56,13 @@ def how_to_cut(served: ServedModel) -> list[str]:
 
 
 def versions(rows: Iterable[ExportFormat]) -> dict[str, str]:
-    """Versions of the installed modules that write ``rows``, by module name."""
+    """Return module -> version of the installed modules that write ``rows``."""
     modules = dict.fromkeys(["tensorflow", "keras", "numpy", *(module for row in rows for module in row.needs)])
     found = {name: importlib.util.find_spec(name) for name in modules}
     return {name: metadata.version(name) for name, spec in found.items() if spec is not None}
 
 
 def size_mb(path: Path) -> float:
-    """Megabytes (10^6 bytes) of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder, in MB (10^6 bytes)."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(p.stat().st_size for p in files) / 1e6

@@ -1,6 +1,6 @@
 """Export the winner to other formats and measure each; a job for a worker.
 
-The orchestrator decides whether an export is kept; nothing is judged here.
+The orchestrator decides whether an export is kept.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
 
     ``job``: ``model`` (a served folder), ``outputs`` (format -> file or folder to write, replaced if it exists),
     ``answers`` (name -> .npz to write: each format, ``original`` and, with a SavedModel, ``serve_bytes``),
-    ``manifest``, ``split``, ``threads``. Calibration reads images of the split "train" alone.
+    ``manifest``, ``split``, ``threads``. Calibration reads only images of the split "train".
 
     Each .npz holds ``sha256`` (n,) and ``probabilities`` (n, classes), the mean over the crops of the model's policy.
-    Returns ``measured`` (name -> ``latency_ms``, ``size_mb``), ``failed`` (format -> why), ``notes`` (format -> limits
-    of its file), and for users of the files ``input`` and ``photo`` (what a crop is, and how a photo becomes crops, in
-    words) and ``versions``. ``latency_ms``: median milliseconds per photo from its decoded crops to probabilities, on
-    ``threads`` threads.
+    Returns ``measured`` (name -> ``latency_ms``, ``size_mb``), ``failed`` (format -> reason), ``notes`` (format ->
+    limits of its file), and for users of the files ``input`` (description of a crop), ``photo`` (steps from a photo to
+    its crops), ``crops`` (their number) and ``versions``. ``latency_ms``: median milliseconds per photo, from its
+    decoded crops to probabilities, on ``threads`` threads.
 
     Raises TrainerError.
     """
@@ -65,7 +65,7 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
 def _write_all(
     served: ServedModel, manifest: Manifest, outputs: Mapping[str, Path], threads: int
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Write and open every format of ``outputs``. Returns those that succeeded, and format -> why for the others."""
+    """Write and open every format of ``outputs``; return those that succeeded, and format -> reason for the others."""
     written: list[Measured] = []
     failed: dict[str, str] = {}
     for name, path in outputs.items():
@@ -91,7 +91,7 @@ def _require(row: ExportFormat) -> None:
 
 
 def _cleared(path: Path) -> Path:
-    """Remove what is at ``path`` and create its parent folder."""
+    """Remove any file or folder at ``path``, create its parent folder, and return ``path``."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)

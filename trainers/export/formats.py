@@ -14,8 +14,8 @@ from trainers.wording import did_you_mean
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One row. ``file``: its name in the folder of exports. ``pixels`` and ``answer``: input and output of one call,
-    in words. ``needs``: modules that writing and running it take in addition to TensorFlow.
+    """One format. ``file``: its name in the export folder. ``pixels`` and ``answer``: descriptions of the input and
+    output of one call. ``needs``: modules required to write and run it, in addition to TensorFlow.
     """
 
     name: str
@@ -27,7 +27,7 @@ class ExportFormat:
 
 
 _MANY = "pixels: uint8 (n, size, size, 3), one crop each"
-_ONE = "pixels: uint8 (1, size, size, 3), one crop a call"
+_ONE = "pixels: uint8 (1, size, size, 3), one crop per call"
 _FLOATS = "probabilities: float32, (n, classes)"
 
 FORMATS: dict[str, ExportFormat] = {
@@ -51,10 +51,10 @@ FORMATS: dict[str, ExportFormat] = {
 
 
 def export_formats(names: Iterable[str]) -> tuple[ExportFormat, ...]:
-    """Return the rows called ``names``, each once, in the table's order. Raises TrainerError with the known names."""
+    """Return the formats in ``names``, each once, in the table's order. Raises TrainerError with the known names."""
     wanted = [name.strip() for name in names if name.strip()]
     if not wanted:
-        raise TrainerError(f"no format was named; known are {', '.join(FORMATS)}.")
+        raise TrainerError(f"no format was given; known are {', '.join(FORMATS)}.")
     for name in wanted:
         if name not in FORMATS:
             hint = did_you_mean(name, FORMATS)

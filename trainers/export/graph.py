@@ -1,7 +1,7 @@
 """The winner as one TensorFlow graph: one crop per row -> the ensemble's mean probabilities.
 
-Cutting crops stays outside the graph, since it needs the decoded photo; ``serve_bytes`` of a SavedModel cuts the whole
-image alone.
+Crops are cut outside the graph, because cutting needs the decoded photo; ``serve_bytes`` of a SavedModel cuts only the
+whole image.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ SERVE_BYTES = "serve_bytes"
 
 
 def probabilities_of(served: ServedModel, pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 or float32 pixels 0 to 255, (n, size, size, 3) -> float32 (n, classes), to be traced into a graph."""
+    """Map uint8 or float32 pixels 0 to 255, (n, size, size, 3), to float32 (n, classes); traceable into a graph."""
     prefix = served.prefix
-    # ``Prefix.__call__`` takes uint8 alone; int8 calibration needs floats, which ``trace`` takes as well.
+    # ``Prefix.__call__`` takes only uint8; int8 calibration needs floats, which ``trace`` accepts too.
     features = pixels if prefix.is_identity else prefix.trace(pixels)
     answers = [network.probabilities(features) for network in served.networks]
     # Pairwise sums instead of AddN, for which LiteRT has no integer kernel.
@@ -28,7 +28,7 @@ def probabilities_of(served: ServedModel, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def crop_graph(served: ServedModel, dtype: tf.DType, batch: int | None) -> Any:
-    """Return a ``tf.function`` from ``pixels`` to ``{"probabilities": ...}``; ``batch``: None for any."""
+    """Return a ``tf.function`` from ``pixels`` to ``{"probabilities": ...}``. ``batch``: None for any size."""
     size = served.image_size
 
     @tf.function(input_signature=[tf.TensorSpec((batch, size, size, 3), dtype, name="pixels")], autograph=False)

@@ -21,12 +21,12 @@ from trainers.images.crops import cut
 from trainers.serving.model import ServedModel
 
 ORIGINAL = "original"
-"""Name of the model that the exports are made from."""
+"""Name of the exported model itself, the reference for all formats."""
 
 
 @dataclass
 class Measured:
-    """One form of the model and its answers so far, one row per image."""
+    """One form of the model and its predictions so far, one row per image."""
 
     name: str
     run: Runner
@@ -42,7 +42,7 @@ class Measured:
         write_arrays(file, {"sha256": self.hashes, "probabilities": np.array(self.rows)})
 
     def answer(self, cut: np.ndarray, sha256: str) -> None:
-        """Answer and time the crops of one image. A first call before the clock starts traces the function."""
+        """Predict the crops of one image, and time it. An untimed call for the first image traces the function."""
         if not self.rows:
             self.run(cut)
         started = time.perf_counter()
@@ -53,7 +53,7 @@ class Measured:
 
 
 def run_original(served: ServedModel) -> Runner:
-    """The model itself, as a function of crops."""
+    """Return the model itself as a function of crops."""
 
     def run(cut: np.ndarray) -> np.ndarray:
         features = served.prefix(cut)
@@ -65,7 +65,7 @@ def run_original(served: ServedModel) -> Runner:
 def measure(served: ServedModel, part: Manifest, forms: Sequence[Measured]) -> dict[str, str]:
     """Run every form on every image of ``part``, whose crops are cut once for all forms.
 
-    Returns form -> why it could not be run; a form is dropped at its first failure.
+    Returns form -> reason for failure; a form is dropped at its first failure.
     """
     failed: dict[str, str] = {}
     for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True):
@@ -78,12 +78,12 @@ def measure(served: ServedModel, part: Manifest, forms: Sequence[Measured]) -> d
             except Exception as error:  # each vendor's runtime raises its own types
                 if form.name == ORIGINAL:
                     raise
-                failed[form.name] = f"{form.name} was written and could not be run: {first_line(error)}"
+                failed[form.name] = f"{form.name} was written but could not be run: {first_line(error)}"
     return failed
 
 
 def measure_bytes(savedmodel: Path, part: Manifest, file: Path) -> None:
-    """Write to ``file`` what ``serve_bytes`` answers; an image that TensorFlow cannot decode has no row."""
+    """Write the predictions of ``serve_bytes`` to ``file``; an image that TensorFlow cannot decode has no row."""
     run = tf.saved_model.load(str(savedmodel)).signatures[SERVE_BYTES]
     hashes, rows = [], []
     for path, sha256 in zip(part.paths(), part.table["sha256"], strict=True):
@@ -97,6 +97,6 @@ def measure_bytes(savedmodel: Path, part: Manifest, file: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The type and the first line of another library's error."""
+    """Return the type and the first line of another library's error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Run written exports: open a file as a function of crops, and inspect what a runtime makes of it."""
+"""Run exported files: open a file as a function of crops, and inspect how a runtime loads it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _open_tflite(path: Path, threads: int) -> Runner:
 
 
 def _to_codes(pixels: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
-    """Convert pixels to the codes of a quantised input; unchanged if it is not quantised or codes are pixels."""
+    """Convert pixels to the codes of a quantised input; unchanged if it is not quantised, or its codes are pixels."""
     if (scale, zero_point) in ((0.0, 0), (1.0, 0)):
         return pixels
     return np.clip(np.round(pixels / scale) + zero_point, 0, 255).astype(np.uint8)
@@ -65,13 +65,13 @@ def _open_onnx(path: Path, threads: int) -> Runner:
 
 
 def float_tensors(path: Path) -> int:
-    """Number of float32 tensors in a .tflite file; 0 if it holds integers throughout."""
+    """Return the number of float32 tensors in a .tflite file; 0 if all are integers."""
     details = _interpreter(path, 1, delegate=False).get_tensor_details()  # a delegate adds its own tensors
     return sum(tensor["dtype"] == np.float32 for tensor in details)
 
 
 def takes_xnnpack(path: Path) -> bool:
-    """Whether the interpreter's default delegate can run a .tflite file."""
+    """Return whether XNNPACK, the interpreter's default delegate, can run a .tflite file."""
     try:
         _interpreter(path, 1)
     except RuntimeError:
@@ -86,4 +86,4 @@ OPENERS: dict[str, Callable[[Path, int], Runner]] = {
     "tflite-int8": _open_tflite,
     "onnx": _open_onnx,
 }
-"""Format -> function of (file or folder, threads) that opens it."""
+"""Format -> function that opens (file or folder, threads)."""

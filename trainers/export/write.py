@@ -19,7 +19,7 @@ from trainers.serving.model import ServedModel
 CALIBRATION_IMAGES = 200
 """Maximum number of training images that int8 is calibrated on."""
 OPSET = 18
-"""Version of ONNX's operators: the oldest with all that the backbones need, supported by converter and runtime."""
+"""Version of ONNX's operator set: the oldest with all operators of the backbones; converter and runtime support it."""
 
 
 def _write_savedmodel(served: ServedModel, manifest: Manifest, path: Path) -> None:
@@ -56,17 +56,17 @@ def _write_tflite_int8(served: ServedModel, manifest: Manifest, path: Path) -> N
 
 
 def _converter(served: ServedModel, dtype: str) -> Any:
-    """Prepare for one crop a call: every runtime takes a fixed shape, and most run it fastest."""
+    """Return a converter for one crop per call: every runtime takes a fixed shape, and most run it fastest."""
     graph = crop_graph(served, tf.as_dtype(dtype), 1)
     return tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph)
 
 
 def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.ndarray]]:
-    """Yield one crop of each of some training images, drawn by the manifest's seed; the policy's crops take turns."""
+    """Yield one crop per image of a sample of training images, seeded by the manifest; the policy's crops alternate."""
     part = manifest.split("train")
     paths, hashes = part.paths(), part.table["sha256"].tolist()
     if not paths:
-        raise TrainerError("there is no training image to calibrate int8 with.")
+        raise TrainerError("int8 calibration needs training images, and the split train is empty.")
     drawn = np.random.default_rng((manifest.seed, 8)).permutation(len(paths))[:CALIBRATION_IMAGES]
     for turn, i in enumerate(drawn):
         pixels = cut(paths[i], served.image_size, served.view, served.crop_names, hashes[i])
@@ -86,4 +86,4 @@ WRITERS: dict[str, Callable[[ServedModel, Manifest, Path], None]] = {
     "tflite-int8": _write_tflite_int8,
     "onnx": _write_onnx,
 }
-"""Format -> its writer of (model, manifest, file or folder); only int8 reads the manifest, to calibrate."""
+"""Format -> function that writes (model, manifest, file or folder); only int8 reads the manifest, to calibrate."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:
-    """Load a registered model, for MLflow: each names this package as its ``loader_module``."""
+    """Load a registered model. MLflow calls this: each registered model names this package as its ``loader_module``."""
     from trainers.serving.model import ServedModel
 
     return ServedModel(Path(data_path))

@@ -2,8 +2,8 @@
 
 Each image is decoded once, and each distinct crop goes through the prefix once. Policies share crops by name, such as
 the mirror image of ``flip``, the centre of ``ten_crop`` and the middle scale of ``pyramid`` (see
-``trainers.images.policies.crop_names``). The prefix's output for a crop is stored if that is cheap enough; for whole
-images, under the keys that trials use.
+``trainers.images.policies.crop_names``). The prefix's output for a crop is stored if that is cheap enough. Rows of
+whole images have the same keys as in trials.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ BATCH_CROPS = 64
 DISK_BYTES_PER_S = 200e6
 """Bytes per second that a slow disk writes and reads."""
 MAX_CROPS_WRITE_SHARE, MAX_WHOLE_WRITE_SHARE = 0.05, 0.25
-"""Maximum time to write a row, as a share of the prefix's time to compute it, at which rows are stored: rows of every
-crop, which may never be read again, and rows of whole images only, which are few and shared with trials. The share is
+"""Maximum time to write a row, as a share of the prefix's time to compute it, at which rows are stored: rows of all
+crops, which may never be read again, and rows of whole images only, which are few and shared with trials. The share is
 0.001 for MobileNet 1.0's pooled features, 0.06 for its 7 x 7 x 1024 maps and 0.12 for 14 x 14 x 512; storing all of
 those made the first leaderboard 10 % slower."""
 SAMPLE_IMAGES, SAMPLE_CROPS = 2, 8
-"""Number of images cut, and of crops run through the prefix, to time work that was skipped because of stored rows."""
+"""Number of images cut, and of crops run through the prefix, to time work that stored rows made unnecessary."""
 
 
 @dataclass
 class TrainedModel:
-    """A trained network above its prefix. ``folder``: of its fit, with a folder per fold, if any.
+    """A trained network above its prefix. ``folder``: the folder of its fit, with a subfolder per fold, if any.
 
     ``crops``: predictions, float32 (images, crops, classes).
     """
@@ -54,7 +54,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class SplitImages:
-    """The images of a part, in order, and the crops to predict of each."""
+    """The images of a part of a split, in order, and the crops to predict of each."""
 
     paths: list[Path]
     hashes: list[str]
@@ -63,14 +63,14 @@ class SplitImages:
     view: str
 
     def keys(self, positions: np.ndarray) -> list[str]:
-        """Keys in the store; that of a whole image is the one that trials use. ``positions``: see ``CropPredictor``."""
+        """Return the keys in the store; whole images have those of trials. ``positions``: see ``CropPredictor``."""
         each = [("" if name == WHOLE else f":{name}") for name in self.names]
         return [self.hashes[p // len(each)] + each[p % len(each)] for p in positions]
 
 
 @dataclass
 class _Work:
-    """Work done so far. ``prefix_s``: seconds of the prefix per crop, from a sample until the first batch has run."""
+    """Work done so far. ``prefix_s``: seconds of the prefix per crop; of a sample until the first batch has run."""
 
     clock: Clock = field(default_factory=Clock)
     prefix_s: float = 0.0
@@ -81,7 +81,7 @@ class _Work:
 
 
 class CropPredictor:
-    """Runs every distinct crop of some images through the prefix and the models.
+    """Run every distinct crop of some images through the prefix and the models.
 
     The *position* of a crop is the index of its image times the number of crop names, plus the index of its name.
     """
@@ -93,7 +93,7 @@ class CropPredictor:
         self.work = _Work(prefix_s=sampled_prefix_s)
 
     def kept(self, shelf: Shelf | None) -> frozenset[str]:
-        """The names of the crops whose rows are read from and written to the store.
+        """Return the names of the crops whose rows are read from and written to the store.
 
         All crops, or only whole images, if writing takes a small share of the prefix's time and there is room; else
         whole images if all are stored already and reading is faster than computing.
@@ -121,7 +121,7 @@ class CropPredictor:
             """Discard the features."""
 
     def _positions(self, images: np.ndarray, kept: frozenset[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the crops of ``images`` that are stored, and of the others."""
+        """Return the positions of the crops of ``images`` that use the store, and of the others."""
         names = self.images.names
         every = (images[:, None] * len(names) + np.arange(len(names))).ravel()
         is_kept = np.array([names[p % len(names)] in kept for p in every], bool)
@@ -178,7 +178,7 @@ class CropPredictor:
                 start = edge
 
     def _cut(self, positions: np.ndarray) -> np.ndarray:
-        """The pixels of crops, uint8 (n, size, size, 3). Decodes each image once."""
+        """Return the pixels of crops, uint8 (n, size, size, 3). Decode each image once."""
         images = positions // len(self.images.names)
         parts = np.split(positions, np.flatnonzero(np.diff(images)) + 1)
         return np.concatenate([self._cut_image(part) for part in parts])

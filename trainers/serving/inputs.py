@@ -1,6 +1,6 @@
 """Convert the input of a served model to encoded images: bytes, base64 text, pixels or paths, in a table or alone.
 
-Text comes from a client, so it is opened as a file only if ORCH_SERVE_PATHS=1: a served model cannot be distinguished
+Text can come from a client, so it is opened as a file only if ORCH_SERVE_PATHS=1: the code cannot tell a served model
 from one loaded in a user's own Python. A ``pathlib.Path``, which no request can contain, is always opened.
 
 Imports neither TensorFlow nor MLflow. Every rejection is a TrainerError that gives the position of the image.
@@ -27,7 +27,7 @@ from trainers.files.suffixes import is_photo
 COLUMN = "image"
 PATHS_VARIABLE = "ORCH_SERVE_PATHS"
 """Name of the environment variable that, if "1", lets a model open files named in text."""
-PIXELS = "a photo is given as whole numbers from 0 to 255 of shape (height, width, 3), red, green, blue"
+PIXELS = "pixels must be whole numbers from 0 to 255 of shape (height, width, 3), in RGB order"
 SHOWN_CHARACTERS = 60
 """Maximum number of characters of an input that a message quotes."""
 MAX_FILE_BYTES = 100 * 10**6
@@ -69,7 +69,7 @@ def _column(names: list[Any]) -> Any:
 
 
 def _several(value: Any) -> list[Any]:
-    """One image or several -> a list with one entry per image."""
+    """Return a list with one entry per image, from one image or several."""
     if isinstance(value, bytes | bytearray | memoryview | str | Path):
         return [value]
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
@@ -86,7 +86,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """``value`` as an array of numbers; None if it is not one, or is nested lists of unequal lengths."""
+    """Return ``value`` as an array of numbers; None if it holds anything else, or nested lists of unequal lengths."""
     if isinstance(value, list) and any(not isinstance(entry, list | int | float) for entry in value):
         return None
     try:
@@ -116,7 +116,7 @@ def _opens_named_files() -> bool:
 
 
 def _from_file(path: str) -> bytes | None:
-    """The content of the file; None if it cannot or may not be read."""
+    """Return the content of the file; None if it cannot or may not be read."""
     try:
         return read_plain(path, MAX_FILE_BYTES)
     except Unreadable:
@@ -151,9 +151,11 @@ def _from_text(text: str, name: str) -> bytes:
 def _from_pixels(value: Any, name: str) -> bytes:
     pixels = _numbers([*value] if isinstance(value, tuple) else value)
     if pixels is None:
-        raise TrainerError(f"{name} is a list that holds more than numbers, or rows of unequal lengths; {PIXELS}.")
+        raise TrainerError(
+            f"{name} is a list with entries other than numbers, or with rows of unequal lengths; {PIXELS}."
+        )
     if pixels.dtype.kind in "bf":
-        raise TrainerError(f"{name} holds {pixels.dtype} numbers; {PIXELS}, so do not scale it.")
+        raise TrainerError(f"{name} holds {pixels.dtype} numbers; {PIXELS}, so do not scale them.")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise TrainerError(f"{name} has the shape {pixels.shape}; {PIXELS}.")
     if pixels.min() < 0 or pixels.max() > 255:

@@ -1,7 +1,7 @@
 """The registered model: image bytes -> label and probabilities. Imports neither mlflow nor the orchestrator.
 
 A served folder holds ``model.json`` (classes, crop policy, configuration), ``backbone.npz`` (the starting weights, of
-which the frozen part is used) and one ``member-K.npz`` per network of the ensemble. Nothing else is needed.
+which only the frozen part is used) and one ``member-K.npz`` per network of the ensemble. Nothing else is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trainers.training import device
 MODEL_FILE = "model.json"
 BACKBONE_FILE = "backbone.npz"
 SERVED_PRECISION = "float32"
-"""Precision of every served model, whatever it was trained in, so that it runs on any CPU."""
+"""Precision of every served model, whatever its training precision, so that it runs on any CPU."""
 
 
 def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     device.prepare(job["threads"], 0.0, job["precision"])
     fits = [read_weights(Path(folder)) for folder in job["fits"]]
     if not fits:
-        raise TrainerError("no trained model was named, so nothing can be served.")
+        raise TrainerError("no trained model was given, so nothing can be served.")
     first = fits[0][0]
     if any((fit.config, fit.weights) != (first.config, first.weights) for fit, _ in fits):
         raise TrainerError("only models of one configuration and the same starting weights can be served together.")
@@ -112,7 +112,7 @@ class ServedModel:
             self.networks.append(network)
 
     def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
-        """Encoded images (JPEG, PNG, ...) -> float32 (n, classes): the mean over crops and members.
+        """Return float32 (n, classes) for encoded images (JPEG, PNG, ...): the mean over crops and members.
 
         Raises TrainerError, with the position from 1, for an image that cannot be decoded.
         """

@@ -57,7 +57,7 @@ def write_whole(outputs: Mapping[str, Mapping[str, str]], parts: Sequence[Predic
     """
     ordered = sorted(parts, key=lambda part: part.start)
     if [part.start for part in ordered] != [0, *(part.stop for part in ordered[:-1])]:
-        raise ValueError(f"parts {[(p.start, p.stop) for p in ordered]} do not make up a split")
+        raise ValueError(f"parts {[(p.start, p.stop) for p in ordered]} are not a contiguous split")
     for policy, files in outputs.items():
         shared_s = math.fsum(part.shared_seconds[policy] for part in ordered)
         for model, file in files.items():

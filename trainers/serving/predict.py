@@ -46,7 +46,7 @@ def predict(job: Mapping[str, Any]) -> PredictionPart:
     here = slice(start, stop)
     hashes, labels = selected.table["sha256"].tolist()[here], selected.labels()[here]
     if not hashes:
-        raise TrainerError(f"there is no image in the split {job['split']}, so nothing can be predicted.")
+        raise TrainerError(f"there is no image in the split {job['split']} to predict.")
     names = distinct_crops(job["policies"])
     shape = (len(hashes), len(names), len(manifest.classes))
     prefix, models, view = _open(job["models"], shape, precision, folds)
@@ -82,7 +82,7 @@ def _part(policies: Sequence[str], predictor: CropPredictor, images: tuple[int, 
 
 
 def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
-    """The shelf in which trials store the prefix's output for that view in full precision; None if not used.
+    """Return the shelf in which trials store the prefix's output for that view in full precision; None if not used.
 
     Rows rounded by ``store_dtype`` are not used: results must not depend on the state of the cache.
     """
@@ -92,7 +92,7 @@ def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
 
 
 def _selected(manifest: Manifest, split: str, folds: int) -> Manifest:
-    """The images to predict: a split, or all images in a fold."""
+    """Return the images to predict: a split, or all images that are in a fold."""
     if not folds:
         return manifest.split(split)
     if split != "validation":
@@ -116,7 +116,7 @@ def _open(
         views.add(fit.config.view)
         models.append(TrainedModel(name, Path(folder), network, np.zeros(shape, np.float32)))
     if not models:
-        raise TrainerError("no model was named to predict with.")
+        raise TrainerError("no model was given to predict with.")
     if len(views) > 1 or any(p.description() != prefixes[0].description() for p in prefixes):
         raise TrainerError("models of different prefixes or views cannot be predicted in one job.")
     return prefixes[0], models, "centre_crop" if views == {"random_crop"} else views.pop()

@@ -168,7 +168,7 @@ def test_a_file_that_does_not_run_costs_the_others_nothing(sweep: SweepPaths, mo
     monkeypatch.setitem(run.OPENERS, "tflite-fp16", broken)
     report = run_export(sweep, "tflite", "tflite-fp16")
     assert [e.state for e in report.exports] == [ExportState.KEPT, ExportState.FAILED]
-    reason = "tflite-fp16 was written and could not be run: RuntimeError: node 7 failed to invoke"
+    reason = "tflite-fp16 was written but could not be run: RuntimeError: node 7 failed to invoke"
     assert report.exports[1].reason == reason
     assert [p.name for p in (sweep.root / "exports").glob("*.tflite")] == ["model.tflite"]
 
@@ -288,7 +288,7 @@ def test_the_report_on_disk_and_on_the_terminal(sweep: SweepPaths, tmp_path: Pat
 def test_names_and_bounds_that_do_not_exist(sweep: SweepPaths) -> None:
     with pytest.raises(OrchError, match=r"no export format 'tflight'; did you mean tflite\? Known are savedmodel, tfl"):
         run_export(sweep, "tflight")
-    with pytest.raises(OrchError, match="no format was named; known are savedmodel"):
+    with pytest.raises(OrchError, match="no format was given; known are savedmodel"):
         run_export(sweep, " ")
     with pytest.raises(OrchError, match=r"--bound is a share of the test photos from 0 to 1, as 0\.01; not 2"):
         run_export(sweep, "tflite", bound=2)

@@ -107,7 +107,7 @@ def test_parts_that_do_not_follow_each_other_are_not_written(tmp_path: Path, pla
         write_whole(outputs, parts)
         assert np.load(tmp_path / "m.npz")["seconds"] == 1.5
         return
-    with pytest.raises(ValueError, match="do not make up a split"):
+    with pytest.raises(ValueError, match="are not a contiguous split"):
         write_whole(outputs, parts)
     assert not (tmp_path / "m.npz").exists()
 

@@ -193,7 +193,7 @@ def test_a_model_without_a_frozen_part_is_served_too(made, tmp_path):
 
 
 def test_what_cannot_be_put_together_is_a_sentence(made, tmp_path):
-    with pytest.raises(TrainerError, match="no trained model was named"):
+    with pytest.raises(TrainerError, match="no trained model was given"):
         put_together([], tmp_path)
     with pytest.raises(TrainerError, match="there is no trained model in"):
         put_together([str(tmp_path)], tmp_path / "model")
@@ -214,15 +214,15 @@ REFUSED = [
     (pd.DataFrame({"photo": [b""], "name": ["x"]}), "the table needs a column image; it has photo, name"),
     (pd.DataFrame(), "the table needs a column image; it has none"),
     ({"a": 1, "b": 2}, "the table needs a column image; it has a, b"),
-    (SMALL / 255, "image 1 of 1 holds float64 numbers; .* whole numbers from 0 to 255 .* so do not scale it"),
+    (SMALL / 255, "image 1 of 1 holds float64 numbers; .* whole numbers from 0 to 255 .* so do not scale them"),
     (SMALL.astype(np.float32).tolist(), "image 1 of 1 holds float64 numbers"),
     (SMALL == 0, "image 1 of 1 holds bool numbers"),
-    (SMALL[..., 0], r"image 1 of 1 has the shape \(8, 9\); a photo is given as whole numbers"),
+    (SMALL[..., 0], r"image 1 of 1 has the shape \(8, 9\); pixels must be whole numbers"),
     (np.zeros((2, 8, 8, 4), np.uint8), r"image 1 of 2 has the shape \(8, 8, 4\)"),
-    (SMALL.astype(np.int64) - 1, "image 1 of 1 holds numbers from -1 to -1; a photo"),
-    (SMALL.astype(np.int64) + 256, "image 1 of 1 holds numbers from 256 to 256; a photo"),
+    (SMALL.astype(np.int64) - 1, "image 1 of 1 holds numbers from -1 to -1; pixels"),
+    (SMALL.astype(np.int64) + 256, "image 1 of 1 holds numbers from 256 to 256; pixels"),
     ([SMALL, SMALL[..., 0]], r"image 2 of 2 has the shape \(8, 9\)"),
-    ([[[[0, 0, 0]]], [[[0, 0, 0], [0, 0]]]], "image 2 of 2 is a list that holds more than numbers, or rows of unequal"),
+    ([[[[0, 0, 0]]], [[[0, 0, 0], [0, 0]]]], "image 2 of 2 is a list with entries other than numbers, or with rows of"),
     (pd.DataFrame({"image": [np.stack([SMALL, SMALL])]}), r"image 1 of 1 has the shape \(2, 8, 9, 3\)"),
     ([None], "image 1 of 1 is None: give encoded bytes, base64 text, a Path or pixels"),
     (7, "image 1 of 1 is 7: give encoded bytes"),

@@ -248,7 +248,7 @@ def test_what_cannot_be_predicted_is_a_sentence(manifest, fits, tmp_path):
         run(manifest, {"one": str(tmp_path / "nowhere")})
     with pytest.raises(TrainerError, match="there is no policy 'hundred'"):
         run(manifest, {"one": fits["one"]}, ["hundred"])
-    with pytest.raises(TrainerError, match="no model was named"):
+    with pytest.raises(TrainerError, match="no model was given"):
         run(manifest, {})
     whole = Manifest.read(manifest)
     dataclasses.replace(whole, table=whole.split("train").table).write(tmp_path / "train.parquet")
