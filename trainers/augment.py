@@ -1,4 +1,4 @@
-"""Facade for recipes of one's own: ``from trainers.augment import Recipe, flips``. See ``trainers.images.augment``."""
+"""Facade for custom recipes: ``from trainers.augment import Recipe, flips``. See ``trainers.images.augment``."""
 
 from trainers.images.augment import RECIPES, Recipe, augment, colour, contest, find_recipe, flips, repeat, rich
 from trainers.images.published import rand, trivial
