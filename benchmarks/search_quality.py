@@ -26,9 +26,9 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.settings import SCHEDULERS, SchedulerSettings, SearchSettings
+from orchestrator.search.settings import SchedulerSettings, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
-from orchestrator.spec.budget import SAMPLER_PACKAGES
+from orchestrator.spec.budget import SAMPLER_PACKAGES, SCHEDULERS
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 
@@ -174,7 +174,7 @@ def run_curves(scheduler: SchedulerSettings, trials: Sequence[tuple[str, TrialCo
     )
 
 
-def compare_schedulers(effort: Effort, names: Sequence[str] = SCHEDULERS) -> list[SchedulerRow]:
+def compare_schedulers(effort: Effort, names: Sequence[str] = tuple(SCHEDULERS)) -> list[SchedulerRow]:
     """A row for each kind of curves and scheduler; every scheduler sees the same curves in the same order."""
     rows = []
     full = effort.curves * effort.epochs

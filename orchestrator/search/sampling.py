@@ -22,16 +22,13 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-from orchestrator.search.scheduling import known_ahead
+from orchestrator.search.scheduling import DUPLICATES_IN_A_ROW, known_ahead
 from orchestrator.search.source import TrialRequest
+from orchestrator.spec.budget import SAMPLERS
 from orchestrator.spec.space.domains import Choice, Domain, IntRange, Uniform
 from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
-
-SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp")
-DUPLICATES_IN_A_ROW = 300
-"""Maximum consecutive proposals of known configurations before the search ends."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-from orchestrator.search.settings import SCHEDULERS, SchedulerSettings
+from orchestrator.search.settings import SchedulerSettings
+from orchestrator.spec.budget import SCHEDULERS
 
 
 def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:

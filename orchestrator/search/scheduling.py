@@ -16,6 +16,8 @@ from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
 """Trials requested beyond the slots, if the next trials depend on no result, so that some start while others wait."""
+DUPLICATES_IN_A_ROW = 300
+"""Maximum consecutive proposals of known configurations before the search ends."""
 MAX_PREFILL_WORKERS = 16
 """Maximum workers that fill one feature set at once: the buckets of a shelf (``trainers.store.segments.BUCKETS``),
 each written by one worker. A test compares the two, since the orchestrator does not import the store."""

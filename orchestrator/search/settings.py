@@ -12,7 +12,6 @@ from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 
-SCHEDULERS = ("asha", "hyperband", "median", "none")
 ROUNDING = 1e-9
 """Fraction of an epoch by which a milestone may exceed a whole epoch through floating point."""
 
