@@ -118,7 +118,7 @@ def available(samplers: Iterable[str]) -> list[str]:
 def curves(kind: str, count: int, epochs: int, seed: int) -> list[tuple[str, TrialConfig]]:
     """``count`` named trials in random order, one of them the planted best. Pure.
 
-    orderly: all rise equally fast, so whoever is ahead early is ahead at the end. late bloomer: the planted best is
+    orderly: all rise equally fast, so the early leader leads at the end. late bloomer: the planted best is
     slow, and a third of the others are quick.
     """
     random = np.random.default_rng([seed, CURVES.index(kind)])

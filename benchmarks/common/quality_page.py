@@ -207,7 +207,7 @@ trials of one search are never the same configuration, for random too.
 
 {facts.curves} learning curves of {facts.epochs} epochs, two at once, through the same Ray Tune that a sweep uses,
 {facts.curve_seeds} times with different curves. One is the planted best and ends at 95.0; the others end anywhere from
-50 to 92. In *orderly* curves whoever is ahead early is ahead at the end. In *late bloomer* the best is among the
+50 to 92. In *orderly* curves the early leader leads at the end. In *late bloomer* the best is among the
 slowest, while a third of the others rise three times as quickly. *Lost* is how many points the end of the best
 COMPLETED trial lies below the planted best's.
 

@@ -15,7 +15,7 @@ from tests.support.photos_on_disk import (
     source,
     split_rows,
     table_of,
-    told,
+    warnings_of,
     with_duplicates,
 )
 from trainers.data.divide import FEW_TEST_IMAGES, interval_half_width
@@ -90,7 +90,7 @@ def test_folds_of_a_table_pool_its_train_and_validation(tmp_path: Path) -> None:
     assert {s: sum(c.values()) for s, c in report.splits.items()} == {"train": 20, "test": 4}
     assert [sum(fold.values()) for fold in report.folds] == [4] * 5
     assert manifest.table.set_index("path")["split"]["a/005.png"] == "test"
-    assert told(report) == ()
+    assert warnings_of(report) == ()
 
 
 def test_folds_for_which_a_class_is_too_small_are_a_problem(tmp_path: Path) -> None:
@@ -116,4 +116,4 @@ def test_small_test_split_is_a_warning_with_the_width_of_its_interval(tmp_path: 
         assert interval_half_width(correct / images, images) == pytest.approx((high - low) / 2, abs=1e-6)
     assert FEW_TEST_IMAGES == 100
     large = folder_of(tmp_path / "large", a=50, b=52)
-    assert told(build_manifest(source(large, (0.01, 0.01, 0.98)))[1]) == ()
+    assert warnings_of(build_manifest(source(large, (0.01, 0.01, 0.98)))[1]) == ()
