@@ -61,7 +61,7 @@ class Effort:
 
 def run_search(objective: Objective, sampler: str, trials: int, seed: int) -> float:
     """The regret of one search: the best there is less the true value of the trial that measured best."""
-    settings = SamplerSettings(trials=trials, epochs=1, seed=seed, fingerprint="planted", sampler=sampler)
+    settings = SamplerSettings(trials=trials, epochs=1, seed=seed, data="planted", sampler=sampler)
     proposer = OptunaSampler(objective.space, settings, lambda trial, config: FitJob(trial, config, seed, "planted"))
     found: list[tuple[float, float]] = []
     while (request := proposer.ask()) is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.search.scheduling import DUPLICATES_IN_A_ROW
+from orchestrator.search.next_step import DUPLICATES_IN_A_ROW
 from orchestrator.spec.space.domains import Choice, Constant, Domain, IntRange, Uniform, Value
 from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from orchestrator.spec.sweep import SweepSpec

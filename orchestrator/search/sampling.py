@@ -22,7 +22,7 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-from orchestrator.search.scheduling import DUPLICATES_IN_A_ROW, known_ahead
+from orchestrator.search.next_step import DUPLICATES_IN_A_ROW, known_ahead
 from orchestrator.search.source import TrialRequest
 from orchestrator.spec.budget import SAMPLERS
 from orchestrator.spec.space.domains import Choice, Domain, IntRange, Uniform
@@ -35,14 +35,14 @@ from trainers.contract import FitJob
 class SamplerSettings:
     """``trials``: number of distinct configurations, including earlier runs. ``first``: configurations tried first.
 
-    ``startup_trials``: random trials before tpe, gp or cmaes learn. ``fingerprint``: the manifest's.
+    ``startup_trials``: random trials before tpe, gp or cmaes learn. ``data``: what identifies the photos and splits.
     ``objectives``: with several the sampler searches for the Pareto front.
     """
 
     trials: int
     epochs: int
     seed: int
-    fingerprint: str
+    data: str
     sampler: str = "tpe"
     startup_trials: int = 10
     first: tuple[Mapping[str, Any], ...] = ()
@@ -173,7 +173,7 @@ class OptunaSampler:
         self._asks += 1
         parameters, values = self._suggest(ask, parameters)
         config = canonical({**values, "epochs": self.settings.epochs})
-        trial = trial_id(config, self.settings.seed, self.settings.fingerprint)
+        trial = trial_id(config, self.settings.seed, self.settings.data)
         if trial in self._ended:
             self._tell_study(ask, *self._ended[trial])
             return ask, parameters, None

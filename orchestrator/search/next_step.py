@@ -109,15 +109,15 @@ def next_step(
     return StartPrefill(place) if workers[place] < MAX_PREFILL_WORKERS else None
 
 
-def may_ask(held: int, active: int, slots: int, knows_next: bool) -> bool:
-    """Return whether a source may be asked for one more trial while ``held`` wait and ``active`` run.
+def may_ask(waiting: int, active: int, slots: int, knows_next: bool) -> bool:
+    """Return whether a source may be asked for one more trial while ``waiting`` wait and ``active`` run.
 
     Ahead of its time only if that changes nothing: the next trial depends on no result (``knows_next``), or as many
     trials as there are slots would run if none had to wait for a prefill.
     """
-    if not held:
+    if not waiting:
         return True
-    return held < slots + LOOK_AHEAD if knows_next else held + active < slots
+    return waiting < slots + LOOK_AHEAD if knows_next else waiting + active < slots
 
 
 def known_ahead(sampler: str, startup_trials: int) -> float:
