@@ -26,9 +26,9 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.settings import SCHEDULERS, SchedulerSettings, SearchSettings
+from orchestrator.search.settings import SchedulerSettings, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
-from orchestrator.spec.budget import SAMPLER_PACKAGES
+from orchestrator.spec.budget import SAMPLER_PACKAGES, SCHEDULERS
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 
@@ -61,7 +61,7 @@ class Effort:
 
 def run_search(objective: Objective, sampler: str, trials: int, seed: int) -> float:
     """The regret of one search: the best there is less the true value of the trial that measured best."""
-    settings = SamplerSettings(trials=trials, epochs=1, seed=seed, fingerprint="planted", sampler=sampler)
+    settings = SamplerSettings(trials=trials, epochs=1, seed=seed, data="planted", sampler=sampler)
     proposer = OptunaSampler(objective.space, settings, lambda trial, config: FitJob(trial, config, seed, "planted"))
     found: list[tuple[float, float]] = []
     while (request := proposer.ask()) is not None:
@@ -118,7 +118,7 @@ def available(samplers: Iterable[str]) -> list[str]:
 def curves(kind: str, count: int, epochs: int, seed: int) -> list[tuple[str, TrialConfig]]:
     """``count`` named trials in random order, one of them the planted best. Pure.
 
-    orderly: all rise equally fast, so whoever is ahead early is ahead at the end. late bloomer: the planted best is
+    orderly: all rise equally fast, so the early leader leads at the end. late bloomer: the planted best is
     slow, and a third of the others are quick.
     """
     random = np.random.default_rng([seed, CURVES.index(kind)])
@@ -174,7 +174,7 @@ def run_curves(scheduler: SchedulerSettings, trials: Sequence[tuple[str, TrialCo
     )
 
 
-def compare_schedulers(effort: Effort, names: Sequence[str] = SCHEDULERS) -> list[SchedulerRow]:
+def compare_schedulers(effort: Effort, names: Sequence[str] = tuple(SCHEDULERS)) -> list[SchedulerRow]:
     """A row for each kind of curves and scheduler; every scheduler sees the same curves in the same order."""
     rows = []
     full = effort.curves * effort.epochs

@@ -193,7 +193,7 @@ def _typed(name: str, value: Any) -> Any:
 def trial_id(config: TrialConfig, seed: int, data: str) -> str:
     """Return ten hex digits that name a trial: a hash of its non-defaults, the schema, the seed and ``data``.
 
-    ``data``: the fingerprint of the manifest.
+    ``data``: identifies the photos, labels and splits, and the seed of the copies.
     """
     text = json.dumps([SCHEMA_VERSION, config.non_defaults(), seed, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

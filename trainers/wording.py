@@ -1,9 +1,12 @@
-"""Parts of sentences that a person reads: a number with its noun, the nearest known word. Standard library alone."""
+"""Parts of sentences: numbers with nouns or units, the nearest known word. Standard library alone."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+GB = 10**9
+"""Bytes of a gigabyte; decimal, as ORCH_CACHE_GB."""
 
 
 def count(number: int, noun: str) -> str:

@@ -88,7 +88,7 @@ class Side:
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """From the first one's beginning to the last one's end, each in this order taken by whoever is free first."""
+    """From the first one's beginning to the last one's end, each in this order taken by the first free worker."""
     free = [0.0] * workers
     for each in seconds:
         heapq.heapreplace(free, free[0] + each)

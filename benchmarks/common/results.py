@@ -1,6 +1,6 @@
-"""What a benchmark found, kept where everybody can read it: benchmarks/results.json, and RESULTS.md made from it.
+"""Record benchmark results in benchmarks/results.json, and generate RESULTS.md from it.
 
-Every benchmark is ``python -m benchmarks.NAME [--small]`` and ends with ``record``. Nobody writes RESULTS.md by hand:
+Every benchmark is ``python -m benchmarks.NAME [--small]`` and ends with ``record``. RESULTS.md is never edited by hand:
 it holds the last run of each benchmark at each size, with its date, machine and commit.
 """
 

@@ -135,7 +135,7 @@ def breakdown(
 ) -> tuple[tuple[str, float], ...]:
     """Where our time goes, in seconds.
 
-    "of the clock" parts follow each other and add up to the whole; "of workers" parts run beside each other within the
+    "of the clock" parts follow each other and add up to the whole; "of workers" parts run in parallel within the
     search. Jobs that fill the store are known where the ledger names them; before that they are a trial's own.
     """
     first = events[0].time_s
@@ -148,7 +148,7 @@ def breakdown(
         ("of the clock: reading and checking the photos", data - first),
         ("of the clock: Ray and the first worker", ready - data),
         ("of the clock: filling the store before the first trial", running - ready),
-        ("of the clock: the trials, and the store beside them", last - running),
+        ("of the clock: the trials and the store", last - running),
         ("of the clock: closing", ended - last),
     ]
     if builds:

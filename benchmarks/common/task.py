@@ -35,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Task:
-    """``table``: CSV of path, label and split, the photos beside it. ``weights``: folder of weight files.
+    """``table``: CSV of path, label and split, the photos next to it. ``weights``: folder of weight files.
 
     Every trial trains at a constant learning rate with Adam, so that what an epoch does never depends on how many
     there are, and on ``image_size`` pixels a side in batches of ``batch_size``. ``steps_per_execution`` and
@@ -69,7 +69,7 @@ class Task:
         return dataclasses.replace(self, trials=tuple(trial for trial in self.trials if trial.name in kept))
 
     def write(self, path: Path, threads: int, concurrent: int) -> None:
-        """The file that a peer's script reads; its cache and scratch folders lie beside it."""
+        """The file that a peer's script reads; its cache and scratch folders lie next to it."""
         names = {trial.config["backbone"] for trial in self.trials}
         task = {
             "table": str(self.table),

@@ -1,6 +1,6 @@
 """What a careful author writes where nothing of the backbone is trained: features once, then one small model a trial.
 
-No tool, no record, no parallel trials: a loop. It stands beside the others as a row without a target.
+No tool, no record, no parallel trials: a loop. Listed with the others as a row without a target.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 What makes it fast: the data and the model are those of ``ray_tune.py`` (decoded once, kept in memory, prefetched, uint8
 in, a frozen base built once, ``steps_per_execution``). Either one process trains one trial after the other on all
 cores, or, with several trials at once, as many processes as that ask a chief for them, the way its documents describe
-for distributed tuning; what a probe found better is used. The chief looks every 20 seconds whether it may end, which
-nobody waits for here. It saves each trial's best epoch, as it always does.
+for distributed tuning; the faster of the two in a probe is used. The chief checks every 20 seconds whether it can end;
+that wait is not counted here. It saves each trial's best epoch, as it always does.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def sync(folder: Folder = None) -> None:
 
     Runs that MLflow shows as running are closed if no process runs the sweep; --resume opens them again.
     """
-    from orchestrator.commands.promote import sync_folder
+    from orchestrator.commands.sync import sync_folder
     from orchestrator.ledger.folder import find_sweep
 
     typer.echo(sync_folder(find_sweep(folder)))

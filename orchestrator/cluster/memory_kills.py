@@ -1,6 +1,7 @@
-"""Decide whether to retry after Ray's memory monitor killed workers. Pure.
+"""Parse the message of a kill by Ray's memory monitor, and time the attempts that follow. Pure.
 
-The monitor kills the newest workers of a machine whose memory is nearly full, whichever program filled it.
+The monitor kills the newest workers of a machine whose memory is nearly full, whichever program filled it. Trials are
+retried by ``search.recorder.TrialRecorder``, after ``lost_workers`` has converted the error; jobs by ``jobs``.
 """
 
 from __future__ import annotations

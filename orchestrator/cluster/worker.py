@@ -47,8 +47,8 @@ class FitTrainable(tune.Trainable):
     "failed" with a ``reason`` if a retry would fail alike (``TrainerError``, divergence). Any other exception leaves
     the process; Tune counts it against the retries and restarts the trial in a new worker.
 
-    A trial with a checkpoint resumes from it: its epochs are reported one by one, untrained and ``held``. If the
-    checkpoint is unusable the trial starts over and reports the reason in ``restarted``.
+    A trial with a checkpoint resumes from it: its epochs are reported one by one, untrained and marked ``repeated``. If
+    the checkpoint is unusable the trial starts over and reports the reason in ``restarted``.
 
     A prefill is one step: its outcome is "built", with the return value of ``fill`` as ``built``, or "failed".
     """
@@ -119,8 +119,8 @@ class FitTrainable(tune.Trainable):
 
     def _epoch(self) -> dict[str, Any]:
         fit, epochs = self._open(), self._config["epochs"]
-        held = self._reported < len(self._done)
-        if not held:
+        repeated = self._reported < len(self._done)
+        if not repeated:
             self._done.append(fit.run_epoch())
         metrics = self._done[self._reported]
         self._reported += 1
@@ -130,9 +130,15 @@ class FitTrainable(tune.Trainable):
         if metrics.epoch >= epochs:
             fit.finish()
             outcome = "completed"
-        elif not held:
+        elif not repeated:
             self._saver.note(fit, self._done)
-        status = {"outcome": outcome, "reason": "", "done": bool(outcome), "held": held, "restarted": self._restarted}
+        status = {
+            "outcome": outcome,
+            "reason": "",
+            "done": bool(outcome),
+            "repeated": repeated,
+            "restarted": self._restarted,
+        }
         self._restarted = ""
         return {**metrics.to_dict(), **status, **measure(self._jobs)}
 

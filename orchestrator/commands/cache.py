@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchError
 from trainers.store import eviction
 from trainers.store.eviction import Removed
-from trainers.store.inventory import GB, OTHER_FOLDERS, Contents, ShelfFolder, contents, rows_of, verify
-from trainers.wording import count
+from trainers.store.inventory import OTHER_FOLDERS, Contents, ShelfFolder, contents, rows_of, verify
+from trainers.wording import GB, count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,7 +24,7 @@ from orchestrator.spec.weight_places import FOLDER, PAGE
 from orchestrator.tracking.mlflow_store import reachable
 from trainers.backbones import BACKBONES
 from trainers.networks.weight_sources import fits, is_cached, keras_cache, names_in, why_unreachable
-from trainers.wording import count, first_line
+from trainers.wording import GB, count, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Level = Literal["OK", "note", "problem"]
 
 NEEDED = ("ray", "tensorflow", "keras", "mlflow", "optuna", "numpy", "pandas", "pyarrow", "pillow", "scikit-learn")
-GB = 2**30
 MEMORY_NOTE_GB = 4.0
 """GB of free memory below which a note is given: TensorFlow and Ray take about 2 GB before the first photo."""
 DISK_PROBLEM_GB, DISK_NOTE_GB = 1.0, 10.0

@@ -1,4 +1,4 @@
-"""`orch promote best` and `orch sync`: from a finished sweep's folder to MLflow.
+"""`orch promote best`: from a finished sweep's folder to MLflow's registry.
 
 Gathers the evidence for ``promotion_gate.decide`` and carries out its decision.
 """
@@ -17,14 +17,12 @@ from orchestrator.errors import PromotionRefused
 from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
 from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
-from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.judged import JudgedWinner, judged_winner, not_judged
 from orchestrator.tracking import registry
 from orchestrator.tracking.cursor import parent_run
 from orchestrator.tracking.model_package import ModelDetails
 from orchestrator.tracking.settings import model_name, tracking_settings
-from orchestrator.tracking.sync import SyncResult
 from orchestrator.tracking.tracker import synchronise
 from trainers.backbones import backbone
 from trainers.data.manifest import Manifest
@@ -47,11 +45,6 @@ class Promotion:
         return f"{self.decision.text}\n{self.model} version {self.version} is the champion."
 
 
-def sync_folder(folder: Path) -> SyncResult:
-    """Send MLflow the events that it has not seen. Raises TrackingError."""
-    return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec), check_machine=False)))
-
-
 def promote(
     folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None
 ) -> Promotion:
@@ -70,7 +63,7 @@ def promote(
         tell(f"{folder}: {row['model']} with the crop policy {row['policy']}, test accuracy {row['accuracy']:.3f}")
         spec = load_spec(str(sweep.paths.spec), check_machine=False)
         uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
-        run_id = parent_run(sweep) or sync_folder(folder).parent_run_id
+        run_id = parent_run(sweep) or synchronise(folder, tracking_settings(spec)).parent_run_id
         champion = registry.champion(uri, name)
         manifest = Manifest.read(sweep.paths.manifest)
         if champion is not None and _is_same(champion, judged, run_id):

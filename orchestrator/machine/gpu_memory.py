@@ -9,9 +9,9 @@ import shutil
 import subprocess
 
 from orchestrator.errors import OrchError
+from trainers.wording import GB
 
 MIB = 2**20
-GB = 10**9
 TIMEOUT_S = 20
 """Maximum seconds to wait for nvidia-smi."""
 NO_DEVICE = "No devices were found"

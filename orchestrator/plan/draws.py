@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.search.next_step import DUPLICATES_IN_A_ROW
 from orchestrator.spec.space.domains import Choice, Constant, Domain, IntRange, Uniform, Value
 from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from orchestrator.spec.sweep import SweepSpec
@@ -25,8 +26,6 @@ CANDIDATES = 3
 """Uniform samples of which a learning sampler is assumed to propose the one that trains longest, since more training
 usually scores better (``simulation.EFFORT``). In a sweep of trashnet.yaml 6 of the 12 trials after the start-up were in
 the most expensive twelfth of the space (2026-11-24)."""
-DUPLICATES_IN_A_ROW = 300
-"""Maximum consecutive draws of known configurations before the list of trials ends, as in the search."""
 
 
 def named(spec: SweepSpec) -> list[TrialConfig]:

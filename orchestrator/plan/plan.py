@@ -21,6 +21,7 @@ from orchestrator.plan.estimates import STAND_IN, unknown_backbones
 from orchestrator.plan.playthrough import START, TOTAL, SimulatedOutcome, SimulatedSweep, SweepConditions
 from orchestrator.plan.simulation import EFFORT
 from orchestrator.spec.sweep import SweepSpec
+from trainers.wording import GB
 
 PLANNED_STAGES = (START, Stage.PREFILL, Stage.SEARCH, Stage.SELECT, Stage.REFIT, Stage.LEADERBOARD, TOTAL)
 """Stages of a plan in order. ``prefill`` is in worker-seconds, within search and refit; the others are wall time."""
@@ -30,7 +31,6 @@ FEWEST_DRAWS = 5
 """Minimum number of simulated sweeps."""
 TRIALS_PLAYED = 10_000
 """Maximum simulated trials in all sweeps together; the mean of large sweeps varies less."""
-GB = 10**9
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
 from orchestrator.plan.stopping import Never, StoppingRule, rule_of
 from orchestrator.plan.workload import FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
-from orchestrator.search.scheduling import known_ahead
+from orchestrator.search.next_step import known_ahead
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
 

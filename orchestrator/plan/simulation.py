@@ -18,7 +18,7 @@ from statistics import NormalDist
 from orchestrator.plan.calibration import Machine
 from orchestrator.plan.stopping import GO, PAUSE, StoppingRule
 from orchestrator.plan.workload import FitWork, PlannedRows
-from orchestrator.search.scheduling import (
+from orchestrator.search.next_step import (
     MAX_PREFILL_WORKERS,
     FeatureSet,
     StartPrefill,

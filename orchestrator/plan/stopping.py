@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.search.settings import milestones
+from orchestrator.search.settings import rungs
 
 GO, STOP, PAUSE = "go", "stop", "pause"
 
@@ -79,19 +79,19 @@ class Never:
 class Asha(Never):
     """Asynchronous successive halving (Li et al. 2020): a trial continues if it is among the best 1 / reduction.
 
-    As in Ray: at a milestone the score must reach the (1 - 1 / reduction) quantile of the earlier scores, linearly
+    As in Ray: at a rung the score must reach the (1 - 1 / reduction) quantile of the earlier scores, linearly
     interpolated; the first trial always continues.
     """
 
     def __init__(self, epochs: int, grace_epochs: int, reduction: float) -> None:
         super().__init__(epochs)
         self._quantile = 1 - 1 / reduction
-        self._milestones = milestones(epochs, min(grace_epochs, epochs), reduction)
-        self._scores: dict[int, list[float]] = {milestone: [] for milestone in self._milestones}
+        self._rungs = rungs(epochs, min(grace_epochs, epochs), reduction)
+        self._scores: dict[int, list[float]] = {rung: [] for rung in self._rungs}
 
     def next_epoch(self, trial: int, epoch: int) -> int:
-        place = bisect.bisect_right(self._milestones, epoch)
-        return self._milestones[place] if place < len(self._milestones) else self.epochs
+        place = bisect.bisect_right(self._rungs, epoch)
+        return self._rungs[place] if place < len(self._rungs) else self.epochs
 
     def report(self, trial: int, epoch: int, score: float) -> Verdict:
         scores = self._scores.get(epoch)

@@ -12,7 +12,7 @@ from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill, format_durati
 from orchestrator.plan.playthrough import START, TOTAL
 from orchestrator.plan.stage_times import StageComparison
 from orchestrator.report.terminal import tell
-from trainers.wording import count
+from trainers.wording import GB, count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,6 @@ NAMES = {
     TOTAL: "total",
 }
 BEFORE: dict[str, str] = {Stage.DATA: "reading the photos", Stage.PLAN: "planning and measuring"}
-GB = 10**9
 
 
 def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:

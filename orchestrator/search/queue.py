@@ -1,6 +1,6 @@
 """The trials that wait for a worker, and the prefills that they wait for.
 
-Holds the state that ``scheduling.next_step`` decides on. Knows neither Ray nor the ledger.
+Holds the state that ``next_step`` decides on. Knows neither Ray nor the ledger.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.search.scheduling import (
+from orchestrator.search.next_step import (
     NO_FEATURES,
     FeatureSet,
     StartPrefill,
@@ -50,44 +50,44 @@ class PrefillJob:
 class TrialQueue:
     """Trials in the order of their requests, and running prefills.
 
-    ``held``: trials that wait. ``prefills``: Tune's id -> running prefill. With ``prefill`` False there are no
-    prefills, and the trial that was requested runs next.
+    ``waiting``: trials that wait for a worker or a prefill. ``prefills``: Tune's id -> running prefill. With
+    ``prefill`` False there are no prefills, and the trial that was requested runs next.
     """
 
     def __init__(self, prefill: bool) -> None:
-        self.held: list[LiveTrial] = []
+        self.waiting: list[LiveTrial] = []
         self.prefills: dict[str, PrefillJob] = {}
         self._prefill = prefill
-        self._waiting: list[WaitingTrial] = []  # parallel to ``held``
+        self._needs: list[WaitingTrial] = []  # parallel to ``waiting``
         self._settled: set[FeatureSet] = {NO_FEATURES}
         self._warm_trace: tuple[Any, ...] | None = None
 
     def may_ask(self, source: TrialSource, active: int, slots: int) -> bool:
         """Return whether ``source`` may be asked for one more trial while ``active`` run; a slot must be free."""
         if not self._prefill:
-            return not self.held
-        return may_ask(len(self.held), active, slots, source.knows_next)
+            return not self.waiting
+        return may_ask(len(self.waiting), active, slots, source.knows_next)
 
-    def hold(self, live: LiveTrial) -> None:
+    def add(self, live: LiveTrial) -> None:
         """Append a requested trial."""
         job = live.request.job
-        self.held.append(live)
-        self._waiting.append(
+        self.waiting.append(live)
+        self._needs.append(
             WaitingTrial(feature_set_of(job), trace_key(job)) if self._prefill else WaitingTrial(NO_FEATURES)
         )
 
     def next(self, tune_id: str, may_prefill: bool) -> LiveTrial | PrefillJob | None:
         """Return the trial or the prefill to start, which then runs as ``tune_id``; None if there is none."""
         filling = Counter(prefill.features for prefill in self.prefills.values())
-        step = next_step(self._waiting, self._settled, filling, self._warm_trace, may_prefill)
+        step = next_step(self._needs, self._settled, filling, self._warm_trace, may_prefill)
         if step is None:
             return None
-        waiting = self._waiting[step.place]
+        needs = self._needs[step.place]
         if isinstance(step, StartPrefill):
-            prefill = self.prefills[tune_id] = PrefillJob(self.held[step.place].request, waiting.features)
+            prefill = self.prefills[tune_id] = PrefillJob(self.waiting[step.place].request, needs.features)
             return prefill
-        del self._waiting[step.place]
-        return self.held.pop(step.place)
+        del self._needs[step.place]
+        return self.waiting.pop(step.place)
 
     def trial_ended(self, live: LiveTrial) -> None:
         """Note that the worker of ``live`` is free, and warm for trials of the same trace."""

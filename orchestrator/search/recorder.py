@@ -98,7 +98,7 @@ class TrialRecorder:
     @property
     def is_drained(self) -> bool:
         """Whether no further trial will ever start."""
-        return bool(self.source.exhausted) and not self.queue.held
+        return bool(self.source.exhausted) and not self.queue.waiting
 
     def _ask(self) -> bool:
         """Request one trial, record it as PENDING and hold it; return whether the source had one."""
@@ -117,7 +117,7 @@ class TrialRecorder:
             live.values = {epoch: value for epoch, value in self._values(past).items() if epoch <= live.kept}
         self.started += 1
         self._record_state(live, TrialState.PENDING, reason, created)
-        self.queue.hold(live)
+        self.queue.add(live)
         return True
 
     def _values(self, past: TrialRecord) -> dict[int, tuple[float, ...]]:
@@ -131,14 +131,14 @@ class TrialRecorder:
         ``at_least``: epochs of Tune's own checkpoint. The reason is "" if the trial never had a checkpoint.
         """
         folder, words = live.request.job.checkpoint, ""
-        held = at_least
+        saved_epochs = at_least
         try:
             saved = read_checkpoint(Path(folder), live.request.job) if folder else None
-            held = max(held, len(saved.epochs) if saved else 0)
+            saved_epochs = max(saved_epochs, len(saved.epochs) if saved else 0)
         except TrainerError as error:
-            words = f"starts over: {error}" if not held else ""
-        live.kept = min(max(known, default=0), held)
-        return f"resumes after epoch {held}" if held else words
+            words = f"starts over: {error}" if not saved_epochs else ""
+        live.kept = min(max(known, default=0), saved_epochs)
+        return f"resumes after epoch {saved_epochs}" if saved_epochs else words
 
     def look_for_end(self) -> bool:
         """Return whether the search must stop now, and set ``stopping``."""
@@ -175,9 +175,9 @@ class TrialRecorder:
             return
         live = self.live[trial.trial_id]
         epoch = result["epoch"]
-        if not result["held"]:
+        if not result["repeated"]:
             self.patience.progress()
-        if not result["held"] and epoch <= live.kept:
+        if not result["repeated"] and epoch <= live.kept:
             self._restart(live, result["restarted"])
         values = live.values[epoch] = tuple(result[name] for name in self.settings.objectives)
         if epoch > live.kept:
@@ -189,7 +189,7 @@ class TrialRecorder:
     def _record_epoch(self, live: LiveTrial, result: Mapping[str, Any], values: tuple[float, ...]) -> None:
         epoch = result["epoch"]
         about: dict[str, Any] = {"trial": live.request.id, "attempt": live.attempt, "epoch": epoch}
-        about["rung"] = self.settings.scheduler.rung(epoch)
+        about["rung"] = self.settings.scheduler.rungs_passed(epoch)
         for fold, accuracy in enumerate(result["fold_val_accuracy"], start=1):
             self.record(EventKind.EPOCH, fold=fold, val_accuracy=accuracy, **about)
         known = all(math.isfinite(value) for value in values)
@@ -266,7 +266,7 @@ class TrialRecorder:
         """
         if self.broken is not None:
             raise self.broken
-        unended = [*self.live.values(), *self.queue.held]
+        unended = [*self.live.values(), *self.queue.waiting]
         if self.signals.received:
             raise Interrupted(
                 f"{self.stopping}: finished trials are kept, {len(unended)} unfinished ones restart with `--resume`."
@@ -303,7 +303,7 @@ class TrialRecorder:
             reason=reason,
             attempt=live.attempt,
             epoch=done,
-            rung=self.settings.scheduler.rung(done),
+            rung=self.settings.scheduler.rungs_passed(done),
             payload=payload,
         )
 

@@ -22,30 +22,27 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-from orchestrator.search.scheduling import known_ahead
+from orchestrator.search.next_step import DUPLICATES_IN_A_ROW, known_ahead
 from orchestrator.search.source import TrialRequest
+from orchestrator.spec.budget import SAMPLERS
 from orchestrator.spec.space.domains import Choice, Domain, IntRange, Uniform
 from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from trainers.config import TrialConfig, canonical, trial_id
 from trainers.contract import FitJob
-
-SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp")
-DUPLICATES_IN_A_ROW = 300
-"""Maximum consecutive proposals of known configurations before the search ends."""
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
     """``trials``: number of distinct configurations, including earlier runs. ``first``: configurations tried first.
 
-    ``startup_trials``: random trials before tpe, gp or cmaes learn. ``fingerprint``: the manifest's.
+    ``startup_trials``: random trials before tpe, gp or cmaes learn. ``data``: what identifies the photos and splits.
     ``objectives``: with several the sampler searches for the Pareto front.
     """
 
     trials: int
     epochs: int
     seed: int
-    fingerprint: str
+    data: str
     sampler: str = "tpe"
     startup_trials: int = 10
     first: tuple[Mapping[str, Any], ...] = ()
@@ -176,7 +173,7 @@ class OptunaSampler:
         self._asks += 1
         parameters, values = self._suggest(ask, parameters)
         config = canonical({**values, "epochs": self.settings.epochs})
-        trial = trial_id(config, self.settings.seed, self.settings.fingerprint)
+        trial = trial_id(config, self.settings.seed, self.settings.data)
         if trial in self._ended:
             self._tell_study(ask, *self._ended[trial])
             return ask, parameters, None

@@ -26,7 +26,8 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
-from orchestrator.search.settings import SCHEDULERS, SchedulerSettings
+from orchestrator.search.settings import SchedulerSettings
+from orchestrator.spec.budget import SCHEDULERS
 
 
 def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
@@ -43,7 +44,7 @@ def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:
     if settings.name == "hyperband":
         return _SteadyHyperBand(max_t=epochs, reduction_factor=settings.reduction_factor, **common)
     if settings.name == "median":
-        return _SteadyMedian(grace_period=settings.grace_epochs, min_samples_required=settings.min_samples, **common)
+        return _SteadyMedian(grace_period=settings.grace_epochs, min_samples_required=settings.min_trials, **common)
     if settings.name == "none":
         return FIFOScheduler()
     raise OrchError(f"there is no scheduler {settings.name!r}; known are {', '.join(SCHEDULERS)}.")
@@ -146,7 +147,7 @@ class WatchedScheduler(TrialScheduler):
 
     def _survived_epochs(self, trial: Trial, result: Mapping[str, Any]) -> int:
         """Return the epochs of ``trial`` that are not decided again; 0 for hyperband, whose brackets are new."""
-        is_new = not result.get("held") or isinstance(self.inner, HyperBandScheduler)
+        is_new = not result.get("repeated") or isinstance(self.inner, HyperBandScheduler)
         return 0 if is_new else self.survived.get(trial.trial_id, 0)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:

@@ -12,9 +12,8 @@ from orchestrator.cluster.memory_kills import PatienceSettings
 from orchestrator.ledger.stages import Stage
 from orchestrator.objectives import ACCURACY
 
-SCHEDULERS = ("asha", "hyperband", "median", "none")
 ROUNDING = 1e-9
-"""Fraction of an epoch by which a milestone may exceed a whole epoch through floating point."""
+"""Fraction of an epoch by which a rung may exceed a whole epoch through floating point."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class SchedulerSettings:
     """When trials are stopped early.
 
     ``grace_epochs``: minimum epochs of every trial (asha, median). ``reduction_factor``: one in this many trials
-    continues at each rung (asha, hyperband). ``min_samples``: minimum number of other trials to compare with (median).
+    continues at each rung (asha, hyperband). ``min_trials``: minimum number of other trials to compare with (median).
     ``metric``: the objective that trials are stopped by; of several the first, the scheduler ignores the others.
 
     asha: Li et al. 2020, arXiv 1810.05934. hyperband: Li et al. 2018, arXiv 1603.06560. median: Golovin et al. 2017.
@@ -31,26 +30,26 @@ class SchedulerSettings:
     name: str = "none"
     grace_epochs: int = 1
     reduction_factor: float = 3.0
-    min_samples: int = 3
+    min_trials: int = 3
     metric: str = ACCURACY
 
-    def rung(self, epoch: int) -> int:
-        """Return the number of asha's milestones that ``epoch`` has reached; 0 for other schedulers."""
+    def rungs_passed(self, epoch: int) -> int:
+        """Return the number of asha's rungs that ``epoch`` has reached; 0 for other schedulers."""
         if self.name != "asha":
             return 0
-        return sum(1 for _ in _milestones(self.grace_epochs, self.reduction_factor, epoch))
+        return sum(1 for _ in _rungs(self.grace_epochs, self.reduction_factor, epoch))
 
 
-def milestones(epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
+def rungs(epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
     """Return the epochs at which asha decides: grace x reduction^k, rounded up, below ``epochs``.
 
-    The last epoch is no milestone: a trial that reaches it is complete.
+    The last epoch is no rung: a trial that reaches it is complete.
     """
-    found = {math.ceil(epoch - ROUNDING) for epoch in _milestones(grace_epochs, reduction_factor, epochs)}
+    found = {math.ceil(epoch - ROUNDING) for epoch in _rungs(grace_epochs, reduction_factor, epochs)}
     return sorted(epoch for epoch in found if epoch < epochs)
 
 
-def _milestones(grace_epochs: int, reduction_factor: float, last: int) -> Iterator[float]:
+def _rungs(grace_epochs: int, reduction_factor: float, last: int) -> Iterator[float]:
     """Yield grace x reduction^k up to ``last``."""
     power = 0
     while (epoch := grace_epochs * reduction_factor**power) <= last:

@@ -35,13 +35,13 @@ class _Named(Section):
             raise Mistakes(Mistake((key,), f"{name} has no {key}; {has}.", at_key=True) for key in wrong)
 
 
-_SCHEDULERS = {
+SCHEDULERS = {  # name -> its options
     "asha": ("grace_epochs", "reduction_factor"),
     "hyperband": ("reduction_factor",),
     "median": ("grace_epochs", "min_trials"),
     "none": (),
 }
-_SAMPLERS = {
+SAMPLERS = {  # name -> its options
     "tpe": ("startup_trials",),
     "random": (),
     "grid": (),
@@ -68,12 +68,12 @@ class SchedulerSpec(_Named):
 
     @model_validator(mode="after")
     def _fits(self) -> SchedulerSpec:
-        self._refuse_others(_SCHEDULERS)
+        self._refuse_others(SCHEDULERS)
         return self
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in ("name", *_SCHEDULERS[self.name])}
+        return {key: value for key, value in handler(self).items() if key in ("name", *SCHEDULERS[self.name])}
 
 
 class SamplerSpec(_Named):
@@ -84,12 +84,12 @@ class SamplerSpec(_Named):
 
     @model_validator(mode="after")
     def _fits(self) -> SamplerSpec:
-        self._refuse_others(_SAMPLERS)
+        self._refuse_others(SAMPLERS)
         return self
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in ("name", *_SAMPLERS[self.name])}
+        return {key: value for key, value in handler(self).items() if key in ("name", *SAMPLERS[self.name])}
 
 
 def _read_first(value: Any) -> tuple[dict[str, Any], ...]:
@@ -149,7 +149,7 @@ class BudgetSpec(Section):
     def _fits(self) -> BudgetSpec:
         found = []
         grace = self.scheduler.grace_epochs
-        if "grace_epochs" in _SCHEDULERS[self.scheduler.name] and grace > self.epochs:
+        if "grace_epochs" in SCHEDULERS[self.scheduler.name] and grace > self.epochs:
             text = (
                 f"found {grace}, which is more than budget.epochs ({self.epochs}), so no trial would ever be stopped."
             )

@@ -9,10 +9,9 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, mo
 
 from orchestrator.spec.base import LARGEST_SEED, Section
 from orchestrator.spec.mistakes import Mistake, Mistakes, mistakes_of, nearest, quoted
+from trainers.data.builtins import BUILTIN, BUILTINS
 from trainers.files.suffixes import TABLES
 
-BUILTIN = "builtin:"
-BUILTINS = ("builtin:digits",)
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 """Minimum and maximum folds of cross-validation."""
 

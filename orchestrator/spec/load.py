@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.errors import SpecError
 from orchestrator.machine.quiet_stderr import without_chatter
 from orchestrator.spec.budget import SAMPLER_PACKAGES
-from orchestrator.spec.data import BUILTIN
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.reachable import reachable
 from orchestrator.spec.shipped import find_file
@@ -30,6 +29,7 @@ from orchestrator.spec.weights import OTHERS, WORDS
 from orchestrator.spec.yaml_file.document import Document, SettingRules, read_document
 from orchestrator.spec.yaml_file.writer import write_yaml
 from trainers.backbones import backbone
+from trainers.data.builtins import BUILTIN
 from trainers.networks.weight_sources import IMAGENET, NONE
 
 _RANGE_EXTRAS = {"step", "log"}

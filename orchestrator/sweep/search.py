@@ -41,7 +41,7 @@ def _source(sweep: SweepContext, manifest: Manifest) -> Any:
     from orchestrator.search.source import FixedTrials, TrialRequest
 
     spec, budget = sweep.spec, sweep.spec.budget
-    fingerprint = data_identity(manifest)
+    data = data_identity(manifest)
 
     def make_job(fit_id: str, config: TrialConfig) -> FitJob:
         job = sweep.fit_job(fit_id, config, budget.seed, ("train",))
@@ -52,7 +52,7 @@ def _source(sweep: SweepContext, manifest: Manifest) -> Any:
         seen: set[str] = set()
         for name, values in spec.configurations:
             config = canonical({**values, "epochs": budget.epochs})
-            fit_id = trial_id(config, budget.seed, fingerprint)
+            fit_id = trial_id(config, budget.seed, data)
             if fit_id in seen:
                 sweep.note(Stage.SEARCH, f"{name} is the same configuration as one before it, and trained once")
                 continue
@@ -63,7 +63,7 @@ def _source(sweep: SweepContext, manifest: Manifest) -> Any:
         trials=budget.trials,
         epochs=budget.epochs,
         seed=budget.seed,
-        fingerprint=fingerprint,
+        data=data,
         sampler=budget.sampler.name,
         startup_trials=budget.sampler.startup_trials,
         first=tuple(budget.first),

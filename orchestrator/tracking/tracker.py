@@ -18,8 +18,8 @@ from orchestrator.ledger.segments import Event
 from orchestrator.machine.environment import describe_environment
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.tracking.mlflow_store import connect, database_file, first_sentence, without_password
+from orchestrator.tracking.mlflow_writer import MlflowWriter, SyncResult
 from orchestrator.tracking.settings import TrackingSettings
-from orchestrator.tracking.sync import MlflowWriter, SyncResult
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.plan.calibration import PartKey
 from orchestrator.plan.workload import _feature_shelf
-from orchestrator.search.scheduling import feature_set_of, trace_key
+from orchestrator.search.next_step import feature_set_of, trace_key
 from orchestrator.sweep.leaderboard import _prefix_of
 from trainers.config import PrefixConfig, TrialConfig
 from trainers.contract import FitJob

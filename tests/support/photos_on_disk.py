@@ -49,7 +49,7 @@ def source(path: Path | str, splits: tuple[float, float, float] | None = RATIOS,
     return DataSource(str(path), splits, Path(str(path)).parent / "cache", **options)  # type: ignore[arg-type]
 
 
-def told(report: DataReport) -> tuple[str, ...]:
+def warnings_of(report: DataReport) -> tuple[str, ...]:
     """The warnings but for the one that every small set of photos gets: that its test split is small."""
     return tuple(text for text in report.warnings if not text.startswith("the test split holds "))
 

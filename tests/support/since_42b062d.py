@@ -24,7 +24,8 @@ def unpack(folder: Path, *names: str) -> Path:
     with tarfile.open(RECORDED / "made.tar.xz") as archive:
         chosen = [member for member in archive if member.name.split("/")[1:2] and member.name.split("/")[1] in names]
         assert {member.name.split("/")[1] for member in chosen} == set(names)
-        archive.extractall(folder, chosen, filter="data")
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and newer
+        archive.extractall(folder, chosen, **safe)  # type: ignore[arg-type]
     return folder
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from filelock import FileLock
-from PIL import Image
 
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BUILTIN = "builtin:"
 BUILTINS = ("builtin:digits",)
@@ -36,6 +38,9 @@ def make_builtin(source: str, cache: Path) -> Path:
 
 
 def _write_digits(root: Path) -> None:
+    import numpy as np  # these two are not needed to check a name, which `orch check` does
+    from PIL import Image
+
     images, labels = _digits()
     names = [root / str(label) / f"{number:04d}.png" for number, label in enumerate(labels)]
     if all(name.exists() for name in names):
@@ -56,6 +61,8 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
     Reads the table that scikit-learn's loader reads, since importing that loader takes two seconds.
     """
+    import numpy as np
+
     found = importlib.util.find_spec("sklearn")
     folder = Path(found.origin).parent if found and found.origin else Path()
     table = folder / "datasets" / "data" / "digits.csv.gz"

@@ -21,13 +21,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainers.data.divide import Division, divide
 from trainers.data.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
 from trainers.data.listing import Listing, SourceNotes, name_some
 from trainers.data.report import LARGE_GROUP, DataReport
 from trainers.data.scan import Progress, ScannedPhoto, scan
 from trainers.data.sources import Source, common_folder, is_made, names_of, read_source, source_folders
-from trainers.data.splits import SPLITS, check_folds, check_ratios, too_small
+from trainers.data.splits import Division, divide
+from trainers.data.stratify import SPLITS, check_folds, check_ratios, too_small
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
 from trainers.wording import count, first_line

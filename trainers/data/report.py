@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainers.data.splits import SPLITS
+from trainers.data.stratify import SPLITS
 
 NAMES_SHOWN = 10
 LARGE_GROUP = 0.01

@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 
 from trainers.errors import TrainerError
 from trainers.store.inventory import (
-    GB,
     ShelfFolder,
     StoredSegment,
     configured_limit,
@@ -30,6 +29,7 @@ from trainers.store.inventory import (
     shelves_of,
 )
 from trainers.store.segments import BUCKETS, bucket_lock, read_header, remove_leftovers, remove_segment, suffix
+from trainers.wording import GB
 
 
 class NoRoom(TrainerError):

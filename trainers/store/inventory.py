@@ -17,8 +17,8 @@ from typing import Any
 
 from trainers.errors import TrainerError
 from trainers.store.segments import open_segment, read_header, suffix
+from trainers.wording import GB
 
-GB = 10**9
 MAX_DEFAULT_BYTES = 200 * GB
 """Maximum bytes of the cache if ORCH_CACHE_GB is not set."""
 MIN_FREE_BYTES = 256 * 2**20

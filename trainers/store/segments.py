@@ -36,7 +36,7 @@ FORMAT = 2
 first."""
 BUCKETS = 16
 """Number of buckets per shelf, each written by one worker at a time; equals
-``orchestrator.search.scheduling.MAX_PREFILL_WORKERS``."""
+``orchestrator.search.next_step.MAX_PREFILL_WORKERS``."""
 TOUCH_INTERVAL_S = 60.0
 """Minimum seconds between two updates of a segment's time of last use by one process."""
 RESERVE_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)

@@ -82,7 +82,7 @@ def test_usage_errors_are_sentences_with_exit_code_2(
         (["data", "preview", "a.yaml"], "a.yaml/b.png", "a.yaml is not a folder"),
         (["data", "preview", "a.yaml"], "b.doc", "must end in .png"),
         (["sweep", "a.yaml"], "a.yaml", "a.yaml is not a folder"),
-        (["sweep", "a.yaml"], "/dev/null/x", "/dev/null is not a folder"),
+        (["sweep", "a.yaml"], "/dev/null/x", "/dev/null is a file; name another folder"),
         (["export"], "pipe", "pipe is not a folder"),
     ],
 )
@@ -92,10 +92,10 @@ def test_what_out_names_is_looked_at_first(
     os.mkfifo(here / "pipe")
     (here / "a.yaml").write_text(SPEC)
     assert app.run([*verb, "--out", out]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert sentence in told.err
-    assert "--out" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert "--out" in captured.err
     assert sorted(path.name for path in here.iterdir()) == ["a.yaml", "pipe"]
 
 

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.commands import doctor
+from trainers.wording import GB
 
 
 def test_a_machine_that_can_run_a_sweep_has_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_little_free_disk_is_said(free_gb: float, level: str, monkeypatch: pytes
     import shutil
     from types import SimpleNamespace
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free_gb * doctor.GB))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free_gb * GB))
     assert doctor.disk("disk, here", tmp_path).level == level
 
 

@@ -199,23 +199,23 @@ def test_the_same_file_gives_the_same_sheet_without_tensorflow(tmp_path: Path) -
 
 def test_folds_and_progress(tmp_path: Path, drawn: list[tuple[list, list, str]]) -> None:
     photos = folder_of(tmp_path / "photos", a=15, b=15)
-    told: list[str] = []
+    lines: list[str] = []
     spec = spec_of(photos, "{image_size: 32}", ", folds: 3")
-    draw_preview(spec, 4, tmp_path / "a.png", told.append)
-    assert told == [f"reading {photos}", "drawing 4 photos of the training split"]
+    draw_preview(spec, 4, tmp_path / "a.png", lines.append)
+    assert lines == [f"reading {photos}", "drawing 4 photos of the training split"]
     assert [row.name for row in drawn[0][1]] == ["a", "a", "b", "b"]
 
 
 def test_a_wide_file_shows_fewer_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preview, "MOST_PICTURES", 100)
     photos = folder_of(tmp_path / "photos", a=20, b=20)
-    told: list[str] = []
+    lines: list[str] = []
     search = "{image_size: 32, multiplier: 2, recipe: [flips]}"  # a view and up to five copies
-    draw_preview(spec_of(photos, search), 200, tmp_path / "a.png", told.append)
-    assert told[-1] == "drawing 16 photos of the training split"
+    draw_preview(spec_of(photos, search), 200, tmp_path / "a.png", lines.append)
+    assert lines[-1] == "drawing 16 photos of the training split"
     search = "{image_size: 32, multiplier: 2, recipe: [flips, rich, colour, contest]}"
-    draw_preview(spec_of(photos, search), 200, tmp_path / "a.png", told.append)
-    assert told[-1] == "drawing 12 photos of the training split"
+    draw_preview(spec_of(photos, search), 200, tmp_path / "a.png", lines.append)
+    assert lines[-1] == "drawing 12 photos of the training split"
 
 
 def test_large_pictures_are_kept_small(tmp_path: Path, drawn: list[tuple[list[Strip], list[Row], str]]) -> None:
@@ -235,12 +235,12 @@ def test_the_suffix_is_the_pictures_format(tmp_path: Path, name: str, start: byt
 
 
 def test_a_suffix_of_no_picture_is_refused_before_photos_are_read(tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     spec = spec_of(folder_of(tmp_path / "photos", few=6, many=6), "{backbone: small_cnn, image_size: 16}")
     for name in ("a.doc", "a"):
         with pytest.raises(SpecError, match=r"must end in \.png"):
-            draw_preview(spec, 2, tmp_path / name, told.append)
-    assert told == []
+            draw_preview(spec, 2, tmp_path / name, lines.append)
+    assert lines == []
 
 
 def test_photos_that_cannot_be_used_are_a_data_error(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def test_photos_of_other_data_are_decoded_again_and_nothing_else(
     assert known(request_on_digits) is None
     measured: list[MeasurementPlan] = []
 
-    def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float) -> Calibration:
+    def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float, tell: object) -> Calibration:
         measured.append(asked)
         return calibration(machine, decode_s={"squash/16": 1e-3})
 
@@ -356,7 +356,7 @@ def test_what_is_in_doubt_is_measured_again_once_the_machine_is_quiet(
     write_calibration(request_on_digits.cache, CalibrationFile(busy, frozenset({asked.digest})))
     measured: list[MeasurementPlan] = []
 
-    def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float) -> Calibration:
+    def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float, tell: object) -> Calibration:
         measured.append(asked)
         return calibration(machine, parts=dict.fromkeys(asked.parts, SPEED))
 
@@ -376,7 +376,7 @@ def test_a_file_that_cannot_be_read_is_said_and_measured_again(
     request_on_digits: CalibrationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = machine_name(request_on_digits.slots)
-    monkeypatch.setattr(calibrate, "measure", lambda asked, request, ray_s: calibration(machine))
+    monkeypatch.setattr(calibrate, "measure", lambda asked, request, ray_s, tell: calibration(machine))
     monkeypatch.setattr("orchestrator.cluster.ray_session.ray_session", lambda address: contextlib.nullcontext())
     file = write_calibration(request_on_digits.cache, CalibrationFile(calibration(machine)))
     file.write_text(file.read_text().replace('"schema": 1', '"schema": 0'))

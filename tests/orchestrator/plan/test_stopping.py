@@ -218,8 +218,8 @@ def last_epochs(decider: Decider, curves: Sequence[Sequence[float]]) -> list[int
         (SchedulerSettings("asha", 1, 3.0), 9),
         (SchedulerSettings("asha", 2, 2.0), 20),
         (SchedulerSettings("asha", 1, 2.5), 10),
-        (SchedulerSettings("median", 1, min_samples=3), 6),
-        (SchedulerSettings("median", 3, min_samples=5), 8),
+        (SchedulerSettings("median", 1, min_trials=3), 6),
+        (SchedulerSettings("median", 3, min_trials=5), 8),
         (SchedulerSettings("hyperband", reduction_factor=3.0), 9),
         (SchedulerSettings("hyperband", reduction_factor=2.0), 8),
         (SchedulerSettings("hyperband", reduction_factor=3.0), 20),
@@ -233,7 +233,7 @@ def test_the_rules_decide_as_rays_schedulers(settings: SchedulerSettings, epochs
     slope = 0.2 if kind == "crossing" else 0.001
     curves = [[w + slope * (0.5 - w) * epoch + noise * draw.random() for epoch in range(1, epochs + 1)] for w in worth]
     rule = rule_of(
-        settings.name, epochs, settings.grace_epochs, settings.reduction_factor, min_trials=settings.min_samples
+        settings.name, epochs, settings.grace_epochs, settings.reduction_factor, min_trials=settings.min_trials
     )
     ours = last_epochs(OfRule(rule), curves)
     assert ours == last_epochs(OfRay(settings, epochs), curves)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.search.next_step import LOOK_AHEAD
 from orchestrator.search.queue import LiveTrial, TrialQueue
-from orchestrator.search.scheduling import LOOK_AHEAD
 from orchestrator.search.source import FixedTrials, TrialRequest
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
@@ -32,8 +32,8 @@ def fill_up(queue: TrialQueue, source: FixedTrials, active: int, slots: int) -> 
         request = source.ask()
         if request is None:
             break
-        queue.hold(LiveTrial(request, 1))
-    return len(queue.held)
+        queue.add(LiveTrial(request, 1))
+    return len(queue.waiting)
 
 
 def test_a_source_is_asked_ahead_only_where_that_changes_nothing() -> None:

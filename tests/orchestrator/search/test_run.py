@@ -292,7 +292,7 @@ def test_a_resumed_search_prunes_by_what_ran_before(tmp_path: Path, ray_up: None
 
 def test_a_small_space_with_duplicates_is_searched_to_its_end(tmp_path: Path, ray_up: None) -> None:
     space = Space.of({"dropout": [Case(Choice((0.0, 0.1, 0.2)))], "head": [Case(Choice(("softmax", "cosface")))]})
-    settings = SamplerSettings(trials=50, epochs=3, seed=0, fingerprint="data", sampler="random")
+    settings = SamplerSettings(trials=50, epochs=3, seed=0, data="data", sampler="random")
     source = OptunaSampler(space, settings, lambda trial, config: FitJob(trial, config, 0, "m", output=str(tmp_path)))
     with Ledger(tmp_path / "ledger") as ledger:
         outcome = run_trials(source, settings_of(tmp_path), ledger)
@@ -407,7 +407,7 @@ from trainers.contract import FitJob
 
 folder, recipe, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 space = Space.of({{"dropout": [Case(Uniform(0.0, 0.9))], "multiplier": [Case(Choice((2.0, 5.0)))]}})
-wanted = SamplerSettings(trials=6, epochs=3, seed=0, fingerprint="data", startup_trials=2)
+wanted = SamplerSettings(trials=6, epochs=3, seed=0, data="data", startup_trials=2)
 
 
 def job(trial, config):

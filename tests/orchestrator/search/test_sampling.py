@@ -302,7 +302,7 @@ def test_a_ledger_of_another_space_is_refused(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger") as ledger:
         run(Recorded(propose(WIDE), ledger), 2)
         with pytest.raises(OrchError, match="does not belong to this space, seed and data; give the changed sweep a f"):
-            propose(WIDE, fingerprint="other data").replay(ledger.events())
+            propose(WIDE, data="other data").replay(ledger.events())
 
 
 # --- refused ------------------------------------------------------------------------------------------------------

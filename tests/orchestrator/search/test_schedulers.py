@@ -40,7 +40,7 @@ def test_replay_leaves_out_given_up_attempts_and_unfinished_trials(tmp_path: Pat
     finished = {r.id: r.state for r in derive(events).trials.values() if r.state.is_final}
     scheduler = build_scheduler(SchedulerSettings("asha", 1, 3.0), 3)
     assert replay(scheduler, events, finished) == 4
-    rungs = {milestone: dict(recorded) for milestone, recorded in scheduler._brackets[0]._rungs}
+    rungs = {rung: dict(recorded) for rung, recorded in scheduler._brackets[0]._rungs}
     assert rungs[1] == {"a": 0.5, "b": 0.4}
     assert replay(build_scheduler(SchedulerSettings("hyperband"), 3), events, finished) == 0
 
@@ -56,13 +56,13 @@ def test_a_trial_that_an_earlier_driver_let_go_on_is_not_stopped_in_those_epochs
             better = Trial("FitTrainable", trial_id=f"better-{number}", stub=True)
             scheduler.on_trial_add(None, better)
             for epoch in range(1, 10):
-                scheduler.on_trial_result(None, better, {"epoch": epoch, "val_accuracy": 0.75, "held": False})
+                scheduler.on_trial_result(None, better, {"epoch": epoch, "val_accuracy": 0.75, "repeated": False})
         trial = Trial("FitTrainable", trial_id="held", stub=True)
         scheduler.on_trial_add(None, trial)
         scheduler.survived["held"] = survived
         answers = []
         for epoch in range(1, 10):
-            result = {"epoch": epoch, "val_accuracy": 0.5, "held": epoch <= 5}
+            result = {"epoch": epoch, "val_accuracy": 0.5, "repeated": epoch <= 5}
             answers.append(scheduler.on_trial_result(None, trial, result))
             if answers[-1] == TrialScheduler.STOP:
                 break

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, told
+from tests.support.photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, warnings_of
 from trainers.data import archives
 from trainers.data.archives import unpack
 from trainers.data.manifest import DataSource, Manifest, build_manifest
@@ -63,7 +63,7 @@ def test_archive_of_class_folders_is_the_same_data_as_the_folder(tmp_path: Path,
     assert manifest.fingerprint == plain.fingerprint
     assert manifest.table["path"].tolist() == plain.table["path"].tolist()
     assert manifest.root.parent == (tmp_path / "cache" / "archives").resolve()
-    assert (manifest.source, told(report)) == (str(archive), ())
+    assert (manifest.source, warnings_of(report)) == (str(archive), ())
     assert is_archive(archive.name.upper())
 
 
@@ -104,7 +104,7 @@ def test_wrapping_folders_and_a_macs_leftovers_are_looked_through(tmp_path: Path
     shutil.copytree(photos, tmp_path / "all" / "photos")
     manifest, report = build_manifest(source(pack(tmp_path / "all", tmp_path / "all.zip", "deep/er")))
     assert manifest.root.parts[-3:] == ("deep", "er", "photos")
-    assert (manifest.classes, told(report)) == (("a", "b"), ())
+    assert (manifest.classes, warnings_of(report)) == (("a", "b"), ())
     unpacked = [p.name for p in manifest.root.parents[2].rglob("*") if p.is_file()]
     assert len(unpacked) == 9
 
@@ -114,7 +114,7 @@ def test_table_in_an_archive_is_used_and_several_are_a_sentence(tmp_path: Path) 
     table_of(tmp_path / "t", rows)
     (tmp_path / "t" / "other.csv").write_text("name,price\n")
     manifest, report = build_manifest(source(pack(tmp_path / "t", tmp_path / "t.tgz", "top"), None))
-    assert (len(manifest.table), manifest.root.name, told(report)) == (12, "top", ())
+    assert (len(manifest.table), manifest.root.name, warnings_of(report)) == (12, "top", ())
     table_of(tmp_path / "t", rows, "second.parquet")
     text = error_of(source(pack(tmp_path / "t", tmp_path / "t.zip"), None))
     assert text.endswith(

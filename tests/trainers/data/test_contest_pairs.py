@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.photos_on_disk import HOSTILE, error_of, folder_of, source, told, write_hostile, write_photo
+from tests.support.photos_on_disk import HOSTILE, error_of, folder_of, source, warnings_of, write_hostile, write_photo
 from trainers.data.contest_pairs import holds_pairs, read_pairs
 from trainers.data.folders import walk
 from trainers.data.manifest import build_manifest
@@ -44,7 +44,7 @@ def test_pairs_get_the_names_of_the_rule_file(tmp_path: Path) -> None:
             "recyclable/glass": 5,
             "harmful/battery": 6,
         }
-        assert told(report) == ()
+        assert warnings_of(report) == ()
     assert manifest.table["path"][0] == "train_data/img_1.jpg"
 
 
@@ -92,7 +92,7 @@ def test_what_is_passed_over_is_a_warning(tmp_path: Path) -> None:
     write_photo(root / "img_99.jpg", 99)
     manifest, report = build_manifest(source(root))
     assert manifest.classes == ("cat", "dog")
-    assert told(report) == (
+    assert warnings_of(report) == (
         "rule.json gives the numbers 0, 3 the same name, 'cat'; they become one class.",
         "numbers of the file of class names without an image: 2 (owl), 3 (cat).",
         "1 image without a text next to it will not be read: img_99.jpg.",

@@ -16,7 +16,7 @@ from tests.support.photos_on_disk import (
     error_of,
     folder_of,
     source,
-    told,
+    warnings_of,
     write_hostile,
     write_photo,
 )
@@ -30,14 +30,14 @@ def test_nested_class_folders_are_labelled_by_their_path(tmp_path: Path) -> None
     manifest, report = build_manifest(source(root))
     assert manifest.classes == ("other/box/wet", "recyclable/glass", "recyclable/paper")
     assert manifest.table["path"][0] == "other/box/wet/000.png"
-    assert told(report) == ()
+    assert warnings_of(report) == ()
 
 
 def test_a_folder_with_images_and_class_folders_is_a_class_itself_with_a_warning(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "p", **{"a": 4, "a/more": 4, "b": 4})
     manifest, report = build_manifest(source(root))
     assert manifest.classes == ("a", "a/more", "b")
-    assert told(report) == (
+    assert warnings_of(report) == (
         "the folder a holds images and class folders; its own images are the class 'a', next to 'a/more'.",
     )
 
@@ -64,7 +64,7 @@ def test_top_folders_named_as_splits_are_the_datas_own_splits(tmp_path: Path, na
     by_folder = {p.split("/")[0]: s for p, s in zip(manifest.table["path"], manifest.table["split"], strict=True)}
     assert by_folder == dict(zip(names, ("train", "validation", "test"), strict=True))
     anew, report = build_manifest(source(root, RATIOS))
-    assert told(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
+    assert warnings_of(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
     assert anew.classes == manifest.classes
 
 
@@ -78,7 +78,7 @@ def test_split_folders_that_lack_something_are_sentences(tmp_path: Path) -> None
         "the folder test is named as a split but holds images directly; put them into class folders inside it."
     )
     inner = folder_of(tmp_path / "q", **{"a/train": 4, "a/test": 4, "b": 4})
-    assert told(check_data(source(inner))) == (
+    assert warnings_of(check_data(source(inner))) == (
         "folders named as splits (test, train) lie inside others and are part of the class names; splits must be the "
         "top folders.",
     )
@@ -149,13 +149,13 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     (root / "hollow" / "deep").mkdir(parents=True)
     manifest, report = build_manifest(source(root))
     assert manifest.classes == ("a", "b")
-    assert told(report) == (
+    assert warnings_of(report) == (
         "1 file without an image's suffix will not be read: a/notes.txt.",
         "the folder hollow holds no image and is no class.",
         "1 image next to the class folders will not be read: loose.png.",
     )
     (root / "b" / "void").mkdir()
-    assert "2 folders hold no image and are no classes: b/void, hollow." in told(check_data(source(root)))
+    assert "2 folders hold no image and are no classes: b/void, hollow." in warnings_of(check_data(source(root)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -179,7 +179,9 @@ def test_files_that_are_no_plain_files_are_left_out_of_a_folder_with_their_reaso
     assert all(HOSTILE[path.removeprefix("a/")] in reason for path, reason in report.unreadable.items())
     assert len(manifest.table) == 13
     assert "a/linked.jpg" in set(manifest.table["path"])
-    assert any(text.startswith("left out, because they cannot be read: 7 images, a/big.jpg") for text in told(report))
+    assert any(
+        text.startswith("left out, because they cannot be read: 7 images, a/big.jpg") for text in warnings_of(report)
+    )
 
 
 @pytest.mark.timeout(60)

@@ -21,7 +21,7 @@ from tests.support.photos_on_disk import (
     source,
     split_rows,
     table_of,
-    told,
+    warnings_of,
     with_duplicates,
 )
 from trainers.data.manifest import DataSource, Manifest, build_manifest, check_data
@@ -53,7 +53,7 @@ def test_folder_per_class(tmp_path: Path) -> None:
     assert all(p.is_absolute() and p.is_file() for p in manifest.paths())
     assert (report.images, report.classes, report.imbalance) == (30, {"cat": 10, "dog": 20}, 2.0)
     assert report.sizes == {"width": (48, 48, 48), "height": (40, 40, 40)}
-    assert (told(report), report.problems) == ((), ())
+    assert (warnings_of(report), report.problems) == ((), ())
     assert (manifest.folds, set(table["fold"]), report.folds) == (0, {0}, ())
 
 

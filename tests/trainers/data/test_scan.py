@@ -10,7 +10,7 @@ from PIL import Image
 from tests.support.photos_on_disk import (
     folder_of,
     source,
-    told,
+    warnings_of,
     write_photo,
 )
 from trainers.data.manifest import build_manifest, check_data
@@ -26,7 +26,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
         "a/torn.jpg": "it is not an image of a known format",
         "b/empty.png": "the file is empty",
     }
-    assert told(report) == ("left out, because they cannot be read: 2 images, a/torn.jpg, b/empty.png.",)
+    assert warnings_of(report) == ("left out, because they cannot be read: 2 images, a/torn.jpg, b/empty.png.",)
     text = "\n".join(report.lines())
     assert "unreadable, left out: 2\n  a/torn.jpg: it is not an image of a known format\n" in text
 

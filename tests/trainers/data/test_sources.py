@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.photos_on_disk import RATIOS, error_of, folder_of, split_rows, table_of, told, write_photo
+from tests.support.photos_on_disk import RATIOS, error_of, folder_of, split_rows, table_of, warnings_of, write_photo
 from trainers.data.manifest import DataSource, Manifest, build_manifest
 from trainers.data.sources import is_made, read_source
 from trainers.errors import TrainerError
@@ -96,7 +96,7 @@ def test_splits_count_where_all_sources_have_them(tmp_path: Path) -> None:
     )
     anew, report = build_manifest(merged(tmp_path, table, plain))
     assert len(anew.table) == 18
-    assert told(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
+    assert warnings_of(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
 
 
 def test_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:

@@ -1,197 +1,119 @@
-"""Splits are stratified, whole groups only, near the ratios, and the same in every order."""
+"""Splits and folds of a whole data set, from ratios or from its own splits."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import math
-import random
-from collections import Counter
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from trainers.data.splits import SPLITS, assign, assign_folds, check_ratios, too_small
+from orchestrator.evaluation.leaderboard import accuracy_interval
+from tests.support.photos_on_disk import (
+    error_of,
+    folder_of,
+    source,
+    split_rows,
+    table_of,
+    warnings_of,
+    with_duplicates,
+)
+from trainers.data.manifest import build_manifest, check_data
+from trainers.data.splits import FEW_TEST_IMAGES, interval_half_width
 from trainers.errors import TrainerError
 
-RATIO = st.floats(0.02, 1)
-RATIOS = st.tuples(RATIO, RATIO, RATIO)
-SEEDS = st.integers(0, 5)
+
+def test_classes_too_few_or_too_small(tmp_path: Path) -> None:
+    assert error_of(source(folder_of(tmp_path / "one", a=5))) == (
+        "there is only one class, 'a'; a classifier needs two or more."
+    )
+    text = error_of(source(folder_of(tmp_path / "two", a=9, b=2)))
+    assert text.startswith("class 'b' has 2 images; at least 3 are needed, one each for train, validation, test.")
+    report = check_data(source(tmp_path / "two"))
+    assert (report.images, report.too_small, report.splits) == (11, {"b": 2}, {})
+    assert report.problems == (text,)
+    assert f"problem: {text}" in report.lines()
 
 
-def names(n: int) -> list[str]:
-    return [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(n)]
-
-
-@given(st.lists(st.integers(3, 60), min_size=1, max_size=8), RATIOS, SEEDS)
-@settings(max_examples=150, deadline=None)
-def test_single_images_meet_the_ratio_to_within_one_image_a_class(
-    counts: list[int], ratios: tuple[float, float, float], seed: int
-) -> None:
-    labels = [f"c{c}" for c, count in enumerate(counts) for _ in range(count)]
-    splits = assign(labels, names(len(labels)), ratios, seed)
-    shares = check_ratios(ratios)
-    got = Counter(zip(labels, splits, strict=True))
-    for c, count in enumerate(counts):
-        per_split = [got[f"c{c}", s] for s in SPLITS]
-        assert min(per_split) >= 1
-        exact = [count * share for share in shares]
-        if min(exact) >= 1:  # where no share had to be raised to one image
-            assert all(math.floor(x - 1e-6) <= n <= math.ceil(x + 1e-6) for x, n in zip(exact, per_split, strict=True))
-        else:
-            assert all(abs(x - n) <= 3 for x, n in zip(exact, per_split, strict=True))
-
-
-def test_many_small_classes_meet_the_ratio_as_a_whole() -> None:
-    labels = [f"c{c:02d}" for c in range(40) for _ in range(10)]
-    got = Counter(assign(labels, names(400), (0.7, 0.15, 0.15), 0))
-    assert got == {"train": 280, "validation": 60, "test": 60}
-
-
-@given(st.data(), RATIOS, SEEDS)
-@settings(max_examples=150, deadline=None)
-def test_groups_are_never_torn_and_every_class_is_in_every_split(
-    data: st.DataObject, ratios: tuple[float, float, float], seed: int
-) -> None:
-    """Wild groups that may hold several classes: a good split, or the sentence where a search finds none either."""
-    n_classes, n_groups = data.draw(st.integers(1, 5)), data.draw(st.integers(3, 7))
-    labels, groups = [], []
-    for c in range(n_classes):
-        held = data.draw(st.dictionaries(st.sampled_from(names(n_groups)), st.integers(1, 6), min_size=3))
-        for group, images in held.items():
-            labels += [f"c{c}"] * images
-            groups += [group] * images
-    try:
-        splits = assign(labels, groups, ratios, seed)
-    except TrainerError:
-        splits = []
-    if not splits:
-        assert not can_be_split(labels, groups)
-        return
-    assert len(set(zip(groups, splits, strict=True))) == len(set(groups))
-    for label in set(labels):
-        assert {s for c, s in zip(labels, splits, strict=True) if c == label} == set(SPLITS)
-
-
-def can_be_split(labels: list[str], groups: list[str]) -> bool:
-    """Whether any sharing of the groups puts every class into every split, by trying all."""
-    units = sorted(set(groups))
-    inside = [[units.index(g) for c, g in zip(labels, groups, strict=True) if c == label] for label in set(labels)]
-    return any(
-        all(len({sharing[u] for u in members}) == 3 for members in inside)
-        for sharing in itertools.product(range(3), repeat=len(units))
+def test_own_splits_that_tear_a_group_are_respected_with_a_warning(tmp_path: Path) -> None:
+    rows = split_rows(tmp_path / "t")
+    shutil.copy(tmp_path / "t" / "a" / "000.png", tmp_path / "t" / "a" / "005.png")
+    manifest, report = build_manifest(source(table_of(tmp_path / "t", rows), None))
+    assert manifest.table.set_index("path")["split"][["a/000.png", "a/005.png"]].tolist() == ["train", "test"]
+    assert report.straddling == (("a/000.png", "a/005.png"),)
+    assert (
+        "the data's own splits tear 1 group of images that belong together: a/000.png ~ a/005.png." in report.warnings
     )
 
 
-@given(st.lists(st.integers(1, 9), min_size=3, max_size=40), RATIOS, SEEDS)
-@settings(max_examples=100, deadline=None)
-def test_a_class_with_three_groups_of_its_own_can_always_be_split(
-    sizes: list[int], ratios: tuple[float, float, float], seed: int
-) -> None:
-    groups = [name for name, size in zip(names(len(sizes)), sizes, strict=True) for _ in range(size)]
-    splits = assign(["a"] * len(groups), groups, ratios, seed)
-    assert set(splits) == set(SPLITS)
-    if len(sizes) > 20 and max(sizes) * 10 < len(groups) and min(check_ratios(ratios)) > 0.2:
-        share = splits.count("train") / len(groups)
-        assert abs(share - check_ratios(ratios)[0]) < 0.05
-
-
-@given(SEEDS, st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
-def test_order_of_the_images_does_not_matter(seed: int, shuffler: random.Random) -> None:
-    labels = ["a"] * 20 + ["b"] * 9 + ["c"] * 31
-    groups = [names(40)[i * 7 % 40] for i in range(60)]
-    expected = dict(zip(groups, assign(labels, groups, (0.6, 0.2, 0.2), seed), strict=True))
-    order = list(range(60))
-    shuffler.shuffle(order)
-    splits = assign([labels[i] for i in order], [groups[i] for i in order], (0.6, 0.2, 0.2), seed)
-    assert {groups[i]: s for i, s in zip(order, splits, strict=True)} == expected
-
-
-def test_seeds_give_different_splits_and_the_same_seed_the_same() -> None:
-    labels, groups = ["a"] * 50, names(50)
-    first = assign(labels, groups, (0.6, 0.2, 0.2), 0)
-    assert first == assign(labels, groups, (0.6, 0.2, 0.2), 0)
-    assert first != assign(labels, groups, (0.6, 0.2, 0.2), 1)
-
-
-def test_ratios_may_have_any_sum() -> None:
-    assert check_ratios((8, 1, 1)) == pytest.approx((0.8, 0.1, 0.1))
-    labels, groups = ["a"] * 50, names(50)
-    assert assign(labels, groups, (8, 1, 1), 0) == assign(labels, groups, (0.8, 0.1, 0.1), 0)
-
-
-@pytest.mark.parametrize("ratios", [(1, 0, 0), (0.7, 0.4, -0.1), (float("nan"), 1, 1), (0.9, 0.1)])
-def test_ratios_that_leave_a_split_empty_are_refused(ratios: tuple[float, float, float]) -> None:
-    with pytest.raises(TrainerError, match="give three positive ratios of train, validation and test"):
-        check_ratios(ratios)
-
-
-def test_class_that_is_too_small_is_named_with_what_it_has_and_needs() -> None:
-    labels = ["a"] * 4 + ["b"] * 2 + ["c"] * 5
-    groups = [*names(6), "x", "x", "x", "y", "y"]
-    assert too_small(labels, groups) == {"b": 2, "c": 2}
-    with pytest.raises(TrainerError) as caught:
-        assign(labels, groups, (0.6, 0.2, 0.2), 0)
-    needed = "at least 3 are needed, one each for train, validation, test. Add images to it, or take the class out."
-    assert str(caught.value) == (
-        f"class 'b' has 2 images; {needed} "
-        f"class 'c' has 5 images, which by their duplicates and groups count as 2; {needed}"
+def test_folds_share_out_what_is_not_test_and_leave_test_as_it_is(tmp_path: Path) -> None:
+    root = with_duplicates(folder_of(tmp_path / "p", a=15, b=20))
+    plain, _ = build_manifest(source(root))
+    manifest, report = build_manifest(source(root, folds=4))
+    assert (manifest.folds, plain.folds) == (4, 0)
+    table = manifest.table
+    assert (table["split"] == "test").tolist() == (plain.table["split"] == "test").tolist()
+    assert set(table["split"]) == {"train", "test"}
+    assert ((table["fold"] > 0) == (table["split"] == "train")).all()
+    assert table[table["fold"] > 0].groupby("group")["fold"].nunique().max() == 1
+    sizes = table["fold"].value_counts()
+    assert sorted(sizes[[1, 2, 3, 4]].tolist()) == [sum(fold.values()) for fold in sorted(report.folds, key=sum_of)]
+    assert f"folds: 4 of {', '.join(str(sum_of(fold)) for fold in report.folds)} images; train holds all of them" in (
+        report.lines()
     )
+    assert manifest.fingerprint != plain.fingerprint
+    seen: list[str] = []
+    for number in (1, 2, 3, 4):
+        one = manifest.fold(number)
+        validation = one.split("validation").table
+        assert (validation["fold"] == number).all()
+        assert set(one.split("train").table["fold"]) == {1, 2, 3, 4} - {number}
+        assert one.split("test").table["path"].tolist() == manifest.split("test").table["path"].tolist()
+        assert set(validation["label"]) == {"a", "b"}
+        assert one.table["split"].dtype == table["split"].dtype
+        assert one.fingerprint not in (manifest.fingerprint, plain.fingerprint)
+        seen += validation["path"].tolist()
+    assert sorted(seen) == manifest.split("train").table["path"].tolist()
+    with pytest.raises(TrainerError, match="there is no fold 5; they are 1 to 4"):
+        manifest.fold(5)
+    with pytest.raises(TrainerError, match="there is no fold 1; the data has none; set folds"):
+        plain.fold(1)
 
 
-def test_groups_too_entangled_to_split_are_a_sentence() -> None:
-    # Each class lies in another three of four groups; two of the four share a split, and some class needs both apart.
-    labels = [c for c, out in zip("abcd", range(4), strict=True) for g in range(4) if g != out]
-    groups = [f"g{g}" for out in range(4) for g in range(4) if g != out]
-    assert not can_be_split(labels, groups)
-    with pytest.raises(TrainerError, match=r"class '.' cannot have an image in each split: its groups also hold other"):
-        assign(labels, groups, (0.6, 0.2, 0.2), 0)
+def sum_of(fold: Mapping[str, int]) -> int:
+    return sum(fold.values())
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(2, 20), SEEDS)
-@settings(max_examples=100, deadline=None)
-def test_folds_of_single_images_differ_by_at_most_one_image_a_class(extra: list[int], folds: int, seed: int) -> None:
-    labels = [f"c{c}" for c, more in enumerate(extra) for _ in range(folds - 1 + more)]
-    numbers = assign_folds(labels, names(len(labels)), folds, seed)
-    got = Counter(zip(labels, numbers, strict=True))
-    for label in set(labels):
-        counts = [got[label, number] for number in range(1, folds + 1)]
-        assert min(counts) >= 1
-        assert max(counts) - min(counts) <= 1
-    whole = Counter(numbers)
-    assert set(whole) == set(range(1, folds + 1))
-    assert max(whole.values()) - min(whole.values()) <= len(extra)
+def test_folds_of_a_table_pool_its_train_and_validation(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t", split_rows(tmp_path / "t", 12))
+    manifest, report = build_manifest(source(table, None, folds=5))
+    assert {s: sum(c.values()) for s, c in report.splits.items()} == {"train": 20, "test": 4}
+    assert [sum(fold.values()) for fold in report.folds] == [4] * 5
+    assert manifest.table.set_index("path")["split"]["a/005.png"] == "test"
+    assert warnings_of(report) == ()
 
 
-@given(st.lists(st.integers(1, 9), min_size=5, max_size=40), st.integers(2, 5), SEEDS)
-@settings(max_examples=100, deadline=None)
-def test_groups_lie_in_one_fold_and_folds_do_not_depend_on_the_order(sizes: list[int], folds: int, seed: int) -> None:
-    groups = [name for name, size in zip(names(len(sizes)), sizes, strict=True) for _ in range(size)]
-    numbers = assign_folds(["a"] * len(groups), groups, folds, seed)
-    assert len(set(zip(groups, numbers, strict=True))) == len(sizes)
-    assert set(numbers) == set(range(1, folds + 1))
-    assert assign_folds(["a"] * len(groups), groups[::-1], folds, seed) == numbers[::-1]
-
-
-def test_many_small_classes_make_even_folds() -> None:
-    labels = [f"c{c:02d}" for c in range(40) for _ in range(7)]
-    assert set(Counter(assign_folds(labels, names(280), 5, 0)).values()) == {56}
-    assert assign_folds(labels, names(280), 5, 0) != assign_folds(labels, names(280), 5, 1)
-
-
-def test_folds_that_cannot_be_are_sentences() -> None:
-    for folds in (-1, 1, 21):
-        with pytest.raises(TrainerError, match=f"folds is {folds}; it must be 0 for one split, or 2 to 20 for"):
-            assign_folds(["a"] * 30, names(30), folds, 0)
-    with pytest.raises(TrainerError) as caught:
-        assign_folds(["a"] * 9 + ["b"] * 4, [*names(9), "x", "x", "y", "z"], 5, 0)
-    assert str(caught.value) == (
-        "class 'b' has, outside test, 4 images, which by their duplicates and groups count as 3; at least 5 are "
-        "needed, one for each fold. Add images to it, use fewer folds, or take the class out."
+def test_folds_for_which_a_class_is_too_small_are_a_problem(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=20, b=5, c=4)
+    needed = "at least 5 are needed, one for each fold. Add images to it, use fewer folds, or take the class out."
+    assert error_of(source(root, folds=5)) == (
+        f"class 'b' has, outside test, 4 images; {needed}\nclass 'c' has, outside test, 3 images; {needed}"
     )
-    labels = [c for c, out in zip("abcd", range(4), strict=True) for g in range(4) if g != out]
-    groups = [f"g{g}" for out in range(4) for g in range(4) if g != out]
-    with pytest.raises(TrainerError, match=r"class '.' cannot have an image in each of 3 folds: its groups also hold"):
-        assign_folds(labels, groups, 3, 0)
+    report = check_data(source(root, folds=5))
+    assert (report.too_small, report.folds, report.splits) == ({"b": 5, "c": 4}, (), {})
+    assert "folds is 1; it must be 0 for one split, or 2 to 20" in error_of(source(root, folds=1))
+
+
+def test_small_test_split_is_a_warning_with_the_width_of_its_interval(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=60, b=60)
+    _, report = build_manifest(source(root))
+    assert report.warnings == (
+        "the test split holds 24 images: an accuracy of 90 % measured on so few is known to within 12 percentage "
+        "points either way (95 % interval). Add images, or give test a larger share.",
+    )
+    for correct, images in ((18, 20), (45, 50), (81, 90), (50, 100)):
+        low, high = accuracy_interval(correct, images)  # the leaderboard's
+        assert interval_half_width(correct / images, images) == pytest.approx((high - low) / 2, abs=1e-6)
+    assert FEW_TEST_IMAGES == 100
+    large = folder_of(tmp_path / "large", a=50, b=52)
+    assert warnings_of(build_manifest(source(large, (0.01, 0.01, 0.98)))[1]) == ()

@@ -15,7 +15,7 @@ from tests.support.photos_on_disk import (
     source,
     split_rows,
     table_of,
-    told,
+    warnings_of,
     write_hostile,
     write_photo,
 )
@@ -34,7 +34,7 @@ def test_table_with_its_own_splits(tmp_path: Path, name: str) -> None:
     assert manifest.root == (tmp_path / "t").resolve()
     again, report = build_manifest(source(path, (0.4, 0.3, 0.3)))
     assert (again.table["split"] == "train").sum() < 8
-    assert told(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
+    assert warnings_of(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
 
 
 def test_labels_of_a_csv_stay_text(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_other_columns_are_noted_and_missing_classes_in_own_splits_told(tmp_path
     rows = [{**r, "camera": "x"} for r in split_rows(tmp_path / "t")]
     kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "test")]
     _, report = build_manifest(source(table_of(tmp_path / "t", kept), None))
-    assert told(report) == ("columns of table.csv that are not used: camera.", "class 'b' has no image in test.")
+    assert warnings_of(report) == ("columns of table.csv that are not used: camera.", "class 'b' has no image in test.")
     kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "train")]
     assert error_of(source(table_of(tmp_path / "t", kept), None)) == (
         "class 'b' has no image in train, so it cannot be learnt."

@@ -16,6 +16,8 @@ from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
 """Trials requested beyond the slots, if the next trials depend on no result, so that some start while others wait."""
+DUPLICATES_IN_A_ROW = 300
+"""Maximum consecutive proposals of known configurations before the search ends."""
 MAX_PREFILL_WORKERS = 16
 """Maximum workers that fill one feature set at once: the buckets of a shelf (``trainers.store.segments.BUCKETS``),
 each written by one worker. A test compares the two, since the orchestrator does not import the store."""
@@ -107,15 +109,15 @@ def next_step(
     return StartPrefill(place) if workers[place] < MAX_PREFILL_WORKERS else None
 
 
-def may_ask(held: int, active: int, slots: int, knows_next: bool) -> bool:
-    """Return whether a source may be asked for one more trial while ``held`` wait and ``active`` run.
+def may_ask(waiting: int, active: int, slots: int, knows_next: bool) -> bool:
+    """Return whether a source may be asked for one more trial while ``waiting`` wait and ``active`` run.
 
     Ahead of its time only if that changes nothing: the next trial depends on no result (``knows_next``), or as many
     trials as there are slots would run if none had to wait for a prefill.
     """
-    if not held:
+    if not waiting:
         return True
-    return held < slots + LOOK_AHEAD if knows_next else held + active < slots
+    return waiting < slots + LOOK_AHEAD if knows_next else waiting + active < slots
 
 
 def known_ahead(sampler: str, startup_trials: int) -> float:

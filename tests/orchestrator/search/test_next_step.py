@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.search.scheduling import (
+from orchestrator.search.next_step import (
     MAX_PREFILL_WORKERS,
     FeatureSet,
     StartPrefill,

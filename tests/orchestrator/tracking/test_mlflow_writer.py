@@ -21,8 +21,8 @@ from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.tracking.cursor import Cursor, read_cursor, write_cursor
 from orchestrator.tracking.mlflow_store import connect
+from orchestrator.tracking.mlflow_writer import MlflowWriter
 from orchestrator.tracking.settings import TrackingSettings
-from orchestrator.tracking.sync import MlflowWriter
 from orchestrator.tracking.tracker import synchronise
 from tests.support.fake_store import free_port, new_store, small_server
 from tests.support.tracked_sweep import (
@@ -290,7 +290,7 @@ def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, 
 def test_a_failure_at_any_call_is_mended(
     tmp_path: Path, after: bool, restart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.tracking.sync.BATCH_EVENTS", 4)
+    monkeypatch.setattr("orchestrator.tracking.mlflow_writer.BATCH_EVENTS", 4)
     sweep = write_sweep(tmp_path / "tiny", [("aa", 2, "PRUNED")])
     uri = new_store(tmp_path / "store")
     counting = Unreliable(0, after)

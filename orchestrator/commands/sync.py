@@ -1,0 +1,16 @@
+"""`orch sync`: send MLflow what it missed of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.paths import SweepPaths
+from orchestrator.spec.load import load_spec
+from orchestrator.tracking.mlflow_writer import SyncResult
+from orchestrator.tracking.settings import tracking_settings
+from orchestrator.tracking.tracker import synchronise
+
+
+def sync_folder(folder: Path) -> SyncResult:
+    """Send MLflow the events and files that it lacks of the sweep in ``folder``. Raises TrackingError."""
+    return synchronise(folder, tracking_settings(load_spec(str(SweepPaths(folder).spec), check_machine=False)))
