@@ -173,7 +173,7 @@ def test_other_programs_are_seen_and_own_ones_are_not() -> None:
     finally:
         own.kill()
     # Started by a process that ends at once, so that it belongs to another family.
-    start = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL).pid)"
+    start = "import subprocess as s, sys; print(s.Popen(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
     pid = int(subprocess.run([sys.executable, "-c", start, *spin], capture_output=True, check=True).stdout)
     try:
         with_others = sample(0.5)
