@@ -1,5 +1,7 @@
 """orch decides, schedules and records; it never imports TensorFlow.
 
+Every package below may import ``trainers``; the packages' own ``__init__`` name what else.
+
 ``import orchestrator as orch`` gives the names of ``orchestrator.api``, loaded on first use. Start reading with
 ``docs/architecture.md``, then ``sweep.pipeline``.
 """
