@@ -1,5 +1,5 @@
 """Figures and contact sheets as PNG files, drawn from plain tables with Matplotlib.
 
 May import ``trainers.files``; of the orchestrator only ``api``, ``ledger`` and ``evaluation``. Imported only by
-``orchestrator.sweep``, ``orchestrator.commands`` and ``orchestrator.cli``, inside functions. Start with ``figures``.
+``orchestrator.commands.preview`` and ``orchestrator.sweep.pictures``, inside functions. Start with ``figures``.
 """
