@@ -1,4 +1,4 @@
 """Reading and writing files safely: plain files only, whole files or none.
 
-May import ``errors``. Start with ``atomic``.
+Imports no other package. Start with ``atomic``.
 """

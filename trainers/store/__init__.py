@@ -1,5 +1,5 @@
 """The row store: rows computed once and shared by trials, sweeps and processes.
 
-Immutable, checksummed segments under a size limit; a process may read, write or die at any time. May import ``errors``
-and ``files``. Start with ``shelf``.
+Immutable, checksummed segments under a size limit; a process may read, write or die at any time. Imports no other
+package. Start with ``shelf``.
 """

@@ -1,7 +1,8 @@
 """The rows that a fit reads: one per image or augmented copy, computed once and shared through the store.
 
-A row is the decoded image (uint8) if nothing is frozen or training mixes images, else the prefix's output for it. Rows
-that do not fit on disk, or are not shared, are computed again each time they are read.
+A row is the decoded image (uint8) if nothing is frozen or training mixes images, else the prefix's output for it.
+Decides whether rows are read from the store, computed into it, or, if they do not fit on disk or are not shared,
+computed again each time they are read.
 """
 
 from __future__ import annotations
