@@ -25,7 +25,7 @@ class SplitRatios(Section):
         default=0.15, gt=0, lt=1, description="Fraction on which trials are compared and the winner is chosen."
     )
     test: float = Field(
-        default=0.15, gt=0, lt=1, description="Fraction held out for the final leaderboard, the only use of it."
+        default=0.15, gt=0, lt=1, description="Fraction held out, and read once, for the final leaderboard."
     )
 
     @model_validator(mode="after")

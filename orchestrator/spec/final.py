@@ -115,7 +115,7 @@ def _read_gpus(value: Any) -> float | str:
         return "auto"
     if number and (0 <= value <= 1 or (1 < value <= 1024 and float(value).is_integer())):
         return float(value)
-    allowed = "a fraction of a GPU from 0 to 1, a whole number, or auto for one GPU if there is any"
+    allowed = "a fraction of a GPU from 0 to 1, a whole number, or auto for one GPU if available"
     raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
 
 
