@@ -39,7 +39,7 @@ def read_weights(value: Any) -> Weights:
     for name, each in value.items():
         problem = None if name == OTHERS else FIELDS["backbone"].problem(name)
         if problem:
-            found.append(Mistake((name,), f'{problem} "{OTHERS}" stands for the rest.', at_key=True))
+            found.append(Mistake((name,), f'{problem} "{OTHERS}" covers the rest.', at_key=True))
         if not isinstance(each, str) or not each:
             found.append(Mistake((name,), f"found {quoted(each)}; allowed: {ALLOWED}, or one weight file."))
         if name == OTHERS and each == OPTIONAL:
