@@ -1,7 +1,7 @@
-"""Writes the tables of docs/file.md from the code: ``make docs``. With --check it compares, as ``make check`` does.
+"""Write the tables of docs/file.md from the code (``make docs``), or compare them with --check (``make check``).
 
-A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; the text around it is written by hand. What is
-allowed is taken from the sentence with which the field refuses a wrong value, so that page and errors agree.
+A table is between ``<!-- table NAME -->`` and ``<!-- end -->``; the text around it is written by hand. The column
+"allowed" comes from the field's own error message about a wrong value, so that page and messages agree.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from trainers.images.policies import MOST_CROPS, POLICIES, policy
 
 PAGE = ROOT / "docs" / "file.md"
 MARKED = re.compile(r"(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-NEEDED = "needed"
+NEEDED = "required"
 WRONG = ("?", object())
-"""No field takes both. Text comes first, for it is refused with the list of names; fields of text need the other."""
+"""Wrong values; every field rejects at least one. The text is first: its error lists names. Text fields accept it."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def plain(value: Any) -> str:
-    """A default as the file would spell it."""
+    """Format a default as YAML."""
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, Mapping):
@@ -57,7 +57,7 @@ def plain(value: Any) -> str:
 
 
 def allowed(sentence: str) -> str:
-    """What is allowed, out of a field's own refusal. Raises ValueError where the sentence does not say."""
+    """Extract the allowed values from a field's error message. Raises ValueError if the message does not name them."""
     found = re.search(r"[aA]llowed: (.*)\.$", sentence)
     if found is None:
         raise ValueError(f"this refusal does not say what is allowed: {sentence}")
@@ -65,7 +65,7 @@ def allowed(sentence: str) -> str:
 
 
 def refusal(model: type[BaseModel], name: str) -> str:
-    """What ``model`` says to a wrong value of ``name``. Raises ValueError if it takes anything."""
+    """Return the error message of ``model`` about a wrong value of ``name``. Raises ValueError if it takes any."""
     for wrong in WRONG:
         try:
             model.model_validate({name: wrong})
@@ -77,12 +77,12 @@ def refusal(model: type[BaseModel], name: str) -> str:
 
 
 def fields(model: type[BaseModel]) -> str:
-    """The fields of one part of the file."""
+    """Return the table of the fields of a section."""
     rows = [
         (f"`{name}`", str(field.description), _default(field), _allowed(model, name, field))
         for name, field in model.model_fields.items()
     ]
-    return table(("field", "what it is", "default", "allowed"), rows)
+    return table(("field", "description", "default", "allowed"), rows)
 
 
 def _default(field: FieldInfo) -> str:
@@ -92,50 +92,50 @@ def _default(field: FieldInfo) -> str:
 def _allowed(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     words = allowed(refusal(model, name))
     if field.annotation in (SchedulerSpec, SamplerSpec):
-        words += ", or a mapping with a name and its numbers"
+        words += ", or a mapping with a name and its options"
     return words + (", or null" if NoneType in get_args(field.annotation) else "")
 
 
 def parts() -> str:
-    """The top level of the file."""
+    """Return the table of the top-level fields."""
     rows = []
     for name, field in SweepSpec.model_fields.items():
         whole = field.is_required()
         is_part = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         default = NEEDED if whole else "its fields' defaults" if is_part else _default(field)
         rows.append((f"`{name}`", str(field.description), default))
-    return table(("part", "what it is", "default"), rows)
+    return table(("field", "description", "default"), rows)
 
 
 def search() -> str:
-    """The fields that a search may name."""
+    """Return the table of the fields of ``search``."""
     rows = []
     for name, rule in FIELDS.items():
         words = allowed(str(rule.problem(WRONG[0])))
         rows.append((f"`{name}`", rule.description, f"`{plain(DEFAULTS[name])}`", words))
-    return table(("field", "what it is", "default", "allowed"), rows)
+    return table(("field", "description", "default", "allowed"), rows)
 
 
 def backbones() -> str:
-    """The table of networks."""
+    """Return the table of backbones."""
     rows = [
         (
             f"`{row.name}`",
             str(row.layers),
             f"{row.native_size} px",
             f"{row.smallest_size} px",
-            "yes" if row.imagenet else "to convert" if row.files else "none: starts at random",
+            "yes" if row.imagenet else "to convert" if row.files else "none: random",
             " or ".join(f"`{pattern}`" for pattern in row.files.split()),
         )
         for row in BACKBONES.values()
     ]
     return table(
-        ("backbone", "layers", "native size", "smallest", "ImageNet weights", "file in a weights folder"), rows
+        ("backbone", "layers", "native size", "minimum size", "ImageNet weights", "file in a weights folder"), rows
     )
 
 
 def heads() -> str:
-    """What each head takes."""
+    """Return the table of heads and their parameters."""
     rows = [
         (
             f"`{row.name}`",
@@ -149,13 +149,13 @@ def heads() -> str:
 
 
 def recipes() -> str:
-    """What the copies of each recipe look like, in the words of its function."""
+    """Return the table of recipes; descriptions are the docstrings of their functions."""
     rows = [(f"`{name}`", " ".join(str(inspect.getdoc(row.apply)).split())) for name, row in RECIPES.items()]
-    return table(("recipe", "a copy is"), rows)
+    return table(("recipe", "copies"), rows)
 
 
 def policies() -> str:
-    """Crop policies, and how many crops of an image the network sees."""
+    """Return the table of crop policies."""
     rows = [(f"`{row.name}`", str(len(row.crops)), row.description) for row in POLICIES.values()]
     shown = policy("random_5").description.replace("5", "K", 1)
     return table(("policy", "crops", "what the network sees"), [*rows, ("`random_K`", f"K, 1 to {MOST_CROPS}", shown)])
@@ -177,11 +177,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "resources": lambda: fields(ResourcesSpec),
     "tracking": lambda: fields(TrackingSpec),
 }
-"""Name between the markers -> the table."""
+"""Name in the marker -> function that returns the table."""
 
 
 def filled(page: str) -> str:
-    """``page`` with every marked table as the code has it. Raises ValueError unless each of ``TABLES`` stands once."""
+    """Return ``page`` with its tables generated anew. Raises ValueError unless it has each of ``TABLES`` once."""
     found = [match["name"] for match in MARKED.finditer(page)]
     if sorted(found) != sorted(TABLES):
         raise ValueError(f"the page has the tables {', '.join(found)}; it needs each of {', '.join(TABLES)} once")

@@ -1,5 +1,5 @@
-"""The YAML file: reading, checking, and its values.
+"""A sweep's YAML file: reading it, validating it, and the values it becomes.
 
-May import ``machine`` and what is below, and the tables of ``trainers``. Start with ``load``; ``sweep`` is the whole
-file, ``space`` its search section.
+May import ``machine`` and the packages below it, and the tables of ``trainers``. Start with ``load``; ``sweep`` is the
+whole file, ``space`` its search section.
 """

@@ -1,4 +1,4 @@
-"""Base of every section of a sweep's file."""
+"""Base class of every section of a sweep's file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ LARGEST_SEED = 2**31 - 1
 
 
 class Section(BaseModel):
-    """A section as a frozen value; refuses unknown fields and loose types."""
+    """Frozen section of a file; rejects unknown fields, values of the wrong type, and infinite or NaN numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The ``budget`` section: how much is tried, in which order, and when it ends."""
+"""The ``budget`` section: number of trials, sampler, scheduler, and when the search stops."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _by_name(value: Any) -> Any:
 
 
 class _Named(Section):
-    """A name and its numbers; refuses numbers of other names."""
+    """A name and its options; rejects options that belong to other names."""
 
     def _refuse_others(self, taken: Mapping[str, tuple[str, ...]]) -> None:
         name = self.name  # type: ignore[attr-defined]
         allowed = ("name", *taken[name])
         wrong = [key for key in type(self).model_fields if key in self.model_fields_set and key not in allowed]
         if wrong:
-            has = f"it takes {', '.join(taken[name])}" if taken[name] else "it takes no numbers"
+            has = f"it takes {', '.join(taken[name])}" if taken[name] else "it takes no options"
             raise Mistakes(Mistake((key,), f"{name} has no {key}; {has}.", at_key=True) for key in wrong)
 
 
@@ -49,21 +49,26 @@ SAMPLERS = {  # name -> its options
     "gp": ("startup_trials",),
 }
 SAMPLER_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
-"""Package that each sampler with an extra needs."""
+"""Sampler -> optional package that it needs."""
 
 
 class SchedulerSpec(_Named):
-    """What stops a trial early."""
+    """Scheduler, which stops trials early, and its options."""
 
     name: Literal["asha", "hyperband", "median", "none"] = Field(
-        default="asha", description="Which rule stops trials early."
+        default="asha", description="Algorithm that stops trials early."
     )
-    grace_epochs: int = Field(default=1, ge=1, description="No trial is stopped before (asha, median).")
+    grace_epochs: int = Field(
+        default=1, ge=1, description="Minimum epochs before a trial can be stopped (asha, median)."
+    )
     reduction_factor: float = Field(
-        default=3.0, gt=1, le=100, description="One trial in so many goes on at each rung (asha, hyperband)."
+        default=3.0,
+        gt=1,
+        le=100,
+        description="At each rung, one trial in reduction_factor continues (asha, hyperband).",
     )
     min_trials: int = Field(
-        default=3, ge=1, description="Other trials that the median is taken over, at least (median)."
+        default=3, ge=1, description="Minimum number of other trials to compute the median from (median)."
     )
 
     @model_validator(mode="after")
@@ -77,10 +82,14 @@ class SchedulerSpec(_Named):
 
 
 class SamplerSpec(_Named):
-    """What proposes the next configuration."""
+    """Sampler, which proposes configurations, and its options."""
 
-    name: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field(default="tpe", description="Which rule proposes.")
-    startup_trials: int = Field(default=10, ge=1, description="Random ones before it begins to learn (tpe, cmaes, gp).")
+    name: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field(
+        default="tpe", description="Algorithm that proposes configurations."
+    )
+    startup_trials: int = Field(
+        default=10, ge=1, description="Random trials before the sampler starts to learn (tpe, cmaes, gp)."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> SamplerSpec:
@@ -109,40 +118,43 @@ def _read_concurrent(value: Any) -> int | str:
 
 
 class BudgetSpec(Section):
-    """How much is tried, in which order, and when it ends."""
+    """Number of trials and epochs, sampler, scheduler, and when the search stops."""
 
     trials: int = Field(
-        ge=1, le=1_000_000, description="Distinct configurations to try; of `configurations`, the first so many."
+        ge=1,
+        le=1_000_000,
+        description="Number of distinct configurations to try; with search.configurations, how many of the list to "
+        "run, from the first.",
     )
     epochs: int = Field(ge=1, le=10_000, description="Epochs of a trial that is not stopped early.")
-    hours: float | None = Field(default=None, gt=0, description="The search ends after so many hours.")
+    hours: float | None = Field(default=None, gt=0, description="Maximum hours of search; null: no limit.")
     target_accuracy: float | None = Field(
-        default=None, gt=0, le=1, description="The search ends when a validation accuracy reaches it."
+        default=None, gt=0, le=1, description="Validation accuracy at which the search stops; null: none."
     )
     concurrent: Annotated[
         int | Literal["auto"], PlainValidator(_read_concurrent, json_schema_input_type=int | Literal["auto"])
-    ] = Field(default="auto", description="Trials at once; auto: as many as the machine takes.")
-    retries: int = Field(default=2, ge=0, le=100, description="How often a trial that crashed is tried again.")
+    ] = Field(default="auto", description="Maximum concurrent trials; auto: as many as the CPUs and GPUs allow.")
+    retries: int = Field(default=2, ge=0, le=100, description="Maximum retries of a trial that crashes.")
     scheduler: Annotated[
         SchedulerSpec,
         BeforeValidator(
             _by_name, json_schema_input_type=Literal["asha", "hyperband", "median", "none"] | SchedulerSpec
         ),
-    ] = Field(default=SchedulerSpec(), description="What stops trials early: a name, or a mapping of name and numbers.")
+    ] = Field(default=SchedulerSpec(), description="What stops trials early: a name, or a mapping of name and options.")
     sampler: Annotated[
         SamplerSpec,
         BeforeValidator(_by_name, json_schema_input_type=Literal["tpe", "random", "grid", "cmaes", "gp"] | SamplerSpec),
     ] = Field(
-        default=SamplerSpec(), description="What proposes configurations: a name, or a mapping of name and numbers."
+        default=SamplerSpec(), description="What proposes configurations: a name, or a mapping of name and options."
     )
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of the sampler and of every trial.")
     first: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_read_first)] = Field(
-        default=(), description="Configurations to try first; each lies inside the space. Fixed fields may be left out."
+        default=(), description="Configurations to try first. Each must lie in the space; fixed fields can be omitted."
     )
 
     @property
     def most_at_once(self) -> int | None:
-        """``concurrent`` as a number; None for "auto"."""
+        """Maximum concurrent trials; None for "auto"."""
         return None if self.concurrent == "auto" else int(self.concurrent)
 
     @model_validator(mode="after")

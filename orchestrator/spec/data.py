@@ -1,4 +1,4 @@
-"""The ``data`` section: photos and their splits."""
+"""The ``data`` section: the photos and their splits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ FEWEST_FOLDS, MOST_FOLDS = 2, 20
 
 
 class SplitRatios(Section):
-    """Shares of the images."""
+    """Fraction of the images in each split."""
 
-    train: float = Field(default=0.7, gt=0, lt=1, description="Share of the images that is trained on.")
-    validation: float = Field(default=0.15, gt=0, lt=1, description="Share on which everything is chosen.")
-    test: float = Field(default=0.15, gt=0, lt=1, description="Share that is read once, for the final leaderboard.")
+    train: float = Field(default=0.7, gt=0, lt=1, description="Fraction of the images to train on.")
+    validation: float = Field(
+        default=0.15, gt=0, lt=1, description="Fraction on which trials are compared and the winner is chosen."
+    )
+    test: float = Field(
+        default=0.15, gt=0, lt=1, description="Fraction held out, and read once, for the final leaderboard."
+    )
 
     @model_validator(mode="after")
     def _add_up(self) -> SplitRatios:
@@ -59,20 +63,19 @@ def _read_source(value: Any) -> str | tuple[str, ...]:
             if each in value[:i]:
                 found.append(Mistake((i,), f"found {quoted(each)} twice in the list."))
             elif each.startswith(BUILTIN) and len(value) > 1:
-                found.append(Mistake((i,), f"{each} stands alone; take it out of the list."))
+                found.append(Mistake((i,), f"{each} cannot be merged with other data; remove it from the list."))
     if found:
         raise Mistakes(found)
     return str(value[0]) if len(value) == 1 else tuple(value)
 
 
 def _check_source(value: Any, keys: tuple[int, ...]) -> None:
-    """Raise Mistakes unless ``value`` is the text of one source."""
+    """Raise Mistakes unless ``value`` names one source."""
     if not isinstance(value, str):
-        raise Mistakes(
-            [Mistake(keys, f"found {quoted(value)}; allowed: text{'' if keys else ', or a list of texts'}.")]
-        )
+        allowed = "a path" if keys else "a path, a list of paths, or builtin:digits"
+        raise Mistakes([Mistake(keys, f"found {quoted(value)}; allowed: {allowed}.")])
     if not value:
-        raise Mistakes([Mistake(keys, "found an empty text; name a folder, a table or an archive.")])
+        raise Mistakes([Mistake(keys, "is empty; name a folder, a table or an archive.")])
     if value.startswith(BUILTIN) and value not in BUILTINS:
         text = f"found {quoted(value)}{nearest(value, BUILTINS)} Built in: {', '.join(BUILTINS)}."
         raise Mistakes([Mistake(keys, text)])
@@ -87,15 +90,16 @@ def _read_folds(value: Any) -> int:
 
 
 class DataSpec(Section):
-    """The photos and how they are divided."""
+    """The photos and their splits."""
 
     source: Annotated[
         str | tuple[str, ...],
         PlainValidator(_read_source, json_schema_input_type=str | list[str]),
         PlainSerializer(lambda source: source if isinstance(source, str) else list(source)),
     ] = Field(
-        description="A folder per class, a .csv or .parquet table, an archive, or builtin:digits; or a list of them, "
-        "which are merged. Relative to the current folder; ${ORCH_DATA} and other environment variables are filled in.",
+        description="Where the photos are: a folder with one subfolder per class, a .csv or .parquet table, an "
+        "archive, or builtin:digits; or a list of folders, tables and archives to merge. Relative paths start at the "
+        "current folder; environment variables such as ${ORCH_DATA} are expanded.",
     )
     splits: Annotated[
         SplitRatios | Literal["own"],
@@ -103,29 +107,29 @@ class DataSpec(Section):
         PlainSerializer(lambda splits: splits if splits == "own" else splits.model_dump()),
     ] = Field(
         default=SplitRatios(),
-        description="Ratios of train, validation and test; or own: the table's own split column, or folders train, "
-        "validation and test.",
+        description="Fractions of train, validation and test; or own, to keep the splits that the data has: a split "
+        "column, or folders train, val and test.",
     )
     folds: Annotated[int, PlainValidator(_read_folds, json_schema_input_type=int)] = Field(
         default=0,
-        description="k-fold cross-validation instead of one validation split: train and validation are pooled and "
-        "divided into so many folds, each trial is trained once for each, and chosen by all of them. 0: one split.",
+        description="Number of cross-validation folds. Train and validation are pooled and divided into folds; each "
+        "trial is trained once per fold and judged by all of them. 0: a single validation split.",
     )
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of the splits and of the augmented copies.")
     duplicates: Literal["group", "drop", "keep"] = Field(
         default="group",
-        description="Duplicates stay in one split (group), only the first is used (drop), or near ones may fall "
-        "where they do (keep).",
+        description="What to do with duplicates: keep them in one split (group), use only the first (drop), or let "
+        "near duplicates fall into different splits (keep).",
     )
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Sources as a tuple, one or several."""
+        """All sources, as a tuple even if there is only one."""
         return (self.source,) if isinstance(self.source, str) else self.source
 
     @model_validator(mode="after")
     def _source_fits(self) -> DataSpec:
-        """Refuse built-in data without own splits; folders and archives are checked when they are read."""
+        """Reject ``splits: own`` for built-in data, which has none. Folders and archives are checked when read."""
         lacking = [source for source in self.sources if source.startswith(BUILTIN)]
         if self.splits == "own" and lacking:
             text = (

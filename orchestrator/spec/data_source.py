@@ -1,4 +1,4 @@
-"""The data of a sweep as ``build_manifest`` takes it."""
+"""Convert the ``data`` section to the ``DataSource`` that ``build_manifest`` takes."""
 
 from __future__ import annotations
 

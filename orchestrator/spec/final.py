@@ -1,4 +1,4 @@
-"""The sections ``final``, ``resources`` and ``tracking``: what comes after the search, and where it all runs."""
+"""The sections ``final`` (choosing and retraining the winner), ``resources`` of a trial, and ``tracking`` by MLflow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_field
 from trainers.images.policies import valid_policy
 
 LARGEST_MEMORY_GB = 10_000
+"""Maximum GB of ``resources.gpu_memory_gb``."""
 
 
 def _read_policies(value: Any) -> tuple[str, ...]:
@@ -31,21 +32,21 @@ def _read_policies(value: Any) -> tuple[str, ...]:
 def _read_bounds(value: Any, minimised: bool) -> dict[str, float]:
     if not isinstance(value, Mapping):
         example = "{val_loss: 0.5}" if minimised else "{images_per_s: 50}"
-        raise ValueError(f"found {quoted(value)}; allowed: a mapping of figures to bounds, as in {example}.")
+        raise ValueError(f"found {quoted(value)}; allowed: a mapping of metrics to bounds, as in {example}.")
     known = [name for name, row in OBJECTIVES.items() if row.minimised == minimised]
     other = "at_least" if minimised else "at_most"
     found = []
     for name, bound in value.items():
         if name in OBJECTIVES and name not in known:
             way = "higher" if minimised else "lower"
-            text = f"{name} is better the {way} it is, so its bound belongs to {other}."
+            text = f"a {way} {name} is better, so its bound belongs in {other}."
             found.append(Mistake((name,), text, at_key=True))
         elif name not in known:
             found.append(Mistake((name,), unknown_field(name, known), at_key=True))
         elif not isinstance(bound, int | float) or isinstance(bound, bool) or bound < 0:
             found.append(Mistake((name,), f"found {quoted(bound)}; allowed: a number, at least 0."))
         elif name in (ACCURACY, MACRO_F1) and bound > 1:
-            found.append(Mistake((name,), f"found {quoted(bound)}; allowed: a share, from 0 to 1."))
+            found.append(Mistake((name,), f"found {quoted(bound)}; allowed: a fraction from 0 to 1."))
     if found:
         raise Mistakes(found)
     return {name: float(bound) for name, bound in value.items()}
@@ -60,52 +61,51 @@ def _read_most(value: Any) -> dict[str, float]:
 
 
 class ChooseSpec(Section):
-    """The rule that picks the winner, on validation."""
+    """Rule that chooses the winner by its validation results."""
 
     best: Literal["val_accuracy", "val_macro_f1", "val_loss", "images_per_s"] | None = Field(
         default=None,
-        description="What the winner is best in among the trials within the bounds; null: the first objective.",
+        description="Metric by which the best trial within the bounds wins; null: the first objective.",
     )
     at_least: Annotated[dict[str, float], PlainValidator(_read_least, json_schema_input_type=dict[str, float])] = Field(
-        default={}, description="Bounds from below, as in {images_per_s: 50}."
+        default={}, description="Minimum values of metrics, as in {images_per_s: 50}."
     )
     at_most: Annotated[dict[str, float], PlainValidator(_read_most, json_schema_input_type=dict[str, float])] = Field(
-        default={}, description="Bounds from above, for val_loss."
+        default={}, description="Maximum values of metrics, as in {val_loss: 0.5}."
     )
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Every figure that the rule looks at."""
+        """Every metric that the rule uses."""
         return tuple(dict.fromkeys([*([self.best] if self.best else []), *self.at_least, *self.at_most]))
 
 
 class FinalSpec(Section):
-    """How the winner is retrained and judged."""
+    """How the winner is chosen, retrained and evaluated."""
 
     seeds: int = Field(
-        default=3, ge=1, le=100, description="How many times the winner is retrained, each with its own seed."
+        default=3, ge=1, le=100, description="Number of times to retrain the winner, each with a different seed."
     )
     epochs: int | None = Field(
-        default=None, ge=1, le=10_000, description="Epochs of the retraining; null: budget.epochs."
+        default=None, ge=1, le=10_000, description="Epochs of each retraining; null: budget.epochs."
     )
-    refit: Literal["train", "train+validation"] = Field(
-        default="train+validation", description="What it is retrained on."
-    )
+    refit: Literal["train", "train+validation"] = Field(default="train+validation", description="Splits to retrain on.")
     policies: Annotated[tuple[str, ...], BeforeValidator(_read_policies)] = Field(
         default=("whole", "flip", "ten_crop"),
         description="Crop policies to compare: whole, centre, flip, ten_crop, pyramid, random_K, or your own as "
-        "my_module:NAME. whole is always among them.",
+        "my_module:NAME. whole is always included.",
     )
     runners_up: int = Field(
-        default=1, ge=0, le=100, description="Further configurations that are retrained the same way."
+        default=1, ge=0, le=100, description="Number of next-best configurations to retrain in the same way."
     )
     winner_form: Literal["ensemble", "single"] = Field(
-        default="ensemble", description="What is registered: all seeds' networks together, or the first one."
+        default="ensemble",
+        description="What is registered: the ensemble of all seeds' networks, or the first network (single).",
     )
     choose: ChooseSpec = Field(
         default=ChooseSpec(),
-        description="Which trial wins: the best in one figure among those within bounds, as in {best: val_accuracy, "
-        "at_least: {images_per_s: 50}}; left out, the best in the first objective.",
+        description="How to choose the winner: the best trial by one metric among those within bounds, as in "
+        "{best: val_accuracy, at_least: {images_per_s: 50}}; by default, the best trial by the first objective.",
     )
 
 
@@ -115,7 +115,7 @@ def _read_gpus(value: Any) -> float | str:
         return "auto"
     if number and (0 <= value <= 1 or (1 < value <= 1024 and float(value).is_integer())):
         return float(value)
-    allowed = "a share of one GPU from 0 to 1, a whole number, or auto for one where there is one"
+    allowed = "a fraction of a GPU from 0 to 1, a whole number, or auto for one GPU if available"
     raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
 
 
@@ -128,27 +128,27 @@ def _read_memory(value: Any) -> float | str:
 
 
 class ResourcesSpec(Section):
-    """What one trial gets."""
+    """Resources of one trial."""
 
-    cpus: float = Field(default=1, gt=0, le=4096, description="CPUs of one trial.")
+    cpus: float = Field(default=1, gt=0, le=4096, description="CPUs per trial.")
     gpus: Annotated[
         float | Literal["auto"], PlainValidator(_read_gpus, json_schema_input_type=float | Literal["auto"])
-    ] = Field(default="auto", description="GPUs of one trial: a share from 0 to 1, a whole number, or auto.")
+    ] = Field(default="auto", description="GPUs per trial: a fraction from 0 to 1, a whole number, or auto.")
     gpu_memory_gb: Annotated[
         float | Literal["auto"], PlainValidator(_read_memory, json_schema_input_type=float | Literal["auto"])
     ] = Field(
         default="auto",
-        description="GPU memory of one trial in GB of 10^9 bytes, for the cases of the search that ask for it; auto: "
-        "what nvidia-smi finds on this machine times the trial's share of a GPU, 0 without one. On a cluster of other "
-        "machines give the number.",
+        description="GPU memory per trial in GB (10^9 bytes), for search cases with a gpu_memory_gb condition; auto: "
+        "the memory of this machine's smallest GPU, as nvidia-smi reports it, times the trial's fraction of a GPU; 0 "
+        "without a GPU. Give the number if the cluster has different machines.",
     )
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        default="auto", description="Number format of the network; auto: what the device is good at."
+        default="auto", description="Number format of the network; auto: chosen for the device."
     )
     store_dtype: Literal["float32", "float16"] = Field(
         default="float32",
-        description="What features of the frozen part are kept in; float16 takes half the disk and the reading, and "
-        "changes losses by some thousandths of themselves at most.",
+        description="Number format of the stored features; float16 halves their disk space and reading time, and "
+        "changes losses by at most a few thousandths of their value.",
     )
 
 
@@ -159,25 +159,25 @@ def _text_tags(value: Any) -> Any:
 
 
 class TrackingSpec(Section):
-    """Where MLflow shows the sweep."""
+    """Where the sweep is logged in MLflow."""
 
-    enabled: bool = Field(default=True, description="Whether MLflow shows the sweep at all.")
+    enabled: bool = Field(default=True, description="Whether to log the sweep to MLflow.")
     uri: str | None = Field(
-        default=None, description="MLflow's address; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db."
+        default=None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db."
     )
     experiment: str | None = Field(
-        default=None, min_length=1, description="The experiment's name; null: the sweep's name."
+        default=None, min_length=1, description="Name of the experiment; null: the sweep's name."
     )
     tags: Annotated[dict[str, str], BeforeValidator(_text_tags)] = Field(
         default={}, description="Tags of the parent run."
     )
     model: str | None = Field(
-        default=None, min_length=1, description="The registered model's name; null: the data's name."
+        default=None, min_length=1, description="Name of the registered model; null: the data's name."
     )
 
     @field_validator("model")
     @classmethod
     def _model_name(cls, value: str | None) -> str | None:
         if value and ("/" in value or ":" in value):
-            raise ValueError(f'found {quoted(value)}; the name of a registered model holds no "/" and no ":".')
+            raise ValueError(f'found {quoted(value)}; the name of a registered model cannot contain "/" or ":".')
         return value

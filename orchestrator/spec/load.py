@@ -1,6 +1,6 @@
-"""Read a sweep's YAML file into a ``SweepSpec``: complete, checked, with a place for every mistake.
+"""Load and validate a sweep's YAML file; every error names its line and column.
 
-``open_spec`` applies ``--set``, replaces ``${NAME}`` and checks everything before anything starts.
+``open_spec`` applies ``--set``, expands ``${NAME}`` and validates the whole file before anything starts.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ _SETTINGS = SettingRules(
         "search": {kind: tuple({*KINDS} - {kind} | (set() if kind == "int" else _RANGE_EXTRAS)) for kind in KINDS}
     },
 )
-"""A new kind of range pushes out the old one, so that ``--set search.dropout.uniform=[0,0.5]`` is enough."""
+"""Setting one kind of range removes any other, so that ``--set search.dropout.uniform=[0,0.5]`` suffices."""
 
 
 @dataclass(frozen=True)
 class OpenedSpec:
-    """A sweep as it will run on this machine.
+    """A sweep's spec, resolved for this machine.
 
-    ``notes``: lines to print: which shipped file it is, where weights come from, which optional backbones are left out.
+    ``notes``: lines to print about a shipped file, the source of the weights, and optional backbones left out.
     """
 
     spec: SweepSpec
     notes: tuple[str, ...] = ()
 
 
-@without_chatter()  # a user's own backbone imports TensorFlow
+@without_chatter()  # importing a custom backbone imports TensorFlow
 def open_spec(
     path_or_name: str,
     overrides: Sequence[str] = (),
@@ -61,14 +61,15 @@ def open_spec(
     begun: SweepSpec | None = None,
     needs_weights: bool = True,
 ) -> OpenedSpec:
-    """Read and check a sweep: a YAML file, or one that is shipped, by its name or as ``search_spaces/NAME.yaml``.
+    """Load and validate a sweep: a YAML file, or a shipped one by its name or as ``search_spaces/NAME.yaml``.
 
-    ``overrides`` are ``--set`` texts, "budget.trials=5". A relative ``data.source`` or ``weights`` starts at the
-    current folder and is absolute afterwards. Photos, weights and samplers must be here. ``weights: imagenet`` becomes
-    the folder ORCH_WEIGHTS for backbones whose files are there; optional backbones without weights are left out.
-    ``begun``: spec of a resumed sweep, whose weights stay. ``needs_weights`` False: nothing will be trained.
+    ``overrides``: arguments of ``--set``, such as "budget.trials=5". Relative paths in ``data.source`` and ``weights``
+    start at the current folder and become absolute. Photos, weights and sampler packages must exist on this machine.
+    ``weights: imagenet`` becomes the folder ORCH_WEIGHTS for backbones whose files it holds; optional backbones without
+    weights are left out. ``begun``: spec of a resumed sweep, which keeps its weights. ``needs_weights``: False if
+    nothing will be trained.
 
-    Raises SpecError; its text holds every mistake, one a line, as ``FILE:LINE:COLUMN: field: what to do``.
+    Raises SpecError with every mistake, one per line, as ``FILE:LINE:COLUMN: field: what to do``.
     """
     path, note = find_file(path_or_name)
     document, spec, parts, mistakes = _read(path, overrides, environ)
@@ -90,7 +91,7 @@ def load_spec(
     environ: Mapping[str, str] = os.environ,
     check_machine: bool = True,
 ) -> SweepSpec:
-    """Return the spec of ``open_spec``. ``check_machine`` False: photos, weights and packages need not be here."""
+    """Return the spec of ``open_spec``. With ``check_machine`` False, photos, weights and packages can be missing."""
     if check_machine:
         return open_spec(path_or_name, overrides, environ).spec
     document, spec, _, mistakes = _read(find_file(path_or_name)[0], overrides, environ)
@@ -108,7 +109,7 @@ def _read(
 
 
 def dump_spec(spec: SweepSpec) -> str:
-    """Return YAML text that ``load_spec`` turns back into an equal ``SweepSpec``, environment variables filled in."""
+    """Return YAML text that ``load_spec`` reads back as an equal ``SweepSpec``; environment variables are expanded."""
     return write_yaml(spec.model_dump())
 
 
@@ -141,18 +142,18 @@ def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(data: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, Any], list[Mistake]]:
-    """Return the spec or None, the parts that are valid by themselves, and every mistake."""
+    """Return the spec or None, the sections that are valid by themselves, and every mistake."""
     try:
         spec = SweepSpec.model_validate(data)
         return spec, {name: getattr(spec, name) for name in SweepSpec.model_fields}, []
     except ValidationError as error:
         mistakes = mistakes_of(error, SweepSpec)
-    parts = _sound_parts(with_trials(data), mistakes)
+    parts = _valid_sections(with_trials(data), mistakes)
     return None, parts, [*mistakes, *cross_mistakes(parts)]
 
 
-def _sound_parts(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[str, Any]:
-    """Return the parts, without their wrong fields, that can be checked against each other."""
+def _valid_sections(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[str, Any]:
+    """Return the sections that can be checked against each other, without their invalid fields."""
     parts: dict[str, Any] = {}
     for name, field in SweepSpec.model_fields.items():
         wrong = [m.keys for m in mistakes if m.keys[:1] == (name,)]
@@ -168,12 +169,12 @@ def _sound_parts(data: Mapping[str, Any], mistakes: Sequence[Mistake]) -> dict[s
             part: Any = Annotated[field.annotation, *field.metadata, "part"]
             parts[name] = TypeAdapter(part).validate_python(value)
         except ValidationError:
-            continue  # what is wrong with it is among the mistakes already
+            continue  # already reported in ``mistakes``
     return parts
 
 
 def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
-    """Return mistakes about photos and sampler packages that are missing here."""
+    """Return mistakes about photos and sampler packages that are missing on this machine."""
     found = []
     data, budget = parts.get("data"), parts.get("budget")
     if data is not None:
@@ -193,7 +194,7 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
 def _resolved(
     parts: Mapping[str, Any], document: Document, environ: Mapping[str, str], begun: SweepSpec | None
 ) -> Resolved | None:
-    """Resolve the weights of every backbone; None if the file's ``weights`` are wrong."""
+    """Resolve the weights of every backbone; return None if the file's ``weights`` are invalid."""
     if (weights := parts.get("weights", IMAGENET if "weights" not in document.data else None)) is None:
         return None
     sizes = {} if (search := parts.get("search")) is None else sizes_of(search)
@@ -204,7 +205,7 @@ def _resolved(
 
 
 def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, list[Mistake]]:
-    """Return ``spec`` with the resolved weights and without the backbones that are left out."""
+    """Return ``spec`` with the resolved weights and without the backbones left out, and the mistakes in the result."""
     gone = resolved.left_out
     changes: dict[str, Any] = {"weights": resolved.weights}
     if gone:
@@ -222,7 +223,7 @@ def _settled(spec: SweepSpec, resolved: Resolved) -> tuple[SweepSpec | None, lis
 
 
 def sizes_of(search: Search) -> dict[str, tuple[int, ...]]:
-    """Return backbone of a trial, on a GPU of any memory -> its image sizes in pixels."""
+    """Return backbone -> image sizes in pixels, over the trials for every GPU memory."""
     found: dict[str, set[int]] = {}
     for memory in gpu_memories(search):
         for values in reachable(search.on_gpu(memory), "backbone", "image_size"):
@@ -232,7 +233,7 @@ def sizes_of(search: Search) -> dict[str, tuple[int, ...]]:
 
 
 def _begun(spec: SweepSpec) -> dict[str, str]:
-    """Return backbone -> source of weights that ``resolve`` chose: a download, or a folder."""
+    """Return backbone -> source of its weights, where ``resolve`` chose it: a download or a folder."""
     places = {name: spec.weights_for(name) for name in sizes_of(spec.search)}
     mapped = not isinstance(spec.weights, str)
     return {

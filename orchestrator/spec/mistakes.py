@@ -1,4 +1,4 @@
-"""Mistakes in a file as sentences: what was found, what is allowed, the nearest valid spelling."""
+"""Error messages about a file: what was found, what is allowed, the nearest valid spelling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pydantic.fields import FieldInfo
 from trainers import wording
 
 Keys = tuple[str | int, ...]
-"""Path from the top of the file to a value: keys of mappings, positions in lists."""
+"""Path from the top of the file to a value: keys of mappings, indices of lists."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake. ``at_key`` points at the field's name instead of its value; ``place`` overrides both."""
+    """One mistake. ``at_key``: report the place of the field's name, not of its value; ``place`` overrides both."""
 
     keys: Keys
     text: str
@@ -29,7 +29,7 @@ class Mistake:
 
 
 class Mistakes(ValueError):
-    """Several mistakes below one value; raised by pydantic validators to report all at once."""
+    """Mistakes below one value, raised by pydantic validators to report them all at once."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
@@ -37,7 +37,7 @@ class Mistakes(ValueError):
 
 
 def quoted(value: Any) -> str:
-    """Spell ``value`` as in the file, short enough for a sentence."""
+    """Format ``value`` as in YAML, shortened for a message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -60,12 +60,12 @@ def nearest(value: Any, known: Iterable[str]) -> str:
 
 
 def unknown_value(value: Any, known: Sequence[str], also: str = "") -> str:
-    """Return the sentence for a word that is not in ``known``."""
+    """Return the message about a value that is not in ``known``; ``also`` ends the list of allowed ones."""
     return f"found {quoted(value)}{nearest(value, known)} Allowed: {', '.join(known)}{also}."
 
 
 def unknown_field(name: Any, known: Sequence[str]) -> str:
-    """Return the sentence for a field that is not in ``known``."""
+    """Return the message about a field that is not in ``known``."""
     return f"no such field{nearest(name, known)} Allowed: {', '.join(known)}."
 
 
@@ -83,7 +83,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
-    """Translate pydantic's errors about ``model`` into sentences."""
+    """Convert pydantic's errors about ``model`` to mistakes."""
     found: list[Mistake] = []
     for each in error.errors(include_url=False):
         loc: Keys = tuple(each["loc"])
@@ -91,30 +91,30 @@ def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]
         if isinstance(inner, Mistakes):
             found += [dataclasses.replace(m, keys=(*loc, *m.keys)) for m in inner.mistakes]
         elif each["type"] == "missing":
-            about = _field_at(model, loc)
-            hint = f" {about.description}" if about and about.description else ""
+            field = _field_at(model, loc)
+            hint = f" {field.description}" if field and field.description else ""
             found.append(Mistake(loc, f"is missing.{hint}", at_key=True))
         elif each["type"] == "extra_forbidden":
             owner = _model_at(model, loc[:-1]) or model
             found.append(Mistake(loc, unknown_field(loc[-1], list(owner.model_fields)), at_key=True))
         else:
-            found.append(Mistake(loc, _sentence(each, model)))
+            found.append(Mistake(loc, _message(each, model)))
     return found
 
 
-def _sentence(each: Any, model: type[BaseModel]) -> str:
-    kind, value, about = each["type"], each["input"], _field_at(model, each["loc"])
+def _message(each: Any, model: type[BaseModel]) -> str:
+    kind, value, field = each["type"], each["input"], _field_at(model, each["loc"])
     if kind == "value_error":
         return str(each["ctx"]["error"])
-    if kind == "literal_error" and about is not None:
-        return unknown_value(value, [str(word) for word in _literals(about.annotation)])
+    if kind == "literal_error" and field is not None:
+        return unknown_value(value, [str(word) for word in _literals(field.annotation)])
     if kind == "model_type":
         owner = _model_at(model, each["loc"]) or model
         return f"found {quoted(value)}; allowed: a mapping with the fields {', '.join(owner.model_fields)}."
     if kind == "bool_type" and value in ("no", "off", "yes", "on"):
         return f"found the word {quoted(value)}; allowed: true or false (YAML 1.2 reads yes, no, on and off as text)."
-    bounds = _bounds(about)
-    number = "a number" if about and float in _parts(about.annotation) else "a whole number"
+    bounds = _bounds(field)
+    number = "a number" if field and float in _parts(field.annotation) else "a whole number"
     words = _KINDS.get(kind) or (number if bounds and isinstance(value, int | float) else "")
     if not words:
         return f"found {quoted(value)}: {each['msg']}."
@@ -122,13 +122,13 @@ def _sentence(each: Any, model: type[BaseModel]) -> str:
     return f"found {as_text}{quoted(value)}; allowed: {words}{', ' + bounds if bounds else ''}."
 
 
-def _bounds(about: FieldInfo | None) -> str:
-    limits = {key: getattr(m, key) for m in (about.metadata if about else ()) for key in _BOUNDS if hasattr(m, key)}
+def _bounds(field: FieldInfo | None) -> str:
+    limits = {key: getattr(m, key) for m in (field.metadata if field else ()) for key in _BOUNDS if hasattr(m, key)}
     return " and ".join(f"{word} {quoted(limits[key])}" for key, word in _BOUNDS.items() if key in limits)
 
 
 def _parts(annotation: Any) -> Iterable[Any]:
-    """Yield the annotation and everything inside its unions and generics."""
+    """Yield the annotation and, recursively, the arguments of its unions and generics."""
     yield annotation
     if typing.get_origin(annotation) is not Literal:
         for inner in typing.get_args(annotation):
@@ -142,13 +142,13 @@ def _literals(annotation: Any) -> list[Any]:
 def _model_at(model: type[BaseModel], loc: Keys) -> type[BaseModel] | None:
     if not loc:
         return model
-    about = _field_at(model, loc)
-    parts = _parts(about.annotation) if about else ()
+    field = _field_at(model, loc)
+    parts = _parts(field.annotation) if field else ()
     return next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
 
 
 def _field_at(model: type[BaseModel], loc: Keys) -> FieldInfo | None:
-    """Return the field that ``loc`` ends in; a position in a list stands for the list's field."""
+    """Return the field at ``loc``; for an item of a list, the list's field."""
     names = [key for key in loc if isinstance(key, str)]
     if not names:
         return None

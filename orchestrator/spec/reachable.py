@@ -1,4 +1,4 @@
-"""Combinations of values that trials of a file can have. Pure."""
+"""Enumerate the combinations of values that a sweep's trials can have. Pure."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Searched(Protocol):
 
 
 def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
-    """Return every combination of values of the fields ``names`` in one trial, each once, in the space's order.
+    """Return the distinct combinations of values that the fields ``names`` can have in a trial, in the space's order.
 
-    A range counts with both ends, every value that a condition names, and both ends of the other values. Fields that
-    are not in the file have their defaults; values without effect are those of ``canonical``.
+    A range is represented by its bounds, by every value that a condition names, and by the lowest and highest of the
+    other values. Fields that are not in the file have their defaults; ``canonical`` replaces values without effect.
     """
     if spec.configurations:
         whole = [{**DEFAULTS, **values} for _, values in spec.configurations]
     else:
         fields = tuple(field for field in spec.space.fields if field.name in _needed(spec.space, names))
-        whole = [{**DEFAULTS, **values} for values in _combinations(fields, {}, _asked(fields))]
+        whole = [{**DEFAULTS, **values} for values in _combinations(fields, {}, _values_in_conditions(fields))]
     found = [_canonical(values, names) for values in whole]
-    return [values for place, values in enumerate(found) if values not in found[:place]]
+    return [values for i, values in enumerate(found) if values not in found[:i]]
 
 
 def values_of(spec: Searched, name: str) -> list[Any]:
-    """Return every value of the field ``name``, each once; of a range those of ``reachable``."""
+    """Return the distinct values of the field ``name``; a range is represented as in ``reachable``."""
     return [values[name] for values in reachable(spec, name)]
 
 
@@ -46,7 +46,7 @@ def _canonical(values: dict[str, Value], names: tuple[str, ...]) -> dict[str, Va
 
 
 def _needed(space: Space, names: tuple[str, ...]) -> set[str]:
-    """Return ``names`` and every field that they depend on by conditions."""
+    """Return ``names`` and every field that their conditions depend on, transitively."""
     needed: set[str] = set()
     waiting = [*names]
     while waiting:
@@ -58,8 +58,8 @@ def _needed(space: Space, names: tuple[str, ...]) -> set[str]:
     return needed
 
 
-def _asked(fields: tuple[Field, ...]) -> dict[str, set[Value]]:
-    """Return for each field the values that conditions of ``fields`` name."""
+def _values_in_conditions(fields: tuple[Field, ...]) -> dict[str, set[Value]]:
+    """Return field -> its values that the conditions of ``fields`` name."""
     found: dict[str, set[Value]] = {field.name: set() for field in fields}
     for name, allowed in (each for field in fields for case in field.cases for each in case.when):
         found.setdefault(name, set()).update(allowed)
@@ -67,24 +67,27 @@ def _asked(fields: tuple[Field, ...]) -> dict[str, set[Value]]:
 
 
 def _combinations(
-    fields: tuple[Field, ...], values: dict[str, Any], asked: dict[str, set[Value]]
+    fields: tuple[Field, ...], values: dict[str, Any], in_conditions: dict[str, set[Value]]
 ) -> Iterator[dict[str, Any]]:
     if len(values) == len(fields):
         yield values
         return
     field = fields[len(values)]
     _, domain = field.active(values)
-    for value in _listed(domain, asked[field.name]):
-        yield from _combinations(fields, {**values, field.name: value}, asked)
+    for value in _listed(domain, in_conditions[field.name]):
+        yield from _combinations(fields, {**values, field.name: value}, in_conditions)
 
 
-def _listed(domain: Domain, asked: set[Value]) -> tuple[Any, ...]:
-    """Return the values of a list; of a range its ends, the values ``asked``, and the ends of the others."""
+def _listed(domain: Domain, in_conditions: set[Value]) -> tuple[Any, ...]:
+    """Return all values of a list, or the values that represent a range in ``reachable``."""
     if isinstance(domain, Uniform):
         return (domain.low, domain.high)
     if not isinstance(domain, IntRange):
         return tuple(domain.values())
     options = domain.values()
-    rest = [next((each for each in way if each not in asked), domain.low) for way in (options, reversed(options))]
-    inner = [option for option in options if option in asked]
-    return tuple(sorted({domain.low, domain.high, *rest, *inner}))
+    others = [
+        next((each for each in ordered if each not in in_conditions), domain.low)
+        for ordered in (options, reversed(options))
+    ]
+    named = [option for option in options if option in in_conditions]
+    return tuple(sorted({domain.low, domain.high, *others, *named}))

@@ -11,49 +11,50 @@ from orchestrator.spec.sweep import SweepSpec
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the file, for editors. Describes the shape; ``load_spec`` checks more."""
+    """Return the JSON Schema (2020-12) of the file, for editors. ``load_spec`` checks more than this schema."""
     schema = SweepSpec.model_json_schema(mode="validation")
     schema["properties"]["search"] = search_schema()
     schema["$defs"][CONDITION] = condition_schema()
     budget = schema["$defs"]["BudgetSpec"]
     budget["properties"]["first"] |= {"type": "array", "items": configuration_schema()}
-    budget["required"].remove("trials")  # counted where `configurations` are given
+    budget["required"].remove("trials")  # defaults to the number of `configurations`
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
 
 
 def configuration_schema(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """JSON Schema of one configuration: a value for each named field."""
+    """Return the JSON Schema of one configuration: a value for each field. ``extra``: further properties."""
     properties = {name: {"description": rule.description, **rule.schema()} for name, rule in FIELDS.items()}
     return {"type": "object", "properties": {**(extra or {}), **properties}, "additionalProperties": False}
 
 
 CONDITION = "Condition"
-"""The name among ``$defs`` under which ``search_schema`` expects ``condition_schema``."""
+"""Key in ``$defs`` under which ``search_schema`` refers to ``condition_schema``."""
 
 
 def condition_schema() -> dict[str, Any]:
-    """JSON Schema of a ``when``."""
+    """Return the JSON Schema of a ``when``."""
     properties: dict[str, Any] = {
         name: {"anyOf": [rule.schema(), {"type": "array", "items": rule.schema(), "minItems": 1}]}
         for name, rule in FIELDS.items()
     }
     properties["gpu_memory_gb"] = {"description": GPU_MEMORY.description, **GPU_MEMORY.schema()}
     return {
-        "description": "The case applies where each named field has (one of) the given values.",
+        "description": "The case applies if every named field has the given value, or one of the listed values.",
         **{"type": "object", "properties": properties, "additionalProperties": False, "minProperties": 1},
     }
 
 
 def search_schema() -> dict[str, Any]:
-    """JSON Schema of the ``search`` part."""
+    """Return the JSON Schema of the ``search`` section."""
     properties = {name: _field_schema(rule) for name, rule in FIELDS.items()}
     named = configuration_schema({"name": {"type": "string", "description": "The trial's name."}})
     properties["configurations"] = {
-        "description": "Named trials, run as they stand; nothing else may vary then.",
+        "description": "Named trials to run instead of a search; every other field takes a single value.",
         **{"type": "array", "minItems": 1, "items": {**named, "required": ["name"]}},
     }
     return {
-        "description": "What may vary: a value, a list, a range, or a list of cases tried in order.",
+        "description": "What to search: for each field a value, a list, a range, or a list of cases, of which the "
+        "first that matches applies.",
         **{"type": "object", "properties": properties, "additionalProperties": False},
     }
 

@@ -1,4 +1,4 @@
-"""Find a sweep's file: one of the user's own, or one that is shipped."""
+"""Find a sweep's file: the user's, or a shipped one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from orchestrator.errors import SpecError
 from trainers.wording import did_you_mean
 
 SHIPPED = "search_spaces"
-"""Package of the shipped files, and their folder in the repository."""
+"""Package of the shipped files; also their folder in the repository."""
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Return name -> file of the shipped sweeps."""
+    """Return name -> file of every shipped sweep."""
     folder = Path(str(resources.files(SHIPPED)))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def names_sweep(path_or_name: str) -> bool:
-    """Return whether it is a YAML file, or the name of a shipped one and of nothing else here."""
+    """Return whether the argument is the path of a YAML file, or names a shipped sweep and no file or folder here."""
     path = Path(path_or_name)
     if path.suffix in (".yaml", ".yml"):
         return not path.is_dir()
@@ -27,14 +27,17 @@ def names_sweep(path_or_name: str) -> bool:
 
 
 def _shipped_name(path_or_name: str) -> str | None:
-    """Return the shipped sweep named NAME, NAME.yaml or search_spaces/NAME.yaml; None for anything else."""
+    """Return the NAME of the shipped sweep NAME, NAME.yaml or search_spaces/NAME.yaml; None for anything else."""
     path = Path(path_or_name)
-    stands = path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml")
-    return path.stem if stands and path.stem in shipped_spaces() else None
+    has_form = path.parent in (Path(), Path(SHIPPED)) and path.suffix in ("", ".yaml")
+    return path.stem if has_form and path.stem in shipped_spaces() else None
 
 
 def find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the file, and a line to print if a path means a shipped one. The user's own files come first."""
+    """Return the file, and a line to print if a path refers to a shipped one. The user's files take precedence.
+
+    Raises SpecError if there is neither.
+    """
     path, shipped = Path(path_or_name), shipped_spaces()
     if path.is_file():
         return path, ()
@@ -43,7 +46,7 @@ def find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
     if path.is_dir():
         raise SpecError(f"{path_or_name} is a folder; name the YAML file in it.")
     if (name := _shipped_name(path_or_name)) is not None:
-        note = f"file     there is no {path_or_name} here; this is the shipped {name}, {shipped[name]}"
+        note = f"file     there is no {path_or_name} here; using the shipped {name}, {shipped[name]}"
         return shipped[name], (note,)
     hint = did_you_mean(path.stem, shipped)
     raise SpecError(f"there is no file {path_or_name}{hint} Shipped sweeps are {', '.join(shipped)}.")

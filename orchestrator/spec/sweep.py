@@ -1,4 +1,4 @@
-"""A sweep's file as one frozen value, and checks across its sections."""
+"""A sweep's file as one frozen value, and the checks across its sections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.spec.space.space import Space
 from orchestrator.spec.weights import Weights, read_weights, weights_of
 
 ONE_OBJECTIVE_SAMPLERS = ("cmaes",)
-"""Samplers that take one objective."""
+"""Samplers that optimise a single objective only."""
 
 
 def _read_objective(value: Any) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def _read_objective(value: Any) -> tuple[str, ...]:
         elif name in names[:i]:
             found.append(Mistake(keys, f"found {quoted(name)} twice in the list."))
     if not found and not OBJECTIVES[names[0]].validation:
-        text = f"{names[0]} cannot come first, for trials are stopped by the first one; begin with {ACCURACY}."
+        text = f"{names[0]} cannot come first: the scheduler stops trials by the first objective. Put {ACCURACY} first."
         found.append(Mistake((0,) if listed else (), text))
     if found:
         raise Mistakes(found)
@@ -44,7 +44,7 @@ def _read_objective(value: Any) -> tuple[str, ...]:
 
 
 def with_trials(data: Any) -> Any:
-    """Fill in ``budget.trials``, if it is left out, from the number of ``search.configurations``."""
+    """Set a missing ``budget.trials`` to the number of ``search.configurations``."""
     if not isinstance(data, Mapping):
         return data
     search, budget = data.get("search"), data.get("budget")
@@ -58,23 +58,26 @@ def with_trials(data: Any) -> Any:
 
 
 class SweepSpec(Section):
-    """One sweep, complete and checked."""
+    """Validated spec of one sweep."""
 
-    name: str = Field(description="The sweep's name, and its folder's below runs.")
-    data: DataSpec = Field(description="The photos and how they are divided.")
+    name: str = Field(description="Name of the sweep, and of its folder in runs.")
+    data: DataSpec = Field(description="The photos and their splits.")
     search: Annotated[
         Search, PlainValidator(read_search), PlainSerializer(plain_search), WithJsonSchema({"type": "object"})
-    ] = Field(description="What may vary.")
-    budget: BudgetSpec = Field(description="How much is tried, in which order, and when it ends.")
-    final: FinalSpec = Field(default=FinalSpec(), description="How the winner is retrained and judged.")
-    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="What one trial gets.")
-    tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where MLflow shows the sweep.")
+    ] = Field(description="The search space.")
+    budget: BudgetSpec = Field(
+        description="Number of trials and epochs, sampler, scheduler, and when the search stops."
+    )
+    final: FinalSpec = Field(default=FinalSpec(), description="How the winner is chosen, retrained and evaluated.")
+    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="Resources of one trial.")
+    tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the sweep is logged in MLflow.")
     weights: Annotated[Weights, PlainValidator(read_weights, json_schema_input_type=str | dict[str, str])] = Field(
         default="imagenet",
-        description="imagenet (from the folder ORCH_WEIGHTS where it has them, else Keras downloads them), none, or a "
-        "folder of weight files. A backbone without ImageNet weights starts at random. Or a mapping of backbones to "
-        "one of these or to a file, as in {resnet50: my/file.h5, others: imagenet}; a backbone that is optional there "
-        "is left out of the search where its weights cannot be had.",
+        description="Initial weights: imagenet (from the folder ORCH_WEIGHTS if it has them, else downloaded by "
+        "Keras), none (random), or a folder of weight files. A backbone that has no ImageNet weights starts from "
+        "random ones. A mapping sets the weights of each backbone to one of these or to a file, as in {resnet50: "
+        "my/file.h5, others: imagenet}; a backbone set to optional is left out of the search if its weights are not "
+        "available.",
     )
     objective: Annotated[
         tuple[str, ...],
@@ -82,18 +85,18 @@ class SweepSpec(Section):
         PlainSerializer(lambda names: names[0] if len(names) == 1 else list(names)),
     ] = Field(
         default=(ACCURACY,),
-        description="What the search is after: val_accuracy, val_macro_f1, val_loss (the lower the better), "
-        "images_per_s, or a list, the first of which the scheduler stops trials by.",
+        description="Metric to optimise: val_accuracy, val_macro_f1 or val_loss (minimised); or a list of "
+        "metrics, where images_per_s is allowed after the first. The scheduler stops trials by the first.",
     )
 
     @property
     def space(self) -> Space:
-        """The space for the GPU memory of a trial; as without a GPU until that is measured."""
+        """Search space for the GPU memory of a trial; until that is measured, the space without a GPU."""
         return self.search.space.on_gpu(self.gpu_memory_gb)
 
     @property
     def gpu_memory_gb(self) -> float:
-        """GB of 10^9 bytes; 0 without a GPU and until it is measured."""
+        """GPU memory of a trial in GB of 10^9 bytes; 0 without a GPU, and until it is measured."""
         memory = self.resources.gpu_memory_gb
         return 0.0 if memory == "auto" else float(memory)
 
@@ -104,11 +107,11 @@ class SweepSpec(Section):
 
     @property
     def measures_speed(self) -> bool:
-        """Whether images_per_s is an objective or part of the winner's rule."""
+        """Whether images_per_s is an objective or part of ``final.choose``."""
         return SPEED in (*self.objective, *self.final.choose.figures)
 
     def weights_for(self, backbone: str) -> str:
-        """Return what ``backbone`` starts from: "imagenet", "none", a folder of weight files, or one file."""
+        """Return the initial weights of ``backbone``: "imagenet", "none", a folder of weight files, or one file."""
         return weights_of(self.weights, backbone)
 
     @property
@@ -125,8 +128,8 @@ class SweepSpec(Section):
     @classmethod
     def _is_a_folder_name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value, re.ASCII):
-            allowed = "letters, digits, dots, dashes and underscores, the first a letter or a digit (it names a folder)"
-            raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
+            allowed = "up to 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit"
+            raise ValueError(f"found {quoted(value)}; allowed: {allowed} (it names a folder).")
         return value
 
     @model_validator(mode="after")
@@ -138,10 +141,10 @@ class SweepSpec(Section):
 
 
 def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
-    """Return the mistakes across ``parts``, the top-level fields that are valid by themselves. Pure.
+    """Return the mistakes between sections. Pure. ``parts``: the top-level fields that are valid by themselves.
 
-    If the GPU memory is still to be measured, the sampler must take the space of every possible one, and a first trial
-    must lie in one of them.
+    Until the GPU memory is measured, the sampler must support the space for every memory, and each configuration of
+    ``budget.first`` must lie in the space for at least one.
     """
     search, budget, resources = parts.get("search"), parts.get("budget"), parts.get("resources")
     found = _fold_mistakes(parts.get("data"), parts.get("final"))
@@ -156,9 +159,7 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     if refusal:
         found.append(Mistake(("budget", "sampler"), refusal))
     elif len(objectives) > 1 and budget.sampler.name in ONE_OBJECTIVE_SAMPLERS:
-        text = (
-            f"{budget.sampler.name} learns from one objective, and there are {len(objectives)}; use tpe, gp or random."
-        )
+        text = f"{budget.sampler.name} optimises one objective, but there are {len(objectives)}; use tpe, gp or random."
         found.append(Mistake(("budget", "sampler"), text))
     for i, values in enumerate(budget.first):
         outside = [space.contains(values) for space in spaces]
@@ -168,7 +169,7 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
 
 
 def gpu_memories(search: Search) -> list[float]:
-    """Return the GPU memories at which the space changes, in ascending order."""
+    """Return the GPU memories in GB at which the space changes, ascending from 0."""
     asked = {case.gpu_memory_gb for field in search.space.fields for case in field.cases}
     return sorted({0.0, *asked})
 
@@ -177,8 +178,8 @@ def _fold_mistakes(data: DataSpec | None, final: FinalSpec | None) -> list[Mista
     if data is None or final is None or not data.folds or final.refit != "train":
         return []
     text = (
-        f"train leaves nothing out where data.folds is {data.folds}: the folds hold every image but the test split's. "
-        "Write train+validation, or leave it out."
+        f"found train, but with data.folds {data.folds} there is no separate validation split to leave out: the folds "
+        "cover every image outside the test split. Write train+validation, or remove this line."
     )
     return [Mistake(("final", "refit"), text)]
 
@@ -186,13 +187,13 @@ def _fold_mistakes(data: DataSpec | None, final: FinalSpec | None) -> list[Mista
 def _configuration_mistakes(search: Search, budget: BudgetSpec) -> list[Mistake]:
     found = []
     if budget.sampler.name not in ("tpe", "grid"):
-        text = f"{budget.sampler.name} has nothing to propose with search.configurations; leave the sampler out."
+        text = f"{budget.sampler.name} has nothing to propose with search.configurations; remove the sampler."
         found.append(Mistake(("budget", "sampler"), text))
     if budget.first:
-        text = "configurations run in the order of their list; leave `first` out."
+        text = "search.configurations run in their listed order; remove `first`."
         found.append(Mistake(("budget", "first"), text, at_key=True))
     if budget.trials > len(search.named):
         count = len(search.named)
-        text = f"found {budget.trials}, but search.configurations holds {count}; leave it out, or at most {count}."
+        text = f"found {budget.trials}, but search.configurations holds {count}; remove it, or write at most {count}."
         found.append(Mistake(("budget", "trials"), text))
     return found

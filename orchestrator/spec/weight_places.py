@@ -1,4 +1,4 @@
-"""Resolve ``weights: imagenet`` and ``optional``: where each backbone's weights come from on this machine."""
+"""Resolve ``weights: imagenet`` and ``optional`` to the source of each backbone's weights on this machine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from trainers.networks.weight_sources import (
 
 FOLDER = "ORCH_WEIGHTS"
 LISTED = 6
-"""Maximum backbones that a sentence names; the rest are counted."""
+"""Maximum backbones that a message names; the rest are counted."""
 PAGE = "docs/backbones.md"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The file's ``weights``. ``sizes``: backbone of a trial -> its image sizes in pixels.
+    """Weights that a file asks for. ``sizes``: backbone -> image sizes in pixels of its trials.
 
-    ``variables``: backbone -> environment variable for its file. ``begun``: in a resumed sweep, backbone -> source of
-    its weights when the sweep began.
+    ``variables``: backbone -> environment variable that can name its weight file. ``begun``: in a resumed sweep,
+    backbone -> source of its weights when the sweep began; None in a new one.
     """
 
     weights: Weights
@@ -40,7 +40,7 @@ class Asked:
     begun: Mapping[str, str] | None = None
 
     def keys_of(self, name: str) -> tuple[str, ...]:
-        """Return the keys of the backbone's entry in the file."""
+        """Return the path of the backbone's entry in the file."""
         if isinstance(self.weights, str):
             return ("weights",)
         return ("weights", name if name in self.weights else OTHERS)
@@ -48,7 +48,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Resolved:
-    """``weights`` without "optional", and with ORCH_WEIGHTS for "imagenet" if it holds the file.
+    """``weights`` without "optional", and with the folder ORCH_WEIGHTS instead of "imagenet" where it has the file.
 
     ``left_out``: optional backbones whose weights are not available. ``notes``: lines to print.
     """
@@ -60,16 +60,17 @@ class Resolved:
 
 
 def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
-    """Look in the folder ORCH_WEIGHTS, then in Keras' cache, then try the network once, if something is missing.
+    """Look for weights in the folder ORCH_WEIGHTS, then in Keras' cache; if any are missing, check for a network once.
 
-    A resumed sweep keeps the sources it began with.
+    A resumed sweep keeps its original sources.
     """
     words = {name: word for name in asked.sizes if (word := weights_of(asked.weights, name)) in (IMAGENET, OPTIONAL)}
     folder = Path(os.path.abspath(os.path.expanduser(environ[FOLDER]))) if environ.get(FOLDER) else None
     places = _places(words, folder, asked.begun)
     lacking = _Lacking.of({name: asked.sizes[name] for name, place in places.items() if place == IMAGENET})
-    gone = {name for name in words if name not in places}
-    left_out = tuple(name for name, word in words.items() if word == OPTIONAL and (name in gone or name in lacking))
+    left_out = tuple(
+        name for name, word in words.items() if word == OPTIONAL and (name not in places or name in lacking)
+    )
     settled = {name: place for name, place in places.items() if name not in left_out}
     mistakes = [*missing_weights(asked.weights, asked.sizes), *_mistakes(asked, lacking, left_out, folder)]
     notes = _notes(asked, settled, lacking, folder) + [_left_out(name, asked, lacking) for name in left_out]
@@ -80,7 +81,7 @@ def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
 
 
 def _places(words: Mapping[str, str], folder: Path | None, begun: Mapping[str, str] | None) -> dict[str, str]:
-    """Return backbone -> "imagenet" or ``folder``, without optional backbones that the sweep began without."""
+    """Return backbone -> "imagenet" or ``folder``; omit optional backbones that a resumed sweep began without."""
     names = () if folder is None else names_in(folder)
     found: dict[str, str] = {}
     for name, word in words.items():
@@ -93,42 +94,45 @@ def _places(words: Mapping[str, str], folder: Path | None, begun: Mapping[str, s
 
 @dataclass(frozen=True)
 class _Lacking:
-    """``never``: backbones without weights in Keras. ``now``: those that cannot be downloaded, for ``reason``.
-    ``later``: those to download."""
+    """Backbones that start from "imagenet" and whose weights are not on this machine.
 
-    never: tuple[str, ...]
-    now: tuple[str, ...]
-    later: tuple[str, ...]
+    ``unpublished``: Keras has none to download. ``unreachable``: they cannot be downloaded now, for ``reason``.
+    ``to_download``: Keras downloads them at first use.
+    """
+
+    unpublished: tuple[str, ...]
+    unreachable: tuple[str, ...]
+    to_download: tuple[str, ...]
     reason: str
 
     @classmethod
     def of(cls, sizes: Mapping[str, Sequence[int]]) -> _Lacking:
-        """Sort backbones that start from "imagenet"."""
-        never = tuple(name for name in sizes if not backbone(name).imagenet and backbone(name).files)
+        """Classify the backbones that start from "imagenet". ``sizes``: image sizes in pixels of each."""
+        unpublished = tuple(name for name in sizes if not backbone(name).imagenet and backbone(name).files)
         cached = names_in(keras_cache())
-        wanted = [Wanted(name, IMAGENET, tuple(each)) for name, each in sizes.items() if name not in never]
+        wanted = [Wanted(name, IMAGENET, tuple(each)) for name, each in sizes.items() if name not in unpublished]
         download = tuple(each.backbone for each in wanted if not comes_without_download(each, cached))
         reason = why_unreachable() if download else ""
-        return cls(never, download if reason else (), () if reason else download, reason)
+        return cls(unpublished, download if reason else (), () if reason else download, reason)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.never or name in self.now
+        return name in self.unpublished or name in self.unreachable
 
 
 def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: Path | None) -> list[Mistake]:
     """Return one mistake per entry of the file whose weights are not available."""
     found = []
-    for keys in dict.fromkeys(asked.keys_of(name) for name in (*lacking.never, *lacking.now)):
+    for keys in dict.fromkeys(asked.keys_of(name) for name in (*lacking.unpublished, *lacking.unreachable)):
         here = [name for name in asked.sizes if asked.keys_of(name) == keys and name not in left_out]
-        never = [name for name in here if name in lacking.never]
-        now = [name for name in here if name in lacking.now]
+        unpublished = [name for name in here if name in lacking.unpublished]
+        unreachable = [name for name in here if name in lacking.unreachable]
         texts = []
-        if never:
+        if unpublished:
             texts.append(
-                f"Keras has no weights of {listed(never)} to download; name a file or a folder of weight files."
+                f"Keras has no weights of {listed(unpublished)} to download; name a file or a folder of weight files."
             )
-        if now:
-            texts.append(_not_here(now, lacking.reason, folder, asked.begun is not None))
+        if unreachable:
+            texts.append(_not_here(unreachable, lacking.reason, folder, asked.begun is not None))
         if texts:
             found.append(Mistake(keys, " ".join(texts)))
     return found
@@ -142,38 +146,39 @@ def _not_here(names: Sequence[str], reason: str, folder: Path | None, is_resumed
     text = f"there are no weights of {listed(names)} in {where}, and they cannot be downloaded: {reason}"
     if is_resumed:
         return (
-            f"{text} The sweep began with Keras' files; put them there ({PAGE}), or resume with a network connection."
+            f"{text} The sweep began with Keras' files; put them into {keras_cache()} ({PAGE}), or resume with a "
+            "network connection."
         )
     return (
         f"{text} Type `export {FOLDER}=/path/to/weights`, or add `--set weights=/path/to/weights` ({PAGE} says "
-        "where to get files), or start at random: `--set weights=none`."
+        "where to get the files), or start from random weights: `--set weights=none`."
     )
 
 
 def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: Path | None) -> list[str]:
     notes = []
     found = [name for name, place in settled.items() if folder is not None and place == str(folder)]
-    later = [name for name in lacking.later if name in settled]
+    to_download = [name for name in lacking.to_download if name in settled]
     if found:
         notes.append(f"weights  {listed(found)}: from {folder} (ORCH_WEIGHTS)")
     elif folder is not None and settled and asked.begun is None and not folder.is_dir():
         notes.append(f"weights  {FOLDER} is {folder}, which is not a folder")
-    if later:
-        notes.append(f"weights  {listed(later)}: Keras downloads them at the first use, into {keras_cache()}")
+    if to_download:
+        notes.append(f"weights  {listed(to_download)}: Keras downloads them at first use, into {keras_cache()}")
     return notes
 
 
 def _left_out(name: str, asked: Asked, lacking: _Lacking) -> str:
     if asked.begun is not None and name not in asked.begun:
         return f"space    {name} is left out, as when the sweep began"
-    why = "Keras has no weights of it to download" if name in lacking.never else lacking.reason.rstrip(".")
+    why = "Keras has no weights of it to download" if name in lacking.unpublished else lacking.reason.rstrip(".")
     variable = asked.variables.get(name)
     way = f"export {variable}=FILE" if variable else f"--set weights.{name}=FILE"
-    return f"space    {name} is left out: {why}, and no file is named. To bring it in: {way} ({PAGE})"
+    return f"space    {name} is left out: {why}, and no weight file is given. To include it: {way} ({PAGE})"
 
 
 def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str]) -> Weights:
-    """Return ``weights`` with the resolved sources; unchanged if they change nothing."""
+    """Return ``weights`` with the resolved sources, in the file's own form if they agree with it."""
     found = {OTHERS: weights} if isinstance(weights, str) else dict(weights)
     for name in left_out:
         found.pop(name, None)
@@ -184,7 +189,7 @@ def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names for a sentence; of many the first ``LISTED``."""
+    """Join names for a message; beyond ``LISTED``, count the rest."""
     if len(names) > LISTED + 1:
         return f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
     *first, last = names

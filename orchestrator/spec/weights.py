@@ -1,4 +1,4 @@
-"""The ``weights`` field: what each backbone starts from."""
+"""The ``weights`` field: the initial weights of each backbone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainers.errors import TrainerError
 from trainers.networks.weight_sources import IMAGENET, NONE
 
 OPTIONAL = "optional"
-"""For one named backbone: as imagenet, but the search leaves it out if its weights are not available."""
+"""Like "imagenet", for one named backbone that the search leaves out if its weights are not available."""
 WORDS = (IMAGENET, NONE, OPTIONAL)
 OTHERS = "others"
-"""Key of a mapping for the backbones that it does not name."""
+"""Key for the backbones that the mapping does not name."""
 ALLOWED = "imagenet, none, or a folder of weight files"
 ONE_BACKBONE = f"{OPTIONAL} needs the name of a backbone, as in {{senet50: {OPTIONAL}, others: {IMAGENET}}}."
 
@@ -24,7 +24,10 @@ Weights = str | dict[str, str]
 
 
 def read_weights(value: Any) -> Weights:
-    """Check a word, a folder, or a mapping from backbones to words, folders or files. Raises Mistakes or ValueError."""
+    """Validate a word, a folder, or a mapping of backbones to words, folders or files.
+
+    Raises Mistakes or ValueError.
+    """
     if value == OPTIONAL:
         raise ValueError(ONE_BACKBONE)
     if isinstance(value, str) and value:
@@ -36,7 +39,7 @@ def read_weights(value: Any) -> Weights:
     for name, each in value.items():
         problem = None if name == OTHERS else FIELDS["backbone"].problem(name)
         if problem:
-            found.append(Mistake((name,), f'{problem} "{OTHERS}" stands for the rest.', at_key=True))
+            found.append(Mistake((name,), f'{problem} "{OTHERS}" covers the rest.', at_key=True))
         if not isinstance(each, str) or not each:
             found.append(Mistake((name,), f"found {quoted(each)}; allowed: {ALLOWED}, or one weight file."))
         if name == OTHERS and each == OPTIONAL:
@@ -47,26 +50,28 @@ def read_weights(value: Any) -> Weights:
 
 
 def weights_of(weights: Weights, name: str) -> str:
-    """Return what the backbone ``name`` starts from: "imagenet", "none", a folder or a file; or "optional" before
-    ``weight_places.resolve``."""
+    """Return the initial weights of the backbone ``name``: "imagenet", "none", a folder or a file.
+
+    Before ``weight_places.resolve`` also "optional".
+    """
     if isinstance(weights, str):
         return weights
     return weights.get(name, weights.get(OTHERS, IMAGENET))
 
 
 def missing_weights(weights: Weights, backbones: Iterable[str]) -> list[Mistake]:
-    """Return a mistake for each folder or file of ``weights`` that is missing here, for each of ``backbones``."""
+    """Return mistakes about the folders and files of ``weights`` that lack the weights of ``backbones``."""
     if isinstance(weights, str):
         return _missing_in(weights, backbones, ("weights",), one_file=False)
     found = []
     for name, each in weights.items():
-        meant = [b for b in backbones if b not in weights] if name == OTHERS else [name]
-        found += _missing_in(each, meant, ("weights", name), one_file=name != OTHERS)
+        covered = [b for b in backbones if b not in weights] if name == OTHERS else [name]
+        found += _missing_in(each, covered, ("weights", name), one_file=name != OTHERS)
     return found
 
 
 def _missing_in(place: str, backbones: Iterable[str], keys: tuple[str, ...], one_file: bool) -> list[Mistake]:
-    """Return what ``place`` lacks for ``backbones``. ``one_file``: it may be a weight file itself."""
+    """Return mistakes about weights of ``backbones`` missing in ``place``. ``one_file``: it can be a weight file."""
     folder = Path(place)
     if place in WORDS or (one_file and folder.is_file()):
         return []

@@ -161,7 +161,7 @@ def test_every_part_of_a_file_in_the_docs_loads(tmp_path: Path) -> None:
 
 
 def test_every_form_of_a_value_loads(tmp_path: Path) -> None:
-    text = section("What may vary: the forms of a value")
+    text = section("The forms of a value")
     forms = re.findall(r"^\| `(\w+: .*?)` \| ", text, flags=re.M)
     for form in forms:
         others = "" if form.startswith("head:") else "  head: [softmax, arcface]\n"
@@ -209,7 +209,7 @@ def test_every_part_has_a_section() -> None:
 
 
 def test_what_may_change_in_a_sweep_is_named() -> None:
-    rows = [line for line in section("Going on with a sweep").splitlines() if "| yes" in line]
+    rows = [line for line in section("Resuming and extending a sweep").splitlines() if "| yes" in line]
     assert re.findall(r"`([\w.]+)`", " ".join(line.partition("| yes")[0] for line in rows)) == [
         *EXTENDABLE,
         *(part for part in ELSEWHERE),

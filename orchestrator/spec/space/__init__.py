@@ -1,4 +1,4 @@
-"""The search section of the file: which fields vary, and how.
+"""The ``search`` section of the file: which fields vary, and how.
 
-May import ``spec.mistakes`` and ``spec.base``. Start with ``space``: domains, conditions, sizes.
+May import ``spec.mistakes`` and ``spec.base``. Start with ``space``: cases, fields, and the space itself.
 """

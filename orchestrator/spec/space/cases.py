@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.spec.mistakes import quoted, unknown_field
-from orchestrator.spec.space.checks import (
-    SpaceMistakes,
-)
+from orchestrator.spec.space.checks import SpaceMistakes
 from orchestrator.spec.space.domains import Choice, Constant, Domain, IntRange, Uniform, Value
 from orchestrator.spec.space.fields import FIELDS, GPU_MEMORY, Names, Numbers
 from orchestrator.spec.space.space import Case
 
 KINDS = ("value", "choice", "uniform", "loguniform", "int")
-"""What a case may be; exactly one of them stands in it."""
+"""Kinds of domain; a case has exactly one of these keys."""
 GPU = "gpu_memory_gb"
-"""The word of a ``when`` that asks for a GPU's memory."""
+"""Key of a ``when`` that sets a minimum GPU memory."""
 
 
 def read_cases(name: str, raw: Any, notes: SpaceMistakes) -> tuple[Case, ...]:
-    """The cases of one field; () where mistakes were noted."""
+    """Return the cases of one field; () if mistakes were added to ``notes``."""
     if isinstance(raw, Mapping):
         return _whole([_read_case(name, raw, notes)])
     if not isinstance(raw, list | tuple):
@@ -29,7 +27,7 @@ def read_cases(name: str, raw: Any, notes: SpaceMistakes) -> tuple[Case, ...]:
         return (Case(domain),) if domain else ()
     mappings = [isinstance(item, Mapping) for item in raw]
     if any(mappings) and not all(mappings):
-        notes.add("this list mixes plain values and cases; write every one of them as a case: {value: ...}.")
+        notes.add("this list mixes plain values and cases; write each plain value as a case: {value: ...}.")
         return ()
     if not raw or not all(mappings):
         domain = _read_choice(name, raw, notes)
@@ -43,7 +41,7 @@ def read_cases(name: str, raw: Any, notes: SpaceMistakes) -> tuple[Case, ...]:
 
 
 def _whole(cases: Iterable[Case | None]) -> tuple[Case, ...]:
-    """All of them, or none where one is missing."""
+    """Return all cases, or () if any is None."""
     found = list(cases)
     return tuple(case for case in found if case) if all(found) else ()
 

@@ -1,4 +1,4 @@
-"""Check what must fit together in the ``search`` section and with its sampler. Pure."""
+"""Check that the fields of the ``search`` section are consistent, and that a sampler supports the space. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainers.heads import Head, head
 
 
 class SpaceMistakes:
-    """Collects mistakes below ``keys``."""
+    """Collect the mistakes below ``keys``."""
 
     def __init__(self, keys: Keys = (), found: list[Mistake] | None = None) -> None:
         self.keys = keys
@@ -30,7 +30,7 @@ class SpaceMistakes:
 
 
 def check_conditions(space: Space, notes: SpaceMistakes) -> None:
-    """A condition names values, so it cannot name a continuous range."""
+    """Reject conditions on continuous ranges; a condition compares with listed values."""
     for field in space.fields:
         for i, case in enumerate(field.cases):
             here = notes.at(field.name, i) if len(field.cases) > 1 else notes.at(field.name)
@@ -44,16 +44,21 @@ def check_conditions(space: Space, notes: SpaceMistakes) -> None:
 
 
 def check_nothing_varies(space: Space, notes: SpaceMistakes) -> None:
-    """Next to named configurations the space holds constants alone."""
+    """Reject fields that vary next to named configurations."""
     for field in space.fields:
         if any(not isinstance(case.domain, Constant) for case in field.cases):
-            notes.at(field.name).add("varies, but next to `configurations` only single values may stand.", at_key=True)
+            notes.at(field.name).add(
+                "varies, but next to `configurations` every field takes a single value.", at_key=True
+            )
 
 
 def check_named(
     configurations: Sequence[tuple[str, Mapping[str, Any]]], given: Sequence[Mapping[str, Value]], notes: SpaceMistakes
 ) -> None:
-    """``configurations``: name and complete values of each; ``given``: what stands in it, without the constants."""
+    """Check each named configuration by itself, and that no two are the same.
+
+    ``configurations``: name and complete values of each. ``given``: its own values, without the file's constants.
+    """
     seen: dict[TrialConfig, str] = {}
     for i, (name, values) in enumerate(configurations):
         here = notes.at("configurations", i)
@@ -70,14 +75,14 @@ def check_named(
 def _check_named_backbone(values: Mapping[str, Any], row: Backbone, here: SpaceMistakes) -> None:
     size, stride = values.get("image_size"), values.get("output_stride", DEFAULTS["output_stride"])
     if size is not None and size < row.smallest_size:
-        here.add(f"image_size is {size}, but {row.name} takes no image below {row.smallest_size} pixels.")
+        here.add(f"image_size is {size}, but {row.name} needs at least {row.smallest_size} pixels.")
     if stride not in row.output_strides:
         allowed = " or ".join(map(str, row.output_strides))
         here.add(f"output_stride is {stride}, but {row.name} only takes {allowed}.")
 
 
 def _check_named_head(values: Mapping[str, Any], given: Mapping[str, Value], top: Head, here: SpaceMistakes) -> bool:
-    """Whether scale and margin are ones that ``top`` has."""
+    """Check scale and margin; return False if one of them is given that the head ``top`` does not have."""
     for effect, has in (("scale", top.has_scale), ("margin", top.has_margin)):
         if not has and given.get(effect) is not None:
             here.at(effect).add(f"the head {top.name} has no {effect}; leave it out.", at_key=True)
@@ -89,7 +94,7 @@ def _check_named_head(values: Mapping[str, Any], given: Mapping[str, Value], top
 
 
 def check_space(space: Space, notes: SpaceMistakes) -> None:
-    """What each case of the space can meet must go with it."""
+    """Check every case against the backbones and heads that it can be combined with."""
     _check_sizes(space, notes)
     _check_strides(space, notes)
     _check_effects(space, notes)
@@ -97,21 +102,24 @@ def check_space(space: Space, notes: SpaceMistakes) -> None:
 
 
 def _cases(space: Space, name: str, notes: SpaceMistakes) -> Iterator[tuple[Case, SpaceMistakes]]:
-    """Each case of the field ``name``, with the place for what is wrong with it."""
+    """Yield each case of the field ``name``, and where to add its mistakes."""
     field = space.field(name)
     for i, case in enumerate(field.cases if field else ()):
         yield case, notes.at(name, i) if field and len(field.cases) > 1 else notes.at(name)
 
 
 def _names(space: Space, name: str, case: Case) -> list[str]:
-    """The names that ``name`` can have where ``case`` applies."""
+    """Return the values that the field ``name`` can have if ``case`` applies."""
     wanted = dict(case.when).get(name)
     names = [str(value) for domain in space.domains(name) for value in domain.values() or ()]
     return [value for value in dict.fromkeys(names) if wanted is None or value in wanted]
 
 
 def _met(space: Space, field: str, other: str, notes: SpaceMistakes) -> Iterator[tuple[Case, list[str], SpaceMistakes]]:
-    """Each case of ``field`` with the names of ``other`` that reach it: those that no case before takes whole."""
+    """Yield each case of ``field``, the values of ``other`` that can reach it, and where to add its mistakes.
+
+    A value cannot reach a case if an earlier one applies whenever ``other`` has it.
+    """
     taken: set[str] = set()
     for case, here in _cases(space, field, notes):
         yield case, [name for name in _names(space, other, case) if name not in taken], here
@@ -120,7 +128,7 @@ def _met(space: Space, field: str, other: str, notes: SpaceMistakes) -> Iterator
 
 
 def _check_sizes(space: Space, notes: SpaceMistakes) -> None:
-    """Every image size must be large enough for each backbone that it can meet."""
+    """Reject image sizes that are too small for a backbone that they can be combined with."""
     for case, met, here in _met(space, "image_size", "backbone", notes):
         options = case.domain.values() or ()
         smallest = min((size for size in options if isinstance(size, int)), default=None)
@@ -128,11 +136,11 @@ def _check_sizes(space: Space, notes: SpaceMistakes) -> None:
         if small:
             names = ", ".join(row.name for row in small)
             need = max(row.smallest_size for row in small)
-            here.add(f"{smallest} pixels are too few for {names}; allowed with what it can meet: at least {need}.")
+            here.add(f"{smallest} pixels are too few for {names}; use at least {need}.")
 
 
 def _check_strides(space: Space, notes: SpaceMistakes) -> None:
-    """Every output stride must be one that each backbone that it can meet takes."""
+    """Reject output strides that a backbone does not support with which they can be combined."""
     for case, met, here in _met(space, "output_stride", "backbone", notes):
         rows = [backbone(name) for name in met]
         for stride in case.domain.values() or ():
@@ -142,15 +150,15 @@ def _check_strides(space: Space, notes: SpaceMistakes) -> None:
                 continue
             if can:
                 listed = can[0] if len(can) == 1 else f"[{', '.join(can)}]"
-                remedy = f"say which it is for: {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
+                remedy = f"add a condition, such as {{choice: [{stride}, 32], when: {{backbone: {listed}}}}}."
             else:
                 able = ", ".join(row.name for row in BACKBONES.values() if stride in row.output_strides)
-                remedy = f"leave it out, or add a backbone that takes it: {able}."
-            here.add(f"{stride} does not go with {', '.join(cannot)}; {remedy}")
+                remedy = f"leave it out, or add a backbone that supports it: {able}."
+            here.add(f"{stride} is not supported by {', '.join(cannot)}; {remedy}")
 
 
 def _check_effects(space: Space, notes: SpaceMistakes) -> None:
-    """A scale or a margin needs at least one head that has it."""
+    """Reject a scale or a margin that none of the heads has."""
     for effect in ("scale", "margin"):
         for case, here in _cases(space, effect, notes):
             heads = _names(space, "head", case)
@@ -162,7 +170,7 @@ def _check_effects(space: Space, notes: SpaceMistakes) -> None:
 
 
 def _check_margins(space: Space, notes: SpaceMistakes) -> None:
-    """Every margin must lie in the range of each margin head that it can meet."""
+    """Reject margins outside the range of a head that they can be combined with."""
     for case, met, here in _met(space, "margin", "head", notes):
         domain = case.domain
         options = (domain.low, domain.high) if isinstance(domain, Uniform) else domain.values()
@@ -173,19 +181,19 @@ def _check_margins(space: Space, notes: SpaceMistakes) -> None:
             low, high = _margins(top)
             own = f"{{uniform: [{low}, {high}], when: {{head: {top.name}}}}}"
             here.add(
-                f"found {domain}, but {top.name} takes margins from {low} to {high}; give it a case of its own before, "
-                f"such as {own}."
+                f"found {domain}, but {top.name} takes margins from {low} to {high}; add an earlier case, such as "
+                f"{own}."
             )
 
 
 def _margins(top: Head) -> tuple[str, str]:
-    """The ends of what ``top`` takes in a file, the upper one rounded down so that it may be typed."""
+    """Return the bounds of the margins of ``top`` as text; the upper one is rounded down to three decimals."""
     highest = min(top.largest_margin, HIGHEST_MARGIN)
     return quoted(top.smallest_margin), quoted(math.floor(highest * 1000) / 1000)
 
 
 def sampler_refusal(sampler: str, space: Space) -> str | None:
-    """Why ``sampler`` cannot take ``space``, and what can; None when it can."""
+    """Return why ``sampler`` does not support ``space``, and what to do; None if it does."""
     parameters = space.parameters()
 
     def first(*kinds: type) -> str:
@@ -193,16 +201,16 @@ def sampler_refusal(sampler: str, space: Space) -> str | None:
 
     if sampler == "grid" and first(Uniform):
         return (
-            f"the grid sampler goes through lists, and {first(Uniform)} is a continuous range; give it a list or an "
-            f"int range with a step, or use tpe or random."
+            f"the grid sampler cannot enumerate {first(Uniform)}, a continuous range; give it a list or an int range "
+            "with a step, or use tpe or random."
         )
     if sampler in ("cmaes", "gp") and space.is_conditional:
-        return f"the {sampler} sampler cannot take conditions (`when`); leave them out, or use tpe or random."
+        return f"the {sampler} sampler does not support conditions (`when`); remove them, or use tpe or random."
     if sampler == "cmaes" and first(Choice):
         return (
-            f"the cmaes sampler only takes ranges of numbers, and {first(Choice)} is a list; "
-            f"give it one value or a range, or use tpe or random."
+            f"the cmaes sampler supports numeric ranges only, and {first(Choice)} is a list; "
+            "give it one value or a range, or use tpe or random."
         )
     if sampler == "cmaes" and len(parameters) < 2:
-        return "the cmaes sampler needs at least two ranges of numbers; use tpe or random."
+        return "the cmaes sampler needs at least two numeric ranges; use tpe or random."
     return None

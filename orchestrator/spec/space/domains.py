@@ -1,4 +1,4 @@
-"""What a field may be: one value, a list, a range of numbers or of whole numbers."""
+"""Domains of a field: one value, a list, a continuous range, or a range of integers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trainers.config import TrialConfig
 
 Value = str | int | float | None
 DEFAULTS: dict[str, Value] = {name: value for name, value in TrialConfig().to_dict().items() if name != "epochs"}
-"""Every field that a space may name, in the order of ``TrialConfig``; epochs belong to the budget."""
+"""Field -> default, for every field of a space, in the order of ``TrialConfig``; epochs belong to the budget."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """One value; takes no parameter."""
+    """A single value, which a sampler does not choose."""
 
     value: Value
 
@@ -48,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Any number from ``low`` to ``high``; with ``log``, evenly over the logarithm."""
+    """Any number from ``low`` to ``high``, both included; uniform, or with ``log`` uniform in the logarithm."""
 
     low: float
     high: float
@@ -58,7 +58,7 @@ class Uniform:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def values(self) -> None:
-        """A continuous range has no list of values."""
+        """Return None: a continuous range cannot be enumerated."""
 
     def __str__(self) -> str:
         return f"a number from {quoted(self.low)} to {quoted(self.high)}"
@@ -66,7 +66,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class IntRange:
-    """A whole number from ``low`` to ``high``, both included, in steps of ``step``. ``log`` needs a step of 1."""
+    """An integer from ``low`` to ``high``, both included, in steps of ``step``. ``log`` requires a step of 1."""
 
     low: int
     high: int

@@ -1,4 +1,4 @@
-"""Table of the search's fields: what each may be, in words, as a check and as a JSON Schema."""
+"""Table of the fields of a search: their allowed values as a message, as a check, and as JSON Schema."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trainers.errors import TrainerError
 from trainers.heads import HEADS, head
 
 DOTTED_NAME = "[^:]+:[^:]+"
-"""Pattern of ``my_module:NAME``, a user's own backbone, head or recipe."""
+"""Pattern of ``my_module:NAME``, a custom backbone, head or recipe."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A field that holds numbers from ``low`` to ``high``; ``open`` ends, of "low" and "high", are left out.
+    """A numeric field with values from ``low`` to ``high``, without the bounds ("low", "high") in ``open``.
 
-    ``words`` are allowed too. ``null`` says what null means; "" where it is not allowed.
+    ``words`` are allowed too. ``null``: what null means; "" if null is not allowed.
     """
 
     description: str
@@ -42,7 +42,7 @@ class Numbers:
         return f"{kind}, {low} and {high}{words}{f', or null for {self.null}' if self.null else ''}"
 
     def problem(self, value: Any) -> str | None:
-        """None if ``value`` is allowed, else the sentence."""
+        """Return None if ``value`` is allowed, else the message."""
         if (value is None and self.null) or (isinstance(value, str) and value in self.words):
             return None
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -56,7 +56,7 @@ class Numbers:
         return above and (value < self.high or (value == self.high and "high" not in self.open))
 
     def clean(self, value: Any) -> Any:
-        """An allowed value in its one type: a float unless the field is whole."""
+        """Return an allowed value in the field's type: numbers become floats unless the field is whole."""
         return value if self.whole or value is None or isinstance(value, str) else float(value)
 
     def schema(self) -> dict[str, Any]:
@@ -72,10 +72,10 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Names:
-    """A field that holds one of a table's names, or one of a few whole numbers.
+    """A field with one of a table's names, or one of a few integers.
 
-    ``find`` looks up one's own by a dotted name; None for a closed table. ``refused`` holds names that have a reason of
-    their own. ``yes`` and ``no`` are the names that YAML's true and false stand for; "" where they stand for none.
+    ``find`` imports a custom entry by its dotted name; None if the table is closed. ``refused``: name -> why it is not
+    supported. ``yes`` and ``no``: names that YAML's true and false mean; "" for none.
     """
 
     description: str
@@ -86,7 +86,7 @@ class Names:
     no: str = ""
 
     def problem(self, value: Any) -> str | None:
-        """None if ``value`` is a known name, else the sentence. A dotted name is imported."""
+        """Return None if ``value`` is a known name, else the message. Imports a dotted name."""
         known = tuple(self.known())
         if isinstance(value, bool) and self._word(value):
             return None
@@ -103,12 +103,12 @@ class Names:
             self.find(value)
         except TrainerError as error:
             return str(error)
-        except Exception as error:  # the module is the user's own: importing it can raise anything
+        except Exception as error:  # importing the user's module can raise anything
             return f"found {quoted(value)}; importing it failed: {type(error).__name__}: {error}."
         return None
 
     def clean(self, value: Any) -> Any:
-        """An allowed value in its one spelling."""
+        """Return an allowed value in its canonical spelling."""
         return self._word(value) if isinstance(value, bool) else value
 
     def _word(self, value: bool) -> str:
@@ -121,7 +121,7 @@ class Names:
 
 
 def _recipes() -> Iterable[str]:
-    from trainers.images.augment import RECIPES  # numpy: only where a recipe is named
+    from trainers.images.augment import RECIPES  # imports numpy: only if a recipe is named
 
     return RECIPES
 
@@ -133,73 +133,74 @@ def _find_recipe(name: str) -> object:
 
 
 NO_BINARY_CROSSENTROPY = (
-    "with a softmax over the classes it scores every class as a yes/no question of its own, and the accuracy that "
-    "Keras then reports is binary and far too high. Use categorical_crossentropy."
+    "it treats every class as a separate yes/no question, although the output is a softmax over the classes, and the "
+    "accuracy that Keras then reports is binary and far too high. Use categorical_crossentropy."
 )
-ADAMW_IS_ADAM = "adam with weight_decay above 0 is AdamW here, for the decay is decoupled. Use adam and weight_decay."
+ADAMW_IS_ADAM = (
+    "adam with weight_decay above 0 is AdamW here, because the decay is decoupled. Use adam and weight_decay."
+)
 HIGHEST_MARGIN = 4
-"""What any margin head takes; each has a range of its own within."""
-GPU_MEMORY = Numbers(
-    "GPU memory of one trial in GB; the case applies where there is at least so much.", 0, 10_000, ("low",)
-)
-"""What a ``when`` may ask of the machine, next to the fields."""
+"""Maximum margin of any head; each head has its own range below."""
+GPU_MEMORY = Numbers("Minimum GPU memory per trial in GB for the case to apply.", 0, 10_000, ("low",))
+"""Condition of a ``when`` on the machine, next to those on fields."""
 FIELDS: dict[str, Numbers | Names] = {
     "backbone": Names("The network below the head.", lambda: BACKBONES, backbone),
     "unfrozen_layers": Numbers(
-        "How many of the backbone's last layers are trained; 0 trains the head alone.",
+        "Number of the backbone's last layers to train; 0 trains the head alone.",
         *(0, 10_000),
         whole=True,
         words=("all",),
     ),
-    "dropout": Numbers("Share of features dropped in training.", 0, 1, open=("high",)),
+    "dropout": Numbers("Dropout rate of the features.", 0, 1, open=("high",)),
     "multiplier": Numbers("Augmented training set size over the original size; 1 = no augmentation.", 1, 100),
-    "head": Names("What turns features into classes.", lambda: HEADS, head),
-    "smoothing": Numbers("Label smoothing: share of the label spread over all classes.", 0, 1, open=("high",)),
+    "head": Names("Classifier on top of the backbone.", lambda: HEADS, head),
+    "smoothing": Numbers("Label smoothing: fraction of the label spread over all classes.", 0, 1, open=("high",)),
     "image_size": Numbers(
-        "Side of the square image in pixels.", 8, 4096, whole=True, null="the backbone's native size"
+        "Side of the square input image in pixels.", 8, 4096, whole=True, null="the backbone's native size"
     ),
-    "view": Names("How a photo becomes square.", lambda: VIEWS),
-    "learning_rate": Numbers("The peak learning rate.", 0, 10, open=("low",)),
-    "optimizer": Names("The optimiser.", lambda: OPTIMIZERS, refused={"adamw": ADAMW_IS_ADAM}),
+    "view": Names("How a photo is made square.", lambda: VIEWS),
+    "learning_rate": Numbers("Peak learning rate.", 0, 10, open=("low",)),
+    "optimizer": Names("Optimiser.", lambda: OPTIMIZERS, refused={"adamw": ADAMW_IS_ADAM}),
     "weight_decay": Numbers("Decoupled weight decay of the kernels.", 0, 1),
-    "batch_size": Numbers("Images in one step.", 1, 65_536, whole=True),
-    "schedule": Names("How the learning rate falls after the warm-up.", lambda: SCHEDULES),
-    "warmup": Numbers("Share of all steps in which the learning rate rises to its peak.", 0, 1, open=("high",)),
-    "clip_norm": Numbers("Largest global norm of the gradient; 0 = no clipping.", 0, 1_000_000),
-    "pooling": Names("How a feature map becomes a vector.", lambda: POOLINGS),
-    "hidden": Numbers("Units of a dense layer between pooling and head; 0 = none.", 0, 65_536, whole=True),
+    "batch_size": Numbers("Images per training step.", 1, 65_536, whole=True),
+    "schedule": Names("Learning-rate schedule after the warm-up.", lambda: SCHEDULES),
+    "warmup": Numbers("Fraction of all steps in which the learning rate rises to its peak.", 0, 1, open=("high",)),
+    "clip_norm": Numbers("Maximum global norm of the gradient; 0 = no clipping.", 0, 1_000_000),
+    "pooling": Names("Global pooling of the feature map.", lambda: POOLINGS),
+    "hidden": Numbers("Units of a dense layer between pooling and head; 0 = no such layer.", 0, 65_536, whole=True),
     "scale": Numbers(
-        "The scale of a normalised head.", 0, 1000, open=("low",), null="the default for the number of classes"
+        "Scale of a normalised head.", 0, 1000, open=("low",), null="the default for the number of classes"
     ),
     "margin": Numbers(
-        "The margin of a margin head; acts in training only.", 0, HIGHEST_MARGIN, null="the head's default"
+        "Margin of a margin head, applied in training only.", 0, HIGHEST_MARGIN, null="the head's default"
     ),
-    "loss": Names("The loss.", lambda: LOSSES, refused={"binary_crossentropy": NO_BINARY_CROSSENTROPY}),
-    "recipe": Names("How copies are augmented where the multiplier is above 1.", _recipes, _find_recipe),
+    "loss": Names("Loss function.", lambda: LOSSES, refused={"binary_crossentropy": NO_BINARY_CROSSENTROPY}),
+    "recipe": Names("How to augment the copies that a multiplier above 1 makes.", _recipes, _find_recipe),
     "output_stride": Names(
-        "The image's side over the last feature map's; 16 keeps twice the detail a side, for the backbones that can.",
+        "Side of the image over side of the last feature map; 16 doubles the map's resolution, if the backbone "
+        "supports it.",
         lambda: OUTPUT_STRIDES,
     ),
     "feature_fusion": Names(
-        "Pooled features of several stages, concatenated (true), or summed through a small neck; none (false) uses the "
-        "last alone.",
+        "How to combine the pooled features of several stages: concat (or true) concatenates them, sum adds them after "
+        "a dense layer each; none (or false) uses the last stage alone.",
         lambda: FUSIONS,
         yes="concat",
         no="none",
     ),
     "mixup": Numbers(
-        "Alpha of the Beta distribution by which two images are blended; 0 = never. Frozen layers then run in every "
-        "step, for a blend cannot be stored.",
+        "Alpha of the Beta distribution for mixing two images; 0 = no mixup. Above 0, frozen layers run in every step, "
+        "because features of mixed images cannot be stored.",
         *(0, 10),
     ),
     "cutmix": Numbers(
-        "Alpha of the Beta distribution by which a box of one image is pasted into another; 0 = never. Frozen layers "
-        "then run in every step.",
+        "Alpha of the Beta distribution for pasting a box of one image into another; 0 = no CutMix. Above 0, frozen "
+        "layers run in every step.",
         *(0, 10),
     ),
     "balance": Names(
-        "What makes up for uneven classes next to the multiplier: weights in the loss, or how often each is drawn.",
+        "How to compensate for imbalanced classes, in addition to the multiplier: weights in the loss, or sampling.",
         lambda: BALANCES,
     ),
 }
-"""The fields of ``TrialConfig`` but epochs, which belong to the budget, in the same order."""
+"""Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

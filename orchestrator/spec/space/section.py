@@ -1,4 +1,4 @@
-"""The ``search`` part of the file -> ``Search``: a space, or named configurations. And back."""
+"""Convert the ``search`` section of the file to a ``Search``, a space or named configurations, and back."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ EPOCHS_ELSEWHERE = " Epochs are set in budget."
 
 @dataclass(frozen=True)
 class Search:
-    """A space; with ``named`` trials the space holds the constants next to them."""
+    """A space to search, or ``named`` trials; for these, the space holds the constants next to them."""
 
     space: Space
     named: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()
 
     @property
     def configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        """Name and values of each named trial, the constants of the file filled in."""
+        """Name and values of each named trial, including the constants of the file."""
         return tuple((name, _completed(self.space, dict(given))) for name, given in self.named)
 
     def on_gpu(self, memory_gb: float) -> Search:
-        """What is searched where a trial has ``memory_gb`` of GPU memory; see ``Space.on_gpu``."""
+        """Return the search for a trial with ``memory_gb`` of GPU memory; see ``Space.on_gpu``."""
         return Search(self.space.on_gpu(memory_gb), self.named)
 
     def without(self, backbones: Collection[str]) -> Search | None:
-        """What is left to search without these backbones; None where that is nothing."""
+        """Return the search without these backbones; None if nothing is left."""
         if not self.named:
             space = self.space.without("backbone", backbones)
             return None if space is None else Search(space)
@@ -60,12 +60,12 @@ def _completed(space: Space, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_search(raw: Any) -> Search:
-    """Raises Mistakes that hold everything that is wrong in it."""
+    """Validate the ``search`` section. Raises Mistakes with everything that is wrong in it."""
     if isinstance(raw, Search):
         return raw
     notes = SpaceMistakes()
     if not isinstance(raw, Mapping):
-        raise Mistakes([Mistake((), f"found {quoted(raw)}; allowed: a mapping of fields, each with what it may be.")])
+        raise Mistakes([Mistake((), f"found {quoted(raw)}; allowed: a mapping of fields to values, lists or ranges.")])
     for name in raw:
         if name not in FIELDS and name != "configurations":
             also = EPOCHS_ELSEWHERE if name == "epochs" else ""
@@ -74,7 +74,7 @@ def read_search(raw: Any) -> Search:
     sound = {name: each for name, each in cases.items() if each and not any(m.keys[0] == name for m in notes.found)}
     circle = find_circle(sound)
     if circle:
-        notes.at(circle[0]).add(f"its conditions go in a circle: {' -> '.join(circle)}.", at_key=True)
+        notes.at(circle[0]).add(f"its conditions form a cycle: {' -> '.join(circle)}.", at_key=True)
         raise Mistakes(notes.found)
     space = Space.of(sound)
     check_conditions(space, notes)
@@ -93,7 +93,7 @@ def read_search(raw: Any) -> Search:
 
 
 def read_configuration(raw: Any, notes_at: Keys = (), named: bool = False) -> tuple[dict[str, Value], list[Mistake]]:
-    """The values of one configuration and what is wrong with them. ``named``: it may hold a ``name`` too."""
+    """Return the values of one configuration, and its mistakes. ``named``: allow the key ``name`` too."""
     notes = SpaceMistakes(notes_at)
     if not isinstance(raw, Mapping):
         notes.add(f"found {quoted(raw)}; allowed: a mapping of fields, each with one value.")
@@ -130,14 +130,14 @@ def _read_named(raw: Any, notes: SpaceMistakes) -> tuple[tuple[str, tuple[tuple[
         elif not isinstance(name, str) or not name.strip():
             here.at("name").add(f"found {quoted(name)}; allowed: text that names the trial.")
         elif name in found:
-            here.at("name").add(f"found {quoted(name)} twice; each configuration needs a name of its own.")
+            here.at("name").add(f"found {quoted(name)} twice; each configuration needs a unique name.")
         else:
             found[name] = tuple(values.items())
     return tuple(found.items())
 
 
 def plain_search(search: Search) -> dict[str, Any]:
-    """What ``read_search`` turns back into an equal ``Search``."""
+    """Return plain values that ``read_search`` reads back as an equal ``Search``."""
     found: dict[str, Any] = {}
     for field in search.space.fields:
         cases = [_plain_case(case) for case in field.cases]
@@ -166,5 +166,5 @@ def _plain_domain(domain: Domain) -> dict[str, Any]:
 
 
 def _shortened(case: dict[str, Any]) -> Any:
-    """A value or a list alone needs no mapping around it."""
+    """Return a lone value or list without the mapping around it."""
     return next(iter(case.values())) if len(case) == 1 and ("value" in case or "choice" in case) else case

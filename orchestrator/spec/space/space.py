@@ -1,4 +1,4 @@
-"""The search space as values: which fields vary, over what, and under which condition. Knows no sampler."""
+"""The search space as values: fields, their domains, and the conditions on them. Independent of samplers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from trainers.config import canonical
 from trainers.errors import TrainerError
 
 LARGEST_COUNTED = 10_000
-"""``Space.size`` enumerates no further."""
+"""Maximum configurations that ``Space.size`` enumerates."""
 _LOOSE = ("unfrozen_layers", "image_size", "scale", "margin", "recipe")
 """Fields that ``canonical`` may change: several raw values can mean the same trial."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A domain and the condition under which it applies: each named field has one of the listed values.
+    """A domain, and the condition under which it applies: each field in ``when`` has one of the listed values.
 
-    ``gpu_memory_gb``: and a trial has at least so much memory of a GPU. ``Space.on_gpu`` settles that; until then
-    such a case does not match.
+    ``gpu_memory_gb``: minimum GPU memory of a trial in GB, 0 for no condition. ``Space.on_gpu`` resolves it; until then
+    a case with such a condition does not match.
     """
 
     domain: Domain
@@ -45,15 +45,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Field:
-    """One searched field. The first case that matches applies; without any, the field keeps its default."""
+    """A field of the space. The first case that matches applies; if none does, the field keeps its default."""
 
     name: str
     cases: tuple[Case, ...]
 
     def active(self, values: Mapping[str, Value]) -> tuple[str, Domain]:
-        """The parameter's name and the domain that apply to what is chosen so far.
+        """Return the name of the parameter and the domain that apply, given the values of the preceding fields.
 
-        The name is the field's, or ``field@i`` for case i of several, so that one name never has two domains.
+        The name is the field's, or ``field@i`` for case i of several, so that a name has a single domain.
         """
         for index, case in enumerate(self.cases):
             if case.matches(values):
@@ -64,7 +64,7 @@ class Field:
         return self.name if len(self.cases) == 1 else f"{self.name}@{index}"
 
     def on_gpu(self, memory_gb: float) -> Field:
-        """The cases that a trial with ``memory_gb`` of GPU memory can reach, nothing asked of the GPU any more."""
+        """Return the field with the cases that a trial with ``memory_gb`` can reach, without conditions on memory."""
         found: list[Case] = []
         for case in self.cases:
             if case.gpu_memory_gb <= memory_gb and all(earlier.when for earlier in found):
@@ -74,17 +74,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Space:
-    """Fields in an order in which every condition speaks only of fields before. ``Space.of`` sorts them."""
+    """Fields in an order in which each condition depends only on preceding fields. Build it with ``Space.of``."""
 
     fields: tuple[Field, ...]
 
     @classmethod
     def of(cls, cases: Mapping[str, Iterable[Case]]) -> Space:
-        """Sort the fields so that conditions come after what they name. Raises SpecError if they go in a circle."""
+        """Sort the fields so that each comes after those in its conditions. Raises SpecError if these form a cycle."""
         ordered = {name: tuple(cases[name]) for name in DEFAULTS if name in cases}
         circle = find_circle(ordered)
         if circle:
-            raise SpecError(f"conditions go in a circle: {' -> '.join(circle)}")
+            raise SpecError(f"conditions form a cycle: {' -> '.join(circle)}")
         done: dict[str, Field] = {}
         while len(done) < len(ordered):
             waiting = {name: each for name, each in ordered.items() if name not in done}
@@ -93,14 +93,16 @@ class Space:
         return cls(tuple(done.values()))
 
     def on_gpu(self, memory_gb: float) -> Space:
-        """The space of a machine where a trial has ``memory_gb`` of GPU memory (0 = no GPU): cases that need more are
-        dropped, the others ask no more for it. A field without a case left keeps its default.
+        """Return the space for a trial with ``memory_gb`` of GPU memory; 0 means no GPU.
+
+        Cases that need more memory are dropped, and the conditions on memory are removed from the others. A field with
+        no case left keeps its default.
         """
         fields = [field.on_gpu(memory_gb) for field in self.fields]
         return Space(tuple(field for field in fields if field.cases))
 
     def without(self, name: str, values: Collection[Value]) -> Space | None:
-        """The space whose field ``name`` has none of ``values``; None where that leaves it without a value."""
+        """Return the space without ``values`` of the field ``name``; None if the field then has no value left."""
         field = self.field(name)
         if field is None:
             return None if DEFAULTS[name] in values else self
@@ -114,9 +116,9 @@ class Space:
         return next((field for field in self.fields if field.name == name), None)
 
     def domains(self, name: str) -> tuple[Domain, ...]:
-        """Everything that ``name`` can be: the domains of the cases that can apply, and its default if none may.
+        """Return the domains of the cases of ``name`` that can apply, and its default if possibly none applies.
 
-        Cases that ask for a GPU's memory are among them.
+        Includes the cases with a condition on GPU memory.
         """
         field = self.field(name)
         cases = [case for case in field.cases if self.can_meet(case)] if field else []
@@ -126,14 +128,14 @@ class Space:
         return tuple(found)
 
     def can_meet(self, case: Case) -> bool:
-        """Whether each field that the case's condition names can take one of the values it asks for."""
+        """Whether each field in the case's condition can have one of the values listed there."""
         return all(
             any(domain.holds(value) for domain in self.domains(name) for value in allowed)
             for name, allowed in case.when
         )
 
     def parameters(self) -> dict[str, Domain]:
-        """Every parameter that ``resolve`` may ask for, with its one domain."""
+        """Return parameter -> domain, for every parameter that ``resolve`` can pick."""
         return {
             field.parameter(index): case.domain
             for field in self.fields
@@ -143,18 +145,18 @@ class Space:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether some parameter exists only under a condition."""
-        asked = self.parameters()
+        """Whether any parameter exists only under a condition."""
+        parameters = self.parameters()
         return any(
-            field.parameter(index) in asked and (case.is_conditional or len(field.cases) > 1)
+            field.parameter(index) in parameters and (case.is_conditional or len(field.cases) > 1)
             for field in self.fields
             for index, case in enumerate(field.cases)
         )
 
     def resolve(self, pick: Callable[[str, Domain], Value]) -> dict[str, Any]:
-        """One configuration: ``pick`` is asked for each parameter that applies, in order.
+        """Return one configuration, calling ``pick(parameter, domain)`` for each parameter that applies, in order.
 
-        Returns the raw values of the space's fields; ``canonical({**values, "epochs": n})`` makes the trial.
+        The values are the raw ones of the space's fields; ``canonical({**values, "epochs": n})`` makes the trial.
         """
         values: dict[str, Any] = {}
         for field in self.fields:
@@ -163,12 +165,12 @@ class Space:
         return values
 
     def parameters_for(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The inverse of ``resolve``: parameters that lead to the same canonical configuration as ``values``.
+        """Invert ``resolve``: return parameters that lead to the same canonical configuration as ``values``.
 
-        ``values`` may be raw or canonical (``TrialConfig.to_dict()``), may hold ``epochs``, and may leave out
-        fields that are fixed. Where a value without effect was dropped, the parameter is any that leads there.
+        ``values`` can be raw or canonical (``TrialConfig.to_dict()``), can include ``epochs``, and can omit fixed
+        fields. For a value without effect, which ``canonical`` replaced, any parameter that leads there is returned.
 
-        Raises SpecError with the sentence of ``contains`` when ``values`` lie outside.
+        Raises SpecError with the message of ``contains`` if ``values`` lie outside the space.
         """
         parameters, outside = self._locate(values)
         if outside:
@@ -176,18 +178,21 @@ class Space:
         return parameters
 
     def contains(self, values: Mapping[str, Any]) -> str | None:
-        """None if ``values`` lie in the space, else the sentence that says which one does not and what is allowed."""
+        """Return None if ``values`` lie in the space, else a message: which value does not, and what is allowed."""
         return self._locate(values)[1]
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """All combinations of raw values, conditions honoured, the last field fastest.
+        """Yield all combinations of raw values that meet the conditions; the last field varies fastest.
 
-        Two of them can be the same canonical configuration. Raises SpecError at a continuous range.
+        Several can be the same canonical configuration. Raises SpecError at a continuous range.
         """
         return self._combinations({})
 
     def size(self) -> int | None:
-        """How many different canonical configurations there are; None if infinite or above ``LARGEST_COUNTED``."""
+        """Return the number of distinct canonical configurations; None if infinite.
+
+        None, too, if there are more than ``LARGEST_COUNTED`` combinations of raw values.
+        """
         if any(isinstance(domain, Uniform) for domain in self.parameters().values()):
             return None
         combinations = list(itertools.islice(self.grid(), LARGEST_COUNTED + 1))
@@ -196,7 +201,7 @@ class Space:
         return len({canonical(values) for values in combinations})
 
     def _locate(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-        """The parameters behind ``values`` and None, or nothing and why there are none."""
+        """Return the parameters that lead to ``values`` and None; or {} and why there are none."""
         given = {name: value for name, value in values.items() if name != "epochs"}
         unknown = [name for name in given if name not in DEFAULTS]
         if unknown:
@@ -215,12 +220,12 @@ class Space:
         _, domain = field.active(values)
         options = domain.values()
         if options is None:
-            raise SpecError(f"{field.name} is {domain}, which has no list of values to go through.")
+            raise SpecError(f"{field.name} is {domain}, a continuous range, which cannot be enumerated.")
         for value in options:
             yield from self._combinations({**values, field.name: value})
 
     def _invert(self, given: dict[str, Any], raw: dict[str, Any], picked: dict[str, Any]) -> dict[str, Any] | None:
-        """Depth first over the raw values that could stand behind ``given``; None when none does."""
+        """Search depth first for raw values with the canonical form of ``given``; return their parameters, or None."""
         if len(raw) == len(self.fields):
             return picked if canonical(raw) == canonical({**raw, **given}) else None
         field = self.fields[len(raw)]
@@ -249,13 +254,13 @@ class Space:
 
 
 def _rest(domain: Domain, values: Collection[Value]) -> Domain | None:
-    """``domain`` without ``values``, of a field that holds names; None where nothing is left of it."""
+    """Return ``domain`` without ``values``, for a field of names; None if nothing is left."""
     left = tuple(value for value in domain.values() or () if value not in values)
     return None if not left else Constant(left[0]) if len(left) == 1 else Choice(left)
 
 
 def _candidates(name: str, domain: Domain, given: Mapping[str, Any], loose: Sequence[str] = _LOOSE) -> Iterator[Value]:
-    """Raw values of ``domain`` that ``given`` may come from, the likeliest first."""
+    """Yield the raw values of ``domain`` that can have led to ``given``, the most likely first."""
     if name not in given:
         yield from domain.values() if isinstance(domain, Constant) else ()
         return
@@ -278,7 +283,7 @@ def _conditions(cases: Iterable[Case]) -> list[str]:
 
 
 def find_circle(cases: Mapping[str, Iterable[Case]]) -> tuple[str, ...]:
-    """Names of fields whose conditions lead back to the first, which is named again at the end; () if none do."""
+    """Return the fields of a cycle of conditions, the first repeated at the end; () if there is none."""
     arrows = {name: _conditions(each) for name, each in cases.items()}
     cleared: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""YAML text as plain values that know their place in the file. Knows nothing of sweeps.
+"""Read YAML into plain values and record their line and column; write it. Independent of what the values mean.
 
 May import ``spec.mistakes``. Start with ``document``.
 """

@@ -1,7 +1,4 @@
-"""A file's values, each with its place, so that every mistake names a line.
-
-``--set`` and ``${NAME}`` are applied here.
-"""
+"""A file's values and the place of each, so that every mistake names a line. Applies ``--set`` and ``${NAME}``."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ from orchestrator.spec.yaml_file.reader import YamlReader
 
 @dataclass(frozen=True)
 class SettingRules:
-    """How ``--set`` reaches into a file's short forms.
+    """How ``--set`` changes values that have a short form, and fields that exclude each other.
 
-    ``short_forms``: where a word stands for a mapping, and the name under which the word is kept in it.
-    ``replaced``: below a top-level field, the names that a new name next to them pushes out.
+    ``short_forms``: path of a field -> key that a single word stands for, as ``name`` for ``sampler: tpe``.
+    ``replaced``: top-level field -> key set anywhere below it -> sibling keys that it removes.
     """
 
     short_forms: Mapping[Keys, str] = field(default_factory=dict)
@@ -31,9 +28,10 @@ class SettingRules:
 
 @dataclass(frozen=True)
 class Document:
-    """The values of one file, and where each stands. ``mistakes`` are those found so far.
+    """The values of one file, their places, and the mistakes found so far.
 
-    ``defaulted``: where ``${NAME:-default}`` stood for a variable that is not set, and its name.
+    ``key_places`` and ``value_places``: ``FILE:LINE:COLUMN`` of a field's name and of its value. ``defaulted``: path of
+    a value that took the default of ``${NAME:-default}`` -> NAME.
     """
 
     file: str
@@ -44,7 +42,10 @@ class Document:
     defaulted: Mapping[Keys, str] = field(default_factory=dict)
 
     def place(self, keys: Keys, at_key: bool = False) -> str:
-        """``FILE:LINE:COLUMN`` of the value (or its name), or of the nearest thing around it; or ``--set ...``."""
+        """Return ``FILE:LINE:COLUMN`` of a value, or with ``at_key`` of its name; or the ``--set ...`` that set it.
+
+        For a value that is not in the file, return the place of the closest value around it.
+        """
         if at_key and keys in self.key_places:
             return self.key_places[keys]
         for length in range(len(keys), -1, -1):
@@ -53,7 +54,7 @@ class Document:
         return f"{self.file}:1:1"
 
     def error(self, mistakes: Iterable[Mistake]) -> SpecError:
-        """All mistakes, one a line, in the order of the file. Of several about one value only the first counts."""
+        """Return an error with all mistakes, one per line, in file order, and only the first about each value."""
         seen: dict[Keys, tuple[tuple[Any, ...], str]] = {}
         for number, mistake in enumerate((*self.mistakes, *mistakes)):
             place = mistake.place or self.place(mistake.keys, mistake.at_key)
@@ -66,10 +67,10 @@ class Document:
         return SpecError("\n".join(text for _, text in sorted(seen.values())))
 
     def expand(self, environ: Mapping[str, str]) -> Document:
-        """Fill in ``${NAME}`` in every text; ``$${`` stands for a plain ``${``.
+        """Expand ``${NAME}`` in every string; ``$${`` is a literal ``${``.
 
-        ``${NAME:-text}`` is ``text`` where NAME is unset or empty. An unset name without it becomes a mistake, which
-        says with ``${NAME:?text}`` what the variable should hold; ``text`` begins with an example.
+        ``${NAME:-text}`` is ``text`` if NAME is unset or empty. Any other unset NAME is a mistake. With
+        ``${NAME:?example, what it is}`` the message says what the variable should name; NAME must not be empty then.
         """
         filling = EnvironmentFiller(environ)
         data = filling.expand(self.data, ())
@@ -77,9 +78,9 @@ class Document:
         return dataclasses.replace(self, data=data, mistakes=mistakes, defaulted=filling.defaulted)
 
     def override(self, settings: Iterable[str], rules: SettingRules | None = None) -> Document:
-        """Lay ``dotted.field=YAML`` settings over the values, in order.
+        """Apply ``dotted.field=YAML`` settings, in order.
 
-        A mapping is made where a scalar or nothing was; a number steps into a list.
+        A mapping replaces a scalar or a missing value on the way; a number indexes a list.
         """
         document = self
         for setting in settings:
@@ -93,14 +94,14 @@ def _reading_order(place: str, number: int) -> tuple[Any, ...]:
 
 
 def read_document(text: str, file: str) -> Document:
-    """Read one YAML mapping. Raises SpecError for broken YAML; smaller mistakes go into ``Document.mistakes``."""
+    """Read one YAML mapping. Raises SpecError for invalid YAML; other mistakes go into ``Document.mistakes``."""
     reader = YamlReader(file)
     data = reader.read(text)
     document = Document(file, data, reader.key_places, reader.value_places, tuple(reader.mistakes))
     if data is None and not reader.mistakes:
-        raise document.error([Mistake((), 'the file is empty; it needs fields, the first of them "name: my-sweep".')])
+        raise document.error([Mistake((), 'the file is empty; begin with "name: my-sweep".')])
     if not isinstance(data, dict):
-        found = f'found {quoted(data)}; the file must be a mapping of fields, the first of them "name: my-sweep".'
+        found = f'found {quoted(data)}; the file must be a mapping of fields, beginning with "name: my-sweep".'
         raise document.error([Mistake((), found)])
     return document
 
@@ -138,7 +139,7 @@ def _set(document: Document, setting: str, rules: SettingRules) -> Document:
 
 
 def _put(tree: Any, names: Sequence[str], above: Keys, value: Any, rules: SettingRules) -> tuple[Any, Keys]:
-    """A copy of ``tree`` with ``value`` at ``names``, and the keys that these names turned out to be."""
+    """Return a copy of ``tree`` with ``value`` at ``names``, and the path of the value, with integers for indices."""
     if not names:
         return value, above
     name, *rest = names
@@ -148,7 +149,7 @@ def _put(tree: Any, names: Sequence[str], above: Keys, value: Any, rules: Settin
     if above in rules.short_forms and isinstance(tree, str):
         tree = {rules.short_forms[above]: tree}
     mapping = tree if isinstance(tree, dict) else {}
-    pushed_out = rules.replaced.get(str(above[0]), {}).get(name, ()) if above and not rest else ()
-    mapping = {other: kept for other, kept in mapping.items() if other not in pushed_out}
+    removed = rules.replaced.get(str(above[0]), {}).get(name, ()) if above and not rest else ()
+    mapping = {other: kept for other, kept in mapping.items() if other not in removed}
     inner, keys = _put(mapping.get(name), rest, (*above, name), value, rules)
     return {**mapping, name: inner}, keys

@@ -1,4 +1,4 @@
-"""Replace ``${NAME}`` in a file's texts by environment variables."""
+"""Expand ``${NAME}`` in a file's strings from environment variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<sign>:[-?])(?P<tex
 
 @dataclass
 class EnvironmentFiller:
-    """Fills in environment variables; notes which are not set."""
+    """Expand environment variables; collect mistakes about unset ones, and where defaults were used."""
 
     environ: Mapping[str, str]
     mistakes: list[Mistake] = field(default_factory=list)
@@ -51,12 +51,12 @@ class EnvironmentFiller:
 
 
 def _unset(name: str, text: str) -> str:
-    """The sentence for a variable that is not set. ``text``: an example, and after a comma what it is."""
+    """Return the message about an unset variable. ``text``: an example and, after a comma, what the variable names."""
     example, _, what = (part.strip() for part in text.partition(","))
     holds = f"; it should name {what.rstrip('.')}" if what else ""
     return f"the environment variable {name} is not set{holds}. Type: export {name}={example or '...'}"
 
 
 def escape(text: str) -> str:
-    """The text that ``Document.expand`` turns back into ``text``."""
+    """Return the string that ``Document.expand`` turns back into ``text``."""
     return text.replace("${", "$${")

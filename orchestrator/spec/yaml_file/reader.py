@@ -1,4 +1,4 @@
-"""Read YAML 1.2 into plain values and note where each stands."""
+"""Read YAML 1.2 into plain values and record the place of each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from orchestrator.errors import SpecError
 from orchestrator.spec.mistakes import Keys, Mistake, quoted
 
 MOST_VALUES = 20_000
-"""Values in one file, each alias counted anew: a few lines of nested aliases could fill the memory."""
+"""Maximum values in one file, an alias counted at each use: a few lines of nested aliases could fill the memory."""
 LARGEST_WHOLE_NUMBER = 2**63 - 1
+"""Maximum absolute value of an integer."""
 _LEAKS = (ValueError, AttributeError, TypeError, LookupError, AssertionError, NotImplementedError)
-"""What ruamel lets through, instead of a YAMLError, for a few broken directives, tags and escapes."""
+"""Exceptions that ruamel raises instead of a YAMLError for some invalid directives, tags and escapes."""
 
 
 class YamlReader:
-    """Turns ruamel's nodes into plain values; notes where each stood."""
+    """Convert ruamel's nodes to plain values; record the place of each, and mistakes."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -30,7 +31,7 @@ class YamlReader:
         self.seen = 0
 
     def read(self, text: str) -> Any:
-        """Raises SpecError for text that is not YAML."""
+        """Return the value of ``text``; None if it is empty. Raises SpecError for invalid YAML."""
         try:
             node = YAML(typ="safe", pure=True).compose(text)
             return None if node is None else self._value(node, (), ())
@@ -106,16 +107,16 @@ class YamlReader:
             if kind in ("int", "float"):
                 return self._bounded(node, keys, _whole_number(text) if kind == "int" else _number(text))
         except ValueError:
-            self._note(node, keys, f"found {quoted(text)}; it looks like a number but is none.")
+            self._note(node, keys, f"found {quoted(text)}; it is not a number.")
             return None
         self._note(node, keys, f"the tag {node.tag} has no meaning here; leave it out.")
         return None
 
     def _text(self, node: ScalarNode, keys: Keys) -> str:
-        """The scalar's text, with two \\u escapes that stand for one character joined."""
+        """Return the scalar's text, with surrogate pairs of \\u escapes joined into one character."""
         joined = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if "\ufffd" in joined and "\ufffd" not in node.value:
-            self._note(node, keys, "half a character: a \\ud800 ... \\udfff escape needs its other half.")
+            self._note(node, keys, "an escape from \\ud800 to \\udfff is half a character; add its other half.")
         return joined
 
     def _bounded(self, node: ScalarNode, keys: Keys, number: int | float) -> int | float | None:
@@ -123,8 +124,8 @@ class YamlReader:
             return number
         if isinstance(number, int) and abs(number) <= LARGEST_WHOLE_NUMBER:
             return number
-        why = "that is no number to work with" if isinstance(number, float) else "that is too large"
-        self._note(node, keys, f"found {quoted(str(node.value))[1:-1]}; {why}.")
+        problem = "it is not a finite number" if isinstance(number, float) else "it is too large"
+        self._note(node, keys, f"found {quoted(str(node.value))[1:-1]}; {problem}.")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Write values as YAML that other tools read the same way."""
+"""Write values as YAML that YAML 1.1 and 1.2 parsers read alike."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def write_yaml(values: Mapping[str, Any]) -> str:
 
 
 def _represent_text(representer: Any, text: str) -> Any:
-    """In double quotes but for plain words: ruamel writes a few other texts so that they do not read back."""
+    """Quote all but plain words: some other strings that ruamel leaves unquoted do not read back as written."""
     plain = re.fullmatch(r"[\w/.]([\w/.+ -]*[\w/.+-])?", text, re.ASCII)
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
 def _represent_number(representer: Any, number: float) -> Any:
-    """With a point: 1e-05 is a number in YAML 1.2 and text in YAML 1.1, which most other tools read."""
+    """Add a decimal point: 1e-05 is a number in YAML 1.2 but a string in YAML 1.1, which most other tools read."""
     text = repr(number)
     if not math.isfinite(number) or "." in text:
         return representer.represent_float(number)

@@ -47,11 +47,11 @@ BUDGET = [
     ),
     (
         ", sampler: grid",
-        "4:41: budget.sampler: the grid sampler goes through lists, and dropout is a continuous range; give it",
+        "4:41: budget.sampler: the grid sampler cannot enumerate dropout, a continuous range; give it a list",
     ),
     (
         ", sampler: cmaes",
-        "4:41: budget.sampler: the cmaes sampler needs at least two ranges of numbers; use tpe or random.",
+        "4:41: budget.sampler: the cmaes sampler needs at least two numeric ranges; use tpe or random.",
     ),
     (", first: 3", "4:39: budget.first: found 3; allowed: a list of configurations, each a mapping of fields."),
     (

@@ -11,8 +11,8 @@ DATA = [
         "{source: 'builtin:digit'}",
         '2:16: data.source: found "builtin:digit"; did you mean "builtin:digits"? Built in: ',
     ),
-    ("{source: 5}", "2:16: data.source: found 5; allowed: text, or a list of texts."),
-    ("{}", "2:7: data.source: is missing. A folder per class, a .csv or .parquet table, an archive, or "),
+    ("{source: 5}", "2:16: data.source: found 5; allowed: a path, a list of paths, or builtin:digits."),
+    ("{}", "2:7: data.source: is missing. Where the photos are: a folder with one subfolder per class, "),
     ("{source: nowhere}", "2:16: data.source: there is no file or folder "),
     (
         "{source: 'builtin:digits', splits: own}",

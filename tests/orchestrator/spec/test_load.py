@@ -83,7 +83,7 @@ def test_a_spec_can_be_built_in_python_and_is_checked_too():
     values = {"name": "x", "data": {"source": "builtin:digits"}, "search": {"dropout": [0.1, 0.2]}}
     spec = SweepSpec(**values, budget=BudgetSpec(trials=2, epochs=1, scheduler=SchedulerSpec(name="none")))
     assert spec.space.size() == 2
-    with pytest.raises(ValidationError, match="cmaes sampler only takes ranges"):
+    with pytest.raises(ValidationError, match="cmaes sampler supports numeric ranges only"):
         SweepSpec(**values, budget={"trials": 2, "epochs": 1, "sampler": "cmaes"})
 
 
@@ -103,9 +103,9 @@ REST = [
     ("final:", "6:1: final: found null; allowed: a mapping with the fields seeds, epochs, refit, policies, runners_up"),
     (
         "resources: {gpus: 1.5}",
-        "5:19: resources.gpus: found 1.5; allowed: a share of one GPU from 0 to 1, a whole number, or",
+        "5:19: resources.gpus: found 1.5; allowed: a fraction of a GPU from 0 to 1, a whole number, or",
     ),
-    ("resources: {gpus: .inf}", "5:19: resources.gpus: found .inf; that is no number to work with."),
+    ("resources: {gpus: .inf}", "5:19: resources.gpus: found .inf; it is not a finite number."),
     ("resources: {cpus: 0}", "5:19: resources.cpus: found 0; allowed: a number, above 0 and at most 4096."),
     ("resources: {precision: float16}", '5:24: resources.precision: found "float16"; did you mean "'),
     (
@@ -116,7 +116,7 @@ REST = [
     ("tracking: {tags: [a]}", "5:18: tracking.tags: found a list; allowed: a mapping."),
     (
         "tracking: {model: a/b}",
-        '5:19: tracking.model: found "a/b"; the name of a registered model holds no "/" and no ":".',
+        '5:19: tracking.model: found "a/b"; the name of a registered model cannot contain "/" or ":".',
     ),
     ("weights: 5", "5:10: weights: found 5; allowed: imagenet, none, or a folder of weight files."),
     ("weights: ${NOPE}/w", "5:10: weights: the environment variable NOPE is not set. Type: export NOPE=..."),

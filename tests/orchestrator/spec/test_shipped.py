@@ -34,7 +34,7 @@ def test_a_shipped_file_is_found_by_its_path(path, tmp_path, monkeypatch):
     found = open_spec(path, environ={})
     assert found.spec == load_spec("quick", environ={})
     (line,) = found.notes
-    assert f"there is no {path} here; this is the shipped quick, " in line
+    assert f"there is no {path} here; using the shipped quick, " in line
     assert str(shipped_spaces()["quick"]) in line
     assert open_spec("quick", environ={}).notes == ()
 
@@ -60,7 +60,7 @@ def test_data_check_takes_a_sweeps_file_for_its_photos(tmp_path, monkeypatch):
     line = ["data", "check", "search_spaces/quick.yaml"]
     shown = CliRunner().invoke(app, line)
     assert shown.exit_code == 0, shown.output
-    assert "this is the shipped quick" in shown.output
+    assert "using the shipped quick" in shown.output
     assert "1,797" in shown.output.replace("1797", "1,797")
     assert CliRunner().invoke(app, ["data", "check", "quick"]).output == "".join(shown.output.splitlines(True)[1:])
     (tmp_path / "quick").mkdir()  # a folder of photos that is called so comes first

@@ -68,17 +68,20 @@ def test_several_sources_are_absolute_and_come_back(load: Load, tmp_path: Path) 
 
 DATA = [
     ("{source: []}", "2:16: data.source: found an empty list; name at least one folder, table or archive."),
-    ("{source: ''}", "2:16: data.source: found an empty text; name a folder, a table or an archive."),
-    ("{source: [4]}", "2:17: data.source.0: found 4; allowed: text."),
+    ("{source: ''}", "2:16: data.source: is empty; name a folder, a table or an archive."),
+    ("{source: [4]}", "2:17: data.source.0: found 4; allowed: a path."),
     ("{source: [., .]}", "2:20: data.source.1: found "),
-    ("{source: [., 'builtin:digits']}", "2:20: data.source.1: builtin:digits stands alone; take it out of the list."),
+    (
+        "{source: [., 'builtin:digits']}",
+        "2:20: data.source.1: builtin:digits cannot be merged with other data; remove ",
+    ),
     ("{source: [., nowhere]}", "2:20: data.source.1: there is no file or folder "),
     ("{source: 'builtin:digits', folds: 1}", "2:41: data.folds: found 1; allowed: 0 for one validation split, or a "),
     ("{source: 'builtin:digits', folds: 21}", "2:41: data.folds: found 21; allowed: 0 for one validation split, or a "),
     ("{source: 'builtin:digits', folds: yes}", "2:41: data.folds: found "),
     (
         "{source: [t.csv, 'builtin:digits'], splits: own}",
-        "2:24: data.source.1: builtin:digits stands alone; take it out of the list.",
+        "2:24: data.source.1: builtin:digits cannot be merged with other data; remove it from the list.",
     ),
 ]
 
@@ -93,8 +96,8 @@ def test_folds_leave_nothing_to_refit_on_train_alone(load: Load) -> None:
     data = "{source: 'builtin:digits', folds: 5}"
     [found] = mistakes(load, sweep("final: {refit: train}", data=data))
     assert found == (
-        "5:16: final.refit: train leaves nothing out where data.folds is 5: the folds hold every image but the test "
-        "split's. Write train+validation, or leave it out."
+        "5:16: final.refit: found train, but with data.folds 5 there is no separate validation split to leave out: the "
+        "folds cover every image outside the test split. Write train+validation, or remove this line."
     )
     assert load(sweep("final: {refit: train+validation}", data=data)).data.folds == 5
     assert load(sweep("final: {refit: train}")).final.refit == "train"
@@ -171,19 +174,19 @@ OBJECTIVES = [
     ("objective: [val_loss, val_loss]", '5:23: objective.1: found "val_loss" twice in the list.'),
     (
         "objective: images_per_s",
-        "5:12: objective: images_per_s cannot come first, for trials are stopped by the first ",
+        "5:12: objective: images_per_s cannot come first: the scheduler stops trials by the first ",
     ),
-    ("objective: [images_per_s, val_loss]", "5:13: objective.0: images_per_s cannot come first, "),
+    ("objective: [images_per_s, val_loss]", "5:13: objective.0: images_per_s cannot come first: "),
     ("objective: [val_loss, 3]", "5:23: objective.1: found 3. Allowed: val_accuracy, "),
     ("final: {choose: {best: test_accuracy}}", '5:24: final.choose.best: found "test_accuracy"; did you mean "val_a'),
     ("final: {choose: {at_least: {speed: 1}}}", "5:29: final.choose.at_least.speed: no such field. Allowed: val_acc"),
     (
         "final: {choose: {at_least: {val_loss: 1}}}",
-        "5:29: final.choose.at_least.val_loss: val_loss is better the lower it is, so its bound belongs to at_most.",
+        "5:29: final.choose.at_least.val_loss: a lower val_loss is better, so its bound belongs in at_most.",
     ),
     (
         "final: {choose: {at_most: {images_per_s: 1}}}",
-        "5:28: final.choose.at_most.images_per_s: images_per_s is better the higher it is, so its bound belongs to",
+        "5:28: final.choose.at_most.images_per_s: a higher images_per_s is better, so its bound belongs in at_least",
     ),
     (
         "final: {choose: {at_least: {val_accuracy: 90}}}",
@@ -193,7 +196,7 @@ OBJECTIVES = [
         "final: {choose: {at_least: {images_per_s: x}}}",
         '5:43: final.choose.at_least.images_per_s: found "x"; allowed: ',
     ),
-    ("final: {choose: {at_least: 50}}", "5:28: final.choose.at_least: found 50; allowed: a mapping of figures to bou"),
+    ("final: {choose: {at_least: 50}}", "5:28: final.choose.at_least: found 50; allowed: a mapping of metrics to bou"),
 ]
 
 
@@ -207,7 +210,7 @@ def test_cmaes_is_refused_with_several_objectives(load: Load) -> None:
     search = "dropout: {uniform: [0, 0.2]}, smoothing: {uniform: [0, 0.2]}"
     file = sweep("objective: [val_accuracy, images_per_s]", search, budget=", sampler: cmaes")
     [found] = [line for line in mistakes(load, file) if "not installed" not in line]
-    assert found == "4:41: budget.sampler: cmaes learns from one objective, and there are 2; use tpe, gp or random."
+    assert found == "4:41: budget.sampler: cmaes optimises one objective, but there are 2; use tpe, gp or random."
 
 
 # --- the GPU's memory ---------------------------------------------------------------------------------------------
@@ -241,10 +244,18 @@ SAMPLERS = [
     (
         "gp",
         "dropout: [{uniform: [0, 0.1], when: {backbone: small_cnn, gpu_memory_gb: 8}}, {uniform: [0, 0.2]}]",
-        "take",
+        "does not support",
     ),
-    ("grid", "learning_rate: [{loguniform: [0.001, 0.01], when: {gpu_memory_gb: 16}}, {value: 0.001}]", "is a continu"),
-    ("grid", "learning_rate: [{value: 0.001, when: {gpu_memory_gb: 16}}, {loguniform: [0.001, 0.01]}]", "is a continu"),
+    (
+        "grid",
+        "learning_rate: [{loguniform: [0.001, 0.01], when: {gpu_memory_gb: 16}}, {value: 0.001}]",
+        "a continuous ran",
+    ),
+    (
+        "grid",
+        "learning_rate: [{value: 0.001, when: {gpu_memory_gb: 16}}, {loguniform: [0.001, 0.01]}]",
+        "a continuous ran",
+    ),
 ]
 
 

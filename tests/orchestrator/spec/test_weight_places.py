@@ -229,7 +229,7 @@ def test_a_sweep_of_before_that_downloaded_goes_on_so(tmp_path, folder, monkeypa
     for source in (None, str(tmp_path / "f.yaml")):
         assert open_existing(root, source, (), "+2").spec.weights == "imagenet"
     (offline / FILES["vgg16"]).unlink()
-    with pytest.raises(SpecError, match="The sweep began with Keras' files; put them there"):
+    with pytest.raises(SpecError, match="The sweep began with Keras' files; put them into "):
         open_existing(root, None, (), None)
 
 

@@ -93,7 +93,7 @@ SEARCH = [
     ("optimizer: 5", "3:21: search.optimizer: found 5. Allowed: sgd, adam, rmsprop."),
     (
         "loss: binary_crossentropy",
-        '3:16: search.loss: found "binary_crossentropy"; with a softmax over the classes it scores ',
+        '3:16: search.loss: found "binary_crossentropy"; it treats every class as a separate yes/no ',
     ),
     (
         "dropout: {unifrom: [0, 1]}",
@@ -151,7 +151,7 @@ SEARCH = [
     ("hidden: {int: [1, 5], log: 1}", "3:37: search.hidden.log: found 1; allowed: true or false."),
     (
         "dropout: [0.1, {value: 0.2}]",
-        "3:19: search.dropout: this list mixes plain values and cases; write every one of them ",
+        "3:19: search.dropout: this list mixes plain values and cases; write each plain value as a ",
     ),
     (
         "dropout: [{value: 0.1}, {value: 0.2, when: {head: softmax}}]",
@@ -179,15 +179,15 @@ SEARCH = [
     ),
     (
         "head: {value: arcface, when: {dropout: 0.1}}, dropout: {value: 0.1, when: {head: softmax}}",
-        "3:56: search.dropout: its conditions go in a circle: dropout -> head -> dropout.",
+        "3:56: search.dropout: its conditions form a cycle: dropout -> head -> dropout.",
     ),
     (
         "image_size: 16",
-        "3:22: search.image_size: 16 pixels are too few for mobilenet_1.0; allowed with what it can meet: at ",
+        "3:22: search.image_size: 16 pixels are too few for mobilenet_1.0; use at least 32.",
     ),
     (
         "backbone: [small_cnn, vgg16, resnet50], image_size: {int: [16, 64], step: 16}",
-        "3:62: search.image_size: 16 pixels are too few for vgg16, resnet50; allowed with what it can meet: at",
+        "3:62: search.image_size: 16 pixels are too few for vgg16, resnet50; use at least 32.",
     ),
     (
         "backbone: [small_cnn, vgg16], image_size: [{value: 16, when: {head: softmax}}, {value: 64}]",

@@ -36,7 +36,7 @@ CONFIGURATIONS = [
         "configurations: [{name: a, dropout: [0, 0.1]}, {name: a, dropuot: 1, epochs: 3}]",
         [
             "search.configurations.0.dropout: found a list; allowed: a number",
-            'search.configurations.1.name: found "a" twice; each configuration needs a name of its own.',
+            'search.configurations.1.name: found "a" twice; each configuration needs a unique name.',
             'search.configurations.1.dropuot: no such field; did you mean "dropout"? Allowed: name, backbone, ',
             "search.configurations.1.epochs: no such field. Allowed: name, backbone, ",
         ],
@@ -44,8 +44,8 @@ CONFIGURATIONS = [
     (
         "configurations: [{name: a}], dropout: [0, 0.1], smoothing: {uniform: [0, 0.1]}",
         [
-            "search.dropout: varies, but next to `configurations` only single values may stand.",
-            "search.smoothing: varies, but next to `configurations` only single values may stand.",
+            "search.dropout: varies, but next to `configurations` every field takes a single value.",
+            "search.smoothing: varies, but next to `configurations` every field takes a single value.",
         ],
     ),
     (
@@ -53,7 +53,7 @@ CONFIGURATIONS = [
         [
             'search.configurations.1: "b" is the same configuration as "a", and would not be trained again.',
             "search.configurations.2.margin: the head softmax has no margin; leave it out.",
-            "search.configurations.3: image_size is 16, but mobilenet_1.0 takes no image below 32 pixels.",
+            "search.configurations.3: image_size is 16, but mobilenet_1.0 needs at least 32 pixels.",
         ],
     ),
 ]
@@ -70,7 +70,7 @@ def test_mistakes_in_configurations(load, text, expected):
 def test_what_a_list_of_configurations_does_not_take(load):
     text = sweep("configurations: [{name: a}, {name: b, dropout: 0.1}]", ", sampler: random, first: [{dropout: 0}]")
     assert [sentence.split(": ", 1)[1] for sentence in mistakes(load, text)] == [
-        "budget.trials: found 5, but search.configurations holds 2; leave it out, or at most 2.",
-        "budget.sampler: random has nothing to propose with search.configurations; leave the sampler out.",
-        "budget.first: configurations run in the order of their list; leave `first` out.",
+        "budget.trials: found 5, but search.configurations holds 2; remove it, or write at most 2.",
+        "budget.sampler: random has nothing to propose with search.configurations; remove the sampler.",
+        "budget.first: search.configurations run in their listed order; remove `first`.",
     ]

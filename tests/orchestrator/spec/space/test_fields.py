@@ -33,8 +33,16 @@ REFUSED = [
     ("balance", True, "found true. Allowed: none, class_weights, sampling."),
     ("mixup", -0.1, "found -0.1; allowed: a number, at least 0 and at most 10."),
     ("cutmix", 11, "found 11; allowed: a number, at least 0 and at most 10."),
-    ("optimizer", "adamw", 'found "adamw"; adam with weight_decay above 0 is AdamW here, for the decay is decoupled.'),
-    ("optimizer", "AdamW", 'found "AdamW"; adam with weight_decay above 0 is AdamW here, for the decay is decoupled.'),
+    (
+        "optimizer",
+        "adamw",
+        'found "adamw"; adam with weight_decay above 0 is AdamW here, because the decay is decoupled.',
+    ),
+    (
+        "optimizer",
+        "AdamW",
+        'found "AdamW"; adam with weight_decay above 0 is AdamW here, because the decay is decoupled.',
+    ),
     ("optimizer", "adan", 'found "adan"; did you mean "adam"? Allowed: sgd, adam, rmsprop.'),
     ("view", True, "found true. Allowed: squash, "),
 ]

@@ -116,7 +116,7 @@ def test_conditions_on_the_gpu_survive_there_and_back(cases):
             [
                 (
                     "output_stride",
-                    "16 does not go with convnext_tiny, nasnet_mobile; say which it is for: "
+                    "16 is not supported by convnext_tiny, nasnet_mobile; add a condition, such as "
                     "{choice: [16, 32], when: {backbone: [vgg16, resnet50]}}.",
                 )
             ],
@@ -126,7 +126,7 @@ def test_conditions_on_the_gpu_survive_there_and_back(cases):
             [
                 (
                     "output_stride",
-                    "16 does not go with convnext_tiny; say which it is for: "
+                    "16 is not supported by convnext_tiny; add a condition, such as "
                     "{choice: [16, 32], when: {backbone: vgg16}}.",
                 )
             ],
@@ -141,7 +141,7 @@ def test_a_stride_that_no_backbone_here_can_do():
     ((place, text),) = mistakes({"backbone": "inception_v3", "output_stride": 16})
     assert place == "output_stride"
     assert text.startswith(
-        "16 does not go with inception_v3; leave it out, or add a backbone that takes it: mobilenet_0.25"
+        "16 is not supported by inception_v3; leave it out, or add a backbone that supports it: mobilenet_0.25"
     )
     assert "resnet50, " in text
     assert "convnext" not in text
@@ -177,8 +177,8 @@ def test_a_stride_takes_no_range():
         (
             {"head": ["cosface", "sphereface"], "margin": {"uniform": [0.05, 0.4]}},
             "margin",
-            "found a number from 0.05 to 0.4, but sphereface takes margins from 1 to 4; give it a case of its own "
-            "before, such as {uniform: [1, 4], when: {head: sphereface}}.",
+            "found a number from 0.05 to 0.4, but sphereface takes margins from 1 to 4; add an earlier case, "
+            "such as {uniform: [1, 4], when: {head: sphereface}}.",
         ),
         (
             {
@@ -186,13 +186,13 @@ def test_a_stride_takes_no_range():
                 "margin": [{"value": 0.5, "when": {"head": "sphereface"}}, {"value": 2}],
             },
             "margin.0",
-            "found 0.5, but sphereface takes margins from 1 to 4; give it a case of its own before, such as "
+            "found 0.5, but sphereface takes margins from 1 to 4; add an earlier case, such as "
             "{uniform: [1, 4], when: {head: sphereface}}.",
         ),
         (
             {"head": "cosface", "margin": [None, 0.2, 1.5]},
             "margin",
-            "found one of null, 0.2, 1.5, but cosface takes margins from 0 to 1; give it a case of its own before, "
+            "found one of null, 0.2, 1.5, but cosface takes margins from 0 to 1; add an earlier case, "
             "such as {uniform: [0, 1], when: {head: cosface}}.",
         ),
     ],

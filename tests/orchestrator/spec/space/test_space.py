@@ -45,7 +45,7 @@ def test_order_does_not_depend_on_how_the_file_is_written():
 def test_a_circle_of_conditions_is_named():
     cases = {"head": [Case(Constant("softmax"), (("margin", (0.2,)),))], "margin": [MARGINS]}
     assert find_circle(cases) == ("head", "margin", "head")
-    with pytest.raises(SpecError, match="circle: head -> margin -> head"):
+    with pytest.raises(SpecError, match="cycle: head -> margin -> head"):
         Space.of(cases)
     assert find_circle(DEPTHS) == ()
 
@@ -98,7 +98,9 @@ def test_size_is_unknown_for_continuous_or_huge_spaces():
 
 
 def test_grid_refuses_a_continuous_range():
-    with pytest.raises(SpecError, match=r"dropout is a number from 0 to 0\.5, which has no list of values"):
+    with pytest.raises(
+        SpecError, match=r"dropout is a number from 0 to 0\.5, a continuous range, which cannot be enumerated"
+    ):
         list(Space.of({"dropout": [Case(Uniform(0, 0.5))]}).grid())
 
 
@@ -288,12 +290,16 @@ LISTS = Space.of({"head": [HEADS], "batch_size": [Case(IntRange(16, 64, 16))]})
         *((sampler, RANGES, None) for sampler in ("tpe", "random", "cmaes", "gp")),
         *((sampler, LISTS, None) for sampler in ("tpe", "random", "grid", "gp")),
         *((sampler, Space.of(DEPTHS), None) for sampler in ("tpe", "random")),
-        ("grid", RANGES, "the grid sampler goes through lists, and dropout is a continuous range"),
-        ("grid", Space.of(DEPTHS), "the grid sampler goes through lists, and learning_rate is a continuous range"),
-        ("cmaes", LISTS, "the cmaes sampler only takes ranges of numbers, and head is a list"),
-        ("cmaes", Space.of({"dropout": [Case(Uniform(0, 0.5))]}), "the cmaes sampler needs at least two ranges"),
-        ("cmaes", Space.of(DEPTHS), "the cmaes sampler cannot take conditions"),
-        ("gp", Space.of(DEPTHS), "the gp sampler cannot take conditions"),
+        ("grid", RANGES, "the grid sampler cannot enumerate dropout, a continuous range"),
+        ("grid", Space.of(DEPTHS), "the grid sampler cannot enumerate learning_rate, a continuous range"),
+        ("cmaes", LISTS, "the cmaes sampler supports numeric ranges only, and head is a list"),
+        (
+            "cmaes",
+            Space.of({"dropout": [Case(Uniform(0, 0.5))]}),
+            "the cmaes sampler needs at least two numeric ranges",
+        ),
+        ("cmaes", Space.of(DEPTHS), "the cmaes sampler does not support conditions"),
+        ("gp", Space.of(DEPTHS), "the gp sampler does not support conditions"),
         ("gp", Space.of({"margin": [MARGINS], "head": [Case(Constant("softmax"))]}), None),
     ],
 )

@@ -62,10 +62,10 @@ def test_an_alias_stands_for_its_anchor():
 
 
 BROKEN = [
-    ("", 'f:1:1: the file is empty; it needs fields, the first of them "name: my-sweep".'),
-    ("# only a comment\n", 'f:1:1: the file is empty; it needs fields, the first of them "name: my-sweep".'),
-    ("- 1", 'f:1:1: found a list; the file must be a mapping of fields, the first of them "name: my-sweep".'),
-    ("quick", 'f:1:1: found "quick"; the file must be a mapping of fields, the first of them "name: my-sweep".'),
+    ("", 'f:1:1: the file is empty; begin with "name: my-sweep".'),
+    ("# only a comment\n", 'f:1:1: the file is empty; begin with "name: my-sweep".'),
+    ("- 1", 'f:1:1: found a list; the file must be a mapping of fields, beginning with "name: my-sweep".'),
+    ("quick", 'f:1:1: found "quick"; the file must be a mapping of fields, beginning with "name: my-sweep".'),
     ("a: [1", "f:1:6: this is not YAML: expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)."),
     ("a:\n\tb: 1", "f:2:1: found a tab; YAML is indented with spaces only."),
     ("a: 1\n---\nb: 2", "f:2:1: found a second document (---); one file holds one sweep."),
@@ -95,16 +95,16 @@ SMALL = [
     ("a: {b: 1,\n  b: 2}", ["f:2:3: a.b: written twice; the first is in line 1."]),
     (
         "a: .nan\nb: -.inf",
-        ["f:1:4: a: found .nan; that is no number to work with.", "f:2:4: b: found -.inf; that is no "],
+        ["f:1:4: a: found .nan; it is not a finite number.", "f:2:4: b: found -.inf; it is not a "],
     ),
-    ("a: 1e999", ["f:1:4: a: found 1e999; that is no number to work with."]),
-    ("a: 99999999999999999999", ["f:1:4: a: found 99999999999999999999; that is too large."]),
+    ("a: 1e999", ["f:1:4: a: found 1e999; it is not a finite number."]),
+    ("a: 99999999999999999999", ["f:1:4: a: found 99999999999999999999; it is too large."]),
     (f"a: {'9' * 5000}", ["f:1:4: a: found "]),
     ("a: !!python/name:os.system x", ["f:1:4: a: the tag tag:yaml.org,2002:python/name:os.system has no meaning"]),
     ("a: !mine [1]", ["f:1:4: a: the tag !mine has no meaning here; leave it out."]),
     ("? [1]\n: 2", ["f:1:3: a field's name must be a word, not a list or a mapping."]),
     ("a: &x [*x]", ["f:1:4: a.0: an alias that contains itself."]),
-    ("a: !!int hello", ['f:1:4: a: found "hello"; it looks like a number but is none.']),
+    ("a: !!int hello", ['f:1:4: a: found "hello"; it is not a number.']),
 ]
 
 
@@ -134,7 +134,7 @@ def test_mistakes_come_in_the_order_of_the_file_and_once_a_value():
     assert str(document.error(found)).splitlines() == [
         "f:1:1: x",
         "f:1:4: a: first",
-        "f:2:8: b.c: found .nan; that is no number to work with.",
+        "f:2:8: b.c: found .nan; it is not a finite number.",
     ]
 
 
@@ -264,7 +264,7 @@ def test_a_setting_is_the_place_of_its_mistakes():
         ("a..b=5", "--set a..b=5: write a field, an equals sign and a value, as in --set budget.trials=5."),
         ("a=[1", "--set a=[1: this is not YAML: expected ',' or ']'"),
         ("a=[1\n", "--set a=[1"),
-        ("a=.nan", "--set a=.nan: a: found .nan; that is no number to work with."),
+        ("a=.nan", "--set a=.nan: a: found .nan; it is not a finite number."),
     ],
 )
 def test_a_broken_setting_is_a_mistake(setting, sentence):
