@@ -28,7 +28,7 @@ from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings, SearchSettings
 from orchestrator.search.source import FixedTrials, TrialRequest
-from orchestrator.spec.budget import SAMPLER_PACKAGES, SCHEDULERS
+from orchestrator.spec.sections.budget import SAMPLER_PACKAGES, SCHEDULERS
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 

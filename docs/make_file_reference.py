@@ -20,10 +20,12 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from orchestrator.spec.budget import BudgetSpec, SamplerSpec, SchedulerSpec
-from orchestrator.spec.data import DataSpec, SplitRatios
-from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
 from orchestrator.spec.mistakes import mistakes_of, quoted
+from orchestrator.spec.sections.budget import BudgetSpec, SamplerSpec, SchedulerSpec
+from orchestrator.spec.sections.data import DataSpec, SplitRatios
+from orchestrator.spec.sections.final import FinalSpec
+from orchestrator.spec.sections.resources import ResourcesSpec
+from orchestrator.spec.sections.tracking import TrackingSpec
 from orchestrator.spec.space.domains import DEFAULTS
 from orchestrator.spec.space.fields import FIELDS
 from orchestrator.spec.sweep import SweepSpec

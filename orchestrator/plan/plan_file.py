@@ -26,9 +26,9 @@ from orchestrator.plan.machines import SimulatedMachines, simulated_machine
 from orchestrator.plan.plan import DRAWS, Plan, cautions, make_plan, refusals
 from orchestrator.plan.playthrough import VALUE_BYTES, SweepConditions
 from orchestrator.plan.workload import PhotoCounts, StoreSettings, fit_work
-from orchestrator.spec.data import DataSpec
 from orchestrator.spec.data_source import data_source
 from orchestrator.spec.gpu import with_gpu_memory
+from orchestrator.spec.sections.data import DataSpec
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig

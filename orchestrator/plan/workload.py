@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
-from orchestrator.spec.data import SplitRatios
+from orchestrator.spec.sections.data import SplitRatios
 from trainers.config import PrefixConfig, TrialConfig
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies

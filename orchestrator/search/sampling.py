@@ -24,7 +24,7 @@ from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.search.next_step import DUPLICATES_IN_A_ROW, known_ahead
 from orchestrator.search.source import TrialRequest
-from orchestrator.spec.budget import SAMPLERS
+from orchestrator.spec.sections.budget import SAMPLERS
 from orchestrator.spec.space.domains import Choice, Domain, IntRange, Uniform
 from orchestrator.spec.space.space import LARGEST_COUNTED, Space
 from trainers.config import TrialConfig, canonical, trial_id

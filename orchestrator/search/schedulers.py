@@ -27,7 +27,7 @@ from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.search.settings import SchedulerSettings
-from orchestrator.spec.budget import SCHEDULERS
+from orchestrator.spec.sections.budget import SCHEDULERS
 
 
 def build_scheduler(settings: SchedulerSettings, epochs: int) -> TrialScheduler:

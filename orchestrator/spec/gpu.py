@@ -19,10 +19,10 @@ def with_gpu_memory(spec: SweepSpec) -> SweepSpec:
         return spec
     share = min(1.0, gpus_of(resources.gpus, 1))  # assumes a GPU; without any, smallest_gpu_gb() is 0
     memory_gb = round(share * smallest_gpu_gb(), 1) if share else 0.0
-    return _replace_memory(spec, memory_gb)
+    return replace_memory(spec, memory_gb)
 
 
-def _replace_memory(spec: SweepSpec, memory_gb: float | str) -> SweepSpec:
+def replace_memory(spec: SweepSpec, memory_gb: float | str) -> SweepSpec:
     """Return ``spec`` with that memory. Raises SpecError for what ``model_copy`` does not check across sections."""
     resources = spec.resources.model_copy(update={"gpu_memory_gb": memory_gb})
     settled = spec.model_copy(update={"resources": resources})

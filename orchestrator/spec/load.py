@@ -16,9 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.machine.quiet_stderr import without_chatter
-from orchestrator.spec.budget import SAMPLER_PACKAGES
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.reachable import reachable
+from orchestrator.spec.sections.budget import SAMPLER_PACKAGES
 from orchestrator.spec.shipped import find_file
 from orchestrator.spec.space.cases import KINDS
 from orchestrator.spec.space.domains import DEFAULTS

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from orchestrator.objectives import ACCURACY, OBJECTIVES, SPEED
-from orchestrator.spec.base import Section
-from orchestrator.spec.budget import BudgetSpec
-from orchestrator.spec.data import DataSpec
-from orchestrator.spec.final import FinalSpec, ResourcesSpec, TrackingSpec
 from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_value
+from orchestrator.spec.sections.base import Section
+from orchestrator.spec.sections.budget import BudgetSpec
+from orchestrator.spec.sections.data import DataSpec
+from orchestrator.spec.sections.final import FinalSpec
+from orchestrator.spec.sections.resources import ResourcesSpec
+from orchestrator.spec.sections.tracking import TrackingSpec
 from orchestrator.spec.space.checks import sampler_refusal
 from orchestrator.spec.space.section import Search, plain_search, read_search
 from orchestrator.spec.space.space import Space

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.errors import OrchError, SweepExists
 from orchestrator.machine.places import make_folder, require_writable
 from orchestrator.paths import RUNS, SweepPaths, command_line
-from orchestrator.spec.gpu import _replace_memory, with_gpu_memory
+from orchestrator.spec.gpu import replace_memory, with_gpu_memory
 from orchestrator.spec.load import dump_spec, load_spec, open_spec
 from orchestrator.spec.sweep import SweepSpec
 from trainers.files.atomic import atomic_write_text
@@ -81,7 +81,7 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     opened = open_spec(source or str(paths.spec), overrides, begun=before)
     spec = opened.spec
     if spec.resources.gpu_memory_gb == "auto":
-        spec = with_gpu_memory(_replace_memory(spec, before.resources.gpu_memory_gb))
+        spec = with_gpu_memory(replace_memory(spec, before.resources.gpu_memory_gb))
     changed = differences(with_gpu_memory(before), spec)
     if changed:
         raise OrchError(

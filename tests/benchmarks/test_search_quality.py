@@ -30,7 +30,7 @@ from benchmarks.search_quality import (
     main,
     run_search,
 )
-from orchestrator.spec.budget import SAMPLERS, SCHEDULERS
+from orchestrator.spec.sections.budget import SAMPLERS, SCHEDULERS
 from orchestrator.spec.space.checks import sampler_refusal
 from orchestrator.spec.space.domains import Uniform
 from trainers.config import TrialConfig, canonical

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.plan.draws import MANY, many_of, named, sample, trials_of
-from orchestrator.spec.budget import SamplerSpec
+from orchestrator.spec.sections.budget import SamplerSpec
 from orchestrator.spec.space.domains import Choice, Constant, IntRange, Uniform
 from orchestrator.spec.sweep import SweepSpec
 from tests.support.sweep_costs import spec_of

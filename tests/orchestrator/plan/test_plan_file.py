@@ -31,8 +31,8 @@ from orchestrator.plan.plan import Estimate, Plan, make_plan
 from orchestrator.plan.plan_file import plan_file, planned, with_photos
 from orchestrator.plan.stage_times import StageComparison, last_plan
 from orchestrator.report.plan import comparison_lines, limit_words, print_plan, summary
-from orchestrator.spec.data import DataSpec
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections.data import DataSpec
 from orchestrator.spec.slots import Resources, Slots
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.sweep import plan as plan_stage

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.budget import BudgetSpec, SchedulerSpec
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections.budget import BudgetSpec, SchedulerSpec
 from orchestrator.spec.space.domains import DEFAULTS, Choice, Uniform
 from orchestrator.spec.space.fields import FIELDS
 from orchestrator.spec.space.space import Case, Space

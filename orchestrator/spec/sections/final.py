@@ -1,19 +1,16 @@
-"""The sections ``final`` (choosing and retraining the winner), ``resources`` of a trial, and ``tracking`` by MLflow."""
+"""The ``final`` section: choosing and retraining the winner."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, field_validator
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from orchestrator.objectives import ACCURACY, MACRO_F1, OBJECTIVES
-from orchestrator.spec.base import Section
 from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_field
+from orchestrator.spec.sections.base import Section
 from trainers.images.policies import valid_policy
-
-LARGEST_MEMORY_GB = 10_000
-"""Maximum GB of ``resources.gpu_memory_gb``."""
 
 
 def _read_policies(value: Any) -> tuple[str, ...]:
@@ -107,77 +104,3 @@ class FinalSpec(Section):
         description="How to choose the winner: the best trial by one metric among those within bounds, as in "
         "{best: val_accuracy, at_least: {images_per_s: 50}}; by default, the best trial by the first objective.",
     )
-
-
-def _read_gpus(value: Any) -> float | str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == "auto":
-        return "auto"
-    if number and (0 <= value <= 1 or (1 < value <= 1024 and float(value).is_integer())):
-        return float(value)
-    allowed = "a fraction of a GPU from 0 to 1, a whole number, or auto for one GPU if available"
-    raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
-
-
-def _read_memory(value: Any) -> float | str:
-    if value == "auto":
-        return "auto"
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST_MEMORY_GB:
-        return float(value)
-    raise ValueError(f"found {quoted(value)}; allowed: a number of GB, at least 0, or auto to measure it.")
-
-
-class ResourcesSpec(Section):
-    """Resources of one trial."""
-
-    cpus: float = Field(default=1, gt=0, le=4096, description="CPUs per trial.")
-    gpus: Annotated[
-        float | Literal["auto"], PlainValidator(_read_gpus, json_schema_input_type=float | Literal["auto"])
-    ] = Field(default="auto", description="GPUs per trial: a fraction from 0 to 1, a whole number, or auto.")
-    gpu_memory_gb: Annotated[
-        float | Literal["auto"], PlainValidator(_read_memory, json_schema_input_type=float | Literal["auto"])
-    ] = Field(
-        default="auto",
-        description="GPU memory per trial in GB (10^9 bytes), for search cases with a gpu_memory_gb condition; auto: "
-        "the memory of this machine's smallest GPU, as nvidia-smi reports it, times the trial's fraction of a GPU; 0 "
-        "without a GPU. Give the number if the cluster has different machines.",
-    )
-    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        default="auto", description="Number format of the network; auto: chosen for the device."
-    )
-    store_dtype: Literal["float32", "float16"] = Field(
-        default="float32",
-        description="Number format of the stored features; float16 halves their disk space and reading time, and "
-        "changes losses by at most a few thousandths of their value.",
-    )
-
-
-def _text_tags(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    return {key: quoted(tag) if isinstance(tag, int | float) else tag for key, tag in value.items()}
-
-
-class TrackingSpec(Section):
-    """Where the sweep is logged in MLflow."""
-
-    enabled: bool = Field(default=True, description="Whether to log the sweep to MLflow.")
-    uri: str | None = Field(
-        default=None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db."
-    )
-    experiment: str | None = Field(
-        default=None, min_length=1, description="Name of the experiment; null: the sweep's name."
-    )
-    tags: Annotated[dict[str, str], BeforeValidator(_text_tags)] = Field(
-        default={}, description="Tags of the parent run."
-    )
-    model: str | None = Field(
-        default=None, min_length=1, description="Name of the registered model; null: the data's name."
-    )
-
-    @field_validator("model")
-    @classmethod
-    def _model_name(cls, value: str | None) -> str | None:
-        if value and ("/" in value or ":" in value):
-            raise ValueError(f'found {quoted(value)}; the name of a registered model cannot contain "/" or ":".')
-        return value

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.spec.base import LARGEST_SEED, Section
 from orchestrator.spec.mistakes import Mistake, Mistakes, quoted
+from orchestrator.spec.sections.base import LARGEST_SEED, Section
 from orchestrator.spec.space.section import read_configuration
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
-from orchestrator.spec.base import LARGEST_SEED, Section
 from orchestrator.spec.mistakes import Mistake, Mistakes, mistakes_of, nearest, quoted
+from orchestrator.spec.sections.base import LARGEST_SEED, Section
 from trainers.data.builtins import BUILTIN, BUILTINS
 from trainers.files.suffixes import TABLES
 
