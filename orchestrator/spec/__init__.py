@@ -1,5 +1,5 @@
 """A sweep's YAML file: reading it, validating it, and the values it becomes.
 
 May import ``machine`` and the packages below it, and the tables of ``trainers``. Start with ``load``; ``sweep`` is the
-whole file, ``space`` its search section.
+whole file, ``sections`` and ``space`` its parts.
 """
