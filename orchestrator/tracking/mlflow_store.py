@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import TrackingError
 from orchestrator.tracking import sqlite_store
-from orchestrator.tracking.sqlite_store import ARTIFACTS
+from orchestrator.tracking.sqlite_store import ARTIFACTS, artifacts_folder, real_file, reason_in_words
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,7 +59,8 @@ def connect(uri: str) -> MlflowClient:
     make_ready(uri)
     from mlflow import MlflowClient
 
-    return MlflowClient(uri, uri)
+    with reaching(uri):
+        return MlflowClient(uri, uri)
 
 
 def make_ready(uri: str) -> None:
@@ -107,6 +108,9 @@ def reaching(uri: str) -> Iterator[None]:
 def first_sentence(error: BaseException) -> str:
     """Summarise ``error`` on one line of at most 300 characters that ends like a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
+    database = re.match(r"\((?:\w+\.)+\w+\) (.+?)(?: \[SQL: .*| \(Background on .*)?$", text)
+    if database:  # SQLAlchemy adds the statement, its values and an address
+        text = reason_in_words(database[1])
     refused = re.search(r"failed with error code (\d{3})", text)
     if "Max retries exceeded" in text:  # urllib3 wraps the reason in half a page
         reason = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
@@ -142,7 +146,7 @@ def ui_command(port: int = 5000, uri: str | None = None, host: str = "127.0.0.1"
     if uri.startswith(("http://", "https://")):
         return [sys.executable, "-m", "webbrowser", uri]
     path = database_file(uri)
-    artifacts = (path.parent if path else Path.cwd()) / ARTIFACTS
+    artifacts = artifacts_folder(path) if path else Path.cwd() / ARTIFACTS
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
     return [*command, "--port", str(port), "--workers", "1", "--artifacts-destination", artifacts.as_uri()]
 
@@ -198,6 +202,7 @@ def _folder(uri: str) -> Path:
 
 
 def _trouble_of_file(path: Path) -> str:
+    path = real_file(path)
     if path.is_dir():
         return f"MLflow's database {path} is a folder; name a file in MLFLOW_TRACKING_URI or tracking.uri."
     if path.is_file() and not os.access(path, os.R_OK | os.W_OK):

@@ -24,7 +24,7 @@ from orchestrator.tracking.cursor import Cursor, read_cursor, write_cursor
 from orchestrator.tracking.mlflow_store import connect, database_file, first_sentence, store_uri, without_password
 from orchestrator.tracking.run_updates import RunUpdate, leaderboard_update, run_updates, spec_params, sweep_note
 from orchestrator.tracking.settings import TrackingSettings
-from orchestrator.tracking.sqlite_store import ARTIFACTS
+from orchestrator.tracking.sqlite_store import artifacts_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -215,7 +215,7 @@ class MlflowWriter:
         found = client.get_experiment_by_name(name)
         if found is None:
             path = database_file(self.uri)
-            return client.create_experiment(name, (path.parent / ARTIFACTS).as_uri() if path else None)
+            return client.create_experiment(name, artifacts_folder(path).as_uri() if path else None)
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"the MLflow experiment {name!r} is deleted; `mlflow experiments restore -x {found.experiment_id}` "

@@ -19,9 +19,17 @@ from pathlib import Path
 import filelock
 
 from orchestrator.errors import TrackingError
+from trainers.wording import first_line
 
 ARTIFACTS = "mlartifacts"
 """Name of the artifacts' folder, next to the database file."""
+REASONS = {
+    "database or disk is full": "the disk is full; free some space",
+    "disk i/o error": "the disk refuses to read or write; check its free space, its quota and its log",
+    "readonly database": "the file or its folder is not writable; change its permissions",
+    "unable to open database file": "the file or its folder cannot be opened; check their permissions",
+}
+"""Part of SQLite's message, in lower case -> what it means and what to do."""
 CREATION_LOCK_S = 120.0
 """Maximum seconds to wait for another process that is creating the database."""
 BEING_MADE_S = 10.0
@@ -53,7 +61,11 @@ class Contents:
 
 
 def prepare(path: Path) -> None:
-    """Create the database in ``path`` unless it exists. Raises TrackingError if it cannot be created or used."""
+    """Create the database in ``path`` unless it exists. Raises TrackingError if it cannot be created or used.
+
+    A symbolic link stays, and the file that it names is created, under one lock for all links to it.
+    """
+    path = real_file(path)
     with _as_tracking_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_complete(read_contents(path)):
@@ -67,7 +79,22 @@ def prepare(path: Path) -> None:
             elif contents.is_torn:
                 raise TrackingError(incomplete(path, contents))
             elif not _is_complete(contents):
-                _upgrade(path, contents)
+                _open_store(path, path, contents)
+
+
+def real_file(path: Path) -> Path:
+    """Resolve the symbolic links of ``path``, which need not exist: SQLite and ``ARTIFACTS`` use the folder of that."""
+    return Path(os.path.realpath(path))
+
+
+def artifacts_folder(path: Path) -> Path:
+    """Return the folder of the artifacts of the database in ``path``; the same for every link to the database."""
+    return real_file(path).parent / ARTIFACTS
+
+
+def reason_in_words(text: str) -> str:
+    """Return what a message of SQLite means; ``text`` if it is none of ``REASONS``."""
+    return next((words for part, words in REASONS.items() if part in text.lower()), text)
 
 
 def read_contents(path: Path) -> Contents:
@@ -119,45 +146,79 @@ def _settled(path: Path) -> Contents:
 
 def _create(path: Path) -> None:
     """Write the empty store next to ``path`` and rename it. The caller holds the lock."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     temporary = path.with_name(f".{path.name}.new")
-    for name in (temporary.name, f"{temporary.name}-journal", f"{path.name}-journal", f"{path.name}-wal"):
-        path.with_name(name).unlink(missing_ok=True)  # of a killed process; SQLite would apply its journal to the new
-    uri = f"sqlite:///{temporary}"
-    store = SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())  # creates the default experiment too
-    store.engine.dispose()
-    SqlAlchemyStore._engine_map.pop(uri, None)  # the file is about to be renamed
-    os.replace(temporary, path)
+    files = (temporary, temporary.with_name(f"{temporary.name}-journal"))
+    _remove(*files, path.with_name(f"{path.name}-journal"), path.with_name(f"{path.name}-wal"))  # of a killed process
+    try:
+        _open_store(temporary, path, Contents())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _remove(*files)
+        raise
 
 
-def _upgrade(path: Path, contents: Contents) -> None:
-    """Let MLflow add the tables that an older version lacks. Raises TrackingError if it cannot."""
+def _remove(*files: Path) -> None:
+    """Remove ``files``: SQLite would apply the journal of an earlier database to a new one."""
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _open_store(file: Path, path: Path, contents: Contents) -> None:
+    """Let MLflow create or upgrade the tables in ``file``, which is or will be the database ``path``; close it.
+
+    ``contents``: what the file holds. Raises TrackingError if MLflow cannot use them, and sqlite3.Error.
+    """
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy.exc import SQLAlchemyError
 
-    uri = f"sqlite:///{path}"
+    uri = f"sqlite:///{file}"
     try:
-        SqlAlchemyStore(uri, (path.parent / ARTIFACTS).as_uri())
-    except CommandError as error:  # a revision unknown to this MLflow, or missing rows
-        if "locate revision" not in str(error):
-            raise TrackingError(incomplete(path, contents)) from error
-        raise TrackingError(
+        SqlAlchemyStore(uri, artifacts_folder(path).as_uri())  # creates the default experiment too
+    except (CommandError, MlflowException, SQLAlchemyError) as error:
+        cause = _sqlite_error(error)
+        if cause is not None and not _is_about_tables(cause):
+            raise cause from error
+        raise TrackingError(_why_not_opened(path, contents, error)) from error
+    finally:
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)  # the file may be renamed or removed
+        if engine is not None:
+            engine.dispose()
+
+
+def _why_not_opened(path: Path, contents: Contents, error: Exception) -> str:
+    """Explain why MLflow cannot use the tables of the database."""
+    from mlflow.exceptions import MlflowException
+
+    text = str(error)
+    if "locate revision" in text:
+        return (
             f"MLflow's database {path} was written by a newer MLflow than the installed one. "
             "Type: `pip install -U mlflow`."
-        ) from error
-    except MlflowException as error:
-        if "out-of-date" not in str(error):
-            raise
-        raise TrackingError(
+        )
+    if "out-of-date" in text:
+        return (
             f"MLflow's database {path} was written by another version of MLflow. Keep a copy of it, "
-            f"then type: `mlflow db upgrade {shlex.quote(uri)}`."
-        ) from error
-    except SQLAlchemyError as error:
-        sentence = _why_unreadable(path, "locked") if "is locked" in str(error) else incomplete(path, contents)
-        raise TrackingError(sentence) from error
+            f"then type: `mlflow db upgrade {shlex.quote(f'sqlite:///{path}')}`."
+        )
+    if not contents.tables or (isinstance(error, MlflowException) and _sqlite_error(error) is None):
+        return f"MLflow's database {path} cannot be created or opened: {first_line(error)}."
+    return incomplete(path, contents)  # tables or rows are missing, or there already
+
+
+def _sqlite_error(error: BaseException | None) -> sqlite3.Error | None:
+    """Return SQLite's error among the causes of ``error``."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _is_about_tables(error: sqlite3.Error) -> bool:
+    """Whether the tables are not as MLflow expects; any other error is about the file, the disk or a lock."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # missing if Python found the error
+    return code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 
 
 @contextlib.contextmanager
@@ -186,7 +247,11 @@ def _why_unreadable(path: Path, reason: str) -> str:
         return f"another program keeps MLflow's database {path} locked; close it."
     if path.is_dir():
         return f"MLflow's database {path} is a folder; name a file in MLFLOW_TRACKING_URI or tracking.uri."
-    return f"MLflow's database {path} cannot be opened: {reason}."
+    words = reason_in_words(reason)
+    advice = ", or name another store" if words != reason else "; name another store"
+    return (
+        f"MLflow's database {path} cannot be created or opened: {words}{advice} in MLFLOW_TRACKING_URI or tracking.uri."
+    )
 
 
 def _unusable(path: Path, what: str) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.tracking.mlflow_store import (
     first_sentence,
@@ -15,6 +20,10 @@ from orchestrator.tracking.mlflow_store import (
     ui_command,
     without_password,
 )
+from tests.support.places import ROOT
+
+POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+"""Takes away root's right to write where the mode forbids it."""
 
 
 def test_the_stores_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +68,27 @@ def test_reachable_files(tmp_path: Path) -> None:
     assert "cannot be created" in sentence
 
 
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root writes everywhere")
+def test_a_link_is_as_writable_as_the_file_that_it_names(tmp_path: Path) -> None:
+    """SQLite writes its journal in the folder of that file."""
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file.db").write_bytes(b"")
+    (tmp_path / "open" / "link.db").symlink_to(tmp_path / "closed" / "file.db")
+    (tmp_path / "closed" / "link.db").symlink_to(tmp_path / "open" / "file.db")
+    (tmp_path / "closed").chmod(0o555)
+    code = "import sys; from orchestrator.tracking.mlflow_store import reachable; print(*reachable(sys.argv[1]))"
+    answers = {}
+    for name in ("open", "closed"):
+        command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / name / 'link.db'}"]
+        before = POWERLESS if os.geteuid() == 0 else []
+        answers[name] = subprocess.run([*before, *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "closed").chmod(0o755)
+    assert answers["closed"].startswith("True ")
+    assert answers["open"].startswith("False ")
+    assert f"{tmp_path / 'closed'} is not writable" in answers["open"]
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
@@ -89,3 +119,15 @@ def test_errors_are_shown_short() -> None:
     assert first_sentence(ValueError("a b!")) == "a b!"
     assert first_sentence(ValueError()) == "ValueError."
     assert len(first_sentence(ValueError("x" * 999))) == 300
+
+
+def test_a_databases_error_is_shown_without_its_statement() -> None:
+    with create_engine("sqlite://").connect() as connection:
+        connection.execute(text("CREATE TABLE t (x)"))
+        connection.execute(text("PRAGMA max_page_count = 2"))
+        with pytest.raises(OperationalError) as full:
+            connection.execute(text("INSERT INTO t VALUES (:x)"), {"x": "a value" * 10_000})
+        assert first_sentence(full.value) == "the disk is full; free some space."
+        with pytest.raises(OperationalError) as other:
+            connection.execute(text("SELECT y FROM t"))
+        assert first_sentence(other.value) == "no such column: y."

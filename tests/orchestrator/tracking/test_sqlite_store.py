@@ -18,8 +18,8 @@ from orchestrator.errors import TrackingError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
-from orchestrator.tracking.mlflow_store import connect
-from orchestrator.tracking.sqlite_store import BEING_MADE_S, prepare, read_contents
+from orchestrator.tracking.mlflow_store import connect, ui_command
+from orchestrator.tracking.sqlite_store import ARTIFACTS, BEING_MADE_S, prepare, read_contents
 from tests.support.fake_store import new_store
 from tests.support.places import ROOT
 
@@ -189,3 +189,121 @@ def test_a_journal_of_a_store_that_was_moved_away_is_not_rolled_back_into_the_ne
     prepare(path)
     assert not path.with_name("mlflow.db-journal").exists()
     assert experiments(path) == {"Default"}
+
+
+# --- a full disk
+
+MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"'
+SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNT, "sh"]
+"""With a size and a folder: runs a command that sees a small disk of its own in that folder."""
+UI = """
+import os, shutil, sys
+from pathlib import Path
+from orchestrator.cli import app
+folder, old = Path(sys.argv[1]), sys.argv[2]
+os.chdir(folder)
+if old:
+    shutil.copy(old, "mlflow.db")
+    os.utime("mlflow.db", (1e9, 1e9))
+    free = shutil.disk_usage(folder).free
+    Path("filler").write_bytes(bytes(free))
+status = app.run(["ui"])
+print(status, sorted(each.name for each in folder.iterdir()))
+"""
+
+
+def ui_on_small_disk(folder: Path, size: str, old: Path | str = "") -> subprocess.CompletedProcess[str]:
+    """Run ``orch ui`` on a disk that is too small, with the store ``old`` there and no space left, or without one."""
+    folder.mkdir()
+    command = [*SMALL_DISK, size, str(folder), sys.executable, "-c", UI, str(folder), str(old)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def _small_disks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tried = shutil.which("unshare") and subprocess.run(
+        [*SMALL_DISK, "100k", str(tmp_path_factory.mktemp("disk")), "true"], capture_output=True, check=False
+    )
+    if not tried or tried.returncode:
+        pytest.skip("this user may not mount a small disk")
+
+
+@pytest.mark.usefixtures("_small_disks")
+def test_a_disk_that_fills_up_during_the_creation_is_named_and_nothing_stays_on_it(tmp_path: Path) -> None:
+    done = ui_on_small_disk(tmp_path / "disk", "100k")
+    assert done.stdout == "7 ['.mlflow.db.lock']\n"
+    assert "mlflow.db cannot be created or opened: the disk is full; free some space, or name another" in done.stderr
+    assert len(done.stderr.splitlines()) <= 3, done.stderr
+    assert "SQL" not in done.stderr
+
+
+@pytest.fixture
+def old_store(tmp_path: Path) -> Path:
+    """A store at one of MLflow's first revisions."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db import utils
+    from sqlalchemy import create_engine
+
+    uri = f"sqlite:///{tmp_path / 'old.db'}"
+    engine, config = create_engine(uri), utils._get_alembic_config(uri)
+    utils.InitialBase.metadata.create_all(engine)
+    revisions = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revisions[-10])
+    engine.dispose()
+    return tmp_path / "old.db"
+
+
+@pytest.mark.usefixtures("_small_disks")
+def test_a_store_of_an_older_mlflow_on_a_full_disk_is_not_called_incomplete(old_store: Path, tmp_path: Path) -> None:
+    done = ui_on_small_disk(tmp_path / "disk", "4m", old_store)
+    assert done.stdout == "7 ['.mlflow.db.lock', 'filler', 'mlflow.db']\n"
+    assert "the disk is full; free some space" in done.stderr
+    assert "incomplete" not in done.stderr
+
+
+# --- links
+
+
+def test_a_link_to_a_store_that_is_missing_stays_and_its_store_is_created(tmp_path: Path) -> None:
+    shared, mine = tmp_path / "shared" / "mlflow.db", tmp_path / "mine" / "mlflow.db"
+    mine.parent.mkdir()
+    mine.symlink_to(shared)
+    client = connect(f"sqlite:///{mine}")
+    assert mine.readlink() == shared
+    assert read_contents(shared).version
+    assert client.get_experiment("0").artifact_location == (shared.parent / ARTIFACTS / "0").as_uri()
+    assert [each.name for each in mine.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_two_links_to_one_store_make_one_store(tmp_path: Path) -> None:
+    """Each takes the lock of the other: it lies next to the store, not next to the links."""
+    shared = tmp_path / "shared" / "mlflow.db"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.db").symlink_to(shared)
+    both = [begin(OPEN, tmp_path / name / "mlflow.db", name) for name in ("one", "two")]
+    for each in both:
+        printed = each.communicate(timeout=120)[0]
+        assert (each.returncode, printed) == (0, "")
+    assert experiments(shared) == {"Default", "one", "two"}
+    assert all((tmp_path / name / "mlflow.db").is_symlink() for name in ("one", "two"))
+
+
+def test_what_a_link_names_is_moved_away_not_the_link(torn: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    shared, mine = copied(torn, tmp_path / "shared"), tmp_path / "mlflow.db"
+    mine.symlink_to(shared)
+    with pytest.raises(TrackingError, match=r"Move it away: `mv ") as caught:
+        connect(f"sqlite:///{mine}")
+    subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
+    assert experiments(mine) == {"Default"}
+    assert mine.is_symlink()
+
+
+def test_artifacts_lie_next_to_the_store_and_not_next_to_a_link(tmp_path: Path) -> None:
+    new_store(tmp_path / "shared")
+    (tmp_path / "mlflow.db").symlink_to(tmp_path / "shared" / "mlflow.db")
+    assert (tmp_path / "shared" / ARTIFACTS).as_uri() in ui_command(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
