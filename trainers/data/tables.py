@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,6 @@ from trainers.wording import count, first_line, nearest
 
 LONGEST_HEADER = 10_000
 """Maximum bytes of a CSV's header that are read."""
-_OUTSIDE = "its path leads out of the table's folder; move the table to a folder that holds all the photos"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -45,11 +45,11 @@ def read_table(path: Path) -> Listing:
     rows["path"] = [Path(p).as_posix() for p in rows["path"]]
     absolute = [p for p in rows["path"] if Path(p).is_absolute()]
     if absolute:
-        notes.problems.append(f"paths must be relative to the table's folder; not so: {name_some(absolute)}.")
+        notes.problems.append(_absolute_sentence(path.parent, rows["path"].tolist(), absolute))
     twice = rows["path"][rows["path"].duplicated()].unique().tolist()
     if twice:
         notes.problems.append(f"{count(len(twice), 'file')} listed more than once: {name_some(twice)}.")
-    rows[REASON] = [_OUTSIDE if os.path.normpath(p).split("/")[0] == ".." else None for p in rows["path"]]
+    rows[REASON] = _reasons_outside(path.parent, rows["path"].tolist())
     inside = rows["path"][rows[REASON].isna()].unique()
     missing = [p for p in inside if not _is_there(path.parent / p)]
     if missing:
@@ -111,6 +111,44 @@ def _load_table(path: Path) -> pd.DataFrame:
     except Exception as error:  # the readers raise a dozen kinds; each is about this file
         reason = first_line(error)
         raise TrainerError(f"the table {path} cannot be read: {reason}.") from error
+
+
+def _reasons_outside(folder: Path, paths: Sequence[str]) -> list[str | None]:
+    """For each path, explain what to do if it leads out of the table's ``folder``; None if it does not."""
+    outside = [os.path.normpath(path).split("/")[0] == ".." for path in paths]
+    holder = _holder(folder, paths) if any(outside) else folder
+    reasons: list[str | None] = [None] * len(paths)
+    for index, path in enumerate(paths):
+        if not outside[index]:
+            continue
+        advice = "copy the photo into that folder and write the path of the copy"
+        if holder != Path(holder.anchor):
+            shorter = _below(holder, folder, path)
+            advice = f"move the table to {holder} and write its paths relative to {holder}, this one as {shorter}"
+        reasons[index] = f"its path leads out of the table's folder; {advice}"
+    return reasons
+
+
+def _absolute_sentence(folder: Path, paths: Sequence[str], absolute: Sequence[str]) -> str:
+    """Explain what to do about the ``absolute`` ones of ``paths``."""
+    holder = _holder(folder, paths)
+    advice = f"Write its paths relative to {holder}, the first as {_below(holder, folder, absolute[0])}."
+    if holder == Path(holder.anchor):
+        advice = f"Copy those photos into {folder} and write the paths of the copies."
+    elif holder != folder:
+        advice = f"Move the table to {holder} and write{advice.removeprefix('Write')}"
+    return f"paths must be relative to the table's folder; not so: {name_some(absolute)}. {advice}"
+
+
+def _holder(folder: Path, paths: Sequence[str]) -> Path:
+    """Return the table's folder if it holds all files, else the innermost folder that does."""
+    holder = Path(os.path.commonpath([os.path.dirname(os.path.normpath(folder / path)) for path in paths]))
+    return folder if holder.is_relative_to(folder) else holder
+
+
+def _below(holder: Path, folder: Path, path: str) -> str:
+    """Return ``path``, of a table in ``folder``, relative to ``holder``."""
+    return os.path.relpath(os.path.normpath(folder / path), holder)
 
 
 def _is_there(path: Path) -> bool:
