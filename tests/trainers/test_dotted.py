@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -45,23 +46,43 @@ def test_a_folder_of_the_current_folder_hides_nothing(tmp_path: Path, monkeypatc
     assert str(tmp_path) not in sys.path
 
 
-def test_an_editable_install_lies_on_no_path(tmp_path: Path) -> None:
-    """setuptools finds such a package by a finder of its own at the end of ``sys.meta_path``."""
-    package = tmp_path / "checkout" / "my_editable"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("ROW = 5\n")
+def install_editable(checkout: Path, name: str) -> Path:
+    """Install a package as setuptools does in development: found by a finder at the end of ``sys.meta_path``.
+
+    Return its ``__init__.py``, which defines ``ROW = 5``.
+    """
+    file = checkout / name / "__init__.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("ROW = 5\n")
 
     class Finder:
         @classmethod
-        def find_spec(cls, name: str, path: object = None, target: object = None) -> object:
-            wanted = name == "my_editable"
-            return importlib.util.spec_from_file_location(name, package / "__init__.py") if wanted else None
+        def find_spec(cls, wanted: str, path: object = None, target: object = None) -> object:
+            return importlib.util.spec_from_file_location(wanted, file) if wanted == name else None
 
     sys.meta_path.append(Finder)
+    return file
+
+
+def test_an_editable_install_lies_on_no_path(tmp_path: Path) -> None:
+    file = install_editable(tmp_path / "checkout", "my_editable")
     found = dotted.find_top_level("my_editable.deep")
     assert found is not None
-    assert found.origin == str(package / "__init__.py")
+    assert found.origin == str(file)
     assert dotted.load_dotted("my_editable:ROW") == 5
+
+
+def test_a_folder_without_init_hides_no_editable_install(tmp_path: Path) -> None:
+    """Python's own finder comes first, and finds a namespace package in any folder on the path."""
+    (tmp_path / "here" / "my_editable").mkdir(parents=True)
+    sys.path.insert(0, str(tmp_path / "here"))
+    alone = dotted.find_top_level("my_editable")
+    assert alone is not None
+    assert alone.origin is None, "a namespace package, as long as there is no other"
+    file = install_editable(tmp_path / "checkout", "my_editable")
+    found = dotted.find_top_level("my_editable")
+    assert found is not None
+    assert found.origin == str(file)
 
 
 def test_what_is_nowhere_leaves_the_path_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +92,26 @@ def test_what_is_nowhere_leaves_the_path_alone(tmp_path: Path, monkeypatch: pyte
     assert sys.path == before
     with pytest.raises(ModuleNotFoundError, match=str(tmp_path)):
         dotted.load_dotted("no_such_module_anywhere:ROW")
+
+
+def test_a_current_folder_that_is_on_the_path_already_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sys.path.insert(0, str(tmp_path))
+    before = list(sys.path)
+    assert dotted.find_top_level("no_such_module_anywhere") is None
+    assert sys.path == before
+
+
+def test_old_finders_and_modules_without_a_file_are_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finder may have only ``find_module``; a module may have been defined in an interactive session."""
+    sys.meta_path.insert(0, object())  # type: ignore[arg-type]
+    assert dotted.find_top_level("colorsys") is not None
+    made = types.ModuleType("made_in_memory")
+    made.ROW = 6  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "made_in_memory", made)
+    assert dotted.load_dotted("made_in_memory:ROW") == 6
 
 
 def test_a_folder_that_hides_orchs_own_is_named(tmp_path: Path) -> None:
