@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
 from orchestrator.ledger.compat import upgrade
+from orchestrator.paths import command_line
 from trainers.files.atomic import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -187,19 +188,20 @@ def _read_segments(segments: Sequence[LedgerSegment], folder: Path) -> list[Even
     import pyarrow.parquet as pq
 
     events: list[Event] = []
+    resume = command_line("sweep", "--resume", "--out", folder.parent)
     for segment in segments:
         content = segment.path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:12] != segment.checksum:
             raise OrchError(
                 f"{segment.path} is damaged: its bytes do not match the checksum in its name. "
-                "Restore that file from a copy; or move it and every later segment away and run `orch sweep --resume`, "
-                "which trains again what they recorded."
+                "Restore that file from a copy; or move it and every later segment away and run "
+                f"`{resume}`, which trains again what they recorded."
             )
         if segment.first != len(events) + 1:
             raise OrchError(
                 f"{folder} misses events {len(events) + 1} to {segment.first - 1}: a segment before "
                 f"{segment.path.name} is gone. Restore it from a copy; or move that and every later segment away "
-                "and run `orch sweep --resume`."
+                f"and run `{resume}`."
             )
         # small files: Arrow's threads gain nothing, and one that runs while Python exits aborts the process
         table = pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)

@@ -18,7 +18,7 @@ import filelock
 
 from orchestrator.errors import TrackingError
 from orchestrator.ledger.segments import Event, EventKind, read_events
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.spec.yaml_file.document import read_document
 from orchestrator.tracking.cursor import Cursor, read_cursor, write_cursor
 from orchestrator.tracking.mlflow_store import connect, database_file, first_sentence, store_uri, without_password
@@ -38,7 +38,6 @@ CALL_LIMITS = {"metrics": 800, "params": 100, "tags": 100}
 SWEEP_TAG = "orch.sweep"
 TRIAL_TAG = "orch.trial"
 OPEN_STATUSES = ("RUNNING", "SCHEDULED")
-CLOSED_REASON = "the sweep stopped before this ended; continue it with `orch sweep --resume`"
 MAX_TEXT = 5000
 """Maximum characters of a parameter or tag, longer ones are cut; MLflow refuses more than 6,000."""
 
@@ -163,11 +162,13 @@ class MlflowWriter:
         if not self._sweep_id:
             return
         client = self._client or self._open()
+        resume = command_line("sweep", "--resume", "--out", self._paths.root)
+        tags = {"orch.reason": f"the sweep stopped before this ended; resume it: `{resume}`"}
         ended_ms = round(self._last_s * 1000)
         for run in self._search(client):
             if run.info.status in OPEN_STATUSES:
                 trial = run.data.tags.get(TRIAL_TAG, "")
-                self._log(client, run.info.run_id, RunUpdate(trial, ended_ms, tags={"orch.reason": CLOSED_REASON}))
+                self._log(client, run.info.run_id, RunUpdate(trial, ended_ms, tags=tags))
                 client.set_terminated(run.info.run_id, "KILLED", max(ended_ms, run.info.start_time or 0))
                 self._closed += 1
                 self.steps += 1

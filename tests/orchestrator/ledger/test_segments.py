@@ -39,12 +39,15 @@ def test_a_damaged_segment_is_named(tmp_path: Path, where: int) -> None:
     content = bytearray(path.read_bytes())
     content[where] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(OrchError, match=f"{path.name} is damaged.*Restore that file from a copy; or move it"):
+    with pytest.raises(
+        OrchError, match=f"{path.name} is damaged.*Restore that file from a copy; or move it"
+    ) as damaged:
         read_events(folder)
+    assert f"`orch sweep --resume --out {tmp_path}`" in str(damaged.value)
     with pytest.raises(OrchError, match="is damaged"):
         Ledger(folder)
     path.rename(tmp_path / "moved")
-    with pytest.raises(OrchError, match="misses events 2 to 2"):
+    with pytest.raises(OrchError, match=f"misses events 2 to 2.*`orch sweep --resume --out {tmp_path}`"):
         Ledger(folder)
     for segment in list_segments(folder)[1:]:
         segment.path.unlink()

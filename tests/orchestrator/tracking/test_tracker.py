@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
-from orchestrator.paths import SweepPaths
+from orchestrator.paths import SweepPaths, command_line
 from orchestrator.tracking.mlflow_store import connect
 from orchestrator.tracking.settings import TrackingSettings
 from orchestrator.tracking.tracker import Tracker, retry_delay_s, synchronise
@@ -219,7 +219,8 @@ def test_sync_closes_the_runs_of_a_killed_sweep_and_a_resumed_one_goes_on_with_t
     assert "4 open runs were closed there as KILLED" in str(result)
     before = assert_mirrors(paths, store)
     assert before["cc"].info.end_time >= before["cc"].info.start_time
-    assert "orch sweep --resume" in before["cc"].data.tags["orch.reason"]
+    resume = command_line("sweep", "--resume", "--out", paths.root)
+    assert before["cc"].data.tags["orch.reason"].endswith(f"resume it: `{resume}`")
     assert synchronise(paths.root, TrackingSettings(store)).closed == 0
 
     with Ledger(paths.ledger, ticking(1.8e9)) as ledger:
