@@ -51,6 +51,28 @@ class ExportRefused(OrchError):
     exit_code = 8
 
 
+class TransientError(OrchError):
+    """Ray or the machine failed, not the sweep or the command: the same again may succeed.
+
+    ``what``: a sentence. ``first``: a clause, what to do before that. ``less``: an option of ``orch sweep`` with which
+    less memory is needed, "" for none. The message of the exception is for a command without anything to resume.
+    """
+
+    def __init__(self, what: str, first: str = "", less: str = "") -> None:
+        super().__init__(f"{what} {_sentence(first, 'type the command again')}")
+        self.what, self.first, self.less = what, first, less
+
+    def of_sweep(self, resume: str) -> str:
+        """Return the message for a sweep that the command ``resume`` resumes."""
+        advice = _sentence(self.first, f"resume: `{resume}`")
+        return f"{self.what} {advice}" + (f" To need less memory, add `{self.less}`." if self.less else "")
+
+
+def _sentence(first: str, then: str) -> str:
+    words = f"{first}, then {then}" if first else then
+    return f"{words[0].upper()}{words[1:]}."
+
+
 class Interrupted(OrchError):
     """Ctrl-C, SIGTERM or SIGHUP. Results so far are kept; the message says how to resume."""
 

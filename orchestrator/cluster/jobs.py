@@ -21,7 +21,6 @@ from orchestrator.errors import Interrupted, OrchError
 JOB_RETRIES = 2
 """Maximum retries of a job whose worker crashed."""
 JOB_PATIENCE = PatienceSettings()
-JOB_REMEDY = "Close other programs or run fewer jobs at once, each on more CPUs (--set resources.cpus=N)"
 NODE_ANSWERS_WITHIN_S = 120.0
 """Maximum seconds until each node of a cluster returns a small job; a busy node starts a process slowly."""
 
@@ -42,8 +41,9 @@ def run_jobs(
     because other programs filled the memory as often as ``JOB_PATIENCE`` allows; ``tell`` gets a line for each.
     ``fresh``: run each job in a new process, so that its memory is freed.
 
-    Raises OrchError with the message of a TrainerError, or with the job and its error, and Interrupted upon SIGINT,
-    SIGTERM or SIGHUP; running jobs are cancelled.
+    Raises OrchError with the message of a TrainerError, or with the job and its error, TransientError if Ray keeps
+    killing workers because the memory is full, and Interrupted upon SIGINT, SIGTERM or SIGHUP; running jobs are
+    cancelled.
     """
     check_fits(cpus, gpus, "a job")
     more = {"max_calls": 1} if fresh else {}
@@ -144,7 +144,7 @@ class _RunningJobs:
         if kill is not None and not kill.is_own:
             self._patience.killed(kill, time.monotonic())
             if self._patience.is_exhausted:
-                raise OrchError(gave_up(kill, self._patience.rounds, JOB_REMEDY)) from error
+                raise gave_up(kill, self._patience.rounds) from error
             self._waiting.append(index)
             self._tell(f"{name} is retried: {kill.sentence()}")
             return

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from orchestrator.errors import TransientError
+
 OWN_SHARE = 0.5
 """Share of the machine's used memory above which the killed workers themselves are the cause."""
 LONGEST_PAUSE_S = 30.0
 """Maximum seconds without new workers after a kill."""
-REMEDY = "Close other programs or run fewer trials at once (--set budget.concurrent=1)"
 
 _NODE = re.compile(r"was ([\d.]+)GB used / ([\d.]+)GB limit")
 _KILLED = re.compile(r"^Selected to kill: .*actual memory used=([\d.]+)GB", re.MULTILINE)
@@ -91,10 +92,8 @@ class Patience:
         return self.rounds >= self._settings.max_rounds
 
 
-def gave_up(kill: MemoryKill, rounds: int, remedy: str = REMEDY) -> str:
-    """Return the error message after ``rounds`` kills without progress."""
+def gave_up(kill: MemoryKill, rounds: int, less: str = "") -> TransientError:
+    """Return the error after ``rounds`` kills without progress. ``less``: see ``TransientError``."""
     used = f" ({kill.used_gb:.1f} of {kill.limit_gb:.1f} GB in use)" if kill.limit_gb else ""
-    return (
-        f"the machine's memory is full{used}: Ray killed workers {rounds} times without progress. "
-        f"{remedy}, then resume with `orch sweep --resume`."
-    )
+    what = f"the machine's memory is full{used}: Ray killed workers {rounds} times without progress."
+    return TransientError(what, "close other programs", less)

@@ -218,13 +218,14 @@ class TrialRecorder:
         self._record_state(live, TrialState.PENDING, f"{why}; {words}" if words else why)
 
     def _retry_reason(self, trial: Trial) -> str:
-        """Return why ``trial`` is retried. Raises OrchError once Ray has killed too many workers."""
+        """Return why ``trial`` is retried. Raises TransientError once Ray has killed too many workers."""
         kill = _memory_kill(trial)
         if kill is None or kill.is_own:
             return f"retry {trial.run_metadata.num_failures} of {self.settings.retries} after: {_reason(trial)}"
         self.patience.killed(kill, time.monotonic())
         if self.patience.is_exhausted:
-            raise OrchError(gave_up(kill, self.patience.rounds))
+            less = "" if self.settings.concurrent == 1 else "--set budget.concurrent=1"
+            raise gave_up(kill, self.patience.rounds, less)
         return f"back in the queue, not counted as a retry: {kill.sentence()}"
 
     def on_failure(self, trial: Trial) -> None:

@@ -24,7 +24,7 @@ from orchestrator.cluster.lost_workers import retried
 from orchestrator.cluster.ray_session import changed_environment, check_fits, quiet_ray, ray_session
 from orchestrator.cluster.worker import FitTrainable, fill_job
 from orchestrator.cluster.worker_errors import explain
-from orchestrator.errors import OrchError
+from orchestrator.errors import OrchError, TransientError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.search.queue import PrefillJob
 from orchestrator.search.recorder import OnEvent, TrialRecorder
@@ -47,8 +47,8 @@ def run_trials(
     more hours, starts it.
 
     Raises Interrupted upon SIGINT, SIGTERM or SIGHUP: trials that ran stay unfinished in the ledger, and the next run
-    restarts them. Raises OrchError if a trial needs more than Ray has, or if Ray keeps killing workers because the
-    memory is full.
+    restarts them. Raises OrchError if a trial needs more than Ray has, and TransientError if Ray fails or keeps killing
+    workers because the memory is full.
     """
     began_s = time.monotonic()
     with ray_session(settings.address):
@@ -94,7 +94,7 @@ def _run_tune(run: TrialRecorder) -> None:
                 verbose=0,
             )
     except RayError as error:
-        raise run.broken or OrchError(f"Ray failed: {explain(error)}. Resume with `orch sweep --resume`.") from error
+        raise run.broken or TransientError(f"Ray failed: {explain(error)}.") from error
     except tune.TuneError as error:
         if run.broken is not None:
             raise run.broken from error

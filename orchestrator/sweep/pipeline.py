@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator.cluster import interruptions
-from orchestrator.errors import Interrupted
+from orchestrator.errors import Interrupted, OrchError, TransientError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.machine.places import require_places
@@ -218,6 +218,10 @@ def _recorded(
             reason = "interrupted by SIGTERM."
         running.record(EventKind.SWEEP, state="INTERRUPTED", reason=reason)
         raise Interrupted(f"{reason} Resume with: `{_resume_line(running)}`") from error
+    except TransientError as error:
+        reason = error.of_sweep(_resume_line(running))
+        running.record(EventKind.SWEEP, state="FAILED", reason=reason)
+        raise OrchError(reason) from error
     except BaseException as error:
         running.record(EventKind.SWEEP, state="FAILED", reason=str(error) or type(error).__name__)
         raise

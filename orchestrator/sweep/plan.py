@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import OrchError
+from orchestrator.errors import OrchError, TransientError
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.paths import cache_folder, command_line
@@ -89,7 +89,8 @@ def _calibration_for(sweep: SweepContext, request: CalibrationRequest, about: Pl
     try:
         return calibrated(request, ray_s=about.ray_s, tell=lambda text: sweep.note(Stage.PLAN, text))
     except OrchError as error:  # a sweep does not need its plan
-        sweep.note(Stage.PLAN, f"{'by what was measured before' if kept else 'none'}: {error}")
+        why = error.what if isinstance(error, TransientError) else error  # the sweep goes on
+        sweep.note(Stage.PLAN, f"{'by what was measured before' if kept else 'none'}: {why}")
         return kept
 
 
