@@ -22,7 +22,7 @@ def test_other_numbers_of_gpus_are_refused(gpus: Any) -> None:
 
 
 def test_the_memory_is_a_number_of_gb_or_measured() -> None:
-    given = (0, 15.9, LARGEST_MEMORY_GB, "auto")
+    given: tuple[Any, ...] = (0, 15.9, LARGEST_MEMORY_GB, "auto")
     assert tuple(ResourcesSpec(gpu_memory_gb=memory).gpu_memory_gb for memory in given) == given
     for wrong in (-0.1, LARGEST_MEMORY_GB + 1, False, "16"):
         with pytest.raises(ValidationError, match="allowed: a number of GB, at least 0, or auto to measure it"):

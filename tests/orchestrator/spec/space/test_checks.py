@@ -177,4 +177,4 @@ LISTS = Space.of({"head": [HEADS], "batch_size": [Case(IntRange(16, 64, 16))]})
 )
 def test_what_samplers_take(sampler: str, space: Space, sentence: str | None) -> None:
     answer = sampler_refusal(sampler, space)
-    assert answer is None if sentence is None else answer.startswith(sentence)
+    assert answer is None if sentence is None else str(answer).startswith(sentence)

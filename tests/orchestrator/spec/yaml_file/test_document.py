@@ -23,22 +23,6 @@ def test_values_are_plain_and_know_their_places():
     assert document.place(("nowhere",)) == "f.yaml:1:1"
 
 
-BROKEN = [
-    ("", 'f:1:1: the file is empty; begin with "name: my-sweep".'),
-    ("# only a comment\n", 'f:1:1: the file is empty; begin with "name: my-sweep".'),
-    ("- 1", 'f:1:1: found a list; the file must be a mapping of fields, beginning with "name: my-sweep".'),
-    ("quick", 'f:1:1: found "quick"; the file must be a mapping of fields, beginning with "name: my-sweep".'),
-]
-
-
-@pytest.mark.parametrize(("text", "sentence"), BROKEN)
-def test_broken_yaml_is_one_sentence_with_its_place(text: str, sentence: str) -> None:
-    with pytest.raises(SpecError) as error:
-        read_document(text, "f")
-    assert str(error.value).startswith(sentence)
-    assert "\n" not in str(error.value)
-
-
 def test_mistakes_come_in_the_order_of_the_file_and_once_a_value():
     document = read_document("a: 1\nb: {c: .nan}\n", "f")
     found = [

@@ -45,6 +45,10 @@ def test_an_alias_stands_for_its_anchor() -> None:
 
 
 BROKEN = [
+    ("", 'f:1:1: the file is empty; begin with "name: my-sweep".'),
+    ("# only a comment\n", 'f:1:1: the file is empty; begin with "name: my-sweep".'),
+    ("- 1", 'f:1:1: found a list; the file must be a mapping of fields, beginning with "name: my-sweep".'),
+    ("quick", 'f:1:1: found "quick"; the file must be a mapping of fields, beginning with "name: my-sweep".'),
     ("a: [1", "f:1:6: this is not YAML: expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)."),
     ("a:\n\tb: 1", "f:2:1: found a tab; YAML is indented with spaces only."),
     ("a: 1\n---\nb: 2", "f:2:1: found a second document (---); one file holds one sweep."),
