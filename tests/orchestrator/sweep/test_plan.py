@@ -37,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Sweep:
-    """A sweep's folder with a ledger whose clock is told the time."""
+    """A sweep's folder with a ledger whose clock the test sets."""
 
     def __init__(self, folder: Path, spec: SweepSpec) -> None:
         self.now_s, self.printed, self.spec = 1000.0, PrintedLines(), spec
