@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from trainers.training import load
-from trainers.training.load import sample
+from trainers.training.load import cores, sample
 
 SPIN = "import time; end = time.time() + 20\nwhile time.time() < end: pass"
 
@@ -57,3 +57,9 @@ def test_only_cores_that_this_process_may_use_count(
     monkeypatch.setattr(load.psutil, "cpu_times", lambda percpu: cores)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: allowed)
     assert load._busy_s() == busy_s
+
+
+def test_no_more_cores_than_this_process_may_use() -> None:
+    found = sample(0.01)
+    assert found.cores == cores() >= 1
+    assert 0 <= found.others_cores <= found.cores

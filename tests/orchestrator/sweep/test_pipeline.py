@@ -1,0 +1,60 @@
+"""A sweep as far as its photos: the order of its stages, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import DataError
+from orchestrator.ledger.segments import read_events
+from orchestrator.sweep.pipeline import SweepRequest, sweep
+from tests.support.photos_on_disk import folder_of
+from tests.support.printed_lines import PrintedLines
+
+FILE = """\
+name: tiny
+data: {source: "SOURCE"}
+search: {backbone: small_cnn, dropout: [0.0, 0.2]}
+budget: {trials: 2, epochs: 3}
+tracking: {enabled: false}
+weights: none
+"""
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "sweep"
+
+
+def events(out: Path) -> list[tuple[str, str, str]]:
+    return [(event.kind, event.stage, event.state) for event in read_events(out / "ledger")]
+
+
+def test_until_data_reads_the_photos_and_stops(out: Path, printed: PrintedLines) -> None:
+    folder_of(out.parent / "photos", cat=8, dog=8)
+    Path("tiny.yaml").write_text(FILE.replace("SOURCE", "photos"))
+    assert sweep(SweepRequest("tiny.yaml", out=out, until="data", trials="5"), printed.reporter) == out
+    assert events(out) == [
+        ("SWEEP", "", "RUNNING"),
+        ("STAGE", "data", "BEGUN"),
+        ("STAGE", "data", "ENDED"),
+        ("SWEEP", "", "STOPPED"),
+    ]
+    *_, last = read_events(out / "ledger")
+    assert (last.reason, last.data) == ("until data, as asked", {"until": "data"})
+    first = read_events(out / "ledger")[0]
+    assert first.data == {"name": "tiny", "budget": {"trials": 5, "epochs": 3}, "share": True}
+    sweep(SweepRequest(None, out=out, resume=True, until="data"), printed.reporter)
+    assert events(out)[4:] == [("SWEEP", "", "RUNNING"), ("SWEEP", "", "STOPPED")]
+
+
+def test_a_failure_is_recorded_and_raised(out: Path, printed: PrintedLines) -> None:
+    (out.parent / "photos" / "only").mkdir(parents=True)
+    Path("tiny.yaml").write_text(FILE.replace("SOURCE", "photos"))
+    with pytest.raises(DataError) as error:
+        sweep(SweepRequest("tiny.yaml", out=out, until="data"), printed.reporter)
+    *_, last = read_events(out / "ledger")
+    assert (last.kind, last.state, last.reason) == ("SWEEP", "FAILED", str(error.value))
