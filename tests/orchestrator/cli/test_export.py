@@ -22,5 +22,5 @@ def test_what_cannot_be_exported_is_a_sentence(here: Path, capsys: pytest.Captur
 def test_formats_and_bounds_are_looked_at_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sweep(here / "runs" / "tiny")
     assert "there is no export format 'onx'; did you mean onnx?" in said(capsys, "export", "--to", "onx", code=2)
-    assert "no format was given" in said(capsys, "export", "--to", ",", code=1)
+    assert "no format was given" in said(capsys, "export", "--to", ",", code=2)
     assert "--bound" in said(capsys, "export", "--bound", "2", code=2)
