@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PARITY := .venv-parity
 BENCH  := $(VENV)/.ready-bench
+JOBS   ?= 2
 CODE   := orchestrator trainers dashboards benchmarks tests docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -41,8 +42,8 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/python docs/make_architecture.py --check
 	@$(BIN)/python docs/make_third_party.py --check
 
-test: $(READY) ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+test: $(READY) ## the tests, without the slow ones, in JOBS processes (2)
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
 
 road: $(READY) ## outside the checkout, editable and as a wheel: every command that the documents print
 	@$(BIN)/python -m tests.road.walk --install both --documents

@@ -18,10 +18,11 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageOps
 
 from dashboards.fonts import Writing, width
 from dashboards.style import BLUE, DPI, GREY, INK, PALE, VERMILION, headline, save, shorten, style
+from trainers.files.plain import Unreadable
+from trainers.images.decode import DecodedPhoto
 
 MAX_ROWS = 40
 """Maximum rows in the leaderboard's figure; the file has all of them."""
@@ -194,7 +195,7 @@ def _mistakes_title(wrong: int, total: int, into: Sequence[str], shown: int) -> 
 def _photo(axes: Axes, path: Path) -> None:
     try:
         pixels = thumbnail(path, 300)
-    except OSError:
+    except Unreadable:
         axes.add_patch(Rectangle((0, 0), 1, 1, color=PALE, transform=axes.transAxes))
         axes.text(0.5, 0.5, "cannot be read", transform=axes.transAxes, ha="center", va="center", color=GREY)
         return
@@ -203,14 +204,7 @@ def _photo(axes: Axes, path: Path) -> None:
 
 
 def thumbnail(path: Path, size: int) -> np.ndarray:
-    """Read an image upright (EXIF), at most ``size`` pixels a side, uint8 (height, width, 3). Raises OSError."""
-    with Image.open(path) as opened:
-        image: Image.Image = opened
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-        image.thumbnail((size, size))
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("P", "LA", "PA", "RGBA"):
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA"))
-        return np.asarray(image.convert("RGB"))
+    """Read a photo as training does, at most ``size`` pixels a side, uint8 (height, width, 3). Raises Unreadable."""
+    image = DecodedPhoto(path).decode(size).copy()
+    image.thumbnail((size, size))
+    return np.asarray(image)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import ExportRefused, OrchError
+from orchestrator.errors import ExportRefused, OrchError, SpecError
 from orchestrator.evaluation.export_report import (
     Export,
     ExportReport,
@@ -137,11 +137,11 @@ def installed_formats() -> tuple[str, ...]:
 
 def _formats(request: ExportRequest) -> tuple[ExportFormat, ...]:
     if not 0 <= request.bound <= 1:
-        raise OrchError(f"--bound is a share of the test photos from 0 to 1, as 0.01; not {request.bound:g}.")
+        raise SpecError(f"--bound is a share of the test photos from 0 to 1, as 0.01; not {request.bound:g}.")
     try:
         return export_formats(request.formats or installed_formats())
     except TrainerError as error:
-        raise OrchError(str(error)) from error
+        raise SpecError(f"--to: {error}") from error
 
 
 def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) -> tuple[np.ndarray, np.ndarray]:

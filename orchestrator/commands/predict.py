@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,6 @@ from orchestrator.paths import SweepPaths
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-AT_ONCE = 64
-"""Maximum photos in one call of the model."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]
     An unreadable photo gets an error of its own. Raises DataError if a path does not exist or holds no photo,
     TrackingError if there is no champion or MLflow does not answer.
     """
-    from trainers.files.plain import LARGEST_FILE
+    from trainers.files.plain import batches
 
     files = photos(paths)
     uri, name = _champion(model)
@@ -55,7 +52,7 @@ def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]
 
     champion = load_champion(uri, name)
     found: list[Prediction] = []
-    for together in _batches(files, LARGEST_FILE):
+    for together in batches(files):
         found += _ask(champion, together)
     return found
 
@@ -82,24 +79,6 @@ def photos(paths: Iterable[Path]) -> list[Path]:
     if not files:
         raise DataError(f"there is no photo in {', '.join(map(str, paths))} (looked for {' '.join(PHOTOS)}).")
     return files
-
-
-def _batches(files: Sequence[Path], most_bytes: int) -> Iterator[list[Path]]:
-    """Yield ``files`` in order, in batches of at most AT_ONCE files and ``most_bytes`` bytes, or of one file."""
-    together: list[Path] = []
-    total = 0
-    for file in files:
-        try:
-            size = min(file.stat().st_size, most_bytes)
-        except OSError:  # reading it will report why
-            size = 0
-        if together and (len(together) == AT_ONCE or total + size > most_bytes):
-            yield together
-            together, total = [], 0
-        together.append(file)
-        total += size
-    if together:
-        yield together
 
 
 def _champion(model: str | None) -> tuple[str | None, str]:

@@ -26,7 +26,7 @@ from orchestrator.tracking.settings import model_name, tracking_settings
 from orchestrator.tracking.tracker import synchronise
 from trainers.backbones import backbone
 from trainers.data.manifest import Manifest
-from trainers.files.plain import read_plain
+from trainers.files.plain import batches, read_plain
 
 CHALLENGER = "the challenger"
 
@@ -128,8 +128,10 @@ def _champion_contender(
         model = registry.load_champion(uri, champion.name)
         tell(f"asking the champion about {len(asked)} test images that it has not seen before")
         paths = test.paths()
-        answers = model.predict(pd.DataFrame({"image": [read_plain(paths[i]) for i in asked]}))
-        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers["label"], strict=True)}
+        answers: list[str] = []
+        for batch in batches(paths[i] for i in asked):
+            answers += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
+        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers, strict=True)}
     classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
     return Contender(champion.name, champion.version, classes, correct, seen)
 

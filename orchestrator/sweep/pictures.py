@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger.stages import Stage
@@ -9,6 +11,7 @@ from orchestrator.ledger.state import SweepState, trials_frame
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.leaderboard import Leaderboard
 from trainers.data.manifest import Manifest
+from trainers.wording import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,21 +25,21 @@ def draw_pictures(sweep: SweepContext, manifest: Manifest, board: Leaderboard) -
     folder.mkdir(exist_ok=True)
     predicted = board.probabilities.argmax(1)
     state = sweep.state()
-    try:
-        search_figures.curves_figure(epochs_frame(state), folder / "curves.png")
-        search_figures.parameters_figure(search_frame(state), folder / "parameters.png")
-        figures.leaderboard_figure(board.frame, folder / "leaderboard.png")
-        figures.confusion_figure(board.labels, predicted, classes, folder / "confusion.png")
-        figures.mistakes_figure(
-            manifest.split("test").paths(),
-            [classes[i] for i in board.labels],
-            [classes[i] for i in predicted],
-            board.probabilities.max(1),
-            folder / "mistakes.png",
-            classes=classes,
-        )
-    except (ValueError, OSError) as error:
-        sweep.warn(f"a figure could not be drawn: {error}")
+    answers = ([classes[i] for i in board.labels], [classes[i] for i in predicted], board.probabilities.max(1))
+    drawings: dict[str, Callable[[Path], object]] = {
+        "curves.png": lambda path: search_figures.curves_figure(epochs_frame(state), path),
+        "parameters.png": lambda path: search_figures.parameters_figure(search_frame(state), path),
+        "leaderboard.png": lambda path: figures.leaderboard_figure(board.frame, path),
+        "confusion.png": lambda path: figures.confusion_figure(board.labels, predicted, classes, path),
+        "mistakes.png": lambda path: figures.mistakes_figure(
+            manifest.split("test").paths(), *answers, path, classes=classes
+        ),
+    }
+    for name, draw in drawings.items():
+        try:
+            draw(folder / name)
+        except Exception as error:  # the results are complete, whatever a figure meets
+            sweep.warn(f"{folder / name} could not be drawn: {first_line(error)}. The results do not depend on it.")
 
 
 def search_frame(state: SweepState) -> pd.DataFrame:

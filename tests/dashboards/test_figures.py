@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dashboards import figures
 from dashboards.style import BLUE, VERMILION
@@ -131,6 +132,19 @@ def test_a_mistake_that_cannot_be_read_gets_a_tile_that_says_so(drawn, tmp_path)
     assert "3 of 3 images are wrong, taken for metal\nAll of them, worst first" in all_text(figure)
 
 
+def test_a_photo_that_pillow_alone_refuses_is_drawn_as_it_was_trained_on(drawn, tmp_path, capfd):
+    """200 megapixels, more than Pillow's limit; and a PNG with a text chunk above Pillow's."""
+    Image.new("L", (16_000, 12_500), 90).save(tmp_path / "large.jpg")
+    text = PngInfo()
+    text.add_text("comment", "x" * 2**21, zip=True)
+    Image.new("RGB", (20, 10)).save(tmp_path / "text.png", pnginfo=text)
+    paths = [tmp_path / "large.jpg", tmp_path / "text.png"]
+    figure = drawn(figures.mistakes_figure, paths, ["glass"] * 2, ["metal"] * 2, [0.9, 0.8])
+    assert "cannot be read" not in all_text(figure)
+    assert figures.thumbnail(tmp_path / "large.jpg", 300).shape == (234, 300, 3)
+    assert capfd.readouterr().err == ""
+
+
 def test_long_class_and_file_names_stay_in_their_tile(drawn, tmp_path):
     paths = [photo(tmp_path / f"{'WWMW' * 20}{i}.jpg") for i in range(6)]
     figure = drawn(
@@ -152,7 +166,7 @@ def test_a_photo_is_turned_upright(tmp_path):
         ("L", 200, (200, 200, 200)),
         ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
         ("LA", (0, 0), (255, 255, 255)),
-        ("I;16", 200 << 8, (200, 200, 200)),
+        ("I;16", 200 << 8, (199, 199, 199)),
         ("P", 0, None),
     ],
 )

@@ -54,7 +54,6 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "runs for minutes to an hour, for those who work on orch": (
         *(
             "make test-slow",
-            "make road",
             "make space",
             "make serve-test",
             "make search-quality",

@@ -11,6 +11,17 @@ import numpy as np
 
 from trainers.store.shelf import Shelf
 
+FEATURES = {
+    "backbone": "mobilenet_1.0",
+    "weights": "0123",
+    "image_size": 224,
+    "layer": "conv_pw_11_relu",
+    "pooling": "average",
+    "precision": "float32",
+    "view": "squash",
+}
+"""Description of a shelf of a network's rows."""
+
 
 def fill(cache: Path, kind: str = "images", size: int = 1, count: int = 40) -> Shelf:
     """A shelf of ``count`` rows of a kilobyte."""
@@ -44,3 +55,27 @@ def write_photo(cache: Path, name: str = "archives") -> Path:
     photo.parent.mkdir(parents=True)
     photo.write_bytes(b"x" * 5000)
     return photo
+
+
+def write_described(cache: Path, kind: str, description: dict[str, object], count: int = 40) -> Shelf:
+    """A shelf of that description, ``count`` rows of a kilobyte."""
+
+    def compute(positions: Sequence[int]) -> Iterator[np.ndarray]:
+        yield np.zeros((len(positions), 1024), np.uint8)
+
+    shelf = Shelf(cache, kind, description)
+    shelf.rows([f"k{i}" for i in range(count)], compute)
+    return shelf
+
+
+def write_cache(folder: Path) -> Path:
+    """Photos, features last used five days ago, a calibration and a shelf of an older version; returns ``folder``."""
+    write_described(folder, "images", {"size": 224, "view": "squash"}, 100)
+    last_used(write_described(folder, "features", FEATURES), 5.5)
+    (folder / "calibration").mkdir()
+    (folder / "calibration" / "machine.json").write_text("{}")
+    old = folder / "images" / "dc052978c02e5dc8"
+    old.mkdir()
+    (old / "01.npy").write_bytes(b"x" * 20_000)
+    (old / "01.keys").write_text("k0")
+    return folder

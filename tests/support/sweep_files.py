@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.sweep import SweepSpec
+from orchestrator.spec.yaml_file.document import Document
 
 Load = Callable[..., SweepSpec]
 """YAML text, ``--set`` texts and environment variables -> the spec."""
@@ -25,3 +26,8 @@ def mistakes(load: Load, text: str, *overrides: str, **environ: str) -> list[str
     with pytest.raises(SpecError) as error:
         load(text, *overrides, **environ)
     return str(error.value).splitlines()
+
+
+def sentences(document: Document) -> list[str]:
+    """The mistakes that reading ``document`` found, in the order of its file."""
+    return str(document.error([])).splitlines()

@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from orchestrator.cli import app
 from tests.support.places import ROOT
 
 SPEC = """\
@@ -22,3 +25,10 @@ def orch(*line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, "-m", "orchestrator", *line]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
+
+
+def said(capsys: pytest.CaptureFixture[str], *line: str, code: int = 0) -> str:
+    """What a command line prints, in this process; it must end with ``code``."""
+    assert app.run([*line]) == code
+    written = capsys.readouterr()
+    return written.out + written.err

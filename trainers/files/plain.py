@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ from trainers.errors import TrainerError
 
 LARGEST_FILE = 256 * 10**6
 """Maximum bytes of a photo or a table; a larger file is not read."""
+AT_ONCE = 64
+"""Maximum photos in one call of a model."""
 KINDS = {
     stat.S_IFDIR: "it is a folder",
     stat.S_IFIFO: "it is a pipe, not a file",
@@ -87,3 +90,21 @@ def _refuse(path: str | Path, status: os.stat_result, largest: int | None) -> No
 
 def _reason(error: OSError) -> str:
     return REASONS.get(error.errno or 0, error.strerror or str(error))
+
+
+def batches(files: Iterable[Path], largest: int = LARGEST_FILE) -> Iterator[list[Path]]:
+    """Yield ``files`` in order, in batches of at most ``AT_ONCE`` files and ``largest`` bytes, or of one file."""
+    batch: list[Path] = []
+    total = 0
+    for file in files:
+        try:
+            size = min(file.stat().st_size, largest)
+        except OSError:  # reading it will report why
+            size = 0
+        if batch and (len(batch) == AT_ONCE or total + size > largest):
+            yield batch
+            batch, total = [], 0
+        batch.append(file)
+        total += size
+    if batch:
+        yield batch

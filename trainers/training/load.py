@@ -79,10 +79,18 @@ def _cpu_s(root: psutil.Process) -> dict[int, float]:
 
 
 def _busy_s() -> float:
-    """CPU seconds of all programs since the machine started, over all cores."""
-    times = psutil.cpu_times()
+    """CPU seconds of all programs since the machine started, over the cores that this process may use."""
     idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is also counted in "user" and "nice"
-    return sum(times) - sum(getattr(times, name, 0.0) for name in idle)
+    every = psutil.cpu_times(percpu=True)
+    return sum(
+        sum(every[core]) - sum(getattr(every[core], name, 0.0) for name in idle) for core in _allowed(len(every))
+    )
+
+
+def _allowed(listed: int) -> list[int]:
+    """Places of this process's cores among the ``listed`` ones; all of them if some core is offline."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(listed))
+    return allowed if allowed[-1] < listed else list(range(listed))
 
 
 def cores() -> int:

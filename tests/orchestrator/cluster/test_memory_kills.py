@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError
 
 from orchestrator.cluster.lost_workers import WorkerLostError, as_actor_error
 from orchestrator.cluster.memory_kills import (
@@ -62,15 +62,6 @@ def test_workers_that_hold_most_of_the_memory_are_the_cause(used: str, own: bool
     assert isinstance(error, WorkerLostError)
     assert error.preempted is not own, "Tune counts no failure of a preempted actor"
     assert explain(error).startswith("out of memory: ")
-
-
-def test_only_errors_that_end_tunes_run_are_renamed() -> None:
-    died = as_actor_error(NodeDiedError("its node has died"))
-    assert isinstance(died, RayActorError)
-    assert not died.preempted
-    assert explain(died) == "the machine that its worker ran on left the cluster"
-    for error in (RayActorError(), RayTaskError("f", "low on memory", ValueError("x")), ValueError("low on memory")):
-        assert as_actor_error(error) is error
 
 
 def test_patience_counts_rounds_without_progress() -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.cli import app
 from orchestrator.commands.cache import (
     Entry,
     ago,
@@ -26,57 +21,21 @@ from orchestrator.commands.cache import (
     question,
     size,
 )
+from tests.support.cache_on_disk import FEATURES, write_cache
+from tests.support.typed import said
 from trainers.store.inventory import contents
-from trainers.store.shelf import Shelf
-
-FEATURES = {
-    "backbone": "mobilenet_1.0",
-    "weights": "0123",
-    "image_size": 224,
-    "layer": "conv_pw_11_relu",
-    "pooling": "average",
-    "precision": "float32",
-    "view": "squash",
-}
-
-
-def fill(cache: Path, kind: str, description: dict[str, object], count: int = 40) -> Shelf:
-    def compute(positions: Sequence[int]) -> Iterator[np.ndarray]:
-        yield np.zeros((len(positions), 1024), np.uint8)
-
-    shelf = Shelf(cache, kind, description)
-    shelf.rows([f"k{i}" for i in range(count)], compute)
-    return shelf
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Photos, features last used five days ago, a calibration and a shelf of an older version."""
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path))
     monkeypatch.setenv("ORCH_CACHE_GB", "2")
     monkeypatch.setenv("COLUMNS", "160")
-    fill(tmp_path, "images", {"size": 224, "view": "squash"}, 100)
-    features = fill(tmp_path, "features", FEATURES)
-    five_days_ago = time.time() - 5.5 * 86_400
-    for names in features.folder.glob("*.keys"):
-        os.utime(names, (five_days_ago, five_days_ago))
-    (tmp_path / "calibration").mkdir()
-    (tmp_path / "calibration" / "machine.json").write_text("{}")
-    old = tmp_path / "images" / "dc052978c02e5dc8"
-    old.mkdir()
-    (old / "01.npy").write_bytes(b"x" * 20_000)
-    (old / "01.keys").write_text("k0")
-    return tmp_path
-
-
-def said(capsys: pytest.CaptureFixture[str], *line: str, code: int = 0) -> str:
-    assert app.run(["cache", *line]) == code
-    written = capsys.readouterr()
-    return written.out + written.err
+    return write_cache(tmp_path)
 
 
 def test_the_table(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = said(capsys, "list")
+    out = said(capsys, "cache", "list")
     rows = [line.split("  ") for line in out.splitlines() if line.startswith(("images", "features", "calibration"))]
     assert [row[0].strip() for row in rows] == ["images", "features", "images", "calibration"]  # the largest first
     assert "photos at 224 px, squash" in out
@@ -87,31 +46,19 @@ def test_the_table(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "damaged" not in out
 
 
-def test_the_table_for_programs(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(said(capsys, "list", "--json"))
-    assert (found["cache"], found["limit_bytes"], found["limit_is_set"]) == (str(cache), 2 * 10**9, True)
-    assert [(entry["kind"], entry["rows"]) for entry in found["entries"]] == [
-        ("images", 100),
-        ("features", 40),
-        ("images", None),
-        ("calibration", None),
-    ]
-    assert sum(entry["bytes"] for entry in found["entries"]) == found["bytes"]
-
-
 def test_damage_is_found_when_every_row_is_read(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = next(cache.glob("features/*/*.npy"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert "damaged" not in said(capsys, "list")
-    assert "1 damaged" in said(capsys, "list", "--check")
-    assert "What is damaged is never used" in said(capsys, "list", "--check")
+    assert "damaged" not in said(capsys, "cache", "list")
+    assert "1 damaged" in said(capsys, "cache", "list", "--check")
+    assert "What is damaged is never used" in said(capsys, "cache", "list", "--check")
     file.with_suffix(".keys").write_bytes(b"broken")
-    assert "1 damaged" in said(capsys, "list")
-    assert "1 parts of it are damaged" in said(capsys, "explain")
+    assert "1 damaged" in said(capsys, "cache", "list")
+    assert "1 parts of it are damaged" in said(capsys, "cache", "explain")
 
 
 def test_the_words(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = " ".join(said(capsys, "explain").split())
+    out = " ".join(said(capsys, "cache", "explain").split())
     assert "features: mobilenet_1.0 at 224 px to conv_pw_11_relu, squash; " in out
     assert re.search(r"40 rows of 1\.\d kB, last used 5 days ago\.", out)
     assert "head, dropout, learning rate and the like may differ" in out
@@ -126,31 +73,8 @@ def test_what_computing_took_is_said(tmp_path: Path) -> None:
     assert "Computing it took 3 min of a worker's time, which reading it saves." in paragraph
 
 
-def test_pruning(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "prune").startswith("20.0 kB removed, ")  # the older version's
-    assert said(capsys, "prune", "--older-than", "6").startswith("0 B removed, ")
-    assert "kB removed, " in said(capsys, "prune", "--older-than", "5")
-    assert not list(cache.glob("features/*"))
-    out = said(capsys, "prune", "--to", "0")
-    assert out.endswith("2 B left. 2 B of it are no rows; `orch cache clear` removes them.\n")
-
-
-def test_clearing_asks_first(cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    out = said(capsys, "clear", "features", code=1)
-    assert "Remove features (" in out
-    assert out.endswith("nothing was removed.\n")
-    assert list(cache.glob("features/*/*.npy"))
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert "kB removed, " in said(capsys, "clear", "features")
-    assert not list(cache.glob("features/*"))
-    assert list(cache.glob("images/*/*.npy"))
-    assert said(capsys, "clear", "--yes").endswith(" 0 B left.\n")
-    assert said(capsys, "clear") == f"the cache {cache} is empty.\n"
-
-
 def test_what_is_not_there_is_a_sentence(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "clear", "photos", code=1) == (
+    assert said(capsys, "cache", "clear", "photos", code=1) == (
         f"orch: the cache {cache} has no photos; it holds calibration, features, images.\n"
     )
 
@@ -162,9 +86,9 @@ def test_an_empty_cache_is_a_sentence(
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "none"))
     monkeypatch.setenv("ORCH_CACHE_GB", "7.5")
     monkeypatch.setenv("COLUMNS", "300")
-    assert said(capsys, verb).splitlines()[0] == f"the cache {tmp_path / 'none'} is empty; it may take 7.5 GB."
+    assert said(capsys, "cache", verb).splitlines()[0] == f"the cache {tmp_path / 'none'} is empty; it may take 7.5 GB."
     monkeypatch.setenv("ORCH_CACHE_GB", "much")
-    assert "ORCH_CACHE_GB=much is not a positive number" in said(capsys, verb, code=3)
+    assert "ORCH_CACHE_GB=much is not a positive number" in said(capsys, "cache", verb, code=3)
 
 
 def test_archives_are_removed_with_a_warning() -> None:

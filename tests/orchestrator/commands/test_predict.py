@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ from orchestrator.tracking import registry
 from tests.support.photos_on_disk import HOSTILE, write_hostile
 from tests.support.sweep_on_disk import write_sweep
 from trainers.errors import TrainerError
+from trainers.files.plain import AT_ONCE
 from trainers.files.suffixes import PHOTOS
 
 
@@ -97,14 +97,6 @@ def test_what_is_no_plain_file_is_answered_with_its_reason(champion: Champion, t
     assert found[str(tmp_path / "p" / "a.png")].label == "short"
 
 
-def test_large_photos_are_not_held_in_memory_together(champion: Champion, tmp_path: Path) -> None:
-    for i in range(6):
-        (tmp_path / f"{i}.png").touch()
-        os.truncate(tmp_path / f"{i}.png", 100 * (i + 1))
-    together = [[file.name for file in files] for files in predict._batches(predict.photos([tmp_path]), 600)]
-    assert together == [["0.png", "1.png", "2.png"], ["3.png"], ["4.png"], ["5.png"]]
-
-
 def test_one_bad_photo_costs_the_others_nothing(champion: Champion, tmp_path: Path) -> None:
     _photos(tmp_path / "photos")
     found = predict.predict_photos([tmp_path / "photos"], "garbage")
@@ -140,9 +132,9 @@ def test_an_error_says_why_and_leaves_the_place_to_the_path(
 
 
 def test_good_photos_are_asked_about_together(champion: Champion, tmp_path: Path) -> None:
-    for i in range(predict.AT_ONCE + 1):
+    for i in range(AT_ONCE + 1):
         (tmp_path / f"{i:03}.png").write_bytes(b"x")
-    assert len(predict.predict_photos([tmp_path], "garbage")) == predict.AT_ONCE + 1
+    assert len(predict.predict_photos([tmp_path], "garbage")) == AT_ONCE + 1
     assert champion.calls == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from tests.support.fake_store import new_store
 from tests.support.places import SUPPORT
 from tests.support.tiny_fits import CLASSES, config, write_manifest
 from trainers.data.manifest import Manifest
+from trainers.files import plain
 from trainers.serving.model import MODEL_FILE
 
 POLICY = "whole"
@@ -228,3 +230,26 @@ def test_the_champion_is_judged_by_the_challengers_labels(sweep: Made, store: st
     worse.finished("worse", "c1", wrong=12)
     with pytest.raises(PromotionRefused, match="The accuracy is lower"):
         promote(worse.paths.root)
+
+
+def test_the_champion_reads_new_photos_a_batch_at_a_time(
+    sweep: Made, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.finished("old", "a1")
+    promote(sweep.paths.root)
+    other = make(tmp_path / "new", store)
+    table = other.manifest.table.assign(sha256=lambda t: t["sha256"].str[::-1])
+    replace(other.manifest, table=table).write(other.paths.manifest)
+    sizes: list[int] = []
+    load = registry.load_champion
+
+    def recorded(uri: str | None, name: str) -> Any:
+        model = load(uri, name)
+        return SimpleNamespace(predict=lambda frame: (sizes.append(len(frame)), model.predict(frame))[1])
+
+    monkeypatch.setattr(registry, "load_champion", recorded)
+    monkeypatch.setattr(plain, "AT_ONCE", 5)
+    other.finished("new", "b1")
+    decision = promote(other.paths.root).decision
+    assert sizes == [5, 5, 2]
+    assert decision.comparison is not None

@@ -7,12 +7,10 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from orchestrator.errors import NoWinner
 from orchestrator.evaluation.selection import Candidate, SelectionRule, choose, pareto_front
-from orchestrator.objectives import OBJECTIVES, front_of
+from orchestrator.objectives import OBJECTIVES
 
 BOTH = ("val_accuracy", "images_per_s")
 
@@ -41,15 +39,6 @@ def test_the_front_looks_at_whole_trials_with_every_figure() -> None:
     ]
     assert [c.id for c in pareto_front([*FOUR, *others], BOTH)] == ["a", "same", "b", "d"]
     assert pareto_front([], BOTH) == ()
-
-
-@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from([0.0, 1.0, 2.0])), max_size=9))
-def test_every_row_is_on_the_front_or_beaten_by_one_that_is(costs: list[tuple[float, float]]) -> None:
-    front = front_of(costs)
-    assert bool(front) == bool(costs)
-    for i, row in enumerate(costs):
-        beaten = any(costs[j] != row and all(a <= b for a, b in zip(costs[j], row, strict=True)) for j in front)
-        assert beaten != (i in front)
 
 
 RULES = [

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.plan.calibration import Calibration, PartKey, PartSpeed, busy_words
 from trainers.config import TrialConfig
-from trainers.training.load import Load, mean, sample
+from trainers.training.load import Load, mean
 
 SPEED = PartSpeed(3e-3, 1e-3, 5e-4, 8e-4, 2.0, 1.5, 200_704)
 KEY = PartKey("mobilenet_0.5", 160, 5)
@@ -162,26 +158,6 @@ def test_nothing_sampled_is_no_load() -> None:
     assert mean([]) is None
     assert busy_words(None, 2.0) == ""
     assert mean([Load(1.0, 0.5, 2), Load(0.5, 1.5, 2)]) == Load(0.75, 1.0, 2)
-
-
-def test_other_programs_are_seen_and_own_ones_are_not() -> None:
-    spin = [sys.executable, "-c", "import time; end = time.time() + 20\nwhile time.time() < end: pass"]
-    before = sample(0.5).others_cores
-    own = subprocess.Popen(spin)
-    try:
-        own_load = sample(0.5)
-    finally:
-        own.kill()
-    # Started by a process that ends at once, so that it belongs to another family.
-    start = "import subprocess as s, sys; print(s.Popen(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
-    pid = int(subprocess.run([sys.executable, "-c", start, *spin], capture_output=True, check=True).stdout)
-    try:
-        with_others = sample(0.5)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-    assert own_load.others_cores < before + 0.4
-    assert with_others.others_cores > 0.3
-    assert 0 < with_others.core_share <= 1
 
 
 def test_what_is_in_doubt_is_left_out_to_be_measured_again() -> None:

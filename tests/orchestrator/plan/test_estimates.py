@@ -1,4 +1,4 @@
-"""Parts that were not measured, from those that were; and GPUs that nobody has."""
+"""Parts that were not measured, from those that were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from orchestrator.plan.calibration import Calibration, Machine, PartKey
 from orchestrator.plan.estimates import GPU_STEP_S, UNKNOWN_RATE, Speeds, cost_of, family, unknown_backbones
-from orchestrator.plan.machines import GPUS, SLOWEST_IMAGES_PER_S, gpu_speed
 from tests.support.sweep_costs import CALIBRATION, speed
 from trainers.backbones import BACKBONES
 
@@ -104,43 +103,3 @@ def test_training_more_layers_is_never_quicker(name: str, some: int, more: int) 
 )
 def test_families(name: str, expected: str) -> None:
     assert family(name) == expected
-
-
-def test_a_gpu_by_published_figures() -> None:
-    v100, a100 = (gpu_speed(GPUS[name], CALIBRATION) for name in ("v100", "a100"))
-    assert a100.times / v100.times == pytest.approx(2375 / 1270)
-    assert 50 < v100.times < 2000
-    assert v100.notes == a100.notes == ()
-
-
-TINY = PartKey("small_cnn", 16, "all")
-
-
-@pytest.mark.parametrize(
-    ("parts", "said"),
-    [
-        ({}, "counts as one core of a server"),
-        ({HEAD: CALIBRATION.parts[HEAD]}, "by frozen layers alone"),
-        ({TINY: dataclasses.replace(CALIBRATION.parts[WHOLE], train_s=5e-5)}, "by small_cnn at 16 px alone"),
-        ({PartKey("mine:NET", 224, "all"): CALIBRATION.parts[WHOLE]}, "counts as one core of a server"),
-    ],
-)
-def test_a_gpu_is_compared_by_whatever_there_is_and_that_is_said(parts: dict, said: str) -> None:
-    found = gpu_speed(GPUS["v100"], dataclasses.replace(EMPTY, parts=parts))
-    assert 10 < found.times <= 1270 / SLOWEST_IMAGES_PER_S
-    assert said in found.notes[0]
-
-
-@pytest.mark.parametrize("slower", [5.0, 50.0, 1e6])
-def test_no_gpu_is_absurdly_fast_whatever_was_measured(slower: float) -> None:
-    """A worker that got a small share of a core made a V100 5,660 times as fast as itself."""
-    parts = {
-        key: dataclasses.replace(speed, train_s=slower * speed.train_s, prefix_s=slower * speed.prefix_s)
-        for key, speed in CALIBRATION.parts.items()
-    }
-    plain = gpu_speed(GPUS["v100"], CALIBRATION).times
-    found = gpu_speed(GPUS["v100"], dataclasses.replace(CALIBRATION, parts=parts))
-    most = 1270 / SLOWEST_IMAGES_PER_S
-    assert found.times == pytest.approx(min(slower * plain, most))
-    absurd = slower * plain > most
-    assert [("cannot be" in note, "--recalibrate" in note) for note in found.notes] == [(True, True)] * absurd

@@ -15,9 +15,7 @@ from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
-from orchestrator.plain_json import json_ready
 from orchestrator.report import status
-from orchestrator.report.terminal import wrapped
 from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 
 
@@ -166,12 +164,6 @@ def test_long_lines_break_between_words_on_a_terminal_and_not_in_a_pipe(tmp_path
     assert following == f"next     orch sweep --resume --out {tmp_path / 'tiny'}"
 
 
-def test_wrapping_breaks_no_word_and_leaves_what_fits() -> None:
-    assert wrapped("ab  cd", 6, 2) == "ab  cd"
-    assert wrapped("one two three", 9, 2) == "one two\n  three"
-    assert wrapped("see --no-such-option", 8, 2) == "see\n  --no-such-option"
-
-
 def test_a_winners_floats_are_rounded_for_a_person() -> None:
     winner = {"trial": "a", "config": {"dropout": 0.4086349130852387, "epochs": 12, "flip": True, "rate": 1e-05}}
     assert status.winner_lines(winner)[1] == "  dropout=0.4086 epochs=12 flip=True rate=1e-05"
@@ -218,33 +210,6 @@ def test_trials_trained_in_full_come_before_pruned_ones_that_looked_better(tmp_p
     write_sweep(tmp_path / "tiny", ended="RUNNING")
     best = read_sweep(tmp_path / "tiny").best()
     assert [record.id for record in best] == ["aaaaaaaaa1", "aaaaaaaaa4", "aaaaaaaaa2"]
-
-
-def test_json_ready_leaves_no_value_that_json_has_no_word_for() -> None:
-    import numpy as np
-
-    from orchestrator.ledger.state import TrialState
-
-    values = {
-        "nan": math.nan,
-        "infinite": (math.inf, 1.5),
-        "numpy": np.float32(0.5),
-        "count": np.int64(3),
-        "flag": np.bool_(True),
-        "state": TrialState.COMPLETED,
-        "path": Path("a/b"),
-        1: {"x"},
-    }
-    assert json_ready(values) == {
-        "nan": None,
-        "infinite": [None, 1.5],
-        "numpy": 0.5,
-        "count": 3,
-        "flag": True,
-        "state": "COMPLETED",
-        "path": "a/b",
-        "1": ["x"],
-    }
 
 
 # --- several objectives and folds ---------------------------------------------------------------------------------

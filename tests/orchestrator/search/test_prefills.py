@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from orchestrator.cluster.ray_session import ray_session, stop_ray
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.state import SweepState, TrialState, derive
-from orchestrator.search import recorder, schedulers
+from orchestrator.search import schedulers
 from orchestrator.search.run import run_trials
-from orchestrator.search.sampling import OptunaSampler, SamplerSettings
 from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
-from orchestrator.search.source import FixedTrials, TrialRequest, TrialSource
-from orchestrator.spec.space.domains import Choice, Uniform
-from orchestrator.spec.space.space import Case, Space
+from orchestrator.search.source import FixedTrials, TrialRequest
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-
-
-@pytest.fixture(scope="module")
-def ray_up() -> Iterator[None]:
-    """One Ray for the file, with two cores."""
-    stop_ray()
-    with ray_session(cpus=2):
-        yield
 
 
 def request_of(number: int, output: Path, size: int = 160, recipe: str = "flips", dropout: float = 0.1) -> TrialRequest:
@@ -122,73 +108,6 @@ def test_the_hours_stop_builds_too(tmp_path: Path, ray_up: None) -> None:
     assert set(outcome.states) == {"PENDING"}, "none of them has begun"
     assert len(state.trials) < 10
     assert builds == []
-
-
-SPACE = Space.of({"dropout": [Case(Uniform(0.1, 0.9))], "image_size": [Case(Choice((160, 192)))]})
-
-
-def from_list(folder: Path, recipe: str) -> TrialSource:
-    return FixedTrials([request_of(n, folder, 160 + 32 * (n % 2), recipe, 0.1 + 0.05 * n) for n in range(10)])
-
-
-def at_random(folder: Path, recipe: str) -> TrialSource:
-    """The recipe is no part of what is asked for: the fake trainer reads there what to do."""
-
-    def job(trial: str, config: TrialConfig) -> FitJob:
-        return FitJob(trial, dataclasses.replace(config, recipe=recipe), 0, "manifest.parquet", output=str(folder))
-
-    return OptunaSampler(SPACE, SamplerSettings(10, 3, 0, "data", "random"), job)
-
-
-@pytest.mark.parametrize("ends", ["hours", "target"])
-@pytest.mark.parametrize("make", [from_list, at_random])
-def test_what_has_not_begun_when_the_search_stops_is_trained_by_the_next(
-    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, str], TrialSource], ends: str
-) -> None:
-    """The hours are over once two trials train; the target is reached by the first that is trained in full."""
-    late_s = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0])
-    monkeypatch.setattr(recorder, "time", clock)
-
-    def run_on(recipe: str, limits: dict[str, float]) -> tuple[SearchOutcome, list[Event], TrialSource]:
-        source, running = make(tmp_path, recipe), set()
-
-        def hear(event: Event) -> None:
-            running.update({event.trial} if event.state == TrialState.RUNNING else ())
-            late_s[0] = 7200.0 if ends == "hours" and len(running) == 2 else 0.0
-
-        values: dict[str, Any] = {"epochs": 3, "logs": tmp_path / "logs", "storage": tmp_path / "ray", **limits}
-        values |= {"factory": "tests.support.fake_trainer:open_fit", "fill": "tests.support.fake_trainer:fill"}
-        with Ledger(tmp_path / "ledger") as ledger:
-            source.replay(ledger.events())
-            return run_trials(source, SearchSettings(**values), ledger, hear), ledger.events(), source
-
-    limits = {"hours_left_s": 3600.0} if ends == "hours" else {"target_accuracy": 0.01}
-    outcome, events, source = run_on("sleep:300" if ends == "hours" else "flips", limits)
-    first = derive(events)
-    begun = {trial for trial, record in first.trials.items() if record.attempts}
-    held = {trial for trial, record in first.trials.items() if record.state == TrialState.PENDING}
-    assert held
-    assert begun
-    assert held | begun == set(first.trials)
-    assert not held & begun
-    assert {record.state for record in first.trials.values() if record.id in begun} <= {"STOPPED", "COMPLETED"}
-    if isinstance(source, FixedTrials):
-        assert set(source.results) == begun
-
-    again, events, _ = run_on("flips", {})
-    state = derive(events)
-    assert len(state.trials) == 10 == sum(again.states.values())
-    assert list(state.trials)[: len(first.trials)] == list(first.trials)
-    assert sorted(record.number for record in state.trials.values()) == sorted(
-        range(10) if make is from_list else range(1, 11)
-    )
-    assert again.started == 10 - len(begun)
-    for record in state.trials.values():
-        assert record.attempts == 1
-        assert record.state == (first.trials[record.id].state if record.id in begun else TrialState.COMPLETED)
-    assert not [event.reason for event in events if event.state == TrialState.PENDING and event.reason]
-    assert outcome.states["PENDING"] == len(held)
 
 
 def test_a_worker_that_has_grown_is_replaced(tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch) -> None:

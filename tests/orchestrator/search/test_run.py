@@ -1,9 +1,8 @@
-"""Ray runs what a source asks for; the ledger and the source are told how each trial ended. A real, local Ray."""
+"""Ray runs what a source asks for, under each scheduler and on GPUs, and on a cluster. A real, local Ray."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import secrets
@@ -13,72 +12,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
-from ray.air.execution._internal import event_manager
 
-from orchestrator.cluster.memory_kills import PatienceSettings
-from orchestrator.cluster.ray_session import ray_session, stop_ray
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind, read_events
-from orchestrator.ledger.state import SweepState, TrialState, derive
-from orchestrator.search import recorder
+from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search.recorder import TrialRecorder
 from orchestrator.search.run import run_trials
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.settings import SchedulerSettings, SearchOutcome, SearchSettings
-from orchestrator.search.source import FixedTrials, TrialRequest
+from orchestrator.search.settings import SchedulerSettings
+from orchestrator.search.source import FixedTrials
 from orchestrator.spec.space.domains import Choice
 from orchestrator.spec.space.space import Case, Space
 from tests.support.ledgers import curves
 from tests.support.places import ROOT
+from tests.support.searches import most_at_once, notes, request_of, search, settings_of
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-
-FACTORY = "tests.support.fake_trainer:open_fit"
-
-
-@pytest.fixture(scope="module")
-def ray_up() -> Iterator[None]:
-    """One Ray for the file: two cores, and two GPUs that are only declared."""
-    stop_ray()
-    with ray_session(cpus=2, gpus=2):
-        yield
-
-
-def request_of(number: int, output: Path, recipe: str = "flips", dropout: float = 0.1) -> TrialRequest:
-    config = TrialConfig(recipe=recipe, dropout=dropout)
-    trial = f"trial{number:02d}"
-    return TrialRequest(trial, "", number, FitJob(trial, config, 0, "manifest.parquet", output=str(output)))
-
-
-def settings_of(folder: Path, **changes: Any) -> SearchSettings:
-    values: dict[str, Any] = {"epochs": 3, "logs": folder / "logs", "storage": folder / "ray", "factory": FACTORY}
-    return SearchSettings(**{**values, **changes})
-
-
-def search(
-    folder: Path, requests: Sequence[TrialRequest], on_event: Callable[[Event], None] | None = None, **changes: Any
-) -> tuple[SearchOutcome, SweepState, FixedTrials]:
-    source = FixedTrials(requests)
-    with Ledger(folder / "ledger") as ledger:
-        source.replay(ledger.events())
-        outcome = run_trials(source, settings_of(folder, **changes), ledger, on_event)
-        state = derive(ledger.events())
-    assert derive(read_events(folder / "ledger")) == state
-    return outcome, state, source
-
-
-def notes(folder: Path) -> list[dict[str, Any]]:
-    """What the fake trainer wrote down of each epoch."""
-    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-
 
 # --- how trials end -----------------------------------------------------------------------------------------------
 
@@ -127,86 +82,6 @@ def test_tune_keeps_no_figures_of_trials_that_have_ended(
     assert len(ended) == 3
     assert all(trial.last_result for trial in ended)
     assert [(trial.metric_analysis, trial.metric_n_steps) for trial in ended] == [({}, {})] * 3
-
-
-TROUBLE = {
-    "diverge": ("diverged: the loss is nan in step 7 of epoch 2.", 1, 1),
-    "nan": ("diverged: the loss was nan in epoch 2", 1, 1),
-    "refuse": ("the fake trainer refuses epoch 2.", 1, 1),
-    "refuse_open": ("the fake trainer refuses to open.", 1, 0),
-    "memory": ("gave up after 2 attempts: out of memory (MemoryError: a fake tensor is too large)", 2, 1),
-    "crash": (
-        "gave up after 2 attempts: its worker process died; native code crashed, "
-        "or the system ended it for want of memory",
-        2,
-        0,  # the epoch before took no time and was not answered yet
-    ),
-}
-
-
-def test_a_failed_trial_says_why_and_the_search_goes_on(
-    tmp_path: Path, ray_up: None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    words = [*TROUBLE, "crash_once", "flips"]
-    requests = [request_of(n, tmp_path, word) for n, word in enumerate(words)]
-    outcome, state, source = search(tmp_path, requests, retries=1)
-    assert outcome.states == {"COMPLETED": 2, "FAILED": len(TROUBLE)}
-    for word, request in zip(words, requests, strict=True):
-        record = state.trials[request.id]
-        reason, attempts, epochs = TROUBLE.get(word, ("", 2 if word == "crash_once" else 1, 3))
-        assert (word, record.reason) == (word, reason)
-        assert (word, record.attempts, len(record.epochs)) == (word, attempts, epochs)
-        assert f"fake trainer opens {record.id}" in (tmp_path / record.log).read_text()
-        assert source.results[record.id] == record.state
-    retried = [e for e in read_events(tmp_path / "ledger") if e.state == "PENDING" and e.reason]
-    assert len(retried) == 3
-    assert all(e.reason.startswith("retry 1 of 1 after: ") for e in retried)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_no_retries_means_one_attempt(tmp_path: Path, ray_up: None) -> None:
-    _, state, _ = search(tmp_path, [request_of(1, tmp_path, "error")], retries=0)
-    assert state.trials["trial01"].reason == "ValueError: a fake mistake in the code"
-    assert state.trials["trial01"].attempts == 1
-
-
-def test_the_hours_stop_what_runs(tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = [request_of(n, tmp_path, "sleep:300") for n in range(5)]
-    began_s, late_s, running = time.monotonic(), [0.0], set()
-    monkeypatch.setattr(recorder, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0]))
-
-    def hear(event: Event) -> None:
-        """The hours are over once two trials train."""
-        running.update({event.trial} if event.state == TrialState.RUNNING else ())
-        late_s[0] = 7200.0 if len(running) == 2 else 0.0
-
-    outcome, state, source = search(tmp_path, requests, hear, hours_left_s=3600.0)
-    assert time.monotonic() - began_s < 60, "the search waited for an epoch to end"
-    assert outcome.ended == "the hours of the budget were used up."
-    assert outcome.states == {"STOPPED": 2}
-    assert {r.reason for r in state.trials.values()} == {"the hours of the budget were used up"}
-    assert source.results == {"trial00": TrialState.STOPPED, "trial01": TrialState.STOPPED}
-    outcome, state, _ = search(tmp_path, requests, hours_left_s=0.0)
-    assert (outcome.started, len(state.trials)) == (0, 2)
-
-
-def test_the_target_stops_the_search_once_a_trial_is_trained_in_full(tmp_path: Path, ray_up: None) -> None:
-    requests = [request_of(n, tmp_path, dropout=dropout) for n, dropout in enumerate([0.5, 0.5, 0.01, *[0.5] * 20])]
-    outcome, _, _ = search(tmp_path, requests, target_accuracy=0.8, concurrent=1)
-    assert outcome.ended == "the target accuracy of 0.8 was reached (0.8662)."
-    assert outcome.states == {"COMPLETED": 3}
-    outcome, _, _ = search(tmp_path, requests, target_accuracy=0.8)
-    assert outcome.started == 0
-
-
-def test_concurrent_caps_the_trials_at_once(tmp_path: Path, ray_up: None) -> None:
-    search(tmp_path, [request_of(n, tmp_path, "sleep:0.02") for n in range(4)], concurrent=1)
-    assert most_at_once(notes(tmp_path)) == 1
-
-
-def most_at_once(rows: list[dict[str, Any]]) -> int:
-    """The largest number of epochs that ran at one instant."""
-    return max(sum(other["start_s"] <= row["start_s"] < other["end_s"] for other in rows) for row in rows)
 
 
 def test_a_trial_that_asks_for_more_than_there_is_is_refused(tmp_path: Path, ray_up: None) -> None:
@@ -303,46 +178,6 @@ def test_a_small_space_with_duplicates_is_searched_to_its_end(tmp_path: Path, ra
     assert [record.number for record in state.trials.values()] == [1, 2, 3, 4, 5, 6]
 
 
-# --- folds and objectives -----------------------------------------------------------------------------------------
-
-
-def test_folds_speed_and_several_objectives_reach_the_record_and_the_source(tmp_path: Path, ray_up: None) -> None:
-    job = FitJob("f", TrialConfig(dropout=0.2, hidden=9, recipe="flips"), 0, "m", folds=4, measure_speed=True)
-    told: list[tuple[Any, ...]] = []
-
-    class Source(FixedTrials):
-        def tell(self, trial: str, state: TrialState, values: Sequence[float], last: Sequence[float] = ()) -> None:
-            super().tell(trial, state, values, last)
-            told.append((state, list(values), tuple(last)))
-
-    names = ("val_macro_f1", "val_loss", "images_per_s")
-    source = Source([TrialRequest("f", "", 1, job)])
-    seen: list[Event] = []
-    with Ledger(tmp_path / "ledger") as ledger:
-        settings = settings_of(tmp_path, objectives=names, scheduler=SchedulerSettings("asha", metric=names[0]))
-        run_trials(source, settings, ledger, seen.append)
-        record = derive(ledger.events()).trials["f"]
-    accuracy = [0.8 * (1 - 0.5**epoch) for epoch in (1, 2, 3)]
-    assert [epoch["val_accuracy"] for epoch in record.epochs] == pytest.approx(accuracy)
-    assert record.fold_val_accuracy == pytest.approx([accuracy[-1] + 0.01 * step for step in (-1.5, -0.5, 0.5, 1.5)])
-    assert (record.figure("images_per_s"), record.figure("train_images_per_s")) == (100.0, 100.0)
-    assert len(record.folds) == 4 * 3
-    [(state, values, last)] = told
-    assert state == TrialState.COMPLETED
-    assert values == pytest.approx([value / 2 for value in accuracy])
-    assert last == pytest.approx((accuracy[-1] / 2, 1 / 3, 100.0))
-    rows = [event for event in seen if event.kind == EventKind.EPOCH]
-    assert [(event.epoch, event.fold) for event in rows[:6]] == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 0), (2, 1)]
-    assert rows[4].objectives == pytest.approx((accuracy[0] / 2, 1.0, 100.0))
-    assert {event.objectives for event in rows if event.fold} == {()}
-
-
-def test_a_figure_that_nobody_measured_leaves_no_objectives(tmp_path: Path, ray_up: None) -> None:
-    search(tmp_path, [request_of(1, tmp_path)], objectives=("val_accuracy", "images_per_s"))
-    rows = [event for event in read_events(tmp_path / "ledger") if event.kind == EventKind.EPOCH]
-    assert [(event.objectives, event.images_per_s) for event in rows] == [((), None)] * 3
-
-
 # --- GPUs ---------------------------------------------------------------------------------------------------------
 
 
@@ -363,30 +198,6 @@ def test_a_device_never_holds_more_trials_than_its_fractions_allow(
 def test_a_trial_without_a_gpu_sees_none_and_is_told_its_threads(tmp_path: Path, ray_up: None) -> None:
     search(tmp_path, [request_of(1, tmp_path)], cpus=2.0)
     assert {(row["devices"], row["gpu_memory_share"], row["threads"]) for row in notes(tmp_path)} == {("", 0.0, 2)}
-
-
-LOW_ON_MEMORY = "1 worker(s) were killed due to the node running low on memory. It was 22.9GB used / 23.5GB limit."
-
-
-def test_a_worker_killed_for_memory_costs_no_retry(
-    tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray's error where Tune meets it: when a worker has started and when it has trained."""
-    answers = itertools.count()
-
-    def get(future: Any) -> Any:
-        if next(answers) in (1, 4):
-            raise ray.exceptions.OutOfMemoryError(LOW_ON_MEMORY)
-        return ray.get(future)
-
-    monkeypatch.setattr(event_manager, "ray", SimpleNamespace(get=get, wait=ray.wait))
-    patience = PatienceSettings(max_rounds=9, first_pause_s=0.1)
-    requests = [request_of(n, tmp_path, "sleep:0.2") for n in range(3)]
-    outcome, state, _ = search(tmp_path, requests, retries=0, patience=patience)
-    assert outcome.states == {"COMPLETED": 3}
-    events = read_events(tmp_path / "ledger")
-    assert sum("back in the queue, not counted as a retry" in event.reason for event in events) == 2
-    assert {len(record.epochs) for record in state.trials.values()} == {3}
 
 
 # --- a driver of its own: Ctrl-C, SIGKILL, a cluster -----------------------------------------------------------------

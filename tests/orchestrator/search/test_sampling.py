@@ -17,7 +17,7 @@ from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.state import TrialState, derive
 from orchestrator.search import sampling
 from orchestrator.search.sampling import OptunaSampler, SamplerSettings
-from orchestrator.search.source import FixedTrials, TrialRequest
+from orchestrator.search.source import TrialRequest
 from orchestrator.spec.space.domains import Choice, Constant, IntRange, Uniform
 from orchestrator.spec.space.space import Case, Space
 from trainers.config import TrialConfig, canonical, trial_id
@@ -48,7 +48,7 @@ def job(trial: str, config: TrialConfig) -> FitJob:
 
 
 def propose(space: Space, **changes: Any) -> OptunaSampler:
-    values = {"trials": 1000, "epochs": 3, "seed": 0, "fingerprint": "data", "startup_trials": 4, **changes}
+    values = {"trials": 1000, "epochs": 3, "seed": 0, "data": "data", "startup_trials": 4, **changes}
     return OptunaSampler(space, SamplerSettings(**values), job)
 
 
@@ -331,25 +331,6 @@ def test_a_grid_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sampling, "LARGEST_COUNTED", 5)
     with pytest.raises(OrchError, match="more than 5 combinations; shorten its lists"):
         propose(SMALL, sampler="grid")
-
-
-# --- a fixed list -------------------------------------------------------------------------------------------------
-
-
-def test_a_fixed_list_is_handed_out_in_order_and_leaves_out_what_ended(tmp_path: Path) -> None:
-    requests = [TrialRequest(f"t{n}", f"step-{n}", n, job(f"t{n}", TrialConfig())) for n in (1, 2, 3)]
-    source = FixedTrials(requests)
-    assert [source.ask() for _ in range(3)] == requests
-    assert source.ask() is None
-    assert source.exhausted == "All of the listed trials were started."
-    with Ledger(tmp_path / "ledger") as ledger:
-        for trial, states in (("t1", ["PENDING", "RUNNING"]), ("t2", ["PENDING", "RUNNING", "FAILED"])):
-            for state in states:
-                ledger.append(EventKind.TRIAL, trial=trial, state=state)
-        resumed = FixedTrials(requests)
-        resumed.replay(ledger.events())
-    assert resumed.results == {"t2": TrialState.FAILED}
-    assert [resumed.ask(), resumed.ask(), resumed.ask()] == [requests[0], requests[2], None]
 
 
 def test_a_space_of_one_configuration_is_one_trial() -> None:

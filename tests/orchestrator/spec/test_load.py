@@ -45,25 +45,6 @@ def test_a_small_file_is_complete(load):
     )
 
 
-def test_policies_always_hold_whole_first(load):
-    assert load(sweep(rest="final: {policies: [flip, whole]}\n")).final.policies == ("whole", "flip")
-    assert load(sweep(rest="final: {policies: []}\n")).final.policies == ("whole",)
-
-
-def test_policies_of_ones_own_are_looked_up(load):
-    own = "tests.support.tiny_fits:OWN_POLICY"
-    assert load(sweep(rest=f"final: {{policies: [{own}]}}\n")).final.policies == ("whole", own)
-    with pytest.raises(SpecError) as refused:
-        load(sweep(rest="final: {policies: [tests.support.tiny_fits:CLASSES]}\n"))
-    assert "final.policies.0" in str(refused.value)
-    assert "not a policy" in str(refused.value)
-
-
-def test_tags_may_be_numbers(load):
-    tags = load(sweep(rest="tracking: {tags: {team: a, year: 2024, share: 0.5, good: true}}\n")).tracking.tags
-    assert tags == {"team": "a", "year": "2024", "share": "0.5", "good": "true"}
-
-
 def test_relative_paths_start_at_the_current_folder(load, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "weights").mkdir()

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.load import dump_spec, load_spec
 from orchestrator.spec.sweep import SweepSpec
 
@@ -273,11 +270,3 @@ def test_only_a_memory_that_is_given_narrows_what_the_sampler_must_take(load: Lo
     file = sweep("resources: {gpu_memory_gb: 8}", SAMPLERS[1][1], budget=", sampler: grid")
     assert load(file).space.size() == 1
     assert len(mistakes(load, file, "resources.gpu_memory_gb=16")) == 1
-
-
-@given(st.floats(0, 1000))
-def test_a_number_that_was_given_is_never_measured(memory: float) -> None:
-    values = {"name": "x", "data": {"source": "builtin:digits"}, "budget": {"trials": 1, "epochs": 1}}
-    cases = [{"value": 64, "when": {"gpu_memory_gb": 16}}, {"value": 8}]
-    spec = SweepSpec(**values, search={"batch_size": cases}, resources={"gpu_memory_gb": memory})
-    assert with_gpu_memory(spec) is spec

@@ -1,4 +1,4 @@
-"""How a sweep that failed is recorded, and what it says to type."""
+"""A sweep as far as its photos: the order of its stages, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,12 +11,61 @@ import pytest
 from ray.exceptions import RayError
 
 from orchestrator.cluster.memory_kills import MemoryKill, gave_up
-from orchestrator.errors import OrchError, TransientError
-from orchestrator.ledger.segments import EventKind
+from orchestrator.errors import DataError, OrchError, TransientError
+from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.open import open_existing, write_spec
-from orchestrator.sweep.pipeline import SweepRequest, _recorded
+from orchestrator.sweep.pipeline import SweepRequest, _recorded, sweep
+from tests.support.photos_on_disk import folder_of
 from tests.support.printed_lines import PrintedLines
+
+FILE = """\
+name: tiny
+data: {source: "SOURCE"}
+search: {backbone: small_cnn, dropout: [0.0, 0.2]}
+budget: {trials: 2, epochs: 3}
+tracking: {enabled: false}
+weights: none
+"""
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "sweep"
+
+
+def events(out: Path) -> list[tuple[str, str, str]]:
+    return [(event.kind, event.stage, event.state) for event in read_events(out / "ledger")]
+
+
+def test_until_data_reads_the_photos_and_stops(out: Path, printed: PrintedLines) -> None:
+    folder_of(out.parent / "photos", cat=8, dog=8)
+    Path("tiny.yaml").write_text(FILE.replace("SOURCE", "photos"))
+    assert sweep(SweepRequest("tiny.yaml", out=out, until="data", trials="5"), printed.reporter) == out
+    assert events(out) == [
+        ("SWEEP", "", "RUNNING"),
+        ("STAGE", "data", "BEGUN"),
+        ("STAGE", "data", "ENDED"),
+        ("SWEEP", "", "STOPPED"),
+    ]
+    *_, last = read_events(out / "ledger")
+    assert (last.reason, last.data) == ("until data, as asked", {"until": "data"})
+    first = read_events(out / "ledger")[0]
+    assert first.data == {"name": "tiny", "budget": {"trials": 5, "epochs": 3}, "share": True}
+    sweep(SweepRequest(None, out=out, resume=True, until="data"), printed.reporter)
+    assert events(out)[4:] == [("SWEEP", "", "RUNNING"), ("SWEEP", "", "STOPPED")]
+
+
+def test_a_failure_is_recorded_and_raised(out: Path, printed: PrintedLines) -> None:
+    (out.parent / "photos" / "only").mkdir(parents=True)
+    Path("tiny.yaml").write_text(FILE.replace("SOURCE", "photos"))
+    with pytest.raises(DataError) as error:
+        sweep(SweepRequest("tiny.yaml", out=out, until="data"), printed.reporter)
+    *_, last = read_events(out / "ledger")
+    assert (last.kind, last.state, last.reason) == ("SWEEP", "FAILED", str(error.value))
+
 
 FULL = gave_up(MemoryKill(22.1, 23.5, 1.0), 8, "--set budget.concurrent=1")
 
@@ -29,21 +78,21 @@ def test_a_sweep_that_ray_or_the_machine_failed_says_how_to_resume_this_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sweep = open_sweep()  # outside runs/
-    write_spec(sweep.paths, sweep.spec)
-    with pytest.raises(OrchError) as caught, _recorded(sweep, SweepRequest(None), None, printed.reporter):
+    opened = open_sweep()  # outside runs/
+    write_spec(opened.paths, opened.spec)
+    with pytest.raises(OrchError) as caught, _recorded(opened, SweepRequest(None), None, printed.reporter):
         raise error from RayError()
     text = str(caught.value)
     assert text.startswith(error.what)
     assert "type the command again" not in text
-    last = sweep.ledger.events()[-1]
+    last = opened.ledger.events()[-1]
     assert (last.kind, last.state, last.reason) == (EventKind.SWEEP, "FAILED", text)
-    sweep.ledger.close()
+    opened.ledger.close()
 
     monkeypatch.chdir(tmp_path.parent)
     command, *options = re.findall(r"`(.+?)`", text)
     words = shlex.split(command)
     assert words[:4] == ["orch", "sweep", "--resume", "--out"]
-    opened = open_existing(Path(words[4]), None, [option.removeprefix("--set ") for option in options], None)
-    assert opened.paths.ledger.resolve() == sweep.paths.ledger.resolve()
-    assert opened.spec.budget.concurrent == (1 if error is FULL else sweep.spec.budget.concurrent)
+    resumed = open_existing(Path(words[4]), None, [option.removeprefix("--set ") for option in options], None)
+    assert resumed.paths.ledger.resolve() == opened.paths.ledger.resolve()
+    assert resumed.spec.budget.concurrent == (1 if error is FULL else opened.spec.budget.concurrent)

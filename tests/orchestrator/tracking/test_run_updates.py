@@ -15,6 +15,7 @@ from orchestrator.ledger.state import TrialState
 from orchestrator.tracking.run_updates import (
     RUN_STATUS,
     leaderboard_update,
+    plan_points,
     run_updates,
     spec_params,
     sweep_note,
@@ -131,3 +132,7 @@ def test_the_note_has_the_leaderboard() -> None:
     assert note.startswith("# digits\n")
     assert "builtin:digits" in note
     assert note.endswith("| model |")
+
+
+def test_other_notes_say_nothing_to_mlflow() -> None:
+    assert plan_points(Event(seq=1, time_s=1.0, kind="NOTE", payload='{"override": "x"}')) == []

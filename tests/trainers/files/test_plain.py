@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.photos_on_disk import HOSTILE, write_hostile
-from trainers.files.plain import LARGEST_FILE, Unreadable, open_plain, read_plain
+from trainers.files.plain import LARGEST_FILE, Unreadable, batches, open_plain, read_plain
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -58,3 +58,11 @@ def test_what_takes_the_place_of_a_plain_file_is_looked_at_again(
     with pytest.raises(Unreadable, match="pipe"):
         read_plain(path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_large_photos_are_not_held_in_memory_together(tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / f"{i}.png").touch()
+        os.truncate(tmp_path / f"{i}.png", 100 * (i + 1))
+    found = [[file.name for file in files] for files in batches(sorted(tmp_path.iterdir()), 600)]
+    assert found == [["0.png", "1.png", "2.png"], ["3.png"], ["4.png"], ["5.png"]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -250,50 +249,6 @@ def test_a_file_that_a_text_names_is_not_opened_unless_asked_for(made, monkeypat
             served.predict(given)
     assert opened == []
     assert len(served.predict([path.read_bytes()])) == 1
-
-
-def test_a_path_object_is_opened_as_no_request_can_hold_one(made, monkeypatch):
-    monkeypatch.delenv("ORCH_SERVE_PATHS", raising=False)
-    assert inputs.photos([made["paths"][0]]) == [made["paths"][0].read_bytes()]
-
-
-def test_what_may_not_be_opened_and_what_is_not_there_are_refused_in_the_same_words(made, tmp_path, monkeypatch):
-    def refused(given: object) -> str:
-        with pytest.raises(TrainerError) as caught:
-            inputs.photos([given])
-        return str(caught.value).replace(str(given), "FILE")
-
-    monkeypatch.setattr(inputs, "SHOWN_CHARACTERS", 500)
-    monkeypatch.setenv("ORCH_SERVE_PATHS", "1")
-    whole = made["paths"][0].read_bytes()
-    for name in ("secret.txt", "photo", "forbidden.png", "large.jpg"):
-        (tmp_path / name).write_bytes(whole)
-    (tmp_path / "folder.png").mkdir()
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "device.png").symlink_to("/dev/zero")
-    with (tmp_path / "large.jpg").open("ab") as file:
-        file.truncate(inputs.MAX_FILE_BYTES + 1)
-
-    def forbid(path, *arguments, _open=os.open, **options):
-        if str(path).endswith("forbidden.png"):
-            raise PermissionError(13, "Permission denied", path)
-        return _open(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", forbid)
-    assert inputs.photos([tmp_path / "photo"]) == [whole]
-    assert inputs.photos([str(made["paths"][0])]) == [whole]
-    only_as_text = ["secret.txt", "photo"]
-    names = ["absent.png", "forbidden.png", "large.jpg", "folder.png", "pipe.png", "device.png"]
-    answers = [refused(str(tmp_path / name)) for name in only_as_text + names] + [refused(tmp_path / n) for n in names]
-    expected = (
-        "image 1 of 1 is neither a file nor base64 text: 'FILE'. A file must have an image suffix, be readable and "
-        "hold at most 100 MB."
-    )
-    assert answers == [expected] * 14
-    assert "is neither a file nor base64 text" in refused(str(tmp_path / "nul\0.png"))
-    monkeypatch.delenv("ORCH_SERVE_PATHS")
-    closed = {refused(str(path)) for path in (tmp_path / "photo", made["paths"][0], tmp_path / "absent.png")}
-    assert len(closed) == 1
 
 
 def test_mlflow_is_told_the_sentence_alone(made):

@@ -12,7 +12,6 @@ import pytest
 from tests.support.examples import evaluation_examples, training_examples
 from tests.support.tiny_fits import CLASSES, figures, job, predict_into, write_manifest
 from trainers.contract import EpochMetrics, FitJob
-from trainers.data.examples import fold_sets
 from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
 from trainers.serving.parts import PredictionPart
@@ -228,11 +227,3 @@ def test_folds_share_their_rows_and_read_what_each_would_alone(manifest, cache, 
             np.testing.assert_array_equal(examples.labels, expected.labels)
     sets = {id(examples.rows.rows) for pair in pairs for examples in pair}
     assert len(sets) == (1 if view == "squash" else 2)
-
-
-def test_an_empty_fold_is_a_sentence(manifest, cache):
-    whole = Manifest.read(manifest)
-    trial = job(manifest, cache).config
-    empty = dataclasses.replace(whole, table=whole.table.assign(split="train"))
-    with pytest.raises(TrainerError, match="a fold has no image to train on or to be judged by; ask for fewer folds"):
-        fold_sets([empty], trial)

@@ -45,18 +45,6 @@ def decoded(monkeypatch) -> list[str]:
     return seen
 
 
-def test_originals_come_first_and_copies_even_out_the_classes(manifest):
-    train = manifest.split("train")
-    counts = np.bincount(train.labels())
-    assert counts.tolist() == [6, 12, 12]
-    twice, thrice, once = (training_set(train, config(multiplier=m)) for m in (2, 3, 1))
-    assert len(twice.images) == len(set(twice.images)) == 60
-    assert [(image.path, image.copy) for image in twice.images[:30]] == [(path, 0) for path in train.table["path"]]
-    assert np.bincount(twice.labels).tolist() == [20, 20, 20]
-    assert set(twice.images) <= set(thrice.images)
-    assert once.images == twice.images[:30]
-
-
 def test_nothing_frozen_gives_the_decoded_images(manifest, tmp_path):
     trial = config(unfrozen_layers="all", multiplier=2, recipe="contest")
     train = manifest.split("train")

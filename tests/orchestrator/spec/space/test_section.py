@@ -1,4 +1,4 @@
-"""What must fit together in the search, and conditions on the GPU: there and back."""
+"""The search section: conditions on the GPU, there and back."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.spec.mistakes import Mistakes
-from orchestrator.spec.space.domains import Choice, Constant, Uniform
+from orchestrator.spec.space.domains import Choice, Constant
 from orchestrator.spec.space.section import plain_search, read_search
 from orchestrator.spec.space.space import Case
-from trainers.heads import Head
-
-TALL = Head("tall", normalised=True, margin_function="trainers.heads:cosface_margin", default_margin=0.2)
-"""A head of one's own without a largest margin."""
-
-
-def mistakes(raw):
-    with pytest.raises(Mistakes) as error:
-        read_search(raw)
-    return [(".".join(map(str, mistake.keys)), mistake.text) for mistake in error.value.mistakes]
-
-
-# Conditions on the GPU
+from tests.support.spaces import mistakes
 
 
 def test_a_case_may_ask_for_a_gpu():
@@ -105,148 +92,8 @@ def test_conditions_on_the_gpu_survive_there_and_back(cases):
         assert read_search(plain_search(small)) == small
 
 
-# Output strides
-
-
-@pytest.mark.parametrize(
-    ("raw", "found"),
-    [
-        (
-            {"backbone": ["vgg16", "convnext_tiny", "resnet50", "nasnet_mobile"], "output_stride": [16, 32]},
-            [
-                (
-                    "output_stride",
-                    "16 is not supported by convnext_tiny, nasnet_mobile; add a condition, such as "
-                    "{choice: [16, 32], when: {backbone: [vgg16, resnet50]}}.",
-                )
-            ],
-        ),
-        (
-            {"backbone": ["vgg16", "convnext_tiny"], "output_stride": {"value": 16, "when": {"dropout": 0}}},
-            [
-                (
-                    "output_stride",
-                    "16 is not supported by convnext_tiny; add a condition, such as "
-                    "{choice: [16, 32], when: {backbone: vgg16}}.",
-                )
-            ],
-        ),
-    ],
-)
-def test_a_stride_that_a_backbone_cannot_do(raw, found):
-    assert mistakes(raw) == found
-
-
-def test_a_stride_that_no_backbone_here_can_do():
-    ((place, text),) = mistakes({"backbone": "inception_v3", "output_stride": 16})
-    assert place == "output_stride"
-    assert text.startswith(
-        "16 is not supported by inception_v3; leave it out, or add a backbone that supports it: mobilenet_0.25"
-    )
-    assert "resnet50, " in text
-    assert "convnext" not in text
-
-
-def test_strides_that_fit():
-    backbones = ["vgg16", "convnext_tiny"]
-    for stride in (
-        32,
-        {"choice": [16, 32], "when": {"backbone": "vgg16"}},
-        [{"value": 32, "when": {"backbone": "convnext_tiny"}}, {"choice": [16, 32]}],
-    ):
-        read_search({"backbone": backbones, "output_stride": stride})
-    # the first case leaves convnext_tiny to the second where the GPU is small
-    first = {"value": 32, "when": {"backbone": "convnext_tiny", "gpu_memory_gb": 8}}
-    ((place, _),) = mistakes({"backbone": backbones, "output_stride": [first, {"choice": [16, 32]}]})
-    assert place == "output_stride.1"
-
-
 def test_a_stride_takes_no_range():
     found = mistakes({"output_stride": {"int": [16, 32]}})
     assert found == [
         ("output_stride.int", "output_stride holds a few numbers, so it takes a value or a list, not a range.")
-    ]
-
-
-# Margins and scales
-
-
-@pytest.mark.parametrize(
-    ("raw", "place", "text"),
-    [
-        (
-            {"head": ["cosface", "sphereface"], "margin": {"uniform": [0.05, 0.4]}},
-            "margin",
-            "found a number from 0.05 to 0.4, but sphereface takes margins from 1 to 4; add an earlier case, "
-            "such as {uniform: [1, 4], when: {head: sphereface}}.",
-        ),
-        (
-            {
-                "head": ["arcface", "sphereface"],
-                "margin": [{"value": 0.5, "when": {"head": "sphereface"}}, {"value": 2}],
-            },
-            "margin.0",
-            "found 0.5, but sphereface takes margins from 1 to 4; add an earlier case, such as "
-            "{uniform: [1, 4], when: {head: sphereface}}.",
-        ),
-        (
-            {"head": "cosface", "margin": [None, 0.2, 1.5]},
-            "margin",
-            "found one of null, 0.2, 1.5, but cosface takes margins from 0 to 1; add an earlier case, "
-            "such as {uniform: [0, 1], when: {head: cosface}}.",
-        ),
-    ],
-)
-def test_a_margin_outside_its_heads_range(raw, place, text):
-    assert mistakes(raw)[0] == (place, text)
-
-
-def test_the_range_that_a_mistake_shows_is_itself_right():
-    wrong = {"head": ["arcface", "softmax"], "margin": {"uniform": [0.1, 3]}}
-    ((_, text),) = mistakes(wrong)
-    assert "{uniform: [0, 1.57], when: {head: arcface}}" in text
-    read_search({**wrong, "margin": {"uniform": [0, 1.57], "when": {"head": "arcface"}}})
-
-
-def test_margins_by_head_fit():
-    search = read_search(
-        {
-            "head": ["softmax", "sphereface", "cosface", "arcface", "tests.orchestrator.spec.space.test_section:TALL"],
-            "margin": [
-                {"uniform": [1.1, 2], "when": {"head": "sphereface"}},
-                {"uniform": [0.05, 0.4], "when": {"head": "cosface"}},
-                {"value": 4, "when": {"head": "tests.orchestrator.spec.space.test_section:TALL"}},
-                {"uniform": [0.05, 0.5]},
-            ],
-        }
-    )
-    assert search.space.domains("margin")[-1] == Uniform(0.05, 0.5)
-
-
-def test_sphereface_has_no_scale():
-    found = mistakes({"head": "sphereface", "scale": 16})
-    assert found == [("scale", "the head sphereface has no scale; leave it out, or add a head that has one.")]
-    read_search({"head": ["sphereface", "cosface"], "scale": {"value": 16, "when": {"head": "cosface"}}})
-
-
-def test_named_configurations_must_fit_too():
-    found = mistakes(
-        {
-            "configurations": [
-                {"name": "a", "backbone": "convnext_tiny", "output_stride": 16},
-                {"name": "b", "backbone": "vgg16", "output_stride": 16},
-                {"name": "c", "head": "sphereface", "margin": 0.2},
-                {"name": "d", "head": "sphereface", "margin": 1.5},
-                {"name": "e", "head": "sphereface", "scale": 16},
-                {"name": "f", "feature_fusion": True},
-                {"name": "g", "feature_fusion": "concat"},
-                {"name": "h", "mixup": 0.2, "unfrozen_layers": 0},
-            ]
-        }
-    )
-    assert found == [
-        ("configurations.0", "output_stride is 16, but convnext_tiny only takes 32."),
-        ("configurations.2", "margin is 0.2, but sphereface takes 1 to 4."),
-        ("configurations.4.scale", "the head sphereface has no scale; leave it out."),
-        ("configurations.6", '"g" is the same configuration as "f", and would not be trained again.'),
     ]

@@ -7,20 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.space.checks import sampler_refusal
-from orchestrator.spec.space.domains import DEFAULTS, Choice, Constant, IntRange, Uniform
+from orchestrator.spec.space.domains import Choice, Constant, IntRange, Uniform
 from orchestrator.spec.space.space import Case, Space, find_circle
-from trainers.config import TrialConfig, canonical
-
-MARGINS = Case(Uniform(0.1, 0.5), (("head", ("cosface", "arcface")),))
-HEADS = Case(Choice(("softmax", "cosface", "arcface")))
-DEPTHS = {
-    "learning_rate": [
-        Case(Uniform(1e-3, 1e-2, log=True), (("unfrozen_layers", (0,)),)),
-        Case(Uniform(1e-4, 1e-3, log=True)),
-    ],
-    "unfrozen_layers": [Case(Choice((0, 13, "all")))],
-}
+from tests.support.spaces import DEPTHS, HEADS, MARGINS
+from trainers.config import canonical
 
 
 def low(name, domain):
@@ -278,35 +268,3 @@ def test_every_combination_of_the_grid_lies_in_the_space(space):
     seen = {canonical(values) for values in space.grid()}
     assert len(seen) == size
     assert [values for values in list(space.grid())[:20] if space.contains(values)] == []
-
-
-RANGES = Space.of({"dropout": [Case(Uniform(0, 0.5))], "smoothing": [Case(Uniform(0, 0.2))]})
-LISTS = Space.of({"head": [HEADS], "batch_size": [Case(IntRange(16, 64, 16))]})
-
-
-@pytest.mark.parametrize(
-    ("sampler", "space", "sentence"),
-    [
-        *((sampler, RANGES, None) for sampler in ("tpe", "random", "cmaes", "gp")),
-        *((sampler, LISTS, None) for sampler in ("tpe", "random", "grid", "gp")),
-        *((sampler, Space.of(DEPTHS), None) for sampler in ("tpe", "random")),
-        ("grid", RANGES, "the grid sampler cannot enumerate dropout, a continuous range"),
-        ("grid", Space.of(DEPTHS), "the grid sampler cannot enumerate learning_rate, a continuous range"),
-        ("cmaes", LISTS, "the cmaes sampler supports numeric ranges only, and head is a list"),
-        (
-            "cmaes",
-            Space.of({"dropout": [Case(Uniform(0, 0.5))]}),
-            "the cmaes sampler needs at least two numeric ranges",
-        ),
-        ("cmaes", Space.of(DEPTHS), "the cmaes sampler does not support conditions"),
-        ("gp", Space.of(DEPTHS), "the gp sampler does not support conditions"),
-        ("gp", Space.of({"margin": [MARGINS], "head": [Case(Constant("softmax"))]}), None),
-    ],
-)
-def test_what_samplers_take(sampler, space, sentence):
-    answer = sampler_refusal(sampler, space)
-    assert answer is None if sentence is None else answer.startswith(sentence)
-
-
-def test_defaults_are_those_of_a_trial_without_epochs():
-    assert {**DEFAULTS, "epochs": TrialConfig().epochs} == TrialConfig().to_dict()

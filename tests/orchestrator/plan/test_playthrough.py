@@ -1,0 +1,63 @@
+"""One simulated sweep: its stages, what the hours leave out, and what sharing and stored rows save."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from orchestrator.ledger.stages import Stage
+from orchestrator.plan.draws import trials_of
+from orchestrator.plan.plan import PLANNED_STAGES
+from orchestrator.plan.playthrough import DRAWING_S, DRIVER_BYTES, START, TOTAL, SimulatedOutcome, SimulatedSweep
+from tests.support.sweep_costs import CALIBRATION, situation, spec_of
+
+HEADS = {"backbone": "mobilenet_1.0", "unfrozen_layers": 0, "dropout": {"uniform": [0, 0.5]}}
+
+
+def play(simulated: SimulatedSweep, share: bool = True) -> SimulatedOutcome:
+    return simulated.run(trials_of(simulated.spec, random.Random(0)), "seed", share)
+
+
+def test_every_stage_has_its_seconds() -> None:
+    found = play(SimulatedSweep(spec_of(HEADS), situation()))
+    assert set(found.stages) == {*PLANNED_STAGES}
+    assert found.stages[START] == CALIBRATION.worker_start_s
+    assert found.stages[Stage.LEADERBOARD] > DRAWING_S + CALIBRATION.worker_start_s
+    alone = [seconds for stage, seconds in found.stages.items() if stage not in (Stage.PREFILL, TOTAL)]
+    assert found.stages[TOTAL] == pytest.approx(sum(alone))
+    assert found.epochs == (9,) * 12
+    assert len(found.complete) == 12
+    assert len(found.refits) == 2 * 2  # the winner and a runner-up, two seeds each
+    again = play(SimulatedSweep(spec_of(HEADS), situation()))
+    assert (again.stages, again.epochs) == (found.stages, found.epochs)
+
+
+def test_a_search_that_its_hours_end_has_fewer_trials_and_one_without_a_complete_trial_no_winner() -> None:
+    whole = {**HEADS, "unfrozen_layers": "all"}
+    some = play(SimulatedSweep(spec_of(whole, budget={"hours": 0.05}), situation()))
+    assert 0 < len(some.complete) < 12
+    assert some.stages[Stage.SEARCH] == 180.0
+    none = play(SimulatedSweep(spec_of(whole, budget={"epochs": 100, "hours": 0.01}), situation()))
+    assert (none.complete, none.refits, none.judging_s) == ((), (), 0.0)
+    assert none.stages[Stage.REFIT] == none.stages[Stage.LEADERBOARD] == 0.0
+    assert none.ended == [work for work, _ in none.fits]
+
+
+def test_sharing_and_stored_rows_save_time() -> None:
+    simulated = SimulatedSweep(spec_of(HEADS), situation())
+    shared, alone = play(simulated), play(simulated, share=False)
+    assert shared.stages[Stage.SEARCH] < alone.stages[Stage.SEARCH] / 2
+    assert {rows.count: (built, stored) for rows, built, stored in shared.rows} == {100: (100, 0), 20: (20, 0)}
+    stored = {rows.place: rows.count for work in shared.works for rows in (*work.features, *work.images)}
+    warm = SimulatedSweep(spec_of(HEADS), situation(stored=stored))
+    again = play(warm)
+    assert again.stages[Stage.PREFILL] == 0.0
+    assert {(built, kept) for _, built, kept in again.rows} == {(0, 100), (0, 20)}
+    assert warm.floor_s(again.fits) < simulated.floor_s(shared.fits) <= shared.stages[Stage.SEARCH]
+
+
+def test_no_more_workers_than_trials_that_may_run_at_once() -> None:
+    simulated = SimulatedSweep(spec_of(HEADS, budget={"concurrent": 1}), situation(4))
+    assert simulated.speeds.machine.workers == 1
+    assert simulated.memory_bytes([]) == DRIVER_BYTES + 900_000_000

@@ -1,0 +1,29 @@
+"""The `data` section as the trainers read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spec.data_source import data_source
+from orchestrator.spec.sweep import SweepSpec
+from trainers.data.manifest import DataSource
+
+
+def spec_of(**data: object) -> SweepSpec:
+    values = {"name": "x", "search": {"dropout": 0}, "budget": {"trials": 1, "epochs": 1}}
+    return SweepSpec.model_validate({**values, "data": {"source": "builtin:digits", **data}})
+
+
+def test_every_field_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path))
+    ratios = {"train": 0.5, "validation": 0.2, "test": 0.3}
+    found = data_source(spec_of(splits=ratios, seed=7, duplicates="keep", folds=3))
+    assert found == DataSource(
+        source="builtin:digits", splits=(0.5, 0.2, 0.3), seed=7, duplicates="keep", cache=tmp_path, folds=3
+    )
+
+
+def test_splits_of_its_own_are_no_ratios() -> None:
+    assert data_source(spec_of(source="split.csv", splits="own")).splits is None

@@ -1,0 +1,53 @@
+"""The winner that the last finished leaderboard judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import OrchError
+from orchestrator.ledger.folder import Sweep, read_sweep
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
+from orchestrator.paths import SweepPaths
+from orchestrator.sweep.judged import JudgedWinner, judged_winner
+from trainers.serving.model import MODEL_FILE
+
+FIRST = JudgedWinner({"trial": "t1", "policy": "flip"}, {"accuracy": 0.9}, ("a", "b"))
+SECOND = JudgedWinner({"trial": "t2", "policy": "whole"}, {"accuracy": 0.8}, ("c",))
+
+
+def sweep_of(folder: Path, *judged: JudgedWinner, fits: list[str], policy: str) -> Sweep:
+    """A sweep with a leaderboard for each of ``judged``; its winner's folder holds ``fits``."""
+    paths = SweepPaths(folder)
+    paths.winner.mkdir(parents=True)
+    (paths.winner / MODEL_FILE).write_text(json.dumps({"fits": fits, "policy": policy}))
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING")
+        for each in judged:
+            ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=each.to_dict())
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 1})
+    return read_sweep(folder)
+
+
+def test_the_last_leaderboard_counts(tmp_path: Path) -> None:
+    assert judged_winner(sweep_of(tmp_path / "a", FIRST, fits=["a", "b"], policy="flip")) == FIRST
+    assert judged_winner(sweep_of(tmp_path / "b", FIRST, SECOND, fits=["c"], policy="whole")) == SECOND
+
+
+@pytest.mark.parametrize(("fits", "policy"), [(["a", "b"], "flip"), (["c"], "flip"), (["c", "d"], "whole")])
+def test_another_model_in_the_winners_folder_is_refused(tmp_path: Path, fits: list[str], policy: str) -> None:
+    sweep = sweep_of(tmp_path / "s", FIRST, SECOND, fits=fits, policy=policy)
+    with pytest.raises(OrchError, match="was given more to do after its last leaderboard and did not finish"):
+        judged_winner(sweep)
+
+
+def test_without_a_leaderboard_or_a_model_there_is_no_winner(tmp_path: Path) -> None:
+    with pytest.raises(OrchError, match="has no finished leaderboard, so no winner; resume it: `orch sweep --resume"):
+        judged_winner(sweep_of(tmp_path / "a", fits=["a"], policy="flip"))
+    sweep = sweep_of(tmp_path / "b", FIRST, fits=["a", "b"], policy="flip")
+    (sweep.paths.winner / MODEL_FILE).unlink()
+    with pytest.raises(OrchError, match="has no finished leaderboard"):
+        judged_winner(sweep)
