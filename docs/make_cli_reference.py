@@ -39,8 +39,9 @@ def verbs(command: Any = None, path: str = "orch") -> Iterator[tuple[str, Any]]:
 
 
 def exit_codes() -> list[tuple[int, str]]:
-    """Return (exit code, meaning), smallest first, from the docstrings of the errors."""
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.OrchError)]
+    """Return (exit code, meaning), smallest first, from the docstrings of the errors that have a code of their own."""
+    every = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.OrchError)]
+    kinds = [kind for kind in every if "exit_code" in vars(kind)]
     found = [(kind.exit_code, " ".join(str(kind.__doc__).split()).replace("``", "`")) for kind in kinds]
     found.append((exits.UNEXPECTED, "The program's own fault; the traceback is kept in the file that is named."))
     return sorted([(0, "Done."), *found])
