@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from orchestrator.errors import OrchError, SpecError
+from orchestrator.machine.standard_streams import leave_closed_terminal
 
 UNEXPECTED = 70
 """Exit code of an unexpected error, the program's own fault (EX_SOFTWARE of sysexits.h)."""
@@ -28,16 +29,15 @@ def explain(error: Exception) -> int:
         return _explain_usage(error)
     if isinstance(error, OrchError | TrainerError):
         placed = isinstance(error, SpecError) and re.match(r".+:\d+:\d+: ", str(error))
-        typer.echo(str(error) if placed else f"orch: {error}", err=True)  # editors read FILE:LINE:COLUMN at the start
+        _say(str(error) if placed else f"orch: {error}")  # editors read FILE:LINE:COLUMN at the start
         return error.exit_code if isinstance(error, OrchError) else TRAINER_ERROR
     if isinstance(error, BrokenPipeError) and _reader_left():
         return BROKEN_PIPE
     kept = _keep_traceback(error)
     text = " ".join(str(error).split()) or "no message"
-    typer.echo(
+    _say(
         f"orch: an unexpected error: {type(error).__name__}: {text}; run again with --debug for the traceback, "
-        f"kept in {kept}",
-        err=True,
+        f"kept in {kept}"
     )
     return UNEXPECTED
 
@@ -73,8 +73,14 @@ def _explain_usage(error: TyperException) -> int:
     if text:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "orch"
-        typer.echo(f"orch: {text}\nTry '{path} --help'.", err=True)
+        _say(f"orch: {text}\nTry '{path} --help'.")
     return error.exit_code
+
+
+def _say(text: str) -> None:
+    """Write ``text`` to stderr, or to nowhere if its terminal is gone."""
+    leave_closed_terminal()
+    typer.echo(text, err=True)
 
 
 def _reader_left() -> bool:
