@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +14,7 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.machine.places import RAY_FOLDER_BYTES, make_folder, ray_folder, unwritable
 from orchestrator.paths import cache_folder
-from tests.support.places import ROOT
-
-POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
-"""Takes away root's right to write where the mode forbids it."""
-needs_modes = pytest.mark.skipif(
-    os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root writes everywhere, and setpriv is missing"
-)
+from tests.support.powerless import needs_modes, orch
 
 
 @pytest.fixture
@@ -33,17 +24,6 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o555)
     yield folder
     folder.chmod(0o755)
-
-
-def orch(folder: Path, *line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``orch`` in ``folder`` without the rights of root."""
-    before = POWERLESS if os.geteuid() == 0 else []
-    plain = {name: value for name, value in os.environ.items() if name not in ("ORCH_CACHE", "TMPDIR", "HOME")}
-    return subprocess.run(
-        [*before, sys.executable, "-m", "orchestrator", *line],
-        cwd=folder, env={**plain, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True, text=True, check=False, timeout=550,
-    )  # fmt: skip
 
 
 def test_a_folder_is_looked_at_and_not_made(tmp_path: Path) -> None:
