@@ -210,6 +210,16 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         write_calibration(blocked, CalibrationFile(calibration()))
 
 
+def test_a_manifest_that_cannot_be_written_for_the_workers_is_said(
+    request_on_digits: CalibrationRequest,
+) -> None:
+    blocked = request_on_digits.cache / "calibration"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("not a folder")
+    with pytest.raises(OrchError, match=r"the calibration cannot be kept in .*set ORCH_CACHE to a folder"):
+        calibrate.measure(measurement_plan(request_on_digits.spec), request_on_digits, 0.0)
+
+
 def test_a_machine_is_named_by_what_decides_its_speed() -> None:
     one, two = machine_name(Slots(2, 1.0, 0.0)), machine_name(Slots(2, 2.0, 0.0))
     assert "2 workers of 1 thread" in one

@@ -39,6 +39,8 @@ from orchestrator.sweep import plan as plan_stage
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.plan import PlanRequest, compare_with_plan, plan_sweep
 from orchestrator.tracking.run_updates import plan_points, run_updates
+from tests.support.photos_on_disk import folder_of
+from tests.support.powerless import needs_modes, orch
 from tests.support.printed_lines import PrintedLines
 from tests.support.sweep_costs import situation
 from tests.support.tiny_fits import write_manifest
@@ -460,6 +462,37 @@ def test_a_machine_that_cannot_be_measured_stops_no_sweep(
     sweep.plan_sweep()
     assert sweep.printed.lines == ["plan     none: its worker process died."]
     assert sweep.notes() == []
+
+
+def test_a_calibration_that_cannot_be_kept_stops_no_sweep(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cluster.ray_session.ray_session", lambda address: pytest.fail("Ray was started"))
+    cache.mkdir(exist_ok=True)
+    (cache / "calibration").write_text("not a folder")
+    sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
+    sweep.plan_sweep()
+    assert len(sweep.printed.lines) == 2
+    assert "plan     none: cannot write to" in sweep.printed.lines[1]
+    assert "calibration writable, or set ORCH_CACHE" in sweep.printed.lines[1]
+
+
+@needs_modes
+def test_a_plan_needs_a_cache_and_says_so_before_photos_are_read(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", a=12, b=12)
+    spec_of(tmp_path, more="budget: {trials: 2, epochs: 1}")
+    (tmp_path / "cache" / "calibration").mkdir(parents=True)
+    for closed, reads in ((tmp_path / "cache", False), (tmp_path / "cache" / "calibration", True)):
+        closed.chmod(0)
+        try:
+            line = ("plan", "space.yaml", "--set", "data.source=photos")
+            done = orch(tmp_path, *line, ORCH_CACHE=str(tmp_path / "cache"))
+        finally:
+            closed.chmod(0o755)
+        assert done.returncode == 1, done.stderr
+        assert f"cannot write to {closed}: " in done.stderr
+        assert "ORCH_CACHE" in done.stderr
+        assert ("reading" in done.stderr) == reads
 
 
 def test_rows_that_older_ones_make_room_for_are_no_growth(
