@@ -46,8 +46,9 @@ def predict_photos(
 ) -> list[Prediction]:
     """Ask the champion of ``model`` about every photo, in the order given. None: the newest sweep's model.
 
-    ``warn`` gets a sentence for folders that cannot be listed. An unreadable photo gets an error of its own. Raises DataError if a path does not exist or holds no photo,
-    TrackingError if there is no champion or MLflow does not answer.
+    ``warn`` gets a sentence for folders that cannot be listed. An unreadable photo gets an error of its own. Raises
+    DataError if a path does not exist or holds no photo, TrackingError if there is no champion or MLflow does not
+    answer.
     """
     from trainers.files.plain import LARGEST_FILE
 
@@ -68,6 +69,7 @@ def photos(paths: Iterable[Path], warn: Callable[[str], None] = lambda sentence:
     Sorted within a folder. ``warn`` gets a sentence for folders that cannot be listed. Raises DataError.
     """
     from trainers.data.folders import left_out, walk
+    from trainers.files.lookup import obstacle
     from trainers.files.suffixes import PHOTOS
 
     files: list[Path] = []
@@ -80,6 +82,8 @@ def photos(paths: Iterable[Path], warn: Callable[[str], None] = lambda sentence:
                 warn(f"{path}: {sentence}")
         elif os.path.lexists(path):
             files.append(path)
+        elif why := obstacle(path):
+            raise DataError(f"{path} cannot be read: {why}.")
         else:
             missing.append(str(path))
     if missing:

@@ -57,7 +57,7 @@ def keras_cache() -> Path:
     """The folder that Keras downloads weights into; it need not exist."""
     home = Path(os.path.expanduser("~"))
     base = Path(os.environ.get("KERAS_HOME") or (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras")
-    if base.exists() and not os.access(base, os.W_OK):
+    if os.path.exists(base) and not os.access(base, os.W_OK):
         base = Path("/tmp/.keras")
     return base / "models"
 
@@ -140,7 +140,7 @@ def downloading(name: str, image_size: int) -> Iterator[None]:
 def _missing_file(wanted: Wanted) -> str:
     """Why the folder or file lacks the weights; "" if it has them or none are needed."""
     row, path = backbone(wanted.backbone), Path(wanted.place)
-    if wanted.place == NONE or path.is_file() or not row.files:
+    if wanted.place == NONE or os.path.isfile(path) or not row.files:
         return ""
     try:
         weight_file(row, path, row.native_size)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 from trainers.store.segments import open_segment, read_header, suffix
 from trainers.wording import GB
 
@@ -113,8 +114,10 @@ class Contents:
 def contents(cache: Path) -> Contents:
     """List ``cache``, shelves and other folders sorted by name; a missing folder is empty.
 
-    Raises TrainerError if ORCH_CACHE_GB is not a positive number.
+    Raises TrainerError if ORCH_CACHE_GB is not a positive number, or if the cache cannot be looked up.
     """
+    if why := obstacle(cache):
+        raise TrainerError(f"the cache {cache} cannot be read: {why}. Set ORCH_CACHE to another folder.")
     shelves = tuple(shelves_of(cache))
     unshelved = [other_folder(folder) for folder in folders_of(cache) if not holds_shelves(folder)]
     others = tuple(other for other in unshelved if other.files)
