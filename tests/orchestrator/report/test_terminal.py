@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from orchestrator.report.progress import ProgressReporter
 reporter = ProgressReporter(Console())
-reporter.print_line("ready")
+reporter.print_line("begun")
+Path("ready").touch()
 sys.stdin.read()
 for _ in range(3):
     reporter.warn("not read")
@@ -28,12 +30,13 @@ print("stderr", file=sys.stderr, flush=True)
 Path("gone-on").touch()
 """
 SWEEP = """
-import sys, time
+import sys
+from pathlib import Path
 from orchestrator.cli import app as cli
 from orchestrator.sweep import data
 build = data.build_manifest
 def once_closed(*given, **named):
-    print("ready", flush=True)
+    Path("ready").touch()
     sys.stdin.read()
     return build(*given, **named)
 data.build_manifest = once_closed
@@ -42,7 +45,7 @@ sys.exit(cli.run(["sweep", "quick", "--until", "data", "--set", "tracking.enable
 
 
 def run_without_reader(folder: Path, code: str, kind: str) -> int:
-    """Run ``code``, which prints "ready" and waits for stdin, on a terminal or pipe that is closed then."""
+    """Run ``code``, which makes the file "ready" and waits for stdin, on a terminal or pipe that is closed then."""
     reader, writer = pty.openpty() if kind == "terminal" else os.pipe()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORCH_CACHE": str(folder / "cache"), "COLUMNS": "80"}
     process = subprocess.Popen(
@@ -50,10 +53,11 @@ def run_without_reader(folder: Path, code: str, kind: str) -> int:
         start_new_session=True,
     )  # fmt: skip
     os.close(writer)
-    read = b""
-    while b"ready" not in read:
-        read += (part := os.read(reader, 4096))
-        assert part, read
+    deadline_s = time.monotonic() + 120
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
     os.close(reader)
     process.communicate(timeout=120)
     return process.returncode
