@@ -26,7 +26,7 @@ def cache_folder() -> Path:
     given = os.environ.get("ORCH_CACHE")
     base = given or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(base).expanduser().resolve()
+        folder = Path(os.path.realpath(Path(base).expanduser()))
     except RuntimeError as error:
         raise OrchError("this user has no home folder, so set ORCH_CACHE to a folder for the cache.") from error
     return folder if given else folder / "orch"

@@ -12,7 +12,6 @@ PACKAGES = ("orchestrator", "trainers", "dashboards")
 EXCEPTIONS = {
     "orchestrator/__main__.py": "tests/orchestrator/cli/test_exits.py",
     "orchestrator/cli/help.py": "tests/docs/test_generated_pages.py",
-    "orchestrator/errors.py": "tests/orchestrator/cli/test_exits.py",
     "orchestrator/ledger/stages.py": "constants alone",
     "orchestrator/spec/sections/base.py": "settings of pydantic alone",
     "trainers/augment.py": "tests/trainers/test_own_imports.py",

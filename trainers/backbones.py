@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.dotted import load_dotted, lookup
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 
 if TYPE_CHECKING:
     import keras
@@ -184,6 +185,8 @@ def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:
 
     Raises TrainerError with the patterns and the files in the folder.
     """
+    if why := obstacle(folder):
+        raise TrainerError(f"the weights folder {folder} cannot be read: {why}.")
     if not folder.is_dir():
         raise TrainerError(f"the weights folder {folder} does not exist.")
     found = sorted({file for pattern in row.files.split() for file in folder.glob(pattern)})

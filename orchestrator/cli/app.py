@@ -28,6 +28,7 @@ from orchestrator.cli.sweep import sweep
 from orchestrator.cli.weights import weights_app
 from orchestrator.machine.places import usable_cache
 from orchestrator.machine.quiet_stderr import quiet_libraries
+from orchestrator.machine.standard_streams import open_closed_streams
 
 VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("sweep", SEARCH, sweep),
@@ -101,9 +102,10 @@ def run(arguments: Sequence[str]) -> int:
         after = before[before.index("--") :]
         before = before[: before.index("--")]
     debug = "--debug" in before
-    quiet_libraries(usable_cache())
     line = [part for part in before if part != "--debug"] + after
+    open_closed_streams()
     try:
+        quiet_libraries(usable_cache())
         return _invoke(line or ["--help"])
     except Exception as error:
         if debug and not isinstance(error, TyperException | BrokenPipeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -12,6 +13,8 @@ import typer
 from typer.exceptions import TyperException
 
 from orchestrator.errors import OrchError, SpecError
+from orchestrator.machine.standard_streams import leave_closed_terminal
+from trainers.files.lookup import obstacle
 
 UNEXPECTED = 70
 """Exit code of an unexpected error, the program's own fault (EX_SOFTWARE of sysexits.h)."""
@@ -28,16 +31,18 @@ def explain(error: Exception) -> int:
         return _explain_usage(error)
     if isinstance(error, OrchError | TrainerError):
         placed = isinstance(error, SpecError) and re.match(r".+:\d+:\d+: ", str(error))
-        typer.echo(str(error) if placed else f"orch: {error}", err=True)  # editors read FILE:LINE:COLUMN at the start
+        _say(str(error) if placed else f"orch: {error}")  # editors read FILE:LINE:COLUMN at the start
         return error.exit_code if isinstance(error, OrchError) else TRAINER_ERROR
     if isinstance(error, BrokenPipeError) and _reader_left():
         return BROKEN_PIPE
+    if isinstance(error, OSError) and (refused := _refusal(error)):
+        _say(f"orch: {refused}")
+        return OrchError.exit_code
     kept = _keep_traceback(error)
     text = " ".join(str(error).split()) or "no message"
-    typer.echo(
+    _say(
         f"orch: an unexpected error: {type(error).__name__}: {text}; run again with --debug for the traceback, "
-        f"kept in {kept}",
-        err=True,
+        f"kept in {kept}"
     )
     return UNEXPECTED
 
@@ -73,8 +78,26 @@ def _explain_usage(error: TyperException) -> int:
     if text:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "orch"
-        typer.echo(f"orch: {text}\nTry '{path} --help'.", err=True)
+        _say(f"orch: {text}\nTry '{path} --help'.")
     return error.exit_code
+
+
+def _refusal(error: OSError) -> str:
+    """Return a sentence if the operating system refused a path for a reason outside orch; else ""."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the current folder was removed; cd into another."
+    if error.filename is None or error.errno not in (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP):
+        return ""
+    why = obstacle(error.filename) or "permission denied"
+    return f"{error.filename} cannot be used: {why}. Change its permissions, or name another place."
+
+
+def _say(text: str) -> None:
+    """Write ``text`` to stderr, or to nowhere if its terminal is gone."""
+    leave_closed_terminal()
+    typer.echo(text, err=True)
 
 
 def _reader_left() -> bool:

@@ -21,7 +21,7 @@ def predict(
     """Label and probability of each photo, from the champion."""
     from orchestrator.commands.predict import predict_photos, print_predictions
 
-    found = predict_photos(paths, model)
+    found = predict_photos(paths, model, lambda sentence: typer.echo(f"warning  {sentence}", err=True))
     if as_json:
         print_json([one.to_dict() for one in found])
     else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from orchestrator.machine.standard_streams import leave_closed_terminal
 
 PLEASE_WAIT = b"stopping; what is done is kept, please wait a moment\n"
 
@@ -47,18 +48,6 @@ def ignore_further() -> None:
     if _in_main_thread():
         for number in (signal.SIGINT, *handled_signals()):
             signal.signal(number, signal.SIG_IGN)
-
-
-def leave_closed_terminal() -> None:
-    """Redirect stdout and stderr to /dev/null if the terminal is gone, since every write would fail."""
-    for descriptor in (1, 2):
-        watched = select.poll()
-        watched.register(descriptor, select.POLLOUT)
-        if any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in watched.poll(0)):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            if nowhere != descriptor:
-                os.close(nowhere)
 
 
 class StopSignals:

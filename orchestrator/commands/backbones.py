@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import DataError
 from trainers.backbones import BACKBONES, weight_file
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,8 @@ def rows(folder: Path | None) -> list[dict[str, Any]]:
     """
     if folder is None and os.environ.get("ORCH_WEIGHTS"):
         folder = Path(os.environ["ORCH_WEIGHTS"])
+    if folder is not None and (why := obstacle(folder)):
+        raise DataError(f"the weights folder {folder} cannot be read: {why}; give another, or unset ORCH_WEIGHTS.")
     if folder is not None and not folder.is_dir():
         raise DataError(f"the weights folder {folder} does not exist; give another, or unset ORCH_WEIGHTS.")
     return [

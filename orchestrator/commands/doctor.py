@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,7 @@ from orchestrator.paths import RUNS, SweepPaths, cache_folder, command_line
 from orchestrator.spec.weight_places import FOLDER, PAGE
 from orchestrator.tracking.mlflow_store import reachable
 from trainers.backbones import BACKBONES
+from trainers.files.lookup import obstacle
 from trainers.networks.weight_sources import fits, is_cached, keras_cache, names_in, why_unreachable
 from trainers.wording import GB, count, first_line
 
@@ -55,23 +56,43 @@ class Finding:
 
 def examine(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> list[Finding]:
     """Return every finding in reading order. Takes about two seconds, or three if MLflow does not answer."""
-    return [
-        _python(),
-        *_packages(),
-        _cores(),
-        _memory(),
-        _gpu(),
-        *_shared_memory(Path("/dev/shm")),
-        disk("disk, here", folder or Path.cwd()),
-        _cache(),
-        *_sweeps(folder or Path.cwd()),
-        *_home(environment),
-        _ray(environment),
-        _mlflow(),
-        shared_folder("ORCH_DATA", environment, "photos named in a file as ${ORCH_DATA}/..."),
-        shared_folder(FOLDER, environment, "weight files; without it Keras downloads ImageNet's when asked to"),
-        weights(environment),
+    weight_files = "weight files; without it Keras downloads ImageNet's when asked to"
+    checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
+        ("Python", _python),
+        ("packages", _packages),
+        ("cores", _cores),
+        ("memory", _memory),
+        ("GPU", _gpu),
+        ("shared memory", lambda: _shared_memory(Path("/dev/shm"))),
+        ("disk, here", lambda: disk("disk, here", folder or _current_folder())),
+        ("disk, cache", _cache),
+        ("sweeps", lambda: _sweeps(folder or _current_folder())),
+        ("home", lambda: _home(environment)),
+        ("Ray", lambda: _ray(environment)),
+        ("MLflow", _mlflow),
+        ("ORCH_DATA", lambda: shared_folder("ORCH_DATA", environment, "photos named in a file as ${ORCH_DATA}/...")),
+        (FOLDER, lambda: shared_folder(FOLDER, environment, weight_files)),
+        ("weights", lambda: weights(environment)),
     ]
+    return [finding for subject, check in checks for finding in _findings(subject, check)]
+
+
+def _findings(subject: str, check: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    """Return what ``check`` finds; what the operating system refuses it is a problem of that subject alone."""
+    try:
+        found = check()
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return [Finding("problem", subject, f"cannot be checked: {place}{(error.strerror or str(error)).lower()}")]
+    return found if isinstance(found, list) else [found]
+
+
+def _current_folder() -> Path:
+    """Raises OSError if the current folder was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise OSError("the current folder was removed; cd into another") from error
 
 
 def _sweeps(folder: Path) -> list[Finding]:
@@ -208,6 +229,8 @@ def _shared_memory(device: Path) -> list[Finding]:
 
 def disk(subject: str, folder: Path) -> Finding:
     """Check the free space at ``folder``, or where it would be made, and whether it is writable."""
+    if why := obstacle(folder):
+        return Finding("problem", subject, f"{folder} cannot be used: {why}", _elsewhere(subject))
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir():
         return Finding("problem", subject, f"{there} is a file, so {folder} cannot be made", _elsewhere(subject))
@@ -266,6 +289,10 @@ def shared_folder(name: str, environment: Mapping[str, str], purpose: str) -> Fi
     if not value:
         return Finding("note", name, f"not set ({purpose})", f"export {name}=FOLDER when a file names it")
     folder = Path(value).expanduser()
+    if why := obstacle(folder):
+        return Finding("problem", name, f"{value} cannot be read: {why}", f"set {name} to another folder, or unset it")
+    if not os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
+        return Finding("problem", name, f"{value} cannot be listed", f"set {name} to another folder, or unset it")
     if not folder.is_dir():
         return Finding("problem", name, f"{value} is no folder", f"set {name} to a folder that exists, or unset it")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,15 +38,18 @@ class Prediction:
         }
 
 
-def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]:
+def predict_photos(
+    paths: Sequence[Path], model: str | None, warn: Callable[[str], None] = lambda sentence: None
+) -> list[Prediction]:
     """Ask the champion of ``model`` about every photo, in the order given. None: the newest sweep's model.
 
-    An unreadable photo gets an error of its own. Raises DataError if a path does not exist or holds no photo,
-    TrackingError if there is no champion or MLflow does not answer.
+    ``warn`` gets a sentence for folders that cannot be listed. An unreadable photo gets an error of its own. Raises
+    DataError if a path does not exist or holds no photo, TrackingError if there is no champion or MLflow does not
+    answer.
     """
     from trainers.files.plain import batches
 
-    files = photos(paths)
+    files = photos(paths, warn)
     uri, name = _champion(model)
     from orchestrator.tracking.registry import load_champion
 
@@ -57,21 +60,27 @@ def predict_photos(paths: Sequence[Path], model: str | None) -> list[Prediction]
     return found
 
 
-def photos(paths: Iterable[Path]) -> list[Path]:
+def photos(paths: Iterable[Path], warn: Callable[[str], None] = lambda sentence: None) -> list[Path]:
     """List the files given, whatever their names, and the photos below the folders given, as training reads them.
 
-    Sorted within a folder. Raises DataError.
+    Sorted within a folder. ``warn`` gets a sentence for folders that cannot be listed. Raises DataError.
     """
-    from trainers.data.folders import walk
+    from trainers.data.folders import left_out, walk
+    from trainers.files.lookup import obstacle
     from trainers.files.suffixes import PHOTOS
 
     files: list[Path] = []
     missing = []
     for path in paths:
         if os.path.isdir(path):
-            files += sorted(path / photo for folder in walk(path) for photo in folder.paths(folder.images))
+            tree = walk(path)
+            files += sorted(path / photo for folder in tree for photo in folder.paths(folder.images))
+            for sentence in left_out(tree):
+                warn(f"{path}: {sentence}")
         elif os.path.lexists(path):
             files.append(path)
+        elif why := obstacle(path):
+            raise DataError(f"{path} cannot be read: {why}.")
         else:
             missing.append(str(path))
     if missing:

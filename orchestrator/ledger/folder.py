@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import SweepState, TrialRecord, TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES, front_of
 from orchestrator.paths import RUNS, SweepPaths, command_line
+from trainers.files.lookup import obstacle
 
 FINISHED = "FINISHED"
 """State of a sweep that completed every stage."""
@@ -112,6 +114,8 @@ def locked_sweep(folder: Path) -> Iterator[tuple[Sweep, Ledger]]:
 def _sweep_paths(folder: Path) -> SweepPaths:
     """The paths in a sweep's folder. Raises OrchError if it is none."""
     paths = SweepPaths(Path(folder))
+    if why := obstacle(paths.ledger):
+        raise OrchError(f"{folder} cannot be opened: {why}.")
     if not paths.ledger.is_dir():
         raise OrchError(f"{folder} is not a sweep's folder: there is no {paths.ledger.name}/ in it.")
     return paths
@@ -119,7 +123,7 @@ def _sweep_paths(folder: Path) -> SweepPaths:
 
 def list_sweeps(runs: Path) -> list[Path]:
     """Return the sweeps' folders in ``runs``, the most recently written first."""
-    found = [path.parent for path in runs.glob("*/" + SweepPaths(runs).ledger.name) if path.is_dir()]
+    found = [path.parent for path in runs.glob("*/" + SweepPaths(runs).ledger.name) if os.path.isdir(path)]
     return sorted(found, key=lambda folder: SweepPaths(folder).ledger.stat().st_mtime_ns, reverse=True)
 
 
@@ -130,8 +134,10 @@ def find_sweep(given: str | None, finished: bool = False, runs: Path = Path(RUNS
     """
     if given is not None:
         for folder in (Path(given), runs / given):
-            if SweepPaths(folder).ledger.is_dir():
+            if os.path.isdir(SweepPaths(folder).ledger):
                 return folder
+        if why := obstacle(SweepPaths(Path(given)).ledger):
+            raise OrchError(f"{given} cannot be opened: {why}.")
         raise OrchError(f"there is no sweep {given!r}. {_list(runs)}")
     for folder in list_sweeps(runs):
         if not finished or read_sweep(folder).finished:

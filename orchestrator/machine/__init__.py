@@ -1,4 +1,4 @@
-"""What this machine has: cores, GPUs, memory, versions, writable folders.
+"""What this machine has: cores, GPUs, memory, versions, writable folders, standard streams.
 
 May import ``paths`` and ``errors``. Start with ``environment``.
 """

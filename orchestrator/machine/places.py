@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import OrchError
 from orchestrator.paths import cache_folder
+from trainers.files.lookup import obstacle
 
 SOCKET_BYTES = 107
 """Maximum bytes in the path of a Unix socket on Linux."""
@@ -20,6 +21,8 @@ RAY_FOLDER_BYTES = SOCKET_BYTES - len(LONGEST_SOCKET)
 
 def unwritable(folder: Path) -> str:
     """Explain why ``folder``, created if missing, cannot be written to; "" if it can. Creates nothing."""
+    if why := obstacle(folder):
+        return why
     there = next(parent for parent in (folder, *folder.parents) if _exists(parent))
     if not there.is_dir():
         which = "it" if there == folder else str(there)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from orchestrator.machine.places import unwritable
+from orchestrator.machine.standard_streams import is_open
 
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's C++: devices it looked for, instructions it could use
@@ -59,7 +60,7 @@ def without_chatter() -> Iterator[None]:
                 yield
         finally:
             held.seek(0)
-            os.write(2, b"".join(line for line in held if not CHATTER.match(line)))
+            _write(b"".join(line for line in held if not CHATTER.match(line)))
 
 
 @contextlib.contextmanager
@@ -71,19 +72,33 @@ def hushed() -> Iterator[None]:
                 yield
         except BaseException:
             held.seek(0)
-            os.write(2, held.read())
+            _write(held.read())
             raise
 
 
 @contextlib.contextmanager
 def _redirected(target: int) -> Iterator[None]:
-    """Redirect file descriptor 2 to ``target`` inside the block."""
-    sys.stderr.flush()
+    """Redirect file descriptor 2 to ``target`` inside the block; without a stderr do nothing."""
+    if sys.stderr is None or not is_open(2):  # without a stderr, descriptor 2 may be any other file
+        yield
+        return
+    _flush()
     kept = os.dup(2)
     os.dup2(target, 2)
     try:
         yield
     finally:
-        sys.stderr.flush()
+        _flush()
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError):  # the terminal is gone
+        sys.stderr.flush()
+
+
+def _write(held: bytes) -> None:
+    if held:  # none without a stderr
+        with contextlib.suppress(OSError):
+            os.write(2, held)

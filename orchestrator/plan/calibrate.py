@@ -5,6 +5,7 @@ The workers run ``trainers.training.measure``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from orchestrator.machine.environment import gpu_capability
+from orchestrator.machine.places import require_writable
 from orchestrator.plan.calibration import Calibration, PartKey, PartSpeed, busy_words
 from orchestrator.plan.calibration_file import (
+    FOLDER,
     CalibrationFile,
     calibration_path,
     machine_name,
     read_calibration,
     write_calibration,
+    writing_to,
 )
 from orchestrator.plan.estimates import UNKNOWN_RATE, cost_of
 from orchestrator.plan.measurements import MeasurementPlan, measurement_plan
@@ -69,18 +73,18 @@ def measure(
 ) -> Calibration:
     """Measure ``asked`` within ``request.seconds``, on every slot at once. Ray must be running.
 
-    ``ray_s``: seconds that Ray took to start. ``tell`` gets a line for each job that is retried. Raises OrchError with
-    the message of a TrainerError.
+    ``ray_s``: seconds that Ray took to start. ``tell`` gets a line for each job that is retried. Raises OrchError, also
+    with the message of a TrainerError.
     """
     from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
 
     slots, precision = request.slots, request.precision
     jobs = jobs_for(asked, slots, request.seconds)
-    folder = request.cache / "calibration"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = request.cache / FOLDER
     file = folder / f".manifest-{request.manifest.fingerprint}-{os.getpid()}.parquet"
-    try:
+    with writing_to(folder):
         request.manifest.write(file)
+    try:
         more = {"manifest": str(file), "asked_at": time.time(), "precision": precision}
         more |= {"threads": 1, "gpu_memory_share": min(1.0, slots.gpus), "seconds": request.seconds}
         filled = [{**job, **more} for job in jobs]
@@ -88,7 +92,8 @@ def measure(
             "trainers.training.measure:measure", filled, slots.cpus, None, slots.gpus, fresh=True, tell=tell
         )
     finally:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
     driver_s = DRIVER_S + ray_s
     load = mean(Load(**each) for answer in answers for each in answer["loads"])
     doubt = busy_words(load, slots.workers * slots.cpus)
@@ -250,7 +255,7 @@ def calibrated(
     elif found is not None:
         return found
     else:
-        if kept is None and not again and calibration_path(request.cache, request.machine).exists():
+        if kept is None and not again and os.path.exists(calibration_path(request.cache, request.machine)):
             tell(f"{calibration_path(request.cache, request.machine)} cannot be read and is measured again")
         tell(f"measuring how fast this machine is: under a minute, and kept for later plans in {request.cache}")
     return _measured(request, kept, ray_s, tell)
@@ -259,9 +264,11 @@ def calibrated(
 def _measured(
     request: CalibrationRequest, kept: CalibrationFile | None, ray_s: float, tell: Callable[[str], None]
 ) -> Calibration:
-    """Measure what ``kept`` lacks, and write both."""
+    """Measure what ``kept`` lacks, and write both. Raises OrchError."""
     from orchestrator.cluster.ray_session import ray_session  # Ray: seconds to import
 
+    folder = request.cache / FOLDER
+    require_writable(folder, f"Make {folder} writable, or set ORCH_CACHE to a folder of your own.")  # before Ray starts
     asked = measurement_plan(request.spec, request.precision)
     began_s = time.monotonic()
     with ray_session(request.address):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,8 +46,25 @@ def machine_name(slots: Slots, address: str = "") -> str:
     return "; ".join([*parts, *([f"cluster {address}"] if address else [])])
 
 
+FOLDER = "calibration"
+"""Folder of the calibrations in the cache."""
+
+
 def calibration_path(cache: Path, machine: str) -> Path:
-    return cache / "calibration" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
+    return cache / FOLDER / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Create ``folder``; turn an OSError of that, or inside, into an OrchError that says what to do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise OrchError(
+            f"the calibration cannot be kept in {folder} ({error.strerror or error}); make it writable, free some "
+            "space there, or set ORCH_CACHE to a folder of your own."
+        ) from error
 
 
 def read_calibration(cache: Path, machine: str) -> CalibrationFile | None:
@@ -64,12 +83,6 @@ def write_calibration(cache: Path, kept: CalibrationFile) -> Path:
     file = calibration_path(cache, kept.calibration.machine)
     content = {"calibration": kept.calibration.to_dict(), "settled": sorted(kept.settled), "data": kept.data}
     text = json.dumps(content, indent=1)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(file.parent):
         atomic_write_text(file, text)
-    except OSError as error:
-        raise OrchError(
-            f"the calibration cannot be kept in {file.parent} ({error.strerror or error}); free some space there, or "
-            "set ORCH_CACHE to a folder on another disk."
-        ) from error
     return file

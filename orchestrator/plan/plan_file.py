@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.errors import DataError, OrchError
 from orchestrator.machine.environment import gpu_names
+from orchestrator.machine.places import require_places
 from orchestrator.paths import cache_folder
 from orchestrator.plan.calibrate import (
     CalibrationRequest,
@@ -71,6 +72,7 @@ def plan_file(
     spec = with_gpu_memory(spec)
     if devices is not None:  # what a part takes does not depend on its weights, which need not be here
         spec = spec.model_copy(update={"weights": NONE})
+    require_places(starts_ray=True)
     tell(f"data     reading {', '.join(spec.data.sources)}")
     try:
         manifest, _ = build_manifest(data_source(spec))
@@ -130,7 +132,7 @@ def _doubt_words(request: CalibrationRequest, calibration: Calibration) -> list[
 
 def free_bytes(folder: Path) -> int:
     """Return the free bytes on the disk that holds, or will hold, ``folder``."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.exists(each))
     return shutil.disk_usage(there).free
 
 
@@ -164,7 +166,7 @@ def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict
     Rows missing from ``trainers.networks.prefix_index`` count as not stored.
     """
     spec, manifest, cache = request.spec, request.manifest, request.cache
-    if not cache.is_dir():
+    if not os.path.isdir(cache):
         return {}
     speeds = Speeds(situation.calibration, situation.machine)
     settings = StoreSettings(situation.precision, VALUE_BYTES[situation.store_dtype])
@@ -184,7 +186,7 @@ def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict
                 shelf = find(cache, config, weights, situation.precision, situation.store_dtype, view)
             else:
                 shelf = known_images(cache, size, view)
-            if shelf is not None and shelf.folder.is_dir():
+            if shelf is not None and os.path.isdir(shelf.folder):
                 found[rows.place] = shelf.shelf(cache).count(keys.of(config, rows.split, rows.recipe))
     return {place: count for place, count in found.items() if count}
 

@@ -18,7 +18,7 @@ from orchestrator.ledger.state import TrialState, derive
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.report.stage_lines import line, stage_lines
-from orchestrator.report.terminal import tell
+from orchestrator.report.terminal import outlives_terminal, tell
 from trainers.wording import count
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class ProgressReporter:
 
     def print_line(self, line: str) -> None:
         """Print a line; on a terminal it is wrapped between words, under its first word. A pipe gets it whole."""
-        tell(self._console, line, INDENT)
+        with outlives_terminal(self._console):
+            tell(self._console, line, INDENT)
 
     def warn(self, sentence: str) -> None:
         """Print a warning that is no event of the sweep."""
@@ -172,10 +173,11 @@ class ProgressReporter:
         from orchestrator.evaluation.leaderboard import to_rich
 
         frame = pd.read_parquet(paths.leaderboard_parquet)
-        self._console.print()
-        self._console.print(to_rich(frame, "Leaderboard on the test split"))
+        with outlives_terminal(self._console):
+            self._console.print()
+            self._console.print(to_rich(frame, "Leaderboard on the test split"))
+            self._console.print()
         row = frame[frame["winner"]].iloc[0]
-        self._console.print()
         self.print_line(
             f"The winner, chosen on validation: {row['model']} with the crop policy {row['policy']}, test accuracy "
             f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f}). "
@@ -188,10 +190,11 @@ class ProgressReporter:
         if activation := _activation():
             steps.insert(0, (activation, "once per terminal: puts orch on PATH"))
         width = max(len(command) for command, _ in steps)
-        self._console.print("\nNext:", markup=False)
-        for command, what in steps:
-            line = f"  {command.ljust(width)}   # {what}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with outlives_terminal(self._console):
+            self._console.print("\nNext:", markup=False)
+            for command, what in steps:
+                line = f"  {command.ljust(width)}   # {what}"
+                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _activation() -> str:

@@ -1,9 +1,14 @@
-"""Wrap long lines on a terminal between words, with a hanging indent."""
+"""Print to a terminal that may be narrow or, during a sweep, gone."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from orchestrator.machine.standard_streams import leave_closed_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,3 +29,21 @@ def tell(console: Console, line: str, indent: int) -> None:
     if console.is_terminal:
         line = wrapped(line, console.width, indent)
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def outlives_terminal(console: Console) -> Iterator[None]:
+    """Go on without output, as under ``nohup``, if printing inside finds that the terminal or a pipe's reader is gone.
+
+    A shell that exits or disowns its jobs need not send SIGHUP.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        leave_closed_terminal()
+    except SystemExit:  # what Rich makes of EPIPE, after it has set ``quiet``
+        if not console.quiet:
+            raise
+        leave_closed_terminal()

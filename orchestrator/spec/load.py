@@ -30,6 +30,7 @@ from orchestrator.spec.yaml_file.document import Document, SettingRules, read_do
 from orchestrator.spec.yaml_file.writer import write_yaml
 from trainers.backbones import backbone
 from trainers.data.builtins import BUILTIN
+from trainers.files.lookup import obstacle
 from trainers.networks.weight_sources import IMAGENET, NONE
 
 _RANGE_EXTRAS = {"step", "log"}
@@ -179,8 +180,12 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     data, budget = parts.get("data"), parts.get("budget")
     if data is not None:
         for i, source in enumerate(data.sources):
-            if not source.startswith(BUILTIN) and not Path(source).exists():
-                place = () if isinstance(data.source, str) else (i,)
+            if source.startswith(BUILTIN):
+                continue
+            place = () if isinstance(data.source, str) else (i,)
+            if why := obstacle(source):
+                found.append(Mistake(("data", "source", *place), f"{source} cannot be read: {why}."))
+            elif not Path(source).exists():
                 text = f"there is no file or folder {source}. Relative paths start at the current folder."
                 found.append(Mistake(("data", "source", *place), text))
     name = "" if budget is None else budget.sampler.name
@@ -239,5 +244,5 @@ def _begun(spec: SweepSpec) -> dict[str, str]:
     return {
         name: place
         for name, place in places.items()
-        if place == IMAGENET or (mapped and place != NONE and not Path(place).is_file())
+        if place == IMAGENET or (mapped and place != NONE and not os.path.isfile(place))
     }

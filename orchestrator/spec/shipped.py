@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
 from orchestrator.errors import SpecError
+from trainers.files.lookup import obstacle
 from trainers.wording import did_you_mean
 
 SHIPPED = "search_spaces"
@@ -22,8 +24,8 @@ def names_sweep(path_or_name: str) -> bool:
     """Return whether the argument is the path of a YAML file, or names a shipped sweep and no file or folder here."""
     path = Path(path_or_name)
     if path.suffix in (".yaml", ".yml"):
-        return not path.is_dir()
-    return not path.exists() and _shipped_name(path_or_name) is not None
+        return not os.path.isdir(path)
+    return not os.path.exists(path) and _shipped_name(path_or_name) is not None
 
 
 def _shipped_name(path_or_name: str) -> str | None:
@@ -39,6 +41,8 @@ def find_file(path_or_name: str) -> tuple[Path, tuple[str, ...]]:
     Raises SpecError if there is neither.
     """
     path, shipped = Path(path_or_name), shipped_spaces()
+    if why := obstacle(path):
+        raise SpecError(f"{path_or_name} cannot be read: {why}.")
     if path.is_file():
         return path, ()
     if path_or_name in shipped:

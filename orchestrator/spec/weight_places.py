@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestrator.spec.mistakes import Mistake
 from orchestrator.spec.weights import OPTIONAL, OTHERS, Weights, missing_weights, weights_of
 from trainers.backbones import backbone
+from trainers.files.lookup import obstacle
 from trainers.networks.weight_sources import (
     IMAGENET,
     Wanted,
@@ -139,9 +140,7 @@ def _mistakes(asked: Asked, lacking: _Lacking, left_out: Sequence[str], folder: 
 
 
 def _not_here(names: Sequence[str], reason: str, folder: Path | None, is_resumed: bool) -> str:
-    looked = (
-        [f"{FOLDER} ({folder}{'' if folder.is_dir() else ', which is not a folder'})"] if folder is not None else []
-    )
+    looked = [] if folder is None else [f"{FOLDER} ({', '.join(filter(None, (str(folder), _problem_of(folder))))})"]
     where = " or ".join([*looked, str(keras_cache())])
     text = f"there are no weights of {listed(names)} in {where}, and they cannot be downloaded: {reason}"
     if is_resumed:
@@ -155,14 +154,21 @@ def _not_here(names: Sequence[str], reason: str, folder: Path | None, is_resumed
     )
 
 
+def _problem_of(folder: Path) -> str:
+    """Why no weights can be found in ``folder``, as part of a sentence; "" if it is a folder."""
+    if why := obstacle(folder):
+        return f"which cannot be read: {why}"
+    return "" if folder.is_dir() else "which is not a folder"
+
+
 def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: Path | None) -> list[str]:
     notes = []
     found = [name for name, place in settled.items() if folder is not None and place == str(folder)]
     to_download = [name for name in lacking.to_download if name in settled]
     if found:
         notes.append(f"weights  {listed(found)}: from {folder} (ORCH_WEIGHTS)")
-    elif folder is not None and settled and asked.begun is None and not folder.is_dir():
-        notes.append(f"weights  {FOLDER} is {folder}, which is not a folder")
+    elif folder is not None and settled and asked.begun is None and (problem := _problem_of(folder)):
+        notes.append(f"weights  {FOLDER} is {folder}, {problem}")
     if to_download:
         notes.append(f"weights  {listed(to_download)}: Keras downloads them at first use, into {keras_cache()}")
     return notes

@@ -10,6 +10,7 @@ from orchestrator.spec.mistakes import Mistake, Mistakes, nearest, quoted
 from orchestrator.spec.space.fields import FIELDS
 from trainers.backbones import backbone, weight_file
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 from trainers.networks.weight_sources import IMAGENET, NONE
 
 OPTIONAL = "optional"
@@ -73,6 +74,8 @@ def missing_weights(weights: Weights, backbones: Iterable[str]) -> list[Mistake]
 def _missing_in(place: str, backbones: Iterable[str], keys: tuple[str, ...], one_file: bool) -> list[Mistake]:
     """Return mistakes about weights of ``backbones`` missing in ``place``. ``one_file``: it can be a weight file."""
     folder = Path(place)
+    if place not in WORDS and (why := obstacle(folder)):
+        return [Mistake(keys, f"{place} cannot be read: {why}.")]
     if place in WORDS or (one_file and folder.is_file()):
         return []
     if not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator.spec.gpu import replace_memory, with_gpu_memory
 from orchestrator.spec.load import dump_spec, load_spec, open_spec
 from orchestrator.spec.sweep import SweepSpec
 from trainers.files.atomic import atomic_write_text
+from trainers.files.lookup import obstacle
 
 EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget.concurrent", "budget.retries")
 """Fields that may change when a sweep is resumed. Any other, above all epochs, makes another sweep."""
@@ -41,7 +43,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
     if fresh:
         root = next_free(root)
     paths = SweepPaths(root)
-    if paths.root.exists() and (not paths.root.is_dir() or any(paths.root.iterdir())):
+    if os.path.exists(paths.root) and (not paths.root.is_dir() or any(paths.root.iterdir())):
         resume = command_line("sweep", "--resume", "--out", root)
         raise SweepExists(
             f"{root} exists already. Resume that sweep: `{resume}`; or start another with `--out DIR` or `--fresh`."
@@ -55,7 +57,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
 def next_free(root: Path) -> Path:
     """Return the first of ``root``, ``root-2``, ``root-3`` ... that does not exist."""
     number, candidate = 1, root
-    while candidate.exists():
+    while os.path.exists(candidate):
         number += 1
         candidate = root.with_name(f"{root.name}-{number}")
     return candidate
@@ -68,6 +70,8 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     Raises OrchError if ``root`` is no sweep, or if more than ``EXTENDABLE`` and ``ELSEWHERE`` would change.
     """
     paths = SweepPaths(root)
+    if why := obstacle(paths.spec):
+        raise OrchError(f"{root} cannot be opened: {why}. Resume as the user that began the sweep.")
     if not paths.spec.is_file():
         raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: `orch sweep FILE`.")
     require_writable(

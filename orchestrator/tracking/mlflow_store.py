@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from orchestrator.errors import TrackingError
 from orchestrator.tracking import sqlite_store
 from orchestrator.tracking.sqlite_store import ARTIFACTS, artifacts_folder, real_file, reason_in_words
+from trainers.files.lookup import obstacle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -188,6 +189,8 @@ def trouble(uri: str, timeout_s: float | None = None) -> str:
             return f"no database answers at {shown}: {_describe(error, timeout_s)}. Start it, or correct the address."
         return ""
     if parts.scheme in ("", "file"):
+        if why := obstacle(_folder(uri)):
+            return f"MLflow's folder {_folder(uri)} cannot be used: {why}. Correct MLFLOW_TRACKING_URI or tracking.uri."
         return "" if _folder(uri).is_dir() else f"MLflow's folder {_folder(uri)} does not exist."
     return f"{shown} is not the address of an MLflow store; use sqlite:///FILE or http://HOST:PORT."
 
@@ -203,6 +206,8 @@ def _folder(uri: str) -> Path:
 
 def _trouble_of_file(path: Path) -> str:
     path = real_file(path)
+    if why := obstacle(path):
+        return f"MLflow's database {path} cannot be used: {why}. Set MLFLOW_TRACKING_URI or tracking.uri to another."
     if path.is_dir():
         return f"MLflow's database {path} is a folder; name a file in MLFLOW_TRACKING_URI or tracking.uri."
     if path.is_file() and not os.access(path, os.R_OK | os.W_OK):

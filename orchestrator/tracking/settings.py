@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ def model_name(spec: SweepSpec) -> str:
 
 def _short_name(source: str) -> str:
     """Return a short name for a data source: its folder, its archive without the suffix, or the built-in's name."""
-    if ":" in source and not Path(source).exists():
+    if ":" in source and not os.path.exists(source):
         source = source.rpartition(":")[2]
     path = Path(source)
     if is_table(path.name):

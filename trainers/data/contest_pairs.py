@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from trainers.data.folders import Folder, split_folders
+from trainers.data.folders import Folder, left_out, split_folders
 from trainers.data.listing import Listing, SourceNotes, is_text, listing, name_some
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, read_plain
@@ -67,6 +67,7 @@ def read_pairs(root: Path, tree: Sequence[Folder]) -> Listing:
     if names is not None:
         _note_numbers(found, names, notes)
     found.note_mistakes(notes)
+    notes.warnings += left_out(tree)
     return listing(root, pd.DataFrame(rows, columns=["path", "label", "split"], dtype=object), notes)
 
 

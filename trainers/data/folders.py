@@ -30,11 +30,15 @@ DEEPEST = 16
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder of a tree: ``path`` is posix and relative to the root, "" for the root itself; names are sorted."""
+    """One folder of a tree: ``path`` is posix and relative to the root, "" for the root itself; names are sorted.
+
+    ``closed``: why the folder cannot be listed, "" if it can.
+    """
 
     path: str
     images: tuple[str, ...]
     others: tuple[str, ...]
+    closed: str = ""
 
     def paths(self, names: Sequence[str]) -> list[str]:
         """``names`` of files in this folder, relative to the root."""
@@ -45,7 +49,7 @@ def walk(root: Path) -> list[Folder]:
     """``root`` and the folders below it, parents first, without hidden ones and what archives of a Mac leave behind.
 
     Looks only at names: an entry named like an image may be a pipe, a broken link, or a folder without images.
-    Raises TrainerError if a folder cannot be listed.
+    A folder below ``root`` that cannot be listed (``lost+found``) is ``closed``. Raises TrainerError if ``root`` is.
     """
     try:
         return _walk(root, "", frozenset())
@@ -58,7 +62,7 @@ def read_classes(root: Path, tree: Sequence[Folder]) -> Listing:
     notes = SourceNotes()
     holders = [folder for folder in tree if folder.path and folder.images]
     if not holders:
-        raise TrainerError(_why_empty(root, tree[0]))
+        raise TrainerError(" ".join([_why_empty(root, tree[0]), *map(_capitalized, left_out(tree))]))
     own = split_folders([folder.path for folder in holders])
     if not own:
         _refuse_wrapping(root, holders)
@@ -95,12 +99,31 @@ def _walk(root: Path, path: str, above: frozenset[tuple[int, int]]) -> list[Fold
     files, below = [], []
     for entry in visible:
         name = entry.name
-        inside = _walk(root, f"{path}/{name}" if path else name, above | {place}) if _is_folder(entry) else None
+        below_path = f"{path}/{name}" if path else name
+        inside = _walk_below(root, below_path, above | {place}) if _is_folder(entry) else None
         if inside is None or (is_photo(name) and not any(folder.images for folder in inside)):
             files.append(name)
         else:
             below += inside
     return [Folder(path, tuple(filter(is_photo, files)), tuple(f for f in files if not is_photo(f))), *below]
+
+
+def _walk_below(root: Path, path: str, above: frozenset[tuple[int, int]]) -> list[Folder]:
+    try:
+        return _walk(root, path, above)
+    except OSError as error:
+        return [Folder(path, (), (), closed=(error.strerror or str(error)).lower())]
+
+
+def left_out(tree: Sequence[Folder]) -> list[str]:
+    """A sentence about the folders of ``tree`` that cannot be listed; [] if there are none."""
+    closed = [folder for folder in tree if folder.closed]
+    if not closed:
+        return []
+    if len(closed) == 1:
+        return [f"the folder {closed[0].path} is left out: it cannot be looked into ({closed[0].closed})."]
+    named = name_some([f"{folder.path} ({folder.closed})" for folder in closed])
+    return [f"{len(closed):,} folders are left out, because they cannot be looked into: {named}."]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -138,7 +161,8 @@ def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[
         notes.warnings.append(
             f"{count(len(others), 'file')} without an image's suffix will not be read: {name_some(others)}."
         )
-    hollow = _hollow([folder.path for folder in tree if folder.path], paths)
+    notes.warnings += left_out(tree)
+    hollow = _hollow([folder.path for folder in tree if folder.path and not folder.closed], paths)
     if hollow:
         notes.warnings.append(
             f"the folder {hollow[0]} holds no image and is no class."
@@ -150,6 +174,10 @@ def _note_odd_ones(tree: Sequence[Folder], holders: Sequence[Folder], own: dict[
             f"{count(len(tree[0].images), 'image')} next to the class folders will not be read: "
             f"{name_some(tree[0].images)}."
         )
+
+
+def _capitalized(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _hollow(folders: Sequence[str], holders: Sequence[str]) -> list[str]:

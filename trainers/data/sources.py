@@ -16,6 +16,7 @@ from trainers.data.folders import read_classes, walk
 from trainers.data.listing import Listing, SourceNotes, listing, name_some
 from trainers.data.tables import is_photo_table, read_table
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 from trainers.files.suffixes import ARCHIVES, TABLES, is_archive, is_table
 from trainers.wording import count
 
@@ -76,7 +77,9 @@ def _place(source: str, cache: Path) -> Path:
     if source.startswith(BUILTIN):
         return make_builtin(source, cache)
     path = Path(source).expanduser()
-    if not os.path.exists(path):
+    if why := obstacle(path):
+        raise TrainerError(f"{source} cannot be read: {why}.")
+    if not path.exists():
         raise TrainerError(f"there is no folder, table or archive {source}.")
     if path.is_dir() or is_table(path.name):
         return path.resolve()

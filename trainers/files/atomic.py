@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 
 TEMPORARY = ".tmp"
 """Ending of a temporary file's name, before the suffix that a format asks for."""
@@ -61,7 +62,12 @@ def atomic_write_text(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise NotAFile if ``path`` exists and is no regular file: renaming over ``/dev/null`` would remove the device."""
+    """Raise NotAFile if ``path`` exists and is no regular file: renaming over ``/dev/null`` would remove the device.
+
+    Also raised if it cannot be looked up, such as in a folder that may not be entered.
+    """
+    if why := obstacle(path):
+        raise NotAFile(f"{path} cannot be written: {why}; name another file.")
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

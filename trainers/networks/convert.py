@@ -15,6 +15,7 @@ import numpy as np
 
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
+from trainers.files.lookup import obstacle
 from trainers.networks.weight_files import size_text
 
 SHOWN = 8
@@ -90,6 +91,9 @@ def _refuse(backbone: str) -> None:
 
 def _output(source: Path, backbone: str, output: Path | None) -> Path:
     """The file to write. Raises TrainerError if Keras could not read its name again, or if it exists."""
+    for path in filter(None, (source, output)):
+        if why := obstacle(path):
+            raise TrainerError(f"{path} cannot be used: {why}.")
     if not source.is_file():
         raise TrainerError(f"there is no file {source}.")
     if output is None or output.is_dir():

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -54,7 +57,7 @@ def keras_cache() -> Path:
     """The folder that Keras downloads weights into; it need not exist."""
     home = Path(os.path.expanduser("~"))
     base = Path(os.environ.get("KERAS_HOME") or (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras")
-    if base.exists() and not os.access(base, os.W_OK):
+    if os.path.exists(base) and not os.access(base, os.W_OK):
         base = Path("/tmp/.keras")
     return base / "models"
 
@@ -137,7 +140,7 @@ def downloading(name: str, image_size: int) -> Iterator[None]:
 def _missing_file(wanted: Wanted) -> str:
     """Why the folder or file lacks the weights; "" if it has them or none are needed."""
     row, path = backbone(wanted.backbone), Path(wanted.place)
-    if wanted.place == NONE or path.is_file() or not row.files:
+    if wanted.place == NONE or os.path.isfile(path) or not row.files:
         return ""
     try:
         weight_file(row, path, row.native_size)
@@ -160,20 +163,41 @@ def why_unreachable() -> str:
     Requests one header through the proxy of the environment, like Keras. In a thread, because resolving the host's name
     can exceed any timeout.
     """
-    found = [f"{HOST} does not answer within {ANSWER_WITHIN_S:g} s."]
-
-    def ask() -> None:
-        request = urllib.request.Request(PROBE, method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S):
-                found[0] = ""
-        except urllib.error.HTTPError as error:
-            found[0] = f"{HOST} answers {error.code}."
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            found[0] = f"{HOST} cannot be reached ({getattr(reason, 'strerror', None) or reason})."
-
-    thread = threading.Thread(target=ask, daemon=True)
+    proxy = _proxy()
+    through = f" through the proxy {proxy}" if proxy else ""
+    found = [f"{HOST} does not answer within {ANSWER_WITHIN_S:g} s{through}."]
+    thread = threading.Thread(target=lambda: found.__setitem__(0, _ask(proxy, through)), daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN_S)
     return found[0]
+
+
+def _ask(proxy: str, through: str) -> str:
+    """Request the header; return why that fails, as a sentence, or ""."""
+    cannot = f"{HOST} cannot be reached{through}"
+    try:
+        request = urllib.request.Request(PROBE, method="HEAD")
+        with urllib.request.build_opener().open(request, timeout=ANSWER_WITHIN_S):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"{HOST} answers {error.code}{through}."
+    except (http.client.InvalidURL, ValueError):
+        if not proxy:
+            return f"{cannot}; check the environment's proxy settings."
+        return f"{HOST} cannot be reached: the proxy {proxy} is not an address; correct HTTPS_PROXY, or unset it."
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, http.client.HTTPException):
+            who = (
+                f"the proxy {proxy} does not answer as a proxy; correct HTTPS_PROXY" if proxy else "it is no web server"
+            )
+            return f"{HOST} cannot be reached: {who}."
+        return f"{cannot} ({getattr(reason, 'strerror', None) or reason})."
+
+
+def _proxy() -> str:
+    """The environment's proxy for the host, with its password masked; "" if there is none."""
+    if urllib.request.proxy_bypass(urlsplit(PROBE).netloc):
+        return ""
+    found = urllib.request.getproxies().get(urlsplit(PROBE).scheme, "")
+    return re.sub(r"(:)[^:@/]*@", r"\1***@", found)

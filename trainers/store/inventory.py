@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.errors import TrainerError
+from trainers.files.lookup import obstacle
 from trainers.store.segments import open_segment, read_header, suffix
 from trainers.wording import GB
 
@@ -113,8 +114,10 @@ class Contents:
 def contents(cache: Path) -> Contents:
     """List ``cache``, shelves and other folders sorted by name; a missing folder is empty.
 
-    Raises TrainerError if ORCH_CACHE_GB is not a positive number.
+    Raises TrainerError if ORCH_CACHE_GB is not a positive number, or if the cache cannot be looked up.
     """
+    if why := obstacle(cache):
+        raise TrainerError(f"the cache {cache} cannot be read: {why}. Set ORCH_CACHE to another folder.")
     shelves = tuple(shelves_of(cache))
     unshelved = [other_folder(folder) for folder in folders_of(cache) if not holds_shelves(folder)]
     others = tuple(other for other in unshelved if other.files)
@@ -164,7 +167,7 @@ def configured_limit() -> int | None:
 def limit(cache: Path, used: int) -> int:
     """Maximum bytes of the cache, of which ``used`` are taken: ORCH_CACHE_GB, or half of the space that the disk would
     have free without the cache (at most MAX_DEFAULT_BYTES); never more than the disk can hold."""
-    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if os.path.exists(folder))
     free = shutil.disk_usage(existing).free
     configured = configured_limit()
     allowed = min((used + free) // 2, MAX_DEFAULT_BYTES) if configured is None else configured
@@ -173,20 +176,17 @@ def limit(cache: Path, used: int) -> int:
 
 def folders_of(cache: Path) -> list[Path]:
     """The visible folders of the cache, one per kind, sorted by name."""
-    if not cache.is_dir():
-        return []
-    return sorted(path for path in cache.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [folder for folder in _folders(cache) if not folder.name.startswith(".")]
 
 
 def holds_shelves(folder: Path) -> bool:
     """Whether a folder of the cache holds shelves."""
-    if folder.name in OTHER_FOLDERS:
-        return False
-    return any(entry.is_dir() and _is_shelf(Path(entry.path)) for entry in os.scandir(folder))
+    return folder.name not in OTHER_FOLDERS and any(map(_is_shelf, _folders(folder)))
 
 
 def _is_shelf(folder: Path) -> bool:
-    return (folder / "description.json").exists() or any(folder.glob("*.keys"))
+    names = [entry.name for entry in _entries(folder)]
+    return "description.json" in names or any(name.endswith(".keys") for name in names)
 
 
 def shelves_of(cache: Path) -> Iterator[ShelfFolder]:
@@ -194,16 +194,30 @@ def shelves_of(cache: Path) -> Iterator[ShelfFolder]:
     for kind in folders_of(cache):
         if kind.name in OTHER_FOLDERS:
             continue
-        for folder in sorted(path for path in kind.iterdir() if path.is_dir()):
+        for folder in _folders(kind):
             if _is_shelf(folder):
                 yield shelf_of(kind.name, folder)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder; [] if it is missing, or another user's and closed."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted by name."""
+    return sorted(Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry.path))
 
 
 def shelf_of(kind: str, folder: Path) -> ShelfFolder:
     """The shelf in ``folder``: its complete segments, and its stray files."""
     status: dict[str, os.stat_result] = {}
-    for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # removed since the folder was listed
+    for entry in _entries(folder):
+        with contextlib.suppress(OSError):  # removed since the folder was listed, or of another user
             status[entry.name] = entry.stat()
     segments, stray, buckets = [], 0, set()
     for name, about in sorted(status.items()):
@@ -223,7 +237,7 @@ def other_folder(folder: Path) -> OtherFolder:
     files = sizes = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 sizes += os.lstat(os.path.join(root, name)).st_size
                 files += 1
     return OtherFolder(folder.name, folder, sizes, files)

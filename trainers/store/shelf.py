@@ -96,7 +96,11 @@ class Shelf:
         return Rows(request, request.fill([]))
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.keys"))
+        try:
+            names = os.listdir(self.folder)
+        except OSError:  # missing, or another user's and closed
+            return []
+        return sorted(self.folder / name for name in names if name.endswith(".keys"))
 
     def _lock(self, bucket: int) -> FileLock:
         return bucket_lock(self._cache, self._kind, self.folder.name, bucket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -64,6 +65,27 @@ def test_an_unexpected_error_keeps_its_traceback_in_a_file(
     kept = Path(said.strip().rpartition("kept in ")[2])
     assert "in fail" in kept.read_text()
     kept.unlink()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "closed cannot be used: permission denied."),
+        (errno.ENOSPC, "an unexpected error: OSError"),
+    ],
+)
+def test_a_place_that_the_system_refuses_is_no_unexpected_error(
+    number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(request: object, reporter: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "closed"))
+
+    monkeypatch.setattr(pipeline, "sweep", fail)
+    assert app.run(["sweep", "quick"]) == (1 if number == errno.EACCES else exits.UNEXPECTED)
+    said = capsys.readouterr().err
+    assert words in said
+    if "kept in" in said:
+        Path(said.strip().rpartition("kept in ")[2]).unlink()
 
 
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from orchestrator.commands import predict
 from orchestrator.errors import DataError, OrchError
 from orchestrator.tracking import registry
 from tests.support.photos_on_disk import HOSTILE, write_hostile
+from tests.support.powerless import needs_modes, powerless
 from tests.support.sweep_on_disk import write_sweep
 from trainers.errors import TrainerError
 from trainers.files.plain import AT_ONCE
@@ -63,6 +65,27 @@ def test_folders_are_searched_and_named_files_are_taken_as_they_are(tmp_path: Pa
     _photos(tmp_path / "photos")
     found = predict.photos([tmp_path / "photos", tmp_path / "photos" / "notes.txt"])
     assert [p.name for p in found] == ["a.png", "b.JPG", "c.webp", "notes.txt"]
+
+
+LISTED = """
+import sys
+from pathlib import Path
+from orchestrator.commands.predict import photos
+print([path.name for path in photos([Path("photos")], print)])
+"""
+
+
+@needs_modes
+def test_a_folder_that_cannot_be_listed_leaves_the_others(tmp_path: Path) -> None:
+    _photos(tmp_path / "photos")
+    closed = tmp_path / "photos" / "lost+found"
+    closed.mkdir(mode=0)
+    done = powerless(tmp_path, [sys.executable, "-c", LISTED])
+    closed.chmod(0o755)
+    assert done.stdout.splitlines() == [
+        "photos: the folder lost+found is left out: it cannot be looked into (permission denied).",
+        "['a.png', 'b.JPG', 'c.webp']",
+    ], done.stderr
 
 
 def test_what_is_no_photo_is_refused_by_name(tmp_path: Path) -> None:

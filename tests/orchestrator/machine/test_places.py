@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,13 +15,7 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.machine.places import RAY_FOLDER_BYTES, make_folder, ray_folder, unwritable
 from orchestrator.paths import cache_folder
-from tests.support.places import ROOT
-
-POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
-"""Takes away root's right to write where the mode forbids it."""
-needs_modes = pytest.mark.skipif(
-    os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root writes everywhere, and setpriv is missing"
-)
+from tests.support.powerless import needs_modes, orch, powerless
 
 
 @pytest.fixture
@@ -33,17 +25,6 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o555)
     yield folder
     folder.chmod(0o755)
-
-
-def orch(folder: Path, *line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``orch`` in ``folder`` without the rights of root."""
-    before = POWERLESS if os.geteuid() == 0 else []
-    plain = {name: value for name, value in os.environ.items() if name not in ("ORCH_CACHE", "TMPDIR", "HOME")}
-    return subprocess.run(
-        [*before, sys.executable, "-m", "orchestrator", *line],
-        cwd=folder, env={**plain, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True, text=True, check=False, timeout=550,
-    )  # fmt: skip
 
 
 def test_a_folder_is_looked_at_and_not_made(tmp_path: Path) -> None:
@@ -143,6 +124,101 @@ def test_doctor_looks_at_all_of_them(tmp_path: Path, closed: Path) -> None:
     assert lines["home"].startswith("note")
     assert lines["Ray"].startswith("OK")
     assert "/tmp/ray" in lines["Ray"]
+
+
+OWN = """
+name: own
+data: {source: "builtin:digits"}
+search: {backbone: mobilenet_0.25, image_size: 32}
+weights: none
+budget: {trials: 1, epochs: 1}
+"""
+LONG = "x" * 300
+VERBS = [
+    ("data check secret/x", 3),
+    ("check own.yaml --set data.source=secret/x", 2),
+    ("sweep own.yaml --set data.source=secret/x", 2),
+    ("check own.yaml --set weights=secret/x", 2),
+    ("check secret/x/own.yaml", 2),
+    ("sweep --resume --out secret/x", 1),
+    ("sweep own.yaml --out secret/x/new --fresh", 2),
+    ("sweep own.yaml --out link", 2),
+    ("status secret/x", 1),
+    ("show link", 1),
+    ("data preview own.yaml --out secret/x/preview.png", 2),
+    ("predict secret/x/a.jpg", 3),
+    ("weights list secret/x", 3),
+]
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may not be entered; ``x`` in it; ``link`` to that; a sweep's file next to it."""
+    folder = tmp_path / "secret"
+    (folder / "x").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder / "x")
+    (tmp_path / "own.yaml").write_text(OWN)
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o755)
+
+
+@needs_modes
+@pytest.mark.parametrize(("line", "code"), VERBS, ids=[line for line, _ in VERBS])
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, secret: Path, line: str, code: int) -> None:
+    done = orch(tmp_path, *line.split(), ORCH_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == code, done.stdout + done.stderr
+    assert f"{secret} may not be entered" in done.stderr
+    assert "unexpected" not in done.stderr
+
+
+@needs_modes
+@pytest.mark.parametrize("line", ["ui", "predict own.yaml --model m"])
+@pytest.mark.parametrize(("path", "why"), [("secret/x/m.db", "may not be entered"), (LONG, "its name is too long")])
+def test_a_database_that_cannot_be_looked_up_is_a_sentence(
+    tmp_path: Path, secret: Path, line: str, path: str, why: str
+) -> None:
+    done = orch(tmp_path, *line.split(), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / path}")
+    assert done.returncode == 7, done.stderr
+    assert why in done.stderr
+    assert "Set MLFLOW_TRACKING_URI or tracking.uri" in done.stderr
+
+
+@needs_modes
+@pytest.mark.parametrize("name", ["HOME", "XDG_CONFIG_HOME", "ORCH_CACHE", "XDG_CACHE_HOME"])
+def test_variables_that_name_such_a_folder_stop_no_verb_that_needs_none(
+    tmp_path: Path, secret: Path, name: str
+) -> None:
+    done = orch(tmp_path, "spaces", **{name: str(tmp_path / "link")})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_modes
+def test_a_cache_that_may_not_be_entered_is_not_called_empty(tmp_path: Path, secret: Path) -> None:
+    done = orch(tmp_path, "cache", "list", ORCH_CACHE=str(secret / "x"))
+    assert done.returncode == 3
+    assert f"{secret} may not be entered. Set ORCH_CACHE" in done.stderr
+
+
+@needs_modes
+def test_doctor_lists_what_it_can(tmp_path: Path, secret: Path) -> None:
+    names = ("ORCH_CACHE", "ORCH_DATA", "ORCH_WEIGHTS", "KERAS_HOME")
+    store = f"sqlite:///{secret / 'x' / 'm.db'}"
+    environment = {**dict.fromkeys(names, str(secret / "x")), "MLFLOW_TRACKING_URI": store}
+    done = orch(tmp_path, "doctor", **environment)
+    assert done.returncode == 1, done.stderr
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    assert [line[8:].partition("  ")[0] for line in problems] == ["disk, cache", "MLflow", "ORCH_DATA", "ORCH_WEIGHTS"]
+    assert all(f"{secret} may not be entered" in line for line in problems)
+
+
+def test_doctor_and_a_sweep_in_a_folder_that_was_removed(tmp_path: Path) -> None:
+    for line, stream in (("doctor", "stdout"), ("sweep quick", "stderr")):
+        (tmp_path / "gone").mkdir()
+        script = f'cd gone && rmdir ../gone && exec "$0" -m orchestrator {line}'
+        done = powerless(tmp_path, ["bash", "-c", script, sys.executable], ORCH_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "the current folder was removed; cd into another" in getattr(done, stream)
 
 
 @pytest.mark.slow

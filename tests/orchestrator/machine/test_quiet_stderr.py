@@ -36,6 +36,27 @@ def test_what_is_written_to_stderr_inside(body: str, shown: str) -> None:
     assert done.stderr == shown
 
 
+CLOSED = """
+import sys
+from orchestrator.machine.quiet_stderr import without_chatter
+assert sys.stderr is None
+for held in (hushed, without_chatter):
+    with held():
+        print("inside")
+    try:
+        with held():
+            raise ValueError
+    except ValueError:
+        print("raised")
+"""
+
+
+def test_without_a_stderr_nothing_is_held_back_and_nothing_fails() -> None:
+    command = ["bash", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, CHATTER + CLOSED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["inside", "raised"] * 2)
+
+
 OWN_MODULE = """
 import tensorflow as tf
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.errors import OrchError
 from orchestrator.plan import calibrate
 from orchestrator.plan.calibrate import (
     MEASURE_S,
@@ -101,6 +102,16 @@ def test_the_mean_of_those_who_measured_the_same() -> None:
     speed = found.parts[PartKey.of(TrialConfig(unfrozen_layers=5), "auto")]
     assert (speed.train_s, speed.open_s, speed.prefix_trace_s, speed.exact) == (2.0, 1.0, 0.5, True)
     assert len(found.parts) == 1
+
+
+def test_a_manifest_that_cannot_be_written_for_the_workers_is_said(
+    request_on_digits: CalibrationRequest,
+) -> None:
+    blocked = request_on_digits.cache / "calibration"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("not a folder")
+    with pytest.raises(OrchError, match=r"the calibration cannot be kept in .*set ORCH_CACHE to a folder"):
+        calibrate.measure(measurement_plan(request_on_digits.spec), request_on_digits, 0.0)
 
 
 # the real thing

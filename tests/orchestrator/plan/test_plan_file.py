@@ -18,7 +18,9 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.plan_file import plan_file, planned, with_photos
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections.data import DataSpec
+from tests.support.photos_on_disk import folder_of
 from tests.support.plan_files import SEARCH, SPEED, calibration_for, request_for, spec_of, text_of
+from tests.support.powerless import needs_modes, orch
 from tests.support.sweep_costs import situation
 
 
@@ -122,6 +124,24 @@ def test_photos_that_nobody_has_are_divided_as_the_file_says(
     assert found.photos.classes == 10
     assert found.notes[0] == "before"
     assert len(found.notes) == 2
+
+
+@needs_modes
+def test_a_plan_needs_a_cache_and_says_so_before_photos_are_read(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", a=12, b=12)
+    spec_of(tmp_path, more="budget: {trials: 2, epochs: 1}")
+    (tmp_path / "cache" / "calibration").mkdir(parents=True)
+    for closed, reads in ((tmp_path / "cache", False), (tmp_path / "cache" / "calibration", True)):
+        closed.chmod(0)
+        try:
+            line = ("plan", "space.yaml", "--set", "data.source=photos")
+            done = orch(tmp_path, *line, ORCH_CACHE=str(tmp_path / "cache"))
+        finally:
+            closed.chmod(0o755)
+        assert done.returncode == 1, done.stderr
+        assert f"cannot write to {closed}: " in done.stderr
+        assert "ORCH_CACHE" in done.stderr
+        assert ("reading" in done.stderr) == reads
 
 
 def test_rows_that_older_ones_make_room_for_are_no_growth(

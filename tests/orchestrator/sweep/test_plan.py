@@ -218,3 +218,16 @@ def test_a_sweep_that_goes_on_keeps_its_first_plan(tmp_path: Path, cache: Path) 
     sweep.ledger.append(EventKind.TRIAL, trial="t", stage="search", state="PENDING", payload=payload)
     sweep.plan_sweep()
     assert len(sweep.notes()) == 1
+
+
+def test_a_calibration_that_cannot_be_kept_stops_no_sweep(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cluster.ray_session.ray_session", lambda address: pytest.fail("Ray was started"))
+    cache.mkdir(exist_ok=True)
+    (cache / "calibration").write_text("not a folder")
+    sweep = Sweep(tmp_path, spec_of(tmp_path, more="budget: {trials: 9, epochs: 4, hours: 5}"))
+    sweep.plan_sweep()
+    assert len(sweep.printed.lines) == 2
+    assert "plan     none: cannot write to" in sweep.printed.lines[1]
+    assert "calibration writable, or set ORCH_CACHE" in sweep.printed.lines[1]

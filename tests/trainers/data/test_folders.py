@@ -20,6 +20,7 @@ from tests.support.photos_on_disk import (
     write_hostile,
     write_photo,
 )
+from tests.support.powerless import needs_modes, orch
 from trainers.data.folders import read_classes, split_folders, walk
 from trainers.data.manifest import build_manifest, check_data
 from trainers.errors import TrainerError
@@ -189,3 +190,40 @@ def test_a_folder_called_like_a_photo_is_a_class_where_it_holds_photos(tmp_path:
     report = check_data(source(folder_of(tmp_path / "p", **{"a.jpg": 4, "b": 4})))
     assert set(report.classes) == {"a.jpg", "b"}
     assert report.unreadable == {}
+
+
+@needs_modes
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_folder_that_cannot_be_listed_is_left_out_with_a_warning(tmp_path: Path, pairs: bool) -> None:
+    """A data disk has a ``lost+found`` at its top that only root can list."""
+    root = folder_of(tmp_path / "p", a=12, b=12)
+    if pairs:
+        for photo in root.rglob("*.png"):
+            photo.with_suffix(".txt").write_text(f"{photo.name}, {int(photo.parent.name == 'a')}")
+    closed = [root / "lost+found", root / "a" / "private"]
+    for folder in closed:
+        folder.mkdir(mode=0o000)
+    try:
+        done = orch(tmp_path, "data", "check", "p", ORCH_CACHE=str(tmp_path / "cache"))
+    finally:
+        for folder in closed:
+            folder.chmod(0o755)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = " ".join(done.stdout.split())
+    assert "2 folders are left out, because they cannot be looked into" in text
+    assert "lost+found (permission denied)" in text
+    assert "a/private (permission denied)" in text
+    assert "no image and" not in text
+
+
+@needs_modes
+def test_folders_that_cannot_be_listed_at_all_are_named_in_the_refusal(tmp_path: Path) -> None:
+    closed = tmp_path / "p" / "cats"
+    closed.mkdir(parents=True)
+    closed.chmod(0)
+    try:
+        done = orch(tmp_path, "data", "check", "p", ORCH_CACHE=str(tmp_path / "cache"))
+    finally:
+        closed.chmod(0o755)
+    assert done.returncode == 3
+    assert "The folder cats is left out: it cannot be looked into (permission denied)." in done.stderr

@@ -116,6 +116,49 @@ def test_a_host_that_accepts_and_never_answers_is_given_up(monkeypatch):
     why_unreachable.cache_clear()
 
 
+BROKEN_PROXIES = {
+    "http://proxy:80a": "the proxy http://proxy:80a is not an address; correct HTTPS_PROXY",
+    "http://me:secret@proxy:80a": "the proxy http://me:***@proxy:80a is not an address",
+    "http://a b:80": "the proxy http://a b:80 is not an address",
+    "http:/proxy:8080": "the proxy http:/proxy:8080 is not an address",
+    "http://..:80": "the proxy http://..:80 is not an address",
+    "http://127.0.0.1:1": "storage.googleapis.com cannot be reached through the proxy http://127.0.0.1:1 (Connection",
+}
+
+
+@pytest.mark.parametrize("proxy", BROKEN_PROXIES)
+def test_a_broken_proxy_is_named(proxy, monkeypatch, capfd):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", proxy)
+    why_unreachable.cache_clear()
+    assert BROKEN_PROXIES[proxy] in why_unreachable()
+    why_unreachable.cache_clear()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b""])
+def test_what_is_no_proxy_is_named(answer, monkeypatch, capfd):
+    """A real socket: a server of another kind, or one that closes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            connection, _ = server.accept()
+            connection.recv(4096)
+            connection.sendall(answer)
+            connection.close()
+
+        threading.Thread(target=speak, daemon=True).start()
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.setenv("https_proxy", proxy)
+        why_unreachable.cache_clear()
+        assert f"the proxy {proxy} does not answer as a proxy; correct HTTPS_PROXY" in why_unreachable()
+    why_unreachable.cache_clear()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("status", "reachable"), [("200 OK", True), ("403 Forbidden", False)])
 def test_only_an_answer_that_gives_the_file_is_a_network(status, reachable, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:

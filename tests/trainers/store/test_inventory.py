@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.cache_on_disk import fill, last_used, write_photo
+from tests.support.powerless import needs_modes, powerless
 from trainers.errors import TrainerError
 from trainers.store import inventory
 from trainers.store.eviction import clear, prune
@@ -139,3 +141,37 @@ def test_rows_in_memory_need_no_files(tmp_path: Path) -> None:
     assert rows.nbytes < IN_MEMORY_BYTES
     assert clear(tmp_path, ["images"]).in_use_bytes == 0
     assert (rows.take(np.arange(40)) == 0).all()
+
+
+LISTED = """
+import sys
+from pathlib import Path
+import numpy as np
+from trainers.store.eviction import NoRoom
+from trainers.store.inventory import contents
+from trainers.store.shelf import Shelf
+cache = Path(sys.argv[1])
+found = contents(cache)
+print([(shelf.kind, shelf.bytes > 0) for shelf in found.shelves], [other.name for other in found.others])
+shelf = Shelf(cache, "images", {})
+print(shelf.count(["k0"]), shelf.has_room_for(["k0"], 8))
+try:
+    shelf.rows(["k0"], lambda positions: iter([np.zeros((1, 8))]))
+except NoRoom as error:
+    print("check that you have write permission" in str(error))
+"""
+
+
+@needs_modes
+def test_closed_folders_of_another_user_are_skipped_in_a_shared_cache(tmp_path: Path) -> None:
+    fill(tmp_path, "features", 3, 10)
+    write_photo(tmp_path)
+    closed = [tmp_path / name for name in ("images", "calibration", "index", "something", "features/other")]
+    for folder in closed:
+        folder.mkdir(mode=0)
+    try:
+        done = powerless(tmp_path, [sys.executable, "-c", LISTED, str(tmp_path)])
+    finally:
+        for folder in closed:
+            folder.chmod(0o755)
+    assert done.stdout.splitlines() == ["[('features', True)] ['archives']", "0 True", "True"], done.stderr
