@@ -90,7 +90,7 @@ def test_letters_come_from_as_few_fonts_as_have_them(installed: Path) -> None:
     assert write.note == ""
 
 
-def test_a_font_that_nobody_foresaw_is_found(installed: Path) -> None:
+def test_a_font_that_is_not_listed_is_found(installed: Path) -> None:
     add_font(installed, "玻璃", "Some Han")
     write = Writing(classes=CHINESE)
     assert write.families == ("DejaVu Sans", "Some Han")

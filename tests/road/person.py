@@ -81,7 +81,7 @@ class Person:
             timeout=within_s,
             check=False,
         )
-        self._told(line, began_s)
+        self._print(line, began_s)
         codes = (ends_with,) if isinstance(ends_with, int) else ends_with
         assert done.returncode in codes, f"$ {line}\nexit {done.returncode} instead of {ends_with}\n{done.stdout}"
         assert "Traceback (most recent call last)" not in done.stdout, f"$ {line}\n{done.stdout}"
@@ -93,7 +93,7 @@ class Person:
         for word in shlex.split(line)[1:]:
             name, _, value = word.partition("=")
             self.variables[name] = value
-        self._told(line, began_s)
+        self._print(line, began_s)
 
     def watches(self, line: str) -> str:
         """Start a command that never ends, look at it for some seconds and end it with Ctrl-C."""
@@ -139,11 +139,11 @@ class Person:
             )
         try:
             yield server, log
-            self._told(line, began_s)
+            self._print(line, began_s)
         finally:
             _interrupt(server)
 
-    def _told(self, line: str, began_s: float) -> None:
+    def _print(self, line: str, began_s: float) -> None:
         self.typed.append(line)
         print(f"{self.folder.name:11s} {time.monotonic() - began_s:6.1f} s  $ {line}", flush=True)
 

@@ -149,7 +149,7 @@ def test_a_module_of_trainers_may_move_to_another_package(module: str, name: str
     assert name_of(type("Layer", (), {"__module__": module})) == name
 
 
-def test_code_that_was_made_at_run_time_is_told_apart() -> None:
+def test_code_that_was_made_at_run_time_is_kept_apart() -> None:
     def made(text: str) -> Any:
         names: dict[str, Any] = {}
         exec(f"class Made:\n    def call(self, x):\n        return {text}\n\nlambda_ = lambda x: {text}", names)

@@ -105,8 +105,8 @@ def test_training_logits_are_the_papers(name, values):
     trained, plain = made.training_logits(tf.constant(x), tf.one_hot(true, CLASSES), SEED)
     kernel = np.asarray(made.kernel)
     np.testing.assert_allclose(trained, numpy_logits(name, hidden, kernel, true, scale, margin), atol=2e-4)
-    nobody = np.zeros(0, int)
-    without = numpy_logits("softmax" if name == "logit_adjusted" else name, hidden, kernel, nobody, scale, 0)
+    no_one = np.zeros(0, int)
+    without = numpy_logits("softmax" if name == "logit_adjusted" else name, hidden, kernel, no_one, scale, 0)
     np.testing.assert_allclose(plain, without, atol=1e-4)
     np.testing.assert_allclose(made.probabilities(tf.constant(x)), tf.nn.softmax(without), atol=1e-5)
 

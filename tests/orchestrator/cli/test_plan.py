@@ -52,7 +52,7 @@ def test_other_machines_are_simulated_without_the_weights(
     assert app.run([*line, "--simulate", "--gpus", "1"]) == 0
 
 
-def test_a_data_set_that_nobody_has_is_simulated(
+def test_a_data_set_that_do_not_exist_is_simulated(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the command line: 100 photos of each of 30 classes, of which 70 are trained on and 15 chosen on."""

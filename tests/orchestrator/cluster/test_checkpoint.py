@@ -1,4 +1,4 @@
-"""The state of an unfinished fit: written so that nobody reads half of it, and not too often."""
+"""The state of an unfinished fit: written so that no reader sees half of it, and not too often."""
 
 from __future__ import annotations
 

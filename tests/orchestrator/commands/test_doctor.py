@@ -85,7 +85,7 @@ def test_a_server_that_does_not_answer_is_a_problem(monkeypatch: pytest.MonkeyPa
     assert "orch sync" in found.advice
 
 
-def test_shared_folders_are_told_by_what_lies_in_them(tmp_path: Path) -> None:
+def test_shared_folders_are_reported_by_what_lies_in_them(tmp_path: Path) -> None:
     def look(value: str | None) -> doctor.Finding:
         return doctor.shared_folder("ORCH_DATA", {} if value is None else {"ORCH_DATA": value}, "photos")
 

@@ -379,7 +379,7 @@ def test_a_long_table_is_cut_on_a_terminal_and_says_so() -> None:
     assert str(table.caption).startswith("17 more rows in leaderboard.csv\n")
 
 
-def test_a_name_that_a_person_gave_is_a_last_column_and_stands_beside_the_model() -> None:
+def test_a_name_that_a_person_gave_is_a_last_column_and_stands_next_to_the_model() -> None:
     labels = np.array([0, 1, 1])
     p = np.eye(2)[[0, 1, 0]]
     models = [ModelPredictions("winner/seed-0", "whole", p, 1.0, "x2"), ModelPredictions("other", "whole", p, 1.0)]

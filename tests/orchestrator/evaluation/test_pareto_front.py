@@ -92,7 +92,7 @@ def test_the_reason_names_the_rule(rule: SelectionRule, sentence: str) -> None:
     assert choose(FOUR, rule=rule).reason == sentence
 
 
-NOBODY = [
+NO_WINNER = [
     (
         FOUR,
         SelectionRule(at_least={"images_per_s": 500}),
@@ -122,8 +122,8 @@ NOBODY = [
 ]
 
 
-@pytest.mark.parametrize(("candidates", "rule", "sentence"), NOBODY)
-def test_nobody_within_the_bounds_is_a_sentence(
+@pytest.mark.parametrize(("candidates", "rule", "sentence"), NO_WINNER)
+def test_no_trial_within_the_bounds_is_a_sentence(
     candidates: list[Candidate], rule: SelectionRule, sentence: str
 ) -> None:
     with pytest.raises(NoWinner) as error:

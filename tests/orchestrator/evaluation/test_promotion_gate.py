@@ -128,7 +128,7 @@ def everything_wrong(overrides=frozenset()):
     return decide(challenger, contender("1", 190, trained_on=IMAGES[:2]), overrides)
 
 
-def test_every_reason_is_told_at_once():
+def test_every_reason_is_reported_at_once():
     decision = everything_wrong()
     assert {reason.code for reason in decision.reasons} == set(REFUSALS)
     assert decision.text.endswith(

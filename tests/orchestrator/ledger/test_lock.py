@@ -14,7 +14,7 @@ from orchestrator.ledger.lock import running_process
 from orchestrator.paths import SweepPaths
 
 
-def test_a_second_driver_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
+def test_a_second_driver_sees_the_pid_of_the_first(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger"):
         with pytest.raises(OrchError, match=rf"run by another process \(PID {os.getpid()}\); wait until it ends"):
             Ledger(tmp_path / "ledger")

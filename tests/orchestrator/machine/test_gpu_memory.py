@@ -49,7 +49,7 @@ def test_only_the_visible_devices_are_asked(
 
 
 @pytest.mark.parametrize("visible", ["", " ", "-1", "NoDevFiles"])
-def test_hidden_devices_are_none_and_nobody_is_asked(
+def test_hidden_devices_are_none_and_no_driver_is_asked(
     program: Path, monkeypatch: pytest.MonkeyPatch, visible: str
 ) -> None:
     asked = answer(program, "echo 15360")

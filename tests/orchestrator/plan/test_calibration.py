@@ -113,7 +113,7 @@ def test_a_newer_calibration_is_laid_over_an_older_one() -> None:
     ("config", "size", "mixes"),
     [(TrialConfig(), 224, False), (TrialConfig(image_size=96), 96, False), (TrialConfig(mixup=0.2), 224, True)],
 )
-def test_a_part_is_told_by_what_decides_its_speed(config: TrialConfig, size: int, mixes: bool) -> None:
+def test_a_part_is_reported_by_what_decides_its_speed(config: TrialConfig, size: int, mixes: bool) -> None:
     key = PartKey.of(config)
     assert (key.backbone, key.image_size, key.mixes) == ("mobilenet_1.0", size, mixes)
     assert PartKey.of(dataclasses.replace(config, dropout=0.5, head="arcface", learning_rate=0.1)) == key

@@ -115,7 +115,7 @@ def test_figures_in_doubt_refuse_no_hours_and_are_said(tmp_path: Path) -> None:
         ({"source": "split.csv", "splits": "own"}, 700, 150, 0),
     ],
 )
-def test_photos_that_nobody_has_are_divided_as_the_file_says(
+def test_photos_that_do_not_exist_are_divided_as_the_file_says(
     data: dict[str, Any], train: int, test: int, folds: int
 ) -> None:
     divided = DataSpec.model_validate({"source": "builtin:digits", **data})

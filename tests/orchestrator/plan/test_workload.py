@@ -161,5 +161,5 @@ def test_a_hidden_layer_is_counted_once_whatever_the_classes() -> None:
     assert wider - wide == pytest.approx(4 * (width + 1 + classes))
 
 
-def test_a_part_that_was_measured_is_told_as_it_was() -> None:
+def test_a_part_that_was_measured_is_reported_as_it_was() -> None:
     assert SPEEDS.of(work().key) == speed(16e-3, 3e-5, 1e-5)

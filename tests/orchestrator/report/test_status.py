@@ -170,7 +170,7 @@ def test_a_winners_floats_are_rounded_for_a_person() -> None:
 
 
 @pytest.mark.parametrize(("reads", "said"), [(1, False), (2, True)])
-def test_more_than_one_look_at_the_test_split_is_told(tmp_path: Path, reads: int, said: bool) -> None:
+def test_more_than_one_look_at_the_test_split_is_reported(tmp_path: Path, reads: int, said: bool) -> None:
     paths = write_sweep(tmp_path / "tiny")
     with Ledger(paths.ledger) as ledger:
         for _ in range(reads):

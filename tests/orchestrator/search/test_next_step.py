@@ -118,7 +118,7 @@ def test_a_warm_worker_stays_with_its_trace() -> None:
     st.sets(st.sampled_from([A, B, C])),
     st.dictionaries(st.sampled_from([A, B, C]), st.integers(1, MAX_PREFILL_WORKERS)),
 )
-def test_nobody_is_idle_who_could_do_something_for_those_that_wait(
+def test_no_worker_is_idle_that_could_do_something_for_those_that_wait(
     waiting: list[FeatureSet], settled: set[FeatureSet], building: dict[FeatureSet, int]
 ) -> None:
     step = next_step([WaitingTrial(need) for need in waiting], settled, building)

@@ -136,7 +136,7 @@ def test_folds_speed_and_several_objectives_reach_the_record_and_the_source(tmp_
     assert {event.objectives for event in rows if event.fold} == {()}
 
 
-def test_a_figure_that_nobody_measured_leaves_no_objectives(tmp_path: Path, ray_up: None) -> None:
+def test_a_figure_that_was_not_measured_leaves_no_objectives(tmp_path: Path, ray_up: None) -> None:
     search(tmp_path, [request_of(1, tmp_path)], objectives=("val_accuracy", "images_per_s"))
     rows = [event for event in read_events(tmp_path / "ledger") if event.kind == EventKind.EPOCH]
     assert [(event.objectives, event.images_per_s) for event in rows] == [((), None)] * 3

@@ -195,7 +195,7 @@ def test_a_device_never_holds_more_trials_than_its_fractions_allow(
         assert most_at_once([row for row in rows if row["devices"] == device]) == per_device
 
 
-def test_a_trial_without_a_gpu_sees_none_and_is_told_its_threads(tmp_path: Path, ray_up: None) -> None:
+def test_a_trial_without_a_gpu_sees_none_and_knows_its_threads(tmp_path: Path, ray_up: None) -> None:
     search(tmp_path, [request_of(1, tmp_path)], cpus=2.0)
     assert {(row["devices"], row["gpu_memory_share"], row["threads"]) for row in notes(tmp_path)} == {("", 0.0, 2)}
 

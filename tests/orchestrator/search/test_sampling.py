@@ -198,7 +198,7 @@ def test_a_sampler_that_repeats_itself_waits_for_running_trials_and_then_gives_u
         (TrialState.COMPLETED, [], OptunaState.FAIL, None, {}),
     ],
 )
-def test_optuna_is_told_the_state_as_it_is(
+def test_optuna_gets_the_state_as_it_is(
     state: TrialState, values: list[float], told: OptunaState, value: float | None, reported: dict[int, float]
 ) -> None:
     source = propose(WIDE)
@@ -362,7 +362,7 @@ def run_several(source: Any, trials: int) -> list[TrialRequest]:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_several_objectives_are_told_as_they_are(sampler: str) -> None:
+def test_several_objectives_are_reported_as_they_are(sampler: str) -> None:
     source = propose(WIDE, sampler=sampler, objectives=BOTH, startup_trials=3)
     done = run_several(source, 20)
     told = source._study.trials
@@ -393,7 +393,7 @@ def test_a_loss_is_minimised_and_one_objective_needs_no_last_values() -> None:
     assert source._study.best_value == 0.2
 
 
-def test_a_duplicate_is_told_every_objective() -> None:
+def test_a_duplicate_gets_every_objective() -> None:
     source = propose(SMALL, sampler="random", seed=1, objectives=BOTH)
     while (request := source.ask()) is not None:
         source.tell(request.id, TrialState.COMPLETED, [0.5], figures(request.job.config))

@@ -116,7 +116,7 @@ def test_a_mistake_in_the_other_parts(load, text, sentence):
     assert found[0].startswith(f"f.yaml:{sentence}")
 
 
-def test_every_mistake_is_told_at_once(load):
+def test_every_mistake_is_reported_at_once(load):
     text = (
         "name: a b\ndata: {source: photos, splits: own}\nsearch: {head: [softmax, arcface], dropout: 2, margn: 1}\n"
         "budget: {trails: 5, epochs: 3, sampler: cmaes, scheduler: ashaa}\n"

@@ -140,7 +140,7 @@ def test_a_mistake_in_the_weights(load: Load, text: str, sentence: str) -> None:
     assert found.startswith(sentence)
 
 
-def test_weights_that_nobody_can_download_are_told(load: Load) -> None:
+def test_weights_without_a_download_are_reported(load: Load) -> None:
     [found] = mistakes(load, sweep("", "backbone: [senet50, vgg16]"))
     assert "weights: Keras has no weights of senet50 to download; name a file or a folder of weight files." in found
     [found] = mistakes(load, sweep("weights: {senet50: imagenet}", "backbone: [senet50, vgg16]"))

@@ -38,7 +38,7 @@ def spec_of(folder: Path, search: str) -> SweepSpec:
     return load_spec(str(path))
 
 
-def test_a_multiplier_class_weights_and_sampling_beside_each_other(tmp_path: Path) -> None:
+def test_a_multiplier_class_weights_and_sampling_next_to_each_other(tmp_path: Path) -> None:
     search = "{multiplier: [1, 2], balance: {choice: [none, class_weights, sampling], when: {multiplier: 1}}}"
     lines = class_count_lines(manifest_of(TRASHNET), spec_of(tmp_path, search))
     assert lines == [

@@ -12,7 +12,7 @@ from trainers.data.manifest import Manifest
 Open = Callable[..., SweepContext]
 
 
-def test_folds_are_told_and_the_class_counts_come_before_training(open_sweep: Open, printed: PrintedLines) -> None:
+def test_folds_are_reported_and_the_class_counts_come_before_training(open_sweep: Open, printed: PrintedLines) -> None:
     sweep = open_sweep(folds=4)
     manifest = data.prepare_data(sweep)
     assert manifest.folds == 4
@@ -26,7 +26,7 @@ def test_folds_are_told_and_the_class_counts_come_before_training(open_sweep: Op
     assert Manifest.read(sweep.paths.manifest).folds == 4
 
 
-def test_one_split_is_told_as_ever(open_sweep: Open, printed: PrintedLines) -> None:
+def test_one_split_is_reported_as_ever(open_sweep: Open, printed: PrintedLines) -> None:
     manifest = data.prepare_data(open_sweep())
     sizes = manifest.table["split"].value_counts()
     assert printed.lines[1] == (

@@ -95,7 +95,7 @@ def test_the_front_and_the_rule_reach_the_record(
     assert len(sweep.ledger.events()) == before, "what is in the record already is not recorded again"
 
 
-def test_nobody_within_the_bounds_ends_the_sweep_with_a_sentence(open_sweep: Open) -> None:
+def test_no_trial_within_the_bounds_ends_the_sweep_with_a_sentence(open_sweep: Open) -> None:
     sweep = open_sweep(choose="{at_least: {val_accuracy: 0.99}}")
     manifest = data.prepare_data(sweep)
     add_trial(sweep, 1, (0.9,))

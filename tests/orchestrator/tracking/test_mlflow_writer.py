@@ -287,7 +287,7 @@ def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, 
 
 
 @pytest.mark.parametrize(("after", "restart"), [(False, True), (True, True), (True, False)])
-def test_a_failure_at_any_call_is_mended(
+def test_a_failure_at_any_call_is_retried(
     tmp_path: Path, after: bool, restart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.mlflow_writer.BATCH_EVENTS", 4)

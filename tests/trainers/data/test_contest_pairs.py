@@ -66,7 +66,7 @@ def test_several_rule_files_that_differ_are_a_sentence_and_copies_are_not(tmp_pa
     assert text.endswith("b.json. Take out all but one.")
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     root = pairs(tmp_path / "p", 6, 6)
     rule(root / "rule.json", {"0": "cat", "1": "dog"})
     (root / "img_1.txt").write_text("img_1.jpg; 0")
@@ -148,7 +148,7 @@ def test_two_images_of_one_stem_share_a_text_that_names_one(tmp_path: Path) -> N
     assert found.warnings == ("1 image without a text next to it will not be read: img_1.png.",)
 
 
-def test_names_that_differ_in_capitals_alone_are_told_apart(tmp_path: Path) -> None:
+def test_names_that_differ_in_capitals_alone_are_kept_apart(tmp_path: Path) -> None:
     root = tmp_path / "p"
     for number, name in enumerate(("IMG_1", "Img_1", "img_1", "img_2")):
         write_photo(root / f"{name}.jpg", number)
@@ -190,7 +190,7 @@ LINES = st.one_of(
 
 @given(st.lists(LINES, min_size=1, max_size=5))
 @settings(max_examples=100, deadline=None)
-def test_whatever_the_texts_hold_every_image_is_listed_or_told(
+def test_whatever_the_texts_hold_every_image_is_listed_or_reported(
     tmp_path_factory: pytest.TempPathFactory, texts: list[bytes]
 ) -> None:
     root = tmp_path_factory.mktemp("wild")

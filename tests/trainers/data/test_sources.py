@@ -99,7 +99,7 @@ def test_splits_count_where_all_sources_have_them(tmp_path: Path) -> None:
     assert warnings_of(report) == ("the data has splits of its own; they are not used, because ratios are given.",)
 
 
-def test_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
+def test_mistakes_of_all_sources_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "void").mkdir()
     text = error_of(merged(tmp_path, tmp_path / "no", tmp_path / "void"))
     assert len(text.split("\n")) == 2

@@ -80,7 +80,7 @@ def test_tables_that_are_no_tables_are_sentences(tmp_path: Path) -> None:
     assert "x.parquet cannot be read: " in error_of(source(tmp_path / "x.parquet"))
 
 
-def test_other_columns_are_noted_and_missing_classes_in_own_splits_told(tmp_path: Path) -> None:
+def test_other_columns_are_noted_and_missing_classes_in_own_splits_reported(tmp_path: Path) -> None:
     rows = [{**r, "camera": "x"} for r in split_rows(tmp_path / "t")]
     kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "test")]
     _, report = build_manifest(source(table_of(tmp_path / "t", kept), None))

@@ -39,7 +39,7 @@ def test_weights_may_be_one_file(tmp_path):
         build_backbone("mobilenet_0.25", str(file), 32)
 
 
-def test_weights_that_nobody_offers_for_download_are_a_sentence():
+def test_weights_without_a_download_are_a_sentence():
     with pytest.raises(TrainerError, match=r"Keras has no weights of senet50 to download; let weights name a file"):
         build_backbone("senet50", "imagenet", 32)
     assert is_random("small_cnn", "imagenet")

@@ -1,4 +1,4 @@
-"""Keras' networks with their graphs mended: the same function, in layers alone."""
+"""Keras' networks with their graphs rewritten: the same function, in layers alone."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def shaken(model: keras.Model) -> list[np.ndarray]:
     ("name", "application", "more"),
     [("mobilenet_v3_small", "MobileNetV3Small", 18), ("convnext_tiny", "ConvNeXtTiny", 18)],
 )
-def test_the_mended_network_is_the_same_function(name, application, more):
+def test_the_rewritten_network_is_the_same_function(name, application, more):
     row = backbone(name)
-    mended = load_builder(row)(input_shape=SHAPE, include_top=False, weights=None, **row.arguments)
+    rewritten = load_builder(row)(input_shape=SHAPE, include_top=False, weights=None, **row.arguments)
     kerass = getattr(keras.applications, application)(input_shape=SHAPE, include_top=False, weights=None)
-    assert len(mended.layers) == len(kerass.layers) + more
-    values = shaken(mended)
-    mended.set_weights(values)
+    assert len(rewritten.layers) == len(kerass.layers) + more
+    values = shaken(rewritten)
+    rewritten.set_weights(values)
     kerass.set_weights(values)
     expected = np.asarray(kerass(images()))
     assert np.abs(expected).max() > 0
-    np.testing.assert_array_equal(np.asarray(mended(images())), expected)
+    np.testing.assert_array_equal(np.asarray(rewritten(images())), expected)
 
 
 def test_efficientnet_is_what_keras_makes_of_downloaded_weights(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_each_format_is_read(tmp_path, name):
 @pytest.mark.filterwarnings("ignore:You are saving")
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.h5", "a.keras"])
 @pytest.mark.parametrize("other", ["b.h5", "b.weights.h5", "weights", "b.keras"])
-def test_the_format_is_told_by_what_is_in_the_file(tmp_path, name, other):
+def test_the_format_is_reported_by_what_is_in_the_file(tmp_path, name, other):
     shutil.copy(written(tmp_path, name), tmp_path / other)
     model = network()
     load_weights(model, tmp_path / other, "net")
@@ -74,7 +74,7 @@ def test_another_shape_names_the_layer_and_both_shapes(tmp_path, name):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_too_few_layers_and_too_many_are_told(tmp_path):
+def test_too_few_layers_and_too_many_are_reported(tmp_path):
     deep, shallow = network(), keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3, name="first")])
     deep.save_weights(tmp_path / "deep.weights.h5")
     shallow = keras.Model(shallow.inputs, shallow.outputs)
@@ -98,7 +98,7 @@ def test_too_few_layers_and_too_many_are_told(tmp_path):
         ("a.h5", r"holds 4 layers with weights, the network 3; predictions is a classifier: take the file without"),
     ],
 )
-def test_a_file_with_its_classifier_is_told(tmp_path, name, sentence):
+def test_a_file_with_its_classifier_is_reported(tmp_path, name, sentence):
     model = network()
     pooled = keras.layers.GlobalAveragePooling2D()(model.output)
     topped = keras.Model(model.input, keras.layers.Dense(10, name="predictions")(pooled))

@@ -251,7 +251,7 @@ def test_a_file_that_a_text_names_is_not_opened_unless_asked_for(made, monkeypat
     assert len(served.predict([path.read_bytes()])) == 1
 
 
-def test_mlflow_is_told_the_sentence_alone(made):
+def test_mlflow_is_reported_the_sentence_alone(made):
     """MLflow's server puts the whole request before the message of what it catches."""
     from mlflow.exceptions import MlflowException
 
@@ -264,7 +264,7 @@ def test_mlflow_is_told_the_sentence_alone(made):
     assert isinstance(caught.value, TrainerError)
 
 
-def test_the_image_that_is_wrong_is_told_by_its_place(made):
+def test_the_image_that_is_wrong_is_reported_by_its_place(made):
     good = made["paths"][0].read_bytes()
     with pytest.raises(TrainerError, match="image 2 of 3 cannot be read"):
         ServedModel(made["folder"] / "model-whole").probabilities([good, good[:40], good])

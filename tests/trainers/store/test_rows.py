@@ -90,8 +90,8 @@ def test_wrong_rows_of_others_are_left_to_them(tmp_path):
     flip(file, -1 - 12 * (len(rest) + 1))  # the first row
     flip(file, -1 - 12 * len(rest))  # the second
     position = int(first.split()[1])
-    mended = Shelf(tmp_path, "numbers", {}).rows([first], Numbers(position))
-    assert everything(mended) == [position]
+    repaired = Shelf(tmp_path, "numbers", {}).rows([first], Numbers(position))
+    assert everything(repaired) == [position]
     assert shelf.count(keys_of(100)) == 99
     again = Numbers()
     assert everything(Shelf(tmp_path, "numbers", {}).rows(keys_of(100), again)) == list(range(100))

@@ -105,7 +105,7 @@ def test_class_weights_multiply_the_loss_of_each_example(loss):
 @pytest.mark.parametrize(
     ("balance", "shares"), [("none", [1 / 9, 2 / 3, 2 / 9]), ("class_weights", [1 / 3] * 3), ("sampling", [1 / 3] * 3)]
 )
-def test_logit_adjustment_is_told_the_prior_that_training_sees(balance, shares):
+def test_logit_adjustment_is_reported_the_prior_that_training_sees(balance, shares):
     made = compiled(head="logit_adjusted")
     made.reset(config(unfrozen_layers=0, head="logit_adjusted", balance=balance), 0, np.array([2, 12, 4]))
     adjusted = np.exp(made.network.log_prior.numpy())

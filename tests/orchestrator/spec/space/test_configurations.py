@@ -9,7 +9,7 @@ import pytest
 from tests.support.sweep_files import mistakes, sweep
 
 
-def test_configurations_take_the_constants_beside_them(load):
+def test_configurations_take_the_constants_next_to_them(load):
     text = (
         "name: ladder\ndata: {source: 'builtin:digits'}\nbudget: {epochs: 2}\nsearch:\n"
         "  image_size: 64\n  dropout: {value: 0.5, when: {head: softmax}}\n"
