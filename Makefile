@@ -43,7 +43,7 @@ check: $(READY) ## format, lint, types, architecture, docs
 	@$(BIN)/python docs/make_third_party.py --check
 
 test: $(READY) ## the tests, without the slow ones, in JOBS processes (2)
-	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 road: $(READY) ## outside the checkout, editable and as a wheel: every command that the documents print
 	@$(BIN)/python -m tests.road.walk --install both --documents
