@@ -143,3 +143,37 @@ def test_a_signal_after_the_search_and_the_sweep_goes_on(tmp_path: Path, name: s
 def environ_again(folder: Path) -> dict[str, str]:
     variables = {"PYTHONPATH": str(ROOT), "ORCH_CACHE": str(folder / "cache")}
     return {**os.environ, **variables, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+
+
+IMPORTING = """
+import os, signal, sys, threading, time
+from orchestrator.cluster.interruptions import StopSignals, interruptible
+open("slow.py", "w").write("import time\\nopen('begun', 'w').close()\\ntime.sleep(1)\\nDONE = True\\n")
+def send():
+    while not os.path.exists("begun"):
+        time.sleep(0.01)
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+threading.Thread(target=send).start()
+sys.path.insert(0, "")
+try:
+    with interruptible():
+        import slow
+        with StopSignals() if sys.argv[2] == "noted" else threading.Lock() as signals:
+            time.sleep(20)
+            print("noted", signals.received)
+except KeyboardInterrupt as error:
+    print("raised", type(error).__name__, slow.DONE)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_inside_an_import_waits_for_its_end(tmp_path: Path, name: str) -> None:
+    """CPython 3.11 can lose an exception in an import, and keeps the import lock then: the sweep would hang."""
+    command = [sys.executable, "-c", IMPORTING, name, "raised"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    began_s = time.monotonic()
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    kind = "KeyboardInterrupt" if name == "SIGINT" else "Terminated"
+    assert done.stdout == f"raised {kind} True\n", done.stderr
+    assert "please wait" in done.stderr
+    assert time.monotonic() - began_s < 15
