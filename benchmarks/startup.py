@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.common.keras_home import fill_keras_home
 from benchmarks.common.results import Bound, Result, record
 from benchmarks.common.sides import hold_cores
 
@@ -66,10 +67,9 @@ def time_command(arguments: Sequence[str], times: int) -> Times:
     found = []
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
+            environment = _environment(folder)
             began_s = time.monotonic()
-            ended = subprocess.run(
-                _orch(arguments), cwd=folder, env=_environment(folder), capture_output=True, text=True
-            )
+            ended = subprocess.run(_orch(arguments), cwd=folder, env=environment, capture_output=True, text=True)
             found.append(time.monotonic() - began_s)
         if ended.returncode:
             raise SystemExit(f"orch {' '.join(arguments)} failed:\n{ended.stdout}{ended.stderr}")
@@ -87,11 +87,12 @@ def time_first_epoch(times: int) -> Times:
 
 
 def _watch(folder: str, steps: Mapping[str, list[float]]) -> None:
+    environment = _environment(folder)
     began_s = time.monotonic()
     sweep = subprocess.Popen(
         _orch(["sweep", "quick", "--until", "search"]),
         cwd=folder,
-        env=_environment(folder),
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -113,11 +114,12 @@ def _orch(arguments: Sequence[str]) -> list[str]:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """An empty cache and store, and the two folders that ``full`` wants to know of; a check opens no weight file."""
+    """An empty cache and store, the folder and the weights that ``full`` asks for; a check opens no weight file."""
     Path(folder, "senet50_notop.h5").touch()
     path = os.pathsep.join(entry for entry in (str(ROOT), os.environ.get("PYTHONPATH", "")) if entry)
     own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "ORCH_CACHE": f"{folder}/cache"}
     own |= {"ORCH_PHOTOS": folder, "ORCH_SENET50": folder, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    own |= {"KERAS_HOME": str(fill_keras_home(Path(folder, "keras")))}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | own
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.common.keras_home import fill_keras_home
+
 OF_THE_MACHINE = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 
 
@@ -19,21 +21,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in OF_THE_MACHINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path_factory.getbasetemp() / "orch-cache"))
-    monkeypatch.setenv("KERAS_HOME", str(_keras_home(tmp_path_factory.getbasetemp())))
-
-
-def _keras_home(base: Path) -> Path:
-    home = base / "keras-home"
-    if not home.exists():
-        from trainers.backbones import BACKBONES
-        from trainers.networks.weight_sources import DOWNLOAD_SIZES
-
-        (home / "models").mkdir(parents=True)
-        for row in BACKBONES.values():
-            for size in DOWNLOAD_SIZES.get(row.builder, (224,)) if row.imagenet else ():
-                pattern = row.files.split()[-1]
-                (home / "models" / pattern.replace("*no*top*", f"{size}_notop").replace("*", "weights_")).touch()
-    return home
+    monkeypatch.setenv("KERAS_HOME", str(fill_keras_home(tmp_path_factory.getbasetemp() / "keras-home")))
 
 
 @pytest.fixture(scope="module")

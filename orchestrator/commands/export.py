@@ -37,6 +37,7 @@ from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import describe_environment
+from orchestrator.machine.places import require_record, require_writable
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.sweep.judged import JudgedWinner, judged_winner
 from orchestrator.sweep.probabilities import read_probabilities
@@ -85,6 +86,8 @@ def export_winner(
     """
     formats = _formats(request)
     out = request.out or SweepPaths(folder).exports
+    require_writable(out, "Give another folder with --out DIR.")
+    require_record(folder)
     with locked_sweep(folder) as (sweep, ledger):
         judged = judged_winner(sweep)
         manifest = Manifest.read(sweep.paths.manifest)

@@ -17,6 +17,7 @@ from orchestrator.errors import PromotionRefused
 from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
 from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
+from orchestrator.machine.places import require_record
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.judged import JudgedWinner, judged_winner, not_judged
 from orchestrator.tracking import registry
@@ -55,6 +56,7 @@ def promote(
     MLflow cannot be reached, OrchError if the sweep has no winner yet, is running, or was interrupted on the way to
     another winner.
     """
+    require_record(folder)
     with locked_sweep(folder) as (sweep, ledger):
         judged = judged_winner(sweep)
         if not sweep.paths.evidence.is_file():

@@ -54,6 +54,12 @@ def require_writable(folder: Path, remedy: str) -> None:
         raise OrchError(f"cannot write to {folder}: {why}. {remedy}")
 
 
+def require_record(sweep: Path) -> None:
+    """Raise OrchError if the folder ``sweep`` exists and what is done with its sweep cannot be recorded in it."""
+    if os.path.isdir(sweep):
+        require_writable(sweep, "This is recorded there: type it as the user that began the sweep, or copy the folder.")
+
+
 def make_folder(folder: Path, remedy: str) -> None:
     """Create ``folder`` and its parents. Raises OrchError with ``remedy`` if that fails."""
     require_writable(folder, remedy)

@@ -52,13 +52,19 @@ def actual(events: Sequence[Event]) -> StageTimes:
 
 
 def _processes(events: Sequence[Event]) -> list[list[Event]]:
-    """The events of each process: it begins with a SWEEP event that says RUNNING."""
+    """The events of each process, from a SWEEP event that says RUNNING to the next SWEEP event, if it was not killed.
+
+    Events after that are of other commands, such as an export.
+    """
     found: list[list[Event]] = []
+    runs = False
     for event in events:
-        if event.kind == EventKind.SWEEP and event.state == "RUNNING":
+        begins = event.kind == EventKind.SWEEP and event.state == "RUNNING"
+        if begins:
             found.append([])
-        if found:
+        if runs or begins:
             found[-1].append(event)
+        runs = begins or (runs and event.kind != EventKind.SWEEP)
     return found
 
 

@@ -22,6 +22,7 @@ from orchestrator.spec.sections.budget import SAMPLER_PACKAGES
 from orchestrator.spec.shipped import find_file
 from orchestrator.spec.space.cases import KINDS
 from orchestrator.spec.space.domains import DEFAULTS
+from orchestrator.spec.space.fields import FIELDS
 from orchestrator.spec.space.section import Search
 from orchestrator.spec.sweep import SweepSpec, cross_mistakes, gpu_memories, with_trials
 from orchestrator.spec.weight_places import Asked, Resolved, resolve
@@ -148,7 +149,7 @@ def _validate(data: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, Any], l
         spec = SweepSpec.model_validate(data)
         return spec, {name: getattr(spec, name) for name in SweepSpec.model_fields}, []
     except ValidationError as error:
-        mistakes = mistakes_of(error, SweepSpec)
+        mistakes = mistakes_of(error, SweepSpec, {name: f"search.{name}" for name in FIELDS})
     parts = _valid_sections(with_trials(data), mistakes)
     return None, parts, [*mistakes, *cross_mistakes(parts)]
 

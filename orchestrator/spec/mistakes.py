@@ -82,8 +82,21 @@ _KINDS = {
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
-    """Convert pydantic's errors about ``model`` to mistakes."""
+def mistakes_of(
+    error: ValidationError, model: type[BaseModel], further: Mapping[str, str] | None = None
+) -> list[Mistake]:
+    """Convert pydantic's errors about ``model`` to mistakes.
+
+    A field at the top that belongs into a section is answered with its full name; ``further``: name -> full name of
+    fields that ``model`` does not list.
+    """
+    below: dict[str, str] = {}
+    for name in model.model_fields:
+        for inner_name in _fields_below(model, name):
+            below[inner_name] = (
+                f"{below[inner_name]} or {name}.{inner_name}" if inner_name in below else f"{name}.{inner_name}"
+            )
+    below |= further or {}
     found: list[Mistake] = []
     for each in error.errors(include_url=False):
         loc: Keys = tuple(each["loc"])
@@ -96,7 +109,10 @@ def mistakes_of(error: ValidationError, model: type[BaseModel]) -> list[Mistake]
             found.append(Mistake(loc, f"is missing.{hint}", at_key=True))
         elif each["type"] == "extra_forbidden":
             owner = _model_at(model, loc[:-1]) or model
-            found.append(Mistake(loc, unknown_field(loc[-1], list(owner.model_fields)), at_key=True))
+            text = unknown_field(loc[-1], list(owner.model_fields))
+            if len(loc) == 1 and loc[0] in below:
+                text = f"no such field at the top of the file; did you mean {below[str(loc[0])]}?"
+            found.append(Mistake(loc, text, at_key=True))
         else:
             found.append(Mistake(loc, _message(each, model)))
     return found
@@ -145,6 +161,11 @@ def _model_at(model: type[BaseModel], loc: Keys) -> type[BaseModel] | None:
     field = _field_at(model, loc)
     parts = _parts(field.annotation) if field else ()
     return next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+
+
+def _fields_below(model: type[BaseModel], section: str) -> list[str]:
+    found = _model_at(model, (section,))
+    return list(found.model_fields) if found else []
 
 
 def _field_at(model: type[BaseModel], loc: Keys) -> FieldInfo | None:

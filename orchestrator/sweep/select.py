@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.errors import NoWinner
 from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionRule, choose, choose_policy, pareto_front
 from orchestrator.ledger.naming import label
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialRecord
+from orchestrator.paths import command_line
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import fold_sizes, images_to_choose_on
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
@@ -56,7 +58,11 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
     epochs, final, objectives = sweep.spec.budget.epochs, sweep.spec.final, sweep.spec.objective
     candidates = [candidate(r, epochs, manifest) for r in records.values()]
     rule = SelectionRule(final.choose.best or objectives[0], final.choose.at_least, final.choose.at_most)
-    selection = choose(candidates, final.runners_up, rule)
+    try:
+        selection = choose(candidates, final.runners_up, rule)
+    except NoWinner as error:
+        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
+        raise NoWinner(f"{error} To resume, type `{resume}`, with the options that this names.") from error
     trial = records[selection.winner.id]
     front = pareto_front(candidates, objectives) if len(objectives) > 1 else ()
 

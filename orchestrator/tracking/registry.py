@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError, TrackingError
-from orchestrator.paths import SweepPaths
-from orchestrator.tracking.mlflow_store import connect, reaching, store_uri
+from orchestrator.paths import SweepPaths, command_line
+from orchestrator.tracking.mlflow_store import connect, reaching, store_uri, without_password
 from orchestrator.tracking.model_package import ModelDetails, load_model, pack_model, try_model
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def register(uri: str | None, model_name: str, model_folder: Path, details: Mode
         raise TrackingError(f"there is no model in {model_folder}; a sweep writes it in its final stage.")
     client = connect(uri)
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-model-") as folder:
-        run = _run(client, details.run_id)
+        run = _run(client, details.run_id, uri, model_folder.parent)
         logged = client.create_logged_model(run.info.experiment_id, "winner", run.info.run_id, tags=details.tags())
         try:
             packed = Path(folder) / "model"
@@ -113,7 +113,7 @@ def register(uri: str | None, model_name: str, model_folder: Path, details: Mode
     return str(version.version)
 
 
-def _run(client: MlflowClient, run_id: str) -> Any:
+def _run(client: MlflowClient, run_id: str, uri: str, sweep: Path) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -121,7 +121,9 @@ def _run(client: MlflowClient, run_id: str) -> Any:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(
-                f"MLflow has no run {run_id or 'of this sweep'}; send it with `orch sync DIR`, then promote again."
+                f"MLflow at {without_password(uri)} has no run {run_id or 'of this sweep'}. Type the command in the "
+                "folder where the sweep ran, which has its mlflow.db, or send the sweep here with "
+                f"`{command_line('sync', sweep)}` and promote again."
             ) from error
         raise
 
@@ -168,9 +170,20 @@ def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
     uri = store_uri(uri)
     found = champion(uri, model_name)
     if found is None:
-        raise OrchError(f"there is no champion of {model_name} yet; make one with `orch promote best`.")
+        raise OrchError(f"there is no champion of {model_name} yet; {_other_champions(uri)}")
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-champion-") as folder:
         return load_model(_download(uri, found.source, folder))
+
+
+def _other_champions(uri: str) -> str:
+    """Say which models have a champion, or how to make one."""
+    with reaching(uri):
+        names = [model.name for model in connect(uri).search_registered_models() if CHAMPION in (model.aliases or {})]
+    return (
+        f"{', '.join(sorted(names))} {'has' if len(names) == 1 else 'have'} one (--model NAME)."
+        if names
+        else "make one with `orch promote best`."
+    )
 
 
 def read_evidence(uri: str | None, model_name: str, version: str) -> pd.DataFrame | None:

@@ -23,6 +23,8 @@ ENDS_WITHIN_S = 900
 """Maximum seconds that a command may take."""
 ANSWERS_WITHIN_S = 180
 """Maximum seconds until a server answers."""
+ANSWER_TIMEOUT_S = 60
+"""Maximum seconds of one request; a busy server finishes it, and would do it anew for each shorter one."""
 WATCHED_S = 6
 """Seconds after which a command that never ends (``watch``) is ended with Ctrl-C."""
 SERVERS = {"orch ui": 5000, "mlflow server": 5000, "mlflow models serve": 5000}
@@ -172,7 +174,7 @@ def _settings_of_pip() -> dict[str, str]:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

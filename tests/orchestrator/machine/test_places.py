@@ -16,6 +16,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.machine.places import RAY_FOLDER_BYTES, make_folder, ray_folder, unwritable
 from orchestrator.paths import cache_folder
 from tests.support.powerless import needs_modes, orch, powerless
+from tests.support.sweep_on_disk import write_sweep
 
 
 @pytest.fixture
@@ -112,6 +113,23 @@ def test_a_sweep_of_another_user_is_resumed_by_that_user(tmp_path: Path, closed:
     done = orch(tmp_path, "sweep", *words, ORCH_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 1, done.stderr
     assert "Resume as the user that began the sweep" in done.stderr
+
+
+@needs_modes
+@pytest.mark.parametrize("line", ["promote best", "export", "export --out elsewhere", "sync"])
+def test_what_cannot_be_recorded_in_a_sweep_of_another_user_is_not_done(tmp_path: Path, line: str) -> None:
+    verb, *rest = line.split()
+    sweep = write_sweep(tmp_path / "theirs").root
+    sweep.chmod(0o555)
+    try:
+        place = ["best", "theirs"] if verb == "promote" else ["theirs", *rest]
+        done = orch(tmp_path, verb, *place, ORCH_CACHE=str(tmp_path / "cache"))
+    finally:
+        sweep.chmod(0o755)
+    assert done.returncode == 1, done.stderr
+    assert "cannot write to theirs" in done.stderr
+    assert "--out DIR" in done.stderr or "as the user that began the sweep" in done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @needs_modes

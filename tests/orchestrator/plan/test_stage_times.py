@@ -47,6 +47,19 @@ def whole_sweep(begun_s: float = 0.0) -> list[tuple[float, EventKind, dict[str, 
     return [(begun_s + time_s, kind, dict(values)) for time_s, kind, values in rows]
 
 
+def test_an_export_or_a_promotion_after_the_end_is_no_stage() -> None:
+    later = [
+        (1000.0, EventKind.STAGE, {"stage": "export", "state": "BEGUN"}),
+        (1090.0, EventKind.STAGE, {"stage": "export", "state": "ENDED"}),
+        (1200.0, EventKind.NOTE, {"payload": {"promotion": "champion"}}),
+    ]
+    again = [(2000.0, EventKind.SWEEP, {"state": "RUNNING"}), (2001.0, EventKind.SWEEP, {"state": "FINISHED"})]
+    times = actual(events(*whole_sweep(), *later, *again))
+    assert times.processes == 2
+    assert times.seconds["leaderboard"] == 20.0
+    assert times.total_s == 92.0
+
+
 def test_every_second_of_a_sweep_belongs_to_one_stage() -> None:
     times = actual(events(*whole_sweep()))
     assert times.seconds == {

@@ -141,6 +141,9 @@ def test_every_mistake_is_reported_at_once(load):
     [
         ("budget.trails=5", 'budget.trails: no such field; did you mean "trials"? Allowed: trials, epochs, hours, '),
         ("budgett.trials=5", 'budgett: no such field; did you mean "budget"? Allowed: name, data, search, budget, '),
+        ("head=softmax", "head: no such field at the top of the file; did you mean search.head?"),
+        ("trials=5", "trials: no such field at the top of the file; did you mean budget.trials?"),
+        ("epochs=5", "epochs: no such field at the top of the file; did you mean budget.epochs or final.epochs?"),
         (
             "budget.trials=lots",
             'budget.trials: found the text "lots"; allowed: a whole number, at least 1 and at most ',

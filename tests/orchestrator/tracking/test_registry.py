@@ -92,6 +92,13 @@ def test_no_champion_yet(store: str) -> None:
         registry.load_champion(store, "trash")
 
 
+def test_a_name_without_a_champion_is_answered_with_those_that_have_one(store: str, run_id: str, model: Path) -> None:
+    registry.set_champion(store, "trash", registry.register(store, "trash", model, details(run_id)))
+    registry.register(store, "glass", model, details(run_id))
+    with pytest.raises(OrchError, match=r"no champion of glass yet; trash has one \(--model NAME\)"):
+        registry.load_champion(store, "glass")
+
+
 def test_register_then_promote_then_predict(
     store: str, run_id: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +226,7 @@ def test_a_model_that_does_not_answer_is_not_registered(store: str, run_id: str,
 
 
 def test_a_sweep_that_mlflow_never_saw(store: str, model: Path) -> None:
-    with pytest.raises(TrackingError, match=r"has no run 0{32}; .*`orch sync DIR`"):
+    with pytest.raises(TrackingError, match=r"has no run 0{32}\. .*where the sweep ran.*`orch sync "):
         registry.register(store, "trash", model, details("0" * 32))
     with pytest.raises(TrackingError, match="has no run of this sweep"):
         registry.register(store, "trash", model, details(""))
