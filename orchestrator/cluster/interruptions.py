@@ -25,9 +25,14 @@ class Terminated(KeyboardInterrupt):
 
 
 def handled_signals() -> list[int]:
-    """Return the signals that end a sweep. An ignored one (``nohup``, a job in the background) stays ignored."""
-    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return [each for each in every if signal.getsignal(each) != signal.SIG_IGN]
+    """Return the signals, other than SIGINT, that end a sweep. An ignored one (``nohup``) stays ignored."""
+    return [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
+
+
+def _raising_signals() -> list[int]:
+    """Return those that raise outside a search; SIGINT too, unless the shell that began a job has ignored it."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    return [*(() if ignored else (signal.SIGINT,)), *handled_signals()]
 
 
 @contextlib.contextmanager
@@ -36,7 +41,7 @@ def interruptible() -> Iterator[None]:
 
     Restores the old handlers on exit.
     """
-    before = {number: signal.getsignal(number) for number in handled_signals()} if _in_main_thread() else {}
+    before = {number: signal.getsignal(number) for number in _raising_signals()} if _in_main_thread() else {}
     listen()
     try:
         yield
@@ -48,14 +53,14 @@ def interruptible() -> Iterator[None]:
 def listen() -> None:
     """Install the handlers, again after a library such as Ray has replaced them."""
     if _in_main_thread():
-        for number in handled_signals():
+        for number in _raising_signals():
             signal.signal(number, _interrupt)
 
 
 def ignore_further() -> None:
     """Ignore further signals, so that the shutdown is not interrupted: a terminal that closes sends several."""
     if _in_main_thread():
-        for number in handled_signals():
+        for number in (signal.SIGINT, *handled_signals()):
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -68,7 +73,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if _in_main_thread():
-            for number in handled_signals():
+            for number in (signal.SIGINT, *handled_signals()):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
