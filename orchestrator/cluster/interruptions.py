@@ -78,9 +78,10 @@ class StopSignals:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        leave_closed_terminal()
-        if not self.received:
-            os.write(2, PLEASE_WAIT)
+        if self.received:
+            leave_closed_terminal()
+        else:
+            _please_wait()
         self.received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
     def __exit__(
