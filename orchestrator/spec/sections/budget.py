@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -24,15 +24,23 @@ def _by_name(value: Any) -> Any:
 
 
 class _Named(Section):
-    """A name and its options; rejects options that belong to other names."""
+    """A name and its options, of which ``taken`` lists those of each name; rejects and omits those of other names."""
 
-    def _refuse_others(self, taken: Mapping[str, tuple[str, ...]]) -> None:
-        name = self.name  # type: ignore[attr-defined]
-        allowed = ("name", *taken[name])
-        wrong = [key for key in type(self).model_fields if key in self.model_fields_set and key not in allowed]
+    taken: ClassVar[Mapping[str, tuple[str, ...]]]
+    name: str
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        taken = self.taken[self.name]
+        wrong = [key for key in type(self).model_fields if key in self.model_fields_set and key not in ("name", *taken)]
         if wrong:
-            has = f"it takes {', '.join(taken[name])}" if taken[name] else "it takes no options"
-            raise Mistakes(Mistake((key,), f"{name} has no {key}; {has}.", at_key=True) for key in wrong)
+            has = f"it takes {', '.join(taken)}" if taken else "it takes no options"
+            raise Mistakes(Mistake((key,), f"{self.name} has no {key}; {has}.", at_key=True) for key in wrong)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in ("name", *self.taken[self.name])}
 
 
 SCHEDULERS = {  # name -> its options
@@ -55,6 +63,8 @@ SAMPLER_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
 class SchedulerSpec(_Named):
     """Scheduler, which stops trials early, and its options."""
 
+    taken: ClassVar[Mapping[str, tuple[str, ...]]] = SCHEDULERS
+
     name: Literal["asha", "hyperband", "median", "none"] = Field(
         default="asha", description="Algorithm that stops trials early."
     )
@@ -71,18 +81,11 @@ class SchedulerSpec(_Named):
         default=3, ge=1, description="Minimum number of other trials to compute the median from (median)."
     )
 
-    @model_validator(mode="after")
-    def _fits(self) -> SchedulerSpec:
-        self._refuse_others(SCHEDULERS)
-        return self
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in ("name", *SCHEDULERS[self.name])}
-
 
 class SamplerSpec(_Named):
     """Sampler, which proposes configurations, and its options."""
+
+    taken: ClassVar[Mapping[str, tuple[str, ...]]] = SAMPLERS
 
     name: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field(
         default="tpe", description="Algorithm that proposes configurations."
@@ -90,15 +93,6 @@ class SamplerSpec(_Named):
     startup_trials: int = Field(
         default=10, ge=1, description="Random trials before the sampler starts to learn (tpe, cmaes, gp)."
     )
-
-    @model_validator(mode="after")
-    def _fits(self) -> SamplerSpec:
-        self._refuse_others(SAMPLERS)
-        return self
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in ("name", *SAMPLERS[self.name])}
 
 
 def _read_first(value: Any) -> tuple[dict[str, Any], ...]:
