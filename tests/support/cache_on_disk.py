@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from trainers.store.shelf import Shelf
 
@@ -79,3 +80,11 @@ def write_cache(folder: Path) -> Path:
     (old / "01.npy").write_bytes(b"x" * 20_000)
     (old / "01.keys").write_text("k0")
     return folder
+
+
+def use_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the cache into ``folder`` and name it as orch's, of at most 2 GB, on a terminal of 160 columns."""
+    monkeypatch.setenv("ORCH_CACHE", str(folder))
+    monkeypatch.setenv("ORCH_CACHE_GB", "2")
+    monkeypatch.setenv("COLUMNS", "160")
+    return write_cache(folder)

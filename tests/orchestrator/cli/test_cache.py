@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cache_on_disk import write_cache
+from tests.support.cache_on_disk import use_cache
 from tests.support.typed import said
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ORCH_CACHE", str(tmp_path))
-    monkeypatch.setenv("ORCH_CACHE_GB", "2")
-    monkeypatch.setenv("COLUMNS", "160")
-    return write_cache(tmp_path)
+    return use_cache(tmp_path, monkeypatch)
 
 
 def test_the_table_for_programs(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

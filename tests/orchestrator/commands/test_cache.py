@@ -21,17 +21,14 @@ from orchestrator.commands.cache import (
     question,
     size,
 )
-from tests.support.cache_on_disk import FEATURES, write_cache
+from tests.support.cache_on_disk import FEATURES, use_cache
 from tests.support.typed import said
 from trainers.store.inventory import contents
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ORCH_CACHE", str(tmp_path))
-    monkeypatch.setenv("ORCH_CACHE_GB", "2")
-    monkeypatch.setenv("COLUMNS", "160")
-    return write_cache(tmp_path)
+    return use_cache(tmp_path, monkeypatch)
 
 
 def test_the_table(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
