@@ -51,8 +51,8 @@ road: $(READY) ## outside the checkout, editable and as a wheel: every command t
 road-pythons: $(READY) ## the wheel under each other Python from 3.11 to 3.13 that is here, or PYTHONS="3.12 3.13"
 	@$(BIN)/python -m tests.road.walk --install wheel --pythons "$(PYTHONS)"
 
-test-slow: $(READY) ## the slow tests alone
-	@$(BIN)/python -m pytest -m slow
+test-slow: $(READY) ## the slow tests alone, in JOBS processes (2); about 25 minutes
+	@$(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
 	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \

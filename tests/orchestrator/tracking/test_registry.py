@@ -256,7 +256,10 @@ def test_a_registry_that_is_away_is_a_sentence() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_through_a_server(tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_same_through_a_server(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))  # where fake_model lies
     paths = SweepPaths(tmp_path / "runs" / "tiny")
     with Ledger(paths.ledger) as ledger:
         ledger.append(EventKind.SWEEP, state="FINISHED")

@@ -12,7 +12,6 @@ BUDGET_MIB = 8
 
 TRAIN = """
 import resource, sys
-sys.path.insert(0, "tests")
 import numpy as np
 from pathlib import Path
 from tests.support.tiny_fits import CLASSES, config
