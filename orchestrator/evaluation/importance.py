@@ -100,11 +100,12 @@ def find_effects(
     The share is omega squared, (SS_between - df MS_within) / (SS_total + MS_within) (Hays 1963);
     its interval inverts the noncentral F distribution (Steiger 2004, Psychological Methods 9).
     """
-    tests = [_Test.of(parameter, completed) for parameter in parameters]
+    designs = [_Test.of(parameter, completed) for parameter in parameters]
+    tests = {i: test for i, test in enumerate(designs) if test is not None}
     found = [Finding(parameter, int((parameter.applies & completed).sum())) for parameter in parameters]
     residual = np.array(accuracy, dtype=np.float64)
     draw = np.random.default_rng(seed)
-    left = [i for i, test in enumerate(tests) if test is not None]
+    left = list(tests)
     for i in left:
         found[i] = _with_share(found[i], tests[i], residual)
     p_values: dict[int, float] = {}
