@@ -19,6 +19,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from dashboards.fonts import Writing
 from dashboards.style import BLUE, DPI, GREY, INK, STATE_COLOURS, headline, save, shorten, style
+from orchestrator.evaluation.importance import SIGNIFICANCE, Finding, Parameter
+
+PANELS = 12
+"""Maximum panels of a figure of parameters."""
+MOST_LEVELS = 12
+"""Maximum positions on a parameter's axis."""
 
 
 def curves_figure(frame: pd.DataFrame, path: Path) -> Path:
@@ -95,39 +101,29 @@ def _state_key(axes: Axes, states: pd.Series) -> None:
             )  # fmt: skip
 
 
-def parameters_figure(frame: pd.DataFrame, path: Path) -> Path:
-    """Draw validation accuracy against every varied parameter, one panel each, widest spread first.
+def parameters_figure(findings: Sequence[Finding], accuracy: np.ndarray, completed: np.ndarray, path: Path) -> Path:
+    """Draw validation accuracy against the varied parameters, a panel each, the most significant first.
 
-    ``frame``: one row per trial, with val_accuracy, columns that start with ``config_`` and optionally state. The
-    spread of a parameter is the distance between the best and the worst median of its values (of its thirds if it is a
-    range), over groups of at least two trials; COMPLETED trials only, if there are at least four.
+    ``findings``: of ``orchestrator.evaluation.importance.find_effects``, which decides what the title states.
+    ``accuracy``: float (trials,), fractions, NaN for none. ``completed``: bool (trials,). Other trials have figures of
+    fewer epochs and are drawn apart: hollow, and to the right of a value's completed ones. At most ``PANELS`` panels.
     """
-    trials = frame[np.isfinite(frame["val_accuracy"].astype(float))].reset_index(drop=True)
-    done = trials["state"] == "COMPLETED" if "state" in trials else pd.Series(True, index=trials.index)
-    if done.sum() < 4:
-        done = pd.Series(True, index=trials.index)
-    found = [_panel(trials, done, column) for column in trials if str(column).startswith("config_")]
-    panels = sorted((panel for panel in found if panel), key=lambda panel: -panel["spread"])
-    y = 100 * trials["val_accuracy"].astype(float)
-    floor = max(y.min(), y[done].min() - (y[done].max() - y[done].min()))
-    write = Writing([tick for panel in panels for tick in panel.get("ticks", ())])
+    known = np.isfinite(accuracy)
+    done, others = completed & known, ~completed & known
+    ranked = sorted(findings, key=lambda f: (not f.significant, f.p_value, -np.nan_to_num(f.share)))
+    y = 100 * np.where(known, accuracy, np.nan)
+    write = Writing([_level(level) for finding in ranked[:PANELS] for level in finding.parameter.levels])
     with matplotlib.rc_context(style(write)):
-        columns = min(3, max(len(panels), 1))
-        lines = max(math.ceil(len(panels) / columns), 1)
-        figure = Figure(figsize=(max(2.9 * columns, 6.2), 0.9 + 2.25 * lines), dpi=DPI)
-        title, note = _parameters_title(panels, len(trials), int(done.sum()), bool((y < floor).any()))
+        columns = min(3, max(len(ranked), 1))
+        lines = max(math.ceil(min(len(ranked), PANELS) / columns), 1)
+        figure = Figure(figsize=(max(2.9 * columns, 6.2), 0.9 + 2.4 * lines), dpi=DPI)
+        title, note = _parameters_title(ranked, int(done.sum()), int(others.sum()))
         headline(figure, write(title), note + write.note)
         shared = None
-        for place, panel in enumerate(panels):
+        for place, finding in enumerate(ranked[:PANELS]):
             axes = figure.add_subplot(lines, columns, place + 1, sharey=shared)
             shared = shared or axes
-            _draw_panel(
-                axes,
-                {**panel, "ticks": [*map(write, panel["ticks"])]} if "ticks" in panel else panel,
-                done,
-                floor,
-                int(10.5 * figure.get_figwidth() / columns),
-            )
+            _draw_panel(axes, finding, y, (done, others), write, int(10.5 * figure.get_figwidth() / columns))
             if place % columns == 0:
                 axes.set_ylabel("validation accuracy, %")
             else:
@@ -135,106 +131,132 @@ def parameters_figure(frame: pd.DataFrame, path: Path) -> Path:
         return save(figure, path)
 
 
-def _panel(trials: pd.DataFrame, done: pd.Series, column: str) -> dict[str, Any] | None:
-    """Return one parameter's positions, ticks and medians; None if it does not vary."""
-    values = trials[column]
-    if values.map(_level).nunique() < 2:
-        return None
-    y = 100 * trials["val_accuracy"].astype(float)
-    number = pd.to_numeric(values, errors="coerce")
-    is_range = number.notna().all() and not values.map(lambda v: isinstance(v, bool)).any() and number.nunique() > 7
-    panel: dict[str, Any] = {"name": column.removeprefix("config_"), "y": y}
-    if is_range:
-        panel["x"], panel["log"] = number, _is_skewed(number)
-        groups = pd.qcut(number[done], 3, duplicates="drop")
-        centres = number[done].groupby(groups, observed=True).median().to_numpy()
-    else:
-        order = sorted(values.map(_level).unique(), key=_level_order)
-        panel["ticks"] = order
-        position = values.map(lambda v: order.index(_level(v)))
-        panel["x"] = position + _jitter(len(position))
-        groups = position[done]
-        centres = np.sort(groups.unique())
-    grouped = y[done].groupby(groups, observed=True)
-    medians, sizes = grouped.median().to_numpy(), grouped.size().to_numpy()
-    panel["medians"] = [(c, m) for c, m, size in zip(centres, medians, sizes, strict=True) if size >= 2]
-    ranked = sorted((median, centre) for centre, median in panel["medians"])
-    panel["spread"] = float(ranked[-1][0] - ranked[0][0]) if len(ranked) > 1 else 0.0
-    if not is_range and panel["spread"]:
-        panel["extremes"] = [(panel["ticks"][int(centre)], median) for median, centre in (ranked[-1], ranked[0])]
-    return panel
-
-
-def _is_skewed(number: pd.Series) -> bool:
-    """Return whether positive values crowd at their low end, like samples of a logarithmic range."""
-    low, high = number.min(), number.max()
-    return bool(low > 0 and (number.median() - low) / (high - low) < 0.2)
-
-
 def _level(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None:
         return "default"
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _level_order(level: str) -> tuple[int, float, str]:
-    try:
-        return (0, float(level), "")
-    except ValueError:
-        return (1, 0.0, level)
-
-
 def _jitter(count: int) -> np.ndarray:
-    """Return evenly spread, deterministic offsets in [-0.18, 0.18]."""
-    return 0.36 * ((np.arange(count) * 0.6180339887) % 1) - 0.18
+    """Return evenly spread, deterministic offsets in [-0.5, 0.5]."""
+    return (np.arange(count) * 0.6180339887) % 1 - 0.5
 
 
-def _draw_panel(axes: Axes, panel: dict[str, Any], done: pd.Series, floor: float, room: int) -> None:
-    """Draw one panel. ``room``: maximum characters of tick labels in a line below the axes."""
-    x, y = panel["x"], panel["y"]
-    for others, marker in ((~done & (y >= floor), "o"), (~done & (y < floor), "v")):
-        axes.plot(x[others], y[others].clip(lower=floor), marker, ms=3.2, color=GREY, alpha=0.45, mew=0)
-    axes.plot(x[done], y[done], "o", ms=4, color=BLUE, alpha=0.6, mew=0)
-    if "ticks" in panel:
-        for centre, median in panel["medians"]:
-            axes.plot([centre - 0.3, centre + 0.3], [median, median], color=INK, lw=1.6, solid_capstyle="butt")
-        names = [shorten(t, 18) for t in panel["ticks"]]
-        if len(set(names)) < len(names):  # names that differ only in the middle
-            names = [t if len(t) <= 18 else f"…{t[-17:]}" for t in panel["ticks"]]
-        tilt = sum(map(len, names)) + 2 * len(names) > room
-        axes.set_xticks(range(len(names)), names, rotation=35 if tilt else 0, ha="right" if tilt else "center")
-        if tilt:
-            for label in axes.get_xticklabels():
-                label.set_rotation_mode("anchor")
-        axes.set_xlim(-0.6, len(names) - 0.4)
+def _draw_panel(
+    axes: Axes, finding: Finding, y: np.ndarray, kinds: tuple[np.ndarray, np.ndarray], write: Writing, room: int
+) -> None:
+    """Draw one panel. ``kinds``: masks of completed and other trials. ``room``: characters of tick labels in a line."""
+    parameter = finding.parameter
+    done, others = (kind & parameter.applies for kind in kinds)
+    colour = INK if finding.significant else GREY
+    if parameter.levels:
+        shown = _shown_levels(parameter, y, done)
+        _draw_levels(axes, parameter, shown, y, (done, others), colour)
+        _label_levels(axes, [write(name) for name, _ in shown], room)
     else:
-        axes.plot([c for c, _ in panel["medians"]], [m for _, m in panel["medians"]], color=INK, lw=1.6)
-        if panel["log"]:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(numticks=6))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        _draw_range(axes, parameter, y, (done, others), colour)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axes.set_title(panel["name"], loc="left", size=9.5, weight="bold", color=INK)
-    if panel["spread"]:
-        axes.set_title(f"spread {panel['spread']:.1f}", loc="right", size=8, color=GREY)
+    axes.set_title(shorten(write(parameter.name), 24), loc="left", size=9.5, weight="bold", color=INK, pad=15)
+    below = _panel_note(finding)
+    axes.annotate(
+        write(below), (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
+        size=7.5, color=INK if finding.significant else GREY, va="bottom", annotation_clip=False,
+    )  # fmt: skip
 
 
-def _parameters_title(panels: Sequence[dict[str, Any]], trials: int, done: int, cut: bool) -> tuple[str, str]:
-    if not panels:
-        return "No parameter varies", f"{trials} trials with a validation accuracy."
-    first = panels[0]
-    note = f"Blue: {done} trials"
-    if done < trials:
-        note = f"Blue: {done} COMPLETED trials; grey: {trials - done} others"
-        note += ", triangles are below the axis" if cut else ""
-    note += ". Black: medians of the blue. Spread: points between medians, while all other parameters vary too."
-    if "extremes" in first:
-        (high, high_median), (low, low_median) = first["extremes"]
-        name = first["name"]
-        return f"{name} sets the trials apart: {high} {high_median:.1f} %, {low} {low_median:.1f} % (medians)", note
-    if first["spread"]:
-        return f"{first['name']} sets the trials apart: {first['spread']:.1f} points between its thirds", note
-    return f"{len(panels)} parameters vary over {trials} trials", note
+def _panel_note(finding: Finding) -> str:
+    """Return the line under a panel's name: its condition, and how much of the variance it explains."""
+    condition = f"{shorten(finding.parameter.condition, 20)}: " if finding.parameter.condition else ""
+    if math.isnan(finding.share):
+        return f"{condition}too few trials"
+    if not finding.significant:
+        return f"{condition}no effect shown"
+    low, high = 100 * finding.share_low, 100 * finding.share_high
+    return f"{condition}explains {100 * finding.share:.0f} % ({low:.0f} to {high:.0f})"
+
+
+def _shown_levels(parameter: Parameter, y: np.ndarray, done: np.ndarray) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return (label, levels) of each position on the axis: of many levels the best and the worst have their own."""
+    levels = parameter.levels
+    if len(levels) <= MOST_LEVELS:
+        return [(_level(level), (level,)) for level in levels]
+    own = {level: done & np.array([value == level for value in parameter.values], bool) for level in levels}
+    ranked = sorted((level for level in levels if own[level].any()), key=lambda level: -np.median(y[own[level]]))
+    best, middle, worst = ranked[: MOST_LEVELS - 4], ranked[MOST_LEVELS - 4 : -3], ranked[MOST_LEVELS - 4 :][-3:]
+    others = [(f"{len(middle)} others", tuple(middle))] if middle else []
+    return [*((_level(v), (v,)) for v in best), *others, *((_level(v), (v,)) for v in worst)]
+
+
+def _draw_levels(
+    axes: Axes,
+    parameter: Parameter,
+    shown: Sequence[tuple[str, tuple[Any, ...]]],
+    y: np.ndarray,
+    kinds: tuple[np.ndarray, np.ndarray],
+    colour: str,
+) -> None:
+    place = {level: i for i, (_, levels) in enumerate(shown) for level in levels}
+    x = np.array([place.get(value, np.nan) for value in parameter.values], float)
+    done, others = (kind & np.isfinite(x) for kind in kinds)
+    axes.plot(x[done] - 0.1 + 0.3 * _jitter(int(done.sum())), y[done], "o", ms=4, color=BLUE, alpha=0.6, mew=0)
+    hollow = x[others] + 0.3 + 0.1 * _jitter(int(others.sum()))
+    axes.plot(hollow, y[others], "o", ms=3, mfc="none", mec=GREY, mew=0.6, alpha=0.7)
+    for i in range(len(shown)):
+        own = y[done & (x == i)]
+        if len(own) >= 2:
+            axes.plot([i - 0.3, i + 0.1], [np.median(own)] * 2, color=colour, lw=1.6, solid_capstyle="butt")
+    axes.set_xlim(-0.6, len(shown) - 0.4)
+
+
+def _label_levels(axes: Axes, levels: Sequence[str], room: int) -> None:
+    names = [shorten(level, 18) for level in levels]
+    if len(set(names)) < len(names):  # names that differ only in the middle
+        names = [level if len(level) <= 18 else f"…{level[-17:]}" for level in levels]
+    tilt = sum(map(len, names)) + 2 * len(names) > room
+    axes.set_xticks(range(len(names)), names, rotation=35 if tilt else 0, ha="right" if tilt else "center")
+    if tilt:
+        for label in axes.get_xticklabels():
+            label.set_rotation_mode("anchor")
+
+
+def _draw_range(
+    axes: Axes, parameter: Parameter, y: np.ndarray, kinds: tuple[np.ndarray, np.ndarray], colour: str
+) -> None:
+    done, others = kinds
+    x = np.array([v if a else np.nan for v, a in zip(parameter.values, parameter.applies, strict=True)], float)
+    axes.plot(x[others], y[others], "o", ms=3, mfc="none", mec=GREY, mew=0.6, alpha=0.7)
+    axes.plot(x[done], y[done], "o", ms=4, color=BLUE, alpha=0.6, mew=0)
+    if len(np.unique(x[done])) >= 6:
+        thirds = np.array_split(np.flatnonzero(done)[np.argsort(x[done], kind="stable")], 3)
+        axes.plot([np.median(x[t]) for t in thirds], [np.median(y[t]) for t in thirds], color=colour, lw=1.6)
+    if parameter.log:
+        axes.set_xscale("log")
+        axes.set_xlim(parameter.low / 1.15, parameter.high * 1.15)
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.04 * (parameter.high - parameter.low)
+        axes.set_xlim(parameter.low - margin, parameter.high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _parameters_title(ranked: Sequence[Finding], done: int, others: int) -> tuple[str, str]:
+    note = f"Blue: {done} completed trials, with their medians"
+    note += f"; hollow: {others} stopped before the last epoch. " if others else ". "
+    if not ranked:
+        return "No parameter varies", note
+    tested = [finding for finding in ranked if not math.isnan(finding.share)]
+    found = [finding.sentence for finding in ranked if finding.significant]
+    if tested:
+        note += (
+            f"Permutation tests of the completed trials, {len(tested)} parameters together (Holm, "
+            f"{100 * SIGNIFICANCE:.0f} %); explained: share of the variance of their accuracies, 95 % interval."
+        )
+    if len(ranked) > PANELS:
+        note += f" {len(ranked) - PANELS} more parameters are not drawn."
+    if found:
+        return ". ".join(found), note
+    if not tested:
+        return f"{len(ranked)} parameters vary; too few completed trials to tell their effects apart", note
+    return f"None of {len(ranked)} parameters sets the trials apart beyond chance", note

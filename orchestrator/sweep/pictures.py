@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from orchestrator.evaluation.importance import find_effects
 from orchestrator.ledger.stages import Stage
-from orchestrator.ledger.state import SweepState, trials_frame
+from orchestrator.ledger.state import SweepState, TrialState
+from orchestrator.spec.space.parameters import searched_parameters
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.leaderboard import Leaderboard
 from trainers.data.manifest import Manifest
@@ -28,7 +32,7 @@ def draw_pictures(sweep: SweepContext, manifest: Manifest, board: Leaderboard) -
     answers = ([classes[i] for i in board.labels], [classes[i] for i in predicted], board.probabilities.max(1))
     drawings: dict[str, Callable[[Path], object]] = {
         "curves.png": lambda path: search_figures.curves_figure(epochs_frame(state), path),
-        "parameters.png": lambda path: search_figures.parameters_figure(search_frame(state), path),
+        "parameters.png": lambda path: _draw_parameters(sweep, state, path),
         "leaderboard.png": lambda path: figures.leaderboard_figure(board.frame, path),
         "confusion.png": lambda path: figures.confusion_figure(board.labels, predicted, classes, path),
         "mistakes.png": lambda path: figures.mistakes_figure(
@@ -42,10 +46,17 @@ def draw_pictures(sweep: SweepContext, manifest: Manifest, board: Leaderboard) -
             sweep.warn(f"{folder / name} could not be drawn: {first_line(error)}. The results do not depend on it.")
 
 
-def search_frame(state: SweepState) -> pd.DataFrame:
-    """Return a row for each trial of the search, with a ``config_`` column for each field."""
-    frame = trials_frame(state)
-    return frame[frame["stage"] == Stage.SEARCH].reset_index(drop=True)
+def _draw_parameters(sweep: SweepContext, state: SweepState, path: Path) -> None:
+    from dashboards import search_figures  # matplotlib: a second
+
+    trials = [record for record in state.trials.values() if record.stage == Stage.SEARCH]
+    accuracy = np.array([record.val_accuracy for record in trials], float)
+    full = [r.state == TrialState.COMPLETED and len(r.epochs) >= sweep.spec.budget.epochs for r in trials]
+    completed = np.array(full, bool) & np.isfinite(accuracy)
+    configs = [record.config for record in trials]
+    parameters = searched_parameters(sweep.spec.search, sweep.spec.gpu_memory_gb, configs)
+    findings = find_effects(parameters, accuracy, completed, sweep.spec.budget.seed)
+    search_figures.parameters_figure(findings, accuracy, completed, path)
 
 
 def epochs_frame(state: SweepState) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Figures of a search: titles that state the finding, legible texts."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dashboards import search_figures
 from dashboards.style import STATE_COLOURS
+from orchestrator.evaluation.importance import Finding, Parameter, find_effects
 from tests.support.figure_text import all_text, assert_legible, texts
 
 
@@ -54,67 +57,107 @@ def test_the_curves_of_one_epoch_of_many_trials_and_of_none(drawn):
     assert "No trial has a validation accuracy" in all_text(none)
 
 
-def trials(count: int, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    backbone = np.array(["mobilenet_1.0", "vgg16"])[np.arange(count) % 2]
-    return pd.DataFrame(
-        {
-            "id": [f"{i}" for i in range(count)],
-            "state": np.where(np.arange(count) % 4 == 3, "PRUNED", "COMPLETED"),
-            "val_accuracy": np.where(backbone == "vgg16", 0.85, 0.92) + rng.uniform(-0.01, 0.01, count),
-            "config_backbone": backbone,
-            "config_unfrozen_layers": [(0, 5, "all")[i % 3] for i in range(count)],
-            "config_learning_rate": 10 ** rng.uniform(-5, -2, count),
-            "config_dropout": rng.uniform(0, 0.6, count),
-            "config_margin": [None if i % 3 else 0.2 for i in range(count)],
-            "config_head": ["softmax"] * count,
-        }
-    )
+TRIALS = 32
+
+
+def the_search(effect: float = 0.07, trials: int = TRIALS) -> tuple[tuple[Finding, ...], np.ndarray, np.ndarray]:
+    """Findings, accuracies and completed trials of a search in which vgg16 is worse by ``effect``."""
+    rng = np.random.default_rng(0)
+    everywhere = np.ones(trials, bool)
+    backbone = np.array(["mobilenet_1.0", "vgg16"])[rng.integers(0, 2, trials)]
+    completed = np.arange(trials) % 4 != 3
+    accuracy = np.where(backbone == "vgg16", 0.92 - effect, 0.92) + rng.uniform(-0.01, 0.01, trials)
+    parameters = [
+        Parameter("unfrozen_layers", tuple((0, 5, "all")[i % 3] for i in range(trials)), everywhere, (0, 5, "all")),
+        Parameter("backbone", tuple(backbone), everywhere, ("mobilenet_1.0", "vgg16")),
+        Parameter(
+            "learning_rate", tuple(10 ** rng.uniform(-5, -2, trials)), everywhere, log=True, low=1e-5, high=1e-2
+        ),
+        Parameter("dropout", tuple(rng.choice([0.1, 0.5], trials)), everywhere, low=0.0, high=0.6),
+        Parameter(
+            "margin", tuple(rng.uniform(0.1, 0.5, trials)), backbone == "vgg16", low=0.1, high=0.5,
+            condition="backbone vgg16",
+        ),
+    ]  # fmt: skip
+    return find_effects(parameters, accuracy, completed), accuracy, completed
 
 
 def panels(figure: Figure) -> dict[str, Axes]:
     return {axes.get_title(loc="left"): axes for axes in figure.axes}
 
 
-def test_a_panel_for_every_parameter_that_varies_the_widest_spread_first(drawn):
-    figure = drawn(search_figures.parameters_figure, trials(32))
+def test_a_panel_for_every_parameter_and_a_title_that_a_test_supports(drawn):
+    figure = drawn(search_figures.parameters_figure, *the_search())
     found = panels(figure)
     assert set(found) == {"backbone", "unfrozen_layers", "learning_rate", "dropout", "margin"}
     assert next(iter(found)) == "backbone"
     title = all_text(figure).replace("\n", " ")
-    assert "backbone sets the trials apart: mobilenet_1.0 92." in title
-    assert "Blue: 24 COMPLETED trials; grey: 8 others" in title
-    assert found["learning_rate"].get_xscale() == "log"
-    assert found["dropout"].get_xscale() == "linear"
+    assert re.search(r"backbone = \S+: \S+ points \(\S+ to \S+\) against its other values", title)
+    assert "Blue: 24 completed trials, with their medians; hollow: 8 stopped before the last epoch" in title
+    assert title.count("no effect shown") == 4
     assert [t.get_text() for t in found["unfrozen_layers"].get_xticklabels()] == ["0", "5", "all"]
-    assert [t.get_text() for t in found["margin"].get_xticklabels()] == ["0.2", "default"]
+    assert "backbone vgg16: no effect shown" in title
     assert_legible(figure)
 
 
-def test_a_median_is_of_completed_trials_only_and_of_two_at_least(drawn):
-    frame = pd.DataFrame(
-        {
-            "state": ["COMPLETED"] * 5 + ["PRUNED"] * 3,
-            "val_accuracy": [0.8, 0.9, 0.6, 0.7, 0.99, 0.1, 0.1, 0.1],
-            "config_head": ["softmax", "softmax", "arcface", "arcface", "cosface", "softmax", "softmax", "softmax"],
-        }
-    )
-    figure = drawn(search_figures.parameters_figure, frame)
-    assert "head sets the trials apart: softmax 85.0 %, arcface 65.0 % (medians)" in all_text(figure).replace("\n", " ")
-    assert "spread 20.0" in all_text(figure)
-    assert "triangles are below" in all_text(figure).replace("\n", " ")
+def test_axes_have_the_scale_and_the_limits_of_the_space(drawn):
+    found = panels(drawn(search_figures.parameters_figure, *the_search()))
+    assert found["learning_rate"].get_xscale() == "log"
+    low, high = found["learning_rate"].get_xlim()
+    assert low < 1e-5 < 1e-2 < high
+    # Two values drawn from a range are still on a scale, not categories.
+    assert found["dropout"].get_xscale() == "linear"
+    low, high = found["dropout"].get_xlim()
+    assert low < 0 < 0.6 < high
+
+
+def test_without_an_effect_nothing_is_claimed(drawn):
+    title = all_text(drawn(search_figures.parameters_figure, *the_search(effect=0.0))).replace("\n", " ")
+    assert "None of 5 parameters sets the trials apart beyond chance" in title
+    assert "points" not in title
+
+
+def test_stopped_trials_are_drawn_apart_from_completed_ones(drawn):
+    figure = drawn(search_figures.parameters_figure, *the_search())
+    done, hollow = panels(figure)["backbone"].lines[:2]
+    assert (len(done.get_xdata()), len(hollow.get_xdata())) == (24, 8)
+    assert hollow.get_markerfacecolor() == "none"
+    for x in (0, 1):
+        assert max(done.get_xdata()[np.round(done.get_xdata()) == x]) < min(
+            hollow.get_xdata()[np.round(hollow.get_xdata() - 0.3) == x]
+        )
 
 
 def test_nothing_varies_and_nothing_finished(drawn):
-    same = trials(4)[["val_accuracy", "state", "config_head"]]
-    assert "No parameter varies" in all_text(drawn(search_figures.parameters_figure, same))
-    failed = trials(4).assign(val_accuracy=float("nan"))
-    assert "No parameter varies" in all_text(drawn(search_figures.parameters_figure, failed))
+    assert "No parameter varies" in all_text(drawn(search_figures.parameters_figure, (), np.ones(4), np.ones(4, bool)))
+    findings, *_ = the_search()
+    none = find_effects([f.parameter for f in findings], np.full(TRIALS, np.nan), np.zeros(TRIALS, bool))
+    figure = drawn(search_figures.parameters_figure, none, np.full(TRIALS, np.nan), np.zeros(TRIALS, bool))
+    assert "5 parameters vary; too few completed trials" in all_text(figure).replace("\n", " ")
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_too_few_trials_for_a_spread_are_drawn_without_one(drawn, count):
-    figure = drawn(search_figures.parameters_figure, trials(count))
-    assert "spread" not in all_text(figure).replace("Spread", "")
-    assert f"parameters vary over {count} trials" in all_text(figure)
+@pytest.mark.parametrize("count", [2, 7])
+def test_too_few_trials_for_a_test_are_drawn_without_a_claim(drawn, count):
+    figure = drawn(search_figures.parameters_figure, *the_search(trials=count))
+    assert "too few completed trials to tell their effects apart" in all_text(figure).replace("\n", " ")
+    assert_legible(figure)
+
+
+def test_many_parameters_and_many_levels_stay_legible(drawn):
+    rng, everywhere = np.random.default_rng(0), np.ones(200, bool)
+    names = [f"backbone_with_a_long_name_{i}" for i in range(48)]
+    parameters = [Parameter("backbone", tuple(rng.choice(names, 200)), everywhere, tuple(names))]
+    parameters += [
+        Parameter("unfrozen_layers", tuple(rng.choice([0, 5], 200)), everywhere, (0, 5), condition=f"backbone {name}")
+        for name in names[:15]
+    ]
+    accuracy = rng.uniform(0.8, 0.9, 200)
+    figure = drawn(
+        search_figures.parameters_figure, find_effects(parameters, accuracy, everywhere), accuracy, everywhere
+    )
+    assert len(figure.axes) == search_figures.PANELS
+    ticks = [tick.get_text() for tick in panels(figure)["backbone"].get_xticklabels()]
+    assert len(ticks) == search_figures.MOST_LEVELS
+    assert re.fullmatch(r"\d+ others", ticks[8])
+    assert "4 more parameters are not drawn" in all_text(figure).replace("\n", " ")
     assert_legible(figure)

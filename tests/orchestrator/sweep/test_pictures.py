@@ -13,7 +13,7 @@ from dashboards import figures
 from orchestrator.ledger.state import derive
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.leaderboard import Leaderboard
-from orchestrator.sweep.pictures import draw_pictures, epochs_frame, search_frame
+from orchestrator.sweep.pictures import draw_pictures, epochs_frame
 from tests.support.photos_on_disk import folder_of, source
 from tests.support.printed_lines import PrintedLines
 from tests.support.two_trials import two_trials
@@ -22,7 +22,6 @@ from trainers.data.manifest import build_manifest
 
 def test_figures_are_drawn_from_the_search_alone(tmp_path: Path) -> None:
     state = derive(two_trials(tmp_path))
-    assert search_frame(state)["id"].tolist() == ["aaa"]
     frame = epochs_frame(state)
     assert frame[["id", "epoch", "state"]].to_numpy().tolist() == [["aaa", 1, "COMPLETED"], ["aaa", 2, "COMPLETED"]]
 
@@ -49,6 +48,6 @@ def test_a_figure_that_cannot_be_drawn_costs_no_other(
     monkeypatch.setattr(figures, "leaderboard_figure", fail)
     draw_pictures(sweep, manifest, Leaderboard(pd.DataFrame([row]), probabilities, labels))
     drawn = {path.name for path in sweep.paths.figures.iterdir()}
-    assert {"curves.png", "confusion.png", "mistakes.png"} <= drawn
+    assert {"curves.png", "parameters.png", "confusion.png", "mistakes.png"} <= drawn
     assert "leaderboard.png" not in drawn
     assert any("leaderboard.png could not be drawn: no such glyph" in line for line in printed.lines)
