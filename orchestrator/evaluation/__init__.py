@@ -1,4 +1,5 @@
-"""Pure decisions and statistics: selection, leaderboard, comparisons, export reports, the promotion gate.
+"""Pure decisions and statistics: selection, leaderboard, comparisons, importance of parameters,
+export reports, the promotion gate.
 
 May import ``objectives``, ``paths``, ``plain_json`` and ``errors``. Start with ``selection``.
 """
