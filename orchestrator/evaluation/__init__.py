@@ -1,5 +1,4 @@
-"""Pure decisions and statistics: selection, leaderboard, comparisons, importance of parameters,
-export reports, the promotion gate.
+"""Pure decisions and statistics: selection, leaderboard, comparisons, importance, export reports, the gate.
 
 May import ``objectives``, ``paths``, ``plain_json`` and ``errors``. Start with ``selection``.
 """
