@@ -27,6 +27,8 @@ PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 OUTPUT_STRIDES = (16, 32)
 FUSIONS = ("none", "concat", "sum")
 BALANCES = ("none", "class_weights", "sampling")
+SPREADS = ("even", "proportional")
+STEPS = ("all", "originals")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class TrialConfig:
     ``feature_fusion``: pooled features of several stages, concatenated, or summed through a small neck.
     ``mixup`` and ``cutmix``: alpha of their Beta distribution, 0 for none. ``balance``: how classes are weighted in
     training apart from the multiplier: not, by weights in the loss, or by how often each is drawn.
+    ``copies``: whether a multiplier's copies even out the classes or keep their proportions. ``steps``: whether an
+    epoch takes all originals and copies, or as many of them as there are originals, so that trials of any multiplier
+    take equally many steps.
     """
 
     backbone: str = "mobilenet_1.0"
@@ -70,6 +75,8 @@ class TrialConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     balance: str = "none"
+    copies: str = "even"
+    steps: str = "all"
     epochs: int = 10
 
     @property
@@ -167,8 +174,8 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
         changes["scale"] = None
     if not top.has_margin or config.margin == top.default_margin:
         changes["margin"] = None
-    if config.multiplier <= 1 and config.recipe != "flips":
-        changes["recipe"] = "flips"
+    if config.multiplier <= 1:
+        changes |= {"recipe": "flips", "copies": "even", "steps": "all"}
     return dataclasses.replace(config, **changes)
 
 

@@ -31,6 +31,8 @@ SHORT_FORMS = {
     "mixup": "mixup={}",
     "cutmix": "cutmix={}",
     "balance": "balance={}",
+    "copies": "copies={}",
+    "steps": "steps={}",
     "epochs": "{}ep",
 }
 """Field -> template of its value in a run's name; other fields show the bare value."""

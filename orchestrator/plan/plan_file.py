@@ -196,12 +196,13 @@ class _Keys:
     """Cache of the store's keys per split: of its originals, or of its copies under a recipe."""
 
     manifest: Manifest
-    _known: dict[tuple[str, str, float], list[str]] = field(default_factory=dict)
+    _known: dict[tuple[str, str, float, str], list[str]] = field(default_factory=dict)
 
     def of(self, config: TrialConfig, split: str, recipe: str) -> list[str]:
         multiplier = config.multiplier if recipe else 1.0
-        if (split, recipe, multiplier) not in self._known:
+        kind = (split, recipe, multiplier, config.copies)
+        if kind not in self._known:
             part = self.manifest.split(split)
             examples = augmented_set(part, config) if recipe else evaluation_set(part, config)
-            self._known[split, recipe, multiplier] = row_keys(examples, recipe or "flips")
-        return self._known[split, recipe, multiplier]
+            self._known[kind] = row_keys(examples, recipe or "flips")
+        return self._known[kind]

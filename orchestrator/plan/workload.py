@@ -101,7 +101,7 @@ class PlannedShelf:
 
 @dataclass(frozen=True)
 class PlannedRows:
-    """``count`` rows of one ``shelf``: the originals of a split, or copies of a ``recipe``.
+    """``count`` rows of one ``shelf``: the originals of a split, or copies of a ``recipe``, spread as in ``copies``.
 
     The copies of a smaller multiplier are among those of a larger one, so a count identifies them.
     """
@@ -110,11 +110,14 @@ class PlannedRows:
     split: str
     count: int
     recipe: str = ""
+    copies: str = "even"
 
     @functools.cached_property
     def place(self) -> str:
         """Text that identifies what is counted; of two equal places the larger count contains the smaller."""
-        return f"{self.shelf.name}: {self.split}{f' copies by {self.recipe}' if self.recipe else ''}"
+        spread = "" if self.copies == "even" else f"{self.copies} "
+        copied = f" {spread}copies by {self.recipe}" if self.recipe else ""
+        return f"{self.shelf.name}: {self.split}{copied}"
 
     @property
     def bytes(self) -> int:
@@ -123,15 +126,22 @@ class PlannedRows:
 
 @dataclass(frozen=True)
 class EpochReads:
-    """Images that one fit trains on and is validated on in an epoch, and ``rows``: (view, split, recipe, count)."""
+    """What one fit reads in an epoch.
+
+    ``train``: examples that it trains on, copies included; ``originals``: without copies. ``judged``: images that it is
+    validated on. ``rows``: (view, split, recipe, count).
+    """
 
     train: int
+    originals: int
     judged: int
     rows: tuple[tuple[str, str, str, int], ...]
 
 
 @functools.lru_cache(maxsize=1024)
-def reads_of(photos: PhotoCounts, view: str, multiplier: float, recipe: str, refit: tuple[str, ...] = ()) -> EpochReads:
+def reads_of(
+    photos: PhotoCounts, view: str, multiplier: float, recipe: str, refit: tuple[str, ...] = (), spread: str = "even"
+) -> EpochReads:
     """Return what a trial reads, or with ``refit`` a fit on those splits, which is not validated on them.
 
     With folds a trial reads every fold k - 1 times to train and once to validate, from rows that are stored once.
@@ -139,25 +149,26 @@ def reads_of(photos: PhotoCounts, view: str, multiplier: float, recipe: str, ref
     judged_view = "centre_crop" if view == "random_crop" else view
     if photos.folds and not refit:
         parts = [np.array(photos.train) - np.array(fold) for fold in photos.folds]
-        copied = [_copies(tuple(part.tolist()), multiplier) for part in parts]
+        copied = [_copies(tuple(part.tolist()), multiplier, spread) for part in parts]
         images = np.array(photos.train)
         # Each class has as many copies per image as in the fold with the most.
         most = np.max([c / np.maximum(part, 1) for c, part in zip(copied, parts, strict=True)], axis=0)
-        train = sum(int(part.sum() + c.sum()) for part, c in zip(parts, copied, strict=True))
+        originals = sum(int(part.sum()) for part in parts)
+        train = originals + sum(int(c.sum()) for c in copied)
         rows = [(view, TRAIN, "", int(images.sum())), (view, TRAIN, recipe, round(float((most * images).sum())))]
         rows += [(judged_view, TRAIN, "", int(images.sum()))] if judged_view != view else []
-        return EpochReads(train, int(images.sum()), _nonempty(rows))
+        return EpochReads(train, originals, int(images.sum()), _nonempty(rows))
     if refit:
         splits = {TRAIN: photos.train, VALIDATION: photos.validation}
         counts = tuple(np.sum([splits[name] for name in refit], axis=0).tolist())
-        copies = int(_copies(counts, multiplier).sum())
+        copies = int(_copies(counts, multiplier, spread).sum())
         rows = [(view, name, "", sum(splits[name])) for name in refit] + [(view, TRAIN, recipe, copies)]
         judged = 0 if VALIDATION in refit else sum(photos.validation)
         rows += [(judged_view, VALIDATION, "", judged)]
-        return EpochReads(sum(counts) + copies, judged, _nonempty(rows))
-    copies, judged = int(_copies(photos.train, multiplier).sum()), sum(photos.validation)
+        return EpochReads(sum(counts) + copies, sum(counts), judged, _nonempty(rows))
+    copies, judged = int(_copies(photos.train, multiplier, spread).sum()), sum(photos.validation)
     rows = [(view, TRAIN, "", sum(photos.train)), (view, TRAIN, recipe, copies), (judged_view, VALIDATION, "", judged)]
-    return EpochReads(sum(photos.train) + copies, judged, _nonempty(rows))
+    return EpochReads(sum(photos.train) + copies, sum(photos.train), judged, _nonempty(rows))
 
 
 def _nonempty(rows: Iterable[tuple[str, str, str, int]]) -> tuple[tuple[str, str, str, int], ...]:
@@ -165,10 +176,10 @@ def _nonempty(rows: Iterable[tuple[str, str, str, int]]) -> tuple[tuple[str, str
 
 
 @functools.lru_cache(maxsize=1024)
-def _copies(counts: tuple[int, ...], multiplier: float) -> np.ndarray:
+def _copies(counts: tuple[int, ...], multiplier: float, spread: str) -> np.ndarray:
     """Return the copies per class, int64 (classes,)."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    return np.bincount(labels, weights=plan_copies(labels, multiplier), minlength=len(counts)).astype(np.int64)
+    return np.bincount(labels, weights=plan_copies(labels, multiplier, spread), minlength=len(counts)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,15 +223,19 @@ def fit_work(
     settings = settings or StoreSettings()
     key = PartKey.of(config, settings.precision)
     cost, speed = cost_of(key), speeds.of(key)
-    reads = reads_of(photos, config.view, config.multiplier, config.recipe, refit)
+    reads = reads_of(photos, config.view, config.multiplier, config.recipe, refit, config.copies)
+    train = reads.originals if config.steps == "originals" else reads.train
     images = tuple(
-        PlannedRows(_image_shelf(view, key.image_size), split, n, recipe) for view, split, recipe, n in reads.rows
+        PlannedRows(_image_shelf(view, key.image_size), split, n, recipe, config.copies)
+        for view, split, recipe, n in reads.rows
     )
     features: tuple[PlannedRows, ...] = ()
     if not cost.is_identity:
         shelves = {view: _feature_shelf(key, view, settings.value_bytes) for view, *_ in reads.rows}
-        features = tuple(PlannedRows(shelves[view], split, n, recipe) for view, split, recipe, n in reads.rows)
-    epoch_s = reads.train * speed.train_s + reads.judged * speed.predict_s
+        features = tuple(
+            PlannedRows(shelves[view], split, n, recipe, config.copies) for view, split, recipe, n in reads.rows
+        )
+    epoch_s = train * speed.train_s + reads.judged * speed.predict_s
     prefix = config.prefix(settings.precision)
     head = config.hidden, config.head, config.optimizer, config.clip_norm, config.loss
     folds = len(photos.folds) if photos.folds and not refit else 1
@@ -235,8 +250,8 @@ def fit_work(
         images=images,
         features=features,
         epoch_s=epoch_s,
-        live_epoch_s=epoch_s + (reads.train + reads.judged) * speed.prefix_s,
-        bare_epoch_s=reads.train * speed.bare_train_s + reads.judged * speed.predict_s,
+        live_epoch_s=epoch_s + (train + reads.judged) * speed.prefix_s,
+        bare_epoch_s=train * speed.bare_train_s + reads.judged * speed.predict_s,
         network=(key.backbone, key.image_size, key.output_stride),
         architecture=(prefix, *head),
         prefix=(prefix, config.view),

@@ -46,7 +46,7 @@ def feature_set_of(job: FitJob) -> FeatureSet:
     """
     config = job.config
     key = config.prefix_key(job.weights, job.precision)
-    copies = (config.multiplier, config.recipe) if config.multiplier > 1 else ()
+    copies = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
     images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
     if not job.share or key.reads_images:
         return FeatureSet(images)

@@ -41,7 +41,7 @@ def class_count_lines(manifest: Manifest, spec: SweepSpec) -> list[str]:
     """
     labels = manifest.split("train").labels()
     photos = _counts(labels, manifest)
-    ways = reachable(spec, "multiplier", "balance")
+    ways = reachable(spec, "multiplier", "balance", "copies", "steps")
     about = (
         f"{len(labels):,} photos of {len(photos)} classes to train on; "
         f"the largest class has {_ratio(photos):.1f} times as many as the smallest"
@@ -49,10 +49,15 @@ def class_count_lines(manifest: Manifest, spec: SweepSpec) -> list[str]:
     if all(way["balance"] == "none" and way["multiplier"] == 1 for way in ways):
         return [f"{about}. Nothing in this file balances them: {_advice(photos)}"]
     columns = [_Column("photos", photos)]
-    multipliers = sorted({_number(way["multiplier"]) for way in ways})
-    for multiplier in (multipliers[place] for place in _spread(len(multipliers), MOST_MULTIPLIERS)):
-        balances = {way["balance"] for way in ways if way["multiplier"] == multiplier}
-        columns += _columns_of(multiplier, balances, _examples(labels, multiplier, manifest))
+    sets = sorted({(_number(way["multiplier"]), str(way["copies"])) for way in ways})
+    for multiplier, copies in (sets[place] for place in _spread(len(sets), MOST_MULTIPLIERS)):
+        own = [way for way in ways if (way["multiplier"], way["copies"]) == (multiplier, copies)]
+        balances, steps = {way["balance"] for way in own}, {way["steps"] for way in own}
+        draws = len(labels) if steps == {"originals"} else round(multiplier * len(labels))
+        heading = f"x{multiplier:g}" if copies == "even" else f"x{multiplier:g} {copies}"
+        examples = _examples(labels, multiplier, copies, manifest)
+        columns += [_Column(heading, examples)] if multiplier > 1 else []
+        columns += _balanced(balances, examples, draws)
     headings = {column.heading for column in columns}
     legend = [f"{word}: {meaning}" for word, meaning in LEGEND.items() if word in headings]
     return [f"{about}. What each way to balance makes of them:", *_table(manifest.classes, photos, columns), *legend]
@@ -78,13 +83,14 @@ class _Column:
         return "" if self.weights else f"{_ratio(self.values):.1f}"
 
 
-def _columns_of(multiplier: float, balances: Collection[Any], examples: np.ndarray) -> list[_Column]:
-    columns = [_Column(f"x{multiplier:g}", examples)] if multiplier > 1 else []
+def _balanced(balances: Collection[Any], examples: np.ndarray, draws: int) -> list[_Column]:
+    """Return a column for each way to balance ``examples`` (per class) in an epoch of ``draws`` examples."""
+    columns = []
     if "class_weights" in balances:
         columns.append(_Column("weight", class_weights(examples), weights=True))
     if "sampling" in balances:
-        draws = np.where(examples > 0, draws_per_class(examples), 0.0)
-        columns.append(_Column("draws", draws))
+        each = draws_per_class(examples) * draws / max(int(examples.sum()), 1)
+        columns.append(_Column("draws", np.where(examples > 0, each, 0.0)))
     return columns
 
 
@@ -109,10 +115,10 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
-def _examples(labels: np.ndarray, multiplier: float, manifest: Manifest) -> np.ndarray:
+def _examples(labels: np.ndarray, multiplier: float, copies: str, manifest: Manifest) -> np.ndarray:
     """Count the training examples of each class, copies included: int64 (classes,)."""
-    copies = plan_copies(labels, multiplier)
-    return np.bincount(labels, weights=1 + copies, minlength=len(manifest.classes)).astype(np.int64)
+    added = plan_copies(labels, multiplier, copies)
+    return np.bincount(labels, weights=1 + added, minlength=len(manifest.classes)).astype(np.int64)
 
 
 def _counts(labels: np.ndarray, manifest: Manifest) -> np.ndarray:

@@ -18,7 +18,7 @@ OTHER = {
     **{"dropout": 0.5, "multiplier": 2.0, "smoothing": 0.1, "view": "centre_crop", "learning_rate": 0.1},
     **{"optimizer": "sgd", "weight_decay": 0.1, "batch_size": 8, "schedule": "constant", "warmup": 0.1},
     **{"clip_norm": 1.0, "scale": 9.0, "margin": 0.5, "recipe": "rand", "balance": "sampling", "epochs": 3},
-    "loss": "categorical_focal_crossentropy",
+    **{"loss": "categorical_focal_crossentropy", "copies": "proportional", "steps": "originals"},
 }
 """Another value for each field."""
 DECIDES_THE_PREFIX = {
@@ -112,7 +112,7 @@ def test_every_field_counts_towards_the_id():
     ids = {trial_id(TrialConfig(), 0, "data")}
     for field in dataclasses.fields(TrialConfig):
         ids.add(trial_id(dataclasses.replace(TrialConfig(), **{field.name: other[str(field.type)]}), 0, "data"))
-    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 28
+    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 30
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,7 @@ def test_every_field_counts_towards_the_id():
         ({}, {"dropout": 0, "multiplier": 1}),
         ({}, {"margin": 0.3, "scale": 12.0}),
         ({}, {"recipe": "contest"}),
+        ({}, {"copies": "proportional", "steps": "originals"}),
         ({}, {"epochs": 10.0, "batch_size": np.int64(32)}),
         ({"learning_rate": 1}, {"learning_rate": np.float64(1)}),
         ({"unfrozen_layers": "all"}, {"unfrozen_layers": 86}),

@@ -43,9 +43,9 @@ def training_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
 
 
 def augmented_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
-    """Return only the copies that the multiplier adds to ``manifest``, as even over the classes as possible."""
+    """Return only the copies that the multiplier adds to ``manifest``, spread over the classes by ``config.copies``."""
     originals = _originals(manifest, config.view)
-    counts = plan_copies(originals.labels, config.multiplier)
+    counts = plan_copies(originals.labels, config.multiplier, config.copies)
     images = [
         ImageCopy(image.path, image.sha256, number)
         for image, count in zip(originals.images, counts.tolist(), strict=True)

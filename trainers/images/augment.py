@@ -21,22 +21,43 @@ from trainers.images.published import rand, trivial
 Generator = np.random.Generator
 
 
-def plan_copies(labels: np.ndarray, multiplier: float) -> np.ndarray:
+def plan_copies(labels: np.ndarray, multiplier: float, spread: str = "even") -> np.ndarray:
     """Copies per image, int64 of ``labels``' shape (0 = the original alone); the sum is round(multiplier * n) - n.
 
-    The smallest classes are raised first, until the class totals are as even as they can be without dropping an
-    original; within a class the copies are spread evenly, differing by one at most. Elementwise monotone in
-    ``multiplier``: the copies of 2 are among those of 5. Raises TrainerError for a multiplier below 1.
+    even: the smallest classes are raised first, until the class totals are as even as they can be without dropping an
+    original. proportional: every class grows by the same factor, within an image or so. In both the copies of a class
+    differ by one at most. Elementwise monotone in ``multiplier``: the copies of 2 are among those of 5. Raises
+    TrainerError for a multiplier below 1.
     """
     if not (math.isfinite(multiplier) and multiplier >= 1):
         raise TrainerError(f"the multiplier is {multiplier}; it must be at least 1, for no original is ever dropped.")
     labels = np.asarray(labels)
     copies = np.zeros(len(labels), np.int64)
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    added = _fill(counts, round(multiplier * len(labels)) - len(labels))
+    extra = round(multiplier * len(labels)) - len(labels)
+    if spread == "proportional":
+        return _in_proportion(inverse, counts, extra)
+    added = _fill(counts, extra)
     for number, (count, extra) in enumerate(zip(counts, added, strict=True)):
         each, rest = divmod(int(extra), int(count))
         copies[inverse == number] = each + (np.arange(count) < rest)
+    return copies
+
+
+def _in_proportion(inverse: np.ndarray, counts: np.ndarray, extra: int) -> np.ndarray:
+    """Copies per image: all get the same number, and the images first in turn, class by class in proportion, one more.
+
+    An image's turn is its place within its class over the class's size.
+    """
+    if not len(inverse):
+        return np.zeros(0, np.int64)
+    within = np.zeros(len(inverse), np.int64)
+    for number in range(len(counts)):
+        within[inverse == number] = np.arange(counts[number])
+    order = np.lexsort((inverse, (within + 0.5) / counts[inverse]))
+    each, rest = divmod(extra, len(inverse))
+    copies = np.full(len(inverse), each, np.int64)
+    copies[order[:rest]] += 1
     return copies
 
 

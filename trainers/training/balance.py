@@ -37,31 +37,42 @@ def effective_counts(counts: np.ndarray, balance: str) -> np.ndarray:
     return counts if balance == "none" else np.where(counts > 0, draws_per_class(counts), 0.0)
 
 
-def example_order(labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.ndarray:
-    """Indices of the examples of ``epoch`` (from 0), in training order, int64 (n,).
+def example_order(labels: np.ndarray, balance: str, seed: int, epoch: int, draws: int | None = None) -> np.ndarray:
+    """Indices of the examples of ``epoch`` (from 0), in training order, int64 (draws,).
 
-    A permutation of all examples, or ``epoch_order`` if ``balance`` is "sampling". A pure function of its arguments.
+    ``draws``: at most n, the number of examples; None for n. Examples are drawn without replacement until all have
+    been drawn, across epochs: of n draws each epoch is a permutation. With ``balance`` "sampling": ``epoch_order``. A
+    pure function of its arguments.
     """
+    draws = len(labels) if draws is None else draws
     if balance == "sampling":
-        return epoch_order(labels, seed, epoch)
-    return np.random.default_rng((seed, 2, epoch)).permutation(len(labels))
+        return epoch_order(labels, seed, epoch, draws)
+    turns = np.arange(epoch * draws, (epoch + 1) * draws)
+    passes = [
+        np.random.default_rng((seed, 2, int(number))).permutation(len(labels))[
+            turns[turns // len(labels) == number] % len(labels)
+        ]
+        for number in np.unique(turns // len(labels))
+    ]
+    return np.concatenate(passes)
 
 
-def epoch_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Indices of n = len(labels) >= 1 examples with balanced classes, in random order; a pure function.
+def epoch_order(labels: np.ndarray, seed: int, epoch: int, draws: int | None = None) -> np.ndarray:
+    """Indices of ``draws`` (None: n = len(labels) >= 1) examples with balanced classes, in random order.
 
     Classes take turns. Each class draws its examples without replacement until all have been drawn, across epochs. So
-    each class gets floor or ceil of n / k draws per epoch; an example of a large class is drawn in one epoch of
-    several, one of a small class several times in each.
+    each class gets floor or ceil of draws / k draws per epoch; an example of a large class is drawn in one epoch of
+    several, one of a small class several times in each. A pure function.
     """
+    size = len(labels) if draws is None else draws
     labels = np.asarray(labels)
     classes = np.random.default_rng((seed, 21)).permutation(np.unique(labels))
-    turns = np.arange(epoch * len(labels), (epoch + 1) * len(labels))
+    turns = np.arange(epoch * size, (epoch + 1) * size)
     chosen = []
     for place, label in enumerate(classes):
         members = np.flatnonzero(labels == label)
-        draws = turns[turns % len(classes) == place] // len(classes)
-        for number in np.unique(draws // len(members)):
+        own = turns[turns % len(classes) == place] // len(classes)
+        for number in np.unique(own // len(members)):
             order = np.random.default_rng((seed, 22, int(label), int(number))).permutation(members)
-            chosen.append(order[draws[draws // len(members) == number] % len(members)])
+            chosen.append(order[own[own // len(members) == number] % len(members)])
     return np.random.default_rng((seed, 23, epoch)).permutation(np.concatenate(chosen))

@@ -90,10 +90,11 @@ class RecomputedRows:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows and their labels, int32 (n,)."""
+    """Rows and their labels, int32 (n,). ``originals``: number of rows that are no copies; None for all."""
 
     rows: ReadRows
     labels: np.ndarray
+    originals: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -159,7 +160,8 @@ def read_sets(
         decode = Decoder(first.root, config.recipe, view, prefix.key.image_size, first.seed)
         rows = _RowReader(images, decode, prefix, cache, reading or ReadSettings()).rows()
         for number in here:
-            found[number] = LabelledRows(RowSubset(rows, places[number]), sets[number].labels)
+            originals = sum(image.copy == 0 for image in sets[number].images)
+            found[number] = LabelledRows(RowSubset(rows, places[number]), sets[number].labels, originals)
     return [found[number] for number in range(len(sets))]
 
 

@@ -61,7 +61,9 @@ class TrainingFit:
         self.precision = architecture.prefix.precision
         self.epoch = 0
         self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
-        self.batches = math.ceil(len(train) / config.batch_size)
+        originals = len(train) if train.originals is None else train.originals
+        self.draws = originals if config.steps == "originals" else len(train)
+        self.batches = math.ceil(self.draws / config.batch_size)
 
         # Traced once per process for all trials of this architecture.
         self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
@@ -79,7 +81,7 @@ class TrainingFit:
         """
         started = time.perf_counter()
         config, steps = self.config, self.compiled
-        order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch)
+        order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch, self.draws)
         numbers = np.arange(self.epoch * self.batches, (self.epoch + 1) * self.batches)
         seeds = np.stack([np.full(self.batches, self.job.seed), 2 * numbers], 1).astype(np.int64)
         rates = [learning_rate(config, step, self.batches * config.epochs) for step in numbers.tolist()]

@@ -10,7 +10,18 @@ from typing import Any
 
 from orchestrator.spec.mistakes import quoted, unknown_value
 from trainers.backbones import BACKBONES, backbone
-from trainers.config import BALANCES, FUSIONS, LOSSES, OPTIMIZERS, OUTPUT_STRIDES, POOLINGS, SCHEDULES, VIEWS
+from trainers.config import (
+    BALANCES,
+    FUSIONS,
+    LOSSES,
+    OPTIMIZERS,
+    OUTPUT_STRIDES,
+    POOLINGS,
+    SCHEDULES,
+    SPREADS,
+    STEPS,
+    VIEWS,
+)
 from trainers.errors import TrainerError
 from trainers.heads import HEADS, head
 
@@ -201,6 +212,16 @@ FIELDS: dict[str, Numbers | Names] = {
     "balance": Names(
         "How to compensate for imbalanced classes, in addition to the multiplier: weights in the loss, or sampling.",
         lambda: BALANCES,
+    ),
+    "copies": Names(
+        "How a multiplier spreads its copies: even gives the small classes more; proportional gives every class the "
+        "same factor.",
+        lambda: SPREADS,
+    ),
+    "steps": Names(
+        "Steps of an epoch with a multiplier above 1: all takes every original and copy; originals takes as many of "
+        "them as there are originals, so that trials of all multipliers train for equally many steps.",
+        lambda: STEPS,
     ),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

@@ -89,18 +89,36 @@ def test_a_random_crop_is_judged_by_the_centre() -> None:
     assert views == {("random_crop", "train"), ("centre_crop", "validation")}
 
 
+def test_an_epoch_of_as_many_examples_as_originals_costs_as_much_without_copies() -> None:
+    plain, doubled, equal = work(), work(multiplier=2.0), work(multiplier=2.0, steps="originals")
+    assert doubled.epoch_s > plain.epoch_s == equal.epoch_s
+    assert equal.features == doubled.features
+
+
+def test_copies_spread_otherwise_are_other_rows() -> None:
+    even, proportional = ({r.place for r in work(multiplier=1.5, copies=c).images} for c in ("even", "proportional"))
+    assert len(even - proportional) == len(proportional - even) == 1
+
+
 @settings(max_examples=15, deadline=None)
 @given(
-    st.sampled_from([1.0, 1.7, 3.0]), st.sampled_from(["squash", "random_crop"]), st.sampled_from([0, 3]), st.booleans()
+    st.sampled_from([1.0, 1.7, 3.0]),
+    st.sampled_from(["squash", "random_crop"]),
+    st.sampled_from([0, 3]),
+    st.booleans(),
+    st.sampled_from(["even", "proportional"]),
 )
-def test_counts_are_those_of_the_keys_that_a_fit_reads(multiplier: float, view: str, folds: int, refit: bool) -> None:
+def test_counts_are_those_of_the_keys_that_a_fit_reads(
+    multiplier: float, view: str, folds: int, refit: bool, copies: str
+) -> None:
     source = DataSource(source="builtin:digits", splits=(0.6, 0.2, 0.2), folds=folds, cache=Path())
     manifest, _ = _digits(source)
     splits = ("train", "validation") if refit and not folds else ("train",)
-    config = TrialConfig(backbone="small_cnn", multiplier=multiplier, view=view)
+    config = TrialConfig(backbone="small_cnn", multiplier=multiplier, view=view, copies=copies)
     job = FitJob("x", config, 0, "", train_splits=splits, folds=folds)
     exact = {view: len(keys) for view, keys in keys_by_view(example_sets(job, manifest), "flips").items()}
-    reads = reads_of(PhotoCounts.of(manifest), view, multiplier, "flips", splits if refit and not folds else ())
+    whole = splits if refit and not folds else ()
+    reads = reads_of(PhotoCounts.of(manifest), view, multiplier, "flips", whole, copies)
     counted: dict[str, int] = {}
     for each, _, _, count in reads.rows:
         counted[each] = counted.get(each, 0) + count

@@ -58,6 +58,17 @@ def test_a_multiplier_class_weights_and_sampling_next_to_each_other(tmp_path: Pa
     ]
 
 
+def test_proportional_copies_and_epochs_of_the_originals_size(tmp_path: Path) -> None:
+    search = "{multiplier: 2, copies: [even, proportional], steps: originals, balance: sampling}"
+    lines = class_count_lines(manifest_of({"a": 60, "b": 20}), spec_of(tmp_path, search))
+    assert [line.split() for line in lines[1:5]] == [
+        ["class", "photos", "x2", "draws", "x2", "proportional", "draws"],
+        ["a", "60", "80", "40", "120", "40"],
+        ["b", "20", "80", "40", "40", "40"],
+        ["all", "2", "80", "160", "80", "160", "80"],
+    ]
+
+
 def test_weights_after_a_multiplier_are_those_of_its_examples(tmp_path: Path) -> None:
     search = "{multiplier: 1.5, balance: class_weights}"
     lines = class_count_lines(manifest_of({"a": 10, "b": 90}), spec_of(tmp_path, search))

@@ -42,6 +42,36 @@ def test_plan_raises_the_smallest_classes_first(labels: list[int], multiplier: f
     assert plan_copies(np.array(labels, np.int32), multiplier).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("labels", "multiplier", "expected"),
+    [
+        ([0, 0, 0, 0, 1, 1], 2, [1, 1, 1, 1, 1, 1]),
+        ([0, 0, 0, 0, 1, 1], 1.5, [1, 1, 0, 0, 1, 0]),
+        ([0, 0, 0, 0, 1, 1], 2.5, [2, 2, 1, 1, 2, 1]),
+        ([], 5, []),
+    ],
+)
+def test_proportional_copies_keep_the_classes_proportions(
+    labels: list[int], multiplier: float, expected: list[int]
+) -> None:
+    assert plan_copies(np.array(labels, np.int32), multiplier, "proportional").tolist() == expected
+
+
+@given(LABELS, MULTIPLIERS, MULTIPLIERS)
+@settings(max_examples=200, deadline=None)
+def test_proportional_copies_have_the_exact_total_and_are_among_those_of_a_larger_multiplier(
+    labels: np.ndarray, one: float, other: float
+) -> None:
+    few, many = (plan_copies(labels, multiplier, "proportional") for multiplier in sorted((one, other)))
+    assert (few <= many).all()
+    assert len(labels) + many.sum() == round(max(one, other) * len(labels))
+    share = many.sum() / len(labels)
+    for label in np.unique(labels):
+        own = many[labels == label]
+        assert own.max() - own.min() <= 1
+        assert abs(own.sum() - share * len(own)) <= 1.5
+
+
 @given(LABELS, MULTIPLIERS)
 @settings(max_examples=200, deadline=None)
 def test_plan_has_the_exact_total_and_is_as_even_as_can_be(labels: np.ndarray, multiplier: float) -> None:

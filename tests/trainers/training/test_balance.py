@@ -88,6 +88,20 @@ def test_without_sampling_an_epoch_is_the_permutation_it_always_was(balance):
     np.testing.assert_array_equal(example_order(labels, "sampling", 3, 7), epoch_order(labels, 3, 7))
 
 
+@pytest.mark.parametrize("balance", ["none", "class_weights", "sampling"])
+def test_epochs_of_fewer_draws_take_every_example_in_turn(balance):
+    labels = np.repeat([0, 1], 15)
+    times = np.zeros(30, int)
+    for epoch in range(6):
+        order = example_order(labels, balance, 3, epoch, 10)
+        assert len(order) == 10
+        times += np.bincount(order, minlength=30)
+        assert times.max() - times.min() <= 1
+    assert times.tolist() == [2] * 30
+    whole = example_order(labels, balance, 3, 2, 30)
+    np.testing.assert_array_equal(whole, example_order(labels, balance, 3, 2))
+
+
 def test_it_imports_without_tensorflow():
     code = "import sys, trainers.training.balance; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     root = ROOT

@@ -25,6 +25,7 @@ OPTIONS = {
     "sampling": {"balance": "sampling", "batch_size": 7},
     "class weights": {"balance": "class_weights"},
     "copies and sampling": {"balance": "sampling", "multiplier": 1.5},
+    "equal steps": {"multiplier": 2.0, "copies": "proportional", "steps": "originals", "batch_size": 7},
     "concat": {"feature_fusion": "concat"},
     "sum": {"feature_fusion": "sum", "dropout": 0.3},
     "sum, all frozen": {"feature_fusion": "sum", "unfrozen_layers": 0},
@@ -54,8 +55,8 @@ def test_an_interrupted_fit_resumes_as_if_it_had_not_been(manifest, cache, tmp_p
     check_an_interrupted_fit_resumes(manifest, cache, tmp_path, OPTIONS[name])
 
 
-def test_there_were_seventeen_options():
-    assert len(OPTIONS) == 10 + len(HEADS) == 17
+def test_there_were_eighteen_options():
+    assert len(OPTIONS) == 11 + len(HEADS) == 18
 
 
 @pytest.mark.slow
