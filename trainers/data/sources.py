@@ -154,7 +154,9 @@ def _read_folder(folder: Path, packed: bool, encoding: str) -> Listing:
 def _note_beyond_table(table: str, tree: Sequence[Folder], found: Listing, notes: SourceNotes) -> None:
     """Note what the folders around a used ``table`` hold or say besides it."""
     labels = dict(zip(found.rows["path"], found.rows["label"], strict=True))
-    if any(label_of(path.rpartition("/")[0]) != label for path, label in labels.items() if "/" in path):
+    folders = {path: label_of(path.rpartition("/")[0]) for path in labels}
+    differ = any(not f"/{folders[path]}".endswith(f"/{label}") for path, label in labels.items())
+    if differ and len(set(folders.values())) > 1:
         notes.warnings.append(
             f"labels are taken from the table {table}, not from the names of the folders; to use the folders, move the "
             "table elsewhere."

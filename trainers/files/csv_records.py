@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Collection, Iterator
+from itertools import chain
 
 from trainers.errors import TrainerError
 from trainers.wording import first_line
 
+LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+"""A line with its end, which may be that of any system."""
 SEPARATORS = ",;\t|"
 """Separators of a CSV; the first of equals is taken."""
 
@@ -22,11 +25,11 @@ def csv_records(text: str, needed: Collection[str]) -> Iterator[Record]:
     The separator is the one by which the header has the ``needed`` columns, or else the most columns. Comment lines
     before the header, and the line ``sep=;`` of a spreadsheet, are passed over. Raises TrainerError for wrong quotes.
     """
-    lines = list(io.StringIO(text.removeprefix("\ufeff"), newline=""))
-    start = next((i for i, line in enumerate(lines) if not _is_before_header(line)), len(lines))
-    if start == len(lines):
+    lines = (match[0] for match in LINE.finditer(text.removeprefix("\ufeff")))
+    start, header = next(((i, line) for i, line in enumerate(lines) if not _is_before_header(line)), (0, ""))
+    if not header:
         return
-    reader = csv.reader(lines[start:], delimiter=_separator(lines[start], needed), strict=True)
+    reader = csv.reader(chain([header], lines), delimiter=_separator(header, needed), strict=True)
     place = start + 1
     try:
         for record in reader:

@@ -225,3 +225,12 @@ def test_what_is_said_of_an_archive_names_no_folder_of_the_cache(tmp_path: Path)
 def test_a_folder_called_like_an_archive_is_a_folder(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos.zip", a=4, b=4)
     assert build_manifest(DataSource(str(root), "auto", tmp_path / "cache"))[0].classes == ("a", "b")
+
+
+@pytest.mark.parametrize("folder", ["images", "."])
+def test_a_table_of_one_folder_of_images_is_used_without_a_word(tmp_path: Path, folder: str) -> None:
+    for i in range(8):
+        write_photo(tmp_path / "p" / folder / f"{i}.png", i)
+    table_of(tmp_path / "p", [{"path": f"{folder}/{i}.png".removeprefix("./"), "label": "ab"[i % 2]} for i in range(8)])
+    manifest, report = build_manifest(DataSource(str(tmp_path / "p"), "auto", tmp_path / "cache"))
+    assert (manifest.classes, warnings_of(report)) == (("a", "b"), ())
