@@ -262,5 +262,5 @@ def test_a_file_without_splits_resumes_a_sweep_that_was_written_with_the_old_def
     spec = open_existing(root, str(file), (), "+3").spec
     assert spec.budget.trials == 5
     assert spec.data.splits == SplitRatios()
-    with pytest.raises(OrchError, match=r"data\.splits differs from the sweep"):
+    with pytest.raises(OrchError, match=r"data\.source, data\.splits differ from the sweep"):
         open_existing(root, str(file), ("data.splits=own", "data.source=."), None)
