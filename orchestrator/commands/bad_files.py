@@ -22,17 +22,19 @@ MOVED = (UNREADABLE, "name")
 def write_bad_files(report: DataReport, out: Path) -> str:
     """Write a CSV of absolute path, reason and kind of each bad file of ``report``; return a line about it.
 
-    A name that is not UTF-8 is written with its own bytes.
+    A name that is not UTF-8 is written with its own bytes. Raises DataError where ``out`` cannot be written.
     """
     rows = report.bad_files()
-    with (
-        atomic_write(out) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        for path, reason, kind in rows:
-            table.writerow((_absolute(report, path), reason, kind))
+    try:
+        with (
+            atomic_write(out) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            table.writerows((_absolute(report, path), reason, kind) for path, reason, kind in rows)
+    except OSError as error:
+        raise DataError(f"--write: {out} cannot be written ({error.strerror or error}); name another file.") from error
     return f"{out}: {count(len(rows), 'row')} about files that are left out or suspicious"
 
 

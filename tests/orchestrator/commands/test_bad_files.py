@@ -45,6 +45,12 @@ def test_every_bad_file_is_written_with_reason_and_kind(tmp_path: Path) -> None:
     assert all(row["reason"] for row in rows.values())
 
 
+def test_a_table_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"--write: .*bad\.csv cannot be written \(.*\); name another file"):
+        write_bad_files(DataReport("p"), tmp_path / "file" / "bad.csv")
+
+
 def test_unreadable_images_move_with_their_paths_and_nothing_else_does(tmp_path: Path) -> None:
     root, aside = bad_photos(tmp_path / "p"), tmp_path / "aside"
     (aside / "a").mkdir(parents=True)
