@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+CUTOFF = 0.6
+"""Minimum likeness of a word to a known one, of 1, that is worth a question."""
 GB = 10**9
 """Bytes of a gigabyte; decimal, as ORCH_CACHE_GB."""
 
@@ -14,11 +16,22 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Find the known word that resembles ``word`` most, whatever its case; None if none reaches ``cutoff`` of 1."""
+def nearest(word: str, known: Iterable[str], cutoff: float = CUTOFF) -> str | None:
+    """Find the known word that resembles ``word`` most, whatever its case; None if none reaches ``cutoff`` of 1.
+
+    Where none does, the only one of which ``word`` is an abbreviation: ``val`` of validation, ``lr`` of learning_rate.
+    """
     words = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=cutoff)
-    return words[near[0]] if near else None
+    if not near and cutoff <= CUTOFF:
+        near = [each for each in words if _abbreviates(word.lower(), each)]
+    return words[near[0]] if len(near) == 1 else None
+
+
+def _abbreviates(short: str, word: str) -> bool:
+    """Whether ``short``, of two letters or more, is the beginning of ``word`` or the initials of its parts."""
+    initials = "".join(part[0] for part in word.split("_") if part)
+    return len(short) >= 2 and (short == initials or (len(short) >= 3 and word.startswith(short)))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.help import Verbs, verb
 from orchestrator.cli.options import AsJson, Overrides, Source, check_out_file, print_json
 from orchestrator.errors import DataError
+
+if TYPE_CHECKING:
+    from trainers.data.manifest import DataSource
 
 data_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Look at the photos before spending a GPU on them.")
 
@@ -22,28 +26,65 @@ def data_check(
             metavar="PATH...", help="A folder, archive or table of photos, or a sweep's YAML file; several are one set."
         ),
     ],
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            callback=check_out_file,
+            help="Write a CSV of every file that is left out or suspicious: path, reason, kind.",
+        ),
+    ] = None,
+    move_bad: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Move images that cannot be read to FOLDER, under their paths; overwrites nothing.",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Encoding of names in zips and of tables that are not UTF-8, as gb18030."),
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
-    from orchestrator.paths import cache_folder
-    from orchestrator.spec.load import open_spec
-    from orchestrator.spec.shipped import names_sweep
-    from trainers.data.manifest import DataSource, check_data
+    from orchestrator.commands.bad_files import check_move, move_bad_files, write_bad_files
+    from trainers.data.manifest import check_data
+    from trainers.data.sources import names_of
 
-    if len(sources) == 1 and names_sweep(sources[0]):
-        opened = open_spec(sources[0], needs_weights=False)
-        for line in () if as_json else opened.notes:
-            typer.echo(line)
-        sources = list(opened.spec.data.sources)
-    source = sources[0] if len(sources) == 1 else tuple(sources)
-    report = check_data(DataSource(source, splits=None, cache=cache_folder()))
+    source = _data_source(sources, encoding, quiet=as_json)
+    if move_bad is not None:
+        check_move(names_of(source.source), move_bad)
+    report = check_data(source)
     if as_json:
         print_json(report.to_dict())
     else:
         for line in report.lines():
             typer.echo(line)
+    done = [write_bad_files(report, write)] if write is not None else []
+    done += move_bad_files(report, move_bad) if move_bad is not None else []
+    for line in done:
+        typer.echo(line, err=as_json)
     if report.problems:
         raise typer.Exit(DataError.exit_code)
+
+
+def _data_source(sources: list[str], encoding: str, quiet: bool) -> DataSource:
+    """Return what the arguments of `orch data check` name: photos, or a file's ``data`` section."""
+    from orchestrator.paths import cache_folder
+    from orchestrator.spec.data_source import data_source
+    from orchestrator.spec.load import open_spec
+    from orchestrator.spec.shipped import names_sweep
+    from trainers.data.manifest import DataSource
+
+    if len(sources) == 1 and names_sweep(sources[0]):
+        opened = open_spec(sources[0], needs_weights=False)
+        for line in () if quiet else opened.notes:
+            typer.echo(line)
+        found = data_source(opened.spec)
+        return found if encoding == "auto" else dataclasses.replace(found, encoding=encoding)
+    source = sources[0] if len(sources) == 1 else tuple(sources)
+    return DataSource(source, "auto", cache_folder(), encoding="" if encoding == "auto" else encoding)
 
 
 @verb(data_app, "orch data preview")

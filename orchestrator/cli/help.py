@@ -46,6 +46,7 @@ EXAMPLES: dict[str, Examples] = {
     "orch spaces": (("orch spaces", "the names that orch sweep and orch check know"),),
     "orch data check": (
         ("orch data check photos/", "a folder for each class"),
+        ("orch data check photos/ --write bad.csv", "a table of every file that is left out or suspicious"),
         ("orch data check photos/split.csv --json", "a table with columns path and label, for a program"),
     ),
     "orch data preview": (

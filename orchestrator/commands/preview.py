@@ -56,7 +56,9 @@ def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[st
     spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")
     try:
-        manifest, _ = build_manifest(data_source(spec))
+        manifest, report = build_manifest(data_source(spec))
+        for sentence in report.warnings:
+            tell(f"warning: {sentence}")
         sheet = _Sheet.of(manifest.split("train"), spec, images)
         tell(f"drawing {len(sheet.rows)} photos of the training split")
         return sheet.draw(out)

@@ -75,14 +75,15 @@ def plan_file(
     require_places(starts_ray=True)
     tell(f"data     reading {', '.join(spec.data.sources)}")
     try:
-        manifest, _ = build_manifest(data_source(spec))
+        manifest, report = build_manifest(data_source(spec))
     except TrainerError as error:
         raise DataError(str(error)) from error
     slots = slots_of(spec, Resources(os.cpu_count() or 1, len(gpu_names())))
     request = CalibrationRequest(spec, manifest, slots, cache_folder())
     calibration = calibrated(request, again, tell=lambda text: tell(f"plan     {text}"))
     if devices is None:
-        return planned(request, calibration)
+        result = planned(request, calibration)
+        return replace(result, warnings=(*report.warnings, *result.warnings))
     machine, notes = simulated_machine(spec, slots, devices, calibration)
     empty = replace(_situation(request, calibration), machine=machine, stored={}, cap_bytes=math.inf)
     if devices.gpus and not gpu_names():
@@ -93,7 +94,8 @@ def plan_file(
     if devices.photos:
         empty = with_photos(empty, spec.data, devices.photos, devices.classes or len(manifest.classes))
     plan = make_plan(spec, empty)
-    return PlanResult(plan, warnings=(*_doubt_words(request, calibration), *notes, *refusals(plan, spec.budget.hours)))
+    doubt, refused = _doubt_words(request, calibration), refusals(plan, spec.budget.hours)
+    return PlanResult(plan, warnings=(*report.warnings, *doubt, *notes, *refused))
 
 
 def with_photos(situation: SweepConditions, data: DataSpec, photos: int, classes: int) -> SweepConditions:
@@ -101,7 +103,7 @@ def with_photos(situation: SweepConditions, data: DataSpec, photos: int, classes
     if photos < 10 * classes:
         raise OrchError(f"{photos} photos are too few for {classes} classes; name at least ten of each.")
     note = f"Of {photos:,} photos in {classes} classes of the same size; decoding as measured on the file's."
-    shares = None if data.splits == "own" else data.splits  # unknown for other photos
+    shares = None if isinstance(data.splits, str) else data.splits  # unknown for other photos
     even = PhotoCounts.even(photos, classes, shares, data.folds)
     return replace(situation, photos=even, notes=(*situation.notes, note))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from orchestrator.paths import cache_folder
 from orchestrator.spec.sweep import SweepSpec
 from trainers.data.manifest import DataSource
@@ -10,7 +12,11 @@ from trainers.data.manifest import DataSource
 def data_source(spec: SweepSpec) -> DataSource:
     """Return the file's ``data`` section as a ``DataSource``."""
     data = spec.data
-    splits = None if data.splits == "own" else (data.splits.train, data.splits.validation, data.splits.test)
+    splits: tuple[float, float, float] | Literal["auto"] | None
+    if isinstance(data.splits, str):
+        splits = "auto" if data.splits == "auto" else None
+    else:
+        splits = (data.splits.train, data.splits.validation, data.splits.test)
     return DataSource(
         source=data.source,
         splits=splits,
@@ -18,4 +24,5 @@ def data_source(spec: SweepSpec) -> DataSource:
         duplicates=data.duplicates,
         cache=cache_folder(),
         folds=data.folds,
+        encoding="" if data.encoding == "auto" else data.encoding,
     )

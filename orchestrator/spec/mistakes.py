@@ -110,12 +110,20 @@ def mistakes_of(
         elif each["type"] == "extra_forbidden":
             owner = _model_at(model, loc[:-1]) or model
             text = unknown_field(loc[-1], list(owner.model_fields))
-            if len(loc) == 1 and loc[0] in below:
-                text = f"no such field at the top of the file; did you mean {below[str(loc[0])]}?"
+            if len(loc) == 1 and (place := _place_below(str(loc[0]), below, owner)):
+                text = f"no such field at the top of the file; did you mean {place}?"
             found.append(Mistake(loc, text, at_key=True))
         else:
             found.append(Mistake(loc, _message(each, model)))
     return found
+
+
+def _place_below(name: str, below: Mapping[str, str], top: type[BaseModel]) -> str:
+    """Return the full name of the field below the top that ``name`` is or resembles; "" if one at the top does."""
+    if name in below:
+        return below[name]
+    near = None if wording.nearest(name, top.model_fields) else wording.nearest(name, below)
+    return below[near] if near else ""
 
 
 def _message(each: Any, model: type[BaseModel]) -> str:

@@ -84,6 +84,8 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
         overrides.append(f"budget.trials={wanted}")
     opened = open_spec(source or str(paths.spec), overrides, begun=before)
     spec = opened.spec
+    if spec.data.splits == "auto":  # a file that leaves the splits out goes on with those of the sweep's manifest
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"splits": before.data.splits})})
     if spec.resources.gpu_memory_gb == "auto":
         spec = with_gpu_memory(replace_memory(spec, before.resources.gpu_memory_gb))
     changed = differences(with_gpu_memory(before), spec)

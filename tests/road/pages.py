@@ -178,6 +178,7 @@ LOOK_FIRST = (
     "orch spaces",
     "orch schema > orch.schema.json",
     "orch data check photos/",
+    "orch data check photos/ --write bad.csv",
     "orch data check photos/split.csv --json",
     "orch check my.yaml",
     "orch check quick --set budget.trials=500",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +47,14 @@ def folder_of(root: Path, **classes: int) -> Path:
     return root
 
 
-def source(path: Path | str, splits: tuple[float, float, float] | None = RATIOS, **options: object) -> DataSource:
+def source(path: Path | str, splits: tuple[float, float, float] | str | None = RATIOS, **options: object) -> DataSource:
     return DataSource(str(path), splits, Path(str(path)).parent / "cache", **options)  # type: ignore[arg-type]
 
 
 def warnings_of(report: DataReport) -> tuple[str, ...]:
-    """The warnings but for the one that every small set of photos gets: that its test split is small."""
-    return tuple(text for text in report.warnings if not text.startswith("the test split holds "))
+    """The warnings but for those that every small set of photos gets: that its test split is small, all or by class."""
+    small = "the test split holds ", "too few to judge by"
+    return tuple(text for text in report.warnings if not text.startswith(small[0]) and small[1] not in text)
 
 
 def table_of(root: Path, rows: list[dict[str, str]], name: str = "table.csv") -> Path:
@@ -62,6 +65,32 @@ def table_of(root: Path, rows: list[dict[str, str]], name: str = "table.csv") ->
     else:
         frame.to_parquet(root / name)
     return root / name
+
+
+def zip_with_names(path: Path, files: Mapping[str, bytes], encoding: str = "utf-8", marked: bool = False) -> Path:
+    """A zip of ``files`` (name -> content) with names in ``encoding``; ``marked``: with the flag of UTF-8 names.
+
+    Python always sets that flag where it is needed, so names are written of ASCII and replaced by bytes.
+    """
+    with zipfile.ZipFile(path, "w") as packed:
+        names = {}
+        for number, (name, content) in enumerate(files.items()):
+            raw = name.encode(encoding)
+            names[raw] = f"{number:08d}".encode().ljust(len(raw), b"_") if len(raw) > 8 else raw
+            packed.writestr(names[raw].decode(), content)
+    data = path.read_bytes()
+    for raw, written in names.items():
+        data = data.replace(written, raw)
+    if marked:
+        flags = bytearray(data)
+        for signature, offset in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+            at = flags.find(signature)
+            while at >= 0:
+                flags[at + offset] |= 0x08
+                at = flags.find(signature, at + 4)
+        data = bytes(flags)
+    path.write_bytes(data)
+    return path
 
 
 def split_rows(root: Path, per_class: int = 6) -> list[dict[str, str]]:

@@ -23,6 +23,22 @@ def test_the_nearest_word_has_the_case_of_the_known_one():
     assert nearest("labe", ["label"], cutoff=0.95) is None
 
 
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        ("val", ["train", "validation", "test"], "validation"),
+        ("lr", ["learning_rate", "label_smoothing", "loss"], "learning_rate"),
+        ("grace", ["name", "grace_epochs", "min_trials"], "grace_epochs"),
+        ("WD", ["weight_decay", "width"], "weight_decay"),
+        ("ls", ["label_smoothing", "last_step"], None),
+        ("tr", ["train"], None),
+        ("l", ["loss"], None),
+    ],
+)
+def test_an_abbreviation_of_one_word_alone_is_that_word(word: str, known: list[str], expected: str | None) -> None:
+    assert nearest(word, known) == expected
+
+
 def test_a_clause_ends_in_a_question_or_a_full_stop():
     assert did_you_mean("squash_", ["squash"]) == "; did you mean squash?"
     assert did_you_mean("zzz", ["squash"]) == "."

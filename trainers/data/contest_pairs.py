@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from trainers.data.folders import Folder, left_out, split_folders
+from trainers.data.folders import Folder, note_left_out, note_odd_names, shown, split_folders, splits_next_to_others
 from trainers.data.listing import Listing, SourceNotes, is_text, listing, name_some
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, read_plain
@@ -47,19 +47,29 @@ def holds_pairs(root: Path, tree: Sequence[Folder]) -> bool:
     return 2 * sum(_reads_like_a_pair(root / folder.path / text) for folder, text in first) >= len(first)
 
 
-def read_pairs(root: Path, tree: Sequence[Folder]) -> Listing:
-    """List the images of ``tree`` (``walk(root)``), each with the label of the text next to it.
+def read_pairs(root: Path, tree: Sequence[Folder], top: Path | None = None) -> Listing:
+    """List the images of ``tree``, which is ``walk(top)``, each with the label of the text next to it.
+
+    ``root``: the folder at or below ``top`` (by default ``root``) at which the paths of the listing start.
 
     Every mistake becomes a problem of the listing: a text that is no pair, that names another image or one that is
     not there, a number that the file of names lacks. An image without a text, and a text without either, is a warning.
     Raises TrainerError for several files of names that differ.
     """
-    notes, found = SourceNotes(), _Found()
+    notes, found, top = SourceNotes(), _Found(), top or root
+    whole = tree
+    inner = "" if top == root else root.relative_to(top).as_posix()
+    above = [top / path for f in tree if f"{inner}/".startswith(f"{f.path}/") for path in f.paths(f.others)]
+    if inner:
+        tree = [replace(f, path=f.path[len(inner) + 1 :]) for f in tree if f"{f.path}/".startswith(f"{inner}/")]
     for folder in tree:
         _read_folder(root, folder, found)
-    names = _class_names(root, tree, notes)
+    names = _class_names(root, tree, above if inner else [], notes)
     rows = []
-    own = split_folders([PurePosixPath(path).parent.as_posix() for path, _ in found.pairs])
+    folders = [PurePosixPath(path).parent.as_posix() for path, _ in found.pairs]
+    own = split_folders(folders)
+    if not own:
+        notes.problems += splits_next_to_others(folders)
     for path, number in found.pairs:
         label = str(number) if names is None else names.get(number, "")
         if label:
@@ -67,7 +77,7 @@ def read_pairs(root: Path, tree: Sequence[Folder]) -> Listing:
     if names is not None:
         _note_numbers(found, names, notes)
     found.note_mistakes(notes)
-    notes.warnings += left_out(tree)
+    note_left_out(whole, inner, notes)
     return listing(root, pd.DataFrame(rows, columns=["path", "label", "split"], dtype=object), notes)
 
 
@@ -93,7 +103,7 @@ class _Found:
         if self.no_pair:
             notes.problems.append(
                 f"{count(len(self.no_pair), 'text')} next to an image must hold one line like img_1.jpg, 0 and "
-                f"{'does' if len(self.no_pair) == 1 else 'do'} not: {name_some(self.no_pair)}."
+                f"{'does' if len(self.no_pair) == 1 else 'do'} not: {name_some(map(shown, self.no_pair))}."
             )
         if self.other_image:
             notes.problems.append(
@@ -109,12 +119,15 @@ class _Found:
                 f"{count(len(self.unlabelled), 'image')} without a text next to it will not be read: "
                 f"{name_some(self.unlabelled)}."
             )
+            notes.leave(self.unlabelled, "no label", "there is no text next to it")
         if self.stray:
             notes.warnings.append(
-                f"{count(len(self.stray), 'text')} without an image will not be read: {name_some(self.stray)}."
+                f"{count(len(self.stray), 'text')} without an image will not be read: "
+                f"{name_some(map(shown, self.stray))}."
             )
+            notes.leave(self.stray, "no image", "there is no image next to it")
         if self.odd:
-            notes.warnings.append(f"not read, because the name is not valid UTF-8; rename: {name_some(self.odd)}.")
+            note_odd_names(self.odd, notes)
 
 
 def _texts_of(folder: Folder) -> dict[str, str]:
@@ -138,15 +151,15 @@ def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
         partners = stems.get(Path(text).stem, [])
         parsed = _parse(root / here) if is_text(text) else None
         if parsed is None:
-            (found.no_pair if partners and is_text(text) else found.stray).append(_shown(here))
+            (found.no_pair if partners and is_text(text) else found.stray).append(here)
             labelled.update(partners)
             continue
         named, number = parsed
         image = named if named in exact else spelling.get(named.lower())
         if image is None and not partners:
-            found.no_image.append(f"{named} ({_shown(here)})")
+            found.no_image.append(f"{named} ({shown(here)})")
         elif image not in partners:
-            found.other_image.append(f"{_shown(here)} names {named}")
+            found.other_image.append(f"{shown(here)} names {named}")
             labelled.update(partners)
         elif image is not None:
             labelled.add(image)
@@ -154,13 +167,9 @@ def _read_folder(root: Path, folder: Folder, found: _Found) -> None:
                 found.pairs.append((folder.paths([image])[0], number))
     for path, name in zip(folder.paths(folder.images), folder.images, strict=True):
         if not is_text(path):
-            found.odd.append(_shown(path))
+            found.odd.append(path)
         elif name not in labelled:
             found.unlabelled.append(path)
-
-
-def _shown(path: str) -> str:
-    return path if is_text(path) else repr(path)
 
 
 def _parse(path: Path) -> tuple[str, int] | None:
@@ -193,17 +202,19 @@ def _lines(path: Path) -> list[str]:
     return []
 
 
-def _class_names(root: Path, tree: Sequence[Folder], notes: SourceNotes) -> dict[int, str] | None:
+def _class_names(
+    root: Path, tree: Sequence[Folder], above: Sequence[Path], notes: SourceNotes
+) -> dict[int, str] | None:
     """Number -> name, from the one file of names in or above the images' folders; None if there is no such file.
 
-    The root's parent is searched only if no folder below has one.
+    The files ``above`` the root, and the root's parent, are searched only if no folder below has one.
     """
     near = {""}
     for folder in tree:
         if folder.images:
             near |= {folder.path, *(p.as_posix() for p in PurePosixPath(folder.path).parents if p.name)}
     inside = [root / path for folder in tree if folder.path in near for path in folder.paths(folder.others)]
-    rules = _rules(inside)
+    rules = _rules(inside) or _rules(above)
     if not rules:
         try:
             rules = _rules(sorted(root.parent.glob("*.json")))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 
 from trainers.data.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
 from trainers.data.listing import Listing, SourceNotes, name_some
-from trainers.data.report import LARGE_GROUP, DataReport
+from trainers.data.report import LARGE_GROUP, LISTED_ABOVE, DataReport
 from trainers.data.scan import Progress, ScannedPhoto, scan
 from trainers.data.sources import Source, common_folder, is_made, names_of, read_source, source_folders
 from trainers.data.splits import Division, divide
@@ -36,6 +37,8 @@ DEFAULT_SPLITS = (0.7, 0.15, 0.15)
 DUPLICATES = ("group", "drop", "keep")
 COLUMNS = ("path", "label", "split", "sha256", "width", "height", "group")
 FOLD = "fold"
+FEW_OF_CLASS = 5
+"""Images of a class in validation or test below which the class is a warning."""
 METADATA = b"orch"
 
 
@@ -47,21 +50,24 @@ class DataSource:
     validation and test; a folder of pairs (``img_1.jpg`` next to ``img_1.txt`` that holds ``img_1.jpg, 0``); a .csv or
     .parquet table with the columns path (relative to the table), label and optionally split (train, validation, test)
     and group; a zip or tar archive of one of these; "builtin:digits"; or several of them in a tuple, which are merged.
-    ``splits``: ratios of train, validation, test; None takes the data's own.
+    ``splits``: ratios of train, validation, test; None takes the data's own; "auto" takes the data's own where it has
+    train and test (``with_own_or_ratios``), else ``DEFAULT_SPLITS``.
     ``folds``: 0, or 2 to 20: train and validation are one pool, divided into that many folds.
     ``duplicates``: "group" keeps exact and near duplicates in one split; "drop" keeps the first by path of each set
     of duplicates (of each label, where near duplicates differ in it) and none of those whose bytes are the same and
     labels are not; "keep" holds only exact duplicates together and lets near ones fall where they may. The table's
     own groups are never torn, and nothing is dropped for being in one.
-    ``cache``: folder where built-ins are written and archives unpacked.
+    ``cache``: folder where built-ins are written and archives unpacked. ``encoding``: of names in archives and of
+    tables that are not UTF-8; "" guesses.
     """
 
     source: Source
-    splits: tuple[float, float, float] | None
+    splits: tuple[float, float, float] | Literal["auto"] | None
     cache: Path
     seed: int = 0
     duplicates: str = "group"
     folds: int = 0
+    encoding: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +77,8 @@ class Manifest:
     ``table``: path (posix, relative to ``root``), label, split, sha256 (of the file), width, height (px, after EXIF
     orientation), group (16 hex digits), fold; sorted by path. A row of fold 1, 2, ... has the split "train"; fold is
     0 for test, and for all where there are no folds. ``classes``: sorted; a label's index is its place there.
-    ``seed``: the data's, of splits and augmentation. ``source``: as in ``DataSource``; ``folders``: where there are
-    several sources, the folder of each.
+    ``seed``: the data's, of splits and augmentation. ``source`` and ``encoding``: as in ``DataSource``; ``folders``:
+    where there are several sources, the folder of each.
     """
 
     root: Path
@@ -81,6 +87,7 @@ class Manifest:
     table: pd.DataFrame
     source: Source = ""
     folders: tuple[Path, ...] = ()
+    encoding: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -131,6 +138,7 @@ class Manifest:
             "seed": self.seed,
             "source": self.source,
             "folders": [str(folder) for folder in self.folders],
+            "encoding": self.encoding,
         }
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()})
@@ -165,6 +173,7 @@ class Manifest:
             rows if FOLD in rows else rows.assign(fold=0),
             source if isinstance(source, str) else tuple(source),
             tuple(Path(folder) for folder in values.get("folders", ())),
+            values.get("encoding", ""),
         )
         if manifest.source and is_made(manifest.source) and not all(p.exists() for p in manifest.paths()):
             return _made_again(manifest)
@@ -179,7 +188,7 @@ def build_manifest(source: DataSource, progress: Progress | None = None) -> tupl
     split, no splits at all.
     """
     _check(source)
-    listing = read_source(source.source, source.cache)
+    listing = read_source(source.source, source.cache, source.encoding)
     if listing.problems:  # before the images are opened, which can take minutes
         raise TrainerError("\n".join(listing.problems))
     manifest, report = _examine(source, listing, progress)
@@ -191,20 +200,17 @@ def build_manifest(source: DataSource, progress: Progress | None = None) -> tupl
 def check_data(source: DataSource, progress: Progress | None = None) -> DataReport:
     """Report on the data even if no manifest can be built: ``problems`` then gives the reasons.
 
-    Without ratios and without own splits the default ratios are used. Raises TrainerError only if there is nothing
-    to look at.
+    Raises TrainerError only if there is nothing to look at.
     """
     _check(source)
-    listing = read_source(source.source, source.cache)
-    if source.splits is None and not listing.has_splits:
-        source = dataclasses.replace(source, splits=DEFAULT_SPLITS)
+    listing = read_source(source.source, source.cache, source.encoding)
     return _examine(source, listing, progress)[1]
 
 
 def _check(source: DataSource) -> None:
     if source.duplicates not in DUPLICATES:
         raise TrainerError(f"duplicates is {source.duplicates!r}; it must be one of {', '.join(DUPLICATES)}.")
-    if source.splits is not None:
+    if not isinstance(source.splits, str | None):
         check_ratios(source.splits)
     if source.folds:
         check_folds(source.folds)
@@ -217,7 +223,8 @@ def _examine(source: DataSource, listing: Listing, progress: Progress | None) ->
         photos = scan(listing, thumbnails, progress)
         unreadable = _note_unreadable(listing, photos, notes)
         readable = [photo for photo in photos if not photo.reason]
-        rows = listing.rows[[not photo.reason for photo in photos]].reset_index(drop=True)
+        kept = np.array([not photo.reason for photo in photos], bool)  # a list of none would select columns
+        rows = listing.rows[kept].reset_index(drop=True)
         rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in ("sha256", "width", "height")})
         same = find_duplicates(rows, thumbnails)
     rows["group"] = group_names(rows, same, near_too=source.duplicates != "keep")
@@ -230,11 +237,16 @@ def _examine(source: DataSource, listing: Listing, progress: Progress | None) ->
         near_duplicates=tuple((rows["path"][a], rows["path"][b]) for a, b in same.near),
         conflicts=tuple(tuple((rows["path"][i], rows["label"][i]) for i in members) for members in same.conflicts),
         dropped=tuple(rows["path"][i] for i in dropped),
+        left_out=tuple((file.path, file.reason, file.kind) for file in listing.left_out),
+        root=str(listing.root),
     )
     rows = rows.drop(index=dropped).reset_index(drop=True)
     _note_classes(listing, rows, notes)
-    division = divide(listing, rows, source.splits, source.folds, source.seed, notes)
+    listing, rows, ratios = with_own_or_ratios(listing, rows, source, notes)
+    division = divide(listing, rows, ratios, source.folds, source.seed, notes)
     rows["split"], rows[FOLD] = division.splits, np.array(division.folds, np.int64)
+    _note_few_of_class(rows, notes)
+    report = dataclasses.replace(report, own_splits=ratios is None)
     report = _with_counts(report, rows, division, source.folds, notes)
     if report.problems:
         return None, report
@@ -242,15 +254,62 @@ def _examine(source: DataSource, listing: Listing, progress: Progress | None) ->
     table = rows[[*COLUMNS, FOLD]].astype({c: str for c in COLUMNS if c not in ("width", "height")})
     single = names_of(source.source)
     manifest = Manifest(listing.root, classes, source.seed, table, single[0] if len(single) == 1 else single)
-    return dataclasses.replace(manifest, folders=listing.folders), report
+    return dataclasses.replace(manifest, folders=listing.folders, encoding=source.encoding), report
+
+
+def with_own_or_ratios(
+    listing: Listing, rows: pd.DataFrame, source: DataSource, notes: SourceNotes
+) -> tuple[Listing, pd.DataFrame, tuple[float, float, float] | None]:
+    """Return ``listing`` and ``rows`` with the splits to use, and the ratios, or None where the data's own are used.
+
+    For ``source.splits`` "auto": own splits of which train and test are there. If validation is missing and there are
+    no folds, train is divided into both. Anything less is divided anew, with a warning.
+    """
+    if source.splits != "auto":
+        return listing, rows, source.splits
+    anew = dataclasses.replace(listing, rows=listing.rows.assign(split=None), without_splits=())
+    if listing.without_splits:
+        notes.warnings.append(
+            "these sources have no splits of their own, so those of the others are not used and all images are "
+            f"divided anew: {name_some(listing.without_splits)}. Give all of them splits to keep test images out of "
+            "training."
+        )
+    found = set(rows["split"].dropna())
+    if listing.without_splits or not found:
+        return anew, rows, DEFAULT_SPLITS
+    known = found <= {*SPLITS} and not rows["split"].isna().any()
+    if known and found == {"train", "test"} and not source.folds:
+        return listing, _with_validation(anew, rows, source.seed, notes), None
+    if known and not {"train", "test"} <= found:
+        notes.warnings.append(
+            f"the data's own splits are not used, because there is only {' and '.join(sorted(found))}: all images are "
+            "divided anew. To keep them, name the part to train on train, and the part to hold out test."
+        )
+        return anew, rows, DEFAULT_SPLITS
+    return listing, rows, None
+
+
+def _with_validation(listing: Listing, rows: pd.DataFrame, seed: int, notes: SourceNotes) -> pd.DataFrame:
+    """``rows`` of train and test, with part of train as validation, in the proportion of the default ratios."""
+    train, validation, _ = DEFAULT_SPLITS
+    share = validation / (train + validation)
+    pool = rows[rows["split"] == "train"]
+    found = SourceNotes()
+    three = ((1 - share) / 2, share, (1 - share) / 2)  # the first and the last are train
+    division = divide(listing, pool.reset_index(drop=True), three, 0, seed, found)
+    notes.problems += found.problems
+    parts = ["validation" if split == "validation" else "train" for split in division.splits]
+    notes.warnings.append(
+        f"the data has its own train and test but no validation: {parts.count('validation'):,} of the "
+        f"{len(parts):,} images of train are used for validation. To train on each of them, use folds."
+    )
+    return rows.assign(split=pd.Series(parts, index=pool.index).reindex(rows.index).fillna(rows["split"]))
 
 
 def _note_unreadable(listing: Listing, photos: Sequence[ScannedPhoto], notes: SourceNotes) -> dict[str, str]:
     unreadable = {path: p.reason for path, p in zip(listing.rows["path"], photos, strict=True) if p.reason}
     if unreadable:
-        notes.warnings.append(
-            f"left out, because they cannot be read: {count(len(unreadable), 'image')}, {name_some(unreadable)}."
-        )
+        notes.warnings.append(f"{LISTED_ABOVE} {count(len(unreadable), 'image')}, {name_some(unreadable)}.")
     return unreadable
 
 
@@ -275,6 +334,23 @@ def _note_classes(listing: Listing, rows: pd.DataFrame, notes: SourceNotes) -> N
     notes.problems += [f"class {label!r} has no image left that can be used." for label in gone]
     if rows["label"].nunique() == 1 and not gone:
         notes.problems.append(f"there is only one class, {rows['label'][0]!r}; a classifier needs two or more.")
+
+
+def _note_few_of_class(rows: pd.DataFrame, notes: SourceNotes) -> None:
+    """Warn of classes with too few images in validation or test to judge them by."""
+    parts = [split for split in SPLITS[1:] if (rows["split"] == split).any()]
+    counts = {split: rows["label"][rows["split"] == split].value_counts() for split in parts}
+    few = {}
+    for label in sorted(set(rows["label"])):
+        found = [(int(counts[split].get(label, 0)), split) for split in parts]
+        if any(0 < number < FEW_OF_CLASS for number, _ in found):
+            few[label] = " and ".join(f"{number} in {split}" for number, split in found if number < FEW_OF_CLASS)
+    if few:
+        notes.warnings.append(
+            f"{'a class has' if len(few) == 1 else f'{len(few):,} classes have'} fewer than {FEW_OF_CLASS} images in "
+            f"validation or test, too few to judge by: {name_some(f'{label} ({n})' for label, n in few.items())}. Add "
+            "images, or use folds."
+        )
 
 
 def _with_counts(
@@ -317,7 +393,7 @@ def _made_again(manifest: Manifest) -> Manifest:
     the new one.
     """
     old = manifest.folders or (manifest.root,)
-    new = source_folders(manifest.source, _cache_folder())
+    new = source_folders(manifest.source, _cache_folder(), manifest.encoding)
     moves = sorted(zip(map(str, old), map(str, new), strict=True), key=lambda move: -len(move[0]))
     root = common_folder(new)
     paths = [os.path.relpath(_moved(os.path.normpath(path), moves), root) for path in manifest.paths()]

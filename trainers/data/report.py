@@ -13,6 +13,13 @@ NAMES_SHOWN = 10
 LARGE_GROUP = 0.01
 """Share of the images above which one group is a warning."""
 
+UNEVEN = 3.0
+"""Images of the largest class over those of the smallest from which the report says what to do."""
+UNREADABLE = "unreadable"
+"""Kind of a file that is an image by its name and cannot be read."""
+LISTED_ABOVE = "left out, because they cannot be read:"
+"""Beginning of the warning that repeats a list of the report for those who see the warnings alone."""
+
 
 @dataclass(frozen=True)
 class DataReport:
@@ -25,8 +32,9 @@ class DataReport:
     that, chained, make the groups. ``conflicts``: duplicates with different labels, each a tuple of (path, label).
     ``dropped``: left out because duplicates are dropped. ``groups``: how many groups hold more than one image.
     ``too_small``: class -> its groups, where they are fewer than the splits, or than the folds and test.
-    ``straddling``: duplicate groups that the data's own splits tear apart. ``problems`` prevent a sweep, ``warnings``
-    do not.
+    ``straddling``: duplicate groups that the data's own splits tear apart. ``left_out``: (path, reason, kind) of files
+    that were never images of a class. ``root``: the folder at which paths start. ``own_splits``: whether the splits are
+    the data's own. ``problems`` prevent a sweep, ``warnings`` do not.
     """
 
     source: str
@@ -44,6 +52,9 @@ class DataReport:
     largest_group: int = 0
     too_small: Mapping[str, int] = field(default_factory=dict)
     straddling: tuple[tuple[str, ...], ...] = ()
+    left_out: tuple[tuple[str, str, str], ...] = ()
+    root: str = ""
+    own_splits: bool = False
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -53,8 +64,24 @@ class DataReport:
         return max(self.classes.values()) / min(self.classes.values()) if self.classes else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "imbalance": self.imbalance if self.classes else None}
+        """Plain values for JSON, with ``bad_files`` for the files that are left out; names that are no text escaped."""
+        bad = [[text.encode(errors="backslashreplace").decode() for text in row] for row in self.bad_files()]
+        values = {**dataclasses.asdict(self), "imbalance": self.imbalance if self.classes else None, "bad_files": bad}
+        del values["left_out"]
+        return values
+
+    def bad_files(self) -> list[tuple[str, str, str]]:
+        """(path, reason, kind) of every file that is left out or suspicious, sorted; a file may have several rows."""
+        found = [*self.left_out, *((path, reason, UNREADABLE) for path, reason in self.unreadable.items())]
+        found += [(path, "a duplicate of another image", "dropped") for path in self.dropped]
+        for members in self.exact_duplicates:
+            found += [(path, f"the same bytes as {members[0]}", "duplicate") for path in members[1:]]
+        for pairs in self.conflicts:
+            labels = " and ".join(sorted({label for _, label in pairs}))
+            found += [(path, f"{label} here, but duplicates are {labels}", "label") for path, label in pairs]
+        for members in self.straddling:
+            found += [(path, f"its group is in several splits, as {members[0]}", "split") for path in members]
+        return sorted(found)
 
     def lines(self) -> list[str]:
         """Plain text, a line each, to be read from top to bottom; the problems come last."""
@@ -72,7 +99,7 @@ class DataReport:
             *_listed("left out as duplicates", self.dropped),
             *_listed("duplicate groups in more than one split", (", ".join(s) for s in self.straddling)),
             *([f"groups: {self.groups:,}, the largest of {self.largest_group:,} images"] if self.groups else []),
-            *(f"warning: {text}" for text in self.warnings),
+            *(f"warning: {text}" for text in self.warnings if not text.startswith(LISTED_ABOVE)),
             *(f"problem: {text}" for text in self.problems),
         ]
 
@@ -88,10 +115,16 @@ class DataReport:
         if names:
             cells = "".join(f"  {sum(self.splits[s].values()):>10,}" for s in names)
             lines.append(f"  {'all':<{width}}  {self.images:>8,}{cells}")
+        if self.splits and self.own_splits:
+            lines.append("splits: the data's own")
         if self.folds:
             sizes = ", ".join(f"{sum(fold.values()):,}" for fold in self.folds)
             lines.append(f"folds: {len(self.folds)} of {sizes} images; train holds all of them")
-        lines.append(f"imbalance: the largest class has {self.imbalance:.1f} times the images of the smallest")
+        advice = "; to even them out: balance: class_weights, balance: sampling, or a multiplier above 1"
+        lines.append(
+            f"imbalance: the largest class has {self.imbalance:.1f} times the images of the smallest"
+            f"{advice if self.imbalance >= UNEVEN else ''}"
+        )
         return lines
 
     def _image_lines(self) -> list[str]:

@@ -1,12 +1,19 @@
-"""A CSV or Parquet table of photos: the columns path and label, and optionally split and group."""
+"""A CSV or Parquet table of photos: the columns path and label, and optionally split and group.
+
+A CSV may be separated by commas, semicolons, tabs or bars, begin with comment lines, end its lines with a separator,
+and be UTF-8, UTF-16 or in a legacy encoding, which is guessed and said. Every value is text: 007 stays 007.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,34 +22,48 @@ import pyarrow.parquet as pq
 
 from trainers.data.listing import COLUMNS, REASON, Listing, SourceNotes, listing, name_some
 from trainers.errors import TrainerError
-from trainers.files.plain import Unreadable, open_plain
+from trainers.files.csv_records import csv_records, take_header
+from trainers.files.encodings import decode_text, is_utf8
+from trainers.files.plain import Unreadable, open_plain, read_plain
 from trainers.files.suffixes import is_table
 from trainers.wording import count, first_line, nearest
 
 LONGEST_HEADER = 10_000
-"""Maximum bytes of a CSV's header that are read."""
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""Maximum bytes of a CSV that are read to find its header."""
+NEEDED = frozenset({"path", "label"})
 
 
-def read_table(path: Path) -> Listing:
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """``columns``: all names in order. ``rows``: the known ones, as text or None. ``places``: where each row is, as an
+    editor counts lines from 1, or for Parquet its number; ``place``: what to call that."""
+
+    columns: tuple[str, ...]
+    rows: pd.DataFrame
+    places: np.ndarray
+    place: str = "line"
+
+
+def read_table(path: Path, encoding: str = "") -> Listing:
     """List the images of the table at ``path`` (absolute), relative to its folder.
 
-    Raises TrainerError if it cannot be read, lacks a needed column or holds no usable row.
+    ``encoding``: of a CSV that is not UTF-8; "" guesses. Raises TrainerError if it cannot be read, lacks a needed
+    column or holds no usable row.
     """
-    table = _load_table(path)
     notes = SourceNotes()
-    _check_columns(path, [str(c) for c in table.columns], notes)
-    if table.empty:
+    table = _load_table(path, encoding, notes)
+    _check_columns(path, table, notes)
+    if table.rows.empty:
         raise TrainerError(f"the table {path} has no rows.")
-    rows = pd.DataFrame({c: _text(table[c]) if c in table else None for c in COLUMNS}, dtype=object)
+    rows = table.rows
     for column in ("path", "label"):
-        blank = [str(i + 1) for i in np.flatnonzero(rows[column].isna())]
+        blank = [str(place) for place in table.places[rows[column].isna()]]
         if blank:
             notes.problems.append(
-                f"the column {column} is empty in {count(len(blank), 'row')}: row {name_some(blank)}."
+                f"the column {column} is empty in {count(len(blank), 'row')}: {table.place} {name_some(blank)}."
             )
     rows = rows[rows["path"].notna() & rows["label"].notna()].copy()
-    rows["path"] = [Path(p).as_posix() for p in rows["path"]]
+    rows["path"] = _spelled_as_on_disk(path, rows["path"].tolist(), notes)
     absolute = [p for p in rows["path"] if Path(p).is_absolute()]
     if absolute:
         notes.problems.append(_absolute_sentence(path.parent, rows["path"].tolist(), absolute))
@@ -63,19 +84,25 @@ def read_table(path: Path) -> Listing:
     return listing(path.parent, rows, notes)
 
 
-def is_photo_table(path: Path) -> bool:
-    """Whether the file at ``path`` is a table with the columns path and label; opens no more than its header."""
+def columns_of(path: Path) -> tuple[str, ...]:
+    """Return the names of the columns of the table at ``path``; () if it cannot be read. Reads only its header."""
     if not is_table(path):
-        return False
+        return ()
     try:
         with open_plain(path) as file:
             if path.suffix.lower() == ".parquet":
-                columns = pq.read_schema(file).names
-            else:
-                columns = [name.strip().strip('"') for name in _header(file).split(",")]
-    except (Unreadable, OSError, pa.ArrowException):
-        return False
-    return {"path", "label"} <= set(columns)
+                return tuple(pq.read_schema(file).names)
+            head = file.read(LONGEST_HEADER)
+            whole = next((head[:end] for end in range(len(head), len(head) - 4, -1) if is_utf8(head[:end])), head)
+            columns = take_header(csv_records(decode_text(whole)[0], NEEDED))
+            return columns if all(column.isprintable() for column in columns) else ()
+    except (TrainerError, OSError, pa.ArrowException):
+        return ()
+
+
+def is_photo_table(path: Path) -> bool:
+    """Whether the file at ``path`` is a table with the columns path and label."""
+    return set(columns_of(path)) >= NEEDED
 
 
 def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
@@ -97,20 +124,136 @@ def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str,
     return problems
 
 
-def _load_table(path: Path) -> pd.DataFrame:
+def _load_table(path: Path, encoding: str, notes: SourceNotes) -> _Table:
     try:
-        with open_plain(path) as file:
-            if path.suffix.lower() == ".parquet":
-                return pd.read_parquet(file)
-            _check_separator(path, file)
-            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if path.suffix.lower() == ".parquet":
+            return _load_parquet(path, notes)
+        text, used = decode_text(read_plain(path), encoding)
+        if not encoding and not used.startswith("utf"):
+            notes.warnings.append(
+                f"{path.name} is not UTF-8 and is read as {used}; if that is wrong, name its encoding in data.encoding "
+                "or with --encoding."
+            )
+        return _load_csv(path, text, notes)
     except Unreadable as error:
         raise TrainerError(f"the table {error}") from error
-    except TrainerError:
-        raise
-    except Exception as error:  # the readers raise a dozen kinds; each is about this file
-        reason = first_line(error)
-        raise TrainerError(f"the table {path} cannot be read: {reason}.") from error
+    except (TrainerError, OSError, ValueError, pa.ArrowException) as error:
+        raise TrainerError(f"the table {path} cannot be read: {first_line(error)}.") from error
+
+
+def _load_parquet(path: Path, notes: SourceNotes) -> _Table:
+    with open_plain(path) as file:
+        stored = pq.ParquetFile(file)
+        names = tuple(map(str, stored.schema_arrow.names))
+        table = stored.read(columns=[name for name in names if name in COLUMNS])
+    for column in ("label", "group"):
+        if column in table.column_names and not _is_text(table.schema.field(column).type):
+            written = sorted({_plain_text(value) for value in table.column(column).unique().to_pylist()} - {""})
+            notes.warnings.append(
+                f"the column {column} of {path.name} holds no text but {table.schema.field(column).type}; it is "
+                f"written {name_some(written)}."
+            )
+    values = {c: [_plain_text(v) for v in table.column(c).to_pylist()] for c in table.column_names}
+    return _Table(names, _frame(values), np.arange(1, table.num_rows + 1), "row")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_null(value)
+
+
+def _plain_text(value: Any) -> str:
+    """Write a value of Parquet as text: 0.0 as 0, so that whole numbers are written alike; "" for none."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _load_csv(path: Path, text: str, notes: SourceNotes) -> _Table:
+    records = csv_records(text, NEEDED)
+    columns = take_header(records)
+    if not any(columns):
+        raise TrainerError("No columns to parse from file")
+    known = {c: columns.index(c) for c in COLUMNS if c in columns}
+    values: dict[str, list[str]] = {c: [] for c in known}
+    places, longer = [], []
+    for place, record in records:
+        if len(record) > len(columns) and any(cell.strip() for cell in record[len(columns) :]):
+            longer.append(f"{place} ({len(record)} values)")
+        for column, i in known.items():
+            values[column].append(record[i] if i < len(record) else "")
+        places.append(place)
+    if longer:
+        notes.problems.append(
+            f"{path.name} has {count(len(columns), 'column')} and more values in {count(len(longer), 'row')}: line "
+            f"{name_some(longer)}. Put values that hold a separator in quotes."
+        )
+    return _Table(columns, _frame(values), np.array(places, np.int64))
+
+
+def _frame(values: dict[str, list[str]]) -> pd.DataFrame:
+    """The known columns as stripped text; None for empty values and absent columns."""
+    rows = max(map(len, values.values()), default=0)
+    columns = {c: [text.strip() or None for text in values[c]] if c in values else [None] * rows for c in COLUMNS}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _spelled_as_on_disk(table: Path, paths: Sequence[str], notes: SourceNotes) -> list[str]:
+    """Return ``paths`` as posix; those that are not there as the one file that differs only in how it is written.
+
+    That is: with the separators of Windows, in upper and lower case, or composed otherwise (NFC and NFD).
+    """
+    folders: dict[Path, dict[str, list[str]]] = {}
+    found, respelled = [], []
+    for given in paths:
+        path = Path(given).as_posix()
+        if not _is_there(table.parent / path):
+            near = _as_on_disk(table.parent, path.replace("\\", "/"), folders)
+            if near and near != path:
+                respelled.append(f"{path} (on the disk {near})")
+                path = near
+        found.append(path)
+    if respelled:
+        notes.warnings.append(
+            f"{count(len(respelled), 'path')} of {table.name} {'is' if len(respelled) == 1 else 'are'} written "
+            f"otherwise than the files: {name_some(respelled, 3)}."
+        )
+    return found
+
+
+def _as_on_disk(folder: Path, path: str, folders: dict[Path, dict[str, list[str]]]) -> str:
+    """Return ``path`` in the spelling of the disk below ``folder``; "" where there is not exactly one such file."""
+    if _is_there(folder / path):
+        return Path(path).as_posix()
+    parts: list[str] = []
+    for part in Path(path).parts:
+        here = folder.joinpath(*parts)
+        if part == ".." or part == "/":
+            return ""
+        if here not in folders:
+            folders[here] = _names_in(here)
+        same = folders[here].get(_key(part), [])
+        if len(same) != 1:
+            return ""
+        parts.append(same[0])
+    return "/".join(parts)
+
+
+def _names_in(folder: Path) -> dict[str, list[str]]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_key(name), []).append(name)
+    return found
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _reasons_outside(folder: Path, paths: Sequence[str]) -> list[str | None]:
@@ -160,44 +303,19 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _header(file: BinaryIO) -> str:
-    """The first line; ``file`` is at its beginning afterwards."""
-    header = file.readline(LONGEST_HEADER).decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    file.seek(0)
-    return header
-
-
-def _check_separator(path: Path, file: BinaryIO) -> None:
-    header = _header(file)
-    for sign, name in SEPARATORS.items():
-        if sign in header and "," not in header:
-            raise TrainerError(
-                f"the table {path} is separated by {name}; it must be separated by commas. Save it so (in a "
-                f"spreadsheet: export as CSV with comma), or write it with pandas: "
-                f"pd.read_csv({path.name!r}, sep={sign!r}).to_csv({path.name!r}, index=False)."
-            )
-
-
-def _text(column: pd.Series) -> list[str | None]:
-    """Return stripped strings; None for empty ones."""
-    texts = [None if pd.isna(value) else str(value).strip() for value in column]
-    return [text or None for text in texts]
-
-
-def _check_columns(path: Path, columns: list[str], notes: SourceNotes) -> None:
-    mistakes = []
+def _check_columns(path: Path, table: _Table, notes: SourceNotes) -> None:
+    columns, mistakes = table.columns, []
     for column in columns:
-        near = nearest(column.strip(), [c for c in COLUMNS if c not in columns], cutoff=0.75)
+        near = nearest(column, [c for c in COLUMNS if c not in columns], cutoff=0.75)
         if column not in COLUMNS and near:
             mistakes.append(f"there is an unknown column {column!r}; did you mean {near}?")
-    for column in ("path", "label"):
-        if column not in columns:
-            mistakes.append(f"there is no column {column}.")
+    mistakes += [f"there is no column {column}." for column in ("path", "label") if column not in columns]
+    mistakes += [f"there are {n} columns {c}." for c, n in Counter(columns).items() if n > 1 and c in COLUMNS]
     if mistakes:
         raise TrainerError(
-            f"the table {path}: {' '.join(mistakes)} It has {', '.join(columns) or 'no column'}; needed are path and "
-            "label, and optionally split and group."
+            f"the table {path}: {' '.join(mistakes)} It has {', '.join(filter(None, columns)) or 'no column'}; needed "
+            "are path and label, and optionally split and group."
         )
-    others = [c for c in columns if c not in COLUMNS]
+    others = [c for c in columns if c and c not in COLUMNS]
     if others:
         notes.warnings.append(f"columns of {path.name} that are not used: {name_some(others)}.")

@@ -21,8 +21,14 @@ PHOTOS = {
 
 A file with such a suffix is a photo; one that cannot be read is reported by name. TGA comes last: it has no signature.
 """
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet")
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+"""Suffixes of tables that are not read."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+SYSTEM = ("lost+found", "$RECYCLE.BIN", "System Volume Information")
+"""Folders of file systems, which may hold photos that were rescued or deleted."""
+RUBBISH = ("__MACOSX", "@eaDir", ".DS_Store", ".ipynb_checkpoints", ".git", ".thumbnails", ".Trash", ".cache")
+"""Beginnings of names of what systems and programs leave next to photos: previews, resource forks, histories."""
 
 
 def is_photo(name: str | Path) -> bool:
@@ -36,3 +42,17 @@ def is_table(name: str | Path) -> bool:
 
 def is_archive(name: str | Path) -> bool:
     return str(name).lower().endswith(ARCHIVES)
+
+
+def is_spreadsheet(name: str | Path) -> bool:
+    return str(name).lower().endswith(SPREADSHEETS)
+
+
+def is_system(name: str, rubbish: bool = False) -> bool:
+    """Whether a system or a program makes entries of this name, and a person does not.
+
+    ``rubbish``: only those whose photos are copies of others or no photos at all.
+    """
+    if name.startswith((*RUBBISH, "._")):
+        return True
+    return not rubbish and name in SYSTEM

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from orchestrator.spec.mistakes import Mistake, Mistakes, mistakes_of, nearest, quoted
 from orchestrator.spec.sections.base import LARGEST_SEED, Section
 from trainers.data.builtins import BUILTIN, BUILTINS
+from trainers.errors import TrainerError
+from trainers.files.encodings import check_encoding
 from trainers.files.suffixes import TABLES
 
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
@@ -36,10 +38,10 @@ class SplitRatios(Section):
 
 
 def _read_splits(value: Any) -> SplitRatios | str:
-    if value == "own" or isinstance(value, SplitRatios):
+    if value in ("own", "auto") or isinstance(value, SplitRatios):
         return value
     if not isinstance(value, Mapping):
-        allowed = "{train: 0.7, validation: 0.15, test: 0.15}, or own for the data's own splits"
+        allowed = "{train: 0.7, validation: 0.15, test: 0.15}, own for the data's own splits, or auto for either"
         raise ValueError(f"found {quoted(value)}; allowed: {allowed}.")
     try:
         return SplitRatios.model_validate(value)
@@ -81,6 +83,14 @@ def _check_source(value: Any, keys: tuple[int, ...]) -> None:
         raise Mistakes([Mistake(keys, text)])
 
 
+def _read_encoding(value: str) -> str:
+    try:
+        return value if value == "auto" else check_encoding(value)
+    except TrainerError as error:
+        allowed = "auto, or a text encoding such as gb18030, shift_jis, cp949 or cp1252"
+        raise ValueError(f"found {quoted(value)}; allowed: {allowed}.") from error
+
+
 def _read_folds(value: Any) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and (value == 0 or FEWEST_FOLDS <= value <= MOST_FOLDS):
@@ -102,18 +112,24 @@ class DataSpec(Section):
         "current folder; environment variables such as ${ORCH_DATA} are expanded.",
     )
     splits: Annotated[
-        SplitRatios | Literal["own"],
-        PlainValidator(_read_splits, json_schema_input_type=SplitRatios | Literal["own"]),
-        PlainSerializer(lambda splits: splits if splits == "own" else splits.model_dump()),
+        SplitRatios | Literal["own", "auto"],
+        PlainValidator(_read_splits, json_schema_input_type=SplitRatios | Literal["own", "auto"]),
+        PlainSerializer(lambda splits: splits if isinstance(splits, str) else splits.model_dump()),
     ] = Field(
-        default=SplitRatios(),
+        default="auto",
         description="Fractions of train, validation and test; or own, to keep the splits that the data has: a split "
-        "column, or folders train, val and test.",
+        "column, or folders train, val and test; or auto: own if the data has train and test, else {train: 0.7, "
+        "validation: 0.15, test: 0.15}.",
     )
     folds: Annotated[int, PlainValidator(_read_folds, json_schema_input_type=int)] = Field(
         default=0,
         description="Number of cross-validation folds. Train and validation are pooled and divided into folds; each "
         "trial is trained once per fold and judged by all of them. 0: a single validation split.",
+    )
+    encoding: Annotated[str, AfterValidator(_read_encoding)] = Field(
+        default="auto",
+        description="Encoding of file names in zip archives and of tables that are not UTF-8, such as gb18030; auto: "
+        "guessed, with a warning.",
     )
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of the splits and of the augmented copies.")
     duplicates: Literal["group", "drop", "keep"] = Field(
@@ -133,7 +149,7 @@ class DataSpec(Section):
         lacking = [source for source in self.sources if source.startswith(BUILTIN)]
         if self.splits == "own" and lacking:
             text = (
-                f"own needs a table with a split column ({' or '.join(TABLES)}), or a folder or an archive that is "
+                f"own needs a table with a split column ({', '.join(TABLES)}), or a folder or an archive that is "
                 f"divided into train, validation and test; the source is {quoted(lacking[0])}."
             )
             raise Mistakes([Mistake(("splits",), text)])

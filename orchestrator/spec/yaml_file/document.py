@@ -13,6 +13,11 @@ from orchestrator.spec.mistakes import Keys, Mistake, quoted
 from orchestrator.spec.yaml_file.environment import EnvironmentFiller
 from orchestrator.spec.yaml_file.reader import YamlReader
 
+ALLOWED = " Allowed: "
+"""What precedes the list of allowed words at the end of a mistake."""
+LONG_LIST = 80
+"""Minimum letters of a list that is not repeated."""
+
 
 @dataclass(frozen=True)
 class SettingRules:
@@ -64,7 +69,7 @@ class Document:
             covered = any(key[:length] in seen for length in range(1, len(key) + 1))
             if not covered:
                 seen[key] = (_reading_order(place, number), text)
-        return SpecError("\n".join(text for _, text in sorted(seen.values())))
+        return SpecError("\n".join(_lists_once(text for _, text in sorted(seen.values()))))
 
     def expand(self, environ: Mapping[str, str]) -> Document:
         """Expand ``${NAME}`` in every string; ``$${`` is a literal ``${``.
@@ -86,6 +91,19 @@ class Document:
         for setting in settings:
             document = _set(document, setting, rules or SettingRules())
         return document
+
+
+def _lists_once(texts: Iterable[str]) -> list[str]:
+    """Shorten the lists of allowed words at the end of ``texts`` where an earlier text has the same long one."""
+    found: list[str] = []
+    lists: set[str] = set()
+    for text in texts:
+        before, allowed, words = text.rpartition(ALLOWED)
+        if len(words) >= LONG_LIST and words in lists:
+            text = f"{before}{allowed}as above."
+        lists.add(words)
+        found.append(text)
+    return found
 
 
 def _reading_order(place: str, number: int) -> tuple[Any, ...]:

@@ -89,10 +89,25 @@ def test_a_file_is_planned_from_what_is_kept(tmp_path: Path, monkeypatch: pytest
     said: list[str] = []
     here = plan_file(spec, tell=said.append)
     assert said == ["data     reading builtin:digits"]
+    assert here.warnings == ()
     assert here.plan.machine.measured
     there = plan_file(spec, devices=SimulatedMachines(gpus=4, gpu_speed=10.0))
     assert there.plan.stages["search"].mean < here.plan.stages["search"].mean
     assert "simulated: 4 workers at once, 4 GPUs" in text_of(there.plan)
+    assert there.warnings == ()
+
+
+def test_what_is_said_of_the_photos_is_a_warning_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    photos = folder_of(tmp_path / "photos", a=9, b=9)
+    (photos / "a" / "notes.txt").write_text("x")
+    spec = spec_of(tmp_path)
+    spec = spec.model_copy(update={"data": DataSpec(source=str(photos))})
+    write_calibration(tmp_path / "cache", CalibrationFile(calibration_for(spec)))
+    monkeypatch.setattr(planning, "planned", lambda *_: planning.PlanResult(None, warnings=("of the plan",)))
+    warnings = plan_file(spec).warnings
+    assert warnings.count("1 file without an image's suffix will not be read: a/notes.txt.") == 1
+    assert warnings[-1] == "of the plan"
 
 
 def test_figures_in_doubt_refuse_no_hours_and_are_said(tmp_path: Path) -> None:

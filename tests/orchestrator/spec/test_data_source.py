@@ -19,11 +19,21 @@ def spec_of(**data: object) -> SweepSpec:
 def test_every_field_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path))
     ratios = {"train": 0.5, "validation": 0.2, "test": 0.3}
-    found = data_source(spec_of(splits=ratios, seed=7, duplicates="keep", folds=3))
+    found = data_source(spec_of(splits=ratios, seed=7, duplicates="keep", folds=3, encoding="cp949"))
     assert found == DataSource(
-        source="builtin:digits", splits=(0.5, 0.2, 0.3), seed=7, duplicates="keep", cache=tmp_path, folds=3
+        source="builtin:digits",
+        splits=(0.5, 0.2, 0.3),
+        seed=7,
+        duplicates="keep",
+        cache=tmp_path,
+        folds=3,
+        encoding="cp949",
     )
 
 
 def test_splits_of_its_own_are_no_ratios() -> None:
     assert data_source(spec_of(source="split.csv", splits="own")).splits is None
+
+
+def test_splits_that_are_left_out_are_decided_by_the_data() -> None:
+    assert data_source(spec_of(source="split.csv")).splits == "auto"

@@ -25,10 +25,10 @@ from tests.support.sweep_files import mistakes, sweep
 
 def test_a_small_file_is_complete(load):
     spec = load(sweep("head: [softmax, arcface], margin: {uniform: [0.1, 0.5], when: {head: arcface}}"))
-    assert (spec.name, spec.data.source, spec.data.splits.train, spec.weights) == (
+    assert (spec.name, spec.data.source, spec.data.splits, spec.weights) == (
         "demo",
         "builtin:digits",
-        0.7,
+        "auto",
         "imagenet",
     )
     assert (spec.budget.trials, spec.budget.concurrent, spec.budget.retries) == (5, "auto", 2)

@@ -82,6 +82,18 @@ class Outer(BaseModel):
             {"count": 1, "inner": {"words": ("tpe", "gird")}},
             [Mistake(("inner", "words", 1), 'found "gird"; did you mean "grid"? Allowed: tpe, grid.')],
         ),
+        (
+            {"count": 1, "raet": 1},
+            [Mistake(("raet",), "no such field at the top of the file; did you mean inner.rate?", at_key=True)],
+        ),
+        (
+            {"count": 1, "word": 1},
+            [Mistake(("word",), "no such field at the top of the file; did you mean inner.words?", at_key=True)],
+        ),
+        (
+            {"count": 1, "cuont": 1},
+            [Mistake(("cuont",), 'no such field; did you mean "count"? Allowed: count, inner, on, two.', at_key=True)],
+        ),
         ({"count": 1, "inner": 5}, [Mistake(("inner",), "found 5; allowed: a mapping with the fields rate, words.")]),
         (
             {"count": 1, "on": "no"},

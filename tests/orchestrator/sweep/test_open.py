@@ -9,6 +9,7 @@ import pytest
 from orchestrator.cli import app
 from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections.data import SplitRatios
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.sweep.open import differences, next_free, open_existing, open_new
 from orchestrator.tracking.settings import model_name
@@ -247,3 +248,19 @@ def test_several_sources_and_archives_name_the_model() -> None:
     values = {"name": "x", "search": {"dropout": 0.1}, "budget": {"trials": 1, "epochs": 1}}
     for source, name in ((("/a/paper", "/b/glass.tar.gz"), "paper-glass"), ("/a/Photos.ZIP", "Photos")):
         assert model_name(SweepSpec(**values, data={"source": source})) == name
+
+
+def test_a_file_without_splits_resumes_a_sweep_that_was_written_with_the_old_default(tmp_path: Path) -> None:
+    """Until 2026-11-30 a file without ``data.splits`` meant these ratios, which the sweep's spec.yaml holds."""
+    text = "name: x\ndata: {source: 'builtin:digits'}\nsearch: {dropout: 0}\nbudget: {trials: 2, epochs: 1}\n"
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    root = open_new(load_spec(str(file)), tmp_path / "x", fresh=False).paths.root
+    old = (root / "spec.yaml").read_text()
+    assert "splits: auto" in old
+    (root / "spec.yaml").write_text(old.replace("splits: auto", "splits: {train: 0.7, validation: 0.15, test: 0.15}"))
+    spec = open_existing(root, str(file), (), "+3").spec
+    assert spec.budget.trials == 5
+    assert spec.data.splits == SplitRatios()
+    with pytest.raises(OrchError, match=r"data\.source, data\.splits differ from the sweep"):
+        open_existing(root, str(file), ("data.splits=own", "data.source=."), None)

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.support.photos_on_disk import RATIOS, error_of, folder_of, source, split_rows, table_of, warnings_of
+from tests.support.photos_on_disk import (
+    RATIOS,
+    error_of,
+    folder_of,
+    source,
+    split_rows,
+    table_of,
+    warnings_of,
+    zip_with_names,
+)
 from trainers.data import archives
 from trainers.data.archives import unpack
 from trainers.data.manifest import DataSource, Manifest, build_manifest
@@ -114,7 +129,10 @@ def test_table_in_an_archive_is_used_and_several_are_a_sentence(tmp_path: Path) 
     table_of(tmp_path / "t", rows)
     (tmp_path / "t" / "other.csv").write_text("name,price\n")
     manifest, report = build_manifest(source(pack(tmp_path / "t", tmp_path / "t.tgz", "top"), None))
-    assert (len(manifest.table), manifest.root.name, warnings_of(report)) == (12, "top", ())
+    assert (len(manifest.table), manifest.root.name) == (12, "top")
+    assert warnings_of(report) == (
+        "not used: 1 table, top/other.csv (it has no columns path and label, but name, price).",
+    )
     table_of(tmp_path / "t", rows, "second.parquet")
     text = error_of(source(pack(tmp_path / "t", tmp_path / "t.zip"), None))
     assert text.endswith(
@@ -233,7 +251,7 @@ def test_archives_that_cannot_be_read_are_sentences(
     text = error_of(source(tmp_path / name))
     assert sentence in text
     assert text.startswith(f"the archive {tmp_path / name}")
-    assert not [p for p in (tmp_path / "cache" / "archives").iterdir() if not p.name.endswith(".lock")]
+    assert not [p for p in (tmp_path / "cache").glob("archives/*") if not p.name.endswith(".lock")]
 
 
 def test_archive_larger_than_the_disk_is_refused_before_it_fills_it(
@@ -304,3 +322,90 @@ def test_what_is_no_plain_file_is_no_archive(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(TrainerError, match="cannot be read: it is a device"):
         unpack(tmp_path / name, tmp_path / "cache")
+
+
+def content(seed: int) -> bytes:
+    place = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 10, 3), np.uint8)).save(place, "PNG")
+    return place.getvalue()
+
+
+def classes_of(
+    names: tuple[str, str], encoding: str, place: Path, given: str = ""
+) -> tuple[tuple[str, ...], list[str]]:
+    files = {f"{name}/{i}.png": content(100 * n + i) for n, name in enumerate(names) for i in range(3)}
+    archive = zip_with_names(place / "names.zip", files, encoding)
+    data = DataSource(str(archive), RATIOS, place / "cache", encoding=given)
+    manifest, report = build_manifest(data)
+    assert Manifest.read(_written(manifest, place)).classes == manifest.classes
+    return manifest.classes, [text for text in report.warnings if "encoding" in text]
+
+
+def _written(manifest: Manifest, place: Path) -> Path:
+    manifest.write(place / "m.parquet")
+    return place / "m.parquet"
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding", "said"),
+    [
+        (("玻璃制品", "glass of ours"), "utf-8", ""),
+        (("玻璃制品", "废旧纸张"), "gbk", "gb18030"),
+        (("ガラスびん", "プラスチック"), "cp932", "cp932"),
+        (("유리병과 유리컵", "플라스틱 종이"), "cp949", "cp949"),
+        (("K\u00e4sek\u00e4stchen", "Gr\u00f6\u00dfenordnung"), "cp1252", "cp1252"),
+        (("K\u00e4sek\u00e4stchen", "Gr\u00f6\u00dfenordnung"), "cp437", "cp437"),
+        (("стеклотара", "бумага и картон"), "cp866", "cp866"),
+    ],
+)
+def test_names_without_an_encoding_are_guessed_and_it_is_said(
+    tmp_path: Path, names: tuple[str, str], encoding: str, said: str
+) -> None:
+    classes, warnings = classes_of(names, encoding, tmp_path)
+    assert set(classes) == set(names)
+    assert [text.partition("read as ")[2].partition(",")[0] for text in warnings] == ([said] if said else [])
+    assert all("name the encoding in data.encoding or with --encoding." in text for text in warnings)
+
+
+def test_a_named_encoding_is_taken_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    names = ("유리컵 둘", "종이컵 둘")
+    assert classes_of(names, "cp949", tmp_path, "cp949") == (tuple(sorted(names)), [])
+    data = DataSource(str(tmp_path / "names.zip"), RATIOS, tmp_path / "cache", encoding="ascii")
+    assert "names.zip are not ascii: ordinal not in range(128) in b'" in error_of(data)
+
+
+def test_names_with_backslashes_are_paths_and_lead_nowhere_else(tmp_path: Path) -> None:
+    files = {f"photos\\{label}\\{i}.png": content(n * 10 + i) for n, label in enumerate("ab") for i in range(3)}
+    manifest, _ = build_manifest(DataSource(str(zip_with_names(tmp_path / "w.zip", files)), RATIOS, tmp_path / "cache"))
+    assert manifest.classes == ("a", "b")
+    bad = zip_with_names(tmp_path / "bad.zip", {**files, "..\\..\\evil.png": b"x"})
+    assert "which would be written outside its folder" in error_of(DataSource(str(bad), RATIOS, tmp_path / "cache"))
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def test_the_unicode_path_field_of_a_member_is_its_name(tmp_path: Path) -> None:
+    raw = "玻璃/1.png".encode("gbk")
+    name = "玻璃/1.png".encode()
+    field = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, zlib.crc32(raw)) + name
+    with zipfile.ZipFile(tmp_path / "u.zip", "w") as packed:
+        member = zipfile.ZipInfo("AAAA/1.png")
+        member.extra = field
+        packed.writestr(member, content(1))
+    data = (tmp_path / "u.zip").read_bytes().replace(b"AAAA/1.png", raw)
+    (tmp_path / "u.zip").write_bytes(data)
+    folder = unpack(tmp_path / "u.zip", tmp_path / "cache")
+    assert [p.relative_to(folder).as_posix() for p in folder.rglob("*.png")] == ["玻璃/1.png"]
+
+
+def test_plain_names_keep_the_folder_that_older_versions_unpacked_to(tmp_path: Path) -> None:
+    archive = pack(folder_of(tmp_path / "p", a=1, b=1), tmp_path / "p.zip")
+    status = archive.stat()
+    key = json.dumps([str(archive.resolve()), status.st_size, status.st_mtime_ns])
+    assert unpack(archive, tmp_path / "cache").name == hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def test_hidden_photos_in_an_archive_are_named_as_in_a_folder(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", **{"a": 4, "b": 4, ".net": 2})
+    plain = warnings_of(build_manifest(source(root))[1])
+    assert warnings_of(build_manifest(source(pack(root, tmp_path / "p.tar")))[1]) == plain
+    assert plain == ("hidden or made by the system, so its photos are left out: .net. Rename it to use them.",)

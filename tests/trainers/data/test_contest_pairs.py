@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.photos_on_disk import HOSTILE, error_of, folder_of, source, warnings_of, write_hostile, write_photo
 from trainers.data.contest_pairs import holds_pairs, read_pairs
 from trainers.data.folders import walk
-from trainers.data.manifest import build_manifest
+from trainers.data.manifest import Manifest, build_manifest, check_data
 
 NAMES = {"0": "其他垃圾/一次性快餐盒", "1": "recyclable/glass", "2": "harmful/battery"}
 
@@ -221,3 +222,50 @@ def test_pairs_leave_out_what_is_no_plain_file(tmp_path: Path) -> None:
     assert all(HOSTILE[name] in reason for name, reason in report.unreadable.items())
     assert {**report.unreadable}.keys() == {*HOSTILE}
     assert any("endless.txt, stray.txt" in text for text in report.warnings)
+
+
+def test_texts_that_are_all_wrong_are_sentences_and_no_crash(tmp_path: Path) -> None:
+    root = pairs(tmp_path / "p", 3, 3)
+    for text in root.glob("*.txt"):
+        text.write_text("cat")
+    report = check_data(source(root, "auto"))
+    assert report.images == 0
+    assert [text.partition(" next to")[0] for text in report.problems] == ["6 texts"]
+    assert "must hold one line like img_1.jpg, 0 and do not" in error_of(source(root, "auto"))
+
+
+def test_the_file_of_names_is_found_above_folders_that_only_wrap_an_archive(tmp_path: Path) -> None:
+    root = pairs(tmp_path / "p" / "data" / "v1" / "images", 4, 5, 6)
+    rule(tmp_path / "p" / "data" / "garbage_classify_rule.json")
+    archive = shutil.make_archive(str(tmp_path / "p"), "zip", tmp_path / "p")
+    plain, _ = build_manifest(source(tmp_path / "p", "auto"))
+    packed, _ = build_manifest(source(archive, "auto"))
+    assert packed.classes == plain.classes == tuple(sorted(NAMES.values()))
+    assert packed.fingerprint == plain.fingerprint
+    assert packed.root.name == root.parent.name
+
+
+def test_images_without_a_label_are_listed_as_left_out(tmp_path: Path) -> None:
+    root = pairs(tmp_path / "p", 4, 4)
+    write_photo(root / "extra.jpg", 99)
+    (root / "stray.txt").write_text("x")
+    report = check_data(source(root, "auto"))
+    assert report.bad_files() == [
+        ("extra.jpg", "there is no text next to it", "no label"),
+        ("stray.txt", "there is no image next to it", "no image"),
+    ]
+
+
+def test_splits_next_to_another_folder_of_pairs_are_refused(tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "val", "test")):
+        pairs(tmp_path / "p" / part, 3, 3, first=10 * number + 1)
+    assert parts(build_manifest(source(tmp_path / "p", "auto"))[0]) == {"train", "validation", "test"}
+    pairs(tmp_path / "p" / "more", 2, 2, first=50)
+    assert error_of(source(tmp_path / "p", "auto")) == (
+        "the folders test, train and val look like splits, but more next to them is none. Move more elsewhere or into "
+        "one of them; or, if they are no splits, rename them."
+    )
+
+
+def parts(manifest: Manifest) -> set[str]:
+    return set(manifest.table["split"])

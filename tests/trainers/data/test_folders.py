@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.photos_on_disk import (
 )
 from tests.support.powerless import needs_modes, orch
 from trainers.data.folders import read_classes, split_folders, walk
+from trainers.data.listing import label_of
 from trainers.data.manifest import build_manifest, check_data
 from trainers.errors import TrainerError
 
@@ -43,11 +45,19 @@ def test_a_folder_with_images_and_class_folders_is_a_class_itself_with_a_warning
     )
 
 
-def test_one_folder_around_all_classes_is_named_to_be_passed(tmp_path: Path) -> None:
-    root = folder_of(tmp_path / "p", **{"data/train/a": 3, "data/test/a": 3})
-    assert error_of(source(root)) == f"the class folders lie deeper than {root}; pass {root / 'data'} instead."
+def test_folders_that_only_wrap_the_classes_are_no_part_of_the_labels(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", **{"data/train/a": 3, "data/test/a": 3, "data/train/b": 3, "data/test/b": 3})
+    (root / "docs").mkdir()
+    (root / "docs" / "README.txt").write_text("x")
+    write_photo(root / "loose.png", 77)
+    manifest, report = build_manifest(source(root, None, folds=2))
+    assert (manifest.classes, manifest.root) == (("a", "b"), (root / "data").resolve())
+    assert warnings_of(report) == ("1 image next to the class folders will not be read: loose.png.",)
+    assert report.left_out == (("../loose.png", "it lies in no class folder", "no class"),)
     only = folder_of(tmp_path / "q", **{"train/a": 4, "train/b": 4})
-    assert error_of(source(only)).endswith(f"pass {only / 'train'} instead.")
+    manifest, report = build_manifest(source(only))
+    assert manifest.classes == ("a", "b")
+    assert warnings_of(report) == ("the only split is train; it is not used, and all of its images are divided.",)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +125,13 @@ def test_every_image_in_a_folder_is_listed_once_or_there_is_a_sentence(
         for i in range(images):
             (root / folder / f"{i}.jpg").write_bytes(b"")
     tops = {folder.split("/")[0] for folder in tree}
-    if not tree or (len(tops) == 1 and not tops & set(tree)):
-        with pytest.raises(TrainerError, match=r"holds no images|pass .* instead"):
+    if not tree:
+        with pytest.raises(TrainerError, match="holds no images"):
             read_classes(root, walk(root))
         return
     found = read_classes(root, walk(root))
-    listed = set(found.rows["path"])
+    assert found.root == root or not tops & set(tree)
+    listed = {(found.root / path).relative_to(root).as_posix() for path in found.rows["path"]}
     everything = {f"{folder}/{i}.jpg" for folder, images in tree.items() for i in range(images)}
     assert len(listed) == len(found.rows)
     assert listed == everything or (listed < everything and found.problems)
@@ -132,9 +143,6 @@ def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
     nothing.mkdir()
     assert "holds no images. Put one folder per class into it" in error_of(source(nothing))
     assert error_of(source(tmp_path / "absent")) == f"there is no folder, table or archive {tmp_path / 'absent'}."
-    folder_of(tmp_path / "outer" / "inner" / "photos", a=4, b=4)
-    right = (tmp_path / "outer" / "inner" / "photos").resolve()
-    assert error_of(source(tmp_path / "outer")).endswith(f"pass {right} instead.")
     flat = tmp_path / "flat"
     write_photo(flat / "x.png", 0)
     assert "holds 1 image but no class folders. Sort them into one folder per class" in error_of(source(flat))
@@ -146,6 +154,7 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "p", a=4, b=4)
     (root / "a" / "notes.txt").write_text("x")
     (root / "a" / ".hidden.png").write_bytes(b"x")
+    (root / "a" / "._000.png").write_bytes(b"x")
     write_photo(root / "loose.png", 78)
     (root / "hollow" / "deep").mkdir(parents=True)
     manifest, report = build_manifest(source(root))
@@ -153,6 +162,7 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     assert warnings_of(report) == (
         "1 file without an image's suffix will not be read: a/notes.txt.",
         "the folder hollow holds no image and is no class.",
+        "hidden or made by the system, so its photos are left out: a/.hidden.png. Rename it to use them.",
         "1 image next to the class folders will not be read: loose.png.",
     )
     (root / "b" / "void").mkdir()
@@ -227,3 +237,108 @@ def test_folders_that_cannot_be_listed_at_all_are_named_in_the_refusal(tmp_path:
         closed.chmod(0o755)
     assert done.returncode == 3
     assert "The folder cats is left out: it cannot be looked into (permission denied)." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "valid", "test"), ("Training", "VAL", "tst"), ("train2017", "val2017", "x")]
+)
+def test_splits_next_to_other_folders_are_refused_with_what_to_do(tmp_path: Path, names: tuple[str, ...]) -> None:
+    counts = {f"{name}/{label}": 3 for name in names[:2] for label in "ab"}
+    root = folder_of(tmp_path / "p", **counts, **{f"{names[2]}/a": 3}, unlabelled=3)
+    text = error_of(source(root, "auto"))
+    assert text.startswith("the folders ")
+    assert names[0] in text
+    assert names[1] in text
+    assert "look like splits, but unlabelled" in text
+    assert "Move unlabelled" in text
+    assert "elsewhere or into one of them; or, if they are classes, rename them." in text
+    assert "train/a" not in text
+
+
+def test_folders_that_are_splits_by_their_beginning_alone_are_to_be_renamed(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", **{"train2017/a": 3, "train2017/b": 3, "val2017/a": 3, "val2017/b": 3})
+    assert error_of(source(root, "auto")) == (
+        "the folders train2017 and val2017 look like splits. Name them train, validation and test; or, if they are "
+        "classes, rename them."
+    )
+
+
+def test_classes_called_like_splits_are_classes_with_a_warning(tmp_path: Path) -> None:
+    vehicles = folder_of(tmp_path / "p", train=4, bus=4, tram=4)
+    assert warnings_of(build_manifest(source(vehicles, "auto"))[1]) == ()
+    two = folder_of(tmp_path / "q", train=4, test=4, bus=4)
+    assert warnings_of(build_manifest(source(two, "auto"))[1]) == (
+        "the folders test and train are named as splits but hold images directly, so they are classes.",
+    )
+    tubes = folder_of(tmp_path / "s", **{"test tube/clean": 4, "dev board/new": 4, "box": 4})
+    manifest, report = build_manifest(source(tubes, "auto"))
+    assert (manifest.classes, warnings_of(report)) == (("box", "dev board/new", "test tube/clean"), ())
+    one = folder_of(tmp_path / "r", **{"train/a": 4, "train/b": 4, "more": 4})
+    assert warnings_of(build_manifest(source(one, "auto"))[1]) == (
+        "the folder train is named as a split, but there is no other; it is a part of the class names, as in "
+        "'train/a'.",
+    )
+
+
+def test_splits_below_every_class_are_refused(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", **{f"{label}/{split}": 3 for label in "ab" for split in ("train", "test")})
+    assert error_of(source(root, "auto")) == (
+        "each class folder is divided into splits (test, train), as in a/test; splits must be the top folders, as in "
+        "test/a."
+    )
+
+
+def test_images_directly_in_the_splits_are_a_sentence_and_no_crash(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        write_photo(tmp_path / "p" / part / "0.jpg", 1)
+    report = check_data(source(tmp_path / "p", "auto"))
+    assert report.problems == tuple(
+        f"the folder {part} is named as a split but holds images directly; put them into class folders inside it."
+        for part in ("test", "train", "val")
+    )
+    assert "is named as a split" in error_of(source(tmp_path / "p"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_all_no_text_are_a_sentence_and_no_crash(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=2, b=2)
+    for photo in sorted(root.rglob("*.png")):
+        os.rename(photo, os.fsencode(photo.parent) + b"/\xff" + os.fsencode(photo.name))
+    report = check_data(source(root, "auto"))
+    assert report.problems == ("there is no image that can be used.",)
+    assert len(report.left_out) == 4
+    assert error_of(source(root, "auto")) == "there is no image that can be used."
+
+
+def test_spellings_that_look_the_same_are_one_class_and_others_are_named(tmp_path: Path) -> None:
+    labels = ("K\u00e4se", "Ka\u0308se", "glass", "glass ", "Glass", "0", "0.0", "7", "007", "a-b", "a_b")
+    root = folder_of(tmp_path / "p", **dict.fromkeys(labels, 3))
+    manifest, report = build_manifest(source(root, "auto"))
+    assert manifest.classes == ("0", "0.0", "007", "7", "Glass", "K\u00e4se", "a-b", "a_b", "glass")
+    assert report.classes["K\u00e4se"] == report.classes["glass"] == 6
+    assert warnings_of(report) == (
+        "spellings of a class name that look the same, or differ in blanks at the ends, are one class: "
+        "'Ka\\u0308se' = 'K\u00e4se', 'glass' = 'glass '.",
+        "class names that differ only in their spelling stay apart: 0 = 0.0, 007 = 7, a-b = a_b, Glass = glass. If "
+        "they are one class, give them one name.",
+    )
+
+
+def test_folders_of_systems_are_no_classes_and_hidden_photos_are_named(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", **{"a": 4, "b": 4, ".net": 3, "lost+found": 2, ".git/x": 2, "@eaDir": 2})
+    (root / ".idea").mkdir()
+    (root / "b" / "more.zip").write_bytes(b"x")
+    manifest, report = build_manifest(source(root, "auto"))
+    assert [file[0] for file in report.bad_files()] == [".net", "lost+found"]
+    assert manifest.classes == ("a", "b")
+    assert warnings_of(report) == (
+        "hidden or made by the system, so its photos are left out: .net, lost+found. Rename it to use them.",
+        "not unpacked: 1 archive among the photos, b/more.zip. Unpack them, or pass each as a source.",
+    )
+
+
+@given(st.text(max_size=20))
+def test_a_label_has_one_spelling(text: str) -> None:
+    label = label_of(text)
+    assert label_of(label) == label
+    assert label == label_of(unicodedata.normalize("NFD", text))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from trainers.data.listing import SourceNotes, is_text, listing, name_some
+from trainers.data.listing import SourceNotes, is_split, is_text, label_of, like_split, listing, name_some, split_of
 
 
 def test_rows_are_sorted_and_what_is_missing_is_none(tmp_path: Path) -> None:
@@ -37,3 +37,24 @@ def test_many_names_are_counted() -> None:
     assert name_some(["a", "b"]) == "a, b"
     assert name_some(str(number) for number in range(7)) == "0, 1, 2, 3, 4 and 2 more"
     assert name_some(["x"] * 2001, limit=1) == "x and 2,000 more"
+
+
+@pytest.mark.parametrize(
+    ("word", "split", "like"),
+    [
+        *((word, "train", "train") for word in ("train", "Training", "TRN", " train ", "train_set", "train-images")),
+        *((word, "validation", "validation") for word in ("val", "Valid", "dev", "eval", "validation set")),
+        *((word, "test", "test") for word in ("test", "tst", "testing", "holdout", "Hold-Out", "test_photos")),
+        *((word, word, "train") for word in ("train2017", "my-train", "train (1)")),
+        *((word, word, "") for word in ("trainer", "contest", "value", "trail", "", "sets", "纸")),
+    ],
+)
+def test_words_for_splits(word: str, split: str, like: str) -> None:
+    assert split_of(word) == split
+    assert is_split(word) == (split in ("train", "validation", "test"))
+    assert like_split(word) == like
+
+
+def test_blanks_alone_stay_a_name() -> None:
+    assert label_of(" ") == " "
+    assert label_of(" a / b\u3000") == "a/b"

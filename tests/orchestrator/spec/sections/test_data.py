@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.spec.load import dump_spec
+from orchestrator.spec.sections.data import SplitRatios
 from tests.support.sweep_files import mistakes, sweep
 
 DATA = [
@@ -16,7 +18,7 @@ DATA = [
     ("{source: nowhere}", "2:16: data.source: there is no file or folder "),
     (
         "{source: 'builtin:digits', splits: own}",
-        "2:42: data.splits: own needs a table with a split column (.csv or .parquet)",
+        "2:42: data.splits: own needs a table with a split column (.csv, .tsv, .parquet), or ",
     ),
     (
         "{source: 'builtin:digits', splits: half}",
@@ -35,6 +37,14 @@ DATA = [
         "2:49: data.splits.test: found 0; allowed: a number, above 0 and below",
     ),
     (
+        "{source: 'builtin:digits', splits: {val: 0.2}}",
+        '2:43: data.splits.val: no such field; did you mean "validation"? All',
+    ),
+    (
+        "{source: 'builtin:digits', encoding: gb18031}",
+        '2:44: data.encoding: found "gb18031"; allowed: auto, or a text encoding such as gb18030, ',
+    ),
+    (
         "{source: 'builtin:digits', duplicates: dorp}",
         '2:46: data.duplicates: found "dorp"; did you mean "drop"? Allowed: ',
     ),
@@ -46,3 +56,13 @@ def test_a_mistake_in_the_data(load, text, sentence):
     found = mistakes(load, sweep().replace("{source: 'builtin:digits'}", text))
     assert len(found) == 1
     assert found[0].startswith(f"f.yaml:{sentence}")
+
+
+def test_splits_that_are_left_out_are_automatic_and_every_form_is_read_back(load):
+    for text, expected in (("", "auto"), (", splits: auto", "auto"), (", splits: own", "own")):
+        data = f"{{source: .{text}}}"
+        spec = load(sweep().replace("{source: 'builtin:digits'}", data))
+        assert spec.data.splits == expected
+        assert load(dump_spec(spec)) == spec
+    given = load(sweep().replace("digits'}", "digits', splits: {train: 0.6, validation: 0.2, test: 0.2}}"))
+    assert load(dump_spec(given)).data.splits == SplitRatios(train=0.6, validation=0.2, test=0.2)

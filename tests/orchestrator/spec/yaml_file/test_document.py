@@ -123,3 +123,16 @@ def test_junk_is_never_more_than_a_spec_error(text, setting):
     with contextlib.suppress(SpecError):
         document = read_document(text, "f").override([setting, f"a.b={setting}"]).expand({})
         assert isinstance(document.data, dict)
+
+
+def test_a_long_list_of_allowed_words_is_printed_once() -> None:
+    document = read_document("a: 1\nb: 2\nc: 3\nd: 4\n", "f.yaml")
+    words = ", ".join(f"backbone_{n}" for n in range(20))
+    long = [Mistake((key,), f"found x. Allowed: {words}.") for key in "ab"]
+    short = [Mistake((key,), "found x. Allowed: y, z.") for key in "cd"]
+    assert str(document.error([*long, *short])).splitlines() == [
+        f"f.yaml:1:4: a: found x. Allowed: {words}.",
+        "f.yaml:2:4: b: found x. Allowed: as above.",
+        "f.yaml:3:4: c: found x. Allowed: y, z.",
+        "f.yaml:4:4: d: found x. Allowed: y, z.",
+    ]
