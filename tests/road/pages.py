@@ -156,6 +156,8 @@ CHECKOUT = (
     "pip install '.[onnx,convert]'",
     "pip install '.[convert]'",
     "pip install 'orch[onnx]'",
+    "pip install 'orch[heic]'",
+    "pip install pillow-heif",
     'pip install "orch[cmaes]"',
     "pip install orch",
     'pip install mlflow "psycopg[binary]"',
