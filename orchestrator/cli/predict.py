@@ -33,7 +33,8 @@ def predict(
     """Label and probability of each photo, from the champion.
 
     Folders are read as training reads them. A photo that cannot be read has an error in place of a label and costs the
-    others nothing; the exit code is then 3.
+    others nothing; the exit code is then 3. With --csv photos are unlimited in number, and what an interruption left is
+    kept by --resume. A file name that is not UTF-8 is written as its address, file:///... with %XX for odd bytes.
     """
     _check_options(paths, csv, resume, as_json)
     from orchestrator.commands import predict as command
