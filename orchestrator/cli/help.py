@@ -97,6 +97,9 @@ EXAMPLES: dict[str, Examples] = {
     "orch predict": (
         ("orch predict photo.jpg", "label and probability"),
         ("orch predict photos/ --json", "every photo in a folder, for a program"),
+        ("orch predict photos/ --csv labels.csv", "a table, a row per photo as they come"),
+        ("orch predict photos/ --csv labels.csv --resume", "after an interruption: predict what is left"),
+        ("orch predict - < photo.jpg", "a photo from standard input"),
         ("orch predict photo.jpg --model garbage", "another registered model's champion"),
     ),
     "orch export": (

@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, console, print_json
+from orchestrator.cli.options import AsJson, check_out_file, console, usage
 from orchestrator.errors import DataError
+
+CSV_SUFFIX = ".csv"
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Photos, or folders of photos.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Photos, folders of photos, or - for one photo from stdin.")
+    ],
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The registered model; default: the newest sweep's.")
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=check_out_file, help="Write a row per photo to FILE, as they come."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", metavar="", help="Keep the rows of --csv FILE and predict what is left.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Label and probability of each photo, from the champion."""
-    from orchestrator.commands.predict import predict_photos, print_predictions
+    """Label and probability of each photo, from the champion.
 
-    found = predict_photos(paths, model, lambda sentence: typer.echo(f"warning  {sentence}", err=True))
-    if as_json:
-        print_json([one.to_dict() for one in found])
+    Folders are read as training reads them. A photo that cannot be read has an error in place of a label and costs the
+    others nothing; the exit code is then 3. With --csv photos are unlimited in number, and what an interruption left is
+    kept by --resume. A file name that is not UTF-8 is written as its address, file:///... with %XX for odd bytes.
+    """
+    _check_options(paths, csv, resume, as_json)
+    from orchestrator.commands import predict as command
+    from orchestrator.commands.named_photos import list_photos
+
+    photos = list_photos(paths, lambda sentence: _tell(f"warning  {sentence}"))
+    champion = command.find_champion(model)
+    if csv is not None:
+        failed = command.predict_to_csv(photos, champion, csv, resume, _tell)
+    elif as_json:
+        quiet = not sys.stderr.isatty()
+        failed = command.predict_to_json(photos, champion, _write, (lambda line: None) if quiet else _tell)
     else:
-        print_predictions(found, console())
-    if any(one.error for one in found):
+        failed = command.predict_to_terminal(photos, champion, console(), _tell)
+    if failed:
         raise typer.Exit(DataError.exit_code)
+
+
+def _check_options(paths: list[str], csv: Path | None, resume: bool, as_json: bool) -> None:
+    if csv is not None and csv.suffix.lower() != CSV_SUFFIX:
+        usage(f"--csv: {csv} does not end in {CSV_SUFFIX}, and CSV is what is written; name another file.")
+    if csv is not None and as_json:
+        usage("--csv writes to a file and --json to stdout; choose one of them.")
+    if resume and csv is None:
+        usage("--resume continues the file of --csv; add --csv FILE.")
+    if paths.count("-") > 1:
+        usage("- stands for one photo from standard input, and can be given once.")
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _write(part: bytes) -> None:
+    """Write to stdout as it is: JSON is UTF-8 whatever the terminal's encoding."""
+    typer.echo(part, nl=False)

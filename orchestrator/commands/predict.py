@@ -1,96 +1,143 @@
-"""`orch predict`: the champion's label and probability for each photo."""
+"""`orch predict`: the label and probability of each photo from the champion, in memory of a fixed size."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import DataError, OrchError
+from orchestrator.commands.named_photos import STANDARD_INPUT, NamedPhotos, shown
+from orchestrator.commands.prediction_rows import Prediction, PredictionFile, json_parts, print_predictions
+from orchestrator.errors import OrchError
 from orchestrator.paths import SweepPaths
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.tracking.registry import ChampionInfo
+
+LARGEST_TOGETHER = 64 * 10**6
+"""Maximum bytes of the photos of one batch, unless a single one is larger; two batches are in memory."""
+
 
 @dataclass(frozen=True)
-class Prediction:
-    """The champion's answer for one file. ``error``: "", or why there is no answer; the other fields are then None."""
+class Champion:
+    """A registered version. ``uri``: MLflow's store. ``address``: MLflow's address of it, models:/NAME/VERSION."""
 
-    path: str
-    label: str | None = None
-    probability: float | None = None
-    probabilities: dict[str, float] | None = None
-    error: str = ""
+    uri: str | None
+    version: ChampionInfo
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; ``error`` only if there is one."""
-        if self.error:
-            return {"path": self.path, "error": self.error}
-        return {
-            "path": self.path,
-            "label": self.label,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
-        }
+    @property
+    def address(self) -> str:
+        return f"models:/{self.version.name}/{self.version.version}"
+
+    def load(self) -> Any:
+        """Return the model, an MLflow pyfunc. Raises TrackingError if MLflow does not answer."""
+        from orchestrator.tracking.registry import load_version
+
+        return load_version(self.uri, self.version)
+
+
+def find_champion(model: str | None) -> Champion:
+    """Look up the champion of ``model``, by default of the newest sweep's model.
+
+    Raises OrchError if there is no sweep or no champion, TrackingError if MLflow does not answer.
+    """
+    uri, name = _model(model)
+    from orchestrator.tracking.registry import require_champion
+
+    return Champion(uri, require_champion(uri, name))
+
+
+def predict_to_csv(
+    photos: NamedPhotos, champion: Champion, file: Path, resume: bool, tell: Callable[[str], None]
+) -> int:
+    """Append a row per photo to ``file``; return the number of rows with an error, older ones included.
+
+    With ``resume`` the rows of an interrupted run are kept, and the file ends as if it had not been interrupted.
+    Raises as ``PredictionFile`` and ``Champion.load`` do.
+    """
+    with PredictionFile(file, champion.address, resume) as rows:
+        done = rows.done.total()
+        try:
+            if done < len(photos.paths):
+                loaded = _load(champion, tell)
+                with _progress(len(photos.paths), done) as advance:
+                    for answers in predict_photos(photos, loaded, rows.done):
+                        rows.write(answers)
+                        done += len(answers)
+                        advance(len(answers))
+        except KeyboardInterrupt:
+            tell(f"{count(done, 'row')} in {file}; type the same with --resume to continue.")
+            raise
+        tell(f"{count(done, 'row')} in {file}, {rows.errors:,} of them with an error.")
+        return rows.errors
+
+
+def predict_to_json(
+    photos: NamedPhotos, champion: Champion, write: Callable[[bytes], None], tell: Callable[[str], None]
+) -> int:
+    """Write one JSON array to stdout; return the number of photos without an answer."""
+    failed = 0
+
+    def answered() -> Iterator[list[Prediction]]:
+        nonlocal failed
+        with _progress(len(photos.paths), 0) as advance:
+            for answers in predict_photos(photos, _load(champion, tell)):
+                failed += sum(bool(one.error) for one in answers)
+                yield answers
+                advance(len(answers))
+
+    for part in json_parts(answered()):
+        write(part)
+    return failed
+
+
+def predict_to_terminal(photos: NamedPhotos, champion: Champion, console: Console, tell: Callable[[str], None]) -> int:
+    """Print a line per photo; return the number of photos without an answer."""
+    failed = 0
+    widest = max(len(path) for path in photos.paths)
+    for answers in predict_photos(photos, _load(champion, tell)):
+        failed += sum(bool(one.error) for one in answers)
+        print_predictions(answers, console, widest)
+    return failed
 
 
 def predict_photos(
-    paths: Sequence[Path], model: str | None, warn: Callable[[str], None] = lambda sentence: None
-) -> list[Prediction]:
-    """Ask the champion of ``model`` about every photo, in the order given. None: the newest sweep's model.
+    photos: NamedPhotos, model: Any, done: Mapping[str, int] | None = None
+) -> Iterator[list[Prediction]]:
+    """Yield the answers of ``model`` (an MLflow pyfunc) in order, a batch at a time, while the next batch is read.
 
-    ``warn`` gets a sentence for folders that cannot be listed. An unreadable photo gets an error of its own. Raises
-    DataError if a path does not exist or holds no photo, TrackingError if there is no champion or MLflow does not
-    answer.
+    An unreadable photo gets an error of its own. ``done``: paths as ``shown`` writes them -> how many of their answers
+    to leave out. Batches do not depend on ``done``, so that the others come out as in an undisturbed run, to the bit.
     """
-    from trainers.files.plain import batches
-
-    files = photos(paths, warn)
-    uri, name = _champion(model)
-    from orchestrator.tracking.registry import load_champion
-
-    champion = load_champion(uri, name)
-    found: list[Prediction] = []
-    for together in batches(files):
-        found += _ask(champion, together)
-    return found
-
-
-def photos(paths: Iterable[Path], warn: Callable[[str], None] = lambda sentence: None) -> list[Path]:
-    """List the files given, whatever their names, and the photos below the folders given, as training reads them.
-
-    Sorted within a folder. ``warn`` gets a sentence for folders that cannot be listed. Raises DataError.
-    """
-    from trainers.data.folders import left_out, walk
-    from trainers.files.lookup import obstacle
-    from trainers.files.suffixes import PHOTOS
-
-    files: list[Path] = []
-    missing = []
-    for path in paths:
-        if os.path.isdir(path):
-            tree = walk(path)
-            files += sorted(path / photo for folder in tree for photo in folder.paths(folder.images))
-            for sentence in left_out(tree):
-                warn(f"{path}: {sentence}")
-        elif os.path.lexists(path):
-            files.append(path)
-        elif why := obstacle(path):
-            raise DataError(f"{path} cannot be read: {why}.")
-        else:
-            missing.append(str(path))
-    if missing:
-        raise DataError(f"there is no {', '.join(missing)}.")
-    if not files:
-        raise DataError(f"there is no photo in {', '.join(map(str, paths))} (looked for {' '.join(PHOTOS)}).")
-    return files
+    batches = _batches(photos, Counter(done or {}))
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(_read_next, batches, photos)
+        while (read := reading.result()) is not None:
+            reading = reader.submit(_read_next, batches, photos)
+            chosen, wanted, contents = read
+            for place, at in enumerate(chosen):
+                if photos.paths[at] == STANDARD_INPUT and at not in photos.errors:
+                    contents[place] = _read_input()  # in this thread, which an interrupt ends: a pipe may never do so
+            answers = _ask(model, [photos.paths[at] for at in chosen], contents)
+            yield [answer for answer, is_wanted in zip(answers, wanted, strict=True) if is_wanted]
 
 
-def _champion(model: str | None) -> tuple[str | None, str]:
+def _load(champion: Champion, tell: Callable[[str], None]) -> Any:
+    """Load the model, which takes many seconds, and say so."""
+    tell(f"loading  {champion.address}")
+    return champion.load()
+
+
+def _model(model: str | None) -> tuple[str | None, str]:
     """Return MLflow's URI and the model's name, by default those of the newest sweep."""
     from orchestrator.ledger.folder import find_sweep
     from orchestrator.spec.load import load_spec
@@ -105,47 +152,99 @@ def _champion(model: str | None) -> tuple[str | None, str]:
     return spec.tracking.uri, model or model_name(spec)
 
 
-def _ask(champion: Any, files: Sequence[Path]) -> list[Prediction]:
-    """Call the model once for all; if one file is no photo, once for each, so that the others get answers."""
+def _batches(photos: NamedPhotos, done: Counter[str]) -> Iterator[tuple[range, list[bool]]]:
+    """Yield positions of photos to predict together, and whether each has no answer yet; skip finished batches."""
+    from trainers.files.plain import batches
+
+    start = 0
+    for together in batches(map(Path, photos.paths), LARGEST_TOGETHER):
+        chosen = range(start, start + len(together))
+        start = chosen.stop
+        wanted = []
+        for at in chosen:
+            path = shown(photos.paths[at])
+            wanted.append(done[path] <= 0)
+            done[path] -= 1
+        if any(wanted):
+            yield chosen, wanted
+
+
+def _read_next(
+    batches: Iterator[tuple[range, list[bool]]], photos: NamedPhotos
+) -> tuple[range, list[bool], list[bytes | str]] | None:
+    """Read the next batch: the content of each photo, or why it cannot be read. None after the last."""
+    found = next(batches, None)
+    if found is None:
+        return None
+    return (*found, [_read(photos, at) for at in found[0]])
+
+
+def _read(photos: NamedPhotos, at: int) -> bytes | str:
+    """Return the content of a photo (nothing for standard input), or why it cannot be read."""
+    from trainers.files.plain import Unreadable, read_plain
+
+    if at in photos.errors:
+        return f"{photos.errors[at]}."
+    if photos.paths[at] == STANDARD_INPUT:
+        return b""
+    try:
+        return read_plain(photos.paths[at])
+    except Unreadable as error:
+        return f"cannot be read: {error.reason}."
+
+
+def _read_input() -> bytes | str:
+    from trainers.files.plain import LARGEST_FILE
+
+    content = sys.stdin.buffer.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        return f"cannot be read: it holds more than {LARGEST_FILE // 10**6} MB."
+    return content
+
+
+def _ask(model: Any, paths: Sequence[str], contents: Sequence[bytes | str]) -> list[Prediction]:
+    """Ask about all photos that could be read in one call, and once more without those that cannot be decoded."""
+    found = {at: Prediction(paths[at], error=why) for at, why in enumerate(contents) if isinstance(why, str)}
+    while left := [at for at in range(len(paths)) if at not in found]:
+        answers = _answers(model, [paths[at] for at in left], [bytes(contents[at]) for at in left])  # type: ignore[arg-type]
+        found |= {left[place]: answer for place, answer in answers.items()}
+    return [found[at] for at in range(len(paths))]
+
+
+def _answers(model: Any, paths: Sequence[str], contents: Sequence[bytes]) -> dict[int, Prediction]:
+    """Map positions to answers: of all, or of the unreadable ones alone if there are any."""
+    import pandas as pd
+
     from trainers.errors import TrainerError
 
     try:
-        return _answers(champion, files)
+        rows = model.predict(pd.DataFrame({"image": list(contents)})).to_dict("records")
     except TrainerError as error:
-        if len(files) == 1:
-            return [Prediction(str(files[0]), error=_reason(error, files[0]))]
-    return [answer for file in files for answer in _ask(champion, [file])]
+        if reasons := getattr(error, "reasons", None):
+            return {at: Prediction(paths[at], error=f"cannot be read: {why}.") for at, why in reasons.items()}
+        if len(paths) == 1:
+            return {0: Prediction(paths[0], error=_reason(error))}
+        alone = (_answers(model, [path], [content])[0] for path, content in zip(paths, contents, strict=True))
+        return dict(enumerate(alone))
+    return {
+        at: Prediction(path, str(row["label"]), float(row["probability"]), json.loads(row["probabilities"]))
+        for at, (path, row) in enumerate(zip(paths, rows, strict=True))
+    }
 
 
-def _reason(error: Exception, file: Path) -> str:
-    """Return the error in one line, without the photo's name and index: the answer holds its path."""
-    return " ".join(str(error).removeprefix(f"{file} ").split()).removeprefix("image 1 of 1 ")
+def _reason(error: Exception) -> str:
+    """Return the error in one line, without the photo's index: the answer holds its path."""
+    return " ".join(str(error).split()).removeprefix("image 1 of 1 ")
 
 
-def _answers(champion: Any, files: Sequence[Path]) -> list[Prediction]:
-    import pandas as pd
+@contextlib.contextmanager
+def _progress(photos: int, answered: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr if that is a terminal; yield what advances it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from trainers.files.plain import read_plain
-
-    answers = champion.predict(pd.DataFrame({"image": [read_plain(file) for file in files]}))
-    return [
-        Prediction(str(file), str(row["label"]), float(row["probability"]), json.loads(row["probabilities"]))
-        for file, row in zip(files, answers.to_dict("records"), strict=True)
-    ]
-
-
-def print_predictions(found: Sequence[Prediction], console: Console) -> None:
-    """Print a line for each photo."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(overflow="fold")
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    for one in found:
-        if one.error:
-            table.add_row(Text(one.path), "", Text(one.error, style="red"))
-        else:
-            table.add_row(Text(one.path), f"{one.probability:.3f}", Text(one.label or ""))
-    console.print(table)
+    console = Console(stderr=True)
+    columns = TextColumn("predict"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=photos, completed=answered)
+        yield lambda count: bar.advance(task, count)

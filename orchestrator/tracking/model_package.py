@@ -26,8 +26,10 @@ INPUT = (
     '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
 )
 """Description in Markdown of a registered model's input, which its MLflow signature omits, see ``signature``."""
-SERVED_WITH = ("tensorflow", "keras", "numpy", "pandas", "pillow", "h5py", "pyarrow", "filelock", "cachetools")
-"""Distributions that a registered model requires, at their installed versions."""
+SERVED_WITH = (
+    *("tensorflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py", "pyarrow", "filelock", "cachetools"),
+)
+"""Distributions that a registered model requires, at their installed versions; pillow-heif only where it is."""
 
 
 @dataclass(frozen=True)

@@ -165,14 +165,25 @@ def set_champion(uri: str | None, model_name: str, version: str, override: Seque
         client.set_registered_model_alias(name, CHAMPION, version)
 
 
-def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
-    """Load the champion. Raises OrchError if there is none, TrackingError if MLflow cannot be reached."""
+def require_champion(uri: str | None, model_name: str) -> ChampionInfo:
+    """Return the champion of ``model_name``. Raises OrchError if there is none yet, TrackingError."""
     uri = store_uri(uri)
     found = champion(uri, model_name)
     if found is None:
         raise OrchError(f"there is no champion of {model_name} yet; {_other_champions(uri)}")
+    return found
+
+
+def load_version(uri: str | None, version: ChampionInfo) -> PyFuncModel:
+    """Download and load a version. Raises TrackingError if MLflow cannot be reached."""
+    uri = store_uri(uri)
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-champion-") as folder:
-        return load_model(_download(uri, found.source, folder))
+        return load_model(_download(uri, version.source, folder))
+
+
+def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
+    """Load the champion. Raises OrchError if there is none, TrackingError if MLflow cannot be reached."""
+    return load_version(uri, require_champion(uri, model_name))
 
 
 def _other_champions(uri: str) -> str:

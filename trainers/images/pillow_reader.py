@@ -20,6 +20,7 @@ from pathlib import Path
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trainers.files.suffixes import PHOTOS
+from trainers.images import heif
 
 FORMATS = tuple(dict.fromkeys(PHOTOS.values()))
 """What Pillow may take a file for, whatever it is called: the formats of ``trainers.files.suffixes.PHOTOS``.
@@ -120,10 +121,15 @@ def without_remarks(data: bytes) -> bytes | None:
 
 
 def _identify(data: bytes) -> ImageFile.ImageFile:
-    """As ``Image.open`` does, which warns of large images and refuses a phone's JPEG of 200 megapixels."""
+    """As ``Image.open`` does, which warns of large images and refuses a phone's JPEG of 200 megapixels.
+
+    Raises HeifUnsupported for HEIC without the package that reads it.
+    """
     Image.init()
+    if heif.is_heic(data) and (why := heif.register()):
+        raise heif.HeifUnsupported(why)
     for name in FORMATS:
-        if name not in Image.OPEN:  # HEIF is where somebody registered it with Pillow
+        if name not in Image.OPEN:  # HEIF is registered at the first such photo
             continue
         factory, accept = Image.OPEN[name]
         if accept is not None and accept(data[:16]) is not True:

@@ -11,7 +11,29 @@ from orchestrator.cli import app
 
 def test_predict_names_what_is_missing_and_asks_which_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["predict", "a.jpg"]) == 3
-    assert capsys.readouterr().err == "orch: there is no a.jpg.\n"
+    assert capsys.readouterr().err == "orch: there is nothing to predict. a.jpg: there is no such file.\n"
     (here / "a.jpg").write_bytes(b"no photo")
     assert app.run(["predict", "a.jpg"]) == 1
     assert "which model?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--csv", "a.xlsx"], "--csv: a.xlsx does not end in .csv"),
+        (["--csv", "-"], "--csv: - does not end in .csv"),
+        (["--csv", "."], "is a folder, not a file"),
+        (["--csv", ""], "is a folder, not a file"),
+        (["--csv", "/dev/null"], "/dev/null is a device, not a file, and is not replaced"),
+        (["--csv", "a.csv", "--json"], "choose one of them"),
+        (["--resume"], "add --csv FILE"),
+        (["-", "-"], "can be given once"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(
+    options: list[str], sentence: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "p.jpg").write_bytes(b"x")
+    assert app.run(["predict", "p.jpg", *options]) == 2
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["p.jpg"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from trainers.errors import TrainerError
 from trainers.export.describe import how_to_cut
 from trainers.networks.backbone import build_backbone
 from trainers.serving import _load_pyfunc, inputs
-from trainers.serving.model import ServedModel, assemble
+from trainers.serving.model import BATCH_CROPS, ServedModel, UnreadableImages, assemble
 from trainers.training.loop import open_fit
 
 TRIAL = {"backbone": "tests.support.tiny_fits:TINY", "head": "cosface", "hidden": 6, "view": "centre_crop", "epochs": 1}
@@ -311,3 +313,64 @@ def test_serving_loads_neither_mlflow_nor_the_orchestrator(made):
     command = [sys.executable, "-c", code, str(made["folder"] / "model-flip"), str(made["paths"][0])]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     assert answer == [CLASSES[made["expected"]["flip"][0].argmax()], "False []"]
+
+
+# --- many images ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_images_together_are_answered_as_one_by_one(made, policy):
+    """More than two batches, and a last one that is not full."""
+    served = ServedModel(made["folder"] / f"model-{policy}")
+    images = [path.read_bytes() for path in made["paths"]] * 12
+    alone = np.concatenate([served.probabilities([image]) for image in images[: len(made["paths"])]] * 12)
+    together = served.probabilities(images)
+    assert len(images) > 2 * BATCH_CROPS // len(served.crop_names)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.ptp(together, 0).min() > 1e-4  # the images differ
+    assert served.probabilities([]).shape == (0, len(CLASSES))
+
+
+def test_all_images_that_cannot_be_decoded_are_named_at_once(made):
+    served = ServedModel(made["folder"] / "model-whole")
+    images = [path.read_bytes() for path in made["paths"]] * 12
+    images[5], images[BATCH_CROPS + 3] = b"", b"no image"
+    with pytest.raises(UnreadableImages) as caught:
+        served.probabilities(images)
+    assert str(caught.value) == f"image 6 of {len(images)} cannot be read: the file is empty."
+    assert caught.value.reasons == {
+        5: "the file is empty",
+        BATCH_CROPS + 3: "it is not an image of a known format",
+    }
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.reasons) == (str(caught.value), caught.value.reasons)
+
+
+def test_mlflows_error_says_so_too(made):
+    import mlflow.exceptions
+
+    served = ServedModel(made["folder"] / "model-whole")
+    with pytest.raises(mlflow.exceptions.MlflowException) as caught:
+        served.predict([made["paths"][0], b"no image", b""])
+    assert caught.value.reasons == {1: "it is not an image of a known format", 2: "the file is empty"}
+
+
+def test_crops_ahead_of_the_network_are_few(made, monkeypatch):
+    """A request of many images must not be decoded as a whole before the first is predicted."""
+    served, cuts, ahead = ServedModel(made["folder"] / "model-whole"), [], []
+    image, kept = made["paths"][0].read_bytes(), served._cut
+    monkeypatch.setattr(served, "_cut", lambda image: (cuts.append(1), kept(image))[1])
+    predicted = served._predict_crops
+    monkeypatch.setattr(served, "_predict_crops", lambda pixels: (ahead.append(len(cuts)), predicted(pixels))[1])
+    assert served.probabilities([image] * 5 * BATCH_CROPS).shape[0] == 5 * BATCH_CROPS
+    assert len(ahead) == 5
+    assert all(seen <= (number + 2) * BATCH_CROPS for number, seen in enumerate(ahead))
+
+
+def test_a_heic_photo_is_served(made):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    packed = io.BytesIO()
+    pillow_heif.from_pillow(Image.open(made["paths"][0])).save(packed, quality=-1, chroma=444)
+    served = ServedModel(made["folder"] / "model-flip")
+    as_heic, as_png = served.probabilities([packed.getvalue(), made["paths"][0].read_bytes()])
+    np.testing.assert_allclose(as_heic, as_png, atol=0.02)

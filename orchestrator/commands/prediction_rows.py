@@ -1,0 +1,220 @@
+"""Answers of `orch predict` as they come: a table in the terminal, a JSON array, a CSV file that can be resumed."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from orchestrator.commands.named_photos import shown
+from orchestrator.errors import OrchError, SpecError
+from orchestrator.plain_json import json_ready
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLUMNS = ("path", "label", "probability", "probabilities", "error", "model")
+"""Columns of the CSV file. ``probabilities``: JSON, class -> probability. ``model``: MLflow's address of a version."""
+HEADER = (",".join(COLUMNS) + "\n").encode()
+LONGEST_ROW = 2**20
+"""Maximum bytes of a row of a CSV file that is resumed."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The champion's answer for one file. ``error``: "", or why there is no answer; the other fields are then None."""
+
+    path: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; ``error`` only if there is one."""
+        if self.error:
+            return {"path": shown(self.path), "error": _utf8(self.error)}
+        return {
+            "path": shown(self.path),
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+        }
+
+    def to_csv(self, model: str) -> list[str]:
+        """Return the fields of ``COLUMNS``; those without a value are empty."""
+        if self.error:
+            return [shown(self.path), "", "", "", _utf8(self.error), model]
+        probabilities = json.dumps(json_ready(self.probabilities), ensure_ascii=False)
+        return [shown(self.path), str(self.label), repr(self.probability), probabilities, "", model]
+
+
+def json_parts(batches: Iterator[list[Prediction]]) -> Iterator[bytes]:
+    """Yield the text of one JSON array of all answers, UTF-8, indented by 2, a part per batch."""
+    separator = "[\n  "
+    for batch in batches:
+        for one in batch:
+            text = json.dumps(json_ready(one.to_dict()), indent=2, ensure_ascii=False)
+            yield (separator + text.replace("\n", "\n  ")).encode()
+            separator = ",\n  "
+    yield b"[]\n" if separator.startswith("[") else b"\n]\n"
+
+
+def print_predictions(found: Sequence[Prediction], console: Console, path_columns: int = 0) -> None:
+    """Print a line for each photo. ``path_columns``: width of the paths, at most half of the console."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(overflow="fold", min_width=min(path_columns, console.width // 2) or None)
+    table.add_column(justify="right", no_wrap=True, min_width=len("0.000"))
+    table.add_column(overflow="fold")
+    for one in found:
+        if one.error:
+            table.add_row(Text(_printable(shown(one.path))), "", Text(_printable(one.error), style="red"))
+        else:
+            table.add_row(
+                Text(_printable(shown(one.path))), f"{one.probability:.3f}", Text(_printable(one.label or ""))
+            )
+    console.print(table)
+
+
+def _quoted(field: str) -> str:
+    """Quote a CSV field where it needs it; Python 3.11's csv module leaves a carriage return unquoted."""
+    return '"' + field.replace('"', '""') + '"' if any(c in field for c in ',"\r\n') else field
+
+
+def _utf8(text: str) -> str:
+    """Escape bytes of names that are not UTF-8, as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey, such as a newline or the start of a colour."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class PredictionFile:
+    """A CSV file that grows by a row per answer, so that an interruption loses at most the batch in work.
+
+    ``done``: paths of the rows that were there, each as often as it was. ``errors``: rows with an error, those that
+    were there included. A context manager; while it is open no other
+    process can write to the file. A file that got no row is removed again.
+    """
+
+    def __init__(self, file: Path, model: str, resume: bool) -> None:
+        """``model``: the address that goes into each row. ``resume``: keep the rows that are there.
+
+        Raises SpecError if the file exists without ``resume``, or holds anything but rows of this model, OrchError if
+        it cannot be opened.
+        """
+        self.file, self.model = file, model
+        self.done: Counter[str] = Counter()
+        self.errors = 0
+        self._stream = self._open(resume)
+        try:
+            self._take_over()
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def __enter__(self) -> PredictionFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        is_empty = os.fstat(self._stream.fileno()).st_size == 0
+        self._stream.close()
+        if is_empty and kind is not None:
+            self.file.unlink(missing_ok=True)
+
+    def write(self, rows: Sequence[Prediction]) -> None:
+        """Append ``rows``, so that other programs see them. Raises OrchError, as where the disk is full."""
+        text = "".join(",".join(map(_quoted, one.to_csv(self.model))) + "\n" for one in rows)
+        self.errors += sum(bool(one.error) for one in rows)
+        start = b"" if os.fstat(self._stream.fileno()).st_size else HEADER
+        try:
+            self._stream.write(start + text.encode())
+            self._stream.flush()
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise OrchError(
+                f"{self.file} cannot be written to: {why}. Its rows are kept; type the same with --resume to continue."
+            ) from error
+
+    def _open(self, resume: bool) -> BinaryIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | (0 if resume else os.O_EXCL)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            stream = os.fdopen(os.open(self.file, flags, 0o666), "r+b")
+        except FileExistsError as error:
+            raise SpecError(
+                f"{self.file} exists; add --resume to keep its rows and predict the photos that are left, or name "
+                "another file."
+            ) from error
+        except OSError as error:
+            raise OrchError(f"{self.file} cannot be written to: {error.strerror or error}.") from error
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                stream.close()
+                raise OrchError(
+                    f"another process is writing to {self.file}; wait for it, or name another file."
+                ) from error
+        return stream
+
+    def _take_over(self) -> None:
+        """Count the rows that are there, and cut off an unfinished one at the end."""
+        end = 0
+        for number, (row, length) in enumerate(_records(self._stream, self.file)):
+            fields = _fields(row)
+            if len(fields) != len(COLUMNS) or (number == 0 and row != HEADER):
+                raise self._foreign()
+            if number and fields[-1] != self.model:
+                raise SpecError(
+                    f"{self.file} holds answers of {fields[-1]}, and the champion is {self.model} now; name another "
+                    "file."
+                )
+            if number:
+                self.done[fields[0]] += 1
+                self.errors += bool(fields[COLUMNS.index("error")])
+            end += length
+        if end == 0 and not HEADER.startswith(self._rest(end)):
+            raise self._foreign()
+        self._stream.truncate(end)
+
+    def _rest(self, start: int) -> bytes:
+        self._stream.seek(start)
+        return self._stream.read(len(HEADER))
+
+    def _foreign(self) -> SpecError:
+        return SpecError(f"{self.file} is not a table of `orch predict`, and is left as it is; name another file.")
+
+
+def _fields(row: bytes) -> list[str]:
+    """Return the fields of a finished row; [] if it is none of a CSV file."""
+    try:
+        return next(csv.reader([row.decode()], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _records(stream: BinaryIO, file: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield each finished row of a CSV file and its length in bytes; quoted fields may hold newlines."""
+    row, quotes = b"", 0
+    for line in iter(lambda: stream.readline(LONGEST_ROW), b""):
+        row += line
+        quotes += line.count(b'"')
+        if len(row) >= LONGEST_ROW:
+            raise SpecError(f"{file} is not a table of `orch predict`, and is left as it is; name another file.")
+        if quotes % 2 == 0 and row.endswith(b"\n"):
+            yield row, len(row)
+            row, quotes = b"", 0
