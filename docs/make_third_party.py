@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "THIRD_PARTY.md"
-EXTRAS = ("cmaes", "convert", "onnx", "postgres")
+EXTRAS = ("cmaes", "convert", "heic", "onnx", "postgres")
 """The extras that a user installs; ``gp`` brings torch, whose own notices list what it holds."""
 INTRODUCTION = """# Third-party software
 
@@ -25,6 +25,8 @@ below, each under its own licence; versions are those of `constraints.txt`. The 
 Pretrained weights are not part of orch. `orch weights list` and [docs/backbones.md](docs/backbones.md) name the
 licence of each. Test fixtures under `tests/fixtures` hold numbers computed with torchvision (BSD-3-Clause) and
 timm (Apache-2.0), no code.
+
+The wheels of `pillow-heif` (extra `heic` alone) bundle libheif and libde265 (LGPL-3.0) and x265 (GPL-2.0).
 
 Written by `make docs`; `make check` compares.
 """
