@@ -50,7 +50,7 @@ def predict_photos(
     from trainers.files.plain import batches
 
     files = photos(paths, warn)
-    uri, name = _champion(model)
+    uri, name = model_of(model, "orch predict PATH --model NAME")
     from orchestrator.tracking.registry import load_champion
 
     champion = load_champion(uri, name)
@@ -90,8 +90,11 @@ def photos(paths: Iterable[Path], warn: Callable[[str], None] = lambda sentence:
     return files
 
 
-def _champion(model: str | None) -> tuple[str | None, str]:
-    """Return MLflow's URI and the model's name, by default those of the newest sweep."""
+def model_of(model: str | None, command: str) -> tuple[str | None, str]:
+    """Return MLflow's URI and the model's name, by default those of the newest sweep.
+
+    ``command``: with which a person names a model. Raises OrchError if there is neither a name nor a sweep.
+    """
     from orchestrator.ledger.folder import find_sweep
     from orchestrator.spec.load import load_spec
     from orchestrator.tracking.settings import model_name
@@ -101,7 +104,7 @@ def _champion(model: str | None) -> tuple[str | None, str]:
     except OrchError as error:
         if model is not None:
             return None, model
-        raise OrchError(f"which model? {error} Name one: `orch predict PATH --model NAME`.") from error
+        raise OrchError(f"which model? {error} Name one: `{command}`.") from error
     return spec.tracking.uri, model or model_name(spec)
 
 

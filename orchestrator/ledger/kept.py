@@ -142,8 +142,7 @@ class KeptFiles:
             resume = command_line("sweep", "FILE", "--resume", "--out", self.paths.root)
             return f"Restore it from a copy, or resume with the file that the sweep was started with: `{resume}`."
         if first == self.paths.fit("x").parent.name:
-            again = command_line("sweep", self.paths.spec, "--out", f"{self.paths.root}-again")
-            return f"Restore it from a copy; without one, train again in another folder: `{again}`."
+            return "Restore it from a copy; without one, train again in another folder with --out DIR."
         if first == self.paths.exports.name:
             return f"`{command_line('export', self.paths.root)}` makes it again."
         return f"`{command_line('sweep', '--resume', '--out', self.paths.root)}` makes it again."

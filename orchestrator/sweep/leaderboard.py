@@ -28,6 +28,10 @@ from trainers.serving.model import MODEL_FILE
 if TYPE_CHECKING:
     import pandas as pd
 
+STATISTICS = 1
+"""Version of the formulas of intervals, p and the choice of the policy, for ``audit.figures``, which has them
+once more: increase it when one changes."""
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -71,6 +75,7 @@ def build_leaderboard(
     row = frame[frame["winner"]].iloc[0].to_dict()
     judged = JudgedWinner(winner.to_dict(), row, tuple(m.fit for m in members))
     facts = judged.to_dict() | {"rows": len(frame), "models": [_facts(m) for m in models]}
+    facts["statistics"] = STATISTICS
     facts[FILES] = checksums(sweep.paths, _judged_files(sweep, models))
     sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=facts)
     _warn_of_looks(sweep)

@@ -56,7 +56,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, content: bytes, data: st.D
     ("name", "way_out"),
     [
         ("spec.yaml", "`orch sweep FILE --resume --out ROOT`"),
-        ("models/a1/weights.npz", "Restore it from a copy; without one, train again in another folder: `orch sweep R"),
+        ("models/a1/weights.npz", "Restore it from a copy; without one, train again in another folder with --out DIR."),
         ("probabilities/a1/test-whole.npz", "`orch sweep --resume --out ROOT` makes it again."),
         ("winner/member-0.npz", "`orch sweep --resume --out ROOT` makes it again."),
         ("exports/model.onnx", "`orch export ROOT` makes it again."),
@@ -68,7 +68,7 @@ def test_a_missing_or_damaged_file_is_named_with_the_way_out(tmp_path: Path, nam
     with pytest.raises(OrchError) as error:
         kept.require(tmp_path / name)
     assert str(error.value).startswith(f"{tmp_path / name} is damaged: its bytes do not match the checksum")
-    assert way_out.replace("ROOT", str(tmp_path)) in str(error.value).replace(f"{tmp_path}/spec.yaml", "R")
+    assert way_out.replace("ROOT", str(tmp_path)) in str(error.value)
     (tmp_path / name).unlink()
     with pytest.raises(OrchError, match=f"{name} is missing. "):
         kept.require(tmp_path / name)
