@@ -50,6 +50,9 @@ def compare_leaderboard(judged: JudgedSweep) -> Iterator[Check]:
         figures |= interval(probabilities, whole, labels) if interval else {}
         computed[model, policy] = figures
         row = recorded.get((model, policy), {})
+        older = formulas.older_macro_f1(probabilities, labels)
+        if "statistics" not in judged.record and formulas.equal(number(row.get("macro_f1")), older):
+            figures["macro_f1"] = older
         for name, value in figures.items():
             yield compare(part, f"{model}, {policy}: {name}", number(row.get(name)), value)
         if interval is None:

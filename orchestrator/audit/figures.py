@@ -8,7 +8,7 @@ formulas needs its own function here, under the next number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,15 @@ def point_figures(probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarr
     }
 
 
-def _macro_f1(labels: np.ndarray, answers: np.ndarray) -> float:
-    """The mean over the classes that occur of 2 precision recall / (precision + recall), 0 without a hit."""
+def older_macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the macro F1 of leaderboards from before 2026-11-29: over the classes in the labels alone."""
+    return _macro_f1(labels, probabilities.argmax(axis=1), {*labels.tolist()})
+
+
+def _macro_f1(labels: np.ndarray, answers: np.ndarray, classes: Collection[int] = ()) -> float:
+    """The mean over ``classes`` (all that occur) of 2 precision recall / (precision + recall), 0 without a hit."""
     scores = []
-    for name in sorted({*labels.tolist(), *answers.tolist()}):
+    for name in sorted(classes or {*labels.tolist(), *answers.tolist()}):
         hits = int(((labels == name) & (answers == name)).sum())
         given, there = int((answers == name).sum()), int((labels == name).sum())
         precision, recall = hits / given if given else 0.0, hits / there if there else 0.0

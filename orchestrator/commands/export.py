@@ -246,7 +246,8 @@ def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.n
     chosen = [place[h] for h in hashes]
     its = figures(rows, original[chosen], labels[chosen], math.nan, math.nan)
     return (
-        "The SavedModel's serve_bytes, which decodes a photo by itself and cuts it the plain way, answers "
+        "The SavedModel's serve_bytes, which decodes a photo by itself, ignores EXIF orientation and transparency and "
+        "cuts it the plain way (by the policy whole, or flip), answers "
         f"{len(hashes)} of {len(labels)} test photos, {100 * its.accuracy:.1f} % of them rightly "
         f"({signed(its.difference.difference)} points against the original), {100 * its.same_label:.1f} % with the "
         f"original's label; the largest change of a probability is {its.largest_change:.2g}."

@@ -46,7 +46,8 @@ def prepare_data(sweep: SweepContext) -> Manifest:
 
 def _require_same_data(sweep: SweepContext, manifest: Manifest) -> None:
     """Raise DataError unless ``manifest``, made again because the file was damaged, is of the sweep's data."""
-    before = sweep.state().stages.get(Stage.DATA, {}).get("fingerprint")
+    ended = [e for e in sweep.ledger.events() if e.stage == Stage.DATA and e.state == "ENDED"]
+    before = ended[-1].data.get("fingerprint") if ended else None
     path = sweep.paths.manifest
     if manifest.fingerprint != before:
         raise DataError(

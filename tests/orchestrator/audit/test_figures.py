@@ -35,6 +35,12 @@ def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: f
             assert figures.equal(recorded[name], value), (name, recorded[name], value)
 
 
+def test_the_macro_f1_of_older_leaderboards_counts_the_classes_in_the_labels_alone() -> None:
+    probabilities, labels = np.eye(3)[[0, 0, 1, 2]], np.array([0, 0, 1, 1])
+    assert figures.older_macro_f1(probabilities, labels) == (1 + 2 / 3) / 2
+    assert figures.point_figures(probabilities, probabilities, labels, 1.0)["macro_f1"] == (1 + 2 / 3) / 3
+
+
 def test_a_photo_more_is_no_rounding() -> None:
     assert not figures.equal(0.5, 0.5 + 1e-6)
     assert figures.equal(math.nan, math.nan)

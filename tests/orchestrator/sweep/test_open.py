@@ -8,6 +8,9 @@ import pytest
 
 from orchestrator.cli import app
 from orchestrator.errors import OrchError, SpecError, SweepExists
+from orchestrator.ledger.kept import FILES, DamagedFile, checksums
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.sweep.open import differences, next_free, open_existing, open_new
@@ -247,3 +250,18 @@ def test_several_sources_and_archives_name_the_model() -> None:
     values = {"name": "x", "search": {"dropout": 0.1}, "budget": {"trials": 1, "epochs": 1}}
     for source, name in ((("/a/paper", "/b/glass.tar.gz"), "paper-glass"), ("/a/Photos.ZIP", "Photos")):
         assert model_name(SweepSpec(**values, data={"source": source})) == name
+
+
+def test_a_changed_spec_is_refused_and_written_again_from_the_file_that_began_the_sweep(tmp_path: Path) -> None:
+    paths = open_new(load_spec("quick"), tmp_path / "quick", fresh=False).paths
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload={FILES: checksums(paths, [paths.spec])})
+    text = paths.spec.read_text()
+    for change in (lambda: paths.spec.write_text(text.replace("trials: 10", "trials: 11", 1)), paths.spec.unlink):
+        change()
+        with pytest.raises(DamagedFile, match=r"spec.yaml is .*: `orch sweep FILE --resume --out "):
+            open_existing(paths.root, None, (), "+20")
+        with pytest.raises(DamagedFile, match=r"spec.yaml is "):
+            open_existing(paths.root, "quick", ["data.seed=5"], None)
+        assert open_existing(paths.root, "quick", (), None).spec == load_spec("quick")
+        assert paths.spec.read_text() == text
