@@ -85,7 +85,7 @@ def build_leaderboard(
 def _judged_files(sweep: SweepContext, models: Sequence[FinalModel]) -> list[Path]:
     """List the files behind the figures and the winner, whose checksums tie a promoted model to what was judged."""
     paths = sweep.paths
-    files = [paths.manifest, paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md]
+    files = [paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md]
     for model in models:
         files += files_below(paths.fit(model.fit))
         files += [paths.probabilities(model.fit, "test", policy) for policy in sweep.spec.final.policies]
