@@ -178,7 +178,7 @@ def run_loops(photos: Manifest, fits: list[str], folder: Path) -> tuple[dict[str
 
 def read(sweep: SweepContext, fits: list[str], name: str) -> dict[str, np.ndarray]:
     """Each fit's probabilities under the policy ``name``."""
-    return {fit: read_probabilities(sweep.paths, fit, "test", name)["probabilities"] for fit in fits}
+    return {fit: read_probabilities(sweep.kept(), fit, "test", name)["probabilities"] for fit in fits}
 
 
 if __name__ == "__main__":

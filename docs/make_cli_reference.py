@@ -34,6 +34,8 @@ def verbs(command: Any = None, path: str = "orch") -> Iterator[tuple[str, Any]]:
     if inner is None:
         yield path, command
         return
+    if path != "orch" and any(parameter.name != "help" for parameter in command.params):
+        yield path, command  # a group that does something by itself
     for name, child in inner.items():
         yield from verbs(child, f"{path} {name}")
 

@@ -46,10 +46,13 @@ class SweepView:
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """One row per retrained model and crop policy, best first; empty before there is one."""
+        """One row per retrained model and crop policy, best first; empty before there is one.
+
+        Raises OrchError if its file is damaged.
+        """
         import pandas as pd
 
-        return pd.DataFrame(sweep_folder.read_leaderboard(self.sweep.paths))
+        return pd.DataFrame(sweep_folder.read_leaderboard(self.sweep.kept))
 
 
 def open_sweep(folder: str | Path | None = None) -> SweepView:

@@ -51,6 +51,12 @@ class ExportRefused(OrchError):
     exit_code = 8
 
 
+class AuditFailed(OrchError):
+    """A figure or a file of a sweep is not what was recorded; the message names each."""
+
+    exit_code = 9
+
+
 class TransientError(OrchError):
     """Ray or the machine failed, not the sweep or the command: the same again may succeed.
 

@@ -32,6 +32,17 @@ def cache_folder() -> Path:
     return folder if given else folder / "orch"
 
 
+def data_folder() -> Path | None:
+    """Return the folder of what orch keeps for this user, ``orch`` in the XDG data folder; None without a home.
+
+    Does not create it. ``orch cache`` does not touch it.
+    """
+    try:
+        return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "orch"
+    except RuntimeError:
+        return None
+
+
 def command_line(*words: str | Path) -> str:
     """Join ``orch`` and ``words`` into a command that can be pasted into a shell. Messages build commands with this."""
     return shlex.join(["orch", *map(str, words)])
@@ -46,6 +57,15 @@ class SweepPaths:
     @property
     def name(self) -> str:
         return self.root.resolve().name
+
+    def name_of(self, path: Path) -> str:
+        """Return ``path`` relative to the sweep's folder, with forward slashes; links to its folder are followed."""
+        real = os.path.join(os.path.realpath(path.parent), path.name)
+        return Path(os.path.relpath(real, os.path.realpath(self.root))).as_posix()
+
+    def named(self, name: str) -> Path:
+        """Return the file that ``name_of`` calls ``name``."""
+        return self.root / name
 
     @property
     def spec(self) -> Path:

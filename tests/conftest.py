@@ -21,6 +21,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in OF_THE_MACHINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ORCH_CACHE", str(tmp_path_factory.getbasetemp() / "orch-cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "orch-data"))
     monkeypatch.setenv("KERAS_HOME", str(fill_keras_home(tmp_path_factory.getbasetemp() / "keras-home")))
 
 

@@ -21,8 +21,8 @@ from orchestrator.cli.help import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 from orchestrator.cli.machine import doctor, sync, ui
 from orchestrator.cli.plan import plan
 from orchestrator.cli.predict import predict
-from orchestrator.cli.promote import promote_app
-from orchestrator.cli.results import compare, show, status
+from orchestrator.cli.promote import champions, promote_app
+from orchestrator.cli.results import audit, compare, show, status
 from orchestrator.cli.spec import check, schema, spaces
 from orchestrator.cli.sweep import sweep
 from orchestrator.cli.weights import weights_app
@@ -39,6 +39,8 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("status", RESULT, status),
     ("show", RESULT, show),
     ("compare", RESULT, compare),
+    ("audit", RESULT, audit),
+    ("champions", RESULT, champions),
     ("predict", RESULT, predict),
     ("export", RESULT, export),
     ("sync", MACHINE, sync),

@@ -89,6 +89,18 @@ EXAMPLES: dict[str, Examples] = {
         ("orch compare ladder_small --steps", "each configuration against the one before it in the file"),
         ("orch compare ablation --policies", "every crop policy against whole, the mean over all networks"),
     ),
+    "orch audit": (
+        ("orch audit", "the newest finished sweep"),
+        ("orch audit runs/my --json", "every comparison, for a program"),
+    ),
+    "orch champions": (
+        ("orch champions", "of the newest sweep's model, the newest first"),
+        ("orch champions garbage --json", "of another registered model, for a program"),
+    ),
+    "orch promote": (
+        ("orch promote best", "the newest finished sweep's winner"),
+        ("orch promote --rollback", "back to the champion before the present one"),
+    ),
     "orch promote best": (
         ("orch promote best", "the newest finished sweep's winner"),
         ("orch promote best runs/my --allow lower-accuracy", "override one reason of the gate"),

@@ -1,4 +1,4 @@
-"""`orch promote best`."""
+"""`orch promote best`, `orch promote --rollback` and `orch champions`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import Folder
+from orchestrator.cli.help import Verbs, examples, verb
+from orchestrator.cli.options import AsJson, Folder, console, print_json, usage
 
-promote_app = typer.Typer(
-    cls=Verbs, no_args_is_help=True, help="Put a sweep's winner into the registry, behind a gate."
-)
+promote_app = typer.Typer(cls=Verbs, no_args_is_help=True, invoke_without_command=True)
+
+
+@promote_app.callback(epilog=examples("orch promote"))
+def promote_group(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", metavar="", help="Return to the champion before the present one.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --rollback: the registered model; default: the newest sweep's."),
+    ] = None,
+) -> None:
+    """Put a sweep's winner into the registry, behind a gate; or return to the champion before the present one."""
+    if not rollback:
+        if model is not None:
+            usage("--model goes with --rollback; a sweep's own file names its model (tracking.model).")
+        return
+    from orchestrator.commands.champions import roll_back
+
+    typer.echo(roll_back(model))
+    raise typer.Exit
 
 
 @verb(promote_app, "orch promote best")
@@ -31,3 +50,19 @@ def promote_best(
 
     overridden = frozenset(allow or ()) | ({FORCE} if force else frozenset())
     typer.echo(promote(find_sweep(folder, finished=True), overridden, typer.echo))
+
+
+def champions(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The registered model; the newest sweep's when left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every version that was the champion, with its evidence: sweep, test accuracy, when, what was overridden."""
+    from orchestrator.commands.champions import list_champions, records, to_rich
+
+    name, rows = list_champions(model)
+    if as_json:
+        print_json(records(rows))
+    else:
+        console().print(to_rich(name, rows))

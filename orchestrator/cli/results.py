@@ -1,4 +1,4 @@
-"""`orch status`, `orch show` and `orch compare`: what a sweep's folder holds."""
+"""`orch status`, `orch show`, `orch compare` and `orch audit`: what a sweep's folder holds."""
 
 from __future__ import annotations
 
@@ -63,3 +63,21 @@ def compare(
         print_json(records(found))
     else:
         console().print(to_rich(found))
+
+
+def audit(folder: Folder = None, as_json: AsJson = False) -> None:
+    """Compute every figure of the leaderboard again, from the stored probabilities and with other code; compare.
+
+    Also compares checksums, the choice of the winner, and the champion's tags. Exit code 9 if anything differs.
+    """
+    from orchestrator.audit.audit import audit_sweep
+    from orchestrator.commands.audit import failure, to_rich
+    from orchestrator.ledger.folder import find_sweep
+
+    found = audit_sweep(find_sweep(folder, finished=True))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        console().print(to_rich(found))
+    if (failed := failure(found)) is not None:
+        raise failed

@@ -67,7 +67,7 @@ def compare_configurations(folder: Path, against: str = "winner", policy: str = 
     """
     sweep, networks = _open_under(folder, policy)
     group, kind = _find(networks, against)
-    stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
+    stored = {n.fit: read_probabilities(sweep.kept, n.fit, "test", policy) for n in networks}
     judged = _judged(networks, stored, kind)
     baseline = against if kind == "network" else _shown_as(group, kind, networks)
     frame = compare_models(judged, baseline)
@@ -81,7 +81,7 @@ def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
     name.
     """
     sweep, networks = _open_under(folder, policy)
-    stored = {n.fit: read_probabilities(sweep.paths, n.fit, "test", policy) for n in networks}
+    stored = {n.fit: read_probabilities(sweep.kept, n.fit, "test", policy) for n in networks}
     by_name = {j.configuration: j for j in _judged(networks, stored, "configuration") if j.configuration}
     order = sorted((r for r in sweep.trials if r.name in by_name), key=lambda record: record.number)
     steps = [by_name[record.name] for record in order]
@@ -108,7 +108,7 @@ def compare_policies(folder: Path, configuration: str = "") -> Comparison:
         networks = [n for n in networks if n.group == group]
     judged = []
     for name in policies:
-        correct = _correct([read_probabilities(sweep.paths, n.fit, "test", name) for n in networks])
+        correct = _correct([read_probabilities(sweep.kept, n.fit, "test", name) for n in networks])
         judged.append(ScoredModel(name, "", correct))
     frame = compare_models(judged, WHOLE, same_networks=True)
     return Comparison(frame, "", judged[0].correct.shape[1], WHOLE)
@@ -120,7 +120,7 @@ def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
     if not networks:
         resume = command_line("sweep", "--resume", "--out", folder)
         raise OrchError(f"{folder} has no finished leaderboard, so nothing to compare; resume it: `{resume}`")
-    return sweep, networks, sorted({str(row["policy"]) for row in read_leaderboard(sweep.paths)})
+    return sweep, networks, sorted({str(row["policy"]) for row in read_leaderboard(sweep.kept)})
 
 
 def _open_under(folder: Path, policy: str) -> tuple[Sweep, list[_Network]]:
@@ -136,7 +136,7 @@ def _networks(sweep: Sweep) -> list[_Network]:
     """List the networks on the leaderboard; sweeps that did not record them have them in the refit's trials."""
     listed = sweep.fact("models")
     if listed is None:
-        names = {row["model"] for row in read_leaderboard(sweep.paths)}
+        names = {row["model"] for row in read_leaderboard(sweep.kept)}
         done = [r for r in sweep.state.trials.values() if r.stage == Stage.REFIT and r.state == TrialState.COMPLETED]
         latest = {r.name: r.id for r in done if r.name in names}
         listed = [{"model": name, "fit": fit, "configuration": ""} for name, fit in latest.items()]

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import ExportRefused, OrchError, SpecError
+from orchestrator.errors import ExportRefused, SpecError
 from orchestrator.evaluation.export_report import (
     Export,
     ExportReport,
@@ -32,15 +32,22 @@ from orchestrator.evaluation.export_report import (
     to_markdown,
     to_rich,
 )
-from orchestrator.evaluation.leaderboard import ensemble, signed
+from orchestrator.evaluation.leaderboard import signed
 from orchestrator.ledger.folder import Sweep, locked_sweep
+from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import describe_environment
 from orchestrator.machine.places import require_record, require_writable
-from orchestrator.paths import SweepPaths, command_line
-from orchestrator.sweep.judged import JudgedWinner, judged_winner
-from orchestrator.sweep.probabilities import read_probabilities
+from orchestrator.paths import SweepPaths
+from orchestrator.sweep.judged import (
+    JudgedWinner,
+    changed_by,
+    judged_probabilities,
+    judged_winner,
+    not_as_judged,
+    tolerance,
+)
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.export.formats import FORMATS, ExportFormat, export_formats
@@ -53,8 +60,6 @@ BOUND = 0.01
 """Test accuracy that an export may lose by default; 0.01 = one point."""
 THREADS = 1
 """Threads with which the latency is measured."""
-DIFFERENT = 1e-2
-"""Maximum change of a probability of the winner since the leaderboard; a larger one is warned of."""
 REPORT, REPORT_JSON, CARD = "report.md", "report.json", "card.json"
 LATENCY_FACTS = ("machine.cores", "machine.system", "version.tensorflow")
 
@@ -82,7 +87,7 @@ def export_winner(
     The ledger records that the test split is read before it is, and the result after; the sweep's lock is held
     throughout. A format that is refused or fails is not in the folder, nor is its file of an earlier export;
     ``refusal`` turns the report into an error. Raises OrchError if the sweep has no winner yet, is running, or was
-    interrupted on the way to another winner, or if a format does not exist.
+    interrupted on the way to another winner, if its model is not what was judged, or if a format does not exist.
     """
     formats = _formats(request)
     out = request.out or SweepPaths(folder).exports
@@ -91,7 +96,7 @@ def export_winner(
     with locked_sweep(folder) as (sweep, ledger):
         judged = judged_winner(sweep)
         manifest = Manifest.read(sweep.paths.manifest)
-        original, labels = _stored(sweep, manifest, judged.fits, judged.winner["policy"])
+        original, labels = judged_probabilities(sweep, judged, manifest)
         names = [f.name for f in formats]
         ledger.append(EventKind.STAGE, stage=Stage.EXPORT, state="BEGUN", payload={"reads_test": 1, "formats": names})
         tell(f"export   {', '.join(names)} of {judged.row['model']}, asked about {len(labels)} test photos")
@@ -101,17 +106,19 @@ def export_winner(
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
             answer = _run(sweep, formats, Path(staging), request.address, lambda line: tell(f"warning  {line}"))
+            _require_as_judged(sweep, original, Path(staging))
             report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
             _place(report, Path(staging), out)
         atomic_write_text(out / REPORT, to_markdown(report))
         atomic_write_text(out / REPORT_JSON, as_json(report.to_dict()))
         atomic_write_text(out / CARD, as_json(_card(report, manifest, answer)))
         became = {e.name: {"state": str(e.state), "reason": e.reason} for e in report.exports}
+        written = [file for name in (REPORT, REPORT_JSON, CARD, *_kept(report)) for file in _files(out / name)]
         payload = {"exports": became, "bound": request.bound, "folder": os.path.relpath(out, sweep.paths.root)}
+        replaced = [sweep.paths.name_of(file) for made in report.exports for file in sweep.kept.below(out / made.file)]
+        replaced += [sweep.paths.name_of(out / made.file) for made in report.exports]
+        payload[FILES] = {**dict.fromkeys(replaced), **checksums(sweep.paths, written)}
         ledger.append(EventKind.STAGE, stage=Stage.EXPORT, state="ENDED", payload=payload)
-    change = report.original.largest_change
-    if change > DIFFERENT:
-        tell(f"warning  the winner's probabilities differ by up to {change:.2g} from those of the leaderboard")
     tell(f"export   {out}: {REPORT}, {CARD}")
     return report
 
@@ -147,19 +154,6 @@ def _formats(request: ExportRequest) -> tuple[ExportFormat, ...]:
         raise SpecError(f"--to: {error}") from error
 
 
-def _stored(sweep: Sweep, manifest: Manifest, fits: Sequence[str], policy: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read the winner's probabilities as judged, (photos, classes), and the labels."""
-    members = [read_probabilities(sweep.paths, fit, "test", policy) for fit in fits]
-    hashes = manifest.split("test").table["sha256"].tolist()
-    if any(member["sha256"].tolist() != hashes for member in members):
-        resume = command_line("sweep", "--resume", "--out", sweep.paths.root)
-        raise OrchError(
-            f"the probabilities in {sweep.paths.root} are not of the test photos of its manifest; "
-            f"`{resume}` makes them again."
-        )
-    return ensemble([member["probabilities"] for member in members]), members[0]["labels"]
-
-
 def _run(
     sweep: Sweep, formats: tuple[ExportFormat, ...], staging: Path, address: str, warn: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -179,6 +173,15 @@ def _run(
     with ray_session(address):
         (answer,) = run_jobs("trainers.export.export:export", [job], cpus=THREADS, tell=warn)
     return answer
+
+
+def _require_as_judged(sweep: Sweep, original: np.ndarray, staging: Path) -> None:
+    """Raise OrchError if the winner's answers, as the worker wrote them, are not those of the leaderboard."""
+    with np.load(_answers(staging, "original")) as stored:
+        rows = stored["probabilities"]
+    sentence = "its photos or classes are others." if rows.shape != original.shape else ""
+    if sentence := sentence or changed_by(np.abs(rows - original), tolerance(sweep)):
+        raise not_as_judged(sweep.paths, sentence)
 
 
 def _answers(staging: Path, name: str) -> Path:
@@ -243,7 +246,8 @@ def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.n
     chosen = [place[h] for h in hashes]
     its = figures(rows, original[chosen], labels[chosen], math.nan, math.nan)
     return (
-        "The SavedModel's serve_bytes, which decodes a photo by itself and cuts it the plain way, answers "
+        "The SavedModel's serve_bytes, which decodes a photo by itself, ignores EXIF orientation and transparency and "
+        "cuts it the plain way (by the policy whole, or flip), answers "
         f"{len(hashes)} of {len(labels)} test photos, {100 * its.accuracy:.1f} % of them rightly "
         f"({signed(its.difference.difference)} points against the original), {100 * its.same_label:.1f} % with the "
         f"original's label; the largest change of a probability is {its.largest_change:.2g}."
@@ -259,6 +263,15 @@ def _place(report: ExportReport, staging: Path, out: Path) -> None:
         target.unlink(missing_ok=True)
         if made.state.is_there:
             os.replace(staging / made.file, target)
+
+
+def _kept(report: ExportReport) -> list[str]:
+    return [made.file for made in report.exports if made.state.is_there]
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of an export, which is a file or a folder."""
+    return files_below(path) if path.is_dir() else [path]
 
 
 def _card(report: ExportReport, manifest: Manifest, answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def find_champion(model: str | None) -> Champion:
 
     Raises OrchError if there is no sweep or no champion, TrackingError if MLflow does not answer.
     """
-    uri, name = _model(model)
+    uri, name = model_of(model, "orch predict PATH --model NAME")
     from orchestrator.tracking.registry import require_champion
 
     return Champion(uri, require_champion(uri, name))
@@ -137,8 +137,11 @@ def _load(champion: Champion, tell: Callable[[str], None]) -> Any:
     return champion.load()
 
 
-def _model(model: str | None) -> tuple[str | None, str]:
-    """Return MLflow's URI and the model's name, by default those of the newest sweep."""
+def model_of(model: str | None, command: str) -> tuple[str | None, str]:
+    """Return MLflow's URI and the model's name, by default those of the newest sweep.
+
+    ``command``: with which a person names a model. Raises OrchError if there is neither a name nor a sweep.
+    """
     from orchestrator.ledger.folder import find_sweep
     from orchestrator.spec.load import load_spec
     from orchestrator.tracking.settings import model_name
@@ -148,7 +151,7 @@ def _model(model: str | None) -> tuple[str | None, str]:
     except OrchError as error:
         if model is not None:
             return None, model
-        raise OrchError(f"which model? {error} Name one: `orch predict PATH --model NAME`.") from error
+        raise OrchError(f"which model? {error} Name one: `{command}`.") from error
     return spec.tracking.uri, model or model_name(spec)
 
 

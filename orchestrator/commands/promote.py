@@ -5,23 +5,38 @@ Gathers the evidence for ``promotion_gate.decide`` and carries out its decision.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from orchestrator.errors import PromotionRefused
+from orchestrator.errors import PromotionRefused, TrackingError
 from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
 from orchestrator.ledger.folder import Sweep, locked_sweep
+from orchestrator.ledger.kept import FileState
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.looks import looks_at
 from orchestrator.ledger.segments import EventKind
 from orchestrator.machine.places import require_record
+from orchestrator.paths import command_line
 from orchestrator.spec.load import load_spec
-from orchestrator.sweep.judged import JudgedWinner, judged_winner, not_judged
+from orchestrator.sweep.judged import (
+    JudgedAnswers,
+    JudgedWinner,
+    difference,
+    judged_answers,
+    judged_winner,
+    not_as_judged,
+    not_judged,
+)
 from orchestrator.tracking import registry
-from orchestrator.tracking.cursor import parent_run
+from orchestrator.tracking.champions import one_promotion, set_champion
+from orchestrator.tracking.cursor import parent_run, read_cursor
+from orchestrator.tracking.mlflow_store import without_password
 from orchestrator.tracking.model_package import ModelDetails
 from orchestrator.tracking.settings import model_name, tracking_settings
 from orchestrator.tracking.tracker import synchronise
@@ -54,7 +69,7 @@ def promote(
     ``allow``: codes of refusals to override, which the registry and the ledger record. The sweep's lock is held
     throughout, so that every promotion reaches the ledger. Raises PromotionRefused with the figures, TrackingError if
     MLflow cannot be reached, OrchError if the sweep has no winner yet, is running, or was interrupted on the way to
-    another winner.
+    another winner, or if its files are not what was judged.
     """
     require_record(folder)
     with locked_sweep(folder) as (sweep, ledger):
@@ -63,28 +78,98 @@ def promote(
             raise not_judged(sweep)
         row = judged.row
         tell(f"{folder}: {row['model']} with the crop policy {row['policy']}, test accuracy {row['accuracy']:.3f}")
+        if looks := looks_at(sweep).sentence():
+            tell(looks)
+        sweep.kept.require(sweep.paths.spec)
         spec = load_spec(str(sweep.paths.spec), check_machine=False)
         uri, name = spec.tracking.uri, registry.check_model_name(model_name(spec))
-        run_id = parent_run(sweep) or synchronise(folder, tracking_settings(spec)).parent_run_id
+        known_run = parent_run(sweep)
+        if known_run:
+            _require_store(sweep, uri)
+        run_id = known_run or synchronise(folder, tracking_settings(spec)).parent_run_id
+        candidate = _Candidate(sweep, judged, Manifest.read(sweep.paths.manifest), uri, name, run_id, tell)
+        with one_promotion(uri, name):
+            return _promote(candidate, ledger, allow)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """The winner to promote: its sweep, and the registered model called ``name`` in the store at ``uri``."""
+
+    sweep: Sweep
+    judged: JudgedWinner
+    manifest: Manifest
+    uri: str | None
+    name: str
+    run_id: str
+    tell: Callable[[str], None]
+
+
+def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str]) -> Promotion:
+    """Decide, register and move the alias; decide again if another machine has moved it meanwhile."""
+    uri, name, judged, manifest = candidate.uri, candidate.name, candidate.judged, candidate.manifest
+    challenger = _challenger(candidate.sweep, manifest)
+    version = ""
+    while True:
         champion = registry.champion(uri, name)
-        manifest = Manifest.read(sweep.paths.manifest)
-        if champion is not None and _is_same(champion, judged, run_id):
+        if champion is not None and _is_same(champion, judged, candidate.run_id):
             this = Contender(name, champion.version, manifest.classes, {"": True}, frozenset())
             return Promotion(name, champion.version, decide(this, this))
-        evidence = pd.read_parquet(sweep.paths.evidence)
-        challenger = Contender(CHALLENGER, "", manifest.classes, _correct(evidence), _seen(evidence))
-        opponent = None if champion is None else _champion_contender(uri, champion, manifest, tell)
+        opponent = None if champion is None else _champion_contender(uri, champion, manifest, candidate.tell)
         decision = decide(challenger, opponent, allow)
         note: dict[str, Any] = {"promotion": "refused", "model": name, "text": decision.text}
         if not decision.allowed:
             ledger.append(EventKind.NOTE, payload=note)
             raise PromotionRefused(decision.text)
+        version = version or _register(candidate)
         overridden = [reason.code for reason in decision.reasons if reason.overridden]
-        version = registry.register(uri, name, sweep.paths.winner, _details(sweep, judged, manifest, run_id))
-        registry.set_champion(uri, name, version, overridden)
-        note |= {"promotion": "champion", "version": version, "overridden": overridden}
-        ledger.append(EventKind.NOTE, payload=note)
-    return Promotion(name, version, decision)
+        decided_against = champion.version if champion is not None else None
+        if set_champion(uri, name, version, overridden, instead_of=decided_against):
+            note |= {"promotion": "champion", "version": version, "overridden": overridden}
+            ledger.append(EventKind.NOTE, payload=note)
+            return Promotion(name, version, decision)
+        candidate.tell(f"another champion of {name} was made meanwhile; comparing with that one")
+
+
+def _register(candidate: _Candidate) -> str:
+    """Register the winner if it answers as it was judged; return the version."""
+    sweep, judged, manifest = candidate.sweep, candidate.judged, candidate.manifest
+    answers = judged_answers(sweep, judged, manifest)
+    if len(answers.photos) < answers.wanted:
+        where = f"{len(answers.photos)} of {answers.wanted}"
+        candidate.tell(f"warning  only {where} test photos are still in {manifest.root} to ask the model about again")
+    details = _details(sweep, judged, manifest, candidate.run_id)
+    return registry.register(candidate.uri, candidate.name, sweep.paths.winner, details, _check(sweep, answers))
+
+
+def _check(sweep: Sweep, answers: JudgedAnswers) -> Callable[[Any], None]:
+    def check(model: Any) -> None:
+        if sentence := difference(answers, model):
+            raise not_as_judged(sweep.paths, sentence)
+
+    return check
+
+
+def _require_store(sweep: Sweep, uri: str | None) -> None:
+    """Raise TrackingError if the store to promote into was never written to; nothing is created."""
+    path = registry.missing_database(uri)
+    if path is None:
+        return
+    sent_to = read_cursor(sweep.paths.tracking_cursor).uri
+    raise TrackingError(
+        f"there is no MLflow database {path}, so no run of this sweep. Its runs are in {without_password(sent_to)}: "
+        "set MLFLOW_TRACKING_URI to that, type the command in the folder where the sweep ran, or send the sweep here "
+        f"with `{command_line('sync', sweep.paths.root)}` and promote again."
+    )
+
+
+def _challenger(sweep: Sweep, manifest: Manifest) -> Contender:
+    path = sweep.paths.evidence
+    try:
+        evidence = pd.read_parquet(io.BytesIO(sweep.kept.read(path)))
+        return Contender(CHALLENGER, "", manifest.classes, _correct(evidence), _seen(evidence))
+    except (OSError, ValueError, KeyError) as error:  # of a sweep without checksums
+        raise sweep.kept.damaged(path, FileState.DIFFERENT, "is damaged: it is not a table of photos") from error
 
 
 def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str) -> bool:
@@ -112,6 +197,16 @@ def _seen(evidence: pd.DataFrame) -> frozenset[str]:
     return frozenset(evidence.loc[evidence["role"] != "test", "sha256"])
 
 
+def same_photos(asked: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Map each photo of ``asked`` to the one of ``known`` that shows the same; those without one are left out.
+
+    The only place where photos of two sweeps are matched. Both are sha256 of files, so a photo that was saved again
+    counts as another.
+    """
+    there = frozenset(known)
+    return {photo: photo for photo in asked if photo in there}
+
+
 def _champion_contender(
     uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
 ) -> Contender:
@@ -120,20 +215,21 @@ def _champion_contender(
     The challenger's labels count: an image may have been relabelled since.
     """
     evidence = registry.read_evidence(uri, champion.name, champion.version)
-    known = {} if evidence is None else _answers(evidence)
-    seen = frozenset() if evidence is None else _seen(evidence)
+    answers = {} if evidence is None else _answers(evidence)
     test = manifest.split("test")
     hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
-    correct = {h: known[h] == label for h, label in zip(hashes, labels, strict=True) if h in known}
+    known = same_photos(hashes, answers)
+    seen = frozenset(same_photos(hashes, () if evidence is None else _seen(evidence)))
+    correct = {h: answers[known[h]] == label for h, label in zip(hashes, labels, strict=True) if h in known}
     asked = [i for i, h in enumerate(hashes) if h not in known]
     if asked:
         model = registry.load_champion(uri, champion.name)
         tell(f"asking the champion about {len(asked)} test images that it has not seen before")
         paths = test.paths()
-        answers: list[str] = []
+        given: list[str] = []
         for batch in batches(paths[i] for i in asked):
-            answers += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
-        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers, strict=True)}
+            given += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
+        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, given, strict=True)}
     classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
     return Contender(champion.name, champion.version, classes, correct, seen)
 
@@ -157,6 +253,10 @@ def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str
         commit=git_commit(),
         modules=own_modules(winner["config"]),
         fits=judged.fits,
+        extra_tags={
+            registry.MODEL_SHA256: registry.model_digest(registry.folder_hashes(sweep.paths.winner)),
+            "orch.test_photos": str(len(manifest.split("test").table)),
+        },
     )
 
 

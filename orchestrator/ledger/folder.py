@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger.kept import FileState, KeptFiles
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.lock import running_process
 from orchestrator.ledger.segments import Event, EventKind, read_events
@@ -32,6 +35,11 @@ class Sweep:
     events: tuple[Event, ...]
     state: SweepState
     runner: str | None = None
+
+    @functools.cached_property
+    def kept(self) -> KeptFiles:
+        """The folder's files with their checksums."""
+        return KeptFiles.of(self.paths, self.events)
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -86,9 +94,14 @@ class Sweep:
         return None
 
 
-def count_test_reads(events: Iterable[Event]) -> int:
-    """Count how often leaderboards and exports read the test split."""
-    return sum(e.kind == EventKind.STAGE and e.state == "BEGUN" and "reads_test" in e.data for e in events)
+def test_reads(events: Iterable[Event]) -> list[Event]:
+    """Return the events of the leaderboards that read the test split.
+
+    Exports read it too, to measure files of a model that is chosen already; they choose nothing and do not count, nor
+    do leaderboards that computed damaged probabilities once more.
+    """
+    begun = [e for e in events if e.kind == EventKind.STAGE and e.state == "BEGUN" and e.stage == Stage.LEADERBOARD]
+    return [event for event in begun if "reads_test" in event.data]
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -159,10 +172,17 @@ def _list(runs: Path) -> str:
     return f"Below {runs}/ there is {names}." if names else f"Below {runs}/ there is none yet; type `orch sweep FILE`."
 
 
-def read_leaderboard(paths: SweepPaths) -> list[dict[str, Any]]:
-    """Read the leaderboard's rows, best first; [] before there is one."""
-    if not paths.leaderboard_parquet.is_file():
+def read_leaderboard(kept: KeptFiles) -> list[dict[str, Any]]:
+    """Read the leaderboard's rows, best first; [] before there is one. Raises DamagedFile."""
+    path = kept.paths.leaderboard_parquet
+    if not path.is_file() and kept.recorded(path) is None:
         return []
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(paths.leaderboard_parquet, use_threads=False, pre_buffer=False).to_pylist()
+    content = kept.read(path)
+    try:
+        return pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # of a sweep without checksums
+        reason = "is damaged: it is not a Parquet file that can be read"
+        raise kept.damaged(path, FileState.DIFFERENT, reason) from error

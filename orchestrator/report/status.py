@@ -13,7 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.folder import Sweep, count_test_reads, read_leaderboard, read_sweep
+from orchestrator.ledger.folder import Sweep, read_leaderboard, read_sweep, test_reads
+from orchestrator.ledger.kept import DamagedFile
+from orchestrator.ledger.looks import looks_at
 from orchestrator.ledger.naming import label, legend
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialRecord, TrialState
@@ -42,12 +44,16 @@ BEST_ROWS = 10
 def describe(folder: Path) -> dict[str, Any]:
     """Return all as JSON values: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
     ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None if there is none yet), ``leaderboard``
-    (rows), ``mlflow`` (the parent run's id, None if MLflow does not have the sweep). Non-finite numbers are None.
+    (rows), ``mlflow`` (the parent run's id, None if MLflow does not have the sweep), ``looks`` (at the test split:
+    ``reads`` by ``sweeps``, None before the first). A leaderboard whose file is damaged is [] with a sentence in
+    ``damaged``. Non-finite numbers are None.
 
     With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the Pareto
     front; with folds a trial has ``folds``, its validation accuracy in each.
     """
     sweep = read_sweep(folder)
+    rows, damaged = _leaderboard(sweep)
+    looks = looks_at(sweep) if test_reads(sweep.events) else None
     return json_ready(
         {
             "name": sweep.paths.name,
@@ -66,10 +72,20 @@ def describe(folder: Path) -> dict[str, Any]:
                 for record in sweep.trials
             ],
             "winner": sweep.fact("winner"),
-            "leaderboard": read_leaderboard(sweep.paths),
+            "leaderboard": rows,
             "mlflow": parent_run(sweep),
+            "looks": {"reads": looks.reads, "sweeps": looks.sweeps} if looks else None,
+            **({"damaged": damaged} if damaged else {}),
         }
     )
+
+
+def _leaderboard(sweep: Sweep) -> tuple[list[dict[str, Any]], str]:
+    """Return the leaderboard's rows, and a sentence if its file is damaged."""
+    try:
+        return read_leaderboard(sweep.kept), ""
+    except DamagedFile as error:
+        return [], str(error)
 
 
 def _further_figures(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
@@ -159,17 +175,9 @@ def print_sweep(folder: Path, console: Console) -> None:
     tell(console, f"{sweep.paths.name}: {_stage_words(sweep)}; {_states_words(sweep)}", SHOW_INDENT)
     for line in winner_lines(sweep.fact("winner")):
         tell(console, line, SHOW_INDENT)
-    reads = count_test_reads(sweep.events)
-    if reads > 1:
-        line = f"test was read {reads} times for this sweep; each further look makes its figures less trustworthy"
-        tell(console, line, SHOW_INDENT)
-    if sweep.paths.leaderboard_parquet.is_file():
-        import pandas as pd
-
-        from orchestrator.evaluation.leaderboard import to_rich
-
-        frame = pd.read_parquet(sweep.paths.leaderboard_parquet)
-        console.print(to_rich(frame, "leaderboard, on the test split"))
+    if looks := looks_at(sweep).sentence():
+        tell(console, looks, SHOW_INDENT)
+    _print_leaderboard(sweep, console)
     if sweep.trials:
         console.print(_trials_table(sweep))
         for line in _legend_lines("in their names: ", map(label, sweep.trials)):
@@ -178,6 +186,19 @@ def print_sweep(folder: Path, console: Console) -> None:
         if record.state == TrialState.FAILED:
             tell(console, f"failed: {_trial_words(record)}: {record.reason} ({record.log})", SHOW_INDENT)
     _print_whole(console, f"next: {_next_words(sweep)}")
+
+
+def _print_leaderboard(sweep: Sweep, console: Console) -> None:
+    """Print the leaderboard, or a sentence if its file is damaged."""
+    import pandas as pd
+
+    from orchestrator.evaluation.leaderboard import to_rich
+
+    rows, damaged = _leaderboard(sweep)
+    if damaged:
+        tell(console, f"the leaderboard is not shown: {damaged}", SHOW_INDENT)
+    if rows:
+        console.print(to_rich(pd.DataFrame(rows), "leaderboard, on the test split"))
 
 
 def _print_whole(console: Console, line: str) -> None:

@@ -20,11 +20,13 @@ from orchestrator.cluster.memory_kills import MemoryKill, Patience, gave_up, par
 from orchestrator.cluster.ray_session import alive_machines, machine_resources
 from orchestrator.cluster.worker_errors import explain
 from orchestrator.errors import Interrupted, OrchError
+from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import METRICS, Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import SweepState, TrialRecord, TrialState, derive
 from orchestrator.objectives import ACCURACY
+from orchestrator.paths import SweepPaths
 from orchestrator.search.queue import LiveTrial, PrefillJob, TrialQueue
 from orchestrator.search.schedulers import WatchedScheduler, build_scheduler, is_prefill, replay
 from orchestrator.search.settings import SearchOutcome, SearchSettings
@@ -285,11 +287,16 @@ class TrialRecorder:
         self.queue.trial_ended(live)
 
     def _record_end(self, live: LiveTrial, state: TrialState, reason: str) -> None:
-        self._record_state(live, state, reason)
+        self._record_state(live, state, reason, self._written(live) if state == TrialState.COMPLETED else None)
         if live.request.job.checkpoint:
             remove_checkpoint(Path(live.request.job.checkpoint))
         rows = [live.values[epoch] for epoch in sorted(live.values)]
         self.source.tell(live.request.id, state, [row[0] for row in rows], rows[-1] if rows else ())
+
+    def _written(self, live: LiveTrial) -> dict[str, Any]:
+        """Return the checksums of the trained model, for the payload of the event that completes the trial."""
+        output = live.request.job.output
+        return {FILES: checksums(SweepPaths(self.ledger.folder.parent), files_below(Path(output)))} if output else {}
 
     def _record_running(self, live: LiveTrial) -> None:
         log = self.settings.logs / f"{live.request.id}.log"

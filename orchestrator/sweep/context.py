@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from orchestrator.ledger.kept import FILES, KeptFiles, checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
@@ -44,6 +46,14 @@ class SweepContext:
     def warn(self, sentence: str) -> None:
         """Record a warning."""
         self.record(EventKind.NOTE, reason=sentence)
+
+    def keep(self, files: Iterable[Path]) -> None:
+        """Record the checksums of ``files``, which were just written."""
+        self.record(EventKind.NOTE, payload={FILES: checksums(self.paths, files)})
+
+    def kept(self) -> KeptFiles:
+        """Return the folder's files with the checksums recorded so far."""
+        return KeptFiles.of(self.paths, self.ledger.events())
 
     def state(self) -> SweepState:
         return derive(self.ledger.events())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.errors import DataError
+from orchestrator.ledger.kept import FILES, checksums
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.spec.data_source import data_source
@@ -15,7 +16,9 @@ from trainers.files.atomic import atomic_write_text
 
 def prepare_data(sweep: SweepContext) -> Manifest:
     """Return the manifest of the sweep, made on the first call. Raises DataError."""
-    if sweep.paths.manifest.is_file():
+    kept = sweep.kept()
+    damage = kept.state(sweep.paths.manifest)
+    if sweep.paths.manifest.is_file() and not damage.is_damage:
         return Manifest.read(sweep.paths.manifest)
     source = data_source(sweep.spec)
     sweep.record(EventKind.STAGE, stage=Stage.DATA, state="BEGUN", payload={"sources": list(sweep.spec.data.sources)})
@@ -23,6 +26,8 @@ def prepare_data(sweep: SweepContext) -> Manifest:
         manifest, report = build_manifest(source)
     except TrainerError as error:
         raise DataError(str(error)) from error
+    if damage.is_damage:
+        _require_same_data(sweep, manifest)
     atomic_write_text(sweep.paths.data_report, "\n".join(report.lines()) + "\n")
     manifest.write(sweep.paths.manifest)
     payload = {
@@ -33,9 +38,23 @@ def prepare_data(sweep: SweepContext) -> Manifest:
         "to_choose_on": images_to_choose_on(manifest),
         "class_counts": class_count_lines(manifest, sweep.spec),
         "warnings": list(report.warnings),
+        FILES: checksums(sweep.paths, [sweep.paths.manifest, sweep.paths.data_report]),
     }
     sweep.record(EventKind.STAGE, stage=Stage.DATA, state="ENDED", payload=payload)
     return manifest
+
+
+def _require_same_data(sweep: SweepContext, manifest: Manifest) -> None:
+    """Raise DataError unless ``manifest``, made again because the file was damaged, is of the sweep's data."""
+    ended = [e for e in sweep.ledger.events() if e.stage == Stage.DATA and e.state == "ENDED"]
+    before = ended[-1].data.get("fingerprint") if ended else None
+    path = sweep.paths.manifest
+    if manifest.fingerprint != before:
+        raise DataError(
+            f"{path} is damaged, and the photos of today give another one: they have changed since the sweep began. "
+            f"Restore {path} from a copy, or the photos; or start another sweep with --out DIR."
+        )
+    sweep.warn(f"{path} was damaged or missing and was made again from the same photos")
 
 
 def images_to_choose_on(manifest: Manifest) -> int:

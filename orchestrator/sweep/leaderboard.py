@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
-from orchestrator.ledger.folder import count_test_reads
+from orchestrator.ledger.folder import Sweep
+from orchestrator.ledger.kept import FILES, checksums, files_below
+from orchestrator.ledger.looks import TEST, looks_at, record_look, test_fingerprint
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
@@ -24,6 +27,10 @@ from trainers.serving.model import MODEL_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STATISTICS = 1
+"""Version of the formulas of intervals, p and the choice of the policy, for ``audit.figures``, which has them
+once more: increase it when one changes."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,12 @@ def build_leaderboard(
     """Read the test split: rank every model under every policy, and write the files and the winner's folder."""
     reads = {"networks": len(models), "policies": len(sweep.spec.final.policies)}
 
-    def reads_test(jobs: int) -> None:
-        payload = {"reads_test": jobs, **reads}
+    def reads_test(jobs: int, again: bool) -> None:
+        test = test_fingerprint(manifest.split("test").table["sha256"])
+        payload = {"repeats_test" if again else "reads_test": jobs, **reads, TEST: test}
         sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="BEGUN", payload=payload)
+        if not again:
+            record_look(sweep.paths, sweep.ledger.events(), test)
 
     prefixes: dict[Hashable, list[str]] = {}
     for model in models:
@@ -65,9 +75,21 @@ def build_leaderboard(
     row = frame[frame["winner"]].iloc[0].to_dict()
     judged = JudgedWinner(winner.to_dict(), row, tuple(m.fit for m in members))
     facts = judged.to_dict() | {"rows": len(frame), "models": [_facts(m) for m in models]}
+    facts["statistics"] = STATISTICS
+    facts[FILES] = checksums(sweep.paths, _judged_files(sweep, models))
     sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=facts)
     _warn_of_looks(sweep)
     return Leaderboard(frame, probabilities, labels)
+
+
+def _judged_files(sweep: SweepContext, models: Sequence[FinalModel]) -> list[Path]:
+    """List the files behind the figures and the winner, whose checksums tie a promoted model to what was judged."""
+    paths = sweep.paths
+    files = [paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md]
+    for model in models:
+        files += files_below(paths.fit(model.fit))
+        files += [paths.probabilities(model.fit, "test", policy) for policy in sweep.spec.final.policies]
+    return files + files_below(paths.winner)
 
 
 def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, members: Sequence[FinalModel]) -> None:
@@ -82,15 +104,17 @@ def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, membe
         "threads": 1,
         "precision": "float32",
     }
+    kept = sweep.kept()
+    kept.require(*(file for member in members for file in kept.below(sweep.paths.fit(member.fit))))
     (sweep.paths.winner / MODEL_FILE).unlink(missing_ok=True)  # a folder that is half written is no model
     run_jobs("trainers.serving.model:assemble", [job], tell=sweep.warn)
 
 
 def _warn_of_looks(sweep: SweepContext) -> None:
-    """Warn if the test split was read more than once."""
-    looks = count_test_reads(sweep.ledger.events())
-    if looks > 1:
-        sweep.warn(f"the test split was read {looks} times for this sweep; each look makes it less of a test")
+    """Warn if the test split was read before, by this sweep or by others."""
+    events = sweep.ledger.events()
+    if sentence := looks_at(Sweep(sweep.paths, tuple(events), sweep.state())).sentence():
+        sweep.warn(sentence)
 
 
 def _prefix_of(config: TrialConfig) -> Hashable:
@@ -105,11 +129,11 @@ def _facts(model: FinalModel) -> dict[str, str]:
 
 def _predictions(sweep: SweepContext, models: Sequence[FinalModel]) -> tuple[list[ModelPredictions], np.ndarray]:
     predictions: list[ModelPredictions] = []
-    labels = np.zeros(0, np.int32)
+    labels, kept = np.zeros(0, np.int32), sweep.kept()
     for name in sweep.spec.final.policies:
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for model in models:
-            stored = read_probabilities(sweep.paths, model.fit, "test", name)
+            stored = read_probabilities(kept, model.fit, "test", name)
             labels = stored["labels"]
             seconds, given = float(stored["seconds"]), model.configuration
             predictions.append(ModelPredictions(model.name, name, stored["probabilities"], seconds, given))

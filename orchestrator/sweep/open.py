@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import OrchError, SweepExists
+from orchestrator.ledger.kept import KeptFiles
+from orchestrator.ledger.segments import read_events
 from orchestrator.machine.places import make_folder, require_writable
 from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.spec.gpu import replace_memory, with_gpu_memory
@@ -67,11 +70,13 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     """Open the sweep in ``root`` to resume it.
 
     ``source``: a file instead of its own. ``trials``: "40" in all or "+20" more.
-    Raises OrchError if ``root`` is no sweep, or if more than ``EXTENDABLE`` and ``ELSEWHERE`` would change.
+    Raises OrchError if ``root`` is no sweep, if its own file is damaged and ``source`` is not the same, or if more than
+    ``EXTENDABLE`` and ``ELSEWHERE`` would change.
     """
     paths = SweepPaths(root)
     if why := obstacle(paths.spec):
         raise OrchError(f"{root} cannot be opened: {why}. Resume as the user that began the sweep.")
+    _require_spec(paths, source, [*overrides, *([f"budget.trials={trials}"] if trials and trials[0] != "+" else [])])
     if not paths.spec.is_file():
         raise OrchError(f"{root} is not a sweep's folder: it has no {paths.spec.name}. Start one: `orch sweep FILE`.")
     require_writable(
@@ -98,6 +103,20 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     if spec != before:
         write_spec(paths, spec)
     return OpenSweep(paths, spec, resumed=True, notes=opened.notes)
+
+
+def _require_spec(paths: SweepPaths, source: str | None, overrides: Sequence[str]) -> None:
+    """Raise DamagedFile if the sweep's ``spec.yaml`` is not what it ran with; write it again if ``source`` gives it."""
+    kept = KeptFiles.of(paths, read_events(paths.ledger))
+    state = kept.state(paths.spec)
+    if not state.is_damage:
+        return
+    if source is not None:
+        text = dump_spec(with_gpu_memory(open_spec(source, overrides).spec))
+        if hashlib.sha256(text.encode()).hexdigest() == kept.recorded(paths.spec):
+            atomic_write_text(paths.spec, text)
+            return
+    raise kept.damaged(paths.spec, state)
 
 
 def differences(before: SweepSpec, after: SweepSpec) -> list[str]:

@@ -44,6 +44,7 @@ def draw_pictures(sweep: SweepContext, manifest: Manifest, board: Leaderboard) -
             draw(folder / name)
         except Exception as error:  # the results are complete, whatever a figure meets
             sweep.warn(f"{folder / name} could not be drawn: {first_line(error)}. The results do not depend on it.")
+    sweep.keep(folder / name for name in drawings)
 
 
 def _draw_parameters(sweep: SweepContext, state: SweepState, path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator.cluster import interruptions
 from orchestrator.errors import Interrupted, OrchError, TransientError
+from orchestrator.ledger.kept import FILES, checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.machine.places import require_places
@@ -203,7 +204,8 @@ def _recorded(
     spec = running.spec
     facts: dict[str, Any] = {"name": spec.name}
     facts["budget"] = {"trials": spec.budget.trials, "epochs": spec.budget.epochs}
-    facts["share"] = running.share
+    facts |= {"share": running.share, "precision": spec.resources.precision}
+    facts[FILES] = checksums(running.paths, [running.paths.spec])
     if spec.objective != (ACCURACY,):
         facts["objectives"] = list(spec.objective)
     running.record(EventKind.SWEEP, state="RUNNING", payload=facts)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from orchestrator.errors import OrchError
-from orchestrator.paths import SweepPaths, cache_folder, command_line
+from orchestrator.ledger.kept import DamagedFile, FileState, KeptFiles
+from orchestrator.paths import cache_folder
 from orchestrator.spec.slots import Resources, at_once
 from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest
+from trainers.files.arrays import DAMAGED
 from trainers.images.policies import distinct_crops
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
+from trainers.wording import count
 
 MODELS_AT_ONCE = 8
 """Maximum networks that one job holds in memory; a sweep of many configurations has dozens of one prefix."""
@@ -22,23 +26,33 @@ FEWEST_CROPS = 400
 
 
 def predict_missing(
-    sweep: SweepContext, groups: Sequence[Sequence[str]], split: str, before: Callable[[int], None] = lambda jobs: None
+    sweep: SweepContext,
+    groups: Sequence[Sequence[str]],
+    split: str,
+    before: Callable[[int, bool], None] = lambda jobs, again: None,
 ) -> None:
-    """Compute the probabilities that the folder lacks, under every crop policy of the spec.
+    """Compute the probabilities that the folder lacks, or holds damaged, under every crop policy of the spec.
 
     With folds the split "validation" is all of them: each of a trial's networks predicts the fold that it did not see.
 
     Each group holds fits of one prefix (the frozen part), which sees each distinct crop once for ``MODELS_AT_ONCE`` of
     them. The images of a job are divided among the workers; its files are written when all its parts are there.
-    ``before`` is called with the number of jobs if there are any.
+    ``before`` is called with the number of jobs if there are any, and whether all of them only repeat what had been
+    computed. Raises DamagedFile if a network to predict with is not what was trained.
     """
     from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
     from orchestrator.cluster.ray_session import machine_resources
 
-    jobs = [job for fits in groups for job in missing_jobs(sweep, fits, split)]
+    kept = sweep.kept()
+    jobs = [job for fits in groups for job in missing_jobs(sweep, fits, split, kept)]
     if not jobs:
         return
-    before(len(jobs))
+    wanted = [Path(file) for job in jobs for files in job["outputs"].values() for file in files.values()]
+    damaged = [file for file in wanted if file.is_file()]
+    if damaged:
+        sweep.warn(f"{count(len(damaged), 'file')} of probabilities, {damaged[0]} first, cannot be used; made again")
+    kept.require(*(file for job in jobs for fit in job["models"] for file in kept.below(sweep.paths.fit(fit))))
+    before(len(jobs), all(kept.recorded(file) for file in wanted))
     cpus, gpus = sweep.spec.resources.cpus, sweep.gpus_per_trial()
     workers = at_once(machine_resources(), Resources(cpus, gpus))
     images = _images(Manifest.read(sweep.paths.manifest), split)
@@ -56,6 +70,7 @@ def predict_missing(
         collected.setdefault(name, []).append(part)
         if sum(len(p.labels) for p in collected[name]) == images:
             write_whole(outputs, collected.pop(name))
+            sweep.keep(Path(file) for files in outputs.values() for file in files.values())
 
     run_jobs("trainers.serving.predict:predict", parts, cpus, collect, gpus, tell=sweep.warn)
 
@@ -65,16 +80,18 @@ def _images(manifest: Manifest, split: str) -> int:
     return len(manifest.split("train" if manifest.folds and split == "validation" else split).table)
 
 
-def missing_jobs(sweep: SweepContext, fits: Sequence[str], split: str) -> list[dict[str, Any]]:
-    """Return the jobs for those of ``fits``, all of one prefix, that lack probabilities under some policy.
+def missing_jobs(
+    sweep: SweepContext, fits: Sequence[str], split: str, kept: KeptFiles | None = None
+) -> list[dict[str, Any]]:
+    """Return the jobs for those of ``fits``, all of one prefix, that lack usable probabilities under some policy.
 
     ``outputs``: policy -> fit -> file. Fits that lack the same policies share a job; in a sweep that shares nothing,
     each fit and policy is a job of its own.
     """
-    paths = sweep.paths
+    paths, kept = sweep.paths, kept or sweep.kept()
     lacking: dict[tuple[str, ...], list[str]] = {}
     for fit in fits:
-        policies = [p for p in sweep.spec.final.policies if not paths.probabilities(fit, split, p).is_file()]
+        policies = [p for p in sweep.spec.final.policies if not _is_usable(kept, fit, split, p)]
         for together in [tuple(policies)] if sweep.share else [(policy,) for policy in policies]:
             lacking.setdefault(together, []).append(fit)
     at_once = MODELS_AT_ONCE if sweep.share else 1
@@ -100,11 +117,31 @@ def missing_jobs(sweep: SweepContext, fits: Sequence[str], split: str) -> list[d
     ]
 
 
-def read_probabilities(paths: SweepPaths, fit: str, split: str, policy: str) -> dict[str, np.ndarray]:
-    """Read the arrays of one ``.npz``. Raises OrchError if it is missing."""
-    path = paths.probabilities(fit, split, policy)
-    if not path.is_file():
-        resume = command_line("sweep", "--resume", "--out", paths.root)
-        raise OrchError(f"{path} is missing; `{resume}` makes it again.")
-    with np.load(path) as stored:
-        return dict(stored)
+def _is_usable(kept: KeptFiles, fit: str, split: str, policy: str) -> bool:
+    """Whether a file of probabilities is there and whole.
+
+    A file without a checksum is the leftover of a killed process, unless the whole sweep has none.
+    """
+    path = kept.paths.probabilities(fit, split, policy)
+    if not path.is_file() or (kept.recorded(path) is None and kept.since_checksums):
+        return False
+    try:
+        read_probabilities(kept, fit, split, policy)
+    except DamagedFile:
+        return False
+    return True
+
+
+def read_probabilities(kept: KeptFiles, fit: str, split: str, policy: str) -> dict[str, np.ndarray]:
+    """Read the arrays of one ``.npz``. Raises DamagedFile if it is missing or not what was written."""
+    path = kept.paths.probabilities(fit, split, policy)
+    content = kept.read(path)
+    try:
+        with np.load(io.BytesIO(content)) as stored:
+            arrays = dict(stored)
+        rows, labels = arrays["probabilities"], arrays["labels"]
+        if rows.ndim == 2 and labels.shape == rows.shape[:1] and np.isfinite(rows).all():
+            return arrays
+    except DAMAGED as error:  # of a sweep without checksums
+        raise kept.damaged(path, FileState.DIFFERENT, "is damaged: it does not hold whole arrays") from error
+    raise kept.damaged(path, FileState.DIFFERENT, "is damaged: it does not hold probabilities and their labels")

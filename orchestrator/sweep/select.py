@@ -67,9 +67,9 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
     front = pareto_front(candidates, objectives) if len(objectives) > 1 else ()
 
     predict_missing(sweep, [[trial.id]], "validation")
-    scores = []
+    scores, kept = [], sweep.kept()
     for name in final.policies:
-        stored = read_probabilities(sweep.paths, trial.id, "validation", name)
+        stored = read_probabilities(kept, trial.id, "validation", name)
         hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
         loss = log_loss(stored["probabilities"].astype(float), stored["labels"])
         scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, len(crop_names(name))))

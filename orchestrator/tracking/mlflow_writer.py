@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from orchestrator.errors import TrackingError
+from orchestrator.ledger.looks import sweep_id
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.spec.yaml_file.document import read_document
@@ -130,7 +131,7 @@ class MlflowWriter:
             if event.seq > self.cursor.seq:
                 self._pending[event.seq] = event
             if event.seq == 1:
-                self._sweep_id = _sweep_id(event)
+                self._sweep_id = sweep_id(event)
 
     def flush(self) -> bool:
         """Send a batch of events and the files that are due; return whether more events are pending.
@@ -373,8 +374,3 @@ class MlflowWriter:
 def _written_spec(path: Path) -> dict[str, Any]:
     """Read the values of a sweep's ``spec.yaml`` as ``load_spec`` does: "on" and "no" are strings. Raises SpecError."""
     return read_document(path.read_text(encoding="utf-8"), str(path)).expand({}).data
-
-
-def _sweep_id(first: Event) -> str:
-    """Return 12 hex digits that identify the sweep even if its folder is renamed."""
-    return hashlib.sha256(f"{first.time_s!r} {first.payload}".encode()).hexdigest()[:12]

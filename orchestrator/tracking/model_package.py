@@ -168,14 +168,16 @@ def signature() -> ModelSignature:
     )
 
 
-def try_model(packed: Path, details: ModelDetails) -> None:
-    """Raise TrackingError unless the packed model predicts one of its classes for the example."""
+def try_model(packed: Path, details: ModelDetails) -> PyFuncModel:
+    """Return the packed model. Raises TrackingError unless it predicts one of its classes for the example."""
     import pandas as pd
 
-    answer = load_model(packed).predict(pd.DataFrame({"image": [details.example]}))
+    model = load_model(packed)
+    answer = model.predict(pd.DataFrame({"image": [details.example]}))
     label = answer["label"].iloc[0]
     if label not in details.classes:
         raise TrackingError(f"the packed model predicts {label!r}, not one of its classes; it is not registered.")
+    return model
 
 
 def load_model(packed: Path) -> PyFuncModel:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError, TrackingError
+from orchestrator.ledger.kept import files_below, sha256_of
 from orchestrator.paths import SweepPaths, command_line
-from orchestrator.tracking.mlflow_store import connect, reaching, store_uri, without_password
+from orchestrator.tracking.mlflow_store import connect, database_file, reaching, store_uri, without_password
 from orchestrator.tracking.model_package import ModelDetails, load_model, pack_model, try_model
 
 if TYPE_CHECKING:
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
 CHAMPION = "champion"
+CHAMPIONSHIPS = "orch.champion"
+"""Tag: a JSON list with a record for each time that the version became the champion, see ``tracking.champions``."""
+MODEL_SHA256 = "orch.model_sha256"
+"""Tag: one SHA-256 over the files of the model, see ``model_digest``."""
+MODEL_INDEX = "MLmodel"
+"""Name of MLflow's description of a packed model."""
 EVIDENCE = SweepPaths(Path()).evidence.name
 """Name of the file in a model's folder that lists the images it was trained, chosen and tested on, with its answers.
 Columns ``sha256``, ``role`` (train, validation, test), ``label``, ``predicted``, ``correct``."""
@@ -37,6 +46,11 @@ class ChampionInfo:
     source: str
     description: str = ""
 
+    @property
+    def championships(self) -> list[dict[str, Any]]:
+        """Return the records of ``CHAMPIONSHIPS``, the oldest first; [] for a version from before them."""
+        return list(json.loads(self.tags.get(CHAMPIONSHIPS, "[]")))
+
 
 def check_model_name(name: str) -> str:
     """Return ``name`` if MLflow accepts it. Raises TrackingError."""
@@ -51,14 +65,22 @@ def check_model_name(name: str) -> str:
 def champion(uri: str | None, model_name: str) -> ChampionInfo | None:
     """Return the champion of ``model_name``; None if there is none yet. Raises TrackingError."""
     uri, name = store_uri(uri), check_model_name(model_name)
+    if missing_database(uri):
+        return None
     client = connect(uri)
     with reaching(uri):
-        version = _champion_version(client, name)
+        version = champion_version(client, name)
         found = client.get_model_version(name, version) if version else None
-    return _info(found) if found else None
+    return version_info(found) if found else None
 
 
-def _champion_version(client: MlflowClient, name: str) -> str | None:
+def missing_database(uri: str | None) -> Path | None:
+    """Return the database file of the store at ``uri`` if nothing was ever written there, else None. Creates none."""
+    path = database_file(store_uri(uri))
+    return path if path is not None and not path.exists() else None
+
+
+def champion_version(client: MlflowClient, name: str) -> str | None:
     """Return the alias's version; None if there is no such model or alias."""
     from mlflow.exceptions import MlflowException
 
@@ -72,17 +94,24 @@ def _champion_version(client: MlflowClient, name: str) -> str | None:
     return str(version) if version else None
 
 
-def _info(found: ModelVersion) -> ChampionInfo:
+def version_info(found: ModelVersion) -> ChampionInfo:
     return ChampionInfo(
         found.name, str(found.version), found.run_id or "", dict(found.tags), found.source, found.description or ""
     )
 
 
-def register(uri: str | None, model_name: str, model_folder: Path, details: ModelDetails) -> str:
+def register(
+    uri: str | None,
+    model_name: str,
+    model_folder: Path,
+    details: ModelDetails,
+    check: Callable[[PyFuncModel], None] = lambda model: None,
+) -> str:
     """Register ``model_folder`` as a new version of ``model_name`` and return its number; the champion stays.
 
     The folder is packed with the code that loads it, then loaded once and tried on the example: a model that does not
-    predict one of its classes is not registered. Raises TrackingError.
+    predict one of its classes is not registered, nor one for which ``check`` raises. What comes back from the registry
+    is compared with the folder. Raises TrackingError.
     """
     uri, name = store_uri(uri), check_model_name(model_name)
     if not model_folder.is_dir():
@@ -94,7 +123,7 @@ def register(uri: str | None, model_name: str, model_folder: Path, details: Mode
         try:
             packed = Path(folder) / "model"
             pack_model(packed, model_folder, details, logged)
-            try_model(packed, details)
+            check(try_model(packed, details))
             client.log_model_artifacts(logged.model_id, str(packed))
         except BaseException:
             client.finalize_logged_model(logged.model_id, "FAILED")
@@ -110,7 +139,26 @@ def register(uri: str | None, model_name: str, model_folder: Path, details: Mode
             description=details.description(),
             model_id=logged.model_id,
         )
+        came_back = folder_hashes(_download_data(uri, logged.artifact_location, folder))
+    differing = sorted(name for name, _ in came_back.items() ^ folder_hashes(model_folder).items())
+    if differing:
+        raise TrackingError(
+            f"what came back of {name} version {version.version} from MLflow at {without_password(uri)} is not what "
+            f"was sent: {', '.join(dict.fromkeys(differing))}. It is not the champion; check the disk of the artifact "
+            "store and promote again."
+        )
     return str(version.version)
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 of the files in a model's folder, without hidden ones."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files_below(folder)}
+
+
+def model_digest(files: Mapping[str, str]) -> str:
+    """Return one SHA-256 over a model's files, name -> SHA-256: that of the lines which ``sha256sum *`` prints."""
+    lines = "".join(f"{sha}  {name}\n" for name, sha in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _run(client: MlflowClient, run_id: str, uri: str, sweep: Path) -> Any:
@@ -144,25 +192,15 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def set_champion(uri: str | None, model_name: str, version: str, override: Sequence[str] = ()) -> None:
-    """Move the alias to ``version``; record the codes of overridden refusals in a tag and the description.
-
-    Raises TrackingError.
-    """
-    uri, name = store_uri(uri), check_model_name(model_name)
-    client = connect(uri)
-    with reaching(uri):
-        before = _champion_version(client, name)
-        if override:
-            codes = ", ".join(override)
-            client.set_model_version_tag(name, version, "orch.override", codes)
-            description = client.get_model_version(name, version).description or ""
-            note = f"Promoted although the gate refused: **{codes}**."
-            if note not in description:
-                client.update_model_version(name, version, f"{description}\n\n{note}".strip())
-        if before and before != version:
-            client.set_model_version_tag(name, version, "orch.replaces", before)
-        client.set_registered_model_alias(name, CHAMPION, version)
+def no_champion(uri: str | None, model_name: str) -> OrchError:
+    """Return the error for a model without a champion: which models have one, or how to make one."""
+    uri = store_uri(uri)
+    if path := missing_database(uri):
+        return OrchError(
+            f"there is no champion of {model_name}: there is no MLflow database {path}. Type the command in the folder "
+            "where the sweep was promoted, which has its mlflow.db, or set MLFLOW_TRACKING_URI to it."
+        )
+    return OrchError(f"there is no champion of {model_name} yet; {_other_champions(uri)}")
 
 
 def require_champion(uri: str | None, model_name: str) -> ChampionInfo:
@@ -170,15 +208,24 @@ def require_champion(uri: str | None, model_name: str) -> ChampionInfo:
     uri = store_uri(uri)
     found = champion(uri, model_name)
     if found is None:
-        raise OrchError(f"there is no champion of {model_name} yet; {_other_champions(uri)}")
+        raise no_champion(uri, model_name)
     return found
 
 
 def load_version(uri: str | None, version: ChampionInfo) -> PyFuncModel:
-    """Download and load a version. Raises TrackingError if MLflow cannot be reached."""
+    """Download and load a version. Raises TrackingError if MLflow cannot be reached, or if the files are not those that
+    were registered."""
     uri = store_uri(uri)
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-champion-") as folder:
-        return load_model(_download(uri, version.source, folder))
+        packed = _download(uri, version.source, folder)
+        expected = version.tags.get(MODEL_SHA256)
+        if expected and model_digest(folder_hashes(packed / _data_path(packed / MODEL_INDEX))) != expected:
+            raise TrackingError(
+                f"{version.name} version {version.version} is damaged: its files in MLflow at {without_password(uri)} "
+                f"do not match the tag {MODEL_SHA256}. Return to the champion before it: "
+                f"`{command_line('promote', '--rollback', '--model', version.name)}`, or promote its sweep again."
+            )
+        return load_model(packed)
 
 
 def load_champion(uri: str | None, model_name: str) -> PyFuncModel:
@@ -200,16 +247,29 @@ def _other_champions(uri: str) -> str:
 def read_evidence(uri: str | None, model_name: str, version: str) -> pd.DataFrame | None:
     """Download only the evidence of a version; None if the version has none. Raises TrackingError."""
     import pandas as pd
-    from mlflow.models import Model
 
     uri, name = store_uri(uri), check_model_name(model_name)
     client = connect(uri)
     with reaching(uri), tempfile.TemporaryDirectory(prefix="orch-evidence-") as folder:
         source = client.get_model_version(name, version).source
-        data = Model.load(_download(uri, f"{source}/MLmodel", folder)).flavors["python_function"]["data"]
+        data = _data_path(_download(uri, f"{source}/{MODEL_INDEX}", folder))
         if EVIDENCE not in _names(uri, f"{source}/{data}"):
             return None
         return pd.read_parquet(_download(uri, f"{source}/{data}/{EVIDENCE}", folder))
+
+
+def _data_path(index: Path) -> str:
+    """Return the model's own folder, relative to the packed one, from its file ``MLmodel``."""
+    from mlflow.models import Model
+
+    return str(Model.load(index).flavors["python_function"]["data"])
+
+
+def _download_data(uri: str, source: str, folder: str) -> Path:
+    """Download the model's own folder of the packed model in ``source``."""
+    to = tempfile.mkdtemp(prefix="back-", dir=folder)
+    data = _data_path(_download(uri, f"{source}/{MODEL_INDEX}", to))
+    return _download(uri, f"{source}/{data}", to)
 
 
 def _download(uri: str, artifact: str, folder: str) -> Path:

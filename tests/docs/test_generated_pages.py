@@ -79,7 +79,7 @@ def parse(line: str) -> None:
     words = [word for word in words[1:] if word not in ("--debug", "...")]
     command = get_command(app.app)
     path = "orch"
-    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+    while words and hasattr(command, "commands") and not words[0].startswith(("-", "[")):
         assert words[0] in command.commands, f"{line!r}: there is no verb {words[0]!r} in {path}"
         path, command = f"{path} {words[0]}", command.commands[words[0]]
         words = words[1:]

@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator.commands import compare, export
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import find_sweep, newest_unfinished, read_sweep
+from orchestrator.ledger.kept import KeptFiles
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.report import status
 from orchestrator.spec.load import load_spec
@@ -54,7 +55,7 @@ def exists_already(root: Path) -> None:
 
 
 def no_probabilities(root: Path) -> None:
-    read_probabilities(SweepPaths(root), "f1", "test", "whole")
+    read_probabilities(KeptFiles(SweepPaths(root), {}), "f1", "test", "whole")
 
 
 def unfinished(compare: Callable[[Path], object]) -> Callable[[Path], None]:

@@ -132,7 +132,12 @@ def exception(command: printed.Printed) -> str:
 def chapters() -> tuple[Chapter, ...]:
     return (
         Chapter("checkout", CHECKOUT, _checkout),  # alone, since it installs
-        Chapter("sweeps", SWEEPS, _reference, allowed={TO_PHONE: (0, REFUSED), "orch export": (0, REFUSED)}),
+        Chapter(
+            "sweeps",
+            SWEEPS,
+            _reference,
+            allowed={TO_PHONE: (0, REFUSED), "orch export": (0, REFUSED), "orch promote --rollback": (1,)},
+        ),
         Chapter(
             "own-photos",
             _own_photos_lines(),
@@ -143,7 +148,13 @@ def chapters() -> tuple[Chapter, ...]:
         Chapter("trashnet", _trashnet_lines(), _trashnet),
         Chapter("whole-space", WHOLE_SPACE, _whole_space),
         Chapter("look-first", LOOK_FIRST, _reference),
-        Chapter("names", NAMES, _names, {"orch compare ladder_small --steps": _same_as_ablation}),
+        Chapter(
+            "names",
+            NAMES,
+            _names,
+            {"orch compare ladder_small --steps": _same_as_ablation},
+            {"orch promote --rollback --model garbage": (1,)},  # the first champion replaced none
+        ),
         Chapter("cluster", _cluster_lines(), _cluster),
     )
 
@@ -204,6 +215,7 @@ SWEEPS = (
     "orch status",
     "watch -n 5 orch status runs/my",
     "orch sweep --resume",
+    "orch sweep my.yaml --resume --out runs/my",
     "orch sweep --resume --trials +20",
     "orch sweep --resume --hours 8",
     "orch sweep --resume --out runs/my",
@@ -212,7 +224,11 @@ SWEEPS = (
     "orch show",
     "orch show runs/my --json",
     "orch compare",
+    "orch audit",
     "orch promote best",
+    "orch audit runs/my --json",
+    "orch champions",
+    "orch promote --rollback",
     "orch promote best runs/my --allow lower-accuracy",
     "orch promote best runs/my --force",
     "orch predict photo.jpg",
@@ -243,6 +259,9 @@ NAMES = (
     "orch compare ladder --steps",
     "orch promote best",
     "orch predict photo.jpg --model garbage",
+    "orch champions garbage",
+    "orch champions garbage --json",
+    "orch promote --rollback --model garbage",
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers.files.atomic import atomic_write
+from trainers.files.atomic import atomic_write, make_folders
 
 DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
@@ -21,7 +21,7 @@ DAMAGED = (
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], *, durable: bool = True) -> None:
     """Write named arrays or scalars; folders are made, an older file is replaced. ``durable``: see ``atomic_write``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     with atomic_write(path, durable=durable, suffix=".npz") as temporary:  # NumPy appends .npz to any other name
         np.savez(temporary, **arrays)
 

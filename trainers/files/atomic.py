@@ -61,6 +61,15 @@ def atomic_write_text(path: Path, text: str, *, durable: bool = True) -> None:
     atomic_write_bytes(path, text.encode(), durable=durable)
 
 
+def make_folders(folder: Path) -> None:
+    """Create ``folder`` and what is missing above it; their entries are on the disk upon return."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next((i for i, path in enumerate(missing) if path.exists()), len(missing))]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
 def refuse_special(path: Path) -> None:
     """Raise NotAFile if ``path`` exists and is no regular file: renaming over ``/dev/null`` would remove the device.
 

@@ -22,7 +22,7 @@ import pandas as pd
 from trainers.contract import FitJob
 from trainers.errors import TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
-from trainers.files.atomic import atomic_write_text
+from trainers.files.atomic import atomic_write_text, make_folders
 from trainers.files.plain import Unreadable
 from trainers.images.crops import cut
 from trainers.images.policies import crop_names
@@ -69,7 +69,9 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     if any((fit.config, fit.weights) != (first.config, first.weights) for fit, _ in fits):
         raise TrainerError("only models of one configuration and the same starting weights can be served together.")
     out = Path(job["output"])
-    out.mkdir(parents=True, exist_ok=True)
+    make_folders(out)
+    for older in out.glob("member-*.npz"):  # of a larger ensemble
+        older.unlink()
     size = first.config.resolved_image_size
     starting = cached_backbone(first.config.backbone, first.weights, size, SERVED_PRECISION).get_weights()
     write_list(out / BACKBONE_FILE, starting)

@@ -27,6 +27,7 @@ ERRORS = [
     (errors.PromotionRefused("lower."), 6),
     (errors.TrackingError("away."), 7),
     (errors.ExportRefused("it lost too much."), 8),
+    (errors.AuditFailed("a figure is another one."), 9),
     (errors.TransientError("Ray failed."), 1),
     (errors.Interrupted("stopped."), 130),
 ]

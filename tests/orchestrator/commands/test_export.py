@@ -23,6 +23,8 @@ from orchestrator.cluster import ray_session
 from orchestrator.commands.export import ExportRequest, export_winner, installed_formats, print_report, refusal
 from orchestrator.errors import ExportRefused, OrchError
 from orchestrator.evaluation.export_report import ExportReport, ExportState
+from orchestrator.ledger.folder import read_sweep
+from orchestrator.ledger.kept import FILES, FileState, checksums, files_below
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.ledger.stages import Stage
@@ -248,7 +250,7 @@ def test_reading_test_is_recorded_before_and_what_became_of_it_after(sweep: Swee
     events = [e for e in read_events(sweep.ledger) if e.stage == Stage.EXPORT]
     assert [(str(e.kind), e.state) for e in events] == [("STAGE", "BEGUN"), ("STAGE", "ENDED")]
     assert events[0].data == {"reads_test": 1, "formats": ["tflite"]}
-    assert events[1].data == {
+    assert {name: value for name, value in events[1].data.items() if name != FILES} == {
         "exports": {"tflite": {"state": "kept", "reason": ""}},
         "bound": 0.01,
         "folder": "exports",
@@ -345,7 +347,7 @@ def test_probabilities_of_other_photos(sweep: SweepPaths) -> None:
     with pytest.raises(OrchError, match="are not of the test photos of its manifest"):
         run_export(sweep, "tflite")
     path.unlink()
-    with pytest.raises(OrchError, match=r"flip\.npz is missing; `orch sweep --resume --out .*` makes it again"):
+    with pytest.raises(OrchError, match=r"flip\.npz is missing\. `orch sweep --resume --out .*` makes it again"):
         run_export(sweep, "tflite")
 
 
@@ -373,3 +375,60 @@ def test_the_same_on_a_worker(swept: SweepPaths, tmp_path: Path) -> None:
     report = export_winner(tmp_path / "sweep", ExportRequest(formats=("tflite", "tflite-int8")))
     assert [e.state for e in report.exports] == [ExportState.KEPT] * 2
     assert not ray_session.ray.is_initialized()
+
+
+# --- what is exported is what was judged --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changed", ["bias", "member"])
+def test_a_winner_that_does_not_answer_as_judged_is_not_exported(sweep: SweepPaths, changed: str) -> None:
+    """In a sweep without checksums, as this one."""
+    if changed == "bias":
+        path = sweep.winner / "member-1.npz"
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        last = max(name for name in arrays if arrays[name].shape == (len(CLASSES),))
+        np.savez(path, **arrays | {last: arrays[last] + np.array([0, 3, -3], np.float32)})
+    else:
+        shutil.copy(sweep.winner / "member-0.npz", sweep.winner / "member-1.npz")
+    with pytest.raises(OrchError, match=r"winner was changed: it does not answer as it was judged"):
+        run_export(sweep, "tflite")
+    assert [path.name for path in sweep.exports.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["model.json", "member-0.npz", "backbone.npz"])
+def test_a_changed_file_of_the_winner_is_refused_before_the_test_split_is_read(sweep: SweepPaths, name: str) -> None:
+    with Ledger(sweep.ledger) as ledger:
+        events = [e for e in ledger.events() if e.stage == Stage.LEADERBOARD and e.state == "ENDED"]
+        payload = events[-1].data | {FILES: checksums(sweep, files_below(sweep.winner))}
+        ledger.append(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=payload)
+    before = len(read_events(sweep.ledger))
+    content = bytearray((sweep.winner / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (sweep.winner / name).write_bytes(bytes(content))
+    with pytest.raises(OrchError, match=rf"{name} is damaged: .*`orch sweep --resume --out .*` makes it again"):
+        run_export(sweep, "tflite")
+    assert len(read_events(sweep.ledger)) == before
+
+
+def test_what_is_exported_has_its_checksums_in_the_ledger(sweep: SweepPaths, tmp_path: Path) -> None:
+    run_export(sweep, "savedmodel", "tflite")
+    kept = read_sweep(sweep.root).kept
+    files = files_below(sweep.exports)
+    assert {"card.json", "report.json", "report.md", "model.tflite", "saved_model.pb"} <= {file.name for file in files}
+    assert {kept.state(file) for file in files} == {FileState.EQUAL}
+    run_export(sweep, "tflite", out=tmp_path / "elsewhere")
+    assert read_sweep(sweep.root).kept.hashes.keys() == kept.hashes.keys()
+
+
+def test_the_checksums_of_exports_that_were_removed_go(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_export(sweep, "savedmodel", "tflite")
+
+    def fail(*arguments: Any) -> None:
+        raise TrainerError("no room")
+
+    monkeypatch.setitem(write.WRITERS, "savedmodel", fail)
+    run_export(sweep, "savedmodel")
+    hashes = read_sweep(sweep.root).kept.hashes
+    assert "exports/model.tflite" in hashes
+    assert not [name for name in hashes if "savedmodel" in name]

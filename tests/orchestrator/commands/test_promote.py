@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from orchestrator.cluster import jobs as cluster_jobs
-from orchestrator.commands.promote import promote
-from orchestrator.errors import OrchError, PromotionRefused
+from orchestrator.commands.promote import promote, same_photos
+from orchestrator.errors import OrchError, PromotionRefused, TrackingError
 from orchestrator.ledger import folder
 from orchestrator.ledger import ledger as ledger_module
 from orchestrator.ledger.folder import read_sweep
@@ -28,6 +28,8 @@ from orchestrator.sweep.leaderboard import build_leaderboard
 from orchestrator.sweep.refit import FinalModel
 from orchestrator.sweep.select import Winner
 from orchestrator.tracking import registry
+from orchestrator.tracking.champions import set_champion
+from orchestrator.tracking.mlflow_store import connect
 from orchestrator.tracking.model_package import ModelDetails
 from tests.support.fake_store import new_store
 from tests.support.places import SUPPORT
@@ -69,8 +71,12 @@ class Made:
         """``build_leaderboard`` itself, on networks that are wrong about the first ``wrong`` test images."""
         labels = self.manifest.split("test").labels()
         answers = np.where(np.arange(len(labels)) < wrong, (labels + 1) % len(CLASSES), labels)
-        arrays: dict[str, Any] = {"probabilities": np.eye(len(CLASSES))[answers], "labels": labels}
+        hashes = self.manifest.split("test").table["sha256"].tolist()
+        arrays: dict[str, Any] = {"probabilities": np.eye(len(CLASSES))[answers], "labels": labels, "sha256": hashes}
         arrays |= {"seconds": 1, "shared_seconds": 0}
+        self.paths.winner.mkdir(exist_ok=True)
+        answered = dict(zip(hashes, answers.tolist(), strict=True))
+        (self.paths.winner / "answers.json").write_text(json.dumps(answered))
         for path in (self.paths.probabilities(fit, "test", name) for fit in fits for name in ("whole", "flip")):
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, **arrays)
@@ -99,8 +105,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             assert not (out / MODEL_FILE).exists()
             (out / MODEL_FILE).write_text(json.dumps(said))
 
-    def register_fake(uri: str, name: str, folder: Path, details: ModelDetails) -> str:
-        return register(uri, name, folder, replace(details, loader="fake_model"))
+    def register_fake(uri: str, name: str, folder: Path, details: ModelDetails, check: Any) -> str:
+        return register(uri, name, folder, replace(details, loader="fake_model"), check)
 
     monkeypatch.setattr(cluster_jobs, "run_jobs", assemble)
     monkeypatch.setattr(leaderboard, "predict_missing", lambda *arguments: None)
@@ -205,8 +211,159 @@ def test_a_sweep_without_a_leaderboard(sweep: Made) -> None:
         promote(sweep.paths.root)
     sweep.finished("new", "a1")
     sweep.paths.evidence.unlink()
-    with pytest.raises(OrchError, match="has no finished leaderboard"):
+    with pytest.raises(OrchError, match=r"evidence.parquet is missing. `orch sweep --resume --out .*` makes it again"):
         promote(sweep.paths.root)
+
+
+# --- what is promoted is what was judged --------------------------------------------------------------------------
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", ["model.json", "answers.json", "evidence.parquet"])
+def test_a_changed_file_of_the_winner_is_refused_by_its_name(sweep: Made, store: str, name: str) -> None:
+    sweep.finished("old", "a1")
+    path = sweep.paths.winner / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(OrchError, match=rf"{name} is damaged: .*`orch sweep --resume --out .*` makes it again"):
+        promote(sweep.paths.root)
+    assert registry.champion(store, "trash") is None
+
+
+def test_swapped_classes_are_refused(sweep: Made, store: str) -> None:
+    sweep.finished("old", "a1")
+    rewrite(sweep.paths.winner / MODEL_FILE, classes=[CLASSES[1], CLASSES[0], *CLASSES[2:]])
+    with pytest.raises(OrchError, match=r"model.json is damaged: its bytes do not match the checksum"):
+        promote(sweep.paths.root)
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[]", '{"policy": "whole"}'])
+def test_junk_in_the_models_description_is_a_sentence(sweep: Made, junk: str) -> None:
+    sweep.finished("old", "a1")
+    (sweep.paths.winner / MODEL_FILE).write_text(junk)
+    with pytest.raises(OrchError, match=r"winner/model.json is damaged: it does not describe a model"):
+        promote(sweep.paths.root)
+
+
+def forget_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in sweeps from before the checksums."""
+    monkeypatch.setattr("orchestrator.ledger.kept.recorded_files", lambda events: {})
+
+
+@pytest.mark.parametrize("swapped", ["classes", "answers"])
+def test_without_checksums_the_answers_to_some_photos_decide(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    sweep.finished("old", "a1")
+    forget_checksums(monkeypatch)
+    if swapped == "classes":
+        rewrite(sweep.paths.winner / MODEL_FILE, classes=[*reversed(CLASSES)])
+    else:
+        known = json.loads((sweep.paths.winner / "answers.json").read_text())
+        rewrite(sweep.paths.winner / "answers.json", **{sha: (answer + 1) % 3 for sha, answer in known.items()})
+    with pytest.raises(OrchError, match=r"winner was changed: it does not answer as .* differs by 1 from"):
+        promote(sweep.paths.root)
+    assert registry.champion(store, "trash") is None
+    assert connect(store).search_model_versions("name = 'trash'") == []
+
+
+def test_photos_that_are_gone_are_said_and_do_not_stop_a_promotion(sweep: Made, store: str) -> None:
+    sweep.finished("old", "a1")
+    for path in sweep.manifest.split("test").paths()[1:]:
+        path.write_bytes(b"another photo")
+    told: list[str] = []
+    assert promote(sweep.paths.root, tell=told.append).version == "1"
+    assert [line for line in told if "only 1 of 8 test photos are still in" in line]
+
+
+def test_the_registered_model_is_known_by_its_files(sweep: Made, store: str) -> None:
+    sweep.finished("old", "a1")
+    promote(sweep.paths.root)
+    found = tags(store)
+    assert found["model_sha256"] == registry.model_digest(judged_winner(read_sweep(sweep.paths.root)).files)
+    assert found["test_photos"] == "12"
+    info = registry.champion(store, "trash")
+    assert info is not None
+    (stored,) = Path(info.source.removeprefix("file://")).rglob("answers.json")
+    stored.write_text(stored.read_text().replace("0", "1", 1))
+    with pytest.raises(TrackingError, match=r"version 1 is damaged: .* do not match the tag orch.model_sha256"):
+        registry.load_champion(store, "trash")
+
+
+def test_what_the_registry_lost_on_the_way_is_no_champion(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.finished("old", "a1")
+    there = registry.folder_hashes
+
+    def torn(folder: Path) -> dict[str, str]:
+        found = there(folder)
+        return found if folder == sweep.paths.winner else found | {"answers.json": "0" * 64}
+
+    monkeypatch.setattr(registry, "folder_hashes", torn)
+    with pytest.raises(TrackingError, match=r"what came back of trash version 1 .* is not what was sent: answers.json"):
+        promote(sweep.paths.root)
+    assert registry.champion(store, "trash") is None
+
+
+# --- other processes, other folders -------------------------------------------------------------------------------
+
+
+def test_another_champion_made_meanwhile_is_compared_with(sweep: Made, store: str, tmp_path: Path) -> None:
+    """As by another machine, which no lock of this one holds off."""
+    sweep.finished("worse", "a1", wrong=6)
+    other = make(tmp_path / "other", store)
+    other.finished("best", "b1")
+    register, told = registry.register, []
+
+    def meanwhile(*arguments: Any) -> str:
+        version = register(*arguments)
+        if version == "1":
+            assert set_champion(store, "trash", register_other(), instead_of=None)
+        return version
+
+    def register_other() -> str:
+        judged = judged_winner(read_sweep(other.paths.root))
+        sample = other.manifest.split("test").paths()[0].read_bytes()
+        run = connect(store).create_run("0").info.run_id
+        details = ModelDetails(run, "other", "best", POLICY, "single", 1.0, 0.9, 1.0, "f", CLASSES, sample)
+        return register(store, "trash", other.paths.winner, replace(details, fits=judged.fits), lambda model: None)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "register", meanwhile)
+        with pytest.raises(PromotionRefused, match="The accuracy is lower"):
+            promote(sweep.paths.root, tell=told.append)
+    assert "another champion of trash was made meanwhile; comparing with that one" in told
+    info = registry.champion(store, "trash")
+    assert info is not None
+    assert info.version == "2"
+
+
+def test_from_another_folder_no_store_is_made(
+    sweep: Made, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.paths.spec.write_text(sweep.paths.spec.read_text().replace(f"uri: '{store}', ", ""))
+    with monkeypatch.context() as there:
+        there.setenv("MLFLOW_TRACKING_URI", store)
+        sweep.finished("old", "a1")
+        promote(sweep.paths.root)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(TrackingError, match=r"there is no MLflow database .*elsewhere/mlflow.db, so no run of this sw"):
+        promote(sweep.paths.root)
+    with pytest.raises(OrchError, match=r"there is no champion of trash: there is no MLflow database .*elsewhere"):
+        registry.load_champion(None, "trash")
+    assert registry.champion(None, "trash") is None
+    assert not list(elsewhere.iterdir())
+
+
+def test_photos_are_matched_by_their_content() -> None:
+    assert same_photos(["a", "b", "c"], ["c", "x", "a"]) == {"a": "a", "c": "c"}
 
 
 def test_the_champion_is_judged_by_the_challengers_labels(sweep: Made, store: str, tmp_path: Path) -> None:

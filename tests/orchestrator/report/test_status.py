@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.ledger.folder import read_sweep
+from orchestrator.ledger.kept import checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
@@ -22,7 +23,7 @@ from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
     found = status.describe(tmp_path / "tiny")
-    assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow"]
+    assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow", "looks"]
     assert found["name"] == "tiny"
     assert found["stage"] == "finished"
     assert found["states"] == {"COMPLETED": 1, "PRUNED": 1, "FAILED": 1}
@@ -58,6 +59,7 @@ def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
         "winner": None,
         "leaderboard": [],
         "mlflow": None,
+        "looks": None,
     }
 
 
@@ -176,8 +178,27 @@ def test_more_than_one_look_at_the_test_split_is_reported(tmp_path: Path, reads:
         for _ in range(reads):
             ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 3})
         ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"fits": 1})
-    sentence = "test was read 2 times for this sweep; each further look makes its figures less trustworthy\n"
-    assert (sentence in _shown(tmp_path / "tiny")) == said
+        ledger.append(EventKind.STAGE, stage="export", state="BEGUN", payload={"reads_test": 1})
+    sentence = "this test split was read 2 times by this sweep; each further look makes"
+    assert (sentence in " ".join(_shown(tmp_path / "tiny").split())) == said
+    assert status.describe(tmp_path / "tiny")["looks"] == {"reads": reads, "sweeps": 1}
+
+
+def test_a_damaged_leaderboard_stops_neither_show_nor_its_json(tmp_path: Path) -> None:
+    paths = write_sweep(tmp_path / "tiny")
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.NOTE, payload={"files": checksums(paths, [paths.leaderboard_parquet])})
+    assert status.describe(paths.root)["leaderboard"] == [ROW]
+    content = bytearray(paths.leaderboard_parquet.read_bytes())
+    content[len(content) // 3] ^= 1
+    paths.leaderboard_parquet.write_bytes(bytes(content))
+    found = status.describe(paths.root)
+    assert found["leaderboard"] == []
+    assert f"{paths.leaderboard_parquet} is damaged: its bytes do not match the checksum" in found["damaged"]
+    shown = " ".join(_shown(paths.root).split())
+    assert "the leaderboard is not shown: " in shown
+    assert f"`orch sweep --resume --out {paths.root}` makes it again." in shown
+    assert "winner: trial aaaaaaaaa1" in shown
 
 
 def test_one_trial_is_not_called_trials(tmp_path: Path) -> None:

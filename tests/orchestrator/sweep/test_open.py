@@ -8,6 +8,9 @@ import pytest
 
 from orchestrator.cli import app
 from orchestrator.errors import OrchError, SpecError, SweepExists
+from orchestrator.ledger.kept import FILES, DamagedFile, checksums
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections.data import SplitRatios
 from orchestrator.spec.sweep import SweepSpec
@@ -264,3 +267,18 @@ def test_a_file_without_splits_resumes_a_sweep_that_was_written_with_the_old_def
     assert spec.data.splits == SplitRatios()
     with pytest.raises(OrchError, match=r"data\.source, data\.splits differ from the sweep"):
         open_existing(root, str(file), ("data.splits=own", "data.source=."), None)
+
+
+def test_a_changed_spec_is_refused_and_written_again_from_the_file_that_began_the_sweep(tmp_path: Path) -> None:
+    paths = open_new(load_spec("quick"), tmp_path / "quick", fresh=False).paths
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload={FILES: checksums(paths, [paths.spec])})
+    text = paths.spec.read_text()
+    for change in (lambda: paths.spec.write_text(text.replace("trials: 10", "trials: 11", 1)), paths.spec.unlink):
+        change()
+        with pytest.raises(DamagedFile, match=r"spec.yaml is .*: `orch sweep FILE --resume --out "):
+            open_existing(paths.root, None, (), "+20")
+        with pytest.raises(DamagedFile, match=r"spec.yaml is "):
+            open_existing(paths.root, "quick", ["data.seed=5"], None)
+        assert open_existing(paths.root, "quick", (), None).spec == load_spec("quick")
+        assert paths.spec.read_text() == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Callable
@@ -53,7 +54,9 @@ def test_until_data_reads_the_photos_and_stops(out: Path, printed: PrintedLines)
     *_, last = read_events(out / "ledger")
     assert (last.reason, last.data) == ("until data, as asked", {"until": "data"})
     first = read_events(out / "ledger")[0]
-    assert first.data == {"name": "tiny", "budget": {"trials": 5, "epochs": 3}, "share": True}
+    spec = {"spec.yaml": hashlib.sha256((out / "spec.yaml").read_bytes()).hexdigest()}
+    budget = {"trials": 5, "epochs": 3}
+    assert first.data == {"name": "tiny", "budget": budget, "share": True, "precision": "auto", "files": spec}
     sweep(SweepRequest(None, out=out, resume=True, until="data"), printed.reporter)
     assert events(out)[4:] == [("SWEEP", "", "RUNNING"), ("SWEEP", "", "STOPPED")]
 

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.cluster import ray_session
+from orchestrator.ledger.kept import DamagedFile
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
@@ -41,7 +42,7 @@ def have(sweep: SweepContext, fit: str, *policies: str) -> None:
     for policy in policies:
         path = sweep.paths.probabilities(fit, "test", policy)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        np.savez(path, probabilities=np.eye(2), labels=np.arange(2))
 
 
 def test_fits_that_lack_the_same_policies_are_one_job(sweep: SweepContext) -> None:
@@ -122,10 +123,10 @@ def test_images_are_divided_and_files_are_whole(ready: SweepContext, monkeypatch
     for share in (True, False):
         sweep, workers = dataclasses.replace(ready, share=share), FakeWorkers()
         monkeypatch.setattr(cluster_jobs, "run_jobs", workers.run)
-        predict_missing(sweep, [fits], "test", told.append)
+        predict_missing(sweep, [fits], "test", lambda jobs, again: told.append(jobs))
         assert {j["part"] for j in workers.jobs} >= ({(0, 4), (4, 8), (8, 12)} if share else {(0, 12)})
         assert told[-1] == (1 if share else 6)
-        found = {(f, p): read_probabilities(sweep.paths, f, "test", p) for f in fits for p in POLICIES}
+        found = {(f, p): read_probabilities(sweep.kept(), f, "test", p) for f in fits for p in POLICIES}
         assert all(len(arrays["labels"]) == 12 for arrays in found.values())
         if share:
             shared = found
@@ -154,3 +155,69 @@ def test_what_was_interrupted_is_not_there_and_is_made_again(
     assert len(workers.jobs) == 3
     predict_missing(ready, [["fit-1"]], "test")
     assert len(workers.jobs) == 3, "nothing was missing any more"
+
+
+def damage(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path.write_bytes(bytes(content))
+
+
+def predicted(sweep: SweepContext, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Predict what is missing; the jobs, and whether they only repeat."""
+    told: list[tuple[int, bool]] = []
+    monkeypatch.setattr(cluster_jobs, "run_jobs", FakeWorkers().run)
+    predict_missing(sweep, [["fit-1"]], "test", lambda jobs, again: told.append((jobs, again)))
+    return told
+
+
+@pytest.mark.parametrize("bit", [3, 4099, 8 * 10**6 + 1])
+def test_a_damaged_file_is_made_again_with_a_sentence(
+    ready: SweepContext, monkeypatch: pytest.MonkeyPatch, bit: int
+) -> None:
+    assert predicted(ready, monkeypatch) == [(1, False)]
+    path = ready.paths.probabilities("fit-1", "test", "flip")
+    before = read_probabilities(ready.kept(), "fit-1", "test", "flip")
+    damage(path, bit)
+    with pytest.raises(DamagedFile, match=r"test-flip.npz is damaged: its .*`orch sweep --resume --out .* again"):
+        read_probabilities(ready.kept(), "fit-1", "test", "flip")
+    assert predicted(ready, monkeypatch) == [(1, True)]
+    after = read_probabilities(ready.kept(), "fit-1", "test", "flip")
+    np.testing.assert_allclose(after["probabilities"], before["probabilities"], atol=1e-6)
+    assert all(after[name].tolist() == before[name].tolist() for name in ("labels", "sha256"))
+    reasons = [event.reason for event in ready.ledger.events() if event.reason]
+    assert reasons == [f"1 file of probabilities, {path.resolve()} first, cannot be used; made again"]
+    assert predicted(ready, monkeypatch) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x00" * 4096])
+def test_without_checksums_a_torn_file_is_made_again(
+    ready: SweepContext, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    predicted(ready, monkeypatch)
+    monkeypatch.setattr("orchestrator.ledger.kept.recorded_files", lambda events: {})
+    path = ready.paths.probabilities("fit-1", "test", "whole")
+    path.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"test-whole.npz is damaged: it does not hold whole arrays"):
+        read_probabilities(ready.kept(), "fit-1", "test", "whole")
+    assert [jobs for jobs, _ in predicted(ready, monkeypatch)] == [1]
+    assert len(read_probabilities(ready.kept(), "fit-1", "test", "whole")["labels"]) == 12
+
+
+def test_a_file_that_a_killed_process_left_unrecorded_is_made_again(
+    ready: SweepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.keep([ready.paths.manifest])  # as a sweep of today records at its beginning
+    path = ready.paths.probabilities("fit-1", "test", "whole")
+    path.parent.mkdir(parents=True)
+    np.savez(path, probabilities=np.eye(2), labels=np.arange(2))
+    assert predicted(ready, monkeypatch) == [(1, False)]
+    assert len(read_probabilities(ready.kept(), "fit-1", "test", "whole")["labels"]) == 12
+
+
+def test_a_damaged_network_is_not_predicted_with(ready: SweepContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = ready.paths.fit("fit-1") / "weights.npz"
+    ready.keep([weights])
+    damage(weights, 9001)
+    with pytest.raises(DamagedFile, match=r"fit-1/weights.npz is damaged: .* Restore it from a copy; without one"):
+        predicted(ready, monkeypatch)

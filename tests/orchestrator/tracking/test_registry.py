@@ -17,6 +17,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.tracking import registry
+from orchestrator.tracking.champions import set_champion
 from orchestrator.tracking.mlflow_store import connect, reachable
 from orchestrator.tracking.model_package import INPUT, ModelDetails
 from orchestrator.tracking.settings import TrackingSettings
@@ -52,7 +53,8 @@ def run_id(tmp_path: Path, store: str) -> str:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(SUPPORT))
     folder = tmp_path / "winner of all"
     folder.mkdir()
     (folder / "model.json").write_text(json.dumps({"classes": CLASSES}))
@@ -93,7 +95,7 @@ def test_no_champion_yet(store: str) -> None:
 
 
 def test_a_name_without_a_champion_is_answered_with_those_that_have_one(store: str, run_id: str, model: Path) -> None:
-    registry.set_champion(store, "trash", registry.register(store, "trash", model, details(run_id)))
+    set_champion(store, "trash", registry.register(store, "trash", model, details(run_id)), instead_of=None)
     registry.register(store, "glass", model, details(run_id))
     with pytest.raises(OrchError, match=r"no champion of glass yet; trash has one \(--model NAME\)"):
         registry.load_champion(store, "glass")
@@ -107,7 +109,7 @@ def test_register_then_promote_then_predict(
     version = registry.register(store, "trash", model, details(run_id))
     assert version == "1"
     assert registry.champion(store, "trash") is None
-    registry.set_champion(store, "trash", version)
+    assert set_champion(store, "trash", version, instead_of=None)
     found = registry.champion(store, "trash")
     assert found is not None
     assert (found.name, found.version, found.run_id) == ("trash", "1", run_id)
@@ -199,9 +201,9 @@ def test_a_model_without_evidence(store: str, run_id: str, model: Path) -> None:
 def test_an_override_is_recorded_once(store: str, run_id: str, model: Path) -> None:
     for _ in range(2):
         registry.register(store, "trash", model, details(run_id))
-    registry.set_champion(store, "trash", "1")
-    for _ in range(2):
-        registry.set_champion(store, "trash", "2", override=("worse", "classes"))
+    assert set_champion(store, "trash", "1", instead_of=None)
+    for before in ("1", "2"):
+        assert set_champion(store, "trash", "2", override=("worse", "classes"), instead_of=before)
     found = registry.champion(store, "trash")
     assert found is not None
     assert found.version == "2"
@@ -266,7 +268,7 @@ def test_the_same_through_a_server(
     with running_server(tmp_path / "server", free_port()) as uri:
         run_id = synchronise(paths.root, TrackingSettings(uri)).parent_run_id
         version = registry.register(uri, "trash", model, details(run_id))
-        registry.set_champion(uri, "trash", version)
+        assert set_champion(uri, "trash", version, instead_of=None)
         evidence = registry.read_evidence(uri, "trash", version)
         answer = registry.load_champion(uri, "trash").predict(pd.DataFrame({"image": [b"22"]}))
         assert reachable(uri) == (True, f"the MLflow server at {uri} answers.")

@@ -1,0 +1,118 @@
+"""The data, and the choice of the winner and its crop policy on validation, compared with the ledger."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.audit import figures
+from orchestrator.audit.checks import (
+    NOT_CHECKABLE,
+    Check,
+    JudgedSweep,
+    compare,
+    read_arrays,
+    read_manifest,
+    read_spec,
+    unknown_version,
+)
+from orchestrator.ledger.segments import Event
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare_data(judged: JudgedSweep) -> Iterator[Check]:
+    """Compare the manifest with the ledger; no photo and no group is in two splits."""
+    sweep = judged.sweep
+    table, classes = read_manifest(sweep)
+    ended = [e.data for e in sweep.events if (e.kind, e.stage, e.state) == ("STAGE", "data", "ENDED")]
+    if ended and "images" in ended[-1]:
+        sizes = {str(split): int(n) for split, n in table["split"].value_counts().items()}
+        yield compare("data", "images in each split", ended[-1]["images"], sizes)
+        yield compare("data", "classes", ended[-1]["classes"], classes)
+    for column in ("sha256", "group"):
+        splits = table.groupby(column)["split"].nunique()
+        what = "photo" if column == "sha256" else "group"
+        yield compare("data", f"each {what} in two splits", 0, int((splits > 1).sum()))
+    yield compare("data", "labels that are no class", 0, int((~table["label"].isin(classes)).sum()))
+
+
+def choose_again(judged: JudgedSweep) -> Iterator[Check]:
+    """Choose the winner and its crop policy again, from the ledger's epochs and the stored probabilities."""
+    sweep, part = judged.sweep, "choice of the winner"
+    spec = read_spec(sweep)
+    table, _ = read_manifest(sweep)
+    rows = _completed_trials(judged, spec.budget.epochs, table)
+    choose, winner = spec.final.choose, judged.record["judged"]
+    order = figures.best_trials(rows, choose.best or spec.objective[0], choose.at_least, choose.at_most)
+    yield compare(part, f"best of {len(rows)} trials", winner["trial"], order[0] if order else "none")
+    runners_up = [*winner.get("runners_up", [])]
+    yield compare(part, "runners-up", runners_up, order[1 : 1 + len(runners_up)])
+    yield from _policy(judged, winner)
+
+
+def _completed_trials(judged: JudgedSweep, epochs: int, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the trials COMPLETED at full budget before the leaderboard, with the metrics of their last epoch."""
+    kept: dict[str, dict[int, Event]] = {}
+    folds: dict[str, dict[tuple[int, int], float]] = {}
+    states: dict[str, str] = {}
+    for event in judged.sweep.events:
+        if event.stage != "search" or not event.trial or event.seq > judged.until:
+            continue
+        if event.kind == "TRIAL":
+            states[event.trial] = event.state
+            if event.state == "PENDING":
+                own = kept.get(event.trial, {})
+                kept[event.trial] = {epoch: e for epoch, e in own.items() if epoch <= event.epoch}
+        elif event.kind == "EPOCH" and event.fold:
+            folds.setdefault(event.trial, {})[event.epoch, event.fold] = event.val_accuracy or math.nan
+        elif event.kind == "EPOCH":
+            kept.setdefault(event.trial, {})[event.epoch] = event
+    found = []
+    for trial, own in kept.items():
+        if states.get(trial) != "COMPLETED" or len(own) < epochs:
+            continue
+        last = own[max(own)]
+        seconds = [event.seconds for event in own.values() if event.seconds is not None]
+        accuracy = _val_accuracy(last, folds.get(trial, {}), table)
+        row = {"id": trial, "val_accuracy": accuracy, "seconds": statistics.median(seconds) if seconds else None}
+        row |= {name: getattr(last, name) for name in ("val_loss", "val_macro_f1", "images_per_s")}
+        if math.isfinite(accuracy):
+            found.append(row)
+    return found
+
+
+def _val_accuracy(last: Event, folds: Mapping[tuple[int, int], float], table: pd.DataFrame) -> float:
+    """Return correct photos over photos of the split validation, or of all folds."""
+    own = {fold: value for (epoch, fold), value in folds.items() if epoch == last.epoch}
+    if own:
+        sizes = {fold: int((table["fold"] == fold).sum()) for fold in own}
+        return sum(round(own[fold] * size) for fold, size in sizes.items()) / sum(sizes.values())
+    photos = int((table["split"] == "validation").sum())
+    value = math.nan if last.val_accuracy is None else last.val_accuracy
+    return round(value * photos) / photos if photos and math.isfinite(value) else value
+
+
+def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
+    sweep, part = judged.sweep, "choice of the crop policy"
+    selects = [e.data for e in sweep.events if (e.kind, e.stage) == ("STAGE", "select") and e.seq <= judged.until]
+    scores = next((s.get("policies") for s in reversed(selects) if s.get("winner") == winner), None)
+    if not scores:
+        yield Check(part, "scores on validation", NOT_CHECKABLE, reason="the ledger does not hold them")
+        return
+    for score in scores:
+        stored = read_arrays(sweep, sweep.paths.probabilities(winner["trial"], "validation", score["policy"]), part)
+        rows, labels = stored["probabilities"], stored["labels"]
+        right = int((rows.argmax(1) == labels).sum())
+        yield compare(part, f"{score['policy']}: correct on validation", score["correct"], right)
+        yield compare(part, f"{score['policy']}: photos", score["total"], len(labels))
+        loss = figures.log_loss(rows, labels)
+        yield compare(part, f"{score['policy']}: log loss", float(score["log_loss"]), loss)
+    rule = figures.POLICY_RULES.get(judged.version)
+    if rule is None:
+        yield Check(part, "policy", NOT_CHECKABLE, reason=unknown_version(judged))
+    else:
+        yield compare(part, "policy", winner["policy"], rule(scores))

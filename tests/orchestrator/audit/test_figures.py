@@ -1,0 +1,93 @@
+"""The audit's formulas and those of the leaderboard, which know nothing of each other, agree."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.audit import figures
+from orchestrator.evaluation.leaderboard import ModelPredictions, rank
+from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionRule, choose, choose_policy
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 10_000), st.sampled_from([0.2, 1.0, 8.0, 80.0]))
+def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: float) -> None:
+    """From guesses to certainty, all right and all wrong included."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, photos)
+    rows = {}
+    for policy in ("whole", "flip"):
+        logits = draw.normal(size=(photos, classes)) + sharp * np.eye(classes)[labels] * draw.choice([-1, 0, 1])
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        rows[policy] = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    board = rank([ModelPredictions("m", name, p, 2.0) for name, p in rows.items()], labels, ("m", "whole"))
+    for recorded in board.to_dict("records"):
+        own = rows[recorded["policy"]]
+        found = figures.point_figures(own, rows["whole"], labels, 2.0)
+        found |= figures.STATISTICS[1](own, rows["whole"], labels)
+        assert found.keys() == {*figures.POINT_FIGURES, *figures.INTERVAL_FIGURES}
+        for name, value in found.items():
+            assert figures.equal(recorded[name], value), (name, recorded[name], value)
+
+
+def test_the_macro_f1_of_older_leaderboards_counts_the_classes_in_the_labels_alone() -> None:
+    probabilities, labels = np.eye(3)[[0, 0, 1, 2]], np.array([0, 0, 1, 1])
+    assert figures.older_macro_f1(probabilities, labels) == (1 + 2 / 3) / 2
+    assert figures.point_figures(probabilities, probabilities, labels, 1.0)["macro_f1"] == (1 + 2 / 3) / 3
+
+
+def test_a_photo_more_is_no_rounding() -> None:
+    assert not figures.equal(0.5, 0.5 + 1e-6)
+    assert figures.equal(math.nan, math.nan)
+    assert not figures.equal(math.nan, 0.0)
+
+
+ACCURACIES = st.sampled_from([0.5, 0.75, 0.8])
+TRIALS = st.lists(
+    st.tuples(ACCURACIES, st.sampled_from([0.3, 0.6, None]), st.sampled_from([1.0, 2.0, None])), min_size=1
+)
+
+
+@settings(deadline=None)
+@given(TRIALS, st.sampled_from(["val_accuracy", "val_loss"]), st.sampled_from([{}, {"val_accuracy": 0.7}]))
+def test_the_choice_of_a_trial(
+    drawn: list[tuple[float, float | None, float | None]], best: str, least: dict[str, float]
+) -> None:
+    rows = [
+        {"id": f"t{i}", "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds}
+        for i, (accuracy, loss, seconds) in enumerate(drawn)
+    ]
+    candidates = [
+        Candidate(r["id"], "", "COMPLETED", 1, 1, r["val_accuracy"], _nan(r["val_loss"]), cost=_nan(r["seconds"]))
+        for r in rows
+    ]
+    order = figures.best_trials(rows, best, least, {})
+    if not order:
+        assert not [r for r in rows if r["val_accuracy"] >= least.get("val_accuracy", 0) and r[best] is not None]
+        return
+    chosen = choose(candidates, len(rows), SelectionRule(best, least))
+    assert order == [c.id for c in (chosen.winner, *chosen.runners_up)]
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+@given(st.lists(st.tuples(st.integers(5, 7), st.sampled_from([0.1, 0.2]), st.sampled_from([1, 2, 10])), max_size=5))
+def test_the_choice_of_a_policy(drawn: list[tuple[int, float, int]]) -> None:
+    drawn = [(6, 0.15, 1), *drawn]
+    scores = [
+        PolicyScore("whole" if not i else f"p{i}", right, 10, loss, crops)
+        for i, (right, loss, crops) in enumerate(drawn)
+    ]
+    assert figures.POLICY_RULES[1]([vars(score) for score in scores]) == choose_policy(scores).policy
+
+
+@pytest.mark.parametrize("name", [*figures.STATISTICS])
+def test_every_version_has_a_rule_for_the_policy(name: int) -> None:
+    assert name in figures.POLICY_RULES
