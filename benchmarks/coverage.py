@@ -101,7 +101,7 @@ def grid() -> tuple[Cell, ...]:
 
 
 SMALL = (
-    Cell(380, 1, 0.9, 1, 0.0, 0.0),
+    Cell(382, 1, 0.9, 1, 0.0, 0.0),
     Cell(380, 1, 0.9, 4, 0.2, 0.0),
     Cell(380, 3, 0.93, 1, 0.0, 0.0),
     Cell(380, 3, 0.9, 4, 0.2, 0.015),
@@ -193,14 +193,12 @@ def draw(cell: Cell, group: np.ndarray, number: int, rng: np.random.Generator) -
 
 
 def class_of(cell: Cell, group: np.ndarray) -> np.ndarray:
-    """The class of each photo, int (photos,): groups in turn by ``CLASS_SHARES``, at least one a class, as splits are
-    stratified. With fewer groups than classes the rarest classes are left out."""
-    groups = int(group.max()) + 1
-    edges = np.cumsum(CLASS_SHARES)
-    of_group = np.searchsorted(edges, (np.arange(groups) + 0.5) / groups).clip(0, len(CLASS_SHARES) - 1)
-    missing = [k for k in range(len(CLASS_SHARES)) if k not in of_group]
-    of_group[groups - len(missing) :] = missing
-    return np.asarray(of_group[group], np.int8)
+    """The class of each photo, int (photos,): one group a class, the others by ``CLASS_SHARES``, as splits are
+    stratified. With fewer groups than classes the last classes are left out."""
+    groups, classes = int(group.max()) + 1, len(CLASS_SHARES)
+    places = (np.arange(max(groups - classes, 0)) + 0.5) / max(groups - classes, 1)
+    others = np.searchsorted(np.cumsum(CLASS_SHARES), places).clip(0, classes - 1)
+    return np.asarray(np.r_[np.arange(classes), others][:groups][group], np.int8)
 
 
 def class_answers(correct: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,13 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.errors import PromotionRefused
-from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
+from orchestrator.evaluation.promotion_gate import (
+    ALREADY_CHAMPION,
+    Contender,
+    Decision,
+    JudgedImages,
+    decide,
+)
 from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.segments import EventKind
 from orchestrator.machine.places import require_record
@@ -69,12 +75,13 @@ def promote(
         champion = registry.champion(uri, name)
         manifest = Manifest.read(sweep.paths.manifest)
         if champion is not None and _is_same(champion, judged, run_id):
-            this = Contender(name, champion.version, manifest.classes, {"": True}, frozenset())
-            return Promotion(name, champion.version, decide(this, this))
+            this = Contender(name, champion.version, manifest.classes, {}, frozenset())
+            return Promotion(name, champion.version, decide(this, this, JudgedImages({}, {})))
         evidence = pd.read_parquet(sweep.paths.evidence)
-        challenger = Contender(CHALLENGER, "", manifest.classes, _correct(evidence), _seen(evidence))
+        challenger = Contender(CHALLENGER, "", manifest.classes, _answers(evidence), _seen(evidence))
         opponent = None if champion is None else _champion_contender(uri, champion, manifest, tell)
-        decision = decide(challenger, opponent, allow)
+        objective = spec.final.choose.best or spec.objective[0]
+        decision = decide(challenger, opponent, _judged_images(manifest), allow, objective=objective)
         note: dict[str, Any] = {"promotion": "refused", "model": name, "text": decision.text}
         if not decision.allowed:
             ledger.append(EventKind.NOTE, payload=note)
@@ -97,9 +104,12 @@ def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str)
     return tags.get("orch.trial") == winner["trial"]
 
 
-def _correct(evidence: pd.DataFrame) -> dict[str, bool]:
-    test = evidence[evidence["role"] == "test"]
-    return {str(sha): bool(hit) for sha, hit in zip(test["sha256"], test["correct"], strict=True)}
+def _judged_images(manifest: Manifest) -> JudgedImages:
+    """The labels and groups of the test images by content."""
+    test = manifest.split("test").table
+    return JudgedImages(
+        dict(zip(test["sha256"], test["label"], strict=True)), dict(zip(test["sha256"], test["group"], strict=True))
+    )
 
 
 def _answers(evidence: pd.DataFrame) -> dict[str, str]:
@@ -115,16 +125,12 @@ def _seen(evidence: pd.DataFrame) -> frozenset[str]:
 def _champion_contender(
     uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
 ) -> Contender:
-    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now.
-
-    The challenger's labels count: an image may have been relabelled since.
-    """
+    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now."""
     evidence = registry.read_evidence(uri, champion.name, champion.version)
     known = {} if evidence is None else _answers(evidence)
     seen = frozenset() if evidence is None else _seen(evidence)
     test = manifest.split("test")
-    hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
-    correct = {h: known[h] == label for h, label in zip(hashes, labels, strict=True) if h in known}
+    hashes = test.table["sha256"].tolist()
     asked = [i for i, h in enumerate(hashes) if h not in known]
     if asked:
         model = registry.load_champion(uri, champion.name)
@@ -133,9 +139,9 @@ def _champion_contender(
         answers: list[str] = []
         for batch in batches(paths[i] for i in asked):
             answers += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
-        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, answers, strict=True)}
+        known |= {hashes[i]: str(answer) for i, answer in zip(asked, answers, strict=True)}
     classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
-    return Contender(champion.name, champion.version, classes, correct, seen)
+    return Contender(champion.name, champion.version, classes, known, seen)
 
 
 def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> ModelDetails:

@@ -1,7 +1,7 @@
 """95 % intervals and tests of accuracies and their differences, for photos in groups and for several networks.
 
-Pure numpy. Formulas, papers and simulated coverage: ``docs/statistics.md``. Functions of ``Components`` take arrays over
-data sets.
+Pure numpy. Formulas, papers and simulated coverage: ``docs/statistics.md``. Functions of ``Components`` take arrays
+over data sets.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.variance import Components, Groups, difference_components
-from trainers.metrics import Z_95
+from orchestrator.evaluation.variance import Components, Groups, components, difference_components
+from trainers.metrics import Z_95, macro_f1_influence
 
 LEVEL = 0.95
 """Share of intervals that contain the true figure."""
@@ -161,32 +161,52 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
 
 
-def difference_spread(parts: Components, groups: Groups) -> Spread:
+def grouped_interval(correct: np.ndarray, groups: Groups) -> tuple[float, float]:
+    """Return the 95 % interval of one model's accuracy, bool (images,); NaN for too few groups."""
+    if groups.are_single:
+        return accuracy_interval(int(correct.sum()), len(correct))
+    if not has_interval(groups):
+        return math.nan, math.nan
+    low, high = score_bounds(components(correct[None], groups), groups)
+    return float(low), float(high)
+
+
+def macro_f1_interval(labels: np.ndarray, predicted: np.ndarray, groups: Groups) -> tuple[float, float]:
+    """Return the 95 % interval of one model's macro F1; NaN for too few groups."""
+    if not has_interval(groups):
+        return math.nan, math.nan
+    figure, influence = macro_f1_influence(labels, predicted)
+    low, high = estimated_bounds(components(figure + influence[None], groups), groups)
+    return float(low), float(high)
+
+
+def difference_spread(parts: Components, groups: Groups, estimated: bool = False) -> Spread:
     """Return the variance of a paired difference.
 
     V_P gains one discordant image of one network, times ``prior_design_effect``, and n gains 2: the adjustment of
     Agresti & Min 2005 (Statistics in Medicine 24, "Wald+2") for few discordant images, and exactly theirs for one
-    network a side on independent photos.
+    network a side on independent photos. ``estimated``: the figure is no share, such as macro F1.
     """
     n = groups.images
     correction = (groups.count - 1) / groups.count if groups.are_single and not parts.network_df else 1.0
-    prior = prior_design_effect(groups) * parts.per_network
+    prior = prior_design_effect(groups) * parts.per_network + 2 * n / (n + 2) * parts.mean**2
     photos = (n**2 * parts.photos * correction + prior) / (n + 2) ** 2
-    if groups.are_single:
+    if groups.are_single and not estimated:
         photo_df = np.full_like(photos, np.inf if not parts.network_df else max(n - 1, 1))
     else:
         photo_df = parts.photo_df(groups, MIN_GROUP_DF)
     return spread(parts, photos, photo_df)
 
 
-def p_value(difference: np.ndarray, shape: Spread) -> np.ndarray:
-    """Return the two-sided p at which the interval of ``shape`` around ``difference`` just touches 0; by bisection."""
-    low, high = np.zeros_like(difference), np.ones_like(difference)
+def difference_p(parts: Components, groups: Groups, estimated: bool = False) -> np.ndarray:
+    """Return the two-sided p at which the interval of ``difference_bounds`` just touches 0; by bisection."""
+    middle, shape = np.abs(_middle(parts, groups)), difference_spread(parts, groups, estimated)
+    low, high = np.zeros_like(middle), np.ones_like(middle)
     for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        outside = shape.half_width(1 - middle) < np.abs(difference)
-        low, high = np.where(outside, low, middle), np.where(outside, middle, high)
-    return np.where(difference == 0, 1.0, (low + high) / 2)
+        half = (low + high) / 2
+        outside = shape.half_width(1 - half) < middle
+        low, high = np.where(outside, low, half), np.where(outside, half, high)
+    return np.where(middle == 0, 1.0, (low + high) / 2)
 
 
 def paired_difference(correct_a: Any, correct_b: Any, groups: Groups | None = None) -> PairedDifference:
@@ -212,11 +232,16 @@ def paired_difference(correct_a: Any, correct_b: Any, groups: Groups | None = No
     return PairedDifference(float(gain.mean()), float(low), float(high), sign_flip(groups.sums(gain)))
 
 
-def difference_bounds(parts: Components, groups: Groups, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def difference_bounds(
+    parts: Components, groups: Groups, level: float = LEVEL, estimated: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval of a paired difference, clipped to [-1, 1]."""
-    n = groups.images
-    middle, half = parts.mean * n / (n + 2), difference_spread(parts, groups).half_width(level)
+    middle, half = _middle(parts, groups), difference_spread(parts, groups, estimated).half_width(level)
     return np.maximum(-1.0, middle - half), np.minimum(1.0, middle + half)
+
+
+def _middle(parts: Components, groups: Groups) -> np.ndarray:
+    return np.asarray(parts.mean * groups.images / (groups.images + 2))
 
 
 def sign_flip(group_gains: np.ndarray) -> float:
@@ -226,13 +251,16 @@ def sign_flip(group_gains: np.ndarray) -> float:
     first has. p = P(|sum of +-g| >= |sum of g|) over all signs (Fisher 1935, section 21; for groups: the exact form of
     Obuchowski 1998, Statistics in Medicine 17). McNemar's exact test if each group is one image. 1 without any.
     """
-    from scipy.special import gammaln  # SciPy: a second to import
+    from scipy.special import bdtr, gammaln  # SciPy: a second to import
 
     gains = np.abs(np.rint(group_gains).astype(np.int64))
     sizes, times = np.unique(gains[gains > 0], return_counts=True)
     observed = abs(int(np.rint(group_gains).sum()))
     if not len(sizes):
         return 1.0
+    if len(sizes) == 1:
+        number = int(times[0])
+        return min(1.0, 2 * float(bdtr((number - observed // int(sizes[0])) // 2, number, 0.5)))
     total = np.ones(1)  # of sum(g over positive signs), from 0
     for size, number in zip(sizes.tolist(), times.tolist(), strict=True):
         k = np.arange(number + 1)

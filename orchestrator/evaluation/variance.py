@@ -6,7 +6,7 @@ Every function takes leading axes, one data set each, so that ``benchmarks/cover
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -67,12 +67,25 @@ class Groups:
             return values[..., self.order].astype(np.float64)
         return np.add.reduceat(values[..., self.order], self.starts, axis=-1, dtype=np.float64)
 
+    @property
     def words(self) -> str:
-        """Format the size: "380 photos", or "380 photos of 95 objects" where groups exist."""
-        photos = f"{self.images:,} photo{'' if self.images == 1 else 's'}"
-        if self.are_single:
-            return photos
-        return f"{photos} of {self.count:,} object{'' if self.count == 1 else 's'}"
+        """The size: "380 photos", or "380 photos of 95 objects" where groups exist."""
+        return photos_in_words(self.images, self.count)
+
+
+def photos_in_words(images: int, groups: int) -> str:
+    """Format a number of photos and, if they are fewer, of the objects that they show."""
+    photos = f"{images:,} photo{'' if images == 1 else 's'}"
+    return photos if groups == images else f"{photos} of {groups:,} object{'' if groups == 1 else 's'}"
+
+
+def groups_of_hashes(hashes: Iterable[str], known: Iterable[str], groups: Iterable[str]) -> list[str]:
+    """Return the group of each image by its hash; ``known``: hashes of a manifest, ``groups``: theirs.
+
+    An image that the manifest does not hold is a group of its own.
+    """
+    by_hash = dict(zip(map(str, known), map(str, groups), strict=True))
+    return [by_hash.get(str(sha), str(sha)) for sha in hashes]
 
 
 @dataclass(frozen=True, eq=False)
