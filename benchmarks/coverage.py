@@ -89,10 +89,10 @@ def grid() -> tuple[Cell, ...]:
         Cell(n, s, a, m, icc, sd) for n, a, (m, icc), (s, sd) in itertools.product(photos, accuracies, groups, seeds)
     ]
     fewer = (380, 1500), (0.6, 0.9, 0.97)
-    groups = ((2, 0.1), (10, 0.1), (20, 0.0), (MIXED, 0.5))
+    others = ((2, 0.1), (10, 0.1), (20, 0.0), (MIXED, 0.5))
     found += [
         Cell(n, s, a, m, icc, sd)
-        for n, a, (m, icc), (s, sd) in itertools.product(*fewer, groups, ((1, 0.0), (3, 0.01), (5, 0.03)))
+        for n, a, (m, icc), (s, sd) in itertools.product(*fewer, others, ((1, 0.0), (3, 0.01), (5, 0.03)))
     ]
     found += [
         Cell(n, s, a, 1, 0.0, sd) for n, a, (s, sd) in itertools.product(*fewer, ((2, 0.0), (2, 0.03), (4, 0.005)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from benchmarks.coverage import SMALL, Cell, draw, grid, group_of, latent_correlation, main, simulate
+from benchmarks.common.coverage_page import PAGE, TABLE_HERE, TEXT, page
+from benchmarks.coverage import RESULTS, SMALL, Cell, draw, grid, group_of, latent_correlation, main, simulate
 
 
 def test_the_grid_includes_every_extreme():
@@ -61,3 +63,30 @@ def test_the_small_mode_prints_and_writes_nothing(capsys, monkeypatch, tmp_path)
     assert main(["--small"]) == 0
     assert json.loads(capsys.readouterr().out)["photos"] == 382
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_is_that_of_the_stored_cells_and_names_each_miss():
+    rows = json.loads(RESULTS.read_text())
+    assert [tuple(row[f.name] for f in dataclasses.fields(Cell)) for row in rows] == list(
+        map(dataclasses.astuple, grid())
+    )
+    text = page(TEXT.read_text(), rows)
+    assert PAGE.read_text() == text, "run python -m benchmarks.coverage"
+    assert text.count("\n| ") > len(rows)
+    for row in rows:
+        if len(groups := set(group_of(Cell(*(row[f.name] for f in dataclasses.fields(Cell)))))) >= 10:
+            assert row["networks"] < 3 or row["mean_accuracy"], (row, len(groups))
+
+
+def test_a_miss_is_listed_with_its_setting():
+    figures = {"coverage": 0.95, "width": 1.0, "false_positives": 0.05}
+    names = ("mean_accuracy", "difference", "equal", "policy", "macro_f1")
+    good = dataclasses.asdict(SMALL[0]) | {name: figures for name in names}
+    bad = dataclasses.asdict(SMALL[3]) | {name: figures | {"coverage": 0.92} for name in names[:1]}
+    bad |= {"difference": figures | {"false_positives": 0.08}} | {name: {} for name in names[2:]}
+    text = page(TABLE_HERE, [good, bad])
+    setting = "380 photos of accuracy 0.9, groups of 4 at 0.2, 3 networks at 1.5 points"
+    assert f"accuracy (mean over networks): {setting} (coverage 92.0 %)." in text
+    assert f"one better: {setting} (false positives 8.0 %)." in text
+    assert "- macro F1 (one network): none." in text
+    assert "| 380 | 3 | 0.9 | 4 | 0.2 | 1.5 | 92.0 / 1.00 / 5.0 | 95.0 / 1.00 / 8.0 |  |  |  |" in text
