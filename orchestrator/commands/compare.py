@@ -35,8 +35,8 @@ ENSEMBLE = "ensemble"
 HOW_TO_READ = (
     "Differences in points on the same test images. One network (or ensemble) a side: Agresti-Min interval, exact "
     "McNemar p. Several: the mean of their accuracies; interval and p allow for other images and other training runs, "
-    "and are left out for the mean of 2 networks. All over objects where several photos show the same one, and left "
-    f"out for fewer than {MIN_GROUPS} objects."
+    "and are left out for the mean of 2 networks. All over objects where several photos show the same one; for "
+    f"fewer than {MIN_GROUPS} objects most are left out."
 )
 
 

@@ -162,12 +162,18 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def grouped_interval(correct: np.ndarray, groups: Groups) -> tuple[float, float]:
-    """Return the 95 % interval of one model's accuracy, bool (images,); NaN for too few groups."""
+    """Return the 95 % interval of one model's accuracy, bool (images,).
+
+    With too few groups to estimate their correlation it is taken for 1: each group counts as one image.
+    """
     if groups.are_single:
         return accuracy_interval(int(correct.sum()), len(correct))
-    if not has_interval(groups):
-        return math.nan, math.nan
-    low, high = score_bounds(components(correct[None], groups), groups)
+    parts = components(correct[None], groups)
+    if has_interval(groups):
+        low, high = score_bounds(parts, groups)
+    else:
+        effect, infinite = np.asarray(groups.weighted_size / groups.images), np.asarray(np.inf)
+        low, high = _score(parts, Spread(effect, infinite, np.zeros(()), 0.0), LEVEL)
     return float(low), float(high)
 
 
