@@ -296,7 +296,7 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> 
         table.add_row(*(Text(str(cell)) for cell in cells), style="bold green" if row["winner"] else "")
     left_out = len(frame) - len(shown)
     table.caption = f"{left_out} more rows in leaderboard.csv\n" if left_out else ""
-    table.caption += "★ chosen on validation, not here   diff: points against the same model's whole   p: exact, paired"
+    table.caption += "★ chosen on validation, not here   diff: points against the same model's whole   p: exact"
     if "ece_floor" in frame and len(frame):
         floor = 100 * frame["ece_floor"].median()
         table.caption += (
