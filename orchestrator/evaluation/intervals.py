@@ -145,7 +145,8 @@ def _score(parts: Components, per_share: Spread, level: float) -> tuple[np.ndarr
     c = of_photos * per_share.photos
     middle = 2 * x + c
     root = np.sqrt(np.maximum(0.0, middle**2 - 4 * (1 + c) * (x**2 - of_networks * per_share.networks)))
-    return np.clip((middle - root) / (2 * (1 + c)), 0, 1), np.clip((middle + root) / (2 * (1 + c)), 0, 1)
+    low, high = (middle - root) / (2 * (1 + c)), (middle + root) / (2 * (1 + c))
+    return np.clip(np.minimum(low, x), 0, 1), np.clip(np.maximum(high, x), 0, 1)  # x itself, whatever the rounding
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
