@@ -23,6 +23,7 @@ from orchestrator.audit.checks import (
     read_arrays,
     read_manifest,
     read_table,
+    test_groups,
     test_hashes,
     test_labels,
     unknown_version,
@@ -41,13 +42,13 @@ def compare_leaderboard(judged: JudgedSweep) -> Iterator[Check]:
     recorded = {(row["model"], row["policy"]): row for row in board.to_dict("records")}
     yield compare(part, "rows", sorted("/".join(key) for key in recorded), sorted("/".join(key) for key in models))
     _, classes = read_manifest(sweep)
-    labels = test_labels(sweep, classes)
+    labels, groups = test_labels(sweep, classes), test_groups(sweep)
     interval = formulas.STATISTICS.get(judged.version)
     computed = {}
     for (model, policy), (probabilities, seconds) in models.items():
         whole = models[model, "whole"][0] if policy != "whole" else probabilities
         figures = formulas.point_figures(probabilities, whole, labels, seconds)
-        figures |= interval(probabilities, whole, labels) if interval else {}
+        figures |= interval(probabilities, whole, labels, groups) if interval else {}
         computed[model, policy] = figures
         row = recorded.get((model, policy), {})
         older = formulas.older_macro_f1(probabilities, labels)

@@ -139,6 +139,11 @@ def test_hashes(sweep: Sweep) -> list[str]:
     return table.loc[table["split"] == "test", "sha256"].tolist()
 
 
+def test_groups(sweep: Sweep) -> list[str]:
+    table, _ = read_manifest(sweep)
+    return table.loc[table["split"] == "test", "group"].tolist()
+
+
 def test_labels(sweep: Sweep, classes: Sequence[str]) -> np.ndarray:
     table, _ = read_manifest(sweep)
     return np.array([classes.index(label) for label in table.loc[table["split"] == "test", "label"]])

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from orchestrator.audit import figures
 from orchestrator.audit.checks import (
     NOT_CHECKABLE,
@@ -103,10 +105,14 @@ def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
     if not scores:
         yield Check(part, "scores on validation", NOT_CHECKABLE, reason="the ledger does not hold them")
         return
+    correct: dict[str, np.ndarray] = {}
+    groups: list[str] = []
     for score in scores:
         stored = read_arrays(sweep, sweep.paths.probabilities(winner["trial"], "validation", score["policy"]), part)
         rows, labels = stored["probabilities"], stored["labels"]
-        right = int((rows.argmax(1) == labels).sum())
+        correct[score["policy"]] = rows.argmax(1) == labels
+        groups = _groups(judged, stored)
+        right = int(correct[score["policy"]].sum())
         yield compare(part, f"{score['policy']}: correct on validation", score["correct"], right)
         yield compare(part, f"{score['policy']}: photos", score["total"], len(labels))
         loss = figures.log_loss(rows, labels)
@@ -115,4 +121,12 @@ def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
     if rule is None:
         yield Check(part, "policy", NOT_CHECKABLE, reason=unknown_version(judged))
     else:
-        yield compare(part, "policy", winner["policy"], rule(scores))
+        yield compare(part, "policy", winner["policy"], rule(scores, correct, groups))
+
+
+def _groups(judged: JudgedSweep, stored: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the group of each stored photo, by its hash in the manifest; without hashes each is its own."""
+    table, _ = read_manifest(judged.sweep)
+    known = dict(zip(table["sha256"], table["group"], strict=True))
+    hashes = [str(sha) for sha in stored.get("sha256", range(len(stored["labels"])))]
+    return [str(known.get(sha, sha)) for sha in hashes]

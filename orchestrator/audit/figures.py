@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.audit import intervals
+
 Figures = dict[str, float]
 POINT_FIGURES = ("accuracy", "macro_f1", "log_loss", "ece", "images_per_s", "difference")
 INTERVAL_FIGURES = ("accuracy_low", "accuracy_high", "difference_low", "difference_high", "p_value")
@@ -74,8 +76,10 @@ def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return math.fsum(abs(math.fsum(each)) for each in gaps.values()) / len(labels)
 
 
-def independent_photos(probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray) -> Figures:
-    """Return ``INTERVAL_FIGURES`` that take photos as independent, version 1.
+def independent_photos(
+    probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray, groups: Sequence[str]
+) -> Figures:
+    """Return ``INTERVAL_FIGURES`` that take photos as independent, whatever ``groups``, version 1.
 
     Accuracy: the roots of (p - x)^2 = z^2 x (1 - x) / n (Wilson 1927). Difference: Agresti & Min 2005, half a photo
     added to each cell of the 2 x 2 table. p: McNemar's exact test, two-sided.
@@ -100,9 +104,12 @@ def independent_photos(probabilities: np.ndarray, whole: np.ndarray, labels: np.
     return figures | bounds | {"p_value": p_value}
 
 
-STATISTICS: Mapping[int, Callable[[np.ndarray, np.ndarray, np.ndarray], Figures]] = {1: independent_photos}
-"""Version of the statistics, as the leaderboard records it -> ``INTERVAL_FIGURES`` of probabilities, those under whole
-and labels."""
+STATISTICS: Mapping[int, Callable[[np.ndarray, np.ndarray, np.ndarray, Sequence[str]], Figures]] = {
+    1: independent_photos,
+    2: intervals.grouped_photos,
+}
+"""Version of the statistics, as the leaderboard records it -> the figures with an interval, from probabilities, those
+under whole, labels and groups."""
 
 
 def equal(recorded: float, computed: float) -> bool:
@@ -143,10 +150,15 @@ def best_trials(
     return [str(trial["id"]) for trial in order]
 
 
-def most_correct_policy(scores: Sequence[Mapping[str, Any]]) -> str:
+def most_correct_policy(
+    scores: Sequence[Mapping[str, Any]], correct: Mapping[str, np.ndarray], groups: Sequence[str]
+) -> str:
     """Return the crop policy with the most correct photos; ties: fewer crops, lower loss, name. Version 1."""
     return str(min(scores, key=lambda s: (-s["correct"], s["crops"], s["log_loss"], s["policy"]))["policy"])
 
 
-POLICY_RULES: Mapping[int, Callable[[Sequence[Mapping[str, Any]]], str]] = {1: most_correct_policy}
-"""Version of the statistics -> the rule that chooses the crop policy."""
+POLICY_RULES: Mapping[int, Callable[[Sequence[Mapping[str, Any]], Mapping[str, np.ndarray], Sequence[str]], str]] = {
+    1: most_correct_policy,
+    2: intervals.cheapest_near_the_best,
+}
+"""Version of the statistics -> the rule that chooses the crop policy, from scores, policy -> bool (photos,), groups."""

@@ -17,8 +17,10 @@ import pandas as pd
 
 from orchestrator.errors import OrchError
 from orchestrator.evaluation.comparison import ScoredModel, compare_models
+from orchestrator.evaluation.intervals import MIN_GROUPS
 from orchestrator.evaluation.leaderboard import ensemble, signed
 from orchestrator.evaluation.selection import WHOLE
+from orchestrator.evaluation.variance import groups_of_hashes, photos_in_words
 from orchestrator.ledger.folder import Sweep, read_leaderboard, read_sweep
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialState
@@ -32,18 +34,21 @@ if TYPE_CHECKING:
 ENSEMBLE = "ensemble"
 HOW_TO_READ = (
     "Differences in points on the same test images. One network (or ensemble) a side: Agresti-Min interval, exact "
-    "McNemar p. Several: the mean of their accuracies; interval and p from a bootstrap over images and networks."
+    "McNemar p. Several: the mean of their accuracies; interval and p allow for other images and other training runs, "
+    "and are left out for the mean of 2 networks. All over objects where several photos show the same one; for "
+    f"fewer than {MIN_GROUPS} objects most are left out."
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``frame``: of ``compare_models``. ``images``: number of test images. ``policy``: the crop policy, or "" if rows
-    are policies. ``against``: the baseline, in words."""
+    """``frame``: of ``compare_models``. ``images``, ``groups``: number of test images, and of the objects that they
+    show. ``policy``: the crop policy, or "" if rows are policies. ``against``: the baseline, in words."""
 
     frame: pd.DataFrame
     policy: str
     images: int
+    groups: int
     against: str
 
 
@@ -70,8 +75,9 @@ def compare_configurations(folder: Path, against: str = "winner", policy: str = 
     stored = {n.fit: read_probabilities(sweep.kept, n.fit, "test", policy) for n in networks}
     judged = _judged(networks, stored, kind)
     baseline = against if kind == "network" else _shown_as(group, kind, networks)
-    frame = compare_models(judged, baseline)
-    return Comparison(frame, policy, judged[0].correct.shape[1], _who(frame[frame["baseline"]].iloc[0]))
+    groups = _test_groups(sweep, networks[0].fit, policy)
+    frame = compare_models(judged, baseline, groups)
+    return _comparison(frame, policy, groups, _who(frame[frame["baseline"]].iloc[0]))
 
 
 def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
@@ -87,13 +93,12 @@ def compare_steps(folder: Path, policy: str = WHOLE) -> Comparison:
     steps = [by_name[record.name] for record in order]
     if not steps:
         raise OrchError(f"{folder} has no named configurations (search.configurations), so no steps to compare.")
-    frames = [compare_models([steps[0]], steps[0].model)]
+    groups = _test_groups(sweep, networks[0].fit, policy)
+    frames = [compare_models([steps[0]], steps[0].model, groups)]
     for before, after in itertools.pairwise(steps):
-        frame = compare_models([before, after], before.model)
+        frame = compare_models([before, after], before.model, groups)
         frames.append(frame[~frame["baseline"]])
-    return Comparison(
-        pd.concat(frames, ignore_index=True), policy, steps[0].correct.shape[1], "the configuration before"
-    )
+    return _comparison(pd.concat(frames, ignore_index=True), policy, groups, "the configuration before")
 
 
 def compare_policies(folder: Path, configuration: str = "") -> Comparison:
@@ -110,8 +115,22 @@ def compare_policies(folder: Path, configuration: str = "") -> Comparison:
     for name in policies:
         correct = _correct([read_probabilities(sweep.kept, n.fit, "test", name) for n in networks])
         judged.append(ScoredModel(name, "", correct))
-    frame = compare_models(judged, WHOLE, same_networks=True)
-    return Comparison(frame, "", judged[0].correct.shape[1], WHOLE)
+    groups = _test_groups(sweep, networks[0].fit, WHOLE)
+    return _comparison(compare_models(judged, WHOLE, groups, same_networks=True), "", groups, WHOLE)
+
+
+def _comparison(frame: pd.DataFrame, policy: str, groups: Sequence[str], against: str) -> Comparison:
+    return Comparison(frame, policy, len(groups), len(set(groups)), against)
+
+
+def _test_groups(sweep: Sweep, fit: str, policy: str) -> list[str]:
+    """Return the group of each test image, in the order of the probabilities; its own if the manifest is gone."""
+    stored = read_probabilities(sweep.kept, fit, "test", policy)
+    hashes = [str(sha) for sha in stored.get("sha256", range(len(stored["labels"])))]
+    if not sweep.paths.manifest.is_file():
+        return hashes
+    table = pd.read_parquet(sweep.paths.manifest, columns=["sha256", "group"])
+    return groups_of_hashes(hashes, table["sha256"], table["group"])
 
 
 def _open(folder: Path) -> tuple[Sweep, list[_Network], list[str]]:
@@ -204,7 +223,7 @@ def to_rich(found: Comparison) -> Table:
     from rich.text import Text
 
     how = f"crop policy {found.policy}" if found.policy else "the mean over the networks"
-    title = f"Against {found.against} on {found.images} test images, {how}"
+    title = f"Against {found.against} on {photos_in_words(found.images, found.groups)} of the test split, {how}"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     columns = (
         ("configuration" if found.policy else "crop policy", "left"),
@@ -243,10 +262,13 @@ def _who(row: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    interval = f"{100 * row['accuracy_low']:.1f}\N{EN DASH}{100 * row['accuracy_high']:.1f}"
+    low, high = row["accuracy_low"], row["accuracy_high"]
+    interval = f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}" if math.isfinite(low) else ""
     cells = [_who(row), str(row["networks"]), f"{100 * row['accuracy']:.1f}", interval]
     if row["baseline"]:
         return [*cells, "", "", ""]
+    if not math.isfinite(row["difference_low"]):
+        return [*cells, signed(row["difference"]), "", ""]
     p = row["p_value"]
     shown = "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 and math.isfinite(p) else "1"
     between = f"{signed(row['difference_low'])} to {signed(row['difference_high'])}"

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.errors import PromotionRefused, TrackingError
-from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, decide
+from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, JudgedImages, decide
 from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.kept import FileState
 from orchestrator.ledger.ledger import Ledger
@@ -87,7 +87,8 @@ def promote(
         if known_run:
             _require_store(sweep, uri)
         run_id = known_run or synchronise(folder, tracking_settings(spec)).parent_run_id
-        candidate = _Candidate(sweep, judged, Manifest.read(sweep.paths.manifest), uri, name, run_id, tell)
+        manifest, objective = Manifest.read(sweep.paths.manifest), spec.final.choose.best or spec.objective[0]
+        candidate = _Candidate(sweep, judged, manifest, uri, name, run_id, objective, tell)
         with one_promotion(uri, name):
             return _promote(candidate, ledger, allow)
 
@@ -102,6 +103,7 @@ class _Candidate:
     uri: str | None
     name: str
     run_id: str
+    objective: str
     tell: Callable[[str], None]
 
 
@@ -113,10 +115,11 @@ def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str]) -> Pr
     while True:
         champion = registry.champion(uri, name)
         if champion is not None and _is_same(champion, judged, candidate.run_id):
-            this = Contender(name, champion.version, manifest.classes, {"": True}, frozenset())
-            return Promotion(name, champion.version, decide(this, this))
+            this = Contender(name, champion.version, manifest.classes, {}, frozenset())
+            return Promotion(name, champion.version, decide(this, this, JudgedImages({}, {})))
         opponent = None if champion is None else _champion_contender(uri, champion, manifest, candidate.tell)
-        decision = decide(challenger, opponent, allow)
+        images = _judged_images(manifest)
+        decision = decide(challenger, opponent, images, allow, objective=candidate.objective)
         note: dict[str, Any] = {"promotion": "refused", "model": name, "text": decision.text}
         if not decision.allowed:
             ledger.append(EventKind.NOTE, payload=note)
@@ -167,7 +170,7 @@ def _challenger(sweep: Sweep, manifest: Manifest) -> Contender:
     path = sweep.paths.evidence
     try:
         evidence = pd.read_parquet(io.BytesIO(sweep.kept.read(path)))
-        return Contender(CHALLENGER, "", manifest.classes, _correct(evidence), _seen(evidence))
+        return Contender(CHALLENGER, "", manifest.classes, _answers(evidence), _seen(evidence))
     except (OSError, ValueError, KeyError) as error:  # of a sweep without checksums
         raise sweep.kept.damaged(path, FileState.DIFFERENT, "is damaged: it is not a table of photos") from error
 
@@ -182,9 +185,12 @@ def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str)
     return tags.get("orch.trial") == winner["trial"]
 
 
-def _correct(evidence: pd.DataFrame) -> dict[str, bool]:
-    test = evidence[evidence["role"] == "test"]
-    return {str(sha): bool(hit) for sha, hit in zip(test["sha256"], test["correct"], strict=True)}
+def _judged_images(manifest: Manifest) -> JudgedImages:
+    """The labels and groups of the test images by content."""
+    test = manifest.split("test").table
+    return JudgedImages(
+        dict(zip(test["sha256"], test["label"], strict=True)), dict(zip(test["sha256"], test["group"], strict=True))
+    )
 
 
 def _answers(evidence: pd.DataFrame) -> dict[str, str]:
@@ -210,17 +216,14 @@ def same_photos(asked: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def _champion_contender(
     uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
 ) -> Contender:
-    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now.
-
-    The challenger's labels count: an image may have been relabelled since.
-    """
+    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now."""
     evidence = registry.read_evidence(uri, champion.name, champion.version)
     answers = {} if evidence is None else _answers(evidence)
     test = manifest.split("test")
-    hashes, labels = test.table["sha256"].tolist(), test.table["label"].tolist()
-    known = same_photos(hashes, answers)
+    hashes = test.table["sha256"].tolist()
+    same = same_photos(hashes, answers)
+    known = {photo: answers[same[photo]] for photo in hashes if photo in same}
     seen = frozenset(same_photos(hashes, () if evidence is None else _seen(evidence)))
-    correct = {h: answers[known[h]] == label for h, label in zip(hashes, labels, strict=True) if h in known}
     asked = [i for i, h in enumerate(hashes) if h not in known]
     if asked:
         model = registry.load_champion(uri, champion.name)
@@ -229,9 +232,9 @@ def _champion_contender(
         given: list[str] = []
         for batch in batches(paths[i] for i in asked):
             given += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
-        correct |= {hashes[i]: answer == labels[i] for i, answer in zip(asked, given, strict=True)}
+        known |= {hashes[i]: str(answer) for i, answer in zip(asked, given, strict=True)}
     classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
-    return Contender(champion.name, champion.version, classes, correct, seen)
+    return Contender(champion.name, champion.version, classes, known, seen)
 
 
 def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> ModelDetails:

@@ -6,13 +6,23 @@ one training run; an ensemble of them is a separate model with one prediction pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from orchestrator.evaluation.leaderboard import PairedDifference, accuracy_interval, paired_difference
+from orchestrator.evaluation.intervals import (
+    PairedDifference,
+    difference_bounds,
+    difference_p,
+    grouped_interval,
+    has_interval,
+    paired_difference,
+    score_bounds,
+)
+from orchestrator.evaluation.variance import Groups, components, difference_components, gain_components
 
 COLUMNS = (
     "model",
@@ -27,12 +37,6 @@ COLUMNS = (
     "p_value",
     "baseline",
 )
-RESAMPLES = 4_000
-"""Number of bootstrap resamples."""
-RESAMPLES_PER_CHUNK = 250
-"""Number of resamples in memory at once."""
-PERCENTILES = (2.5, 97.5)
-"""Percentiles of the resamples that bound a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,19 @@ class ScoredModel:
 
 
 def compare_models(
-    models: Sequence[ScoredModel], baseline: str, seed: int = 0, same_networks: bool = False
+    models: Sequence[ScoredModel],
+    baseline: str,
+    groups: Sequence[str] | None = None,
+    same_networks: bool = False,
 ) -> pd.DataFrame:
     """Return one row per model with the columns ``COLUMNS``, the most accurate first.
 
     ``difference`` is the accuracy minus that of the model called ``baseline`` on the same images, as a fraction.
-    Between single networks (or ensembles), interval and p come from ``paired_difference`` and generalise to other
-    images. If either side has several networks, accuracy is their mean, and a bootstrap over images and networks with
-    its own ``seed`` gives intervals (percentiles) and p (twice the smaller tail at 0), which also generalise to other
-    training runs: they are wide if the seeds disagree. ``same_networks``: all models consist of the same networks in
-    the same order (under several crop policies), which are then resampled jointly.
+    ``groups``: each image's group, None if all are independent. Between single networks (or ensembles), interval and p
+    come from ``paired_difference`` and generalise to other images. If either side has several networks, accuracy is
+    their mean, and intervals and p also generalise to other training runs (``evaluation.intervals``): they are wide if
+    the seeds disagree. ``same_networks``: all models consist of the same networks in the same order (under several
+    crop policies), so that differences are taken within each. NaN: too few groups, or the mean of two networks.
 
     Raises ValueError unless ``baseline`` is among the models and all have the same images.
     """
@@ -66,54 +73,35 @@ def compare_models(
     base = by_name[baseline]
     if same_networks and len({len(each.correct) for each in models}) > 1:
         raise ValueError(f"all models need the same networks; got {[m.correct.shape for m in models]}")
-    draws = _bootstrap(models, seed, same_networks) if any(len(each.correct) > 1 for each in models) else {}
+    grouped = Groups.of(groups, models[0].correct.shape[1])
     rows = []
     for each in models:
-        hits = each.correct.mean(axis=0)
-        if len(each.correct) > 1:
-            low, high = np.clip(np.percentile(draws[each.model], PERCENTILES), 0, 1)
+        low, high = _mean_interval(each.correct, grouped)
+        if each is base:
+            paired = PairedDifference(0.0, 0.0, 0.0, 1.0)
         else:
-            low, high = accuracy_interval(int(each.correct.sum()), each.correct.shape[1])
-        paired = PairedDifference(0.0, 0.0, 0.0, 1.0) if each is base else _paired(base, each, draws)
-        facts = (each.model, each.configuration, len(each.correct), hits.mean(), low, high)
+            paired = _paired(base.correct, each.correct, grouped, same_networks)
+        facts = (each.model, each.configuration, len(each.correct), each.correct.mean(), low, high)
         rows.append((*facts, paired.difference, paired.low, paired.high, paired.p_value, each is base))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.sort_values(["accuracy", "model"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
-def _paired(base: ScoredModel, other: ScoredModel, draws: Mapping[str, np.ndarray]) -> PairedDifference:
-    if len(base.correct) == len(other.correct) == 1:
-        return paired_difference(base.correct[0], other.correct[0])
-    gains = draws[other.model] - draws[base.model]
-    low, high = np.percentile(gains, PERCENTILES)
-    tail = (1 + min(int((gains <= 0).sum()), int((gains >= 0).sum()))) / (1 + len(gains))
-    difference = float(other.correct.mean() - base.correct.mean())
-    return PairedDifference(difference, float(low), float(high), min(1.0, 2 * tail))
+def _mean_interval(correct: np.ndarray, groups: Groups) -> tuple[float, float]:
+    if len(correct) == 1:
+        return grouped_interval(correct[0], groups)
+    if not has_interval(groups, len(correct) - 1):
+        return math.nan, math.nan
+    low, high = score_bounds(components(correct, groups), groups)
+    return float(low), float(high)
 
 
-def _bootstrap(models: Sequence[ScoredModel], seed: int, same_networks: bool) -> dict[str, np.ndarray]:
-    """Return model -> accuracy in each of ``RESAMPLES`` resamples.
-
-    All models share the resampled images; each resamples its own networks, or all share those too. Resampling S
-    networks yields (S - 1) / S of their variance, too little for small S: weights are spread by sqrt(S / (S - 1))
-    around 1 / S (Rao & Wu 1988, JASA 83, rescaled bootstrap). A single network has no spread.
-    """
-    draw, images = np.random.default_rng(seed), models[0].correct.shape[1]
-    found: dict[str, list[np.ndarray]] = {each.model: [] for each in models}
-    for start in range(0, RESAMPLES, RESAMPLES_PER_CHUNK):
-        count = min(RESAMPLES_PER_CHUNK, RESAMPLES - start)
-        shares = draw.multinomial(images, np.full(images, 1 / images), size=count) / images
-        shared = _network_weights(draw, len(models[0].correct), count) if same_networks else None
-        for each in models:
-            weights = shared if shared is not None else _network_weights(draw, len(each.correct), count)
-            accuracies = shares @ each.correct.T.astype(np.float64)
-            found[each.model].append((weights * accuracies).sum(axis=1))
-    return {model: np.concatenate(parts) for model, parts in found.items()}
-
-
-def _network_weights(draw: np.random.Generator, networks: int, count: int) -> np.ndarray:
-    """Return each network's weight in each of ``count`` resamples, float64 (count, networks); rows sum to 1."""
-    even = np.full(networks, 1 / networks)
-    weights = draw.multinomial(networks, even, size=count) / networks
-    spread = np.sqrt(networks / (networks - 1)) if networks > 1 else 1.0
-    return even + spread * (weights - even)
+def _paired(base: np.ndarray, other: np.ndarray, groups: Groups, same_networks: bool) -> PairedDifference:
+    if len(base) == len(other) == 1:
+        return paired_difference(base[0], other[0], groups)
+    parts = gain_components(base, other, groups) if same_networks else difference_components(base, other, groups)
+    difference = float(other.mean() - base.mean())
+    if not has_interval(groups, parts.network_df):
+        return PairedDifference(difference, math.nan, math.nan, math.nan)
+    low, high = difference_bounds(parts, groups)
+    return PairedDifference(difference, float(low), float(high), float(difference_p(parts, groups)))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.evaluation.leaderboard import PairedDifference, accuracy_interval, paired_difference, signed
+from orchestrator.evaluation.intervals import PairedDifference, accuracy_interval, paired_difference
+from orchestrator.evaluation.leaderboard import signed
 from orchestrator.plain_json import json_ready
 
 if TYPE_CHECKING:

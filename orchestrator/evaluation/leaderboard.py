@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.evaluation.calibration import calibration_error
+from orchestrator.evaluation.intervals import (
+    MIN_GROUPS,
+    PairedDifference,
+    grouped_interval,
+    macro_f1_interval,
+    paired_difference,
+)
 from orchestrator.evaluation.selection import WHOLE
+from orchestrator.evaluation.variance import Groups, photos_in_words
 from orchestrator.paths import SweepPaths
 from trainers.files.atomic import atomic_write, atomic_write_text
-from trainers.metrics import Z_95, log_loss, macro_f1
+from trainers.metrics import log_loss, macro_f1
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,19 +38,25 @@ COLUMNS = (
     "accuracy_low",
     "accuracy_high",
     "macro_f1",
+    "macro_f1_low",
+    "macro_f1_high",
     "log_loss",
     "ece",
+    "ece_floor",
+    "ece_debiased",
     "images_per_s",
     "difference",
     "difference_low",
     "difference_high",
     "p_value",
+    "images",
+    "groups",
     "winner",
 )
+"""Columns of the file; boards written before 2026-12 lack the bounds of macro F1, ``ece_floor``, ``ece_debiased``,
+``images`` and ``groups``."""
 CONFIGURATION = "configuration"
 """Optional last column: the user's name of the model's configuration, present if at least one has a name."""
-ECE_BINS = 15
-"""Number of confidence bins of the expected calibration error."""
 TERMINAL_ROWS = 16
 """Maximum rows in a terminal's table; the file has all of them."""
 
@@ -61,47 +76,35 @@ class ModelPredictions:
     configuration: str = ""
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Accuracy of the second minus that of the first on the same images, its 95 % interval, and a p-value."""
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
-
-
-def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tuple[str, str]) -> pd.DataFrame:
+def rank(
+    predictions: Sequence[ModelPredictions],
+    labels: np.ndarray,
+    winner: tuple[str, str],
+    groups: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Return one row per prediction, best first, with the columns ``COLUMNS`` and, if named, ``CONFIGURATION``.
 
-    ``labels``: int (images,), class indices. Sorted by accuracy, then log loss, then model and policy; the row of
-    ``winner`` = (model, policy) is marked at any rank. ``images_per_s`` is NaN if no time was measured. ``whole`` rows
-    have difference 0, interval 0 to 0, p 1.
+    ``labels``: int (images,), class indices. ``groups``: each image's group, None if all are independent; intervals
+    and p respect it, and are NaN if there are too few. Sorted by accuracy, then log loss, then model and policy; the
+    row of ``winner`` = (model, policy) is marked at any rank. ``images_per_s`` is NaN if no time was measured.
+    ``whole`` rows have difference 0, interval 0 to 0, p 1.
 
     Raises ValueError if shapes do not match, a row is duplicated, a model has no ``whole``, or the winner has no row.
     """
     labels = np.asarray(labels)
     _check(predictions, labels, winner)
+    grouped = Groups.of(groups, len(labels))
     correct = {(p.model, p.policy): p.probabilities.argmax(axis=1) == labels for p in predictions}
     rows = []
     for p in predictions:
         hits = correct[p.model, p.policy]
-        low, high = accuracy_interval(int(hits.sum()), len(hits))
         if p.policy == WHOLE:
             paired = PairedDifference(0.0, 0.0, 0.0, 1.0)
         else:
-            paired = paired_difference(correct[p.model, WHOLE], hits)
+            paired = paired_difference(correct[p.model, WHOLE], hits, grouped)
         rows.append(
-            {
-                "model": p.model,
-                "policy": p.policy,
-                "accuracy": hits.sum() / len(hits),
-                "accuracy_low": low,
-                "accuracy_high": high,
-                "macro_f1": macro_f1(labels, p.probabilities.argmax(axis=1)),
-                "log_loss": log_loss(np.asarray(p.probabilities, np.float64), labels),
-                "ece": expected_calibration_error(p.probabilities, labels),
-                "images_per_s": len(hits) / p.seconds if p.seconds > 0 else math.nan,
+            _figures(p, labels, grouped)
+            | {
                 "difference": paired.difference,
                 "difference_low": paired.low,
                 "difference_high": paired.high,
@@ -114,6 +117,32 @@ def rank(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tu
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *([CONFIGURATION] if named else [])])
     by = ["accuracy", "log_loss", "model", "policy"]
     return frame.sort_values(by, ascending=[False, True, True, True], kind="stable", ignore_index=True)
+
+
+def _figures(p: ModelPredictions, labels: np.ndarray, groups: Groups) -> dict[str, Any]:
+    """Return the figures of one row that depend on no other row."""
+    answers = p.probabilities.argmax(axis=1)
+    hits = answers == labels
+    low, high = grouped_interval(hits, groups)
+    f1_low, f1_high = macro_f1_interval(labels, answers, groups)
+    calibration = calibration_error(p.probabilities, labels)
+    return {
+        "model": p.model,
+        "policy": p.policy,
+        "accuracy": hits.sum() / len(hits),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": macro_f1(labels, answers),
+        "macro_f1_low": f1_low,
+        "macro_f1_high": f1_high,
+        "log_loss": log_loss(np.asarray(p.probabilities, np.float64), labels),
+        "ece": calibration.measured,
+        "ece_floor": calibration.floor,
+        "ece_debiased": calibration.debiased,
+        "images_per_s": len(hits) / p.seconds if p.seconds > 0 else math.nan,
+        "images": groups.images,
+        "groups": groups.count,
+    }
 
 
 def _check(predictions: Sequence[ModelPredictions], labels: np.ndarray, winner: tuple[str, str]) -> None:
@@ -148,81 +177,50 @@ def ensemble(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean([np.asarray(p, dtype=np.float64) for p in probabilities], axis=0)
 
 
-def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
-
-    Raises ValueError unless 0 <= correct <= total > 0.
-    """
-    from scipy.stats import binomtest  # SciPy: a second to import
-
-    if total <= 0 or not 0 <= correct <= total:
-        raise ValueError(f"{correct} correct of {total} images is no accuracy")
-    interval = binomtest(correct, total).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def paired_difference(correct_a: Any, correct_b: Any) -> PairedDifference:
-    """Compare the accuracy of b with that of a on the same images; both bool (images,), whether correct.
-
-    With b images correct under a only, c under b only, of n: the difference is (c - b) / n. The interval is the
-    adjusted Wald interval of Agresti & Min 2005 (Statistics in Medicine 24, "Wald+2"): half an image is added to
-    each of the four cells, d = (c - b) / (n + 2), d +- z sqrt(b + c + 1 - (c - b)^2 / (n + 2)) / (n + 2), clipped to
-    [-1, 1]. The p-value is the exact two-sided test of McNemar 1947 (binomial, b of b + c at 1/2).
-
-    Raises ValueError unless both have the same number of images, at least 1.
-    """
-    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
-        raise ValueError(f"a paired difference needs the same images, at least 1; got shapes {a.shape} and {b.shape}")
-    only_a, only_b, n = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
-    gain = only_b - only_a
-    middle = gain / (n + 2)
-    half = Z_95 * math.sqrt(only_a + only_b + 1 - gain**2 / (n + 2)) / (n + 2)
-    return PairedDifference(gain / n, max(-1.0, middle - half), min(1.0, middle + half), exact_mcnemar(only_a, only_b))
-
-
-def exact_mcnemar(only_a: int, only_b: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test: binomial, only_a + only_b draws at 1/2; 1 without any."""
-    from scipy.stats import binomtest  # SciPy: a second to import
-
-    n = only_a + only_b
-    return float(binomtest(min(only_a, only_b), n).pvalue) if n else 1.0
-
-
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Return the sum over bins of |B_m|/n |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, eq. 3).
-
-    The confidence is the highest probability; bin m holds ((m - 1)/bins, m/bins].
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    confidence, hits = p.max(axis=1), p.argmax(axis=1) == labels
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(index, weights=hits - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
 def to_markdown(frame: pd.DataFrame) -> str:
     """Return the leaderboard as a Markdown table with a line on how to read it; the winner's row is bold."""
     head = [
-        "model", "policy", "accuracy, % (95 %)", "macro F1, %", "log loss", "ECE, %", "images/s",
+        "model", "policy", "accuracy, % (95 %)", "macro F1, % (95 %)", "log loss", "ECE, %", "images/s",
         "against whole, points (95 %)", "p", "",
     ]  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|---|---|---|--:|--:|--:|--:|---|--:|---|"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|--:|--:|--:|---|--:|---|"]
     for row in frame.to_dict("records"):
         accuracy, interval, f1, loss, ece, speed, difference, between, p = _cells(row)
-        cells = [_model_name(row), row["policy"], f"{accuracy} ({interval})", f1, loss, ece, speed]
-        cells += [f"{difference} ({between})" if between else difference, p, "winner" if row["winner"] else ""]
+        cells = [_model_name(row), row["policy"], _with_interval(accuracy, interval)]
+        cells += [_with_interval(f1, _interval(row, "macro_f1")), loss, ece, speed]
+        cells += [_with_interval(difference, between), p, "winner" if row["winner"] else ""]
         cells = [str(cell).replace("|", "\\|") for cell in cells]
         if row["winner"]:
             cells = [f"**{cell}**" if cell else cell for cell in cells]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{HOW_TO_READ}\n"
+    size = f"{_size(frame)}. " if "images" in frame else ""
+    return "\n".join(lines) + f"\n\n{size}{HOW_TO_READ}\n"
 
 
 HOW_TO_READ = (
     "The winner was chosen on validation, not here. Differences are paired: the same images under the same model's "
-    "whole row. Intervals: Wilson for accuracy, Agresti and Min for differences; p: exact McNemar."
+    "whole row. Intervals: Wilson for accuracy, the delta method for macro F1, Agresti and Min for differences; p: "
+    "exact McNemar; all over objects where several photos show the same one. With fewer than "
+    f"{MIN_GROUPS} objects each counts as one photo, and other intervals are left out. ECE: without its bias on few "
+    "images. Formulas and coverage: docs/statistics.md."
 )
+
+
+def _size(frame: pd.DataFrame) -> str:
+    """Return "380 photos of 95 objects"; "" for a board that does not hold the numbers."""
+    if not len(frame) or "images" not in frame:
+        return ""
+    return photos_in_words(int(frame["images"].iloc[0]), int(frame["groups"].iloc[0]))
+
+
+def _with_interval(figure: str, interval: str) -> str:
+    return f"{figure} ({interval})" if interval else figure
+
+
+def _interval(row: dict[str, Any], figure: str) -> str:
+    """Format the bounds of a share; "" if they are unknown."""
+    low, high = row.get(f"{figure}_low", math.nan), row.get(f"{figure}_high", math.nan)
+    return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}" if math.isfinite(low) else ""
 
 
 def _model_name(row: dict[str, Any]) -> str:
@@ -233,15 +231,16 @@ def _model_name(row: dict[str, Any]) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     """Format a row's figures: percent with one decimal, points with a sign."""
     whole = row["policy"] == WHOLE
+    bounds = (row["difference_low"], row["difference_high"])
     return [
         f"{100 * row['accuracy']:.1f}",
-        f"{100 * row['accuracy_low']:.1f}\N{EN DASH}{100 * row['accuracy_high']:.1f}",
+        _interval(row, "accuracy"),
         f"{100 * row['macro_f1']:.1f}",
         f"{row['log_loss']:.3f}",
-        f"{100 * row['ece']:.1f}",
+        f"{100 * row.get('ece_debiased', row['ece']):.1f}",
         _speed(row["images_per_s"]),
         "" if whole else signed(row["difference"]),
-        "" if whole else f"{signed(row['difference_low'])} to {signed(row['difference_high'])}",
+        "" if whole or not math.isfinite(bounds[0]) else f"{signed(bounds[0])} to {signed(bounds[1])}",
         "" if whole else _p(row["p_value"]),
     ]
 
@@ -259,6 +258,8 @@ def _speed(images_per_s: float) -> str:
 
 
 def _p(p_value: float) -> str:
+    if math.isnan(p_value):
+        return ""
     return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0") if p_value < 1 else "1"
 
 
@@ -271,7 +272,7 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> 
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(title) if title else None
+    heading = Text(", ".join(filter(None, (title, _size(frame))))) if title else None
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("")
     table.add_column("model", overflow="fold", min_width=8)
@@ -295,7 +296,12 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> 
         table.add_row(*(Text(str(cell)) for cell in cells), style="bold green" if row["winner"] else "")
     left_out = len(frame) - len(shown)
     table.caption = f"{left_out} more rows in leaderboard.csv\n" if left_out else ""
-    table.caption += "★ chosen on validation, not here   diff: points against the same model's whole   p: exact McNemar"
+    table.caption += "★ chosen on validation, not here   diff: points against the same model's whole   p: exact"
+    if "ece_floor" in frame and len(frame):
+        floor = 100 * frame["ece_floor"].median()
+        table.caption += (
+            f"\nECE without its bias; measured plainly, a perfect model would show about {floor:.1f} % here"
+        )
     table.caption_justify = "left"
     return table
 

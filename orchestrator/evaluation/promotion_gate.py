@@ -1,12 +1,20 @@
-"""Decide whether a model may become the champion. Pure: two contenders in, a decision with its reasons out."""
+"""Decide whether a model may become the champion. Pure: two contenders in, a decision with its reasons out.
+
+The challenger must not be worse by more than a margin (non-inferiority; Liu et al. 2002, Statistics in Medicine 21).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from orchestrator.errors import OrchError
-from orchestrator.evaluation.leaderboard import PairedDifference, accuracy_interval, paired_difference, signed
+from orchestrator.evaluation.gate_figures import GateFigures, compare_answers, exceeds_largest_class
+from orchestrator.evaluation.intervals import PairedDifference
+from orchestrator.evaluation.leaderboard import signed
+from orchestrator.objectives import ACCURACY
 
 LOWER_ACCURACY = "lower-accuracy"
 DIFFERENT_CLASSES = "different-classes"
@@ -20,20 +28,25 @@ FORCE = "all"
 NO_CHAMPION = "no-champion"
 ALREADY_CHAMPION = "already-champion"
 NOT_LOWER = "not-lower"
+LARGEST_CLASS = "largest-class"
+"""A warning: the model is not shown to be better than one that always answers the largest class."""
+
+MARGIN = 0.03
+"""Largest loss of accuracy or macro F1 that the gate does not exclude, as a fraction."""
 
 
 @dataclass(frozen=True)
 class Contender:
     """Challenger or champion.
 
-    ``classes``: in the order of its outputs. ``correct``: sha256 -> whether the prediction is correct, at least for the
+    ``classes``: in the order of its outputs. ``answers``: sha256 -> the class that it gave, at least for the
     challenger's test images. ``trained_on``: sha256 of every image of its training and validation.
     """
 
     name: str
     version: str
     classes: tuple[str, ...]
-    correct: Mapping[str, bool]
+    answers: Mapping[str, str]
     trained_on: frozenset[str]
 
     @property
@@ -42,8 +55,19 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class JudgedImages:
+    """The challenger's test images: sha256 -> label, and sha256 -> group; an image without one is independent."""
+
+    labels: Mapping[str, str]
+    groups: Mapping[str, str]
+
+    def right(self, contender: Contender) -> dict[str, bool]:
+        return {image: contender.answers.get(image) == label for image, label in self.labels.items()}
+
+
+@dataclass(frozen=True)
 class Reason:
-    """One finding. ``code`` is one of ``REFUSALS``, ``NO_CHAMPION``, ``ALREADY_CHAMPION`` or ``NOT_LOWER``."""
+    """One finding. ``code``: of ``REFUSALS``, or NO_CHAMPION, ALREADY_CHAMPION, NOT_LOWER, LARGEST_CLASS."""
 
     code: str
     sentence: str
@@ -74,60 +98,96 @@ class Decision:
         return "\n".join(lines)
 
 
-def decide(challenger: Contender, champion: Contender | None, overrides: frozenset[str] = frozenset()) -> Decision:
+def decide(
+    challenger: Contender,
+    champion: Contender | None,
+    images: JudgedImages,
+    overrides: frozenset[str] = frozenset(),
+    *,
+    objective: str = ACCURACY,
+    margin: float = MARGIN,
+) -> Decision:
     """Decide whether ``challenger`` may replace the champion; collect all reasons, not only the first.
 
-    ``overrides``: codes of ``REFUSALS`` to ignore, or ``FORCE`` for all of them.
-    Raises OrchError for an unknown override; ValueError if there is no test image or the champion lacks a prediction
-    for one.
+    ``objective``: the sweep's; macro F1 is compared by macro F1, every other by accuracy. ``margin``: a fraction; the
+    challenger is refused if it may be worse by more, or is significantly worse. ``overrides``: codes of ``REFUSALS`` to
+    ignore, or ``FORCE`` for all of them.
+
+    Raises OrchError for an unknown override; ValueError if there is no test image, a contender lacks an answer for one,
+    or the margin is not between 0 and 1.
     """
     unknown = sorted(overrides - {*REFUSALS, FORCE})
     if unknown:
         raise OrchError(
             f"there is no override {', '.join(unknown)}; known are {', '.join(REFUSALS)}, and {FORCE} for all of them."
         )
-    if not challenger.correct:
-        raise ValueError(f"{challenger.label} has no test images")
+    if not 0 < margin < 1:
+        raise ValueError(f"the margin must be a fraction between 0 and 1; got {margin}")
     if champion is not None and (champion.name, champion.version) == (challenger.name, challenger.version):
         return Decision(True, (Reason(ALREADY_CHAMPION, f"{champion.label} is the champion already."),), None)
-
-    comparison = None if champion is None else _compare(challenger, champion)
-    found = [_trained_on_test(challenger), *_against(challenger, champion, comparison)]
+    if not images.labels:
+        raise ValueError(f"{challenger.label} has no test images")
+    _check_answers(challenger, images)
+    found = [_trained_on_test(challenger, images)]
+    comparison = None
+    if champion is None:
+        found += [Reason(NO_CHAMPION, "There is no champion yet."), _largest_class(challenger, images)]
+    else:
+        _check_answers(champion, images)
+        figures = _compare(challenger, champion, images, objective, margin)
+        comparison = figures.difference
+        found += [
+            _different_classes(challenger, champion),
+            _champion_saw_test(challenger, champion, images),
+            _lower(challenger, champion, figures),
+        ]
     reasons = tuple(
         Reason(r.code, r.sentence, r.code in REFUSALS and bool(overrides & {r.code, FORCE})) for r in found if r
     )
     return Decision(not any(r.refuses for r in reasons), reasons, comparison)
 
 
-def _against(
-    challenger: Contender, champion: Contender | None, comparison: PairedDifference | None
-) -> Sequence[Reason | None]:
-    if champion is None or comparison is None:
-        return [Reason(NO_CHAMPION, "There is no champion yet.")]
-    return [
-        _different_classes(challenger, champion),
-        _champion_saw_test(challenger, champion),
-        _accuracy(challenger, champion, comparison),
-    ]
-
-
-def _compare(challenger: Contender, champion: Contender) -> PairedDifference:
-    images = sorted(challenger.correct)
-    missing = [i for i in images if i not in champion.correct]
+def _check_answers(contender: Contender, images: JudgedImages) -> None:
+    missing = len(images.labels.keys() - contender.answers.keys())
     if missing:
-        raise ValueError(
-            f"{champion.label} lacks predictions for {len(missing)} of {challenger.label}'s {len(images)} test images"
-        )
-    return paired_difference([champion.correct[i] for i in images], [challenger.correct[i] for i in images])
+        raise ValueError(f"{contender.label} lacks predictions for {missing} of the {len(images.labels)} test images")
 
 
-def _trained_on_test(challenger: Contender) -> Reason | None:
-    seen = challenger.trained_on & challenger.correct.keys()
+def _compare(
+    challenger: Contender, champion: Contender, images: JudgedImages, objective: str, margin: float
+) -> GateFigures:
+    order = sorted(images.labels)
+    classes = sorted({*images.labels.values(), *challenger.answers.values(), *champion.answers.values()})
+    place = {name: i for i, name in enumerate(classes)}
+    labels, new, old = (
+        np.array([place[answers[image]] for image in order])
+        for answers in (images.labels, challenger.answers, champion.answers)
+    )
+    return compare_answers(labels, old, new, [images.groups.get(i, i) for i in order], objective, margin)
+
+
+def _largest_class(challenger: Contender, images: JudgedImages) -> Reason | None:
+    """Warn if the first model is not shown to be better than the most frequent label."""
+    order = sorted(images.labels)
+    labels = np.array([images.labels[image] for image in order])
+    right = np.array([challenger.answers[image] for image in order]) == labels
+    name, share, exceeds = exceeds_largest_class(labels, right, [images.groups.get(i, i) for i in order])
+    if exceeds:
+        return None
+    return Reason(
+        LARGEST_CLASS,
+        f"Warning: {challenger.label} has {100 * right.mean():.1f} % right on {len(right)} test images, which is not "
+        f"shown to be better than always answering {name!r} ({100 * share:.1f} %).",
+    )
+
+
+def _trained_on_test(challenger: Contender, images: JudgedImages) -> Reason | None:
+    seen = challenger.trained_on & images.labels.keys()
     if not seen:
         return None
     return Reason(
         TRAINED_ON_TEST,
-        f"{challenger.label} was trained on {_of(len(seen), len(challenger.correct), 'its own')}, so its test "
+        f"{challenger.label} was trained on {_of(len(seen), len(images.labels), 'its own')}, so its test "
         "accuracy is not valid; the manifest's splits overlap.",
     )
 
@@ -155,20 +215,20 @@ def _names(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _champion_saw_test(challenger: Contender, champion: Contender) -> Reason | None:
-    images = challenger.correct
-    seen = champion.trained_on & images.keys()
+def _champion_saw_test(challenger: Contender, champion: Contender, images: JudgedImages) -> Reason | None:
+    seen = champion.trained_on & images.labels.keys()
     if not seen:
         return None
     sentence = (
-        f"The champion {champion.label} was trained on {_of(len(seen), len(images))}, so the comparison favours it"
+        f"The champion {champion.label} was trained on {_of(len(seen), len(images.labels))}, so the comparison favours "
+        "it"
     )
-    unseen = [i for i in images if i not in seen]
+    unseen = [i for i in images.labels if i not in seen]
     if unseen:
-        right = sum(images[i] for i in unseen), sum(champion.correct[i] for i in unseen)
+        right, before = images.right(challenger), images.right(champion)
         sentence += (
-            f"; on the other {len(unseen)} the challenger has {_percent(right[0], len(unseen))} right "
-            f"and the champion {_percent(right[1], len(unseen))}"
+            f"; on the other {len(unseen)} the challenger has {_percent(sum(right[i] for i in unseen), len(unseen))} "
+            f"right and the champion {_percent(sum(before[i] for i in unseen), len(unseen))}"
         )
     return Reason(CHAMPION_SAW_TEST, sentence + ".")
 
@@ -177,23 +237,27 @@ def _of(count: int, total: int, whose: str = "the") -> str:
     return f"{count} of {whose} {total} test images ({100 * count / total:.1f} %)"
 
 
-def _accuracy(challenger: Contender, champion: Contender, comparison: PairedDifference) -> Reason:
-    images = challenger.correct
-    right = sum(images.values()), sum(champion.correct[i] for i in images)
-    gap = f"{signed(comparison.difference)} points (95 % {signed(comparison.low)} to {signed(comparison.high)})"
+def _lower(challenger: Contender, champion: Contender, found: GateFigures) -> Reason:
+    margin, what = f"{100 * found.margin:g} points", found.words
     figures = (
-        f"{challenger.label} has {_interval(right[0], len(images))}, the champion {champion.label} has "
-        f"{_interval(right[1], len(images))} on the same {len(images)} test images: {gap}, p = {comparison.p_value:.3g}"
+        f"{challenger.label} has {found.challenger}, the champion {champion.label} has {found.champion} on the same "
+        f"{found.size}: {found.difference_words}"
     )
-    if right[0] < right[1]:
-        return Reason(LOWER_ACCURACY, f"The accuracy is lower: {figures}.")
-    return Reason(NOT_LOWER, f"The accuracy is {'higher' if right[0] > right[1] else 'the same'}: {figures}.")
+    if found.same_answers:
+        return Reason(NOT_LOWER, f"The {what} is the same, and so is every answer: {figures}.")
+    if not found.is_known:
+        return Reason(LOWER_ACCURACY, f"The {what} cannot be compared on so few objects: {figures}.")
+    if found.is_significantly_lower:
+        return Reason(LOWER_ACCURACY, f"The {what} is lower: {figures}. {found.error_rates}")
+    least = f"with {found.confidence} % confidence at least {signed(found.lower_bound)}"
+    if not found.passes:
+        sentence = f"The {what} may be lower by more than the margin of {margin}: {figures}, {least}."
+        return Reason(LOWER_ACCURACY, f"{sentence} {found.error_rates}")
+    return Reason(
+        NOT_LOWER,
+        f"The {what} is not lower by more than the margin of {margin}: {figures}, {least}. {found.error_rates}",
+    )
 
 
 def _percent(count: int, total: int) -> str:
     return f"{100 * count / total:.1f} %"
-
-
-def _interval(correct: int, total: int) -> str:
-    low, high = accuracy_interval(correct, total)
-    return f"{_percent(correct, total)} ({100 * low:.1f} to {100 * high:.1f})"

@@ -1,4 +1,4 @@
-"""Select the winning trial and crop policy. Pure: rows in, a choice and its reason out.
+"""Select the winning trial. Pure: rows in, a choice and its reason out. Crop policies: ``policy_choice``.
 
 By default the most accurate trial wins; with a ``SelectionRule``, the best in one figure among those within bounds.
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.errors import NoWinner
+from orchestrator.evaluation.selection_bias import corrected_accuracy
 from orchestrator.objectives import ACCURACY, LOSS, MACRO_F1, OBJECTIVES, SPEED, front_of
 from trainers.wording import count
 
@@ -128,7 +129,7 @@ def choose(candidates: Iterable[Candidate], runners_up: int = 0, rule: Selection
         raise NoWinner(_none_within(within, eligible, rule))
     winner, others = known[0], known[1:]
     if rule.best == ACCURACY and not rule.bounds:
-        reason = _reason(winner, others, len(candidates))
+        reason = _reason(winner, others, len(candidates)) + _correction(winner, others)
     else:
         reason = _reason_by_rule(winner, others, (len(eligible), len(candidates)), rule)
     return Selection(winner, reason, tuple(others[: max(runners_up, 0)]))
@@ -171,6 +172,14 @@ def _reason(winner: Candidate, others: Sequence[Candidate], total: int) -> str:
         f"{winner.label} has the highest validation accuracy of {eligible}, {_figure(winner)}, "
         f"and {who} the same; {_tie_break(winner, second)}."
     )
+
+
+def _correction(winner: Candidate, others: Sequence[Candidate]) -> str:
+    """Return what is left of the winner's accuracy after allowing for its having been the best; "" if unknown."""
+    if not others or not winner.val_total or any(c.val_total != winner.val_total for c in others):
+        return ""
+    figure = corrected_accuracy([winner.accuracy, *(c.accuracy for c in others)], winner.val_total)
+    return f" That is about {100 * figure:.1f} % after correcting for the choice among {1 + len(others)}."
 
 
 def _reason_by_rule(
@@ -280,53 +289,3 @@ def _advice(states: Counter[str]) -> str:
     if states["STOPPED"] or states["PENDING"]:  # the hours were used up
         return "Raise `budget.hours` and continue with `--resume`."
     return "Add trials with `--resume --trials +N`, or set a `budget.scheduler` that prunes less."
-
-
-@dataclass(frozen=True)
-class PolicyScore:
-    """One crop policy on validation: ``correct`` of ``total`` images, ``log_loss`` in nats, ``crops`` per image."""
-
-    policy: str
-    correct: int
-    total: int
-    log_loss: float
-    crops: int
-
-
-@dataclass(frozen=True)
-class PolicyChoice:
-    """The chosen policy's name and the reason."""
-
-    policy: str
-    reason: str
-
-
-def choose_policy(scores: Iterable[PolicyScore]) -> PolicyChoice:
-    """Choose the policy with the most correct images; ties go to fewer crops, then lower log loss, then the name.
-
-    Raises ValueError unless ``whole`` is among them and all were measured on the same number of images, at least 1.
-    """
-    ranked = sorted(scores, key=lambda s: (-s.correct, s.crops, _last(s.log_loss), s.policy))
-    whole = next((s for s in ranked if s.policy == WHOLE), None)
-    if whole is None:
-        raise ValueError(f"`{WHOLE}` must be among the policies; got {[s.policy for s in ranked]}")
-    if whole.total <= 0 or any(s.total != whole.total for s in ranked):
-        raise ValueError(f"all policies need the same images, at least 1; got {[s.total for s in ranked]}")
-    best = ranked[0]
-    return PolicyChoice(best.policy, _policy_reason(best, whole, ranked))
-
-
-def _policy_reason(best: PolicyScore, whole: PolicyScore, ranked: Sequence[PolicyScore]) -> str:
-    figure = f"{100 * best.correct / best.total:.2f} % ({best.correct} of {best.total} images)"
-    if len(ranked) == 1:
-        return f"{best.policy} is the only crop policy, with {figure} on validation."
-    text = f"{best.policy} has the highest validation accuracy of {len(ranked)} crop policies, {figure}"
-    if best is not whole:
-        more = best.correct - whole.correct
-        text += f", against {whole.correct} with {WHOLE}" + (f" (+{more})" if more else "")
-    tied = [s.policy for s in ranked[1:] if s.correct == best.correct]
-    if tied:
-        fewer = all(s.crops > best.crops for s in ranked[1:] if s.correct == best.correct)
-        why = f"it needs the fewest crops ({best.crops})" if fewer else "its log loss is lower for as few crops"
-        text += f"; the tie with {', '.join(tied)} goes to it because {why}"
-    return text + "."

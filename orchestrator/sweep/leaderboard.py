@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
+from orchestrator.evaluation.variance import groups_of_hashes
 from orchestrator.ledger.folder import Sweep
 from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.looks import TEST, looks_at, record_look, test_fingerprint
@@ -28,7 +29,7 @@ from trainers.serving.model import MODEL_FILE
 if TYPE_CHECKING:
     import pandas as pd
 
-STATISTICS = 1
+STATISTICS = 2
 """Version of the formulas of intervals, p and the choice of the policy, for ``audit.figures``, which has them
 once more: increase it when one changes."""
 
@@ -61,12 +62,13 @@ def build_leaderboard(
         prefixes.setdefault(_prefix_of(model.config), []).append(model.fit)
     predict_missing(sweep, list(prefixes.values()), "test", reads_test)
 
-    predictions, labels = _predictions(sweep, models)
+    predictions, labels, hashes = _predictions(sweep, models)
     winners = [m for m in models if m.group == WINNER]
     form = winner.form if len(winners) > 1 else "single"
     members = winners if form == "ensemble" else winners[:1]
     winner_row = (f"{WINNER}/ensemble" if form == "ensemble" else winners[0].name, winner.policy)
-    frame = rank(predictions, labels, winner_row)
+    test = manifest.split("test").table
+    frame = rank(predictions, labels, winner_row, groups_of_hashes(hashes, test["sha256"], test["group"]))
     write(frame, sweep.paths)
     probabilities = next(p.probabilities for p in predictions if (p.model, p.policy) == winner_row)
     _write_winner(sweep, manifest, winner, members)
@@ -127,14 +129,17 @@ def _facts(model: FinalModel) -> dict[str, str]:
     return {"model": model.name, "fit": model.fit, "configuration": model.configuration}
 
 
-def _predictions(sweep: SweepContext, models: Sequence[FinalModel]) -> tuple[list[ModelPredictions], np.ndarray]:
+def _predictions(
+    sweep: SweepContext, models: Sequence[FinalModel]
+) -> tuple[list[ModelPredictions], np.ndarray, np.ndarray]:
+    """Return the predictions of every model, and the labels and hashes of their images."""
     predictions: list[ModelPredictions] = []
-    labels, kept = np.zeros(0, np.int32), sweep.kept()
+    labels, hashes, kept = np.zeros(0, np.int32), np.zeros(0, str), sweep.kept()
     for name in sweep.spec.final.policies:
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for model in models:
             stored = read_probabilities(kept, model.fit, "test", name)
-            labels = stored["labels"]
+            labels, hashes = stored["labels"], stored["sha256"]
             seconds, given = float(stored["seconds"]), model.configuration
             predictions.append(ModelPredictions(model.name, name, stored["probabilities"], seconds, given))
             groups.setdefault(model.group, []).append(stored)
@@ -145,7 +150,7 @@ def _predictions(sweep: SweepContext, models: Sequence[FinalModel]) -> tuple[lis
                 mean = ensemble([m["probabilities"] for m in members])
                 given = next(model.configuration for model in models if model.group == group)
                 predictions.append(ModelPredictions(f"{group}/ensemble", name, mean, seconds, given))
-    return predictions, labels
+    return predictions, labels, hashes
 
 
 def write_evidence(sweep: SweepContext, manifest: Manifest, predicted: np.ndarray) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.errors import NoWinner
-from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionRule, choose, choose_policy, pareto_front
+from orchestrator.evaluation.policy_choice import PolicyScore, choose_policy
+from orchestrator.evaluation.selection import Candidate, SelectionRule, choose, pareto_front
+from orchestrator.evaluation.variance import groups_of_hashes
 from orchestrator.ledger.naming import label
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
@@ -67,13 +69,17 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
     front = pareto_front(candidates, objectives) if len(objectives) > 1 else ()
 
     predict_missing(sweep, [[trial.id]], "validation")
-    scores, kept = [], sweep.kept()
+    scores: list[PolicyScore] = []
+    kept = sweep.kept()
+    correct: dict[str, np.ndarray] = {}
+    groups: list[str] = []
     for name in final.policies:
         stored = read_probabilities(kept, trial.id, "validation", name)
-        hits = int((stored["probabilities"].argmax(1) == stored["labels"]).sum())
+        correct[name] = stored["probabilities"].argmax(1) == stored["labels"]
+        groups = groups_of_hashes(stored["sha256"], manifest.table["sha256"], manifest.table["group"])
         loss = log_loss(stored["probabilities"].astype(float), stored["labels"])
-        scores.append(PolicyScore(name, hits, len(stored["labels"]), loss, len(crop_names(name))))
-    choice = choose_policy(scores)
+        scores.append(PolicyScore(name, int(correct[name].sum()), len(stored["labels"]), loss, len(crop_names(name))))
+    choice = choose_policy(scores, correct, groups)
 
     winner = Winner(
         trial=trial.id,

@@ -67,7 +67,7 @@ def test_a_finished_sweep_has_a_status(finished: Path, cache: Path) -> None:
 def test_a_finished_sweep_is_compared(finished: Path, cache: Path) -> None:
     done = orch(finished, cache, "compare", "finished")
     assert done.returncode == 0, done.stderr
-    assert "359 test images" in done.stdout
+    assert "359 photos of the test split" in done.stdout
     assert "90.7" in done.stdout
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from orchestrator.evaluation import leaderboard
 from orchestrator.evaluation.leaderboard import ModelPredictions, rank
-from trainers.metrics import SMALLEST_PROBABILITY, log_loss, macro_f1
+from trainers.metrics import SMALLEST_PROBABILITY, log_loss, macro_f1, macro_f1_influence
 from trainers.training import loop
 
 CLASSES = st.integers(0, 6)
@@ -61,3 +61,24 @@ def test_log_loss_keeps_the_bits_of_recorded_validation_losses():
 
 def test_certain_and_wrong_costs_a_bounded_loss():
     assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(SMALLEST_PROBABILITY))
+
+
+@settings(deadline=None)
+@given(ANSWERS)
+def test_the_influence_adds_up_to_macro_f1(answers):
+    labels, predicted = answers
+    figure, influence = macro_f1_influence(labels, predicted)
+    assert float(figure) == pytest.approx(macro_f1(labels, predicted), rel=1e-12)
+    assert influence.sum() == pytest.approx(0, abs=1e-9 * len(labels))
+    both = macro_f1_influence(labels, np.stack([predicted, labels]))
+    np.testing.assert_allclose(both[0], [figure, 1.0])
+    np.testing.assert_allclose(both[1][0], influence)
+
+
+def test_the_influence_is_the_change_by_one_image_more():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 4, 3000), rng.integers(0, 4, 3000)
+    figure, influence = macro_f1_influence(labels, predicted)
+    for i in range(5):
+        more = macro_f1(np.append(labels, labels[i]), np.append(predicted, predicted[i]))
+        assert 3001 * (more - figure) == pytest.approx(influence[i], rel=0.01, abs=0.002)

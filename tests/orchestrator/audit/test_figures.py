@@ -9,30 +9,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.audit import figures
+from orchestrator.audit import figures, intervals
 from orchestrator.evaluation.leaderboard import ModelPredictions, rank
-from orchestrator.evaluation.selection import Candidate, PolicyScore, SelectionRule, choose, choose_policy
+from orchestrator.evaluation.policy_choice import PolicyScore, choose_policy
+from orchestrator.evaluation.selection import Candidate, SelectionRule, choose
 
 
 @settings(deadline=None, max_examples=80)
-@given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 10_000), st.sampled_from([0.2, 1.0, 8.0, 80.0]))
-def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: float) -> None:
-    """From guesses to certainty, all right and all wrong included."""
+@given(
+    st.integers(1, 60),
+    st.integers(2, 5),
+    st.integers(0, 10_000),
+    st.sampled_from([0.2, 1.0, 8.0, 80.0]),
+    st.sampled_from([1, 2, 7]),
+)
+def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: float, group_size: int) -> None:
+    """From guesses to certainty, all right and all wrong included; independent photos, many objects and few."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, photos)
+    groups = [str(i) for i in draw.permutation(np.arange(photos) // group_size)]
     rows = {}
     for policy in ("whole", "flip"):
         logits = draw.normal(size=(photos, classes)) + sharp * np.eye(classes)[labels] * draw.choice([-1, 0, 1])
         powers = np.exp(logits - logits.max(1, keepdims=True))
         rows[policy] = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
-    board = rank([ModelPredictions("m", name, p, 2.0) for name, p in rows.items()], labels, ("m", "whole"))
-    for recorded in board.to_dict("records"):
+    models = [ModelPredictions("m", name, p, 2.0) for name, p in rows.items()]
+    for recorded in rank(models, labels, ("m", "whole"), groups).to_dict("records"):
         own = rows[recorded["policy"]]
         found = figures.point_figures(own, rows["whole"], labels, 2.0)
-        found |= figures.STATISTICS[1](own, rows["whole"], labels)
-        assert found.keys() == {*figures.POINT_FIGURES, *figures.INTERVAL_FIGURES}
+        found |= figures.STATISTICS[2](own, rows["whole"], labels, groups)
+        assert found.keys() == {*figures.POINT_FIGURES, *intervals.INTERVAL_FIGURES}
         for name, value in found.items():
             assert figures.equal(recorded[name], value), (name, recorded[name], value)
+        if group_size == 1:
+            older = figures.STATISTICS[1](own, rows["whole"], labels, groups)
+            assert older.keys() == {*figures.INTERVAL_FIGURES}
+            for name, value in older.items():
+                assert figures.equal(recorded[name], value), (name, recorded[name], value)
 
 
 def test_the_macro_f1_of_older_leaderboards_counts_the_classes_in_the_labels_alone() -> None:
@@ -78,14 +91,22 @@ def _nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-@given(st.lists(st.tuples(st.integers(5, 7), st.sampled_from([0.1, 0.2]), st.sampled_from([1, 2, 10])), max_size=5))
-def test_the_choice_of_a_policy(drawn: list[tuple[int, float, int]]) -> None:
-    drawn = [(6, 0.15, 1), *drawn]
-    scores = [
-        PolicyScore("whole" if not i else f"p{i}", right, 10, loss, crops)
-        for i, (right, loss, crops) in enumerate(drawn)
-    ]
-    assert figures.POLICY_RULES[1]([vars(score) for score in scores]) == choose_policy(scores).policy
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([1, 2, 10]), max_size=5), st.integers(0, 10_000), st.sampled_from([1, 3]))
+def test_the_choice_of_a_policy(crops: list[int], seed: int, group_size: int) -> None:
+    draw = np.random.default_rng(seed)
+    names = {"whole": 1} | {f"p{i}": count for i, count in enumerate(crops)}
+    correct = {name: draw.random(60) < draw.choice([0.5, 0.7, 0.9]) for name in names}
+    groups = [str(i // group_size) for i in range(60)]
+    scores = [PolicyScore(name, int(correct[name].sum()), 60, 0.1, count) for name, count in names.items()]
+    chosen = choose_policy(scores, correct, groups).policy
+    assert figures.POLICY_RULES[2]([vars(score) for score in scores], correct, groups) == chosen
+
+
+def test_the_older_choice_of_a_policy() -> None:
+    rows = [("a", 7, 10), ("whole", 6, 1), ("b", 7, 2)]
+    scores = [{"policy": n, "correct": r, "total": 10, "log_loss": 0.1, "crops": c} for n, r, c in rows]
+    assert figures.POLICY_RULES[1](scores, {}, []) == "b"
 
 
 @pytest.mark.parametrize("name", [*figures.STATISTICS])

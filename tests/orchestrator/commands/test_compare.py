@@ -83,7 +83,11 @@ def test_a_comparison_is_printed_and_handed_on(tmp_path: Path) -> None:
     assert {row["policy"] for row in rows} == {"whole"}
     text = io.StringIO()
     Console(file=text, width=120).print(compare.to_rich(found))
-    for part in ("Against base (runner-up-1) on 400 test images, crop policy whole", "best (winner)", "runner-up-2"):
+    for part in (
+        "Against base (runner-up-1) on 400 photos of the test split, crop policy whole",
+        "best (winner)",
+        "runner-up-2",
+    ):
         assert part in text.getvalue(), part
     markdown = compare.to_markdown(found).splitlines()
     assert len([line for line in markdown if line.startswith("|")]) == 2 + 3
@@ -146,3 +150,34 @@ def test_the_steps_of_a_list_are_compared_in_the_order_of_the_file(tmp_path: Pat
     direct = compare.compare_configurations(paths.root, "base", "flip").frame.set_index("configuration").loc["best"]
     assert found.frame["difference"][1] == direct["difference"]
     assert found.against == "the configuration before"
+
+
+def test_objects_with_several_photos_widen_every_interval(tmp_path: Path) -> None:
+    """The manifest's groups are found by the images' hashes, in whatever order it lists them."""
+    paths = finished(tmp_path / "s")
+    hashes = [f"{i:064x}" for i in range(IMAGES)]
+    for path in paths.root.glob("probabilities/*/test-*.npz"):
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        hits = np.repeat(arrays["probabilities"][: IMAGES // 8], 8, axis=0)
+        np.savez(path, **{**arrays, "probabilities": hits, "sha256": hashes})
+    before = compare.compare_configurations(paths.root, "runner-up-1/seed-0")
+    assert (before.images, before.groups) == (IMAGES, IMAGES)
+    table = pd.DataFrame({"sha256": hashes, "group": [f"{i // 8}" for i in range(IMAGES)]})
+    table[::-1].to_parquet(paths.manifest)
+    after = compare.compare_configurations(paths.root, "runner-up-1/seed-0")
+    assert after.groups == IMAGES // 8
+    rows = [found.frame.set_index("model").loc["winner/seed-0"] for found in (before, after)]
+    widths = [row["difference_high"] - row["difference_low"] for row in rows]
+    assert widths[1] > 2 * widths[0]
+    assert rows[1]["p_value"] > rows[0]["p_value"]
+    assert "on 400 photos of 50 objects of the test split" in str(compare.to_rich(after).title)
+
+
+def test_the_mean_of_two_networks_has_no_interval_and_a_difference_of_two_and_two_has(tmp_path: Path) -> None:
+    found = compare.compare_configurations(finished(tmp_path / "s").root, "base")
+    row = found.frame.set_index("model").loc["winner"]
+    assert row["networks"] == 2
+    assert np.isnan(row["accuracy_low"])
+    assert np.isfinite(row["difference_low"])
+    assert "nan" not in compare.to_markdown(found)

@@ -39,6 +39,8 @@ from trainers.files import plain
 from trainers.serving.model import MODEL_FILE
 
 POLICY = "whole"
+TOO_FEW_IMAGES = frozenset({"lower-accuracy"})
+"""Overrides the gate where 12 test images cannot show that a model is as good as the champion."""
 SPEC = """
 name: {name}
 data: {{source: 'builtin:digits'}}
@@ -71,11 +73,11 @@ class Made:
         """``build_leaderboard`` itself, on networks that are wrong about the first ``wrong`` test images."""
         labels = self.manifest.split("test").labels()
         answers = np.where(np.arange(len(labels)) < wrong, (labels + 1) % len(CLASSES), labels)
-        hashes = self.manifest.split("test").table["sha256"].tolist()
+        hashes = self.manifest.split("test").table["sha256"].to_numpy(str)
         arrays: dict[str, Any] = {"probabilities": np.eye(len(CLASSES))[answers], "labels": labels, "sha256": hashes}
         arrays |= {"seconds": 1, "shared_seconds": 0}
         self.paths.winner.mkdir(exist_ok=True)
-        answered = dict(zip(hashes, answers.tolist(), strict=True))
+        answered = dict(zip(hashes.tolist(), answers.tolist(), strict=True))
         (self.paths.winner / "answers.json").write_text(json.dumps(answered))
         for path in (self.paths.probabilities(fit, "test", name) for fit in fits for name in ("whole", "flip")):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +146,9 @@ def test_the_model_that_was_judged_is_promoted_whatever_was_chosen_since(sweep: 
     assert (found["trial"], found["policy"], found["test_accuracy"]) == ("old", POLICY, "0.7500")
     assert json.loads(found["fits"]) == ["a1", "a2"]
     sweep.judge(new, "b1", "b2")  # resumed: the new winner is another model, and taken
-    assert promote(sweep.paths.root).version == "2"
+    with pytest.raises(PromotionRefused, match="may be lower by more than the margin of 3 points"):
+        promote(sweep.paths.root)  # 12 test images, of which 3 differ, exclude nothing
+    assert promote(sweep.paths.root, TOO_FEW_IMAGES).version == "2"
     assert (tags(store)["trial"], tags(store)["policy"]) == ("new", "flip")
     assert "is the champion already. Nothing was changed." in str(promote(sweep.paths.root))
 
@@ -378,7 +382,7 @@ def test_the_champion_is_judged_by_the_challengers_labels(sweep: Made, store: st
     changed.loc[test[:6], "label"] = changed.loc[test[:6], "label"].map(following)
     replace(manifest, table=changed).write(other.paths.manifest)
     other.finished("new", "b1", wrong=5)
-    promotion = promote(other.paths.root)
+    promotion = promote(other.paths.root, TOO_FEW_IMAGES)
     assert promotion.version == "2"
     assert promotion.decision.comparison is not None
     assert promotion.decision.comparison.difference == pytest.approx(1 / 12)

@@ -1,5 +1,6 @@
 """The leaderboard's figures against independent implementations, its order, and how it is written."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,14 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from orchestrator.evaluation.calibration import calibration_error
+from orchestrator.evaluation.intervals import accuracy_interval, paired_difference
 from orchestrator.evaluation.leaderboard import (
     COLUMNS,
     ModelPredictions,
-    accuracy_interval,
     ensemble,
-    exact_mcnemar,
-    expected_calibration_error,
-    paired_difference,
     rank,
     signed,
     to_markdown,
@@ -57,124 +56,6 @@ def frame(predictions, labels) -> pd.DataFrame:
 # --- single figures ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("correct", "total", "interval"),
-    [  # as 0.1.0 wrote them into leaderboards, from the formula
-        (0, 1, (0.0, 0.7934506856227626)),
-        (1, 1, (0.20654931437723742, 1.0)),
-        (0, 382, (0.0, 0.009956055091734722)),
-        (191, 382, (0.4501099832337803, 0.5498900167662196)),
-        (353, 382, (0.8930982784291226, 0.9466248580899296)),
-        (382, 382, (0.9900439449082653, 1.0)),
-        (14967, 20000, (0.7422884121039902, 0.7543162035869425)),
-    ],
-)
-def test_the_interval_is_wilsons(correct, total, interval):
-    assert accuracy_interval(correct, total) == pytest.approx(interval, abs=1e-14)
-
-
-@pytest.mark.parametrize(("correct", "total"), [(0, 0), (3, 2), (-1, 2)])
-def test_no_interval_of_what_is_no_accuracy(correct, total):
-    with pytest.raises(ValueError, match=f"{correct} correct of {total} images is no accuracy"):
-        accuracy_interval(correct, total)
-
-
-@pytest.mark.parametrize(
-    ("only_a", "only_b", "p_value"),
-    [  # as 0.1.0 wrote them into leaderboards, in whole numbers to the last step
-        (0, 0, 1.0),
-        (0, 1, 1.0),
-        (3, 9, 0.14599609375),
-        (9, 3, 0.14599609375),
-        (17, 40, 0.003201543767450382),
-        (412, 388, 0.4161355285396153),
-        (5000, 5200, 0.04878796312682245),
-        (0, 9000, 0.0),
-    ],
-)
-def test_the_p_value_is_the_exact_mcnemar_test(only_a, only_b, p_value):
-    assert exact_mcnemar(only_a, only_b) == pytest.approx(p_value, rel=1e-11)
-
-
-def test_the_paired_difference_of_a_table_worked_by_hand():
-    """50 images; 3 right under a only, 9 under b only: d = 6/52, 1.96 sqrt(13 - 36/52) / 52."""
-    a = [True] * 3 + [False] * 9 + [True] * 30 + [False] * 8
-    b = [False] * 3 + [True] * 9 + [True] * 30 + [False] * 8
-    paired = paired_difference(a, b)
-    half = 1.959963984540054 * (13 - 36 / 52) ** 0.5 / 52
-    assert paired.difference == pytest.approx(0.12)
-    assert (paired.low, paired.high) == pytest.approx((6 / 52 - half, 6 / 52 + half))
-    assert paired.p_value == pytest.approx(2 * sum([1, 12, 66, 220]) / 4096)
-
-
-ANSWERS = st.integers(1, 60).flatmap(
-    lambda n: st.tuples(
-        st.lists(st.booleans(), min_size=n, max_size=n), st.lists(st.booleans(), min_size=n, max_size=n)
-    )
-)
-
-
-@settings(deadline=None)
-@given(ANSWERS)
-def test_a_paired_difference_lies_in_its_interval_and_turns_with_its_sides(pair):
-    a, b = pair
-    there, back = paired_difference(a, b), paired_difference(b, a)
-    assert there.difference == pytest.approx(np.mean(b) - np.mean(a))
-    assert -1 <= there.low <= there.difference <= there.high <= 1
-    assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
-    assert back.p_value == there.p_value
-
-
-def test_a_paired_difference_needs_the_same_images():
-    with pytest.raises(ValueError, match=r"the same images, at least 1; got shapes \(2,\) and \(3,\)"):
-        paired_difference([True] * 2, [True] * 3)
-    with pytest.raises(ValueError, match="at least 1"):
-        paired_difference([], [])
-
-
-@pytest.mark.parametrize("images", [100, 360, 2500])
-@pytest.mark.parametrize(("only_a", "only_b"), [(0.005, 0.015), (0.02, 0.02), (0.01, 0.04)])
-def test_the_paired_interval_covers_the_truth_in_95_of_100_repetitions(images, only_a, only_b):
-    """3,000 repetitions: the standard error of a coverage of 0.95 is 0.004."""
-    rng = np.random.default_rng(images)
-    tables = rng.multinomial(images, [only_a, only_b, 1 - only_a - only_b], size=3000)
-    found, repetitions = np.unique(tables, axis=0, return_counts=True)
-    covered = 0
-    for (b, c, _), times in zip(found, repetitions, strict=True):
-        first, second = np.zeros(images, bool), np.zeros(images, bool)
-        first[:b], second[b : b + c] = True, True
-        paired = paired_difference(first, second)
-        covered += times * (paired.low <= only_b - only_a <= paired.high)
-    assert 0.935 <= covered / 3000 <= 1
-
-
-def test_calibration_of_a_table_worked_by_hand():
-    """Bins of a fifteenth: 0.9 (right, wrong), 0.6 (right), and 0.6 again, 9/15, on the upper edge of its bin."""
-    confidence = np.array([0.9, 0.9, 0.6, 0.6])
-    p = np.stack([confidence, 1 - confidence], axis=1)
-    assert expected_calibration_error(p, np.array([0, 1, 0, 0])) == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
-
-
-def test_calibration_of_the_extremes():
-    certain = np.eye(2)[[0, 1, 1]]
-    assert expected_calibration_error(certain, np.array([0, 1, 1])) == 0
-    assert expected_calibration_error(certain, np.array([1, 0, 0])) == 1
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_calibration_equals_the_formula_bin_by_bin(seed):
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 4, 80)
-    p = probabilities(rng, truth, 4, 1.5)
-    confidence, right, total = p.max(axis=1), p.argmax(axis=1) == truth, 0.0
-    for m in range(1, 16):
-        inside = (confidence > (m - 1) / 15) & (confidence <= m / 15)
-        if inside.any():
-            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert expected_calibration_error(p, truth) == pytest.approx(total)
-
-
 def test_an_ensemble_is_the_mean():
     a, b = np.array([[0.8, 0.2]], np.float32), np.array([[0.4, 0.6]], np.float32)
     np.testing.assert_allclose(ensemble([a, b]), [[0.6, 0.4]], rtol=1e-6)
@@ -200,6 +81,10 @@ def test_the_figures_of_a_row(frame, predictions, labels):
     hits, plain = p.probabilities.argmax(1) == labels, whole.probabilities.argmax(1) == labels
     assert row.accuracy == hits.mean()
     assert (row.accuracy_low, row.accuracy_high) == accuracy_interval(hits.sum(), 360)
+    assert (row.images, row.groups) == (360, 360)
+    calibration = calibration_error(p.probabilities, labels)
+    assert (row.ece, row.ece_floor, row.ece_debiased) == dataclasses.astuple(calibration)
+    assert row.macro_f1_low < row.macro_f1 < row.macro_f1_high
     assert row.images_per_s == 144
     assert row.difference == pytest.approx(hits.mean() - plain.mean())
     paired = paired_difference(plain, hits)
@@ -310,10 +195,10 @@ def shown(frame: pd.DataFrame, width: int, **more) -> list[str]:
 
 
 def test_the_terminal_table_fits_100_columns_with_every_figure_whole(frame):
-    lines = shown(frame, 100, title="[trashnet], 360 test images")
+    lines = shown(frame, 100, title="[trashnet] on test")
     assert max(map(len, lines)) <= 100
     assert "…" not in "".join(lines)
-    assert lines[0].strip() == "[trashnet], 360 test images"
+    assert lines[0].strip() == "[trashnet] on test, 360 photos"
     stars = [line for line in lines if line.lstrip().startswith("★") and "chosen" not in line]
     assert len(stars) == 1
     row = frame[frame.winner].iloc[0]
@@ -389,3 +274,64 @@ def test_a_name_that_a_person_gave_is_a_last_column_and_stands_next_to_the_model
     assert "| **winner/seed-0 x2** |" in to_markdown(frame)
     plain = rank([ModelPredictions("winner/seed-0", "whole", p, 1.0)], labels, ("winner/seed-0", "whole"))
     assert list(plain.columns) == list(COLUMNS)
+
+
+# --- photos of the same object ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grouped(predictions, labels) -> pd.DataFrame:
+    """The same predictions, each four times: 90 objects of four photos, so 360 photos that say what 90 say."""
+    four = [ModelPredictions(p.model, p.policy, p.probabilities[:90].repeat(4, axis=0), p.seconds) for p in predictions]
+    return rank(four, labels[:90].repeat(4), WINNER, [f"object {i // 4}" for i in range(360)])
+
+
+def test_copies_of_photos_make_no_figure_more_certain(grouped, predictions, labels):
+    once = rank(
+        [ModelPredictions(p.model, p.policy, p.probabilities[:90], p.seconds) for p in predictions], labels[:90], WINNER
+    )
+    for board in (once, grouped):
+        assert board.groups.unique().tolist() == [90]
+    keys = ["model", "policy"]
+    both = once.merge(grouped, on=keys, suffixes=("", "_4"))
+    assert len(both) == 12
+    for name in ("accuracy", "macro_f1"):
+        width, width_4 = (both[f"{name}_high{end}"] - both[f"{name}_low{end}"] for end in ("", "_4"))
+        many = both.accuracy < 0.94  # with fewer than 6 errors the groups' variance is less certain, so t is larger
+        assert many.sum() >= 3
+        assert (width_4 / width).between(0.9, 1.6).all(), name
+        assert (width_4 / width)[many].between(0.9, 1.2).all(), name
+    np.testing.assert_allclose(both.p_value_4, both.p_value, rtol=1e-9)
+
+
+def test_the_tables_say_how_many_objects(grouped):
+    assert "360 photos of 90 objects. The winner was chosen" in to_markdown(grouped)
+    assert shown(grouped, 100, title="on test")[0].strip() == "on test, 360 photos of 90 objects"
+
+
+def test_too_few_objects_have_figures_but_no_differences(predictions, labels):
+    frame = rank(predictions, labels, WINNER, [str(i % 9) for i in range(360)])
+    assert frame[["macro_f1_low", "macro_f1_high"]].isna().all(axis=None)
+    assert (frame.accuracy_high - frame.accuracy_low > 0.2).all(), "nine objects count as nine photos"
+    other = frame[frame.policy != "whole"]
+    assert other[["difference_low", "difference_high", "p_value"]].isna().all(axis=None)
+    assert other.difference.notna().all()
+    assert "nan" not in to_markdown(frame)
+    assert "nan" not in "".join(shown(frame, 100, title="t"))
+
+
+def test_a_board_written_before_is_still_shown(frame):
+    old = frame.drop(columns=["macro_f1_low", "macro_f1_high", "ece_floor", "ece_debiased", "images", "groups"])
+    lines = shown(old, 100, title="old")
+    assert lines[0].strip() == "old"
+    assert "without its bias" not in "".join(lines)
+    row = old[old.winner].iloc[0]
+    assert f"{100 * row.ece:.1f}" in next(line for line in lines if line.lstrip().startswith("★"))
+    assert "**winner**" in to_markdown(old)
+
+
+def test_the_terminal_shows_the_debiased_calibration_error_and_names_the_floor(frame):
+    lines = shown(frame, 100, title="t")
+    row = frame[frame.winner].iloc[0]
+    assert f"{100 * row.ece_debiased:.1f}" in next(line for line in lines if line.lstrip().startswith("★"))
+    assert f"a perfect model would show about {100 * frame.ece_floor.median():.1f} % here" in "".join(lines)

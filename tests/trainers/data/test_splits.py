@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.evaluation.leaderboard import accuracy_interval
+from orchestrator.evaluation.intervals import accuracy_interval
 from tests.support.photos_on_disk import (
     error_of,
     folder_of,
