@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from orchestrator.paths import cache_folder
 from orchestrator.spec.sweep import SweepSpec
 from trainers.data.manifest import DataSource
@@ -18,4 +20,5 @@ def data_source(spec: SweepSpec) -> DataSource:
         duplicates=data.duplicates,
         cache=cache_folder(),
         folds=data.folds,
+        keep_splits=Path(data.keep_splits).expanduser() if data.keep_splits else None,
     )
