@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.support.photos_on_disk import (
     error_of,
@@ -24,6 +25,7 @@ from tests.support.photos_on_disk import (
     warnings_of,
     with_duplicates,
 )
+from tests.support.pictures import tile
 from trainers.data.manifest import DataSource, Manifest, build_manifest, check_data
 from trainers.errors import TrainerError
 
@@ -208,3 +210,29 @@ def test_trashnet_has_about_28_pairs_of_duplicates_and_no_huge_group(tmp_path: P
     assert len(report.exact_duplicates) == len(report.conflicts) == 3
     assert 20 <= len(report.near_duplicates) + len(report.exact_duplicates) + len(report.look_alikes) <= 60
     assert report.largest_group <= 4
+
+
+def test_aligned_tiles_with_a_spot_are_no_duplicates_no_conflicts_and_are_not_dropped(tmp_path: Path) -> None:
+    for texture in range(12):
+        for label, spot in (("good", None), ("bad", (60 + 8 * texture, 120))):
+            path = tmp_path / "p" / label / f"{texture:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tile(texture, spot).save(path)
+    manifest, report = build_manifest(source(tmp_path / "p", duplicates="drop"))
+    assert (report.near_duplicates, report.conflicts, report.dropped) == ((), (), ())
+    assert (len(report.look_alikes), report.groups, report.largest_group) == (12, 12, 2)
+    assert manifest.table.groupby("group")["split"].nunique().max() == 1
+    assert "pairs that look alike: 12" in report.lines()
+
+
+def test_names_of_copies_and_the_share_that_drop_would_take_are_said(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=10, b=10)
+    with Image.open(root / "a" / "001.png") as image:
+        image.resize((96, 80)).save(root / "a" / "001-copy.png")
+    shutil.copy(root / "b" / "002.png", root / "b" / "aug_001.png")
+    warnings = warnings_of(check_data(source(root)))
+    assert "duplicates: drop would leave out 2 images, 9.1% of all." in warnings
+    assert (
+        "2 file names look like that of a copy of another file; 1 of them are kept in one split with it, 1 is not, "
+        "such as b/aug_001.png of b/001.png. If these are copies, give a table with a column group."
+    ) in warnings
