@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from orchestrator.paths import cache_folder
@@ -25,4 +26,5 @@ def data_source(spec: SweepSpec) -> DataSource:
         cache=cache_folder(),
         folds=data.folds,
         encoding="" if data.encoding == "auto" else data.encoding,
+        keep_splits=Path(data.keep_splits).expanduser() if data.keep_splits else None,
     )

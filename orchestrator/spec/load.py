@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.machine.quiet_stderr import without_chatter
+from orchestrator.paths import SweepPaths
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.reachable import reachable
 from orchestrator.spec.sections.budget import SAMPLER_PACKAGES
@@ -138,6 +139,8 @@ def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(data.get("data"), dict) and "source" in data["data"]:
         source = absolute(data["data"]["source"], lambda text: text.startswith(BUILTIN))
         data["data"] = {**data["data"], "source": source}
+    if isinstance(data.get("data"), dict) and "keep_splits" in data["data"]:
+        data["data"] = {**data["data"], "keep_splits": absolute(data["data"]["keep_splits"], lambda text: False)}
     if "weights" in data:
         data["weights"] = absolute(data["weights"], lambda text: text in WORDS)
     return data
@@ -190,6 +193,10 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
                 text = f"there is no file or folder {source}. Relative paths start at the current folder."
                 found.append(Mistake(("data", "source", *place), text))
     name = "" if budget is None else budget.sampler.name
+    kept = "" if data is None else data.keep_splits
+    if kept and not any(path.is_file() for path in (Path(kept), SweepPaths(Path(kept)).manifest)):
+        text = f"{kept} is no manifest and no sweep's folder that has one. Relative paths start at the current folder."
+        found.append(Mistake(("data", "keep_splits"), text))
     package = SAMPLER_PACKAGES.get(name)
     if package and importlib.util.find_spec(package) is None:
         text = f'the sampler {name} needs the package {package}, which is not installed: pip install "orch[{name}]".'

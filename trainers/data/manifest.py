@@ -22,15 +22,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainers.data.duplicates import Duplicates, Thumbnails, find_duplicates, group_names, to_drop
+from trainers.data.candidates import copies_by_name
+from trainers.data.duplicates import Duplicates, Groups, Looks, find_duplicates, make_groups, to_drop
 from trainers.data.listing import Listing, SourceNotes, name_some
-from trainers.data.report import LARGE_GROUP, LISTED_ABOVE, DataReport
+from trainers.data.report import LARGE_DROP, LARGE_GROUP, LISTED_ABOVE, DataReport
 from trainers.data.scan import Progress, ScannedPhoto, scan
 from trainers.data.sources import Source, common_folder, is_made, names_of, read_source, source_folders
-from trainers.data.splits import Division, divide
+from trainers.data.splits import Division, Kept, divide, keep_splits
 from trainers.data.stratify import SPLITS, check_folds, check_ratios, too_small
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
+from trainers.images import descriptor
 from trainers.wording import count, first_line
 
 DEFAULT_SPLITS = (0.7, 0.15, 0.15)
@@ -39,7 +41,10 @@ COLUMNS = ("path", "label", "split", "sha256", "width", "height", "group")
 FOLD = "fold"
 FEW_OF_CLASS = 5
 """Images of a class in validation or test below which the class is a warning."""
+DESCRIPTOR = "descriptor"
 METADATA = b"orch"
+MANIFEST = "manifest.parquet"
+"""Name of the manifest in a sweep's folder."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class DataSource:
     ``duplicates``: "group" keeps exact and near duplicates in one split; "drop" keeps the first by path of each set
     of duplicates (of each label, where near duplicates differ in it) and none of those whose bytes are the same and
     labels are not; "keep" holds only exact duplicates together and lets near ones fall where they may. The table's
-    own groups are never torn, and nothing is dropped for being in one.
+    own groups are never torn, and nothing is dropped for being in one. Look-alikes are grouped as near duplicates are,
+    and never dropped.
+    ``keep_splits``: an earlier manifest, or the folder of a sweep that has one: photos that it holds keep their splits
+    (and folds, if their number is the same). Not used where the data's own splits are.
     ``cache``: folder where built-ins are written and archives unpacked. ``encoding``: of names in archives and of
     tables that are not UTF-8; "" guesses.
     """
@@ -68,6 +76,7 @@ class DataSource:
     duplicates: str = "group"
     folds: int = 0
     encoding: str = ""
+    keep_splits: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +84,8 @@ class Manifest:
     """The images of a data set. Two manifests are the same data where their fingerprints are equal.
 
     ``table``: path (posix, relative to ``root``), label, split, sha256 (of the file), width, height (px, after EXIF
-    orientation), group (16 hex digits), fold; sorted by path. A row of fold 1, 2, ... has the split "train"; fold is
+    orientation), group (16 hex digits), fold, descriptor (``trainers.images.descriptor``; not in manifests written
+    before it was); sorted by path. A row of fold 1, 2, ... has the split "train"; fold is
     0 for test, and for all where there are no folds. ``classes``: sorted; a label's index is its place there.
     ``seed``: the data's, of splits and augmentation. ``source`` and ``encoding``: as in ``DataSource``; ``folders``:
     where there are several sources, the folder of each.
@@ -139,6 +149,7 @@ class Manifest:
             "source": self.source,
             "folders": [str(folder) for folder in self.folders],
             "encoding": self.encoding,
+            "descriptor": descriptor.VERSION,
         }
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(about).encode()})
@@ -147,12 +158,12 @@ class Manifest:
             pq.write_table(table, temporary)
 
     @classmethod
-    def read(cls, path: Path) -> Manifest:
+    def read(cls, path: Path, files: bool = True) -> Manifest:
         """What ``write`` wrote; without a column fold, as older ones are, no row is in a fold.
 
-        What lay in the cache and is missing on this machine (a built-in, an archive's files) is put there again.
-        Raises TrainerError for a missing file, for one that is not a manifest, and for an archive that is gone or has
-        changed.
+        Descriptors of another version are left out. Where ``files`` are wanted, what lay in the cache and is missing
+        on this machine (a built-in, an archive's files) is put there again. Raises TrainerError for a missing file,
+        for one that is not a manifest, and for an archive that is gone or has changed.
         """
         try:
             table = pq.read_table(path)
@@ -166,6 +177,8 @@ class Manifest:
         values = json.loads(about)
         source = values["source"]
         rows = table.to_pandas()
+        if DESCRIPTOR in rows and values.get("descriptor") != descriptor.VERSION:
+            rows = rows.drop(columns=DESCRIPTOR)
         manifest = cls(
             Path(values["root"]),
             tuple(values["classes"]),
@@ -175,7 +188,7 @@ class Manifest:
             tuple(Path(folder) for folder in values.get("folders", ())),
             values.get("encoding", ""),
         )
-        if manifest.source and is_made(manifest.source) and not all(p.exists() for p in manifest.paths()):
+        if files and manifest.source and is_made(manifest.source) and not all(p.exists() for p in manifest.paths()):
             return _made_again(manifest)
         return manifest
 
@@ -188,10 +201,11 @@ def build_manifest(source: DataSource, progress: Progress | None = None) -> tupl
     split, no splits at all.
     """
     _check(source)
+    earlier = _earlier(source)
     listing = read_source(source.source, source.cache, source.encoding)
     if listing.problems:  # before the images are opened, which can take minutes
         raise TrainerError("\n".join(listing.problems))
-    manifest, report = _examine(source, listing, progress)
+    manifest, report = _examine(source, listing, earlier, progress)
     if manifest is None:
         raise TrainerError("\n".join(report.problems))
     return manifest, report
@@ -203,8 +217,9 @@ def check_data(source: DataSource, progress: Progress | None = None) -> DataRepo
     Raises TrainerError only if there is nothing to look at.
     """
     _check(source)
+    earlier = _earlier(source)
     listing = read_source(source.source, source.cache, source.encoding)
-    return _examine(source, listing, progress)[1]
+    return _examine(source, listing, earlier, progress)[1]
 
 
 def _check(source: DataSource) -> None:
@@ -216,34 +231,55 @@ def _check(source: DataSource) -> None:
         check_folds(source.folds)
 
 
-def _examine(source: DataSource, listing: Listing, progress: Progress | None) -> tuple[Manifest | None, DataReport]:
+def _earlier(source: DataSource) -> pd.DataFrame | None:
+    """The table of the manifest whose splits are kept. Raises TrainerError if it cannot be read."""
+    if source.keep_splits is None:
+        return None
+    path = source.keep_splits
+    return Manifest.read(path / MANIFEST if path.is_dir() else path, files=False).table
+
+
+def _examine(
+    source: DataSource, listing: Listing, earlier: pd.DataFrame | None, progress: Progress | None
+) -> tuple[Manifest | None, DataReport]:
     """Return the report, and the manifest if the report has no problems."""
     notes = SourceNotes([*listing.warnings], [*listing.problems])
-    with Thumbnails() as thumbnails:
-        photos = scan(listing, thumbnails, progress)
+    with Looks() as looks:
+        photos = scan(listing, looks, progress)
         unreadable = _note_unreadable(listing, photos, notes)
         readable = [photo for photo in photos if not photo.reason]
-        kept = np.array([not photo.reason for photo in photos], bool)  # a list of none would select columns
-        rows = listing.rows[kept].reset_index(drop=True)
-        rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in ("sha256", "width", "height")})
-        same = find_duplicates(rows, thumbnails)
-    rows["group"] = group_names(rows, same, near_too=source.duplicates != "keep")
-    dropped = to_drop(rows, same) if source.duplicates == "drop" else []
-    _note_duplicates(rows, same, source.duplicates, notes)
+        usable = np.array([not photo.reason for photo in photos], bool)  # a list of none would select columns
+        rows = listing.rows[usable].reset_index(drop=True)
+        columns = ("sha256", "width", "height", DESCRIPTOR)
+        rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in columns})
+        same = find_duplicates(rows, looks)
+    groups = make_groups(rows, same, near_too=source.duplicates != "keep")
+    rows["group"] = groups.names
+    own = with_own_or_ratios(listing, rows, source, SourceNotes())[2] is None
+    kept = None if earlier is None or own else keep_splits(rows, earlier, source.folds)
+    dropped = to_drop(rows, same, kept.known if kept else None) if source.duplicates == "drop" else []
+    bridging = kept.bridging if kept else []
+    _note_duplicates(rows, same, groups, source.duplicates, notes)
+    _note_names(rows, notes)
+    _note_kept(rows, kept, source, notes)
     report = DataReport(
         " + ".join(names_of(source.source)),
         unreadable=unreadable,
         exact_duplicates=tuple(tuple(rows["path"][i] for i in members) for members in same.exact),
         near_duplicates=tuple((rows["path"][a], rows["path"][b]) for a, b in same.near),
+        look_alikes=tuple((rows["path"][a], rows["path"][b]) for a, b in same.alike),
         conflicts=tuple(tuple((rows["path"][i], rows["label"][i]) for i in members) for members in same.conflicts),
         dropped=tuple(rows["path"][i] for i in dropped),
+        bridging=tuple(rows["path"][i] for i in bridging),
         left_out=tuple((file.path, file.reason, file.kind) for file in listing.left_out),
         root=str(listing.root),
     )
-    rows = rows.drop(index=dropped).reset_index(drop=True)
+    gone = {*dropped, *bridging}
+    kept = kept and kept.without(gone)
+    rows = rows.drop(index=list(gone)).reset_index(drop=True)
     _note_classes(listing, rows, notes)
     listing, rows, ratios = with_own_or_ratios(listing, rows, source, notes)
-    division = divide(listing, rows, ratios, source.folds, source.seed, notes)
+    division = divide(listing, rows, ratios, source.folds, source.seed, notes, kept)
     rows["split"], rows[FOLD] = division.splits, np.array(division.folds, np.int64)
     _note_few_of_class(rows, notes)
     report = dataclasses.replace(report, own_splits=ratios is None)
@@ -251,7 +287,7 @@ def _examine(source: DataSource, listing: Listing, progress: Progress | None) ->
     if report.problems:
         return None, report
     classes = tuple(sorted(set(rows["label"])))
-    table = rows[[*COLUMNS, FOLD]].astype({c: str for c in COLUMNS if c not in ("width", "height")})
+    table = rows[[*COLUMNS, FOLD, DESCRIPTOR]].astype({c: str for c in COLUMNS if c not in ("width", "height")})
     single = names_of(source.source)
     manifest = Manifest(listing.root, classes, source.seed, table, single[0] if len(single) == 1 else single)
     return dataclasses.replace(manifest, folders=listing.folders, encoding=source.encoding), report
@@ -313,7 +349,7 @@ def _note_unreadable(listing: Listing, photos: Sequence[ScannedPhoto], notes: So
     return unreadable
 
 
-def _note_duplicates(rows: pd.DataFrame, same: Duplicates, duplicates: str, notes: SourceNotes) -> None:
+def _note_duplicates(rows: pd.DataFrame, same: Duplicates, groups: Groups, duplicates: str, notes: SourceNotes) -> None:
     if same.conflicts:
         what = "files with the same bytes are all left out, of near ones one of each label is kept"
         notes.warnings.append(
@@ -326,6 +362,51 @@ def _note_duplicates(rows: pd.DataFrame, same: Duplicates, duplicates: str, note
         notes.warnings.append(
             f"{len(largest)} images, {len(largest) / len(rows):.1%} of all, are duplicates of one another: "
             f"{name_some(rows['path'][largest])}. Look whether they really show the same; if not, use duplicates: keep."
+        )
+    would_drop = len(to_drop(rows, same))
+    if would_drop > LARGE_DROP * len(rows):
+        verb = "leaves" if duplicates == "drop" else "would leave"
+        notes.warnings.append(
+            f"duplicates: drop {verb} out {count(would_drop, 'image')}, {would_drop / len(rows):.1%} of all."
+        )
+    if groups.cut:
+        notes.warnings.append(
+            f"{count(groups.cut, 'image')} look alike in chains too long to be held in one split: a group of "
+            f"look-alikes holds at most {groups.most} images, the most similar ones. If photos of one object or series "
+            "belong together, give a table with a column group."
+        )
+
+
+def _note_names(rows: pd.DataFrame, notes: SourceNotes) -> None:
+    """Warn of file names that look like those of copies, and say whether the pictures do as well."""
+    pairs = copies_by_name(rows["path"].tolist())
+    apart = [(a, b) for a, b in pairs if rows["group"][a] != rows["group"][b]]
+    if not pairs:
+        return
+    found = f"{len(pairs) - len(apart):,} of them are kept in one split with it"
+    rest = f"{len(apart):,} {'is' if len(apart) == 1 else 'are'} not{', such as' if apart else ':'}"
+    named = name_some(f"{rows['path'][a]} of {rows['path'][b]}" for a, b in apart or pairs)
+    notes.warnings.append(
+        f"{count(len(pairs), 'file name')} {'looks' if len(pairs) == 1 else 'look'} like that of a copy of another "
+        f"file; {found}, {rest} {named}."
+        f"{' If these are copies, give a table with a column group.' if apart else ''}"
+    )
+
+
+def _note_kept(rows: pd.DataFrame, kept: Kept | None, source: DataSource, notes: SourceNotes) -> None:
+    if kept is None:
+        if source.keep_splits is not None:
+            notes.warnings.append("keep_splits is not used, because the data's own splits are.")
+        return
+    if not kept.known.any():
+        notes.warnings.append(
+            f"none of the {len(rows):,} images is in {source.keep_splits}, whose splits are to be kept; "
+            "all are divided anew."
+        )
+    if kept.bridging:
+        notes.warnings.append(
+            f"left out, because they are copies of photos in two splits: {count(len(kept.bridging), 'image')}, "
+            f"{name_some(rows['path'][kept.bridging])}."
         )
 
 

@@ -12,6 +12,8 @@ from trainers.data.stratify import SPLITS
 NAMES_SHOWN = 10
 LARGE_GROUP = 0.01
 """Share of the images above which one group is a warning."""
+LARGE_DROP = 0.02
+"""Share of the images above which it is a warning that they are, or would be, left out as duplicates."""
 
 UNEVEN = 3.0
 """Images of the largest class over those of the smallest from which the report says what to do."""
@@ -29,8 +31,10 @@ class DataReport:
     split could be made. ``folds``: class -> images of fold 1, 2, ..., which share out the split "train".
     ``sizes``: "width" and "height" -> (min, median, max) in px after EXIF orientation.
     ``unreadable``: path -> reason. ``exact_duplicates``: sets of files with the same bytes. ``near_duplicates``: pairs
-    that, chained, make the groups. ``conflicts``: duplicates with different labels, each a tuple of (path, label).
-    ``dropped``: left out because duplicates are dropped. ``groups``: how many groups hold more than one image.
+    that, chained, make the groups. ``look_alikes``: pairs that differ in a small spot; they stay in one split and are
+    not duplicates. ``conflicts``: duplicates with different labels, each a tuple of (path, label).
+    ``dropped``: left out because duplicates are dropped. ``bridging``: left out because they are copies of photos in
+    two splits that are kept. ``groups``: how many groups hold more than one image.
     ``too_small``: class -> its groups, where they are fewer than the splits, or than the folds and test.
     ``straddling``: duplicate groups that the data's own splits tear apart. ``left_out``: (path, reason, kind) of files
     that were never images of a class. ``root``: the folder at which paths start. ``own_splits``: whether the splits are
@@ -48,6 +52,8 @@ class DataReport:
     near_duplicates: tuple[tuple[str, str], ...] = ()
     conflicts: tuple[tuple[tuple[str, str], ...], ...] = ()
     dropped: tuple[str, ...] = ()
+    look_alikes: tuple[tuple[str, str], ...] = ()
+    bridging: tuple[str, ...] = ()
     groups: int = 0
     largest_group: int = 0
     too_small: Mapping[str, int] = field(default_factory=dict)
@@ -92,11 +98,13 @@ class DataReport:
             *_listed("unreadable, left out", (f"{path}: {reason}" for path, reason in self.unreadable.items())),
             *_listed("sets of exact duplicates", (" = ".join(s) for s in self.exact_duplicates)),
             *_listed("pairs of near duplicates", (" ~ ".join(pair) for pair in self.near_duplicates)),
+            *_listed("pairs that look alike", (" ~ ".join(pair) for pair in self.look_alikes)),
             *_listed(
                 "duplicates with different labels",
                 (", ".join(f"{path} ({label})" for path, label in one) for one in self.conflicts),
             ),
             *_listed("left out as duplicates", self.dropped),
+            *_listed("left out as copies of photos in two splits", self.bridging),
             *_listed("duplicate groups in more than one split", (", ".join(s) for s in self.straddling)),
             *([f"groups: {self.groups:,}, the largest of {self.largest_group:,} images"] if self.groups else []),
             *(f"warning: {text}" for text in self.warnings if not text.startswith(LISTED_ABOVE)),

@@ -1,4 +1,7 @@
-"""Read every photo of a listing once: hash, size and thumbnail. Memory is independent of the photos' sizes."""
+"""Read every photo of a listing once: hash, size, and what its copies are found by.
+
+Memory is independent of the photos' sizes.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from trainers.data.duplicates import THUMBNAIL, Thumbnails
+from trainers.data.duplicates import Looks
 from trainers.data.listing import REASON, Listing
 from trainers.files.plain import LARGEST_FILE, Unreadable, open_plain, read_plain
-from trainers.images.decode import thumbnail
+from trainers.images.look import Look, look
 from trainers.images.pillow_reader import Room
 
 READ_AT_ONCE = 512
@@ -28,32 +29,36 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ScannedPhoto:
-    """One image as found: ``reason`` is why it cannot be read, or empty. Sizes in px, after EXIF orientation."""
+    """One image as found: ``reason`` is why it cannot be read, or empty. Sizes in px, after EXIF orientation.
+
+    ``descriptor``: see ``trainers.images.descriptor``.
+    """
 
     sha256: str = ""
     width: int = 0
     height: int = 0
     reason: str = ""
+    descriptor: bytes = b""
 
 
-def scan(listing: Listing, thumbnails: Thumbnails, progress: Progress | None = None) -> list[ScannedPhoto]:
-    """Scan the images of ``listing`` in order; add the thumbnails of readable ones to ``thumbnails``."""
+def scan(listing: Listing, looks: Looks, progress: Progress | None = None) -> list[ScannedPhoto]:
+    """Scan the images of ``listing`` in order; add the looks of readable ones to ``looks``."""
     paths, reasons = listing.rows["path"].tolist(), listing.rows[REASON].tolist()
     done: list[ScannedPhoto] = []
     # Pillow decodes outside Python's lock, so threads help.
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             files = [listing.root / path for path in paths[start : start + READ_AT_ONCE]]
-            for photo, small in pool.map(_look, files, reasons[start : start + READ_AT_ONCE]):
+            for photo, seen in pool.map(_look, files, reasons[start : start + READ_AT_ONCE]):
                 done.append(photo)
-                if small is not None:
-                    thumbnails.add(small)
+                if seen is not None:
+                    looks.add(seen)
                 if progress is not None:
                     progress(len(done), len(paths))
     return done
 
 
-def _look(path: Path, reason: str | None) -> tuple[ScannedPhoto, np.ndarray | None]:
+def _look(path: Path, reason: str | None) -> tuple[ScannedPhoto, Look | None]:
     """Scan one file; with a ``reason`` it is not opened."""
     if reason:
         return ScannedPhoto(reason=reason), None
@@ -62,7 +67,8 @@ def _look(path: Path, reason: str | None) -> tuple[ScannedPhoto, np.ndarray | No
             size = os.fstat(file.fileno()).st_size
         with _READING.taken(size):
             data = read_plain(path)
-            width, height, small = thumbnail(data, THUMBNAIL)
-            return ScannedPhoto(hashlib.sha256(data).hexdigest(), width, height), small
+            seen = look(data)
+            sha256 = hashlib.sha256(data).hexdigest()
+            return ScannedPhoto(sha256, seen.width, seen.height, descriptor=seen.descriptor), seen
     except Unreadable as error:
         return ScannedPhoto(reason=error.reason), None

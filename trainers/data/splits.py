@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
-from trainers.data.duplicates import members_of
+from trainers.data.duplicates import members_of, same_photos
 from trainers.data.listing import Listing, SourceNotes, name_some
-from trainers.data.stratify import SPLITS, assign, assign_folds, few_for_folds_sentence, too_small, too_small_sentence
+from trainers.data.stratify import (
+    SPLITS,
+    assign,
+    assign_folds,
+    few_for_folds_sentence,
+    too_small,
+    too_small_sentence,
+    train_or_validation,
+)
 from trainers.data.tables import split_problems
 from trainers.errors import TrainerError
 from trainers.metrics import Z_95
@@ -20,6 +30,8 @@ from trainers.wording import count
 TRAIN, VALIDATION, TEST = SPLITS
 FEW_TEST_IMAGES = 100
 """Images below which a test split is a warning."""
+
+Side = TypeVar("Side", str, int)
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,54 @@ class Division:
     torn: list[list[int]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What an earlier division says of each row: its split and fold there, None and 0 for a new one.
+
+    ``folds``: how many folds the earlier division has. ``bridging``: positions of the new rows that are in one group
+    with photos of two splits; they must be left out.
+    """
+
+    splits: list[str | None]
+    fold_of: list[int]
+    folds: int
+    bridging: list[int]
+
+    @property
+    def known(self) -> np.ndarray:
+        """bool (rows,): whether the earlier division has the row."""
+        return np.array([split is not None for split in self.splits], bool)
+
+    def without(self, positions: Collection[int]) -> Kept:
+        """The same for the rows that remain when those at ``positions`` are left out."""
+        left = [i for i in range(len(self.splits)) if i not in positions]
+        return Kept([self.splits[i] for i in left], [self.fold_of[i] for i in left], self.folds, [])
+
+
+def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int) -> Kept:
+    """Find the photos of ``rows`` (sha256, descriptor, group) in the table of an earlier manifest.
+
+    ``folds``: those that are to be made. A photo is found by its bytes, or by its content where it was exported again.
+    """
+    found = same_photos(rows, earlier)
+    known = found >= 0
+    there = earlier.iloc[found[known]]
+    splits: list[str | None] = [None] * len(rows)
+    fold_of = [0] * len(rows)
+    numbers = there["fold"].tolist() if "fold" in there else [0] * len(there)
+    for i, split, number in zip(known.nonzero()[0].tolist(), there["split"].tolist(), numbers, strict=True):
+        splits[i], fold_of[i] = split, int(number)
+    earlier_folds = int(earlier["fold"].max()) if "fold" in earlier and len(earlier) else 0
+    sides = [split and (split if split == TEST or not (folds or earlier_folds) else TRAIN) for split in splits]
+    if folds and folds == earlier_folds:
+        sides = [side and f"{side}{number}" for side, number in zip(sides, fold_of, strict=True)]
+    bridging = []
+    for members in members_of(rows["group"]):
+        if len({sides[i] for i in members if sides[i]}) > 1:
+            bridging += [i for i in members if not sides[i]]
+    return Kept(splits, fold_of, earlier_folds, sorted(bridging))
+
+
 def divide(
     listing: Listing,
     rows: pd.DataFrame,
@@ -39,8 +99,9 @@ def divide(
     folds: int,
     seed: int,
     notes: SourceNotes,
+    kept: Kept | None = None,
 ) -> Division:
-    """Divide ``rows`` (label, split, group); problems go to ``notes``.
+    """Divide ``rows`` (label, split, group); problems go to ``notes``. ``kept``: what an earlier division says of them.
 
     With folds, train and validation are one pool, every row of which has the split "train" and a fold from 1 on; test
     is the same as without folds.
@@ -50,12 +111,12 @@ def divide(
     division = (
         _by_own_splits(listing, rows, folds, notes)
         if ratios is None
-        else _by_ratios(listing, rows, ratios, seed, notes)
+        else _by_ratios(listing, rows, ratios, seed, notes, folds, kept)
     )
     if division is None or len(notes.problems) > problems:
         return nothing
     if folds:
-        division = _with_folds(rows, division, folds, seed, notes)
+        division = _with_folds(rows, division, folds, seed, notes, kept if ratios else None)
     _note_few_test_images(division.splits, notes)
     return division if len(notes.problems) == problems else nothing
 
@@ -72,20 +133,65 @@ def interval_half_width(accuracy: float, images: int) -> float:
 
 
 def _by_ratios(
-    listing: Listing, rows: pd.DataFrame, ratios: tuple[float, float, float], seed: int, notes: SourceNotes
+    listing: Listing,
+    rows: pd.DataFrame,
+    ratios: tuple[float, float, float],
+    seed: int,
+    notes: SourceNotes,
+    folds: int,
+    kept: Kept | None,
 ) -> Division | None:
     if listing.has_splits or listing.without_splits:
         notes.warnings.append("the data has splits of its own; they are not used, because ratios are given.")
-    labels, groups = rows["label"].tolist(), rows["group"].tolist()
-    small = too_small(labels, groups)
+    labels = rows["label"].tolist()
+    sides = _kept_sides(rows, ratios, seed, folds, kept)
+    groups, fixed = _fix(rows, sides)
+    small = {} if fixed else too_small(labels, groups)
     if not small and labels:
         try:
-            return Division([*assign(labels, groups, ratios, seed)], [0] * len(rows))
+            splits: list[str | None] = [*assign(labels, groups, ratios, seed, fixed)]
         except TrainerError as error:
             notes.problems.append(str(error))
+            return None
+        if fixed:
+            _note_absent(rows.assign(split=splits), SPLITS, notes)
+        return Division(splits, [0] * len(rows))
     counts = Counter(labels)
     notes.problems += [too_small_sentence(label, counts[label], n) for label, n in small.items()]
     return None
+
+
+def _kept_sides(
+    rows: pd.DataFrame, ratios: tuple[float, float, float], seed: int, folds: int, kept: Kept | None
+) -> list[str | None]:
+    """The split that each row keeps. Folds know train and test alone, so leaving them is decided by the hash."""
+    if kept is None:
+        return [None] * len(rows)
+    sides = []
+    for split, number, group in zip(kept.splits, kept.fold_of, rows["group"], strict=True):
+        if split == TRAIN and number and not folds:
+            split = train_or_validation(group, ratios, seed)
+        sides.append(split)
+    return sides
+
+
+def _fix(rows: pd.DataFrame, sides: Sequence[Side | None]) -> tuple[list[str], dict[str, Side]]:
+    """Groups by which rows are to be divided, and what those with an earlier row are fixed to.
+
+    A group with rows on several sides, as an older finder of duplicates left them, is taken apart: each row stays.
+    """
+    of_group: dict[str, set[Side]] = {}
+    for group, side in zip(rows["group"], sides, strict=True):
+        if side:
+            of_group.setdefault(group, set()).add(side)
+    groups, fixed = [], {}
+    for group, side in zip(rows["group"], sides, strict=True):
+        several = len(of_group.get(group, ())) > 1
+        name = f"{group}:{side}" if several else group
+        if group in of_group:
+            fixed[name] = side if several and side else next(iter(of_group[group]))
+        groups.append(name)
+    return groups, fixed
 
 
 def _by_own_splits(listing: Listing, rows: pd.DataFrame, folds: int, notes: SourceNotes) -> Division | None:
@@ -111,13 +217,7 @@ def _by_own_splits(listing: Listing, rows: pd.DataFrame, folds: int, notes: Sour
 
 def _note_by_own_splits(rows: pd.DataFrame, folds: int, notes: SourceNotes) -> list[list[int]]:
     """Return the groups that the data's own splits tear; note the classes that a split lacks."""
-    wanted = [s for s in SPLITS if not (folds and s == VALIDATION)]
-    for label, own in rows.groupby("label")["split"]:
-        absent = [s for s in wanted if s not in set(own)]
-        if TRAIN in absent:
-            notes.problems.append(f"class {label!r} has no image in train, so it cannot be learnt.")
-        elif absent:
-            notes.warnings.append(f"class {label!r} has no image in {' and '.join(absent)}.")
+    _note_absent(rows, [s for s in SPLITS if not (folds and s == VALIDATION)], notes)
     torn = [members for members in members_of(rows["group"]) if rows["split"][members].nunique() > 1]
     if torn:
         notes.warnings.append(
@@ -127,15 +227,29 @@ def _note_by_own_splits(rows: pd.DataFrame, folds: int, notes: SourceNotes) -> l
     return torn
 
 
-def _with_folds(rows: pd.DataFrame, division: Division, folds: int, seed: int, notes: SourceNotes) -> Division:
+def _note_absent(rows: pd.DataFrame, wanted: Sequence[str], notes: SourceNotes) -> None:
+    """Note the classes of which a split has no image: a problem in train, a warning elsewhere."""
+    for label, own in rows.groupby("label")["split"]:
+        absent = [s for s in wanted if s not in set(own)]
+        if TRAIN in absent:
+            notes.problems.append(f"class {label!r} has no image in train, so it cannot be learnt.")
+        elif absent:
+            notes.warnings.append(f"class {label!r} has no image in {' and '.join(absent)}.")
+
+
+def _with_folds(
+    rows: pd.DataFrame, division: Division, folds: int, seed: int, notes: SourceNotes, kept: Kept | None
+) -> Division:
     pool = [i for i, split in enumerate(division.splits) if split != TEST]
-    labels, groups = rows["label"].iloc[pool].tolist(), rows["group"].iloc[pool].tolist()
-    small, counts = too_small(labels, groups, folds), Counter(labels)
+    numbers_kept = [kept.fold_of[i] if kept and kept.folds == folds else 0 for i in pool]
+    groups, fixed = _fix(rows.iloc[pool], [number or None for number in numbers_kept])
+    labels = rows["label"].iloc[pool].tolist()
+    small, counts = {} if fixed else too_small(labels, groups, folds), Counter(labels)
     notes.problems += [few_for_folds_sentence(label, counts[label], n, folds) for label, n in small.items()]
     if small:
         return division
     try:
-        numbers = assign_folds(labels, groups, folds, seed)
+        numbers = assign_folds(labels, groups, folds, seed, fixed)
     except TrainerError as error:
         notes.problems.append(str(error))
         return division

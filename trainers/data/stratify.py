@@ -1,4 +1,4 @@
-"""Train, validation and test, or folds: stratified by class, whole groups only, the same wherever the photos lie.
+"""Train, validation and test, or folds: each group goes by its own hash, so that photos added later move nothing.
 
 Pure: labels, groups, ratios and a seed in, split names or the numbers of folds out.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 from trainers.errors import TrainerError
 from trainers.wording import count
@@ -18,33 +16,31 @@ from trainers.wording import count
 SPLITS = ("train", "validation", "test")
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 ATTEMPTS = 64
-"""Maximum orders of groups that are tried before the groups are considered impossible to split."""
+"""Maximum hashes of the groups that are tried where groups of several classes leave a class out of a split."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    name: str
-    counts: dict[str, int]  # images per class
-
-    @property
-    def size(self) -> int:
-        return sum(self.counts.values())
-
-
-def assign(labels: Sequence[str], groups: Sequence[str], ratios: tuple[float, float, float], seed: int) -> list[str]:
+def assign(
+    labels: Sequence[str],
+    groups: Sequence[str],
+    ratios: tuple[float, float, float],
+    seed: int,
+    fixed: Mapping[str, str] | None = None,
+) -> list[str]:
     """The split of each image; a group is never torn, and every class has an image in every split.
 
-    Independent of the order of the images: groups go by the hash of (seed, name), so names that come from the
-    images' content give the same splits on every machine. Without groups, each class's share of each split is its
-    ratio rounded down or up (but at least 1), and so is, within a few images, the whole; groups make it as near as
-    moving one group at a time can.
-    Raises TrainerError for ratios that are not positive and for classes that cannot be in every split.
+    The hash of (seed, group) is a number in [0, 1); the split is the one in whose part of the cumulated ratios it
+    lies. So a group's split depends on no other group, and each class has its ratio of its groups within the noise of
+    a hash. Only where a class is missing in a split, the group of it whose hash is nearest to that split moves there.
+    ``fixed``: group -> the split that it has from an earlier division, and keeps, even if a class is then missing.
+    Raises TrainerError for ratios that are not positive and, if nothing is fixed, for classes that cannot be in every
+    split.
     """
     shares = check_ratios(ratios)
     small = too_small(labels, groups)
-    if small:
+    if small and not fixed:
         raise TrainerError(" ".join(too_small_sentence(name, Counter(labels)[name], n) for name, n in small.items()))
-    parts = _share_out(labels, groups, shares, seed)
+    places = {group: SPLITS.index(split) for group, split in (fixed or {}).items()}
+    parts = _share_out(labels, groups, shares, f"{seed}", places)
     if isinstance(parts, str):
         raise TrainerError(
             f"class {parts!r} cannot have an image in each split: its groups also hold other classes and cannot be "
@@ -53,19 +49,21 @@ def assign(labels: Sequence[str], groups: Sequence[str], ratios: tuple[float, fl
     return [SPLITS[part] for part in parts]
 
 
-def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> list[int]:
-    """The fold of each image, 1 .. ``folds``; as ``assign`` does it, with equal shares.
+def assign_folds(
+    labels: Sequence[str], groups: Sequence[str], folds: int, seed: int, fixed: Mapping[str, int] | None = None
+) -> list[int]:
+    """The fold of each image, 1 .. ``folds``; as ``assign`` does it, with equal shares and another hash.
 
-    A group is never torn, every class has an image in every fold, and without groups a class's images in any two
-    folds differ by at most one. Raises TrainerError for a number of folds out of range and for classes that cannot be
-    in every fold.
+    Raises TrainerError for a number of folds out of range and, if nothing is fixed, for classes that cannot be in
+    every fold.
     """
     check_folds(folds)
     small = too_small(labels, groups, folds)
-    if small:
+    if small and not fixed:
         counts = Counter(labels)
         raise TrainerError(" ".join(few_for_folds_sentence(c, counts[c], n, folds) for c, n in small.items()))
-    parts = _share_out(labels, groups, (1 / folds,) * folds, seed)
+    places = {group: fold - 1 for group, fold in (fixed or {}).items()}
+    parts = _share_out(labels, groups, (1 / folds,) * folds, f"fold:{seed}", places)
     if isinstance(parts, str):
         raise TrainerError(
             f"class {parts!r} cannot have an image in each of {folds} folds: its groups also hold other classes and "
@@ -74,31 +72,18 @@ def assign_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed:
     return [part + 1 for part in parts]
 
 
+def train_or_validation(group: str, ratios: tuple[float, float, float], seed: int) -> str:
+    """The split of a group that is not to be in test, by the same hash."""
+    train, validation, _ = check_ratios(ratios)
+    return SPLITS[0] if _unit_hash(f"{seed}:{group}") * (train + validation) < train else SPLITS[1]
+
+
 def check_folds(folds: int) -> None:
     """Raise TrainerError unless ``folds`` is in 2 .. 20."""
     if not FEWEST_FOLDS <= folds <= MOST_FOLDS:
         raise TrainerError(
             f"folds is {folds}; it must be 0 for one split, or {FEWEST_FOLDS} to {MOST_FOLDS} for cross-validation."
         )
-
-
-def _share_out(labels: Sequence[str], groups: Sequence[str], shares: Sequence[float], seed: int) -> list[int] | str:
-    """The part, 0 .. len(shares) - 1, of each image; or the name of a class that cannot be in every part."""
-    members: dict[str, dict[str, int]] = {}
-    for label, group in zip(labels, groups, strict=True):
-        inside = members.setdefault(group, {})
-        inside[label] = inside.get(label, 0) + 1
-    targets = _targets(Counter(labels), shares)
-    groups_found = [_Group(name, inside) for name, inside in members.items()]
-    for attempt in range(ATTEMPTS):
-        units = sorted(groups_found, key=partial(_place, seed=seed, attempt=attempt))
-        table = _Table(units, targets, len(shares))
-        table.fill()
-        if table.cover():
-            table.improve()
-            chosen = {g.name: part for g, part in zip(units, table.split, strict=True)}
-            return [chosen[group] for group in groups]
-    return table.uncovered()[0]
 
 
 def check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
@@ -141,102 +126,77 @@ def _images(images: int, groups: int) -> str:
     return has if groups >= images else f"{has}, which by their duplicates and groups count as {groups}"
 
 
-def _place(group: _Group, seed: int, attempt: int) -> tuple[int, int, bytes]:
-    """Even attempts begin with the most entangled groups, then the largest; ties and odd attempts are random."""
-    order = hashlib.sha256(f"{seed}:{attempt}:{group.name}".encode()).digest()
-    return (0, 0, order) if attempt % 2 else (-len(group.counts), -group.size, order)
-
-
-def _targets(counts: Counter[str], shares: Sequence[float]) -> dict[str, list[int]]:
-    """Images of each class in each part. Leftover units go where all classes together lack most so far."""
-    parts = range(len(shares))
-    owed = [0.0] * len(shares)
-    targets = {}
-    for label in sorted(counts):
-        exact = [counts[label] * share for share in shares]
-        target = [math.floor(x + 1e-9) for x in exact]
-        lacking = sorted(parts, key=lambda s: (-(owed[s] + exact[s] - target[s]), s))
-        spare = [s for s in lacking if exact[s] - target[s] > 1e-9] or lacking
-        for s in spare[: counts[label] - sum(target)]:
-            target[s] += 1
-        owed = [o + x - t for o, x, t in zip(owed, exact, target, strict=True)]
-        for s in parts:
-            if target[s] == 0:
-                target[s] = 1
-                target[target.index(max(target))] -= 1
-        targets[label] = target
-    return targets
+def _share_out(
+    labels: Sequence[str], groups: Sequence[str], shares: Sequence[float], salt: str, fixed: Mapping[str, int]
+) -> list[int] | str:
+    """The part, 0 .. len(shares) - 1, of each image; or the name of a class that cannot be in every part."""
+    classes: dict[str, set[str]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        classes.setdefault(group, set()).add(label)
+    missing = ""
+    for attempt in range(ATTEMPTS):
+        table = _Table(classes, shares, salt if not attempt else f"{salt}:{attempt}", fixed)
+        missing = table.cover()
+        if fixed or not missing:
+            return [table.part[group] for group in groups]
+    return missing
 
 
 class _Table:
-    """Groups, the part (split or fold) that each has, and how far every class is from its targets."""
+    """The part of each group, and how many groups of each class each part holds. ``classes``: group -> its classes."""
 
-    def __init__(self, groups: list[_Group], targets: dict[str, list[int]], parts: int) -> None:
-        self.groups = groups
-        self.parts = range(parts)
-        self.split: list[int] = []
-        self._lacking = {label: list(target) for label, target in targets.items()}
-        self._weight = {label: 1 / sum(target) for label, target in targets.items()}
-        self._groups_in = {label: [0] * parts for label in targets}
+    def __init__(
+        self, classes: Mapping[str, set[str]], shares: Sequence[float], salt: str, fixed: Mapping[str, int]
+    ) -> None:
+        self._classes, self._fixed = classes, fixed
+        edges = [sum(shares[:i]) for i in range(len(shares))] + [1.0]
+        self._ranges = [(edges[i], edges[i + 1]) for i in range(len(shares))]
+        self._hash = {group: _unit_hash(f"{salt}:{group}") for group in classes}
+        self.part = {
+            group: fixed.get(group, max(i for i, edge in enumerate(edges[:-1]) if edge <= place))
+            for group, place in self._hash.items()
+        }
+        self._groups_in: dict[str, list[int]] = {}
+        for group, part in self.part.items():
+            self._count(group, part, +1)
 
-    def fill(self) -> None:
-        """Put each group where it helps most; the last groups of a class go to the splits it is missing in."""
-        left = Counter(label for g in self.groups for label in g.counts)
-        for group in self.groups:
-            missing = {c: [s for s in self.parts if not self._groups_in[c][s]] for c in group.counts}
-            urgent = [c for c, empty in missing.items() if empty and left[c] <= len(empty)]
-            best = max(self.parts, key=lambda s: (sum(s in missing[c] for c in urgent), self._gain(group, s), -s))
-            self._add(group, best, +1)
-            self.split.append(best)
-            left.subtract(group.counts.keys())
+    def cover(self) -> str:
+        """Move groups until every class is in every part; the name of a class for which no move is left, or ""."""
+        moves_left = len(self._groups_in) * len(self._ranges) * 2
+        while empty := self._empty():
+            able = [(self._distance(group, part), group, part) for label, part in empty for group in self._able(label)]
+            if not able or not moves_left:
+                return empty[0][0]
+            _, group, part = min(able)
+            self._count(group, self.part[group], -1)
+            self._count(group, part, +1)
+            self.part[group] = part
+            moves_left -= 1
+        return ""
 
-    def uncovered(self) -> list[str]:
-        return [label for label, found in self._groups_in.items() if 0 in found]
+    def _empty(self) -> list[tuple[str, int]]:
+        return [(c, part) for c in sorted(self._groups_in) for part, n in enumerate(self._groups_in[c]) if not n]
 
-    def cover(self) -> bool:
-        """Move groups until every class is in every split; False where no single move helps."""
-        for label in self.uncovered():
-            for s in self.parts:
-                if self._groups_in[label][s]:
-                    continue
-                able = [i for i, g in enumerate(self.groups) if label in g.counts and self._may_leave(i)]
-                if not able:
-                    return False
-                self._move(max(able, key=lambda i: (self._change(i, s), -i)), s)
-        return not self.uncovered()
+    def _able(self, label: str) -> list[str]:
+        """The groups of a class that may leave their part: no class of theirs would be missing there."""
+        return [
+            group
+            for group, inside in self._classes.items()
+            if label in inside
+            and group not in self._fixed
+            and all(self._groups_in[c][self.part[group]] > 1 for c in inside)
+        ]
 
-    def improve(self) -> None:
-        """Move one group at a time while that brings the splits nearer to their targets."""
-        for _ in range(10):
-            moved = False
-            for i, group in enumerate(self.groups):
-                if group.size == 1:
-                    continue
-                best = max(self.parts, key=lambda s: (self._change(i, s) if s != self.split[i] else 0.0, -s))
-                if best != self.split[i] and self._change(i, best) > 1e-9 and self._may_leave(i):
-                    self._move(i, best)
-                    moved = True
-            if not moved:
-                return
+    def _distance(self, group: str, part: int) -> float:
+        low, high = self._ranges[part]
+        place = self._hash[group]
+        return max(low - place, place - high, 0.0)
 
-    def _gain(self, group: _Group, s: int) -> float:
-        """How much the squared distance from the targets falls when ``group`` joins split ``s``."""
-        return sum(n * (2 * self._lacking[c][s] - n) * self._weight[c] for c, n in group.counts.items())
+    def _count(self, group: str, part: int, sign: int) -> None:
+        for label in self._classes[group]:
+            self._groups_in.setdefault(label, [0] * len(self._ranges))[part] += sign
 
-    def _change(self, i: int, s: int) -> float:
-        group, here = self.groups[i], self.split[i]
-        leaving = sum(n * (2 * self._lacking[c][here] + n) * self._weight[c] for c, n in group.counts.items())
-        return self._gain(group, s) - leaving
 
-    def _may_leave(self, i: int) -> bool:
-        return all(self._groups_in[c][self.split[i]] > 1 for c in self.groups[i].counts)
-
-    def _move(self, i: int, s: int) -> None:
-        self._add(self.groups[i], self.split[i], -1)
-        self._add(self.groups[i], s, +1)
-        self.split[i] = s
-
-    def _add(self, group: _Group, s: int, sign: int) -> None:
-        for label, n in group.counts.items():
-            self._lacking[label][s] -= sign * n
-            self._groups_in[label][s] += sign
+def _unit_hash(text: str) -> float:
+    """A number in [0, 1) that depends on ``text`` alone: 53 bits of its SHA-256."""
+    return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11) / 2**53

@@ -19,6 +19,8 @@ from trainers.images.pillow_reader import TooLarge, open_photo, upright, without
 
 SMALLEST_CROP = 0.7
 """Minimum side of a random crop, as a share of the image's shorter side."""
+SHORTEST = 8
+"""Minimum shorter side, in px, of a reduced image."""
 BAND_PIXELS = 2**21
 """Pixels that are converted to RGB at a time, so that a large image takes no third and fourth copy."""
 
@@ -84,14 +86,17 @@ def batch(paths: Sequence[Path], size: int, view: str, crop_seeds: Sequence[int]
     return out
 
 
-def thumbnail(source: Path | str | bytes, side: int) -> tuple[int, int, np.ndarray]:
-    """(width, height, greyscale uint8 (side, side)); sizes are after EXIF orientation, the aspect ratio is ignored.
+def reduced(source: Path | str | bytes, side: int) -> tuple[int, int, np.ndarray]:
+    """(width, height, RGB uint8 (h, w, 3) of a longer side of ``side``); sizes are after EXIF orientation.
 
-    Reads the whole file, so it raises Unreadable whenever ``decode`` does.
+    The aspect ratio is kept, but the shorter side has at least ``SHORTEST`` px. Reads the whole file, so it raises
+    Unreadable whenever ``decode`` does.
     """
-    with _loaded(source, 4 * side) as (image, width, height):
-        grey = image.convert("L").resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return width, height, np.array(grey, np.uint8)
+    with _loaded(source, side) as (image, width, height):
+        scale = side / max(image.size)
+        across, down = (max(round(length * scale), SHORTEST) for length in image.size)
+        small = image.resize((across, down), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return width, height, np.array(small, np.uint8)
 
 
 def _square_box(size: tuple[int, int], crop_seed: int | None) -> tuple[float, float, float, float]:

@@ -135,7 +135,13 @@ class DataSpec(Section):
     duplicates: Literal["group", "drop", "keep"] = Field(
         default="group",
         description="What to do with duplicates: keep them in one split (group), use only the first (drop), or let "
-        "near duplicates fall into different splits (keep).",
+        "near duplicates fall into different splits (keep). Photos that merely look alike are never dropped.",
+    )
+    keep_splits: str = Field(
+        default="",
+        description="The folder of an earlier sweep, or its manifest.parquet: photos that it divided keep their "
+        "splits, also where they were exported again at another size or quality; a new photo follows its group. Empty: "
+        "all are divided by a hash. Not used with splits: own.",
     )
 
     @property

@@ -124,7 +124,7 @@ def test_counts_are_those_of_the_keys_that_a_fit_reads(
         counted[each] = counted.get(each, 0) + count
     assert counted.keys() == exact.keys()
     for each, count in exact.items():
-        assert counted[each] == pytest.approx(count, rel=0.02 if folds else 1e-9)
+        assert counted[each] == pytest.approx(count, rel=0.04 if folds else 1e-9)  # folds go by a hash
 
 
 _MANIFESTS: dict = {}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import SpecError
 from orchestrator.spec.data_source import data_source
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
 from trainers.data.manifest import DataSource
 
@@ -29,6 +31,22 @@ def test_every_field_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         folds=3,
         encoding="cp949",
     )
+
+
+def test_an_earlier_manifest_is_handed_on_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """name: x
+data: {source: "builtin:digits", keep_splits: runs/old}
+search: {dropout: 0}
+budget: {trials: 1, epochs: 1}
+"""
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SpecError, match="runs/old is no manifest and no sweep's folder that has one"):
+        load_spec(tmp_path / "x.yaml")
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    (tmp_path / "runs" / "old" / "manifest.parquet").touch()
+    assert data_source(load_spec(tmp_path / "x.yaml")).keep_splits == tmp_path / "runs" / "old"
+    assert data_source(spec_of()).keep_splits is None
 
 
 def test_splits_of_its_own_are_no_ratios() -> None:

@@ -1,128 +1,197 @@
-"""The hash proposes, the pixels decide; what merely looks alike to a hash stays apart."""
+"""The indexes propose, the pixels decide; look-alikes stay together and are never called the same."""
 
 from __future__ import annotations
 
+import io
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
-from trainers.data import duplicates
+from tests.support.pictures import look_at, scene, thing, tile
 from trainers.data.duplicates import (
-    HASH_DISTANCE,
-    Thumbnails,
+    Duplicates,
+    Looks,
     Union,
-    close_hashes,
+    compared_pairs,
     find_duplicates,
-    group_names,
+    make_groups,
     members_of,
-    near_pairs,
-    perceptual_hashes,
+    same_photos,
     to_drop,
 )
 
 
-def scene(seed: int) -> Image.Image:
-    random = np.random.default_rng(seed)
-    return Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).resize((160, 120), Image.Resampling.BICUBIC)
+def pairs_of(*images: Image.Image) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    with Looks(look_at(each) for each in images) as looks:
+        return compared_pairs(looks, np.flatnonzero(looks.comparable))
 
 
-def small(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS))
+def encoded(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
 
 
-def pairs_of(*images: Image.Image) -> list[tuple[int, int]]:
-    with Thumbnails(small(i) for i in images) as thumbnails:
-        return near_pairs(thumbnails, np.ones(len(images), bool))
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "mirrored": ImageOps.mirror,
+    "upside down": ImageOps.flip,
+    "turned by 90": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    "turned by 270": lambda image: image.transpose(Image.Transpose.ROTATE_270),
+    "transposed": lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+    "transverse": lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+    "encoded again": lambda image: encoded(image, 30),
+    "smaller": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.BILINEAR),
+    "squashed": lambda image: image.resize((224, 224), Image.Resampling.BILINEAR),
+    "cropped": lambda image: image.crop((20, 36, 20 + image.width * 8 // 10, 36 + image.height * 8 // 10)),
+    "turned by 10": lambda image: image.rotate(10, Image.Resampling.BICUBIC),
+    "turned by -5": lambda image: image.rotate(-5, Image.Resampling.BICUBIC, expand=True, fillcolor="white"),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.6),
+    "less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.6),
+    "mirrored and cropped": lambda image: ImageOps.mirror(image.crop((10, 10, 10 + image.width * 8 // 10, 180))),
+}
 
 
-def test_a_resized_a_brighter_and_a_slightly_cropped_copy_are_near_and_another_scene_is_not() -> None:
-    one = scene(0)
-    brighter = ImageEnhance.Brightness(one).enhance(0.8)
-    cropped = one.crop((2, 1, 158, 119))
-    assert pairs_of(one, scene(1), one.resize((64, 48)), brighter, cropped) == [(0, 2), (0, 3), (0, 4)]
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_of_every_kind_are_the_same_and_other_photos_are_not(kind: str) -> None:
+    same, alike = pairs_of(scene(0), scene(1), COPIES[kind](scene(0)), scene(2), COPIES[kind](scene(2)))
+    assert (sorted(same), alike) == ([(0, 2), (3, 4)], [])
 
 
-def test_small_things_on_a_white_table_are_not_near() -> None:
-    def thing(shape: str) -> Image.Image:
-        board = Image.linear_gradient("L").resize((160, 160)).point(lambda v: 180 + v // 6)
-        draw = ImageDraw.Draw(board)
-        if shape == "ring":
-            draw.ellipse((60, 60, 100, 100), outline=30, width=8)
-        elif shape == "bar":
-            draw.rectangle((72, 55, 84, 105), fill=90)
-        else:
-            draw.polygon([(80, 55), (60, 100), (100, 100)], fill=10)
-        return board
-
-    assert pairs_of(thing("ring"), thing("bar"), thing("wedge")) == []
+def test_small_things_on_a_white_table_are_not_the_same() -> None:
+    assert pairs_of(thing("ring"), thing("bar"), thing("wedge")) == ([], [])
 
 
-def test_flat_images_are_never_near() -> None:
+def test_flat_images_are_never_the_same() -> None:
     noise = np.random.default_rng(0).integers(250, 256, (2, 120, 160), np.uint8)
-    assert pairs_of(*(Image.fromarray(n) for n in noise), Image.new("L", (80, 80), 255), Image.new("L", (80, 80))) == []
+    flat = [Image.new("L", (80, 80), 255), Image.new("L", (80, 80)), *(Image.fromarray(n) for n in noise)]
+    assert pairs_of(*(each.convert("RGB") for each in flat)) == ([], [])
 
 
-def test_hashes_are_those_of_imagehash() -> None:
-    import imagehash
+def test_two_colours_of_one_thing_are_not_the_same() -> None:
+    red = Image.merge(
+        "RGB", (scene(0).convert("L"), Image.new("L", scene(0).size, 60), Image.new("L", scene(0).size, 60))
+    )
+    grey = np.asarray(red.convert("L")).astype(float)
+    other = np.stack(
+        [np.full_like(grey, 60), np.clip((grey - 0.299 * 60 - 0.114 * 60) / 0.587, 0, 255), np.full_like(grey, 60)], -1
+    )
+    blue = Image.fromarray(other.astype(np.uint8))
+    assert np.abs(np.asarray(blue.convert("L")).astype(float) - grey).mean() < 3
+    assert pairs_of(red, blue)[0] == []
+    assert pairs_of(red, red.resize((200, 150)))[0] == [(0, 1)]
 
-    random = np.random.default_rng(0)
-    pictures = [scene(s) for s in range(60)]
-    pictures += [Image.fromarray(random.integers(0, 256, (32, 32), np.uint8)) for _ in range(30)]
-    pictures += [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.new("L", (32, 32), 7)]
-    thumbnails = np.stack([small(picture) for picture in pictures])
-    expected = [imagehash.phash(Image.fromarray(one)).hash for one in thumbnails]
-    bits = np.unpackbits(perceptual_hashes(thumbnails).view(np.uint8)).reshape(-1, 8, 8)
-    assert len(expected) == 93
-    assert np.array_equal(bits.astype(bool), np.stack(expected))
-    assert perceptual_hashes(thumbnails[:0]).shape == (0,)
+
+@pytest.mark.parametrize("contrast", [60, -60, 120])
+def test_aligned_tiles_that_differ_in_a_small_spot_look_alike_and_are_not_the_same(contrast: int) -> None:
+    plain = tile(0)
+    same, alike = pairs_of(
+        plain, tile(0, spot=(150, 90), contrast=contrast), tile(0, spot=(40, 200), contrast=contrast)
+    )
+    assert same == []
+    assert sorted(alike) == [(0, 1), (0, 2), (1, 2)]
+    assert pairs_of(plain, encoded(plain, 40)) == ([(0, 1)], [])
 
 
 def test_a_thousand_times_the_same_scene_is_one_group_of_n_minus_one_pairs_and_quick() -> None:
-    thumbnails = Thumbnails([small(scene(0))] * 1000)
-    begin = time.perf_counter()
-    pairs = near_pairs(thumbnails, np.ones(1000, bool))
-    assert len(pairs) == 999
-    assert time.perf_counter() - begin < 5
+    one = look_at(scene(0))
+    with Looks([one] * 1000) as looks:
+        begin = time.process_time()
+        same, alike = compared_pairs(looks, np.arange(1000))
+        assert time.process_time() - begin < 20
+    assert (len(same), alike) == (999, [])
 
 
-def table(*rows: tuple[str, str, str | None], side: int = 160) -> pd.DataFrame:
+def table(*rows: tuple[str, str, str | None]) -> pd.DataFrame:
     """Rows of (label, sha256, the source's own group)."""
-    frame = pd.DataFrame(rows, columns=["label", "sha256", "group"], dtype=object)
-    return frame.assign(width=side, height=side // 2)
+    return pd.DataFrame(rows, columns=["label", "sha256", "group"], dtype=object)
+
+
+def looks_of(*seeds: int, side: int = 256) -> Looks:
+    return Looks(look_at(scene(seed).resize((side, side * 3 // 4))) for seed in seeds)
 
 
 def test_below_32_pixels_on_both_sides_only_exact_duplicates_count() -> None:
-    thumbnails = Thumbnails([small(scene(0))] * 3)
     rows = table(("a", "s1", None), ("a", "s1", None), ("a", "s2", None))
-    assert find_duplicates(rows.assign(width=31, height=31), thumbnails).sets == [[0, 1]]
-    assert find_duplicates(rows.assign(width=32, height=8), thumbnails).sets == [[0, 1, 2]]
+    assert find_duplicates(rows, looks_of(0, 0, 0, side=31)).sets == [[0, 1]]
+    assert find_duplicates(rows, looks_of(0, 0, 0, side=32)).sets == [[0, 1, 2]]
 
 
 def test_groups_join_duplicates_and_the_tables_own_and_are_named_by_content() -> None:
-    thumbnails = Thumbnails(small(scene(s)) for s in (0, 0, 1, 2, 3, 4))
     rows = table(
         *(("a", sha * 64, group) for sha, group in zip("fedcba", [None, "g", "g", "h", "h", None], strict=True))
     )
-    same = find_duplicates(rows, thumbnails)
+    same = find_duplicates(rows, looks_of(0, 0, 1, 2, 3, 4))
     assert (same.exact, same.near, same.conflicts) == ([], [(0, 1)], [])
-    assert group_names(rows, same, near_too=True) == [c * 16 for c in "dddbba"]
-    assert group_names(rows, same, near_too=False) == [c * 16 for c in "fddbba"]
+    assert make_groups(rows, same, near_too=True).names == [c * 16 for c in "dddbba"]
+    assert make_groups(rows, same, near_too=False).names == [c * 16 for c in "fddbba"]
 
 
 def test_drop_keeps_the_first_of_each_label_and_nothing_that_contradicts_itself() -> None:
-    thumbnails = Thumbnails(small(scene(s)) for s in (0, 0, 0, 1, 1, 2, 2))
     rows = table(*zip("aaaaabb", ["s0", "s1", "s0", "s2", "s2", "s3", "s4"], [None] * 7, strict=True))
     rows.loc[4, "label"] = "b"  # the same bytes, once a and once b
     rows.loc[6, "label"] = "c"  # near, once b and once c
-    same = find_duplicates(rows, thumbnails)
+    same = find_duplicates(rows, looks_of(0, 0, 0, 1, 1, 2, 2))
     assert same.sets == [[0, 1, 2], [3, 4], [5, 6]]
     assert same.conflicts == [[3, 4], [5, 6]]
     assert to_drop(rows, same) == [1, 2, 3, 4]
+    assert to_drop(rows, same, np.arange(7) == 2) == [0, 1, 3, 4]
+
+
+def test_look_alikes_share_a_group_are_no_conflict_and_are_not_dropped() -> None:
+    rows = table(("good", "b" * 64, None), ("bad", "a" * 64, None), ("good", "c" * 64, None))
+    with Looks([look_at(tile(0)), look_at(tile(0, spot=(60, 60))), look_at(scene(1))]) as looks:
+        same = find_duplicates(rows, looks)
+    assert (same.sets, same.conflicts, same.alike) == ([], [], [(0, 1)])
+    assert to_drop(rows, same) == []
+    assert make_groups(rows, same, near_too=True).names == ["a" * 16, "a" * 16, "c" * 16]
+    assert len(set(make_groups(rows, same, near_too=False).names)) == 3
+
+
+def test_a_chain_of_look_alikes_is_cut_and_counted() -> None:
+    n = 100
+    rows = table(*(("a", f"{i:016x}" * 4, None) for i in range(n)))
+    chain = [(i, i + 1) for i in range(n - 1)]
+    groups = make_groups(rows, _alike(chain), near_too=True)
+    sizes = pd.Series(groups.names).value_counts()
+    assert groups.most == 20
+    assert sizes.max() <= 20
+    assert groups.cut == n
+    short = make_groups(rows, _alike(chain[:15]), near_too=True)
+    assert (short.cut, pd.Series(short.names).value_counts().max()) == (0, 16)
+
+
+def _alike(pairs: list[tuple[int, int]]) -> Duplicates:
+    return Duplicates([], [], [], [], pairs)
+
+
+def test_photos_exported_again_are_found_by_content_and_others_are_not() -> None:
+    def frame(images: list[Image.Image], tag: str) -> pd.DataFrame:
+        looks = [look_at(each) for each in images]
+        return pd.DataFrame(
+            {"sha256": [f"{tag}{i}" for i in range(len(looks))], "descriptor": [each.descriptor for each in looks]}
+        )
+
+    known = frame([scene(s) for s in range(30)] + [tile(0)], "k")
+    asked = frame(
+        [
+            encoded(scene(3), 40),
+            scene(7).resize((100, 75)),
+            scene(99),
+            ImageOps.mirror(scene(5)),
+            tile(0, spot=(60, 60)),
+        ],
+        "a",
+    )
+    asked.loc[2, "sha256"] = "k11"
+    assert same_photos(asked, known).tolist() == [3, 7, 11, -1, -1]
+    assert same_photos(asked.drop(columns="descriptor"), known).tolist() == [-1, -1, 11, -1, -1]
+    assert same_photos(asked, known.assign(descriptor=None)).tolist() == [-1, -1, 11, -1, -1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))
@@ -140,60 +209,16 @@ def test_union_equals_a_graph_search(edges: list[tuple[int, int]]) -> None:
     assert np.array_equal(union.labels[:, None] == union.labels[None], reach)
 
 
+def test_a_union_refuses_sets_that_would_be_too_large() -> None:
+    union = Union(6)
+    assert [union.join(0, i, 3) for i in (1, 2, 3)] == [True, True, False]
+    assert union.join(0, 3)
+
+
 def test_members_of_lists_what_occurs_twice() -> None:
     assert members_of(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4]]
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_to_compare(n: int) -> None:
-    assert near_pairs(Thumbnails([np.zeros((32, 32), np.uint8)] * n), np.ones(n, bool)) == []
-
-
-@given(st.integers(0, 2**32), st.integers(0, 60), st.sampled_from([3, 12, 64]))
-@settings(max_examples=60, deadline=None)
-def test_close_hashes_are_those_of_a_comparison_of_each_with_each(seed: int, n: int, bits: int) -> None:
-    """Few bits that vary make everything alike, which takes the other way through."""
-    random = np.random.default_rng(seed)
-    hashes = random.integers(0, 2**bits, n, np.uint64, endpoint=False) if bits < 64 else np.zeros(n, np.uint64)
-    if bits == 64:
-        for i in range(n):
-            flips = random.choice(64, random.integers(0, 12), replace=False)
-            hashes[i] = np.uint64(sum(1 << int(bit) for bit in flips))
-    found = {(a, b) for a, close in close_hashes(hashes) for b in close.tolist()}
-    expected = {
-        (a, b)
-        for a in range(n)
-        for b in range(a + 1, n)
-        if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= HASH_DISTANCE
-    }
-    assert found == expected
-
-
-def test_close_hashes_come_in_order_and_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = np.random.default_rng(1).integers(0, 2**16, 300, np.uint64)
-    at_once = [(a, b.tolist()) for a, b in close_hashes(hashes)]
-    monkeypatch.setattr(duplicates, "CANDIDATES_AT_ONCE", 7)
-    assert [(a, b.tolist()) for a, b in close_hashes(hashes)] == at_once
-    assert [a for a, _ in at_once] == sorted({a for a, _ in at_once})
-    assert all(b == sorted(b) and b[0] > a for a, b in at_once)
-    assert len(at_once) > 100
-
-
-def test_close_hashes_of_70000_images_are_found_without_comparing_all() -> None:
-    random = np.random.default_rng(0)
-    hashes = random.integers(0, 2**64, 70_000, np.uint64)
-    planted = random.integers(0, len(hashes), (500, 2))
-    for a, b in planted:
-        flips = random.choice(64, random.integers(0, HASH_DISTANCE + 1), replace=False)
-        hashes[b] = hashes[a] ^ np.uint64(sum(1 << int(bit) for bit in flips))
-    begin = time.process_time()
-    found = {(a, int(b)) for a, close in close_hashes(hashes) for b in close}
-    spent_s = time.process_time() - begin
-    still = [
-        (min(a, b), max(a, b))
-        for a, b in planted.tolist()
-        if a != b and np.bitwise_count(hashes[a] ^ hashes[b]) <= HASH_DISTANCE
-    ]
-    assert len(still) > 450
-    assert found >= set(still)
-    assert spent_s < 8  # a comparison of each with each takes 2.4 billion steps
+    assert pairs_of(*[scene(0)] * n) == ([], [])

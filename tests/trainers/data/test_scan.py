@@ -44,15 +44,15 @@ def test_exif_orientation_counts_for_the_size(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_want_of_memory_for_one_photo_ends_no_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder_of(tmp_path / "p", a=6, b=6)
-    load = Image.Image.convert
+    resize = Image.Image.resize
 
-    def convert(self: Image.Image, *arguments: object, **options: object) -> Image.Image:
+    def without_memory(self: Image.Image, *arguments: object, **options: object) -> Image.Image:
         if self.size == (77, 77):
             raise MemoryError
-        return load(self, *arguments, **options)  # type: ignore[arg-type]
+        return resize(self, *arguments, **options)  # type: ignore[arg-type]
 
     write_photo(root / "a" / "x.png", 5, (77, 77))
-    monkeypatch.setattr(Image.Image, "convert", convert)
+    monkeypatch.setattr(Image.Image, "resize", without_memory)
     report = check_data(source(root))
     assert {**report.unreadable} == {"a/x.png": "there is not enough memory to decode it"}
     assert report.images == 12

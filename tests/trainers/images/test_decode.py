@@ -18,7 +18,7 @@ from trainers.config import VIEWS
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable
 from trainers.files.suffixes import PHOTOS
-from trainers.images.decode import batch, decode, square, thumbnail
+from trainers.images.decode import batch, decode, reduced, square
 from trainers.images.pillow_reader import FORMATS
 
 
@@ -48,7 +48,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     data = encoded(stored, "PNG", exif=exif)
     assert np.array_equal(np.asarray(decode(data)), np.asarray(upright))
-    assert thumbnail(data, 32)[:2] == (60, 40)
+    assert reduced(data, 32)[:2] == (60, 40)
 
 
 def test_greyscale_and_one_bit_become_grey() -> None:
@@ -114,7 +114,7 @@ def test_animation_gives_its_first_frame() -> None:
 def test_truncated_file_is_named_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "half.jpg"
     path.write_bytes(encoded(photo(), "JPEG")[:700])
-    for function in (decode, lambda p: square(p, 8, "squash"), lambda p: thumbnail(p, 32)):
+    for function in (decode, lambda p: square(p, 8, "squash"), lambda p: reduced(p, 32)):
         with pytest.raises(Unreadable, match=r"half\.jpg cannot be read: .*truncated"):
             function(path)
 
@@ -249,8 +249,8 @@ def test_batch_is_square_of_each(tmp_path: Path) -> None:
     assert np.array_equal(batch(paths, 12, "squash")[2], square(paths[2], 12, "squash"))
 
 
-def test_thumbnail_of_a_jpeg_is_close_to_that_of_the_whole_picture() -> None:
-    image = photo(1000, 700)
-    width, height, small = thumbnail(encoded(image, "JPEG", quality=95), 32)
-    assert (width, height) == (1000, 700)
-    assert np.abs(small.astype(int) - thumbnail(encoded(image, "PNG"), 32)[2].astype(int)).mean() < 1.5
+def test_reduced_jpeg_is_close_to_the_whole_picture_reduced() -> None:
+    image = photo(1000, 750)
+    width, height, small = reduced(encoded(image, "JPEG", quality=95), 32)
+    assert (width, height) == (1000, 750)
+    assert np.abs(small.astype(int) - reduced(encoded(image, "PNG"), 32)[2].astype(int)).mean() < 1.5

@@ -18,16 +18,16 @@ from PIL.PngImagePlugin import PngInfo
 from tests.support.places import ROOT
 from trainers.files.plain import Unreadable
 from trainers.images import pillow_reader
-from trainers.images.decode import DecodedPhoto, decode, square, thumbnail
+from trainers.images.decode import DecodedPhoto, decode, reduced, square
 from trainers.images.pillow_reader import Room, open_photo
 
 BROKEN_EXIF = b"Exif\0\0II*\0\x08\0\0\0\xff\0\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0"
 PEAK = """
 import pathlib, sys
-from trainers.images.decode import thumbnail
+from trainers.images.decode import reduced
 for name in sys.argv[1:]:
     try:
-        thumbnail(pathlib.Path(name), 32)
+        reduced(pathlib.Path(name), 32)
     except Exception as error:
         print(error)
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -130,7 +130,7 @@ def test_a_progressive_jpeg_is_kept_whole_while_it_is_decoded_and_counts_so() ->
     with open_photo(resized(coarse, 16_320, 12_240), 128) as (opened, _, _):
         assert opened.size == (2040, 1530)
     with pytest.raises(Unreadable, match=r"16,320 x 12,240 pixels, and a JPEG in several scans \(progressive\) may"):
-        thumbnail(resized(fine, 16_320, 12_240), 32)
+        reduced(resized(fine, 16_320, 12_240), 32)
 
 
 def test_a_jpeg_too_large_at_its_full_size_is_read_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_jpeg_too_large_at_its_full_size_is_read_smaller(monkeypatch: pytest.M
     whole = square(data, 900, "centre_crop")
     monkeypatch.setattr(pillow_reader, "DECODING_BYTES", 1200 * 900 * 8 // 3)
     assert decode(data).size == (600, 450)
-    assert thumbnail(data, 32)[:2] == (1200, 900)
+    assert reduced(data, 32)[:2] == (1200, 900)
     assert np.abs(square(data, 900, "centre_crop").astype(int) - whole).mean() < 2
 
 
