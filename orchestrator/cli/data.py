@@ -1,4 +1,4 @@
-"""`orch data check` and `orch data preview`."""
+"""`orch data check`, `orch data preview` and `orch data suspects`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import AsJson, Overrides, Source, check_out_file, print_json
+from orchestrator.cli.options import AsJson, Folder, Overrides, Source, check_out_file, print_json, usage
 from orchestrator.errors import DataError
 
 if TYPE_CHECKING:
@@ -104,3 +104,39 @@ def data_preview(
     for line in opened.notes:
         typer.echo(line)
     typer.echo(draw_preview(opened.spec, images, out, typer.echo))
+
+
+@verb(data_app, "orch data suspects")
+def data_suspects(
+    sweep: Folder = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", callback=check_out_file, help="The table to write, as .csv.")
+    ] = Path("suspects.csv"),
+    sheet: Annotated[
+        Path, typer.Option(metavar="FILE", callback=check_out_file, help="The sheet of photos, as .png or .pdf.")
+    ] = Path("suspects.png"),
+    images: Annotated[int, typer.Option(metavar="N", min=1, max=600, help="Photos on the sheet.")] = 60,
+    address: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; default: this machine.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find photos that are probably labelled wrongly, by predictions of a classifier that did not see them.
+
+    Looks at the training and validation photos of a sweep, with the backbone, size and view of its winner. The test
+    split is not read.
+    """
+    from orchestrator.commands.suspects import draw_sheet, suspects_of, write_table
+    from orchestrator.ledger.folder import find_sweep
+
+    if out.suffix.lower() != ".csv":
+        usage(f"--out: {out} does not end in .csv, and CSV is what is written; name another file.")
+    found = suspects_of(find_sweep(sweep), address, lambda line: typer.echo(line, err=True))
+    write_table(found, out)
+    if len(found.table):
+        draw_sheet(found, sheet, images)
+    if as_json:
+        print_json({"photos": found.photos, "agreement": found.agreement, "suspects": found.table.to_dict("records")})
+        return
+    for row in found.table.head(20).itertuples():
+        typer.echo(f"  {row.path}: {row.label}, probably {row.likely_label} ({row.likely_probability:.0%})")
+    typer.echo(found.sentence)
+    typer.echo(f"{out}{f', {sheet}' if len(found.table) else ''}")

@@ -57,6 +57,10 @@ EXAMPLES: dict[str, Examples] = {
         ("orch weights list", "every backbone, and the file in ORCH_WEIGHTS that fits it"),
         ("orch weights list weights/ --json", "another folder, for a program"),
     ),
+    "orch data suspects": (
+        ("orch data suspects", "photos of the newest sweep that are probably labelled wrongly"),
+        ("orch data suspects runs/my --out wrong.csv --sheet wrong.png", "a table and a sheet of photos"),
+    ),
     "orch weights convert": (
         ("orch weights convert seresnet50.safetensors", "a file that weights: FOLDER finds for senet50"),
         ("orch weights convert model.pth --backbone senet50 --out weights/senet50_224_no_top.weights.h5", "elsewhere"),

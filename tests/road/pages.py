@@ -224,6 +224,8 @@ SWEEPS = (
     "orch show",
     "orch show runs/my --json",
     "orch compare",
+    "orch data suspects",
+    "orch data suspects runs/my --out wrong.csv --sheet wrong.png",
     "orch audit",
     "orch promote best",
     "orch audit runs/my --json",
