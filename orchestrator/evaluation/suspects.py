@@ -38,9 +38,9 @@ def find_suspects(
     suspects = suspects[np.argsort(given[suspects], kind="stable")]
     return pd.DataFrame(
         {
-            "path": [paths[i] for i in suspects],
-            "label": [classes[int(labels[i])] for i in suspects],
-            "likely_label": [classes[int(present[likely[i]])] for i in suspects],
+            "path": [paths[i] for i in suspects.tolist()],
+            "label": [classes[label] for label in labels[suspects].tolist()],
+            "likely_label": [classes[label] for label in present[likely[suspects]].tolist()],
             "label_probability": given[suspects],
             "likely_probability": own[suspects, likely[suspects]],
         },
