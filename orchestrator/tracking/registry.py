@@ -16,6 +16,7 @@ from orchestrator.ledger.kept import files_below, sha256_of
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.tracking.mlflow_store import connect, database_file, reaching, store_uri, without_password
 from orchestrator.tracking.model_package import ModelDetails, load_model, pack_model, try_model
+from trainers.files.lookup import obstacle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,9 @@ def champion(uri: str | None, model_name: str) -> ChampionInfo | None:
 def missing_database(uri: str | None) -> Path | None:
     """Return the database file of the store at ``uri`` if nothing was ever written there, else None. Creates none."""
     path = database_file(store_uri(uri))
-    return path if path is not None and not path.exists() else None
+    if path is None or obstacle(path):  # connecting names the obstacle
+        return None
+    return None if path.exists() else path
 
 
 def champion_version(client: MlflowClient, name: str) -> str | None:

@@ -144,7 +144,7 @@ def test_pandas_opens_the_ledger_and_show_describes_the_sweep(road: Road) -> Non
     frame = pd.read_parquet(road.folder / "runs" / "quick" / "ledger")
     assert len(frame) == len(road.events)
     shown = json.loads(road.orch("show", "runs/quick", "--json").stdout)
-    assert list(shown) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow"]
+    assert list(shown) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow", "looks"]
     assert shown["name"] == "quick"
     assert shown["stage"] == "finished"
     assert sum(shown["states"].values()) == len(shown["trials"]) == 5
@@ -155,8 +155,9 @@ def test_pandas_opens_the_ledger_and_show_describes_the_sweep(road: Road) -> Non
 def test_leaderboard_has_one_winner_chosen_before_test_was_read(road: Road) -> None:
     frame = pd.read_csv(road.folder / "runs" / "quick" / "leaderboard.csv")
     assert list(frame.columns) == [
-        *("model", "policy", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece"),
-        *("images_per_s", "difference", "difference_low", "difference_high", "p_value", "winner"),
+        *("model", "policy", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high"),
+        *("log_loss", "ece", "ece_floor", "ece_debiased", "images_per_s", "difference", "difference_low"),
+        *("difference_high", "p_value", "images", "groups", "winner"),
     ]
     assert frame["winner"].sum() == 1
     assert frame.loc[frame["winner"], "model"].item() == "winner/ensemble"

@@ -246,7 +246,7 @@ def test_own_train_and_test_keep_test_and_lend_validation_from_train(tmp_path: P
     manifest, report = build_manifest(source(root, "auto"))
     assert parts_of(manifest) == {"train": {"train", "validation"}, "test": {"test"}}
     lent = int((manifest.table["split"] == "validation").sum())
-    assert 4 <= lent <= 10  # 0.15 / 0.85 of 40
+    assert 2 <= lent <= 14  # 0.15 / 0.85 of 40, within the noise of a hash
     assert (
         f"the data has its own train and test but no validation: {lent} of the 40 images of train are used for "
         "validation. To train on each of them, use folds."
@@ -291,12 +291,12 @@ def test_without_own_splits_the_default_ratios_divide(tmp_path: Path) -> None:
 
 
 def test_classes_too_small_to_judge_are_a_warning(tmp_path: Path) -> None:
-    report = check_data(source(folder_of(tmp_path / "p", big=40, odd=6, tiny=4)))
+    report = check_data(source(folder_of(tmp_path / "p", big=90, odd=6, tiny=4)))
     assert [text for text in report.warnings if "too few to judge by" in text] == [
         "2 classes have fewer than 5 images in validation or test, too few to judge by: odd (1 in validation and 1 in "
         "test), tiny (1 in validation and 1 in test). Add images, or use folds."
     ]
-    assert "imbalance: the largest class has 10.0 times the images of the smallest; to even them out: balance: " in (
+    assert "imbalance: the largest class has 22.5 times the images of the smallest; to even them out: balance: " in (
         "\n".join(report.lines())
     )
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.support.places import ROOT
 from trainers.files.plain import Unreadable
 from trainers.images import heif, pillow_reader
-from trainers.images.decode import decode, square, thumbnail
+from trainers.images.decode import decode, reduced, square
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
 
@@ -51,7 +51,7 @@ def fresh() -> Iterator[None]:
 def test_a_heic_photo_is_read_as_its_pixels() -> None:
     assert decode(encoded(photo())).mode == "RGB"
     assert far(decode(encoded(photo())), photo()) < 3
-    assert thumbnail(encoded(photo()), 16)[:2] == (96, 64)
+    assert reduced(encoded(photo()), 16)[:2] == (96, 64)
     assert square(encoded(photo()), 32, "centre_crop").shape == (32, 32, 3)
 
 
