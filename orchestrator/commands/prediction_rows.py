@@ -201,6 +201,7 @@ class PredictionFile:
 
 def _fields(row: bytes) -> list[str]:
     """Return the fields of a finished row; [] if it is none of a CSV file."""
+    csv.field_size_limit(LONGEST_ROW)  # probabilities of thousands of classes
     try:
         return next(csv.reader([row.decode()], strict=True), [])
     except (UnicodeDecodeError, csv.Error):

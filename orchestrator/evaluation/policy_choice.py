@@ -36,7 +36,7 @@ class PolicyChoice:
 def choose_policy(
     scores: Iterable[PolicyScore], correct: Mapping[str, np.ndarray], groups: Sequence[str] | None = None
 ) -> PolicyChoice:
-    """Choose the policy with the fewest crops among those within one standard error of the most accurate.
+    """Choose the policy with the fewest crops among those as good as the most accurate within chance.
 
     ``correct``: policy -> bool (images,), the same images in the same order; ``groups``: of each image, None if all are
     independent. The standard error is that of the paired difference from the best (Breiman et al. 1984, section 3.4.3,
@@ -82,13 +82,13 @@ def _reason(chosen: PolicyScore, best: PolicyScore, whole: PolicyScore, ranked: 
     if chosen is not best:
         return (
             f"{chosen.policy}, {figure} on validation, is the cheapest ({_crops(chosen)}) of {len(ranked)} crop "
-            f"policies within one standard error of the best, {best.policy} with {best.correct} ({_crops(best)})."
+            f"policies that are as good as the best within chance, {best.policy} with {best.correct} ({_crops(best)})."
         )
     text = f"{chosen.policy} has the highest validation accuracy of {len(ranked)} crop policies, {figure}"
     if chosen is whole:
         return f"{text}, and none needs fewer crops ({chosen.crops})."
     more = chosen.correct - whole.correct
-    why = "no cheaper one is within one standard error" if chosen.crops > whole.crops else "none needs fewer crops"
+    why = "no cheaper one is as good within chance" if chosen.crops > whole.crops else "none needs fewer crops"
     return f"{text}, against {whole.correct} with {WHOLE}{f' (+{more})' if more else ''}; {why}."
 
 

@@ -17,7 +17,8 @@ TOLERANCE = 1e-9
 def corrected_accuracy(accuracies: Sequence[float], images: int) -> float:
     """Return the expected true accuracy of the best of ``accuracies``, each measured on ``images`` images.
 
-    Each is Normal(true, p (1 - p) / images), p the mean. The distribution of true accuracies is estimated from all by
+    Each is Binomial(images, true) / images, so a trial that collapsed to chance says nothing about the error of the
+    best. The distribution of true accuracies is estimated from all by
     maximum likelihood without a form (Kiefer & Wolfowitz 1956; Koenker & Mizera 2014, JASA 109: EM on a grid), and the
     result is the posterior mean of the best, which does not depend on its having been chosen (Efron 2011, JASA 106).
     Equal trials give their mean; a trial far above all others its own figure. The photos are shared, so what the trials
@@ -27,12 +28,13 @@ def corrected_accuracy(accuracies: Sequence[float], images: int) -> float:
     seen = np.asarray(accuracies, dtype=np.float64)
     if not len(seen) or images < 1 or not np.isfinite(seen).all():
         raise ValueError(f"a corrected figure needs finite accuracies and images; got {len(seen)} on {images} images")
-    best, mean = float(seen.max()), float(seen.mean())
-    deviation = np.sqrt(np.clip(mean * (1 - mean), 1 / images, None) / images)
+    best = float(seen.max())
     if best - seen.min() < 1e-12:
         return best
     grid = np.linspace(seen.min(), best, GRID)
-    density = np.exp(-(((seen[:, None] - grid) / deviation) ** 2) / 2)
+    certain = np.clip(grid, 0.5 / images, 1 - 0.5 / images)
+    fit = images * (seen[:, None] * np.log(certain) + (1 - seen[:, None]) * np.log1p(-certain))
+    density = np.exp(fit - fit.max(axis=1, keepdims=True))
     shares = np.full(GRID, 1 / GRID)
     before = -np.inf
     for _ in range(ITERATIONS):
@@ -43,5 +45,5 @@ def corrected_accuracy(accuracies: Sequence[float], images: int) -> float:
         if after - before < TOLERANCE:
             break
         before = after
-    weights = np.exp(-(((best - grid) / deviation) ** 2) / 2) * shares
+    weights = density[seen.argmax()] * shares
     return min(best, float((weights * grid).sum() / weights.sum()))

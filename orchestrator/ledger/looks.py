@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import OrchError
@@ -134,9 +134,11 @@ def _recorded() -> list[Look]:
     """Read the user's file; lines that are not whole are skipped."""
     file, found = _record(), []
     with contextlib.suppress(OSError):
-        for line in file.read_text().splitlines() if file else ():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file else ():
             with contextlib.suppress(ValueError, TypeError):
-                found.append(Look(**json.loads(line)))
+                look = Look(**json.loads(line))
+                if all(isinstance(text, str) for text in (look.test, look.sweep, look.folder)):
+                    found.append(replace(look, time_s=float(look.time_s)))
     return found
 
 

@@ -78,7 +78,8 @@ def build_leaderboard(
     judged = JudgedWinner(winner.to_dict(), row, tuple(m.fit for m in members))
     facts = judged.to_dict() | {"rows": len(frame), "models": [_facts(m) for m in models]}
     facts["statistics"] = STATISTICS
-    facts[FILES] = checksums(sweep.paths, _judged_files(sweep, models))
+    before = [sweep.paths.name_of(path) for path in sweep.kept().below(sweep.paths.winner)]
+    facts[FILES] = {**dict.fromkeys(before), **checksums(sweep.paths, _judged_files(sweep, models))}
     sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=facts)
     _warn_of_looks(sweep)
     return Leaderboard(frame, probabilities, labels)

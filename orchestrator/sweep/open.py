@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import OrchError, SweepExists
-from orchestrator.ledger.kept import KeptFiles
-from orchestrator.ledger.segments import read_events
+from orchestrator.ledger.kept import FILES, KeptFiles, sha256_of
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.machine.places import make_folder, require_writable
 from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.spec.gpu import replace_memory, with_gpu_memory
@@ -24,17 +25,24 @@ EXTENDABLE = ("budget.trials", "budget.hours", "budget.target_accuracy", "budget
 ELSEWHERE = ("tracking", "final", "resources.cpus", "resources.gpus")
 """Fields on where and how trials run, which may change too, except ``resources.precision`` and
 ``resources.store_dtype``, which change figures."""
+SPEC_BEFORE = "spec_before"
+"""Key of an event's payload: the checksum of ``spec.yaml`` before it is replaced."""
 ELSEWHERE_ADVICE = "Type the command in another folder, or give the sweep another one with --out DIR."
 
 
 @dataclass(frozen=True)
 class OpenSweep:
-    """A folder and the spec in force. ``resumed``: whether its ledger may hold events. ``notes``: of ``OpenedSpec``."""
+    """A folder and the spec in force.
+
+    ``resumed``: whether its ledger may hold events. ``notes``: of ``OpenedSpec``. ``changed``: whether ``spec.yaml``
+    does not hold the spec yet; ``settle_spec`` writes it once this process holds the sweep's lock.
+    """
 
     paths: SweepPaths
     spec: SweepSpec
     resumed: bool
     notes: tuple[str, ...] = ()
+    changed: bool = False
 
 
 def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, ...] = ()) -> OpenSweep:
@@ -100,17 +108,34 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
             f"its trials incomparable. Only {', '.join(EXTENDABLE)} and {', '.join(ELSEWHERE)} may change; "
             "for anything else start another sweep with --out DIR."
         )
-    if spec != before:
-        write_spec(paths, spec)
-    return OpenSweep(paths, spec, resumed=True, notes=opened.notes)
+    return OpenSweep(paths, spec, resumed=True, notes=opened.notes, changed=spec != before)
+
+
+def settle_spec(opened: OpenSweep, ledger: Ledger) -> None:
+    """Write the spec in force, if it has changed; ``ledger`` is open, so no other process runs the sweep.
+
+    The checksums of both texts are recorded first: whenever this process is killed, the file is one of them.
+    """
+    if not opened.changed:
+        return
+    paths, text = opened.paths, dump_spec(opened.spec)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    payload = {FILES: {paths.name_of(paths.spec): checksum}, SPEC_BEFORE: sha256_of(paths.spec)}
+    ledger.append(EventKind.NOTE, payload=payload)
+    ledger.flush()
+    atomic_write_text(paths.spec, text)
 
 
 def _require_spec(paths: SweepPaths, source: str | None, overrides: Sequence[str]) -> None:
     """Raise DamagedFile if the sweep's ``spec.yaml`` is not what it ran with; write it again if ``source`` gives it."""
-    kept = KeptFiles.of(paths, read_events(paths.ledger))
+    events = read_events(paths.ledger)
+    kept = KeptFiles.of(paths, events)
     state = kept.state(paths.spec)
     if not state.is_damage:
         return
+    before = [event.data[SPEC_BEFORE] for event in events if SPEC_BEFORE in event.data]
+    if before and paths.spec.is_file() and sha256_of(paths.spec) == before[-1]:
+        return  # the process that was to write the new one was killed
     if source is not None:
         text = dump_spec(with_gpu_memory(open_spec(source, overrides).spec))
         if hashlib.sha256(text.encode()).hexdigest() == kept.recorded(paths.spec):

@@ -20,7 +20,7 @@ from orchestrator.objectives import ACCURACY
 from orchestrator.paths import RUNS, command_line
 from orchestrator.report.progress import ProgressReporter
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.open import OpenSweep, open_existing, open_new
+from orchestrator.sweep.open import OpenSweep, open_existing, open_new, settle_spec
 from orchestrator.tracking.settings import tracking_settings
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _sweep(request: SweepRequest, reporter: ProgressReporter) -> Path:
     require_places(starts_ray=not request.address)
     opened = _open(request)
     with Ledger(opened.paths.ledger) as ledger:
+        settle_spec(opened, ledger)
         reporter.opened(opened.spec.name, opened.paths.root, ledger.events(), opened.notes, opened.resumed)
         tracker = _tracker(opened, reporter)
 

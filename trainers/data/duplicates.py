@@ -7,6 +7,7 @@ the other. Aligned pictures that differ in a small spot look alike: they stay to
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -184,10 +185,12 @@ class Groups:
 
 
 def make_groups(rows: pd.DataFrame, same: Duplicates, near_too: bool) -> Groups:
-    """Name the group of each row: the first 16 digits of the smallest sha256 of all that must stay together.
+    """Name the group of each row by 16 hex digits.
 
-    Joins duplicates (near ones and look-alikes only where ``near_too``) and the groups that ``rows`` brings itself;
-    content alone names a group, so it is the same wherever the photos lie. Look-alikes join from the most similar on,
+    Those of the smallest sha256 of all that must stay together; or, where ``rows`` brings a group itself, of a hash of
+    that name, so that another photo of the same object does not rename it. Joins duplicates (near ones and look-alikes
+    only where ``near_too``) and the groups of ``rows``; the names are the same wherever the photos lie. Look-alikes
+    join from the most similar on,
     as long as a group holds no more than 1 % of the images.
     """
     union = Union(len(rows))
@@ -199,7 +202,13 @@ def make_groups(rows: pd.DataFrame, same: Duplicates, near_too: bool) -> Groups:
     refused = [pair for pair in same.alike if near_too and not union.join(*pair, most)]
     apart = {int(union.labels[i]) for a, b in refused if union.labels[a] != union.labels[b] for i in (a, b)}
     cut = int(np.isin(union.labels, list(apart)).sum()) if apart else 0
-    names = [str(sha)[:16] for sha in rows["sha256"].groupby(union.labels).transform("min")]
+    by_content = rows["sha256"].groupby(union.labels).transform("min").tolist()
+    given: dict[int, str] = {}
+    for place, text in zip(union.labels.tolist(), rows["group"], strict=True):
+        if text is not None:
+            given[place] = min(str(text), given.get(place, str(text)))
+    digests = {place: hashlib.sha256(f"group:{text}".encode()).hexdigest() for place, text in given.items()}
+    names = [str(digests.get(p, sha))[:16] for p, sha in zip(union.labels.tolist(), by_content, strict=True)]
     return Groups(names, cut, most)
 
 
@@ -223,12 +232,13 @@ def same_photos(asked: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
 def to_drop(rows: pd.DataFrame, same: Duplicates, known: np.ndarray | None = None) -> list[int]:
     """All but the first of each label of each set of duplicates, and all of the same bytes with different labels.
 
-    ``known``: bool (rows,), rows that come before all others. Look-alikes are never dropped.
+    ``known``: bool (rows,), rows of an earlier division: they come before all others and are dropped only for other
+    labels of the same bytes. Look-alikes are never dropped.
     """
     contradictory = {i for members in same.exact if rows["label"][members].nunique() > 1 for i in members}
     dropped = set(contradictory)
     for members in same.sets:
         order = members if known is None else sorted(members, key=lambda i: not known[i])
         left = rows["label"][[i for i in order if i not in contradictory]]
-        dropped |= set(left.index[left.duplicated()])
+        dropped |= {i for i in left.index[left.duplicated()] if known is None or not known[i]}
     return sorted(dropped)

@@ -253,10 +253,12 @@ def _examine(
         columns = ("sha256", "width", "height", DESCRIPTOR)
         rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in columns})
         same = find_duplicates(rows, looks)
-    groups = make_groups(rows, same, near_too=source.duplicates != "keep")
+    near_too = source.duplicates != "keep"
+    copies = make_groups(rows, dataclasses.replace(same, alike=[]), near_too).names
+    groups = make_groups(rows, same, near_too)
     rows["group"] = groups.names
     own = with_own_or_ratios(listing, rows, source, SourceNotes())[2] is None
-    kept = None if earlier is None or own else keep_splits(rows, earlier, source.folds)
+    kept = None if earlier is None or own else keep_splits(rows, earlier, source.folds, copies)
     dropped = to_drop(rows, same, kept.known if kept else None) if source.duplicates == "drop" else []
     bridging = kept.bridging if kept else []
     _note_duplicates(rows, same, groups, source.duplicates, notes)
@@ -312,6 +314,12 @@ def with_own_or_ratios(
         )
     found = set(rows["split"].dropna())
     if listing.without_splits or not found:
+        return anew, rows, DEFAULT_SPLITS
+    if not found & {*SPLITS}:
+        notes.warnings.append(
+            f"the column split holds {name_some(sorted(map(repr, found)))} and none of {', '.join(SPLITS)}, so it is "
+            "not used, and all images are divided anew."
+        )
         return anew, rows, DEFAULT_SPLITS
     known = found <= {*SPLITS} and not rows["split"].isna().any()
     if known and found == {"train", "test"} and not source.folds:

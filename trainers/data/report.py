@@ -18,6 +18,7 @@ LARGE_DROP = 0.02
 UNEVEN = 3.0
 """Images of the largest class over those of the smallest from which the report says what to do."""
 UNREADABLE = "unreadable"
+UNSUPPORTED = "unsupported"
 """Kind of a file that is an image by its name and cannot be read."""
 LISTED_ABOVE = "left out, because they cannot be read:"
 """Beginning of the warning that repeats a list of the report for those who see the warnings alone."""
@@ -78,7 +79,7 @@ class DataReport:
 
     def bad_files(self) -> list[tuple[str, str, str]]:
         """(path, reason, kind) of every file that is left out or suspicious, sorted; a file may have several rows."""
-        found = [*self.left_out, *((path, reason, UNREADABLE) for path, reason in self.unreadable.items())]
+        found = [*self.left_out, *((path, why, _kind_of(why)) for path, why in self.unreadable.items())]
         found += [(path, "a duplicate of another image", "dropped") for path in self.dropped]
         for members in self.exact_duplicates:
             found += [(path, f"the same bytes as {members[0]}", "duplicate") for path in members[1:]]
@@ -149,3 +150,8 @@ def _listed(title: str, items: Iterable[str]) -> list[str]:
         return []
     more = [f"  and {len(items) - NAMES_SHOWN:,} more"] if len(items) > NAMES_SHOWN else []
     return [f"{title}: {len(items):,}", *(f"  {item}" for item in items[:NAMES_SHOWN]), *more]
+
+
+def _kind_of(reason: str) -> str:
+    """Whether an image can never be read, or could be here with another package or other permissions."""
+    return UNSUPPORTED if "pip install" in reason or "permission" in reason.lower() else UNREADABLE

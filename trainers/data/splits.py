@@ -68,12 +68,17 @@ class Kept:
         return Kept([self.splits[i] for i in left], [self.fold_of[i] for i in left], self.folds, [])
 
 
-def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int) -> Kept:
+def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int, copies: Sequence[str] | None = None) -> Kept:
     """Find the photos of ``rows`` (sha256, descriptor, group) in the table of an earlier manifest.
 
-    ``folds``: those that are to be made. A photo is found by its bytes, or by its content where it was exported again.
+    ``folds``: those that are to be made. ``copies``: the group of each row without look-alikes; None for ``group``. A
+    photo is found by its bytes, or by its content where it was exported again and the earlier file is gone.
     """
-    found = same_photos(rows, earlier)
+    found = same_photos(rows.drop(columns="descriptor", errors="ignore"), earlier)
+    new, gone = np.flatnonzero(found < 0), np.flatnonzero(~earlier["sha256"].isin(set(rows["sha256"])).to_numpy())
+    if len(new) and len(gone):
+        again = same_photos(rows.iloc[new], earlier.iloc[gone])
+        found[new] = np.where(again >= 0, gone[again], -1)
     known = found >= 0
     there = earlier.iloc[found[known]]
     splits: list[str | None] = [None] * len(rows)
@@ -86,7 +91,7 @@ def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int) -> Kept:
     if folds and folds == earlier_folds:
         sides = [side and f"{side}{number}" for side, number in zip(sides, fold_of, strict=True)]
     bridging = []
-    for members in members_of(rows["group"]):
+    for members in members_of(rows["group"] if copies is None else copies):
         if len({sides[i] for i in members if sides[i]}) > 1:
             bridging += [i for i in members if not sides[i]]
     return Kept(splits, fold_of, earlier_folds, sorted(bridging))
@@ -153,7 +158,10 @@ def _by_ratios(
         except TrainerError as error:
             notes.problems.append(str(error))
             return None
-        if fixed:
+        if fixed and folds:
+            pooled = [TRAIN if split == VALIDATION else split for split in splits]
+            _note_absent(rows.assign(split=pooled), (TRAIN, TEST), notes)
+        elif fixed:
             _note_absent(rows.assign(split=splits), SPLITS, notes)
         return Division(splits, [0] * len(rows))
     counts = Counter(labels)
@@ -180,18 +188,24 @@ def _fix(rows: pd.DataFrame, sides: Sequence[Side | None]) -> tuple[list[str], d
 
     A group with rows on several sides, as an older finder of duplicates left them, is taken apart: each row stays.
     """
-    of_group: dict[str, set[Side]] = {}
+    of_group: dict[str, Counter[Side]] = {}
     for group, side in zip(rows["group"], sides, strict=True):
         if side:
-            of_group.setdefault(group, set()).add(side)
+            of_group.setdefault(group, Counter())[side] += 1
     groups, fixed = [], {}
     for group, side in zip(rows["group"], sides, strict=True):
         several = len(of_group.get(group, ())) > 1
-        name = f"{group}:{side}" if several else group
-        if group in of_group:
-            fixed[name] = side if several and side else next(iter(of_group[group]))
+        # A new row that looks like rows on several sides goes to that of most of them.
+        chosen = side or _most_common(of_group[group]) if group in of_group else None
+        name = f"{group}:{chosen}" if several else group
+        if chosen is not None:
+            fixed[name] = chosen
         groups.append(name)
     return groups, fixed
+
+
+def _most_common(sides: Counter[Side]) -> Side:
+    return min(sides, key=lambda side: (-sides[side], str(side)))
 
 
 def _by_own_splits(listing: Listing, rows: pd.DataFrame, folds: int, notes: SourceNotes) -> Division | None:
@@ -253,6 +267,10 @@ def _with_folds(
     except TrainerError as error:
         notes.problems.append(str(error))
         return division
+    for label in sorted(set(labels)) if fixed else ():
+        absent = sorted({*range(1, folds + 1)} - {n for n, own in zip(numbers, labels, strict=True) if own == label})
+        if absent:
+            notes.warnings.append(f"class {label!r} has no image in fold {', '.join(map(str, absent))}.")
     of_row = [0] * len(rows)
     for i, number in zip(pool, numbers, strict=True):
         of_row[i] = number

@@ -31,6 +31,8 @@ from trainers.wording import count, first_line, nearest
 LONGEST_HEADER = 10_000
 """Maximum bytes of a CSV that are read to find its header."""
 NEEDED = frozenset({"path", "label"})
+ANSWERS = frozenset(("probability", "probabilities", "model"))
+"""Columns of a table that ``orch predict --csv`` wrote: its labels are answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +103,9 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 
 def is_photo_table(path: Path) -> bool:
-    """Whether the file at ``path`` is a table with the columns path and label."""
-    return set(columns_of(path)) >= NEEDED
+    """Whether the file at ``path`` is a table with the columns path and label, and not one of ``orch predict``."""
+    columns = set(columns_of(path))
+    return columns >= NEEDED and not columns >= ANSWERS
 
 
 def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
@@ -305,6 +308,11 @@ def _is_there(path: Path) -> bool:
 
 def _check_columns(path: Path, table: _Table, notes: SourceNotes) -> None:
     columns, mistakes = table.columns, []
+    if set(columns) >= ANSWERS:
+        raise TrainerError(
+            f"the table {path} holds answers of `orch predict`, not labels. To train on answers that you have checked, "
+            f"take out the columns {', '.join(sorted(ANSWERS))}."
+        )
     for column in columns:
         near = nearest(column, [c for c in COLUMNS if c not in columns], cutoff=0.75)
         if column not in COLUMNS and near:

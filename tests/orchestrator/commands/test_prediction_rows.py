@@ -185,3 +185,11 @@ def test_names_cannot_steer_the_terminal() -> None:
     print_predictions([Prediction("a\x1b]0;x\x07\n.png", "c\x1b[31m", 0.5, {})], Console(file=text, width=80))
     assert "\x1b" not in text.getvalue()
     assert text.getvalue().split() == [r"a\x1b]0;x\x07\n.png", "0.500", r"c\x1b[31m"]
+
+
+def test_a_row_of_thousands_of_classes_is_resumed(tmp_path: Path) -> None:
+    many = {f"class number {i:05d} with a name": 1 / 6000 for i in range(6000)}
+    rows = [Prediction(f"{i}.png", "class number 00000 with a name", 1 / 6000, many) for i in range(2)]
+    whole = written(tmp_path / "f.csv", rows)
+    assert len(whole) > 2 * 131_072
+    assert written(tmp_path / "f.csv", rows, resume=True) == whole

@@ -1,4 +1,4 @@
-"""The crop policy: the cheapest within one standard error of the best, whatever order it comes in."""
+"""The crop policy: the cheapest that is as good as the best within chance, whatever order it comes in."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ POLICIES = [
         [score("whole", 453, 1), score("ten_crop", 467, 10)],
         "ten_crop",
         "ten_crop has the highest validation accuracy of 2 crop policies, 94.34 % (467 of 495 images), against 453 "
-        "with whole (+14); no cheaper one is within one standard error.",
+        "with whole (+14); no cheaper one is as good within chance.",
     ),
     (
         [score("whole", 463, 1), score("ten_crop", 465, 10)],
         "whole",
-        "whole, 93.54 % (463 of 495 images) on validation, is the cheapest (1 crop) of 2 crop policies within one "
-        "standard error of the best, ten_crop with 465 (10 crops).",
+        "whole, 93.54 % (463 of 495 images) on validation, is the cheapest (1 crop) of 2 crop policies that are "
+        "as good as the best within chance, ten_crop with 465 (10 crops).",
     ),
     (
         [score("ten_crop", 463, 10, 0.1), score("whole", 463, 1, 0.2), score("flip", 460, 2)],
@@ -44,14 +44,14 @@ POLICIES = [
     (
         [score("whole", 440, 1), score("ten_crop", 467, 10), score("flip", 465, 2)],
         "flip",
-        "flip, 93.94 % (465 of 495 images) on validation, is the cheapest (2 crops) of 3 crop policies within one "
-        "standard error of the best, ten_crop with 467 (10 crops).",
+        "flip, 93.94 % (465 of 495 images) on validation, is the cheapest (2 crops) of 3 crop policies that are "
+        "as good as the best within chance, ten_crop with 467 (10 crops).",
     ),
     (
         [score("whole", 463, 1, 0.2), score("centre", 464, 1, 0.1)],
         "whole",
-        "whole, 93.54 % (463 of 495 images) on validation, is the cheapest (1 crop) of 2 crop policies within one "
-        "standard error of the best, centre with 464 (1 crop).",
+        "whole, 93.54 % (463 of 495 images) on validation, is the cheapest (1 crop) of 2 crop policies that are "
+        "as good as the best within chance, centre with 464 (1 crop).",
     ),
     (
         [score("whole", 463, 1)],

@@ -30,9 +30,10 @@ def test_a_trial_that_is_clearly_best_is_hardly_corrected():
 
 def test_bad_trials_do_not_hide_that_the_good_ones_are_equal():
     rng = np.random.default_rng(1)
-    good, bad = rng.binomial(380, 0.9, 10) / 380, rng.binomial(380, 0.5, 20) / 380
-    assert max(good) > 0.91
-    assert corrected_accuracy([*good, *bad], 380) == pytest.approx(np.mean(good), abs=0.006)
+    good, bad = rng.binomial(380, 0.9, (60, 10)) / 380, rng.binomial(380, 0.5, (60, 20)) / 380
+    assert good.max(axis=1).mean() > 0.92
+    corrected = [corrected_accuracy([*one, *other], 380) for one, other in zip(good, bad, strict=True)]
+    assert np.mean(corrected) == pytest.approx(0.9, abs=0.006)
 
 
 @settings(deadline=None, max_examples=50)
@@ -45,3 +46,14 @@ def test_what_has_no_figure_is_refused():
     for accuracies, images in (([], 10), ([0.5], 0), ([float("nan")], 10)):
         with pytest.raises(ValueError, match="needs finite accuracies and images"):
             corrected_accuracy(accuracies, images)
+
+
+@pytest.mark.parametrize("collapsed", [0, 10, 20])
+def test_trials_that_collapsed_do_not_lower_the_figure_of_the_best(collapsed):
+    rng = np.random.default_rng(0)
+    gaps = []
+    for _ in range(60):
+        true = np.concatenate([rng.uniform(0.90, 0.98, 20), np.full(collapsed, 0.1)])
+        seen = rng.binomial(380, true) / 380
+        gaps.append(corrected_accuracy(seen, 380) - true[seen.argmax()])
+    assert abs(np.mean(gaps)) < 0.006

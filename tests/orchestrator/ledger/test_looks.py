@@ -108,3 +108,10 @@ def test_torn_lines_and_other_programs_lines_are_skipped(tmp_path: Path) -> None
 def test_one_sweep_is_not_called_sweeps() -> None:
     assert "read 2 times by this sweep;" in Looks(2, 1).sentence()
     assert Looks(0, 0).sentence() == ""
+
+
+def test_lines_of_another_make_in_the_users_file_are_skipped(tmp_path: Path) -> None:
+    paths = look(tmp_path / "runs" / "a", "t")
+    record = next((tmp_path / "data").rglob("*.jsonl"))
+    record.write_bytes(b'\xff\xfe\n{"test": "t", "sweep": [1], "folder": "x", "time_s": 1}\n' + record.read_bytes())
+    assert counted(paths) == (1, 1)

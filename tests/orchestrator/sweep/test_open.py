@@ -14,7 +14,8 @@ from orchestrator.ledger.segments import EventKind
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections.data import SplitRatios
 from orchestrator.spec.sweep import SweepSpec
-from orchestrator.sweep.open import differences, next_free, open_existing, open_new
+from orchestrator.sweep import open as open_module
+from orchestrator.sweep.open import differences, next_free, open_existing, open_new, settle_spec
 from orchestrator.tracking.settings import model_name
 
 
@@ -47,6 +48,8 @@ def test_more_trials_extend_a_sweep_and_are_kept(tmp_path: Path, trials: str | N
     opened = open_existing(root, None, (), trials)
     assert opened.resumed
     assert opened.spec.budget.trials == expected
+    with Ledger(opened.paths.ledger) as ledger:
+        settle_spec(opened, ledger)
     assert load_spec(str(opened.paths.spec)).budget.trials == expected
 
 
@@ -282,3 +285,33 @@ def test_a_changed_spec_is_refused_and_written_again_from_the_file_that_began_th
             open_existing(paths.root, "quick", ["data.seed=5"], None)
         assert open_existing(paths.root, "quick", (), None).spec == load_spec("quick")
         assert paths.spec.read_text() == text
+
+
+def test_a_spec_is_written_under_the_lock_and_a_kill_on_the_way_leaves_a_sweep_that_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = open_new(load_spec("quick"), tmp_path / "quick", fresh=False).paths
+    text = paths.spec.read_text()
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload={FILES: checksums(paths, [paths.spec])})
+        ledger.flush()
+        assert open_existing(paths.root, None, (), "+20").changed  # typed while the sweep runs
+        assert paths.spec.read_text() == text
+    opened = open_existing(paths.root, None, (), "+20")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, Ledger(paths.ledger) as ledger:
+        patch.setattr(open_module, "atomic_write_text", kill)
+        with pytest.raises(Killed):
+            settle_spec(opened, ledger)
+    assert paths.spec.read_text() == text
+    again = open_existing(paths.root, None, (), "+20")
+    with Ledger(paths.ledger) as ledger:
+        settle_spec(again, ledger)
+    assert load_spec(str(paths.spec)).budget.trials == again.spec.budget.trials
+    assert not open_existing(paths.root, None, (), None).changed

@@ -56,3 +56,15 @@ def test_names_that_are_no_text_are_escaped_for_json(tmp_path: Path) -> None:
     values = report.to_dict()
     assert json.dumps(values, ensure_ascii=False).encode()
     assert values["bad_files"] == [["a/\\udcff.png", "its name is not valid UTF-8", "name"]]
+
+
+def test_what_another_package_or_other_permissions_could_read_is_no_unreadable_image() -> None:
+    report = DataReport(
+        "p",
+        unreadable={"a.heic": "it is HEIC; `pip install pillow-heif`", "b.jpg": "Permission denied", "c.jpg": "torn"},
+    )
+    assert [(path, kind) for path, _, kind in report.bad_files()] == [
+        ("a.heic", "unsupported"),
+        ("b.jpg", "unsupported"),
+        ("c.jpg", "unreadable"),
+    ]

@@ -21,8 +21,9 @@ from tests.support.photos_on_disk import (
     with_duplicates,
 )
 from tests.support.pictures import scene
+from trainers.data.listing import Listing, SourceNotes
 from trainers.data.manifest import Manifest, build_manifest, check_data
-from trainers.data.splits import FEW_TEST_IMAGES, interval_half_width, keep_splits
+from trainers.data.splits import FEW_TEST_IMAGES, divide, interval_half_width, keep_splits
 from trainers.errors import TrainerError
 
 
@@ -194,3 +195,35 @@ def test_keep_splits_that_cannot_be_read_or_holds_nothing_known_is_said(tmp_path
     other.write(tmp_path / "m.parquet")
     _, report = build_manifest(source(root, keep_splits=tmp_path / "m.parquet"))
     assert any(text.startswith("none of the 20 images is in ") for text in report.warnings)
+
+
+def test_photos_that_only_look_like_photos_on_two_sides_are_kept_and_follow_the_most(tmp_path: Path) -> None:
+    earlier = pd.DataFrame({"sha256": ["a", "b", "c"], "split": ["train", "train", "test"], "fold": 0})
+    rows = pd.DataFrame({"sha256": ["a", "b", "c", "new"], "label": "x", "group": "alike"})
+    copies = ["a", "b", "c", "new"]
+    assert keep_splits(rows, earlier, 0, copies).bridging == []
+    assert keep_splits(rows, earlier, 0).bridging == [3]
+    notes = SourceNotes()
+    listing = Listing(tmp_path, rows.assign(path=rows["sha256"], split=None))
+    kept = keep_splits(rows, earlier, 0, copies)
+    division = divide(listing, rows, (0.6, 0.2, 0.2), 0, 0, notes, kept)
+    assert division.splits == ["train", "train", "test", "train"]
+
+
+def test_with_kept_splits_and_folds_a_fold_without_a_class_is_said_and_nothing_else(tmp_path: Path) -> None:
+    old = [f"old{i}" for i in range(12)]
+    earlier = pd.DataFrame({"sha256": old, "split": ["train"] * 9 + ["test"] * 3, "fold": [1, 2, 3] * 3 + [0] * 3})
+    rows = pd.DataFrame({"sha256": [*old, "new"], "label": ["a", "b", "c"] * 4 + ["d"], "group": [*old, "new"]})
+    notes = SourceNotes()
+    listing = Listing(tmp_path, rows.assign(path=rows["sha256"], split=None))
+    divide(listing, rows, (0.6, 0.2, 0.2), 3, 0, notes, keep_splits(rows, earlier, 3))
+    assert not [text for text in notes.warnings if "in validation" in text]
+    assert [text for text in notes.warnings + notes.problems if text.startswith("class 'a' has no image in fold")]
+
+
+def test_the_content_finds_a_photo_only_where_the_earlier_file_is_gone() -> None:
+    descriptor = bytes(range(256))
+    earlier = pd.DataFrame({"sha256": ["a"], "split": ["test"], "fold": 0, "descriptor": [descriptor]})
+    rows = pd.DataFrame({"sha256": ["a", "b"], "group": ["a", "b"], "descriptor": [descriptor] * 2})
+    assert keep_splits(rows, earlier, 0).splits == ["test", None]
+    assert keep_splits(rows.iloc[1:].reset_index(drop=True), earlier, 0).splits == ["test"]

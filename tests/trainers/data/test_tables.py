@@ -311,3 +311,13 @@ def test_any_bytes_are_a_table_or_a_sentence(
     assert isinstance(columns_of(path), tuple)
     with contextlib.suppress(TrainerError):
         read_table(path)
+
+
+def test_a_table_of_predict_is_no_table_of_labels(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", a=6, b=6)
+    row = "path,label,probability,probabilities,error,model\n" + "a/000.png,b,0.9,{},,models:/x/1\n"
+    (root / "labels.csv").write_text(row)
+    manifest, report = build_manifest(source(root))
+    assert len(manifest.table) == 12
+    assert any("labels.csv" in text for text in report.warnings)
+    assert "holds answers of `orch predict`, not labels" in error_of(source(root / "labels.csv"))
