@@ -148,6 +148,11 @@ class SweepPaths:
         return self.root / "leaderboard.md"
 
     @property
+    def per_class(self) -> Path:
+        """Precision, recall and F1 of each class: the winner on the test split."""
+        return self.root / "per_class.csv"
+
+    @property
     def figures(self) -> Path:
         return self.root / "figures"
 

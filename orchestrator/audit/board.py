@@ -141,9 +141,9 @@ def _markdown(
             continue
         for figure, shown in (
             ("accuracy", f" {100 * figures['accuracy']:.1f} ("),
-            ("macro_f1", f"| {100 * figures['macro_f1']:.1f} |"),
+            ("macro_f1", f") | {100 * figures['macro_f1']:.1f} "),  # an interval may follow
             ("log_loss", f"| {figures['log_loss']:.3f} |"),
         ):
             what = f"{row['model']}, {row['policy']}: {figure}"
             is_there = shown in line and row["model"] in line and f"| {row['policy']} |" in line
-            yield Check(name, what, EQUAL) if is_there else Check(name, what, DIFFERENT, line, shown.strip(" |("))
+            yield Check(name, what, EQUAL) if is_there else Check(name, what, DIFFERENT, line, shown.strip(" |()"))

@@ -20,7 +20,7 @@ from orchestrator.cli.export import export
 from orchestrator.cli.help import MACHINE, RESULT, SEARCH, Verbs, examples, verb
 from orchestrator.cli.machine import doctor, sync, ui
 from orchestrator.cli.plan import plan
-from orchestrator.cli.predict import predict
+from orchestrator.cli.predict import evaluate, predict
 from orchestrator.cli.promote import champions, promote_app
 from orchestrator.cli.results import audit, compare, show, status
 from orchestrator.cli.spec import check, schema, spaces
@@ -42,6 +42,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("audit", RESULT, audit),
     ("champions", RESULT, champions),
     ("predict", RESULT, predict),
+    ("evaluate", RESULT, evaluate),
     ("export", RESULT, export),
     ("sync", MACHINE, sync),
     ("ui", MACHINE, ui),

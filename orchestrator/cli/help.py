@@ -118,6 +118,13 @@ EXAMPLES: dict[str, Examples] = {
         ("orch predict - < photo.jpg", "a photo from standard input"),
         ("orch predict photo.jpg --model garbage", "another registered model's champion"),
     ),
+    "orch evaluate": (
+        ("orch evaluate new_photos/", "the champion on new photos, in a folder for each class"),
+        ("orch evaluate new_photos/ --csv judged.csv", "and a table, a row per photo"),
+        ("orch evaluate new_photos/ --costs costs.csv", "and the mean cost of its mistakes"),
+        ("orch evaluate new_photos/ --sweep runs/my", "a sweep's winner, promoted or not"),
+        ("orch evaluate new_photos/ --model garbage --version 1 --json", "another model's version, for a program"),
+    ),
     "orch export": (
         ("orch export", "the newest sweep's winner in every format"),
         ("orch export runs/my --to tflite-int8 --out phone/ --bound 0.02", "one of them, and how much it may lose"),

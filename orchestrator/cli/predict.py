@@ -1,4 +1,4 @@
-"""`orch predict`."""
+"""`orch predict` and `orch evaluate`: what a model says of photos, and how often it is right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, check_out_file, console, usage
+from orchestrator.cli.options import AsJson, check_out_file, console, print_json, usage
 from orchestrator.errors import DataError
 
 CSV_SUFFIX = ".csv"
@@ -53,9 +53,61 @@ def predict(
         raise typer.Exit(DataError.exit_code)
 
 
-def _check_options(paths: list[str], csv: Path | None, resume: bool, as_json: bool) -> None:
+def evaluate(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTOS", help="A folder with a folder per class, a table or an archive.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The registered model; default: the newest sweep's.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="N", help="A version of the model; default: its champion.")
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="SWEEP", help="The winner of a sweep instead: its folder or its name.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=check_out_file, help="Write a row per photo to FILE.")
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Costs of mistakes: a CSV with a row per label and a column per answer."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How good the champion is on new labelled photos, and whether that differs from its test figure.
+
+    Photos are read as training reads them. Those that the model was trained, chosen or tested on are left out, also
+    where they were exported again at another size or quality; mirrored, turned or cropped copies are not recognised.
+    The test split is not read.
+    """
+    _check_csv(csv)
+    if sweep is not None and (model is not None or version is not None):
+        usage("--sweep names the model to judge, and so do --model and --version; give one of them.")
+    from orchestrator.commands import evaluate as command
+    from orchestrator.ledger.folder import find_sweep
+    from orchestrator.report.new_photos import print_judged, to_dict, write_rows
+
+    if sweep is not None:
+        judged_model = command.sweep_winner(find_sweep(sweep))
+    else:
+        judged_model = command.registered_model(model, version)
+    judged = command.judge(photos, judged_model, costs, _tell)
+    if as_json:
+        print_json(to_dict(judged))
+    else:
+        print_judged(judged, console())
+    if csv is not None:
+        _tell(write_rows(judged, csv))
+
+
+def _check_csv(csv: Path | None) -> None:
     if csv is not None and csv.suffix.lower() != CSV_SUFFIX:
         usage(f"--csv: {csv} does not end in {CSV_SUFFIX}, and CSV is what is written; name another file.")
+
+
+def _check_options(paths: list[str], csv: Path | None, resume: bool, as_json: bool) -> None:
+    _check_csv(csv)
     if csv is not None and as_json:
         usage("--csv writes to a file and --json to stdout; choose one of them.")
     if resume and csv is None:

@@ -69,7 +69,7 @@ def predict_to_csv(
         try:
             if done < len(photos.paths):
                 loaded = _load(champion, tell)
-                with _progress(len(photos.paths), done) as advance:
+                with progress_bar("predict", len(photos.paths), done) as advance:
                     for answers in predict_photos(photos, loaded, rows.done):
                         rows.write(answers)
                         done += len(answers)
@@ -89,7 +89,7 @@ def predict_to_json(
 
     def answered() -> Iterator[list[Prediction]]:
         nonlocal failed
-        with _progress(len(photos.paths), 0) as advance:
+        with progress_bar("predict", len(photos.paths)) as advance:
             for answers in predict_photos(photos, _load(champion, tell)):
                 failed += sum(bool(one.error) for one in answers)
                 yield answers
@@ -241,13 +241,13 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _progress(photos: int, answered: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(verb: str, photos: int, answered: int = 0) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr if that is a terminal; yield what advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = TextColumn("predict"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=photos, completed=answered)
         yield lambda count: bar.advance(task, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import io
 import math
@@ -186,3 +187,25 @@ def read_leaderboard(kept: KeptFiles) -> list[dict[str, Any]]:
     except (pa.ArrowException, OSError, ValueError) as error:  # of a sweep without checksums
         reason = "is damaged: it is not a Parquet file that can be read"
         raise kept.damaged(path, FileState.DIFFERENT, reason) from error
+
+
+def read_per_class(kept: KeptFiles) -> list[dict[str, Any]]:
+    """Read the winner's figures of each class; [] for a sweep without them. Raises DamagedFile."""
+    path = kept.paths.per_class
+    if not path.is_file() and kept.recorded(path) is None:
+        return []
+    content = kept.read(path)
+    try:
+        return [
+            {
+                name: cell
+                if name == "class"
+                else int(cell)
+                if name in ("support", "predicted")
+                else float(cell or "nan")
+                for name, cell in row.items()
+            }
+            for row in csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        ]
+    except (ValueError, TypeError, csv.Error) as error:  # of a sweep without checksums
+        raise kept.damaged(path, FileState.DIFFERENT, "is damaged: it is not a table that can be read") from error

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.folder import Sweep, read_leaderboard, read_sweep, test_reads
-from orchestrator.ledger.kept import DamagedFile
+from orchestrator.ledger.folder import Sweep, read_leaderboard, read_per_class, read_sweep, test_reads
+from orchestrator.ledger.kept import DamagedFile, KeptFiles
 from orchestrator.ledger.looks import looks_at
 from orchestrator.ledger.naming import label, legend
 from orchestrator.ledger.stages import Stage
@@ -44,15 +44,17 @@ BEST_ROWS = 10
 def describe(folder: Path) -> dict[str, Any]:
     """Return all as JSON values: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
     ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None if there is none yet), ``leaderboard``
-    (rows), ``mlflow`` (the parent run's id, None if MLflow does not have the sweep), ``looks`` (at the test split:
-    ``reads`` by ``sweeps``, None before the first). A leaderboard whose file is damaged is [] with a sentence in
-    ``damaged``. Non-finite numbers are None.
+    (rows), ``per_class`` (rows of the winner on the test split, [] in older sweeps), ``mlflow`` (the parent run's id,
+    None if MLflow does not have the sweep), ``looks`` (at the test split: ``reads`` by ``sweeps``, None before the
+    first). A table whose file is damaged is [] with a sentence in ``damaged``. Non-finite numbers are None.
 
     With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the Pareto
     front; with folds a trial has ``folds``, its validation accuracy in each.
     """
     sweep = read_sweep(folder)
-    rows, damaged = _leaderboard(sweep)
+    rows, damaged = _rows(read_leaderboard, sweep)
+    classes, also_damaged = _rows(read_per_class, sweep)
+    damaged = " ".join(filter(None, (damaged, also_damaged)))
     looks = looks_at(sweep) if test_reads(sweep.events) else None
     return json_ready(
         {
@@ -73,6 +75,7 @@ def describe(folder: Path) -> dict[str, Any]:
             ],
             "winner": sweep.fact("winner"),
             "leaderboard": rows,
+            "per_class": classes,
             "mlflow": parent_run(sweep),
             "looks": {"reads": looks.reads, "sweeps": looks.sweeps} if looks else None,
             **({"damaged": damaged} if damaged else {}),
@@ -80,10 +83,10 @@ def describe(folder: Path) -> dict[str, Any]:
     )
 
 
-def _leaderboard(sweep: Sweep) -> tuple[list[dict[str, Any]], str]:
-    """Return the leaderboard's rows, and a sentence if its file is damaged."""
+def _rows(read: Callable[[KeptFiles], list[dict[str, Any]]], sweep: Sweep) -> tuple[list[dict[str, Any]], str]:
+    """Return the rows that ``read`` finds in the sweep's files, and a sentence if the file is damaged."""
     try:
-        return read_leaderboard(sweep.kept), ""
+        return read(sweep.kept), ""
     except DamagedFile as error:
         return [], str(error)
 
@@ -178,6 +181,7 @@ def print_sweep(folder: Path, console: Console) -> None:
     if looks := looks_at(sweep).sentence():
         tell(console, looks, SHOW_INDENT)
     _print_leaderboard(sweep, console)
+    _print_per_class(sweep, console)
     if sweep.trials:
         console.print(_trials_table(sweep))
         for line in _legend_lines("in their names: ", map(label, sweep.trials)):
@@ -194,11 +198,24 @@ def _print_leaderboard(sweep: Sweep, console: Console) -> None:
 
     from orchestrator.evaluation.leaderboard import to_rich
 
-    rows, damaged = _leaderboard(sweep)
+    rows, damaged = _rows(read_leaderboard, sweep)
     if damaged:
         tell(console, f"the leaderboard is not shown: {damaged}", SHOW_INDENT)
     if rows:
         console.print(to_rich(pd.DataFrame(rows), "leaderboard, on the test split"))
+
+
+def _print_per_class(sweep: Sweep, console: Console) -> None:
+    """Print the winner's figures of each class, or a sentence if their file is damaged; nothing for older sweeps."""
+    import pandas as pd
+
+    from orchestrator.evaluation.per_class import to_rich
+
+    rows, damaged = _rows(read_per_class, sweep)
+    if damaged:
+        tell(console, f"the table of classes is not shown: {damaged}", SHOW_INDENT)
+    if rows:
+        console.print(to_rich(pd.DataFrame(rows), "the winner on each class, on the test split (95 %)"))
 
 
 def _print_whole(console: Console, line: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.evaluation import per_class
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
 from orchestrator.evaluation.variance import groups_of_hashes
 from orchestrator.ledger.folder import Sweep
@@ -22,8 +23,9 @@ from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from orchestrator.sweep.refit import WINNER, FinalModel
 from orchestrator.sweep.select import Winner
 from trainers.config import TrialConfig
-from trainers.data.manifest import Manifest
+from trainers.data.manifest import DESCRIPTOR, Manifest
 from trainers.files.atomic import atomic_write
+from trainers.images import descriptor
 from trainers.serving.model import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 STATISTICS = 2
 """Version of the formulas of intervals, p and the choice of the policy, for ``audit.figures``, which has them
 once more: increase it when one changes."""
+
+DESCRIPTOR_VERSION = "descriptor_version"
+"""Column of the evidence: the version of its descriptors, which are compared only with those of the same one."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,13 @@ def build_leaderboard(
     members = winners if form == "ensemble" else winners[:1]
     winner_row = (f"{WINNER}/ensemble" if form == "ensemble" else winners[0].name, winner.policy)
     test = manifest.split("test").table
-    frame = rank(predictions, labels, winner_row, groups_of_hashes(hashes, test["sha256"], test["group"]))
+    groups = groups_of_hashes(hashes, test["sha256"], test["group"])
+    frame = rank(predictions, labels, winner_row, groups)
     write(frame, sweep.paths)
     probabilities = next(p.probabilities for p in predictions if (p.model, p.policy) == winner_row)
+    per_class.write(per_class.per_class(labels, probabilities.argmax(1), manifest.classes, groups), sweep.paths)
     _write_winner(sweep, manifest, winner, members)
-    write_evidence(sweep, manifest, probabilities.argmax(1))
+    write_evidence(sweep, manifest, probabilities)
 
     row = frame[frame["winner"]].iloc[0].to_dict()
     judged = JudgedWinner(winner.to_dict(), row, tuple(m.fit for m in members))
@@ -88,7 +95,7 @@ def build_leaderboard(
 def _judged_files(sweep: SweepContext, models: Sequence[FinalModel]) -> list[Path]:
     """List the files behind the figures and the winner, whose checksums tie a promoted model to what was judged."""
     paths = sweep.paths
-    files = [paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md]
+    files = [paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md, paths.per_class]
     for model in models:
         files += files_below(paths.fit(model.fit))
         files += [paths.probabilities(model.fit, "test", policy) for policy in sweep.spec.final.policies]
@@ -154,14 +161,22 @@ def _predictions(
     return predictions, labels, hashes
 
 
-def write_evidence(sweep: SweepContext, manifest: Manifest, predicted: np.ndarray) -> None:
-    """Write which images the winner was trained, chosen and tested on, and its answers; for the promotion gate."""
+def write_evidence(sweep: SweepContext, manifest: Manifest, probabilities: np.ndarray) -> None:
+    """Write which images the winner was trained, chosen and tested on, and its answers: for the promotion gate and for
+    ``orch evaluate``, which also need what recognises a photo that was exported again.
+
+    ``probabilities``: of the test images, (images, classes).
+    """
     import pandas as pd
 
-    table = manifest.table[["sha256", "split", "label"]].rename(columns={"split": "role"}).reset_index(drop=True)
+    kept = [column for column in ("sha256", "split", "label", "group", DESCRIPTOR) if column in manifest.table]
+    table = manifest.table[kept].rename(columns={"split": "role"}).reset_index(drop=True)
     test = table["role"] == "test"
     table["predicted"] = pd.Series([None] * len(table), dtype="object")
-    table.loc[test, "predicted"] = [manifest.classes[i] for i in predicted]
+    table.loc[test, "predicted"] = [manifest.classes[i] for i in probabilities.argmax(1)]
     table["correct"] = (table["predicted"] == table["label"]).where(test).astype("boolean")
+    table["probability"] = pd.Series(probabilities.max(1), index=table.index[test], dtype="float64")
+    if DESCRIPTOR in table:
+        table[DESCRIPTOR_VERSION] = descriptor.VERSION
     with atomic_write(sweep.paths.evidence) as temporary:
         table.to_parquet(temporary)

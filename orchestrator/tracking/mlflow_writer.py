@@ -329,7 +329,7 @@ class MlflowWriter:
         """Return the files to send; models go to the registry, and the ledger becomes runs."""
         paths = self._paths
         single = (paths.spec, paths.manifest, paths.data_report)
-        boards = (paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md)
+        boards = (paths.leaderboard_csv, paths.leaderboard_parquet, paths.leaderboard_md, paths.per_class)
         figures = sorted(path for path in paths.figures.rglob("*") if path.is_file() and path.name[0] != ".")
         return [path for path in (*single, *boards) if path.is_file()] + figures
 

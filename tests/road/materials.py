@@ -29,11 +29,11 @@ SMALL = {
 }
 
 
-def photos(folder: Path, classes: tuple[str, ...] = CLASSES, count: int = 20) -> None:
-    """A folder for each class; a class has a colour."""
+def photos(folder: Path, classes: tuple[str, ...] = CLASSES, count: int = 20, first: int = 0) -> None:
+    """A folder for each class; a class has a colour. ``first``: the seed of the first photo."""
     for kind, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
-        for i in range(count):
+        for i in range(first, first + count):
             picture(kind, i).save(folder / name / f"{name}{i}.jpg")
 
 
@@ -46,6 +46,13 @@ def picture(kind: int, seed: int) -> Image.Image:
 
 def photo(path: Path) -> None:
     picture(0, 999).save(path)
+
+
+def new_photos(folder: Path) -> None:
+    """Photos that no sweep has seen in ``new_photos``, and what mistakes about them cost, ``costs.csv``."""
+    photos(folder / "new_photos", count=6, first=100)
+    rows = [",".join([given, *("0" if given == answer else "1" for answer in CLASSES)]) for given in CLASSES]
+    (folder / "costs.csv").write_text("\n".join([",".join(["label", *CLASSES]), *rows]) + "\n")
 
 
 def table(folder: Path, name: str = "split.csv") -> None:

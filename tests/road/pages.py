@@ -238,6 +238,10 @@ SWEEPS = (
     "orch predict photos/ --csv labels.csv",
     "orch predict photos/ --csv labels.csv --resume",
     "orch predict - < photo.jpg",
+    "orch evaluate new_photos/",
+    "orch evaluate new_photos/ --csv judged.csv",
+    "orch evaluate new_photos/ --costs costs.csv",
+    "orch evaluate new_photos/ --sweep runs/my",
     TO_PHONE,
     "orch sync",
     "orch sync runs/my",
@@ -261,6 +265,8 @@ NAMES = (
     "orch compare ladder --steps",
     "orch promote best",
     "orch predict photo.jpg --model garbage",
+    "orch evaluate new_photos/ --model garbage",
+    "orch evaluate new_photos/ --model garbage --version 1 --json",
     "orch champions garbage",
     "orch champions garbage --json",
     "orch promote --rollback --model garbage",
@@ -344,6 +350,7 @@ def _reference(person: Person) -> dict[str, str]:
     materials.photos(person.folder / "photos")
     materials.table(person.folder / "photos")
     materials.photo(person.folder / "photo.jpg")
+    materials.new_photos(person.folder)
     materials.sweep_file(person.folder / "my.yaml", "my")
     materials.seresnet50(person.folder / "seresnet50.safetensors")
     shutil.copytree(person.folder.parent / "weights", person.folder / "weights")
@@ -355,6 +362,7 @@ def _names(person: Person) -> dict[str, str]:
     """A small sweep called ablation, with a configuration called base, of a model called garbage."""
     materials.photos(person.folder / "photos")
     materials.photo(person.folder / "photo.jpg")
+    materials.new_photos(person.folder)
     materials.sweep_file(person.folder / "ablation.yaml", "ablation", named=True)
     return {}
 

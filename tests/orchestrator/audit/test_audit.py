@@ -20,6 +20,7 @@ KINDS = (
     "leaderboard.parquet",
     "leaderboard.csv",
     "leaderboard.md",
+    "per_class.csv",
     "probabilities/*/test-*.npz",
     "probabilities/*/validation-*.npz",
     "models/*/weights.npz",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from orchestrator.audit.audit import audit_sweep, leaderboard_record
-from orchestrator.audit.board import compare_leaderboard
+from orchestrator.audit.board import _markdown, compare_leaderboard
 from orchestrator.audit.checks import DIFFERENT, NOT_CHECKABLE, JudgedSweep
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.paths import SweepPaths
@@ -75,3 +76,14 @@ def test_a_version_of_the_statistics_that_is_not_known_is_said(sweep: SweepPaths
     assert gaps[0].reason == "this audit does not know version 99 of the statistics"
     assert not [check for check in checks if check.state == DIFFERENT]
     assert replace(gaps[0], reason="").sentence().startswith("leaderboard: ")
+
+
+@pytest.mark.parametrize(("cell", "differs"), [("95.1", False), ("95.1 (92.0\N{EN DASH}97.1)", False), ("95.2", True)])
+def test_macro_f1_is_found_in_markdown_with_and_without_an_interval(cell: str, differs: bool, tmp_path: Path) -> None:
+    paths = SweepPaths(tmp_path)
+    head = "| model | policy | accuracy | macro F1 | log loss |\n|---|---|---|---|--:|\n"
+    paths.leaderboard_md.write_text(f"{head}| m | whole | 95.1 (92.9\N{EN DASH}97.0) | {cell} | 0.200 |\n")
+    figures = {("m", "whole"): {"accuracy": 0.951, "macro_f1": 0.951, "log_loss": 0.2}}
+    row = {"model": "m", "policy": "whole"}
+    found = list(_markdown(SimpleNamespace(paths=paths), [row], figures))  # type: ignore[arg-type]
+    assert [check.what for check in found if check.state == DIFFERENT] == ["m, whole: macro_f1"] * differs

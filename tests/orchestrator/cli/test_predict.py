@@ -1,4 +1,4 @@
-"""`orch predict`, as typed."""
+"""`orch predict` and `orch evaluate`, as typed."""
 
 from __future__ import annotations
 
@@ -37,3 +37,28 @@ def test_options_that_make_no_sense_are_refused_at_once(
     assert app.run(["predict", "p.jpg", *options]) == 2
     assert sentence in capsys.readouterr().err
     assert [path.name for path in here.iterdir()] == ["p.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--csv", "a.xlsx"], "--csv: a.xlsx does not end in .csv"),
+        (["--csv", "/dev/null"], "/dev/null is a device, not a file, and is not replaced"),
+        (["--sweep", "a", "--model", "b"], "give one of them"),
+        (["--sweep", "a", "--version", "1"], "give one of them"),
+    ],
+)
+def test_evaluate_refuses_options_that_make_no_sense(
+    options: list[str], sentence: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["evaluate", "new", *options]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_asks_which_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["evaluate", "new"]) == 1
+    assert "which model?" in capsys.readouterr().err
+    assert app.run(["evaluate", "new", "--version", "2"]) == 1
+    assert "Name one: `orch evaluate PHOTOS --model NAME`" in capsys.readouterr().err
+    assert app.run(["evaluate", "new", "--sweep", "nowhere"]) == 1
+    assert "there is no sweep 'nowhere'" in capsys.readouterr().err

@@ -9,14 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orchestrator.cluster import jobs as cluster_jobs
+from orchestrator.commands import evaluate
+from orchestrator.commands.predict import Champion
 from orchestrator.commands.promote import promote, same_photos
 from orchestrator.errors import OrchError, PromotionRefused, TrackingError
 from orchestrator.ledger import folder
 from orchestrator.ledger import ledger as ledger_module
-from orchestrator.ledger.folder import read_sweep
+from orchestrator.ledger.folder import read_per_class, read_sweep
+from orchestrator.ledger.kept import FileState
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.paths import SweepPaths
@@ -414,3 +418,46 @@ def test_the_champion_reads_new_photos_a_batch_at_a_time(
     decision = promote(other.paths.root).decision
     assert sizes == [5, 5, 2]
     assert decision.comparison is not None
+
+
+def test_the_leaderboard_keeps_each_class_and_what_recognises_its_photos(sweep: Made) -> None:
+    sweep.finished("old", "a1", wrong=3)
+    found = read_sweep(sweep.paths.root)
+    rows = read_per_class(found.kept)
+    assert [(row["class"], row["recall"], row["support"]) for row in rows] == [
+        ("blue", 0.25, 4),
+        ("green", 1.0, 4),
+        ("red", 1.0, 4),
+    ]
+    assert found.kept.state(sweep.paths.per_class) == FileState.EQUAL
+    evidence = pd.read_parquet(sweep.paths.evidence)
+    test = evidence["role"] == "test"
+    assert evidence["probability"].notna().tolist() == test.tolist()
+    assert evidence["group"].tolist() == sweep.manifest.table["group"].tolist()
+    sweep.paths.per_class.write_text("class\n")
+    with pytest.raises(OrchError, match=r"per_class\.csv is damaged: its bytes do not match the checksum"):
+        read_per_class(found.kept)
+
+
+def test_a_promoted_version_is_evaluated_by_its_evidence(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.finished("old", "a1", wrong=3)
+    promote(sweep.paths.root)
+    monkeypatch.setattr(evaluate, "model_of", lambda model, command: (store, model or "trash"))
+    monkeypatch.setattr(
+        evaluate, "find_champion", lambda model: Champion(store, registry.require_champion(store, "trash"))
+    )
+    for version in (None, "1"):
+        model = evaluate.registered_model("trash", version)
+        assert (model.name, model.classes) == ("trash version 1 of the sweep sweep", CLASSES)
+        assert model.seen is not None
+        assert model.seen["sha256"].tolist() == sweep.manifest.table["sha256"].tolist()
+    with pytest.raises(OrchError, match="there is no version 7 of trash; there are 1"):
+        evaluate.registered_model("trash", "7")
+    winner = evaluate.sweep_winner(sweep.paths.root)
+    assert winner.name == "the winner of sweep, winner/seed-0 with the crop policy whole"
+    assert (winner.classes, len(winner.seen if winner.seen is not None else ())) == (CLASSES, 17)
+    (sweep.paths.winner / "evidence.parquet").write_bytes(b"x")
+    with pytest.raises(OrchError, match=r"evidence\.parquet is damaged"):
+        evaluate.sweep_winner(sweep.paths.root)

@@ -8,14 +8,17 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.evaluation.per_class import per_class, write
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.kept import checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
+from orchestrator.plain_json import json_ready
 from orchestrator.report import status
 from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 
@@ -23,7 +26,7 @@ from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
     found = status.describe(tmp_path / "tiny")
-    assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "mlflow", "looks"]
+    assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "per_class", "mlflow", "looks"]
     assert found["name"] == "tiny"
     assert found["stage"] == "finished"
     assert found["states"] == {"COMPLETED": 1, "PRUNED": 1, "FAILED": 1}
@@ -58,6 +61,7 @@ def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
         "trials": [],
         "winner": None,
         "leaderboard": [],
+        "per_class": [],
         "mlflow": None,
         "looks": None,
     }
@@ -299,3 +303,30 @@ def test_one_objective_has_no_front(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
     assert read_sweep(tmp_path / "tiny").front() == []
     assert not [line for line in status.status_lines(read_sweep(tmp_path / "tiny"), 0.0) if "front" in line]
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_show_prints_the_winner_on_each_class(columns: int, tmp_path: Path) -> None:
+    paths = write_sweep(tmp_path / "tiny")
+    assert "on each class" not in _shown(paths.root)  # as older sweeps
+    labels = np.arange(60) % 3
+    frame = per_class(labels, np.where(np.arange(60) < 9, 0, labels), ("a", "NA", "a class, with a long name"))
+    write(frame, paths)
+    assert status.describe(paths.root)["per_class"] == json_ready(frame.to_dict("records"))
+    console = Console(file=io.StringIO(), width=columns, record=True)
+    status.print_sweep(paths.root, console)
+    lines = console.export_text().splitlines()
+    assert "the winner on each class, on the test split (95 %)" in [line.strip() for line in lines]
+    table = lines[lines.index(next(line for line in lines if "on each class" in line)) :]
+    assert max(map(len, table[:8])) <= columns
+    assert any(line.split()[:1] == ["NA"] for line in table)
+
+
+@pytest.mark.parametrize("content", [b"class,f1\na,high\n", b"\xff\xfe", b'class\n"a', b"class,support\na\n"])
+def test_a_damaged_table_of_classes_is_a_sentence(content: bytes, tmp_path: Path) -> None:
+    paths = write_sweep(tmp_path / "tiny")
+    paths.per_class.write_bytes(content)
+    found = status.describe(paths.root)
+    assert found["per_class"] == []
+    assert f"{paths.per_class} is damaged: it is not a table that can be read" in found["damaged"]
+    assert "the table of classes is not shown: " in " ".join(_shown(paths.root).split())

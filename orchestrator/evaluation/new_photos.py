@@ -1,0 +1,201 @@
+"""Figures of a model on new labelled photos, and their difference from its figure on the test split. Pure numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.evaluation.calibration import CalibrationError, calibration_error
+from orchestrator.evaluation.costs import Figure, mean_cost
+from orchestrator.evaluation.intervals import (
+    LEVEL,
+    grouped_interval,
+    has_interval,
+    macro_f1_interval,
+    score_bounds,
+)
+from orchestrator.evaluation.per_class import confused_pairs, per_class
+from orchestrator.evaluation.variance import Components, Groups, components
+from trainers.metrics import log_loss, macro_f1
+
+CERTAIN_SHARE = 0.05
+"""Figure of the test photos whose highest probability is below the limit of ``less_certain``."""
+BISECTIONS = 40
+"""Halvings in the search for a p-value: to 1e-12."""
+WORST = 10
+"""Number of mistakes that are listed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A model's answers on labelled photos. ``labels``: int (photos,), indices of ``classes``. ``probabilities``: float
+    (photos, classes). ``groups``: each photo's group, as photos of one object or copies share it."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    groups: Sequence[str]
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return np.asarray(self.probabilities.argmax(1))
+
+
+@dataclass(frozen=True, eq=False)
+class TestAnswers:
+    """What is known of the model's answers on its test split. ``correct``: bool (photos,). ``groups``: None if they are
+    not known. ``certainty``: the highest probability of each photo, None if it is not known."""
+
+    __test__ = False  # no test case of pytest
+
+    correct: np.ndarray
+    groups: Sequence[str] | None = None
+    certainty: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class UnpairedDifference:
+    """Accuracy on the new photos minus that on the test split, its 95 % interval, and p; NaN for too few groups."""
+
+    test: Figure
+    test_photos: int
+    test_groups: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_known(self) -> bool:
+        return math.isfinite(self.p_value)
+
+    @property
+    def exceeds_chance(self) -> bool:
+        return self.p_value < 1 - LEVEL
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """``photos`` of ``groups`` objects. ``classes``: of ``per_class``. ``confused``: of ``confused_pairs``. ``worst``:
+    positions of the mistakes with the highest probability. ``against_test``, ``less_certain`` (share of the photos)
+    and ``cost``: None if what they need is not known."""
+
+    photos: int
+    groups: int
+    accuracy: Figure
+    macro_f1: Figure
+    log_loss: float
+    calibration: CalibrationError
+    classes: pd.DataFrame
+    confused: pd.DataFrame
+    worst: tuple[int, ...]
+    against_test: UnpairedDifference | None = None
+    less_certain: float | None = None
+    cost: Figure | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A model on new photos. ``model``: in words. ``paths``: of the photos, in the order of ``answers``. ``trained``,
+    ``tested``: number of photos left out because the model was trained or chosen, or tested, on them or on copies of
+    them. ``unreadable``: path -> why it cannot be read."""
+
+    model: str
+    paths: Sequence[str]
+    answers: Answers
+    evaluation: Evaluation
+    trained: int = 0
+    tested: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mistakes(self) -> list[dict[str, Any]]:
+        """Return the mistakes with the highest probability: path, label, predicted, probability."""
+        answers, classes = self.answers, self.answers.classes
+        return [
+            {
+                "path": self.paths[i],
+                "label": classes[answers.labels[i]],
+                "predicted": classes[answers.predicted[i]],
+                "probability": float(answers.probabilities[i].max()),
+            }
+            for i in self.evaluation.worst
+        ]
+
+
+def evaluate(answers: Answers, test: TestAnswers | None = None, costs: np.ndarray | None = None) -> Evaluation:
+    """Judge ``answers``, at least one. ``costs``: float (classes, classes), of each label and answer."""
+    labels, predicted, groups = answers.labels, answers.predicted, Groups.of(answers.groups, len(answers.labels))
+    hits = predicted == labels
+    certainty = answers.probabilities.max(1)
+    wrong = np.flatnonzero(~hits)
+    worst = wrong[np.argsort(-certainty[wrong], kind="stable")][:WORST]
+    less_certain = None
+    if test is not None and test.certainty is not None:
+        less_certain = float((certainty < np.quantile(test.certainty, CERTAIN_SHARE)).mean())
+    return Evaluation(
+        photos=groups.images,
+        groups=groups.count,
+        accuracy=Figure(float(hits.mean()), *grouped_interval(hits, groups)),
+        macro_f1=Figure(macro_f1(labels, predicted), *macro_f1_interval(labels, predicted, groups)),
+        log_loss=log_loss(answers.probabilities, labels),
+        calibration=calibration_error(answers.probabilities, labels),
+        classes=per_class(labels, predicted, answers.classes, answers.groups),
+        confused=confused_pairs(labels, predicted, answers.classes),
+        worst=tuple(worst.tolist()),
+        against_test=None if test is None else against_test(hits, groups, test),
+        less_certain=less_certain,
+        cost=None if costs is None else mean_cost(costs, labels, predicted, groups),
+    )
+
+
+def against_test(hits: np.ndarray, groups: Groups, test: TestAnswers) -> UnpairedDifference:
+    """Compare the accuracy on new photos, ``hits``: bool (photos,), with that on the test split, which has others.
+
+    p is that level at which the interval of ``unpaired_bounds`` just touches 0; by bisection.
+    """
+    test_groups = Groups.of(test.groups, len(test.correct))
+    share = Figure(float(test.correct.mean()), *grouped_interval(test.correct, test_groups))
+    gap = float(hits.mean()) - share.value
+    low = high = p_value = math.nan
+    if has_interval(groups) and has_interval(test_groups):
+        before, after = components(test.correct[None], test_groups), components(hits[None], groups)
+
+        def bounds(level: float) -> tuple[float, float]:
+            found = unpaired_bounds(before, test_groups, after, groups, level)
+            return float(found[0]), float(found[1])
+
+        low, high = bounds(LEVEL)
+        p_value = 1.0 if gap == 0 else _p_value(bounds)
+    return UnpairedDifference(share, test_groups.images, test_groups.count, gap, low, high, p_value)
+
+
+def _p_value(bounds: Callable[[float], tuple[float, float]]) -> float:
+    least, most = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (least + most) / 2
+        low, high = bounds(1 - middle)
+        least, most = (least, middle) if low > 0 or high < 0 else (middle, most)
+    return (least + most) / 2
+
+
+def unpaired_bounds(
+    first: Components, first_groups: Groups, second: Components, second_groups: Groups, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the interval of mean(second) - mean(first) of independent photos; arrays over data sets.
+
+    With the score intervals l, u of both: d - sqrt((p_2 - l_2)^2 + (u_1 - p_1)^2) and d + sqrt((u_2 - p_2)^2 + (p_1 -
+    l_1)^2) (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10; for any interval: Zou & Donner 2008,
+    Statistics in Medicine 27).
+    """
+    low_1, high_1 = score_bounds(first, first_groups, level)
+    low_2, high_2 = score_bounds(second, second_groups, level)
+    gap = second.mean - first.mean
+    below = np.sqrt((second.mean - low_2) ** 2 + (high_1 - first.mean) ** 2)
+    above = np.sqrt((high_2 - second.mean) ** 2 + (first.mean - low_1) ** 2)
+    return np.maximum(-1.0, gap - below), np.minimum(1.0, gap + above)

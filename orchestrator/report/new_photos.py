@@ -1,0 +1,174 @@
+"""`orch evaluate`: its figures in the terminal and as JSON, and its table of photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import DataError
+from orchestrator.evaluation.costs import Figure
+from orchestrator.evaluation.intervals import MIN_GROUPS
+from orchestrator.evaluation.leaderboard import signed
+from orchestrator.evaluation.new_photos import CERTAIN_SHARE, Judged, UnpairedDifference
+from orchestrator.evaluation.per_class import to_rich
+from orchestrator.evaluation.variance import photos_in_words
+from orchestrator.report.terminal import tell
+from trainers.files.atomic import atomic_write
+from trainers.wording import count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+ROWS = ("path", "label", "predicted", "probability", "probabilities")
+"""Columns of ``--csv``, a row for each photo that was judged."""
+INDENT = 12
+"""Columns of the word that begins each line."""
+
+
+def print_judged(judged: Judged, console: Console) -> None:
+    """Print the figures of a model on new photos."""
+    for line in lines(judged):
+        tell(console, line, INDENT)
+    console.print()
+    found = judged.evaluation
+    console.print(to_rich(found.classes, "each class (95 %)"))
+    if len(found.confused):
+        console.print(_confused(found.confused.to_dict("records")))
+        console.print(_mistakes(judged.mistakes))
+
+
+def to_dict(judged: Judged) -> dict[str, Any]:
+    """Return the figures as JSON values."""
+    found = judged.evaluation
+    compared = found.against_test
+    return {
+        "model": judged.model,
+        "photos": found.photos,
+        "groups": found.groups,
+        "left_out": {"trained_on": judged.trained, "tested_on": judged.tested},
+        "unreadable": dict(judged.unreadable),
+        "accuracy": asdict(found.accuracy),
+        "macro_f1": asdict(found.macro_f1),
+        "log_loss": found.log_loss,
+        "calibration": asdict(found.calibration),
+        "against_test": asdict(compared) | {"exceeds_chance": compared.exceeds_chance} if compared else None,
+        "less_certain": found.less_certain,
+        "cost": asdict(found.cost) if found.cost else None,
+        "per_class": found.classes.to_dict("records"),
+        "confused": found.confused.to_dict("records"),
+        "worst": judged.mistakes,
+    }
+
+
+def write_rows(judged: Judged, file: Path) -> str:
+    """Write the CSV of ``ROWS``; return a line about it. Raises DataError where ``file`` cannot be written."""
+    answers = judged.answers
+    rows = zip(judged.paths, answers.labels, answers.predicted, answers.probabilities, strict=True)
+    try:
+        with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(ROWS)
+            for path, label, answer, row in rows:
+                given = dict(zip(answers.classes, row.tolist(), strict=True))
+                names = answers.classes[label], answers.classes[answer]
+                table.writerow([path, *names, repr(max(row.tolist())), json.dumps(given, ensure_ascii=False)])
+    except OSError as error:
+        raise DataError(f"--csv: {file} cannot be written ({error.strerror or error}); name another file.") from error
+    return f"{count(len(judged.paths), 'row')} in {file}."
+
+
+def lines(judged: Judged) -> list[str]:
+    """Return the lines on all photos. Pure."""
+    found, ece = judged.evaluation, judged.evaluation.calibration
+    left_out = [
+        (judged.trained, "that it was trained or chosen on"),
+        (judged.tested, "of its test split"),
+        (len(judged.unreadable), "that cannot be read"),
+    ]
+    said = [f"{count(number, 'photo')} {why}" for number, why in left_out if number]
+    out = [
+        f"{'model':<{INDENT}}{judged.model}",
+        f"{'photos':<{INDENT}}{photos_in_words(found.photos, found.groups)}"
+        + (f"; left out: {', '.join(said)}" if said else ""),
+        f"{'accuracy':<{INDENT}}{_percent(found.accuracy)}",
+        f"{'macro F1':<{INDENT}}{_percent(found.macro_f1)}",
+        f"{'log loss':<{INDENT}}{found.log_loss:.3f}",
+        f"{'calibration':<{INDENT}}ECE {100 * ece.measured:.1f} % as measured, {100 * ece.debiased:.1f} % without its "
+        f"bias; a perfect model would show about {100 * ece.floor:.1f} % here",
+    ]
+    if found.cost is not None:
+        out.append(f"{'mean cost':<{INDENT}}{_cost(found.cost)} a photo")
+    if found.against_test is not None:
+        out.append(f"{'test split':<{INDENT}}{_against_test(found.against_test)}")
+    if found.less_certain is not None:
+        out.append(
+            f"{'certainty':<{INDENT}}{100 * found.less_certain:.1f} % of the photos have a highest probability below "
+            f"that of {100 * (1 - CERTAIN_SHARE):g} % of the test photos; {100 * CERTAIN_SHARE:g} % would be expected"
+        )
+    if not math.isfinite(found.macro_f1.low):
+        out.append(
+            f"{'':<{INDENT}}With fewer than {MIN_GROUPS} objects each counts as one photo, and other intervals are "
+            "left out."
+        )
+    return out
+
+
+def _percent(figure: Figure) -> str:
+    shown = f"{100 * figure.value:.1f} %"
+    return f"{shown} (95 % {100 * figure.low:.1f} to {100 * figure.high:.1f})" if math.isfinite(figure.low) else shown
+
+
+def _cost(figure: Figure) -> str:
+    shown = f"{figure.value:.4g}"
+    return f"{shown} (95 % {figure.low:.4g} to {figure.high:.4g})" if math.isfinite(figure.low) else shown
+
+
+def _against_test(found: UnpairedDifference) -> str:
+    """Say whether the accuracy differs from that on the test split by more than chance."""
+    there = f"{_percent(found.test)} on {photos_in_words(found.test_photos, found.test_groups)}"
+    gap = f"{signed(found.difference)} points here"
+    if not found.is_known:
+        return f"{there}; {gap}. Too few objects to say whether that is more than chance"
+    between = f"95 % {signed(found.low)} to {signed(found.high)}"
+    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+    verdict = "more than chance" if found.exceeds_chance else "not more than chance explains"
+    return f"{there}; {gap} ({between}), {p}: {verdict}"
+
+
+def _confused(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("the most confused")
+    for name, justify in (("label", "left"), ("answer", "left"), ("photos", "right"), ("% of the label", "right")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        _add(table, [row["label"], row["predicted"], f"{row['photos']:,}", f"{100 * row['share']:.1f}"])
+    return table
+
+
+def _mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("the most certain mistakes")
+    for name, justify in (("probability", "right"), ("label", "left"), ("answer", "left"), ("path", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        _add(table, [f"{row['probability']:.3f}", row["label"], row["predicted"], row["path"]])
+    return table
+
+
+def _table(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+
+
+def _add(table: Table, cells: Sequence[str]) -> None:
+    from rich.text import Text
+
+    # Names of files may hold what a terminal would obey.
+    table.add_row(*(Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)) for cell in cells))
