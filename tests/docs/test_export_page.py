@@ -38,7 +38,7 @@ ROWS = {
     row[0].strip("`/ "): float(row[-1]) for row in re.findall(r"^\| (`\S+`) \|(?:.*\|)? (\S+) \|$", PAGE, re.MULTILINE)
 }
 """File -> the largest difference of a probability that the page states."""
-FROM_BYTES = 0.01
+FROM_BYTES = 0.001
 """The same of ``serve_bytes``."""
 
 

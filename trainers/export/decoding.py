@@ -1,4 +1,4 @@
-"""Decode an encoded photo inside a TensorFlow graph as ``trainers.images.decode`` does outside of it.
+"""Decode an encoded photo inside a TensorFlow graph, and make it square, as ``trainers.images.decode`` does.
 
 JPEG (CMYK too) and PNG become the same pixels as by Pillow, apart from 16-bit PNG (at most one level of 255) and from
 JPEG that Pillow decodes at a reduced scale. What else differs from Pillow stands in LIMITS.
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 LIMITS = (
     "It ignores orientation that is stored as XMP or text alone and the transparency of a GIF, does not reduce a large "
-    "JPEG while decoding it, and decodes no TIFF, HEIC, AVIF or JPEG 2000"
+    "photo before it resizes it, and decodes no TIFF, HEIC, AVIF or JPEG 2000"
 )
 """Where ``serve_bytes`` differs from ``predict``, apart from the crop policy and from rounding when it resizes."""
 JPEG, PNG, BMP, EXIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"Exif\x00\x00"
@@ -48,6 +48,32 @@ def rgb(photo: tf.Tensor) -> tf.Tensor:
     )
     image.set_shape((None, None, 3))
     return turned(image, orientation(raw))
+
+
+def resized_square(image: tf.Tensor, size: int, squash: bool) -> tf.Tensor:
+    """Make uint8 (height, width, 3) a square of ``size``, as ``trainers.images.decode.square`` does without a seed.
+
+    Bilinear with antialiasing, horizontally and then vertically, rounded after each as Pillow does. Ties may be rounded
+    the other way: one or two values of a photo in a hundred differ by one level, of tiny images more.
+    ``squash``: ignore the aspect ratio; else take the central square, which may begin at
+    half a pixel.
+    """
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    taken = sides if squash else tf.fill((2,), tf.reduce_min(sides))
+    scale, start = size / taken, (sides - taken) / 2
+    pixels = tf.cast(image, tf.float32)[None]
+    for vertical, horizontal in ((0.0, 1.0), (1.0, 0.0)):
+        axes = tf.constant([vertical, horizontal])
+        pixels = tf.raw_ops.ScaleAndTranslate(
+            images=pixels,
+            size=tf.where(axes > 0, size, tf.shape(pixels)[1:3]),
+            scale=tf.where(axes > 0, scale, 1.0),
+            translation=tf.where(axes > 0, -start * scale, 0.0),
+            kernel_type="triangle",
+            antialias=True,
+        )
+        pixels = tf.clip_by_value(tf.round(pixels), 0, 255)
+    return tf.ensure_shape(tf.cast(pixels[0], tf.uint8), (size, size, 3))
 
 
 def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainers.export.decoding import rgb
+from trainers.export.decoding import resized_square, rgb
 from trainers.serving.model import ServedModel
 
 SERVE_PIXELS = "serving_default"
@@ -49,19 +49,12 @@ def bytes_policy(served: ServedModel) -> str:
 def bytes_graph(served: ServedModel) -> Any:
     """Return a ``tf.function`` from encoded photos, string (n,), to ``{"probabilities": ...}``.
 
-    Applies ``bytes_policy``. Decoding is that of ``trainers.export.decoding``; TensorFlow resizes a little unlike
-    Pillow, so probabilities differ a little, and the export measures by how much.
+    Applies ``bytes_policy``. Decoding and resizing are those of ``trainers.export.decoding``.
     """
     size, view, flips = served.image_size, served.view, bytes_policy(served) == "flip"
 
     def square(photo: tf.Tensor) -> tf.Tensor:
-        image = rgb(photo)
-        if view != "squash":
-            height, width = tf.shape(image)[0], tf.shape(image)[1]
-            side = tf.minimum(height, width)
-            image = tf.image.crop_to_bounding_box(image, (height - side) // 2, (width - side) // 2, side, side)
-        resized = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        return resized_square(rgb(photo), size, squash=view == "squash")
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="photos")], autograph=False)
     def run(photos: tf.Tensor) -> dict[str, tf.Tensor]:

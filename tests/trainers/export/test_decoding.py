@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from trainers.export.decoding import JPEG, LIMITS, PADDING, PNG, TIFF_SIZES, orientation, rgb, turned
-from trainers.images.decode import decode
+from trainers.export.decoding import JPEG, LIMITS, PADDING, PNG, TIFF_SIZES, orientation, resized_square, rgb, turned
+from trainers.images.decode import decode, square
 from trainers.images.pillow_reader import ORIENTATION, TURNS
 
 ORIENTATIONS = tuple(range(1, 9))
@@ -82,6 +82,28 @@ def test_exif_orientation_is_applied(decoded: Callable[[bytes], np.ndarray], val
         assert same(decoded, data), kind
         is_turned = plain.shape != decoded(data).shape or np.abs(plain.astype(int) - decoded(data)).mean() > 8
         assert is_turned == (value > 1), kind
+
+
+@given(sides=st.tuples(st.integers(1, 90), st.integers(1, 90)), size=st.integers(8, 40), squash=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_squares_are_those_of_predict(sides: tuple[int, int], size: int, squash: bool) -> None:
+    """But for ties: enlarged, reduced, and with a central square that begins at half a pixel."""
+    pixels = np.random.default_rng(sides).integers(0, 256, (*sides, 3)).astype(np.uint8)
+    expected = square(encoded(Image.fromarray(pixels), "PNG"), size, "squash" if squash else "centre_crop")
+    assume(max(sides) < 6 * size)  # larger ones are reduced by whole factors first, see LIMITS
+    found = resized_square(tf.constant(pixels), size, squash).numpy()
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 2
+    assert difference.mean() < 0.4
+
+
+@pytest.mark.parametrize("sides", [(341, 256), (256, 341), (300, 301)])
+def test_a_photos_square_differs_by_a_level_in_few_places(sides: tuple[int, int]) -> None:
+    photo = COLOURS.resize(sides, Image.Resampling.BICUBIC)
+    expected = square(encoded(photo, "PNG"), 96, "centre_crop")
+    difference = np.abs(resized_square(tf.constant(np.asarray(photo)), 96, squash=False).numpy().astype(int) - expected)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.03
 
 
 TRANSPARENT = {
