@@ -228,13 +228,15 @@ def _judge(
         threads=THREADS,
         original=replace(asked, largest_change=again.largest_change),
         exports=tuple(exports),
-        from_photos=_from_photos(sweep, staging, original, labels),
+        from_photos=_from_photos(sweep, staging, (original, labels), answer, winner["policy"]),
         facts={name.partition(".")[2]: facts[name] for name in LATENCY_FACTS if name in facts},
     )
 
 
-def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.ndarray) -> str | None:
-    """Return a sentence on how the SavedModel's ``serve_bytes`` does; None if there is none."""
+def _from_photos(
+    sweep: Sweep, staging: Path, truth: tuple[np.ndarray, np.ndarray], answer: Mapping[str, Any], policy: str
+) -> str | None:
+    """Return sentences on how the SavedModel's ``serve_bytes`` does; None if there is none."""
     path = _answers(staging, "serve_bytes")
     if not path.is_file():
         return None
@@ -242,13 +244,16 @@ def _from_photos(sweep: Sweep, staging: Path, original: np.ndarray, labels: np.n
         hashes, rows = stored["sha256"].tolist(), stored["probabilities"]
     if not hashes:
         return "The SavedModel's serve_bytes decoded none of the test photos; send it pixels."
+    original, labels = truth
     place = {h: i for i, h in enumerate(Manifest.read(sweep.paths.manifest).split("test").table["sha256"])}
     chosen = [place[h] for h in hashes]
     its = figures(rows, original[chosen], labels[chosen], math.nan, math.nan)
+    used = answer["serve_bytes"]["policy"]
+    other = "" if used == policy else f", not {policy}; for that, send crops to serving_default"
     return (
-        "The SavedModel's serve_bytes, which decodes a photo by itself, ignores EXIF orientation and transparency and "
-        "cuts it the plain way (by the policy whole, or flip), answers "
-        f"{len(hashes)} of {len(labels)} test photos, {100 * its.accuracy:.1f} % of them rightly "
+        "The SavedModel's serve_bytes, which decodes a photo by itself, applies EXIF orientation, lays transparency on "
+        f"white and cuts by the policy {used}{other}. {answer['serve_bytes']['limits']}. It answers "
+        f"{len(hashes)} of {len(labels)} test photos, {100 * its.accuracy:.1f} % of them correctly "
         f"({signed(its.difference.difference)} points against the original), {100 * its.same_label:.1f} % with the "
         f"original's label; the largest change of a probability is {its.largest_change:.2g}."
     )
@@ -275,7 +280,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _card(report: ExportReport, manifest: Manifest, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is needed to use the files: classes, crops, inputs and outputs."""
+    """Return what is needed to use the files: classes, preprocessing, crops, inputs and outputs (docs/export.md)."""
     return {
         "sweep": report.sweep,
         "trial": report.trial,
@@ -284,14 +289,17 @@ def _card(report: ExportReport, manifest: Manifest, answer: Mapping[str, Any]) -
         "classes": list(manifest.classes),
         "input": answer["input"],
         "policy": report.policy,
-        "photo": answer["photo"],
+        "photo": answer["usage"]["photo"],
+        "preprocessing": answer["usage"]["preprocessing"],
         "files": {
             e.file: {
                 "format": e.name,
                 "takes": FORMATS[e.name].pixels,
                 "gives": FORMATS[e.name].answer,
+                **answer["interfaces"][e.name],
                 "test_accuracy": e.figures.accuracy if e.figures else None,
                 "state": str(e.state),
+                "note": e.note,
             }
             for e in report.exports
             if e.state.is_there

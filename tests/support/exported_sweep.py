@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from orchestrator.cluster import jobs as cluster_jobs
+from orchestrator.cluster import ray_session
+from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.sweep.judged import JudgedWinner
 from tests.support.tiny_fits import predict_into, write_manifest
 from tests.trainers.serving.test_model import finish, put_together
+from trainers.errors import TrainerError
+from trainers.export import export
 
 TFLITE = ("tflite", "tflite-fp16", "tflite-int8")
 WITHOUT_EXTRAS = ("savedmodel", *TFLITE)
@@ -41,3 +49,17 @@ def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
         ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=judged.to_dict())
         ledger.append(EventKind.SWEEP, state="FINISHED")
     return paths
+
+
+def export_here(patch: pytest.MonkeyPatch) -> None:
+    """Have exports run in this process instead of on Ray's workers."""
+
+    def here(function: str, jobs: list[dict[str, Any]], cpus: float, **more: Any) -> list[dict[str, Any]]:
+        assert function == "trainers.export.export:export"
+        try:
+            return [export.export({**job, "threads": int(cpus)}) for job in jobs]
+        except TrainerError as error:
+            raise OrchError(str(error)) from error
+
+    patch.setattr(cluster_jobs, "run_jobs", here)
+    patch.setattr(ray_session, "ray_session", lambda address: contextlib.nullcontext())

@@ -13,10 +13,13 @@ from typing import Any
 
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
-from trainers.export.describe import how_to_cut, notes, size_mb, versions
+from trainers.export.decoding import LIMITS
+from trainers.export.describe import notes, size_mb, versions
 from trainers.export.formats import FORMATS, ExportFormat
-from trainers.export.graph import SERVE_BYTES
+from trainers.export.graph import SERVE_BYTES, bytes_policy
+from trainers.export.interface import interface
 from trainers.export.measure import ORIGINAL, Measured, first_line, measure, measure_bytes, run_original
+from trainers.export.preprocessing import usage
 from trainers.export.run import OPENERS
 from trainers.export.write import WRITERS
 from trainers.serving.model import ServedModel
@@ -32,9 +35,10 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Each .npz holds ``sha256`` (n,) and ``probabilities`` (n, classes), the mean over the crops of the model's policy.
     Returns ``measured`` (name -> ``latency_ms``, ``size_mb``), ``failed`` (format -> reason), ``notes`` (format ->
-    limits of its file), and for users of the files ``input`` (description of a crop), ``photo`` (steps from a photo to
-    its crops), ``crops`` (their number) and ``versions``. ``latency_ms``: median milliseconds per photo, from its
-    decoded crops to probabilities, on ``threads`` threads.
+    limits of its file), and for users of the files ``input`` (description of a crop), ``usage`` (classes and
+    preprocessing), ``interfaces`` (format -> names, shapes and types), ``crops`` (their number), ``serve_bytes`` (its
+    ``policy`` and ``limits``) and ``versions``. ``latency_ms``: median milliseconds per photo, from its decoded crops
+    to probabilities, on ``threads`` threads.
 
     Raises TrainerError.
     """
@@ -56,7 +60,9 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
         "failed": failed,
         "notes": notes(kept),
         "input": f"pixels from 0 to 255, red, green, blue, of {served.image_size} x {served.image_size}",
-        "photo": how_to_cut(served),
+        "usage": usage(served),
+        "interfaces": {name: interface(path, bytes_policy(served)) for name, path in kept.items()},
+        "serve_bytes": {"policy": bytes_policy(served), "limits": LIMITS},
         "crops": len(served.crop_names),
         "versions": versions(row for name, row in FORMATS.items() if name in outputs),
     }

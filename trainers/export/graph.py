@@ -11,10 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.export.decoding import resized_square, rgb
 from trainers.serving.model import ServedModel
 
+SERVE_PIXELS = "serving_default"
+"""Name of the signature from pixels, in a SavedModel and in a .tflite file."""
 SERVE_BYTES = "serve_bytes"
-"""Name of a SavedModel's signature from encoded photos; ``serving_default`` takes pixels."""
+"""Name of a SavedModel's signature from encoded photos."""
 
 
 def probabilities_of(served: ServedModel, pixels: tf.Tensor) -> tf.Tensor:
@@ -38,23 +41,20 @@ def crop_graph(served: ServedModel, dtype: tf.DType, batch: int | None) -> Any:
     return run
 
 
-def bytes_graph(served: ServedModel) -> Any:
-    """Return a ``tf.function`` from encoded photos (JPEG, PNG, GIF, BMP), string (n,), to ``{"probabilities": ...}``.
+def bytes_policy(served: ServedModel) -> str:
+    """Return the crop policy of ``bytes_graph``: ``flip`` if it is the model's, else ``whole``."""
+    return served.policy if served.policy == "flip" else "whole"
 
-    Applies the policy ``flip`` if it is the model's, else ``whole``. TensorFlow decodes and resizes unlike Pillow and
-    ignores EXIF orientation, so probabilities differ a little; the export measures by how much.
+
+def bytes_graph(served: ServedModel) -> Any:
+    """Return a ``tf.function`` from encoded photos, string (n,), to ``{"probabilities": ...}``.
+
+    Applies ``bytes_policy``. Decoding and resizing are those of ``trainers.export.decoding``.
     """
-    size, view, flips = served.image_size, served.view, served.policy == "flip"
+    size, view, flips = served.image_size, served.view, bytes_policy(served) == "flip"
 
     def square(photo: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(photo, channels=3, expand_animations=False)
-        image.set_shape((None, None, 3))
-        if view != "squash":
-            height, width = tf.shape(image)[0], tf.shape(image)[1]
-            side = tf.minimum(height, width)
-            image = tf.image.crop_to_bounding_box(image, (height - side) // 2, (width - side) // 2, side, side)
-        resized = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        return resized_square(rgb(photo), size, squash=view == "squash")
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="photos")], autograph=False)
     def run(photos: tf.Tensor) -> dict[str, tf.Tensor]:

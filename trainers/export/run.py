@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainers.export.graph import SERVE_PIXELS
+
 Runner = Callable[[np.ndarray], np.ndarray]
 """uint8 crops (n, size, size, 3) -> float (n, classes)."""
 
 
 def _open_savedmodel(path: Path, threads: int) -> Runner:
     loaded = tf.saved_model.load(str(path))  # held by the closure: its variables live as long as it does
-    return lambda cut: loaded.signatures["serving_default"](pixels=tf.constant(cut))["probabilities"].numpy()
+    return lambda cut: loaded.signatures[SERVE_PIXELS](pixels=tf.constant(cut))["probabilities"].numpy()
 
 
-def _interpreter(path: Path, threads: int, delegate: bool = True) -> Any:
+def open_interpreter(path: Path, threads: int, delegate: bool = True) -> Any:
+    """Open a .tflite file. ``delegate``: let XNNPACK, the default delegate, run what it can."""
     kinds = tf.lite.experimental.OpResolverType
     kind = kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with warnings.catch_warnings():
@@ -31,7 +34,7 @@ def _interpreter(path: Path, threads: int, delegate: bool = True) -> Any:
 
 
 def _open_tflite(path: Path, threads: int) -> Runner:
-    interpreter = _interpreter(path, threads, delegate=takes_xnnpack(path))
+    interpreter = open_interpreter(path, threads, delegate=takes_xnnpack(path))
     inputs, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def run(cut: np.ndarray) -> np.ndarray:
@@ -66,14 +69,14 @@ def _open_onnx(path: Path, threads: int) -> Runner:
 
 def float_tensors(path: Path) -> int:
     """Return the number of float32 tensors in a .tflite file; 0 if all are integers."""
-    details = _interpreter(path, 1, delegate=False).get_tensor_details()  # a delegate adds its own tensors
+    details = open_interpreter(path, 1, delegate=False).get_tensor_details()  # a delegate adds its own tensors
     return sum(tensor["dtype"] == np.float32 for tensor in details)
 
 
 def takes_xnnpack(path: Path) -> bool:
     """Return whether XNNPACK, the interpreter's default delegate, can run a .tflite file."""
     try:
-        _interpreter(path, 1)
+        open_interpreter(path, 1)
     except RuntimeError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Write a served model in each export format."""
+"""Write a served model in each export format, with its labels and preprocessing inside the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
-from trainers.export.graph import SERVE_BYTES, bytes_graph, crop_graph
+from trainers.export.embedded import add_to_onnx, add_to_savedmodel, add_to_tflite
+from trainers.export.graph import SERVE_BYTES, SERVE_PIXELS, bytes_graph, crop_graph
+from trainers.export.preprocessing import usage
 from trainers.images.crops import cut
 from trainers.serving.model import ServedModel
 
@@ -26,23 +28,24 @@ def _write_savedmodel(served: ServedModel, manifest: Manifest, path: Path) -> No
     holder = tf.Module()
     holder.pixels, holder.photos = crop_graph(served, tf.uint8, None), bytes_graph(served)
     signatures = {
-        "serving_default": holder.pixels.get_concrete_function(),
+        SERVE_PIXELS: holder.pixels.get_concrete_function(),
         SERVE_BYTES: holder.photos.get_concrete_function(),
     }
     # The variables belong to Keras models outside ``holder``; a SavedModel needs a reference to each.
     holder.held = [variable for function in signatures.values() for variable in function.graph.variables]
     tf.saved_model.save(holder, str(path), signatures)
+    add_to_savedmodel(path, usage(served))
 
 
 def _write_tflite(served: ServedModel, manifest: Manifest, path: Path) -> None:
-    path.write_bytes(_converter(served, "uint8").convert())
+    _save_tflite(served, _converter(served, "uint8"), path)
 
 
 def _write_tflite_fp16(served: ServedModel, manifest: Manifest, path: Path) -> None:
     converter = _converter(served, "uint8")
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    path.write_bytes(converter.convert())
+    _save_tflite(served, converter, path)
 
 
 def _write_tflite_int8(served: ServedModel, manifest: Manifest, path: Path) -> None:
@@ -52,13 +55,25 @@ def _write_tflite_int8(served: ServedModel, manifest: Manifest, path: Path) -> N
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.uint8
     converter.representative_dataset = lambda: _calibration(served, manifest)
+    _save_tflite(served, converter, path)
+
+
+def _save_tflite(served: ServedModel, converter: Any, path: Path) -> None:
     path.write_bytes(converter.convert())
+    add_to_tflite(path, usage(served))
 
 
 def _converter(served: ServedModel, dtype: str) -> Any:
-    """Return a converter for one crop per call: every runtime takes a fixed shape, and most run it fastest."""
-    graph = crop_graph(served, tf.as_dtype(dtype), 1)
-    return tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph)
+    """Return a converter for one crop per call: every runtime takes a fixed shape, and most run it fastest.
+
+    The file has the signature SERVE_PIXELS, which names its input and output.
+    """
+    holder = tf.Module()
+    holder.pixels = crop_graph(served, tf.as_dtype(dtype), 1)
+    function = holder.pixels.get_concrete_function()
+    # Without a module that can be saved, the converter drops the signature.
+    holder.held = list(function.graph.variables)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
 
 
 def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.ndarray]]:
@@ -76,7 +91,9 @@ def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.nd
 def _write_onnx(served: ServedModel, manifest: Manifest, path: Path) -> None:
     convert = importlib.import_module("tf2onnx.convert")
     graph = crop_graph(served, tf.uint8, None)
-    convert.from_function(graph, graph.input_signature, opset=OPSET, output_path=str(path))
+    model, _ = convert.from_function(graph, graph.input_signature, opset=OPSET)
+    add_to_onnx(model, usage(served))
+    path.write_bytes(model.SerializeToString())
 
 
 WRITERS: dict[str, Callable[[ServedModel, Manifest, Path], None]] = {

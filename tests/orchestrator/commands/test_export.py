@@ -5,7 +5,6 @@ The sweep is a tiny one with real networks; its jobs run in this process instead
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import json
@@ -18,7 +17,6 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.cluster import ray_session
 from orchestrator.commands.export import ExportRequest, export_winner, installed_formats, print_report, refusal
 from orchestrator.errors import ExportRefused, OrchError
@@ -29,11 +27,12 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.ledger.stages import Stage
 from orchestrator.paths import SweepPaths
-from tests.support.exported_sweep import PHOTOS, POLICY, WITHOUT_EXTRAS, write_sweep
+from tests.support import exported_sweep
+from tests.support.exported_sweep import PHOTOS, POLICY, WITHOUT_EXTRAS, export_here, write_sweep
 from tests.support.tiny_fits import CLASSES, write_manifest
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
-from trainers.export import describe, export, run, write
+from trainers.export import describe, run, write
 from trainers.export.formats import FORMATS, export_formats
 from trainers.serving.model import ServedModel
 
@@ -47,16 +46,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> SweepPaths:
 def sweep(swept: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
     """A copy that a test may change; jobs run here."""
     shutil.copytree(swept.root, tmp_path / "sweep")
-
-    def here(function: str, jobs: list[dict[str, Any]], cpus: float, **more: Any) -> list[dict[str, Any]]:
-        assert function == "trainers.export.export:export"
-        try:
-            return [export.export({**job, "threads": int(cpus)}) for job in jobs]
-        except TrainerError as error:
-            raise OrchError(str(error)) from error
-
-    monkeypatch.setattr(cluster_jobs, "run_jobs", here)
-    monkeypatch.setattr(ray_session, "ray_session", lambda address: contextlib.nullcontext())
+    export_here(monkeypatch)
     return SweepPaths(tmp_path / "sweep")
 
 
@@ -366,6 +356,28 @@ def test_photos_that_tensorflow_does_not_decode_are_counted(sweep: SweepPaths) -
     assert f"answers {PHOTOS - 4} of {PHOTOS} test photos" in report.from_photos
     assert report.original.largest_change < 1e-5
     assert isinstance(pd.read_parquet(sweep.manifest), pd.DataFrame)
+
+
+def test_the_report_says_what_serve_bytes_does(sweep: SweepPaths) -> None:
+    said = run_export(sweep, "savedmodel").from_photos
+    assert said is not None
+    assert "applies EXIF orientation, lays transparency on white and cuts by the policy flip. It ignores" in said
+    assert f"HEIC, AVIF or JPEG 2000. It answers {PHOTOS} of {PHOTOS} test photos" in said
+
+
+def test_the_report_and_the_card_say_that_serve_bytes_has_another_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "tests.support.tiny_fits:OWN_POLICY"
+    monkeypatch.setattr(exported_sweep, "POLICY", own)
+    export_here(monkeypatch)
+    paths = write_sweep(tmp_path / "sweep", members=1)
+    said = run_export(paths, "savedmodel").from_photos
+    assert said is not None
+    assert f"by the policy whole, not {own}; for that, send crops to serving_default. It ignores" in said
+    card = json.loads((paths.exports / "card.json").read_text())
+    assert card["policy"] == own
+    assert card["files"]["savedmodel"]["photos"]["policy"] == "whole"
 
 
 @pytest.mark.slow

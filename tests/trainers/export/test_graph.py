@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.support.tiny_fits import CLASSES, config, picture
 from trainers.config import TrialConfig
-from trainers.export.graph import bytes_graph, crop_graph
+from trainers.export.graph import bytes_graph, bytes_policy, crop_graph
+from trainers.images.crops import cut
 from trainers.networks.network import Architecture, Network
 from trainers.training.steps import prefix_of
 
@@ -57,3 +58,29 @@ def test_photos_of_the_networks_size_are_read_as_they_are(policy: str, view: str
     if policy == "flip":
         expected = (expected + one_by_one(model, pixels[:, :, ::-1])) / 2
     np.testing.assert_allclose(bytes_graph(model)(tf.constant(photos))["probabilities"], expected, atol=1e-6)
+
+
+def test_photos_are_turned_upright_and_laid_on_white_as_predict_does() -> None:
+    """Of the network's size, so that nothing is resized: the answers are those to ``predict``'s pixels."""
+    model = served(config())
+    colours = Image.fromarray(picture(1, 2, (16, 16)))
+    colours.paste("yellow", (0, 0, 16, 5))
+    clear = colours.copy()
+    clear.putalpha(Image.linear_gradient("L").resize((16, 16)))
+    photos = []
+    for image, kind, value in [(clear, "PNG", 1), *((colours, "PNG", o) for o in range(1, 9)), (colours, "JPEG", 6)]:
+        tags, out = Image.Exif(), io.BytesIO()
+        tags[0x0112] = value
+        image.save(out, kind, exif=tags)
+        photos.append(out.getvalue())
+    pixels = np.stack([cut(photo, 16, "squash", ("whole",), "0" * 64)[0] for photo in photos])
+    expected = one_by_one(model, pixels)
+    assert len(np.unique(expected.round(7), axis=0)) == 10
+    np.testing.assert_allclose(bytes_graph(model)(tf.constant(photos))["probabilities"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("policy", "used"), [("whole", "whole"), ("flip", "flip"), ("ten_crop", "whole"), ("my:OWN", "whole")]
+)
+def test_the_policy_of_photos_is_flip_or_whole(policy: str, used: str) -> None:
+    assert bytes_policy(SimpleNamespace(policy=policy)) == used  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def test_large_backbones_convert(tmp_path: Path, backbone: str, size: int) -> No
 
 @pytest.mark.slow
 def test_real_photos_and_weights(tmp_path: Path, orch_data: Path, orch_weights: Path) -> None:
-    """JPEG files, which ``serve_bytes`` decodes and resizes in its own way: near, and measured."""
+    """JPEG files of odd sizes, whose central square begins at half a pixel, also by ``serve_bytes``."""
     made = write_photos(tmp_path / "photos", orch_data / "trashnet", 12)
     fit = finish(
         made,
@@ -125,11 +125,11 @@ def test_real_photos_and_weights(tmp_path: Path, orch_data: Path, orch_weights: 
     def said(name: str) -> np.ndarray:
         return np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
 
-    for name, tolerance in (("savedmodel", 1e-5), ("tflite", 1e-4), ("tflite-fp16", 0.02), ("tflite-int8", 0.3)):
+    for name, tolerance in (("savedmodel", 1e-5), ("tflite", 1e-4), ("tflite-fp16", 0.02), ("tflite-int8", 0.4)):
         assert np.abs(said(name) - said("original")).max() < tolerance, name
     change = np.abs(said("serve_bytes") - said("original")).max()
-    assert 1e-6 < change < 0.1
-    assert (said("serve_bytes").argmax(1) == said("original").argmax(1)).mean() > 0.9
+    assert change < 0.03
+    assert (said("serve_bytes").argmax(1) == said("original").argmax(1)).all()
 
 
 def write_photos(folder: Path, trashnet: Path, count: int) -> Path:
