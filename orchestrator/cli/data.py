@@ -48,7 +48,7 @@ def data_check(
     as_json: AsJson = False,
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
-    from orchestrator.commands.bad_files import check_move, move_bad_files, write_bad_files
+    from orchestrator.commands.data.bad_files import check_move, move_bad_files, write_bad_files
     from trainers.data.manifest import check_data
     from trainers.data.sources import names_of
 
@@ -97,7 +97,7 @@ def data_preview(
     images: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="Photos to show, over all classes.")] = 12,
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
-    from orchestrator.commands.preview import draw_preview
+    from orchestrator.commands.data.preview import draw_preview
     from orchestrator.spec.load import open_spec
 
     opened = open_spec(source, tuple(overrides or ()), needs_weights=False)
@@ -124,7 +124,7 @@ def data_suspects(
     Looks at the training and validation photos of a sweep, with the backbone, size and view of its winner. The test
     split is not read.
     """
-    from orchestrator.commands.suspects import draw_sheet, suspects_of, write_table
+    from orchestrator.commands.data.suspects import draw_sheet, suspects_of, write_table
     from orchestrator.ledger.folder import find_sweep
 
     if out.suffix.lower() != ".csv":

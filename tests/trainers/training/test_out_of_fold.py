@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.suspects import find_suspects
+from orchestrator.commands.data.confident_learning import find_suspects
 from tests.support.tiny_fits import write_manifest
 from trainers.config import TrialConfig
 from trainers.data.manifest import DataSource, Manifest, build_manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.evaluation.suspects import COLUMNS, find_suspects
+from orchestrator.commands.data.confident_learning import COLUMNS, find_suspects
 
 
 def planted(seed: int, wrong: int = 12, photos: int = 400, classes: int = 4) -> tuple[np.ndarray, np.ndarray, set[int]]:

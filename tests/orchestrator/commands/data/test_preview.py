@@ -13,8 +13,15 @@ from PIL import Image
 
 from dashboards import contact_sheet
 from dashboards.contact_sheet import Cell, Row, Strip
-from orchestrator.commands import preview
-from orchestrator.commands.preview import MOST_COPIES, blend, choose_rows, draw_preview, largest_size, recipes_shown
+from orchestrator.commands.data import preview
+from orchestrator.commands.data.preview import (
+    MOST_COPIES,
+    blend,
+    choose_rows,
+    draw_preview,
+    largest_size,
+    recipes_shown,
+)
 from orchestrator.errors import DataError, SpecError
 from orchestrator.spec import gpu
 from orchestrator.spec.load import load_spec

@@ -15,7 +15,7 @@ from PIL import Image
 from orchestrator.cli import app
 from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.cluster import ray_session
-from orchestrator.commands.suspects import draw_sheet, suspects_of, write_table
+from orchestrator.commands.data.suspects import draw_sheet, suspects_of, write_table
 from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind

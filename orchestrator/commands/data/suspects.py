@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.commands.data.confident_learning import find_suspects
 from orchestrator.errors import OrchError
-from orchestrator.evaluation.suspects import find_suspects
 from orchestrator.ledger.folder import Sweep, read_sweep
 from orchestrator.paths import cache_folder, command_line
 from orchestrator.spec.gpu import with_gpu_memory
