@@ -32,7 +32,7 @@ LONGEST_HEADER = 10_000
 """Maximum bytes of a CSV that are read to find its header."""
 NEEDED = frozenset({"path", "label"})
 ANSWERS = frozenset(("probability", "probabilities", "model"))
-"""Columns of a table that ``orch predict --csv`` wrote: its labels are answers."""
+"""Columns of a table of predictions: its labels are answers."""
 
 
 @dataclass(frozen=True, eq=False)
