@@ -34,12 +34,12 @@ COLUMNS_ON_SHEET = 6
 
 @dataclass(frozen=True)
 class Suspects:
-    """``table``: of ``find_suspects``, paths relative to ``root``. ``photos``: how many were looked at.
+    """``table``: of ``find_suspects``, paths relative to ``source``. ``photos``: how many were looked at.
 
     ``agreement``: share of their labels that the classifier predicts."""
 
     table: pd.DataFrame
-    root: Path
+    source: Path
     photos: int
     agreement: float
 
@@ -118,7 +118,7 @@ def draw_sheet(suspects: Suspects, path: Path, photos: int) -> Path:
     cells: list[Cell] = []
     for row in suspects.table.head(photos).itertuples():
         try:
-            pixels = square(suspects.root / str(row.path), PICTURE_SIDE, "squash")
+            pixels = square(suspects.source / str(row.path), PICTURE_SIDE, "squash")
         except Unreadable:
             continue
         cells.append(Cell(pixels, f"{row.label}?\n{row.likely_label} {row.likely_probability:.0%}"))

@@ -79,7 +79,7 @@ def test_the_photo_in_the_wrong_folder_is_found_and_drawn(paths: SweepPaths, tmp
     draw_sheet(found, tmp_path / "s.png", 10)
     with Image.open(tmp_path / "s.png") as image:
         assert image.format == "PNG"
-    (found.root / "red" / "wrong.png").unlink()
+    (found.source / "red" / "wrong.png").unlink()
     draw_sheet(found, tmp_path / "gone.png", 10)
 
 
