@@ -310,9 +310,10 @@ def _checkout(person: Person) -> dict[str, str]:
 
 
 def _own_photos(person: Person) -> dict[str, str]:
-    """``photos/``, a photo, and the file that README shows."""
+    """``photos/``, a photo, new labelled photos, and the file that README shows."""
     materials.photos(person.folder / "photos")
     materials.photo(person.folder / "photo.jpg")
+    materials.new_photos(person.folder)
     blocks = re.findall(r"^```yaml\n(name: my\n.*?)^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
     (person.folder / "my.yaml").write_text(blocks[0])
     person.variables["ORCH_WEIGHTS"] = str(person.folder.parent / "weights")
