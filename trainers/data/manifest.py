@@ -253,12 +253,9 @@ def _examine(
         columns = ("sha256", "width", "height", DESCRIPTOR)
         rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in columns})
         same = find_duplicates(rows, looks)
-    near_too = source.duplicates != "keep"
-    copies = make_groups(rows, dataclasses.replace(same, alike=[]), near_too).names
-    groups = make_groups(rows, same, near_too)
+    groups = make_groups(rows, same, source.duplicates != "keep")
+    kept = None if earlier is None else _keep(listing, rows, same, groups, source, earlier)
     rows["group"] = groups.names
-    own = with_own_or_ratios(listing, rows, source, SourceNotes())[2] is None
-    kept = None if earlier is None or own else keep_splits(rows, earlier, source.folds, copies)
     dropped = to_drop(rows, same, kept.known if kept else None) if source.duplicates == "drop" else []
     bridging = kept.bridging if kept else []
     _note_duplicates(rows, same, groups, source.duplicates, notes)
@@ -293,6 +290,17 @@ def _examine(
     single = names_of(source.source)
     manifest = Manifest(listing.root, classes, source.seed, table, single[0] if len(single) == 1 else single)
     return dataclasses.replace(manifest, folders=listing.folders, encoding=source.encoding), report
+
+
+def _keep(
+    listing: Listing, rows: pd.DataFrame, same: Duplicates, groups: Groups, source: DataSource, earlier: pd.DataFrame
+) -> Kept | None:
+    """What ``earlier`` says of ``rows``, whose column group is still the source's; None where own splits are used."""
+    copies = make_groups(rows, dataclasses.replace(same, alike=[]), source.duplicates != "keep").names
+    grouped = rows.assign(group=groups.names)
+    if with_own_or_ratios(listing, grouped, source, SourceNotes())[2] is None:
+        return None
+    return keep_splits(grouped, earlier, source.folds, copies)
 
 
 def with_own_or_ratios(
