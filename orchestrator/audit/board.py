@@ -18,14 +18,14 @@ from orchestrator.audit.checks import (
     Unreadable,
     as_text,
     compare,
+    groups_of_test,
+    hashes_of_test,
     in_words,
+    labels_of_test,
     number,
     read_arrays,
     read_manifest,
     read_table,
-    test_groups,
-    test_hashes,
-    test_labels,
     unknown_version,
 )
 from orchestrator.ledger.folder import Sweep
@@ -42,7 +42,7 @@ def compare_leaderboard(judged: JudgedSweep) -> Iterator[Check]:
     recorded = {(row["model"], row["policy"]): row for row in board.to_dict("records")}
     yield compare(part, "rows", sorted("/".join(key) for key in recorded), sorted("/".join(key) for key in models))
     _, classes = read_manifest(sweep)
-    labels, groups = test_labels(sweep, classes), test_groups(sweep)
+    labels, groups = labels_of_test(sweep, classes), groups_of_test(sweep)
     interval = formulas.STATISTICS.get(judged.version)
     computed = {}
     for (model, policy), (probabilities, seconds) in models.items():
@@ -65,7 +65,7 @@ def compare_leaderboard(judged: JudgedSweep) -> Iterator[Check]:
 def _models(judged: JudgedSweep, policies: Iterable[str]) -> dict[tuple[str, str], tuple[np.ndarray, float]]:
     """Return (model, policy) -> probabilities and seconds: each network's, and the mean of each group of several."""
     sweep, found = judged.sweep, dict[tuple[str, str], tuple[np.ndarray, float]]()
-    test = test_hashes(sweep)
+    test = hashes_of_test(sweep)
     for policy in policies:
         groups: dict[str, list[dict[str, np.ndarray]]] = {}
         for model in judged.record["models"]:

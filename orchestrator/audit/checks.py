@@ -134,17 +134,17 @@ def read_manifest(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
         raise Unreadable("data", sweep.paths.name_of(sweep.paths.manifest), in_words(error)) from error
 
 
-def test_hashes(sweep: Sweep) -> list[str]:
+def hashes_of_test(sweep: Sweep) -> list[str]:
     table, _ = read_manifest(sweep)
     return table.loc[table["split"] == "test", "sha256"].tolist()
 
 
-def test_groups(sweep: Sweep) -> list[str]:
+def groups_of_test(sweep: Sweep) -> list[str]:
     table, _ = read_manifest(sweep)
     return table.loc[table["split"] == "test", "group"].tolist()
 
 
-def test_labels(sweep: Sweep, classes: Sequence[str]) -> np.ndarray:
+def labels_of_test(sweep: Sweep, classes: Sequence[str]) -> np.ndarray:
     table, _ = read_manifest(sweep)
     return np.array([classes.index(label) for label in table.loc[table["split"] == "test", "label"]])
 

@@ -95,7 +95,7 @@ class Sweep:
         return None
 
 
-def test_reads(events: Iterable[Event]) -> list[Event]:
+def reads_of_test(events: Iterable[Event]) -> list[Event]:
     """Return the events of the leaderboards that read the test split.
 
     Exports read it too, to measure files of a model that is chosen already; they choose nothing and do not count, nor

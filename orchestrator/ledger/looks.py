@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import OrchError
-from orchestrator.ledger.folder import Sweep, list_sweeps, read_sweep, test_reads
+from orchestrator.ledger.folder import Sweep, list_sweeps, read_sweep, reads_of_test
 from orchestrator.ledger.segments import Event
 from orchestrator.paths import SweepPaths, data_folder
 from trainers.files.atomic import make_folders
@@ -59,7 +59,7 @@ class Looks:
         )
 
 
-def test_fingerprint(hashes: Iterable[str]) -> str:
+def fingerprint_of_test(hashes: Iterable[str]) -> str:
     """Return 16 hex digits over the sha256 of a test split's photos, in any order."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()[:16]
 
@@ -90,7 +90,7 @@ def looks_at(sweep: Sweep) -> Looks:
     """Count the looks at the test split of ``sweep``: its own, those of the sweeps next to it, those on record."""
     test = _test_of(sweep)
     if test is None:
-        return Looks(len(test_reads(sweep.events)), 1)
+        return Looks(len(reads_of_test(sweep.events)), 1)
     known = [look for look in _recorded() if look.test == test]
     folders = {look.folder for look in known}
     found = {look.key for look in known} | {look.key for look in _own(sweep, test)}
@@ -105,12 +105,12 @@ def _own(sweep: Sweep, test: str) -> list[Look]:
     if not sweep.events:
         return []
     name, folder = sweep_id(sweep.events[0]), str(sweep.paths.root.resolve())
-    return [Look(test, name, folder, event.time_s) for event in test_reads(sweep.events)]
+    return [Look(test, name, folder, event.time_s) for event in reads_of_test(sweep.events)]
 
 
 def _of_other(folder: Path, test: str) -> list[Look]:
     other = read_sweep(folder)
-    return _own(other, test) if test_reads(other.events) and _test_of(other) == test else []
+    return _own(other, test) if reads_of_test(other.events) and _test_of(other) == test else []
 
 
 def _test_of(sweep: Sweep) -> str | None:
@@ -127,7 +127,7 @@ def _test_of(sweep: Sweep) -> str | None:
     except (pa.ArrowException, OSError, ValueError):
         return None
     rows = zip(table["sha256"].to_pylist(), table["split"].to_pylist(), strict=True)
-    return test_fingerprint(sha for sha, split in rows if split == "test")
+    return fingerprint_of_test(sha for sha, split in rows if split == "test")
 
 
 def _recorded() -> list[Look]:

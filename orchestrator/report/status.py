@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.folder import Sweep, read_leaderboard, read_per_class, read_sweep, test_reads
+from orchestrator.ledger.folder import Sweep, read_leaderboard, read_per_class, read_sweep, reads_of_test
 from orchestrator.ledger.kept import DamagedFile, KeptFiles
 from orchestrator.ledger.looks import looks_at
 from orchestrator.ledger.naming import label, legend
@@ -55,7 +55,7 @@ def describe(folder: Path) -> dict[str, Any]:
     rows, damaged = _rows(read_leaderboard, sweep)
     classes, also_damaged = _rows(read_per_class, sweep)
     damaged = " ".join(filter(None, (damaged, also_damaged)))
-    looks = looks_at(sweep) if test_reads(sweep.events) else None
+    looks = looks_at(sweep) if reads_of_test(sweep.events) else None
     return json_ready(
         {
             "name": sweep.paths.name,

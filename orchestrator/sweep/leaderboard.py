@@ -14,7 +14,7 @@ from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank
 from orchestrator.evaluation.variance import groups_of_hashes
 from orchestrator.ledger.folder import Sweep
 from orchestrator.ledger.kept import FILES, checksums, files_below
-from orchestrator.ledger.looks import TEST, looks_at, record_look, test_fingerprint
+from orchestrator.ledger.looks import TEST, fingerprint_of_test, looks_at, record_look
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
@@ -56,7 +56,7 @@ def build_leaderboard(
     reads = {"networks": len(models), "policies": len(sweep.spec.final.policies)}
 
     def reads_test(jobs: int, again: bool) -> None:
-        test = test_fingerprint(manifest.split("test").table["sha256"])
+        test = fingerprint_of_test(manifest.split("test").table["sha256"])
         payload = {"repeats_test" if again else "reads_test": jobs, **reads, TEST: test}
         sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="BEGUN", payload=payload)
         if not again:

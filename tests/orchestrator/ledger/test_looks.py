@@ -91,7 +91,7 @@ def test_sweeps_from_before_count_by_their_manifests(tmp_path: Path) -> None:
             ledger.append(EventKind.SWEEP, state="RUNNING", payload={"name": paths.name})
             ledger.append(EventKind.STAGE, stage="leaderboard", state="BEGUN", payload={"reads_test": 1})
         shutil.copy(made, paths.manifest)
-    test = looks.test_fingerprint(Manifest.read(made).split("test").table["sha256"])
+    test = looks.fingerprint_of_test(Manifest.read(made).split("test").table["sha256"])
     assert counted(look(tmp_path / "runs" / "new", test)) == (3, 3)
     assert counted(old[0]) == (3, 3)
 
