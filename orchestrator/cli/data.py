@@ -13,7 +13,7 @@ from orchestrator.cli.options import AsJson, Folder, Overrides, Source, check_ou
 from orchestrator.errors import DataError
 
 if TYPE_CHECKING:
-    from trainers.data.manifest import DataSource
+    from trainers.data.data_source import DataSource
 
 data_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Look at the photos before spending a GPU on them.")
 
@@ -49,8 +49,8 @@ def data_check(
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
     from orchestrator.commands.data.bad_files import check_move, move_bad_files, write_bad_files
-    from trainers.data.manifest import check_data
-    from trainers.data.sources import names_of
+    from trainers.data.build import check_data
+    from trainers.data.sources.read import names_of
 
     source = _data_source(sources, encoding, quiet=as_json)
     if move_bad is not None:
@@ -75,7 +75,7 @@ def _data_source(sources: list[str], encoding: str, quiet: bool) -> DataSource:
     from orchestrator.spec.data_source import data_source
     from orchestrator.spec.load import open_spec
     from orchestrator.spec.shipped import names_sweep
-    from trainers.data.manifest import DataSource
+    from trainers.data.data_source import DataSource
 
     if len(sources) == 1 and names_sweep(sources[0]):
         opened = open_spec(sources[0], needs_weights=False)

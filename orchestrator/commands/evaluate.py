@@ -67,7 +67,7 @@ def judge(
     """Judge ``model`` on the labelled photos of ``sources``. ``tell`` gets what is being done, ``warn`` warnings.
 
     Raises DataError for labels that the model does not know, and if no photo is left; TrainerError as
-    ``trainers.data.sources.read_source`` does.
+    ``trainers.data.sources.read.read_source`` does.
     """
     warn = warn or (lambda sentence: tell(f"warning  {sentence}"))
     table = None if costs is None else read_costs(costs, model.classes)
@@ -212,7 +212,7 @@ def read_photos(sources: Sequence[str], model: EvaluatedModel, warn: Tell) -> Ne
     from trainers.data.duplicates import Looks, find_duplicates, make_groups
     from trainers.data.listing import name_some
     from trainers.data.scan import scan
-    from trainers.data.sources import read_source
+    from trainers.data.sources.read import read_source
 
     listing = read_source(sources[0] if len(sources) == 1 else tuple(sources), cache_folder())
     if listing.problems:

@@ -84,8 +84,8 @@ def _below(name: str, warn: Callable[[str], None]) -> tuple[list[str], str]:
 
 
 def _in_folder(root: str, warn: Callable[[str], None]) -> tuple[list[str], str]:
-    from trainers.data.folders import left_out, walk
     from trainers.data.listing import name_some
+    from trainers.data.sources.tree import left_out, walk
     from trainers.errors import TrainerError
     from trainers.files.suffixes import PHOTOS
     from trainers.wording import count

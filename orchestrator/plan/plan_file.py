@@ -33,12 +33,13 @@ from orchestrator.spec.sections.data import DataSpec
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
-from trainers.data.examples import augmented_set, evaluation_set, row_keys
-from trainers.data.manifest import Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.networks.prefix_index import find, known_images
 from trainers.networks.weight_sources import NONE
 from trainers.store.inventory import contents
+from trainers.training.examples import augmented_set, evaluation_set, row_keys
 
 WORTH_CALIBRATING_S = 20 * 60.0
 """Minimum seconds of a rough plan that justify the minute of a calibration before the sweep."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from orchestrator.paths import cache_folder
 from orchestrator.spec.sweep import SweepSpec
-from trainers.data.manifest import DataSource
+from trainers.data.data_source import DataSource
 
 
 def data_source(spec: SweepSpec) -> DataSource:

@@ -31,7 +31,7 @@ from orchestrator.spec.weights import OTHERS, WORDS
 from orchestrator.spec.yaml_file.document import Document, SettingRules, read_document
 from orchestrator.spec.yaml_file.writer import write_yaml
 from trainers.backbones import backbone
-from trainers.data.builtins import BUILTIN
+from trainers.data.sources.builtins import BUILTIN
 from trainers.files.lookup import obstacle
 from trainers.networks.weight_sources import IMAGENET, NONE
 

@@ -9,7 +9,8 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.spec.data_source import data_source
 from orchestrator.sweep.class_counts import class_count_lines
 from orchestrator.sweep.context import SweepContext
-from trainers.data.manifest import Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write_text
 

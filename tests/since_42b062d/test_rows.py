@@ -14,11 +14,11 @@ import pytest
 from tests.support.since_42b062d import RECORDED, recorded, unpack
 from trainers.config import canonical, trial_id
 from trainers.contract import FitJob
-from trainers.data.examples import example_sets, row_keys
 from trainers.data.manifest import Manifest
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.shelf import Shelf
+from trainers.training.examples import example_sets, row_keys
 from trainers.training.prefill import fill
 
 RECORD = recorded("store.json")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainers.config import TrialConfig
-from trainers.data.examples import evaluation_set, training_set
 from trainers.data.manifest import Manifest
 from trainers.networks.prefix import Prefix
+from trainers.training.examples import evaluation_set, training_set
 from trainers.training.features import LabelledRows, ReadSettings, read_sets
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from trainers.data.manifest import DataSource, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
 from trainers.data.report import DataReport
 from trainers.errors import TrainerError
 
@@ -55,6 +56,18 @@ def warnings_of(report: DataReport) -> tuple[str, ...]:
     """The warnings but for those that every small set of photos gets: that its test split is small, all or by class."""
     small = "the test split holds ", "too few to judge by"
     return tuple(text for text in report.warnings if not text.startswith(small[0]) and small[1] not in text)
+
+
+def photos_at(root: Path, *names: str) -> Path:
+    """Write a photo at each of ``names`` below ``root``."""
+    for number, name in enumerate(names):
+        write_photo(root / name, 100 + number)
+    return root
+
+
+def written_table(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    (root / "t.csv").write_bytes(text.encode(encoding))
+    return root / "t.csv"
 
 
 def table_of(root: Path, rows: list[dict[str, str]], name: str = "table.csv") -> Path:

@@ -22,7 +22,6 @@ from trainers.data.stratify import (
     too_small_sentence,
     train_or_validation,
 )
-from trainers.data.tables import split_problems
 from trainers.errors import TrainerError
 from trainers.metrics import Z_95
 from trainers.wording import count
@@ -221,12 +220,31 @@ def _by_own_splits(listing: Listing, rows: pd.DataFrame, folds: int, notes: Sour
             "a table with a column split, or the top folders train, validation and test."
         )
         return None
-    problems = split_problems(rows["split"], SPLITS, (TRAIN, TEST) if folds else SPLITS)
+    problems = _split_problems(rows["split"], SPLITS, (TRAIN, TEST) if folds else SPLITS)
     notes.problems += problems
     if problems:
         return None
     splits = [TRAIN if folds and split == VALIDATION else split for split in rows["split"]]
     return Division(splits, [0] * len(rows), _note_by_own_splits(rows.assign(split=splits), folds, notes))
+
+
+def _split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
+    """List the problems of the data's own splits: ``names`` are allowed, ``needed`` must occur."""
+    problems = []
+    blank = int(splits.isna().sum())
+    if blank:
+        problems.append(f"the column split is empty in {count(blank, 'row')}; each needs one of {', '.join(names)}.")
+    found = set(splits.dropna())
+    unknown = sorted(found - set(names))
+    if unknown:
+        problems.append(f"the column split holds {name_some(map(repr, unknown))}; allowed are {', '.join(names)}.")
+    absent = [s for s in needed if s not in found]
+    if absent:
+        problems.append(
+            f"no image has the split {' or '.join(absent)}; all of {', '.join(needed)} are needed. Add them, or give "
+            "ratios, which divide all images again."
+        )
+    return problems
 
 
 def _note_by_own_splits(rows: pd.DataFrame, folds: int, notes: SourceNotes) -> list[list[int]]:

@@ -18,13 +18,13 @@ import numpy as np
 
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-from trainers.data.examples import ExampleSet, example_sets, row_keys
 from trainers.data.manifest import Manifest
 from trainers.images.decoder import Decoder, ImageCopy
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
+from trainers.training.examples import ExampleSet, example_sets, row_keys
 
 PREFIX_BATCH = 32
 """Images per batch through the prefix. A row does not depend on its batch, except for rounding."""

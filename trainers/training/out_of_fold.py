@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from trainers.config import TrialConfig, canonical
-from trainers.data.examples import evaluation_set
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
 from trainers.training import device
+from trainers.training.examples import evaluation_set
 from trainers.training.features import read_sets
 from trainers.training.steps import prefix_of
 

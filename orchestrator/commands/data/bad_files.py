@@ -40,7 +40,7 @@ def write_bad_files(report: DataReport, out: Path) -> str:
 
 def check_move(sources: Sequence[str], aside: Path) -> None:
     """Raise DataError unless files of all ``sources`` can be moved to ``aside``: plain folders that do not hold it."""
-    from trainers.data.sources import obstacle_to_moving
+    from trainers.data.sources.read import obstacle_to_moving
 
     target = aside.expanduser().resolve()
     for source in sources:

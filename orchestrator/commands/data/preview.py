@@ -20,7 +20,8 @@ from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.reachable import reachable, values_of
 from orchestrator.spec.sweep import SweepSpec
 from trainers.backbones import backbone
-from trainers.data.manifest import Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images.augment import augment, plan_copies
 from trainers.images.decode import square

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Val
 
 from orchestrator.spec.mistakes import Mistake, Mistakes, mistakes_of, nearest, quoted
 from orchestrator.spec.sections.base import LARGEST_SEED, Section
-from trainers.data.builtins import BUILTIN, BUILTINS
+from trainers.data.sources.builtins import BUILTIN, BUILTINS
 from trainers.errors import TrainerError
 from trainers.files.encodings import check_encoding
 from trainers.files.suffixes import TABLES

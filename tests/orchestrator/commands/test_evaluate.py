@@ -22,7 +22,9 @@ from orchestrator.evaluation.new_photos import Judged
 from orchestrator.report.new_photos import to_dict, write_rows
 from orchestrator.sweep.leaderboard import DESCRIPTOR_VERSION
 from tests.support.tiny_fits import CLASSES
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images.descriptor import VERSION
 

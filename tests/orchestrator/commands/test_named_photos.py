@@ -15,7 +15,7 @@ from orchestrator.commands.named_photos import NamedPhotos, list_photos, shown
 from orchestrator.errors import DataError
 from tests.support.photos_on_disk import folder_of, source
 from tests.support.powerless import needs_modes, powerless
-from trainers.data.manifest import build_manifest
+from trainers.data.build import build_manifest
 from trainers.files.suffixes import PHOTOS
 
 

@@ -56,8 +56,8 @@ def test_named_configurations_and_folds(tmp_path: Path) -> None:
 
 
 def test_what_the_store_holds_is_not_planned_again(tmp_path: Path) -> None:
-    from trainers.data.examples import evaluation_set, row_keys, training_set
     from trainers.networks.prefix_index import known_images
+    from trainers.training.examples import evaluation_set, row_keys, training_set
 
     spec = spec_of(tmp_path, SEARCH.replace("[all, 4]", "all"))
     request, calibration = request_for(tmp_path, spec), calibration_for(spec)

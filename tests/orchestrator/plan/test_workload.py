@@ -16,9 +16,10 @@ from orchestrator.plan.workload import FitWork, PhotoCounts, fit_work, judging_s
 from tests.support.sweep_costs import CALIBRATION, PHOTOS, speed
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
-from trainers.data.examples import example_sets, keys_by_view
-from trainers.data.manifest import DataSource, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
 from trainers.images.policies import POLICIES
+from trainers.training.examples import example_sets, keys_by_view
 
 SPEEDS = Speeds(CALIBRATION, Machine(2))
 FOLDED = PhotoCounts((60, 40), (0, 0), (15, 15), ((20, 14), (20, 13), (20, 13)))

@@ -10,7 +10,7 @@ from orchestrator.errors import SpecError
 from orchestrator.spec.data_source import data_source
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
-from trainers.data.manifest import DataSource
+from trainers.data.data_source import DataSource
 
 
 def spec_of(**data: object) -> SweepSpec:

@@ -17,7 +17,7 @@ from orchestrator.sweep.pictures import draw_pictures, epochs_frame
 from tests.support.photos_on_disk import folder_of, source
 from tests.support.printed_lines import PrintedLines
 from tests.support.two_trials import two_trials
-from trainers.data.manifest import build_manifest
+from trainers.data.build import build_manifest
 
 
 def test_figures_are_drawn_from_the_search_alone(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ BYTES_AN_IMAGE = 2500
 BUILD = """
 import resource, sys
 from pathlib import Path
-from trainers.data.manifest import DataSource, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
 manifest, report = build_manifest(DataSource(sys.argv[1], (0.7, 0.15, 0.15), Path(sys.argv[1]), folds=int(sys.argv[2])))
 assert not report.problems
 print(len(manifest.table), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -11,7 +11,7 @@ from tests.support.photos_on_disk import (
     source,
     with_duplicates,
 )
-from trainers.data.manifest import check_data
+from trainers.data.build import check_data
 from trainers.data.report import DataReport
 
 

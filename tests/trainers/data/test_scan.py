@@ -13,7 +13,7 @@ from tests.support.photos_on_disk import (
     warnings_of,
     write_photo,
 )
-from trainers.data.manifest import build_manifest, check_data
+from trainers.data.build import build_manifest, check_data
 
 
 def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from tests.support.photos_on_disk import (
     with_duplicates,
 )
 from tests.support.pictures import scene
+from trainers.data.build import build_manifest, check_data
 from trainers.data.listing import Listing, SourceNotes
-from trainers.data.manifest import Manifest, build_manifest, check_data
+from trainers.data.manifest import Manifest
 from trainers.data.splits import FEW_TEST_IMAGES, divide, interval_half_width, keep_splits
 from trainers.errors import TrainerError
 

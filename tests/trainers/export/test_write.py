@@ -12,7 +12,9 @@ import pytest
 from orchestrator.paths import SweepPaths
 from tests.support.exported_sweep import POLICY, WITHOUT_EXTRAS, write_sweep
 from tests.trainers.serving.test_model import finish
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
 from trainers.export import export, run, write
 from trainers.export.formats import FORMATS
 from trainers.serving.model import ServedModel, assemble

@@ -155,7 +155,7 @@ def test_devices_and_folders_are_refused_as_a_sentence() -> None:
 
 OTHERS = {
     "trainers/store/segments.py": 2,  # a segment's two files, in an order of their own, after its bytes were reserved
-    "trainers/data/archives.py": 2,  # an unpacked folder as a whole, or the files that it lacks
+    "trainers/data/sources/archives.py": 2,  # an unpacked folder as a whole, or the files that it lacks
     "orchestrator/tracking/sqlite_store.py": 1,  # a database; a killed one goes with its journals
     "orchestrator/commands/data/bad_files.py": 2,  # a person's photos, to another folder or another disk
     "orchestrator/commands/export.py": 1,  # moves what was made and judged, files and folders

@@ -15,13 +15,13 @@ import pytest
 from tests.support.places import ROOT
 from tests.support.tiny_fits import config, figures, job, write_manifest
 from trainers.config import PrefixKey
-from trainers.data.examples import example_sets, keys_by_view
 from trainers.data.manifest import Manifest
 from trainers.files import atomic
 from trainers.networks import backbone, prefix_index
 from trainers.networks.backbone import build_backbone
 from trainers.networks.prefix_index import find, recall
 from trainers.training import steps
+from trainers.training.examples import example_sets, keys_by_view
 from trainers.training.loop import open_fit
 from trainers.training.prefill import fill
 
@@ -171,7 +171,7 @@ def test_a_backbone_of_the_users_own_is_never_noted(manifest, tmp_path, forgotte
 
 
 def test_the_index_is_read_without_tensorflow():
-    modules = "trainers.networks.prefix_index, trainers.data.examples"
+    modules = "trainers.networks.prefix_index, trainers.training.examples"
     code = f"import sys, {modules}; print({{'tensorflow', 'keras'}} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "set()"
 

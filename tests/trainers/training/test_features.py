@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.examples import evaluation_examples, training_examples
 from tests.support.tiny_fits import config, write_manifest
-from trainers.data.examples import training_set
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images import decoder
@@ -20,6 +19,7 @@ from trainers.images.augment import augment
 from trainers.images.decode import square
 from trainers.networks.prefix import Prefix
 from trainers.training import features
+from trainers.training.examples import training_set
 
 
 @pytest.fixture(scope="module")

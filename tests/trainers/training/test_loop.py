@@ -20,8 +20,9 @@ from tests.support.places import ROOT
 from tests.support.tiny_fits import CLASSES, config, figures, job
 from trainers.config import canonical
 from trainers.contract import FitJob
-from trainers.data.examples import training_set
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
 from trainers.files.arrays import write_list
 from trainers.heads import default_scale
@@ -29,6 +30,7 @@ from trainers.images.augment import augment
 from trainers.images.decode import square
 from trainers.networks.backbone import build_backbone
 from trainers.training import steps
+from trainers.training.examples import training_set
 from trainers.training.loop import learning_rate, open_fit, read_weights
 
 

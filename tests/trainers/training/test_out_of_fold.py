@@ -11,7 +11,9 @@ import pytest
 from orchestrator.commands.data.confident_learning import find_suspects
 from tests.support.tiny_fits import write_manifest
 from trainers.config import TrialConfig
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.training.out_of_fold import cross_predict, predict_out_of_fold
 

@@ -14,7 +14,7 @@ from orchestrator.cli import app
 from orchestrator.commands.data.bad_files import check_move, move_bad_files, write_bad_files
 from orchestrator.errors import DataError
 from tests.support.photos_on_disk import folder_of, source, split_rows, table_of
-from trainers.data.manifest import build_manifest, check_data
+from trainers.data.build import build_manifest, check_data
 from trainers.data.report import DataReport
 
 

@@ -20,7 +20,8 @@ from orchestrator.errors import OrchError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
-from trainers.data.manifest import DataSource, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
 from trainers.training.out_of_fold import predict_out_of_fold
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainers.data.archives import guessed_names, unpack
-from trainers.data.builtins import BUILTIN, make_builtin
-from trainers.data.contest_pairs import holds_pairs, read_pairs
-from trainers.data.folders import Folder, note_left_out, read_classes, walk, wrapping
 from trainers.data.listing import Listing, SourceNotes, is_text, label_of, listing, name_some, note_spellings
-from trainers.data.tables import NEEDED, columns_of, is_photo_table, read_table
+from trainers.data.sources.archives import guessed_names, unpack
+from trainers.data.sources.builtins import BUILTIN, make_builtin
+from trainers.data.sources.class_folders import read_classes, wrapping
+from trainers.data.sources.contest_pairs import holds_pairs, read_pairs
+from trainers.data.sources.tables import NEEDED, columns_of, is_photo_table, read_table
+from trainers.data.sources.tree import Folder, note_left_out, walk
 from trainers.errors import TrainerError
 from trainers.files.encodings import check_encoding
 from trainers.files.lookup import obstacle

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.photos_on_disk import write_photo, zip_with_names
-from trainers.data.manifest import DataSource, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
 
 CLASSES = ("glass", "玻璃", "ガラス", "유리", "стекло", "Käse", "007", "paper box", "a.b", "other/纸", "τεχνικά")
 FILES = ("0", "照片", "фото 1", "Größe", "写真", "a,b;c", "x'y")

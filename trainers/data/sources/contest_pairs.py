@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from trainers.data.folders import Folder, note_left_out, note_odd_names, shown, split_folders, splits_next_to_others
 from trainers.data.listing import Listing, SourceNotes, is_text, listing, name_some
+from trainers.data.sources.split_folders import split_folders, splits_next_to_others
+from trainers.data.sources.tree import Folder, note_left_out, note_odd_names, shown
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, read_plain
 from trainers.files.suffixes import is_photo

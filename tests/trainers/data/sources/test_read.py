@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from tests.support.photos_on_disk import RATIOS, error_of, folder_of, split_rows, table_of, warnings_of, write_photo
-from trainers.data.manifest import DataSource, Manifest, build_manifest, check_data
-from trainers.data.sources import is_made, read_source
+from trainers.data.build import build_manifest, check_data
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
+from trainers.data.sources.read import is_made, read_source
 from trainers.errors import TrainerError
 
 

@@ -6,11 +6,7 @@ and be UTF-8, UTF-16 or in a legacy encoding, which is guessed and said. Every v
 
 from __future__ import annotations
 
-import errno
-import os
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.data.listing import COLUMNS, REASON, Listing, SourceNotes, listing, name_some
+from trainers.data.sources.table_paths import absolute_sentence, is_there, reasons_outside, spelled_as_on_disk
 from trainers.errors import TrainerError
 from trainers.files.csv_records import csv_records, take_header
 from trainers.files.encodings import decode_text, is_utf8
@@ -65,16 +62,16 @@ def read_table(path: Path, encoding: str = "") -> Listing:
                 f"the column {column} is empty in {count(len(blank), 'row')}: {table.place} {name_some(blank)}."
             )
     rows = rows[rows["path"].notna() & rows["label"].notna()].copy()
-    rows["path"] = _spelled_as_on_disk(path, rows["path"].tolist(), notes)
+    rows["path"] = spelled_as_on_disk(path, rows["path"].tolist(), notes)
     absolute = [p for p in rows["path"] if Path(p).is_absolute()]
     if absolute:
-        notes.problems.append(_absolute_sentence(path.parent, rows["path"].tolist(), absolute))
+        notes.problems.append(absolute_sentence(path.parent, rows["path"].tolist(), absolute))
     twice = rows["path"][rows["path"].duplicated()].unique().tolist()
     if twice:
         notes.problems.append(f"{count(len(twice), 'file')} listed more than once: {name_some(twice)}.")
-    rows[REASON] = _reasons_outside(path.parent, rows["path"].tolist())
+    rows[REASON] = reasons_outside(path.parent, rows["path"].tolist())
     inside = rows["path"][rows[REASON].isna()].unique()
-    missing = [p for p in inside if not _is_there(path.parent / p)]
+    missing = [p for p in inside if not is_there(path.parent / p)]
     if missing:
         notes.problems.append(
             f"{count(len(missing), 'file')} of {path.name} cannot be found: {name_some(missing)}. Paths are relative "
@@ -106,25 +103,6 @@ def is_photo_table(path: Path) -> bool:
     """Whether the file at ``path`` is a table with the columns path and label, and not one of ``orch predict``."""
     columns = set(columns_of(path))
     return columns >= NEEDED and not columns >= ANSWERS
-
-
-def split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
-    """List the problems of the data's own splits: ``names`` are allowed, ``needed`` must occur."""
-    problems = []
-    blank = int(splits.isna().sum())
-    if blank:
-        problems.append(f"the column split is empty in {count(blank, 'row')}; each needs one of {', '.join(names)}.")
-    found = set(splits.dropna())
-    unknown = sorted(found - set(names))
-    if unknown:
-        problems.append(f"the column split holds {name_some(map(repr, unknown))}; allowed are {', '.join(names)}.")
-    absent = [s for s in needed if s not in found]
-    if absent:
-        problems.append(
-            f"no image has the split {' or '.join(absent)}; all of {', '.join(needed)} are needed. Add them, or give "
-            "ratios, which divide all images again."
-        )
-    return problems
 
 
 def _load_table(path: Path, encoding: str, notes: SourceNotes) -> _Table:
@@ -201,109 +179,6 @@ def _frame(values: dict[str, list[str]]) -> pd.DataFrame:
     rows = max(map(len, values.values()), default=0)
     columns = {c: [text.strip() or None for text in values[c]] if c in values else [None] * rows for c in COLUMNS}
     return pd.DataFrame(columns, dtype=object)
-
-
-def _spelled_as_on_disk(table: Path, paths: Sequence[str], notes: SourceNotes) -> list[str]:
-    """Return ``paths`` as posix; those that are not there as the one file that differs only in how it is written.
-
-    That is: with the separators of Windows, in upper and lower case, or composed otherwise (NFC and NFD).
-    """
-    folders: dict[Path, dict[str, list[str]]] = {}
-    found, respelled = [], []
-    for given in paths:
-        path = Path(given).as_posix()
-        if not _is_there(table.parent / path):
-            near = _as_on_disk(table.parent, path.replace("\\", "/"), folders)
-            if near and near != path:
-                respelled.append(f"{path} (on the disk {near})")
-                path = near
-        found.append(path)
-    if respelled:
-        notes.warnings.append(
-            f"{count(len(respelled), 'path')} of {table.name} {'is' if len(respelled) == 1 else 'are'} written "
-            f"otherwise than the files: {name_some(respelled, 3)}."
-        )
-    return found
-
-
-def _as_on_disk(folder: Path, path: str, folders: dict[Path, dict[str, list[str]]]) -> str:
-    """Return ``path`` in the spelling of the disk below ``folder``; "" where there is not exactly one such file."""
-    if _is_there(folder / path):
-        return Path(path).as_posix()
-    parts: list[str] = []
-    for part in Path(path).parts:
-        here = folder.joinpath(*parts)
-        if part == ".." or part == "/":
-            return ""
-        if here not in folders:
-            folders[here] = _names_in(here)
-        same = folders[here].get(_key(part), [])
-        if len(same) != 1:
-            return ""
-        parts.append(same[0])
-    return "/".join(parts)
-
-
-def _names_in(folder: Path) -> dict[str, list[str]]:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return {}
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(_key(name), []).append(name)
-    return found
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _reasons_outside(folder: Path, paths: Sequence[str]) -> list[str | None]:
-    """For each path, explain what to do if it leads out of the table's ``folder``; None if it does not."""
-    outside = [os.path.normpath(path).split("/")[0] == ".." for path in paths]
-    holder = _holder(folder, paths) if any(outside) else folder
-    reasons: list[str | None] = [None] * len(paths)
-    for index, path in enumerate(paths):
-        if not outside[index]:
-            continue
-        advice = "copy the photo into that folder and write the path of the copy"
-        if holder != Path(holder.anchor):
-            shorter = _below(holder, folder, path)
-            advice = f"move the table to {holder} and write its paths relative to {holder}, this one as {shorter}"
-        reasons[index] = f"its path leads out of the table's folder; {advice}"
-    return reasons
-
-
-def _absolute_sentence(folder: Path, paths: Sequence[str], absolute: Sequence[str]) -> str:
-    """Explain what to do about the ``absolute`` ones of ``paths``."""
-    holder = _holder(folder, paths)
-    advice = f"Write its paths relative to {holder}, the first as {_below(holder, folder, absolute[0])}."
-    if holder == Path(holder.anchor):
-        advice = f"Copy those photos into {folder} and write the paths of the copies."
-    elif holder != folder:
-        advice = f"Move the table to {holder} and write{advice.removeprefix('Write')}"
-    return f"paths must be relative to the table's folder; not so: {name_some(absolute)}. {advice}"
-
-
-def _holder(folder: Path, paths: Sequence[str]) -> Path:
-    """Return the table's folder if it holds all files, else the innermost folder that does."""
-    holder = Path(os.path.commonpath([os.path.dirname(os.path.normpath(folder / path)) for path in paths]))
-    return folder if holder.is_relative_to(folder) else holder
-
-
-def _below(holder: Path, folder: Path, path: str) -> str:
-    """Return ``path``, of a table in ``folder``, relative to ``holder``."""
-    return os.path.relpath(os.path.normpath(folder / path), holder)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether anything is there, also what cannot be read: that is left out later, with its reason."""
-    try:
-        path.stat()
-    except (OSError, ValueError) as error:
-        return getattr(error, "errno", errno.ENOENT) not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-    return True
 
 
 def _check_columns(path: Path, table: _Table, notes: SourceNotes) -> None:

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.support.photos_on_disk import RATIOS, error_of, source
-from trainers.data.builtins import make_builtin
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
+from trainers.data.sources.builtins import make_builtin
 
 
 def test_builtin_digits_are_lossless_and_are_made_again_where_missing(

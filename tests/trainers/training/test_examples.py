@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_fits import config, write_manifest
-from trainers.data.examples import evaluation_set, fold_sets, keys_by_view, row_keys, training_set
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
+from trainers.training.examples import evaluation_set, fold_sets, keys_by_view, row_keys, training_set
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,11 @@ from tests.support.photos_on_disk import (
     warnings_of,
     zip_with_names,
 )
-from trainers.data import archives
-from trainers.data.archives import unpack
-from trainers.data.manifest import DataSource, Manifest, build_manifest
+from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
+from trainers.data.manifest import Manifest
+from trainers.data.sources import archives
+from trainers.data.sources.archives import unpack
 from trainers.errors import TrainerError
 from trainers.files.suffixes import is_archive
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,15 +16,17 @@ from tests.support.photos_on_disk import (
     HOSTILE,
     error_of,
     folder_of,
+    photos_at,
     source,
     split_rows,
     table_of,
     warnings_of,
     write_hostile,
     write_photo,
+    written_table,
 )
-from trainers.data.manifest import build_manifest, check_data
-from trainers.data.tables import columns_of, read_table
+from trainers.data.build import build_manifest, check_data
+from trainers.data.sources.tables import columns_of, read_table
 from trainers.errors import TrainerError
 
 
@@ -116,98 +117,40 @@ def test_what_a_table_must_not_name_is_left_out_with_its_reason(tmp_path: Path) 
     assert "it is a pipe" in merged["t/pipe.jpg"]
 
 
-@pytest.mark.parametrize("prefix", ["../imgs/", "sub/../../imgs/", "{root}/imgs/"])
-def test_the_advice_for_paths_that_lead_out_of_the_folder_helps(tmp_path: Path, prefix: str) -> None:
-    """As typed: move the table, and write the paths as in the example."""
-    root = tmp_path.resolve()
-    rows = [{**r, "path": f"{prefix.format(root=root)}{r['path']}"} for r in split_rows(tmp_path / "imgs")]
-    path = table_of(tmp_path / "lab", rows)
-    text = error_of(source(path)) if "{root}" in prefix else next(iter(check_data(source(path)).unreadable.values()))
-    advice = re.search(r"ove the table to (\S+) and write its paths relative to (\S+), (this one|the first) as", text)
-    assert advice is not None, text
-    assert advice[1] == advice[2] == str(root / "imgs")
-    example = text.rstrip(".").rpartition(" as ")[2]
-    assert example in {r["path"] for r in split_rows(tmp_path / "imgs")}
-    added = prefix.format(root=root)
-    moved = table_of(Path(advice[1]), [{**r, "path": r["path"].removeprefix(added)} for r in rows])
-    manifest, report = build_manifest(source(moved))
-    assert (len(manifest.table), report.unreadable) == (12, {})
-
-
-def test_the_advice_names_a_folder_that_holds_the_photos_inside_too(tmp_path: Path) -> None:
-    rows = [{**r, "path": f"../imgs/{r['path']}"} for r in split_rows(tmp_path / "imgs")]
-    rows += split_rows(tmp_path / "lab")[:2]
-    report = check_data(source(table_of(tmp_path / "lab", rows)))
-    assert len(report.unreadable) == 12
-    assert report.unreadable["../imgs/a/000.png"].endswith(
-        f"move the table to {tmp_path.resolve()} and write its paths relative to {tmp_path.resolve()}, "
-        "this one as imgs/a/000.png"
-    )
-
-
-def test_the_advice_for_photos_without_a_common_folder_is_to_copy_them(tmp_path: Path) -> None:
-    rows = split_rows(tmp_path / "t")
-    out = os.path.relpath("/no-such-folder/x.png", (tmp_path / "t").resolve())
-    more = {"label": "a", "split": "train"}
-    report = check_data(source(table_of(tmp_path / "t", [*rows, {"path": out, **more}])))
-    assert "copy the photo into that folder" in report.unreadable[out]
-    path = table_of(tmp_path / "t", [*rows, {"path": "/no-such-folder/x.png", **more}])
-    assert f"Copy those photos into {path.parent.resolve()}" in error_of(source(path))
-
-
-def test_absolute_paths_into_the_tables_own_folder_are_to_be_shortened(tmp_path: Path) -> None:
-    root = (tmp_path / "t").resolve()
-    rows = [{**r, "path": f"{root}/{r['path']}"} for r in split_rows(tmp_path / "t")]
-    assert f". Write its paths relative to {root}, the first as a/000.png." in error_of(
-        source(table_of(tmp_path / "t", rows))
-    )
-
-
 def _pipe(path: Path) -> Path:
     os.mkfifo(path)
     return path
 
 
-def _photos(root: Path, *names: str) -> Path:
-    for number, name in enumerate(names):
-        write_photo(root / name, 100 + number)
-    return root
-
-
-def _written(root: Path, text: str, encoding: str = "utf-8") -> Path:
-    (root / "t.csv").write_bytes(text.encode(encoding))
-    return root / "t.csv"
-
-
 @pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("first", ["", "# exported today, by hand\n#\n", "sep={sign}\n", "\n\n"])
 def test_every_separator_is_read_and_every_value_is_text(tmp_path: Path, sign: str, first: str) -> None:
-    root = _photos(tmp_path / "t", "a/1.png", "a/2.png", "a/3.png", "a/4.png")
+    root = photos_at(tmp_path / "t", "a/1.png", "a/2.png", "a/3.png", "a/4.png")
     rows = [
         ("path", "label", "group"),
         *(("a/1.png", "007", "001"), ("a/2.png", "7", "1"), ("a/3.png", "NA", "1e3"), ("a/4.png", '"x,y;z"', "1.0")),
     ]
     text = first.format(sign=sign) + "".join(sign.join(row) + "\n" for row in rows)
-    found = read_table(_written(root, text))
+    found = read_table(written_table(root, text))
     assert found.rows["label"].tolist() == ["007", "7", "NA", "x,y;z"]
     assert found.rows["group"].tolist() == ["001", "1", "1e3", "1.0"]
     assert found.warnings == found.problems == ()
 
 
 def test_a_separator_at_the_end_of_each_line_shifts_no_column(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "1.png", "2.png")
+    root = photos_at(tmp_path / "t", "1.png", "2.png")
     for text in ("path,label,\n1.png,a,\n2.png,b,\n", "path,label\n1.png,a,\n2.png,b,,\n"):
-        assert read_table(_written(root, text)).rows["label"].tolist() == ["a", "b"]
-    with_more = read_table(_written(root, "# x\npath,label\n1.png,a\n\n2.png,b,c\n"))
+        assert read_table(written_table(root, text)).rows["label"].tolist() == ["a", "b"]
+    with_more = read_table(written_table(root, "# x\npath,label\n1.png,a\n\n2.png,b,c\n"))
     assert with_more.problems == (
         "t.csv has 2 columns and more values in 1 row: line 5 (3 values). Put values that hold a separator in quotes.",
     )
 
 
 def test_rows_are_counted_as_an_editor_counts_lines(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "1.png", "2.png")
+    root = photos_at(tmp_path / "t", "1.png", "2.png")
     text = '# made by hand\npath,label,note\n1.png,a,"two\nlines"\n\n2.png,,x\n'
-    assert read_table(_written(root, text)).problems == ("the column label is empty in 1 row: line 6.",)
+    assert read_table(written_table(root, text)).problems == ("the column label is empty in 1 row: line 6.",)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +166,8 @@ def test_encodings_are_found_and_a_guess_is_said(tmp_path: Path, encoding: str, 
     labels = {"gb18030": ("玻璃", "纸"), "cp932": ("ガラス", "紙"), "cp1251": ("стекло", "бумага")}.get(
         encoding, ("Käse", "纸")
     )
-    root = _photos(tmp_path / "t", "1.png", "2.png")
-    found = read_table(_written(root, f"path;label\n1.png;{labels[0]}\n2.png;{labels[1]}\n", encoding))
+    root = photos_at(tmp_path / "t", "1.png", "2.png")
+    found = read_table(written_table(root, f"path;label\n1.png;{labels[0]}\n2.png;{labels[1]}\n", encoding))
     assert tuple(found.rows["label"]) == labels
     warnings = (
         f"t.csv is not UTF-8 and is read as {said}; if that is wrong, name its encoding in data.encoding or with "
@@ -233,32 +176,14 @@ def test_encodings_are_found_and_a_guess_is_said(tmp_path: Path, encoding: str, 
 
 
 def test_a_named_encoding_wins_over_the_guess_and_must_fit(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "1.png", "2.png")
-    path = _written(root, "path,label\n1.png,유리\n2.png,종이\n", "cp949")
+    root = photos_at(tmp_path / "t", "1.png", "2.png")
+    path = written_table(root, "path,label\n1.png,유리\n2.png,종이\n", "cp949")
     assert read_table(path).rows["label"].tolist() != ["유리", "종이"]  # four letters could be Chinese
     assert read_table(path, "cp949").rows["label"].tolist() == ["유리", "종이"]
     with pytest.raises(TrainerError, match=r"t\.csv cannot be read: it is not ascii: "):
         read_table(path, "ascii")
     with pytest.raises(TrainerError, match="there is no text encoding 'klingon'; name one such as utf-8, gb18030"):
         build_manifest(dataclasses.replace(source(path), encoding="klingon"))
-
-
-def test_paths_are_found_as_windows_and_macs_write_them(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "img/a/000.jpg", "img/a/K\u00e4se.png", "img/b/2.png", "img/b/3.png", "img/b/3.PNG")
-    text = "path,label\nimg\\a\\000.JPG,a\nIMG/a/Ka\u0308se.png,a\nimg\\b\\2.png,b\nimg/b/3.pnG,b\n../t/img/b/3.png,b\n"
-    found = read_table(_written(root, text))
-    assert found.rows["path"].tolist() == ["../t/img/b/3.png", "img/a/000.jpg", "img/a/K\u00e4se.png", "img/b/2.png"]
-    assert found.warnings[0].startswith(
-        "3 paths of t.csv are written otherwise than the files: img\\a\\000.JPG (on the "
-    )
-    assert "1 file of t.csv cannot be found: img/b/3.pnG." in found.problems[0]  # two files differ by case alone
-
-
-def test_backslashes_lead_nowhere_else(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "1.png", "2.png")
-    _photos(tmp_path, "secret.png")
-    found = read_table(_written(root, "path,label\n1.png,a\n2.png,b\n..\\secret.png,b\n"))
-    assert "leads out of the table's folder" in found.rows["reason"].dropna().item()
 
 
 def test_words_for_splits_are_those_of_folders(tmp_path: Path) -> None:
@@ -277,7 +202,7 @@ def test_words_for_splits_are_those_of_folders(tmp_path: Path) -> None:
 def test_numbers_of_parquet_are_written_alike_and_it_is_said(
     tmp_path: Path, values: list[float], classes: list[str] | None
 ) -> None:
-    root = _photos(tmp_path / "t", *(f"{i}.png" for i in range(4)))
+    root = photos_at(tmp_path / "t", *(f"{i}.png" for i in range(4)))
     pd.DataFrame({"path": [f"{i}.png" for i in range(4)], "label": values}).to_parquet(root / "t.parquet")
     found = read_table(root / "t.parquet")
     assert found.rows["label"].tolist() == (classes or ["0.5", "1", "1"])
@@ -287,7 +212,7 @@ def test_numbers_of_parquet_are_written_alike_and_it_is_said(
 
 
 def test_categories_of_parquet_are_text(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "0.png", "1.png")
+    root = photos_at(tmp_path / "t", "0.png", "1.png")
     frame = pd.DataFrame({"path": ["0.png", "1.png"], "label": pd.Categorical(["007", "7"])})
     frame.to_parquet(root / "t.parquet")
     found = read_table(root / "t.parquet")
@@ -295,9 +220,9 @@ def test_categories_of_parquet_are_text(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    root = _photos(tmp_path / "t", "0.png")
+    root = photos_at(tmp_path / "t", "0.png")
     with pytest.raises(TrainerError, match="there are 2 columns label"):
-        read_table(_written(root, "path,label,label\n0.png,a,b\n"))
+        read_table(written_table(root, "path,label,label\n0.png,a,b\n"))
 
 
 @given(st.binary(max_size=300), st.booleans())

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.photos_on_disk import HOSTILE, error_of, folder_of, source, warnings_of, write_hostile, write_photo
-from trainers.data.contest_pairs import holds_pairs, read_pairs
-from trainers.data.folders import walk
-from trainers.data.manifest import Manifest, build_manifest, check_data
+from trainers.data.build import build_manifest, check_data
+from trainers.data.manifest import Manifest
+from trainers.data.sources.contest_pairs import holds_pairs, read_pairs
+from trainers.data.sources.tree import walk
 
 NAMES = {"0": "其他垃圾/一次性快餐盒", "1": "recyclable/glass", "2": "harmful/battery"}
 

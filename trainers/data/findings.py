@@ -1,0 +1,147 @@
+"""Sentences about photos that have been read: duplicates, names, kept splits, classes; and the counts of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+from trainers.data.candidates import copies_by_name
+from trainers.data.data_source import DataSource
+from trainers.data.duplicates import Duplicates, Groups, to_drop
+from trainers.data.listing import Listing, SourceNotes, name_some
+from trainers.data.manifest import FOLD
+from trainers.data.report import LARGE_DROP, LARGE_GROUP, LISTED_ABOVE, DataReport
+from trainers.data.scan import ScannedPhoto
+from trainers.data.splits import Division, Kept
+from trainers.data.stratify import SPLITS, too_small
+from trainers.wording import count
+
+FEW_OF_CLASS = 5
+"""Images of a class in validation or test below which the class is a warning."""
+
+
+def note_unreadable(listing: Listing, photos: Sequence[ScannedPhoto], notes: SourceNotes) -> dict[str, str]:
+    unreadable = {path: p.reason for path, p in zip(listing.rows["path"], photos, strict=True) if p.reason}
+    if unreadable:
+        notes.warnings.append(f"{LISTED_ABOVE} {count(len(unreadable), 'image')}, {name_some(unreadable)}.")
+    return unreadable
+
+
+def note_duplicates(rows: pd.DataFrame, same: Duplicates, groups: Groups, duplicates: str, notes: SourceNotes) -> None:
+    if same.conflicts:
+        what = "files with the same bytes are all left out, of near ones one of each label is kept"
+        notes.warnings.append(
+            f"{count(len(same.conflicts), 'set')} of duplicates with different labels"
+            f"{f' ({what})' if duplicates == 'drop' else ''}; correct the labels or take the files out: "
+            f"{name_some(' = '.join(rows['path'][members]) for members in same.conflicts)}."
+        )
+    largest = max(same.sets, key=len, default=[])
+    if len(largest) > LARGE_GROUP * len(rows):
+        notes.warnings.append(
+            f"{len(largest)} images, {len(largest) / len(rows):.1%} of all, are duplicates of one another: "
+            f"{name_some(rows['path'][largest])}. Look whether they really show the same; if not, use duplicates: keep."
+        )
+    would_drop = len(to_drop(rows, same))
+    if would_drop > LARGE_DROP * len(rows):
+        verb = "leaves" if duplicates == "drop" else "would leave"
+        notes.warnings.append(
+            f"duplicates: drop {verb} out {count(would_drop, 'image')}, {would_drop / len(rows):.1%} of all."
+        )
+    if groups.cut:
+        notes.warnings.append(
+            f"{count(groups.cut, 'image')} look alike in chains too long to be held in one split: a group of "
+            f"look-alikes holds at most {groups.most} images, the most similar ones. If photos of one object or series "
+            "belong together, give a table with a column group."
+        )
+
+
+def note_names(rows: pd.DataFrame, notes: SourceNotes) -> None:
+    """Warn of file names that look like those of copies, and say whether the pictures do as well."""
+    pairs = copies_by_name(rows["path"].tolist())
+    apart = [(a, b) for a, b in pairs if rows["group"][a] != rows["group"][b]]
+    if not pairs:
+        return
+    found = f"{len(pairs) - len(apart):,} of them are kept in one split with it"
+    rest = f"{len(apart):,} {'is' if len(apart) == 1 else 'are'} not{', such as' if apart else ':'}"
+    named = name_some(f"{rows['path'][a]} of {rows['path'][b]}" for a, b in apart or pairs)
+    notes.warnings.append(
+        f"{count(len(pairs), 'file name')} {'looks' if len(pairs) == 1 else 'look'} like that of a copy of another "
+        f"file; {found}, {rest} {named}."
+        f"{' If these are copies, give a table with a column group.' if apart else ''}"
+    )
+
+
+def note_kept(rows: pd.DataFrame, kept: Kept | None, source: DataSource, notes: SourceNotes) -> None:
+    if kept is None:
+        if source.keep_splits is not None:
+            notes.warnings.append("keep_splits is not used, because the data's own splits are.")
+        return
+    if not kept.known.any():
+        notes.warnings.append(
+            f"none of the {len(rows):,} images is in {source.keep_splits}, whose splits are to be kept; "
+            "all are divided anew."
+        )
+    if kept.bridging:
+        notes.warnings.append(
+            f"left out, because they are copies of photos in two splits: {count(len(kept.bridging), 'image')}, "
+            f"{name_some(rows['path'][kept.bridging])}."
+        )
+
+
+def note_classes(listing: Listing, rows: pd.DataFrame, notes: SourceNotes) -> None:
+    gone = sorted(set(listing.rows["label"]) - set(rows["label"]))
+    notes.problems += [f"class {label!r} has no image left that can be used." for label in gone]
+    if rows["label"].nunique() == 1 and not gone:
+        notes.problems.append(f"there is only one class, {rows['label'][0]!r}; a classifier needs two or more.")
+
+
+def note_few_of_class(rows: pd.DataFrame, notes: SourceNotes) -> None:
+    """Warn of classes with too few images in validation or test to judge them by."""
+    parts = [split for split in SPLITS[1:] if (rows["split"] == split).any()]
+    counts = {split: rows["label"][rows["split"] == split].value_counts() for split in parts}
+    few = {}
+    for label in sorted(set(rows["label"])):
+        found = [(int(counts[split].get(label, 0)), split) for split in parts]
+        if any(0 < number < FEW_OF_CLASS for number, _ in found):
+            few[label] = " and ".join(f"{number} in {split}" for number, split in found if number < FEW_OF_CLASS)
+    if few:
+        notes.warnings.append(
+            f"{'a class has' if len(few) == 1 else f'{len(few):,} classes have'} fewer than {FEW_OF_CLASS} images in "
+            f"validation or test, too few to judge by: {name_some(f'{label} ({n})' for label, n in few.items())}. Add "
+            "images, or use folds."
+        )
+
+
+def with_counts(
+    report: DataReport, rows: pd.DataFrame, division: Division, folds: int, notes: SourceNotes
+) -> DataReport:
+    """``report`` with what can be counted once it is known which images are used and where."""
+    labels = rows["label"]
+    splits = {name: _by_class(labels[rows["split"] == name]) for name in SPLITS if (rows["split"] == name).any()}
+    numbers = sorted(set(rows[FOLD]) - {0})
+    sizes = rows["group"].value_counts()
+    together = sizes[sizes > 1]
+    return dataclasses.replace(
+        report,
+        images=len(rows),
+        classes=_by_class(labels),
+        splits=splits,
+        folds=tuple(_by_class(labels[rows[FOLD] == number]) for number in numbers),
+        sizes={
+            side: (int(rows[side].min()), int(rows[side].median()), int(rows[side].max()))
+            for side in ("width", "height")
+            if len(rows)
+        },
+        groups=len(together),
+        largest_group=int(together.max()) if len(together) else 0,
+        too_small=too_small(labels.tolist(), rows["group"].tolist(), max(len(SPLITS), folds + 1)),
+        straddling=tuple(tuple(rows["path"][i] for i in members) for members in division.torn),
+        warnings=tuple(notes.warnings),
+        problems=tuple(notes.problems),
+    )
+
+
+def _by_class(labels: pd.Series) -> dict[str, int]:
+    return {str(c): int(n) for c, n in labels.value_counts().sort_index().items()}
