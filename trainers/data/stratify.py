@@ -6,9 +6,10 @@ Pure: labels, groups, ratios and a seed in, split names or the numbers of folds 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trainers.errors import TrainerError
 from trainers.wording import count
@@ -156,45 +157,57 @@ class _Table:
             group: fixed.get(group, max(i for i, edge in enumerate(edges[:-1]) if edge <= place))
             for group, place in self._hash.items()
         }
-        self._groups_in: dict[str, list[int]] = {}
-        for group, part in self.part.items():
-            self._count(group, part, +1)
+        self._inside: dict[str, list[set[str]]] = {}
+        for group, inside in classes.items():
+            for label in inside:
+                self._inside.setdefault(label, [set() for _ in self._ranges])[self.part[group]].add(group)
 
     def cover(self) -> str:
-        """Move groups until every class is in every part; the name of a class for which no move is left, or ""."""
-        moves_left = len(self._groups_in) * len(self._ranges) * 2
-        while empty := self._empty():
-            able = [(self._distance(group, part), group, part) for label, part in empty for group in self._able(label)]
-            if not able or not moves_left:
-                return empty[0][0]
-            _, group, part = min(able)
-            self._count(group, self.part[group], -1)
-            self._count(group, part, +1)
-            self.part[group] = part
-            moves_left -= 1
-        return ""
+        """Move groups until every class is in every part; the name of a class for which no move is left, or "".
 
-    def _empty(self) -> list[tuple[str, int]]:
-        return [(c, part) for c in sorted(self._groups_in) for part, n in enumerate(self._groups_in[c]) if not n]
+        The next move is the one of least distance. A move empties no part, so a queue of moves holds: one that is not
+        possible yet is put in when a move adds a second group to the part that it leaves.
+        """
+        moves = [move for group in self._classes for move in self._moves(group)]
+        heapq.heapify(moves)
+        while moves:
+            _, group, part = heapq.heappop(moves)
+            if self._may_leave(group) and self._lacks(group, part):
+                for other in self._move(group, part):
+                    for move in self._moves(other):
+                        heapq.heappush(moves, move)
+        return min((label for label, parts in self._inside.items() if not all(parts)), default="")
 
-    def _able(self, label: str) -> list[str]:
-        """The groups of a class that may leave their part: no class of theirs would be missing there."""
-        return [
-            group
-            for group, inside in self._classes.items()
-            if label in inside
-            and group not in self._fixed
-            and all(self._groups_in[c][self.part[group]] > 1 for c in inside)
-        ]
+    def _moves(self, group: str) -> Iterator[tuple[float, str, int]]:
+        """Yield (distance, group, part) of each move of ``group`` to a part that lacks one of its classes."""
+        if self._may_leave(group):
+            for part in range(len(self._ranges)):
+                if self._lacks(group, part):
+                    yield self._distance(group, part), group, part
+
+    def _may_leave(self, group: str) -> bool:
+        """Whether ``group`` is not fixed, and no class of it would be missing in the part that it leaves."""
+        part = self.part[group]
+        return group not in self._fixed and all(len(self._inside[c][part]) > 1 for c in self._classes[group])
+
+    def _lacks(self, group: str, part: int) -> bool:
+        return any(not self._inside[label][part] for label in self._classes[group])
+
+    def _move(self, group: str, part: int) -> set[str]:
+        """Move ``group`` to ``part``; the groups there that may be able to leave it since."""
+        freed: set[str] = set()
+        for label in self._classes[group]:
+            self._inside[label][self.part[group]].remove(group)
+            self._inside[label][part].add(group)
+            if len(self._inside[label][part]) == 2:
+                freed |= self._inside[label][part]
+        self.part[group] = part
+        return freed
 
     def _distance(self, group: str, part: int) -> float:
         low, high = self._ranges[part]
         place = self._hash[group]
         return max(low - place, place - high, 0.0)
-
-    def _count(self, group: str, part: int, sign: int) -> None:
-        for label in self._classes[group]:
-            self._groups_in.setdefault(label, [0] * len(self._ranges))[part] += sign
 
 
 def _unit_hash(text: str) -> float:

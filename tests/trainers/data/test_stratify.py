@@ -6,13 +6,14 @@ import hashlib
 import itertools
 import math
 import random
+import time
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.data.stratify import SPLITS, assign, assign_folds, check_ratios, too_small, train_or_validation
+from trainers.data.stratify import SPLITS, _Table, assign, assign_folds, check_ratios, too_small, train_or_validation
 from trainers.errors import TrainerError
 
 RATIO = st.floats(0.02, 1)
@@ -213,3 +214,54 @@ def test_folds_that_cannot_be_are_sentences() -> None:
     groups = [f"g{g}" for out in range(4) for g in range(4) if g != out]
     with pytest.raises(TrainerError, match=r"class '.' cannot have an image in each of 3 folds: its groups also hold"):
         assign_folds(labels, groups, 3, 0)
+
+
+def covered_slowly(table: _Table) -> tuple[str, dict[str, int]]:
+    """What ``table.cover()`` is to do: look at all moves before each, and take the one of least distance."""
+    part, classes = dict(table.part), table._classes
+    places = range(len(table._ranges))
+
+    def found(label: str, place: int) -> list[str]:
+        return [group for group, inside in classes.items() if label in inside and part[group] == place]
+
+    while True:
+        labels = sorted({label for inside in classes.values() for label in inside})
+        empty = [(label, place) for label in labels for place in places if not found(label, place)]
+        moves = [
+            (table._distance(group, place), group, place)
+            for label, place in empty
+            for group, inside in classes.items()
+            if label in inside and group not in table._fixed and all(len(found(c, part[group])) > 1 for c in inside)
+        ]
+        if not moves:
+            return (empty[0][0] if empty else ""), part
+        _, group, place = min(moves)
+        part[group] = place
+
+
+def test_the_queue_of_moves_takes_those_that_looking_at_all_of_them_takes() -> None:
+    chance, moved, stuck, freed = random.Random(3), 0, 0, 0
+    for _ in range(600):
+        labels = [f"c{c}" for c in range(chance.randint(1, 8))]
+        classes = {
+            f"g{chance.random()}": set(chance.sample(labels, min(len(labels), chance.choice([1, 1, 1, 2, 3]))))
+            for _ in range(chance.randint(1, 14))
+        }
+        shares = [chance.random() + 0.02 for _ in range(chance.choice([2, 3, 3, 5]))]
+        fixed = {g: chance.randrange(len(shares)) for g in classes if chance.random() < chance.choice([0, 0.2])}
+        table = _Table(classes, [share / sum(shares) for share in shares], "s", fixed)
+        first, before = {g: table._may_leave(g) for g in classes}, dict(table.part)
+        expected = covered_slowly(table)
+        assert (table.cover(), table.part) == expected
+        moved += before != table.part
+        stuck += bool(expected[0])
+        freed += any(before[g] != table.part[g] and not first[g] for g in classes)
+    assert (moved > 200, 200 < stuck < 500, freed > 5) == (True, True, True)
+
+
+def test_a_thousand_classes_are_divided_in_a_second() -> None:
+    labels, groups = [f"c{i % 1000}" for i in range(10_000)], names(10_000)
+    began = time.process_time()
+    splits = assign(labels, groups, (0.7, 0.15, 0.15), 0)
+    assert time.process_time() - began < 1
+    assert len(set(zip(labels, splits, strict=True))) == 3000
