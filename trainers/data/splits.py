@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 
 from trainers.data.duplicates import members_of, same_photos
-from trainers.data.listing import Listing, SourceNotes, name_some
+from trainers.data.listing import Listing, SourceNotes
+from trainers.data.own_splits import note_absent, own_division
 from trainers.data.stratify import (
     SPLITS,
+    TEST,
+    TRAIN,
+    VALIDATION,
     assign,
     assign_folds,
     few_for_folds_sentence,
@@ -26,7 +30,6 @@ from trainers.errors import TrainerError
 from trainers.metrics import Z_95
 from trainers.wording import count
 
-TRAIN, VALIDATION, TEST = SPLITS
 FEW_TEST_IMAGES = 100
 """Images below which a test split is a warning."""
 
@@ -112,11 +115,11 @@ def divide(
     """
     nothing = Division([None] * len(rows), [0] * len(rows))
     problems = len(notes.problems)
-    division = (
-        _by_own_splits(listing, rows, folds, notes)
-        if ratios is None
-        else _by_ratios(listing, rows, ratios, seed, notes, folds, kept)
-    )
+    if ratios is None:
+        own = own_division(listing, rows, folds, notes)
+        division = own and Division(own[0], [0] * len(rows), own[1])
+    else:
+        division = _by_ratios(listing, rows, ratios, seed, notes, folds, kept)
     if division is None or len(notes.problems) > problems:
         return nothing
     if folds:
@@ -159,9 +162,9 @@ def _by_ratios(
             return None
         if fixed and folds:
             pooled = [TRAIN if split == VALIDATION else split for split in splits]
-            _note_absent(rows.assign(split=pooled), (TRAIN, TEST), notes)
+            note_absent(rows.assign(split=pooled), (TRAIN, TEST), notes)
         elif fixed:
-            _note_absent(rows.assign(split=splits), SPLITS, notes)
+            note_absent(rows.assign(split=splits), SPLITS, notes)
         return Division(splits, [0] * len(rows))
     counts = Counter(labels)
     notes.problems += [too_small_sentence(label, counts[label], n) for label, n in small.items()]
@@ -205,68 +208,6 @@ def _fix(rows: pd.DataFrame, sides: Sequence[Side | None]) -> tuple[list[str], d
 
 def _most_common(sides: Counter[Side]) -> Side:
     return min(sides, key=lambda side: (-sides[side], str(side)))
-
-
-def _by_own_splits(listing: Listing, rows: pd.DataFrame, folds: int, notes: SourceNotes) -> Division | None:
-    if listing.without_splits:
-        notes.problems.append(
-            f"some sources have splits of their own and these have not: {name_some(listing.without_splits)}. Give all "
-            "of them splits, or give ratios of train, validation and test."
-        )
-        return None
-    if not listing.has_splits:
-        notes.problems.append(
-            "the data has no splits of its own; give ratios of train, validation and test (such as 0.7, 0.15, 0.15), "
-            "a table with a column split, or the top folders train, validation and test."
-        )
-        return None
-    problems = _split_problems(rows["split"], SPLITS, (TRAIN, TEST) if folds else SPLITS)
-    notes.problems += problems
-    if problems:
-        return None
-    splits = [TRAIN if folds and split == VALIDATION else split for split in rows["split"]]
-    return Division(splits, [0] * len(rows), _note_by_own_splits(rows.assign(split=splits), folds, notes))
-
-
-def _split_problems(splits: pd.Series, names: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
-    """List the problems of the data's own splits: ``names`` are allowed, ``needed`` must occur."""
-    problems = []
-    blank = int(splits.isna().sum())
-    if blank:
-        problems.append(f"the column split is empty in {count(blank, 'row')}; each needs one of {', '.join(names)}.")
-    found = set(splits.dropna())
-    unknown = sorted(found - set(names))
-    if unknown:
-        problems.append(f"the column split holds {name_some(map(repr, unknown))}; allowed are {', '.join(names)}.")
-    absent = [s for s in needed if s not in found]
-    if absent:
-        problems.append(
-            f"no image has the split {' or '.join(absent)}; all of {', '.join(needed)} are needed. Add them, or give "
-            "ratios, which divide all images again."
-        )
-    return problems
-
-
-def _note_by_own_splits(rows: pd.DataFrame, folds: int, notes: SourceNotes) -> list[list[int]]:
-    """Return the groups that the data's own splits tear; note the classes that a split lacks."""
-    _note_absent(rows, [s for s in SPLITS if not (folds and s == VALIDATION)], notes)
-    torn = [members for members in members_of(rows["group"]) if rows["split"][members].nunique() > 1]
-    if torn:
-        notes.warnings.append(
-            f"the data's own splits tear {count(len(torn), 'group')} of images that belong together: "
-            f"{name_some(' ~ '.join(rows['path'][members]) for members in torn)}."
-        )
-    return torn
-
-
-def _note_absent(rows: pd.DataFrame, wanted: Sequence[str], notes: SourceNotes) -> None:
-    """Note the classes of which a split has no image: a problem in train, a warning elsewhere."""
-    for label, own in rows.groupby("label")["split"]:
-        absent = [s for s in wanted if s not in set(own)]
-        if TRAIN in absent:
-            notes.problems.append(f"class {label!r} has no image in train, so it cannot be learnt.")
-        elif absent:
-            notes.warnings.append(f"class {label!r} has no image in {' and '.join(absent)}.")
 
 
 def _with_folds(

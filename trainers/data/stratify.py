@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from trainers.errors import TrainerError
 from trainers.wording import count
 
-SPLITS = ("train", "validation", "test")
+SPLITS = TRAIN, VALIDATION, TEST = ("train", "validation", "test")
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 ATTEMPTS = 64
 """Maximum hashes of the groups that are tried where groups of several classes leave a class out of a split."""
@@ -79,6 +79,22 @@ def train_or_validation(group: str, ratios: tuple[float, float, float], seed: in
     return SPLITS[0] if _unit_hash(f"{seed}:{group}") * (train + validation) < train else SPLITS[1]
 
 
+def lend_validation(labels: Sequence[str], groups: Sequence[str], share: float, seed: int) -> list[str]:
+    """Train or validation for each image of a split train: about ``share`` of the groups are lent to validation.
+
+    Every class keeps an image in train. One of two or more groups has an image in validation too, unless its groups
+    also hold other classes and cannot be shared out.
+    """
+    classes = _classes_of(labels, groups)
+    alone = too_small(labels, groups, 2)
+    fixed = {group: 0 for group, inside in classes.items() if not inside.isdisjoint(alone)}
+    rest = (1 - share) / 2
+    table = _Table(classes, [(0, rest), (1, share), (0, rest)], f"{seed}", fixed)
+    table.cover()
+    table.fill(0)
+    return [SPLITS[table.part[group]] for group in groups]
+
+
 def check_folds(folds: int) -> None:
     """Raise TrainerError unless ``folds`` is in 2 .. 20."""
     if not FEWEST_FOLDS <= folds <= MOST_FOLDS:
@@ -131,30 +147,43 @@ def _share_out(
     labels: Sequence[str], groups: Sequence[str], shares: Sequence[float], salt: str, fixed: Mapping[str, int]
 ) -> list[int] | str:
     """The part, 0 .. len(shares) - 1, of each image; or the name of a class that cannot be in every part."""
-    classes: dict[str, set[str]] = {}
-    for label, group in zip(labels, groups, strict=True):
-        classes.setdefault(group, set()).add(label)
+    classes = _classes_of(labels, groups)
     missing = ""
     for attempt in range(ATTEMPTS):
-        table = _Table(classes, shares, salt if not attempt else f"{salt}:{attempt}", fixed)
+        table = _Table(classes, [*enumerate(shares)], salt if not attempt else f"{salt}:{attempt}", fixed)
         missing = table.cover()
         if fixed or not missing:
             return [table.part[group] for group in groups]
     return missing
 
 
+def _classes_of(labels: Sequence[str], groups: Sequence[str]) -> dict[str, set[str]]:
+    """Group -> the classes of its images."""
+    classes: dict[str, set[str]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        classes.setdefault(group, set()).add(label)
+    return classes
+
+
 class _Table:
-    """The part of each group, and how many groups of each class each part holds. ``classes``: group -> its classes."""
+    """The part of each group, and the groups of each class in each part.
+
+    ``classes``: group -> its classes. ``pieces``: (part, share) of each piece of [0, 1), in order; the shares sum to 1.
+    ``fixed``: group -> the part that it does not leave.
+    """
 
     def __init__(
-        self, classes: Mapping[str, set[str]], shares: Sequence[float], salt: str, fixed: Mapping[str, int]
+        self, classes: Mapping[str, set[str]], pieces: Sequence[tuple[int, float]], salt: str, fixed: Mapping[str, int]
     ) -> None:
         self._classes, self._fixed = classes, fixed
+        shares = [share for _, share in pieces]
         edges = [sum(shares[:i]) for i in range(len(shares))] + [1.0]
-        self._ranges = [(edges[i], edges[i + 1]) for i in range(len(shares))]
+        self._ranges: list[list[tuple[float, float]]] = [[] for _ in {part for part, _ in pieces}]
+        for i, (part, _) in enumerate(pieces):
+            self._ranges[part].append((edges[i], edges[i + 1]))
         self._hash = {group: _unit_hash(f"{salt}:{group}") for group in classes}
         self.part = {
-            group: fixed.get(group, max(i for i, edge in enumerate(edges[:-1]) if edge <= place))
+            group: fixed.get(group, pieces[max(i for i, edge in enumerate(edges[:-1]) if edge <= place)][0])
             for group, place in self._hash.items()
         }
         self._inside: dict[str, list[set[str]]] = {}
@@ -177,6 +206,14 @@ class _Table:
                     for move in self._moves(other):
                         heapq.heappush(moves, move)
         return min((label for label, parts in self._inside.items() if not all(parts)), default="")
+
+    def fill(self, part: int) -> None:
+        """Move the nearest group of each class that ``part`` still lacks there, wherever the class is missing then."""
+        for label in sorted(self._inside):
+            if not self._inside[label][part]:
+                able = {group for groups in self._inside[label] for group in groups} - set(self._fixed)
+                if able:
+                    self._move(min(able, key=lambda group: (self._distance(group, part), group)), part)
 
     def _moves(self, group: str) -> Iterator[tuple[float, str, int]]:
         """Yield (distance, group, part) of each move of ``group`` to a part that lacks one of its classes."""
@@ -205,9 +242,8 @@ class _Table:
         return freed
 
     def _distance(self, group: str, part: int) -> float:
-        low, high = self._ranges[part]
         place = self._hash[group]
-        return max(low - place, place - high, 0.0)
+        return min(max(low - place, place - high, 0.0) for low, high in self._ranges[part])
 
 
 def _unit_hash(text: str) -> float:

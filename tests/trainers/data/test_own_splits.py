@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,51 @@ def test_without_own_splits_the_default_ratios_divide(tmp_path: Path) -> None:
     assert manifest.fingerprint == build_manifest(source(root, DEFAULT_SPLITS))[0].fingerprint
     assert not report.own_splits
     assert not [line for line in report.lines() if line.startswith("splits:")]
+
+
+def unequal(root: Path, **train: int) -> Path:
+    """A train of these classes and a test of three images of each; no validation."""
+    for place, (label, images) in enumerate(train.items()):
+        for i in range(images + 3):
+            part = "train" if i < images else "test"
+            write_photo(root / part / label / f"{i}.png", 1000 * place + i)
+    return root
+
+
+def test_a_class_of_two_training_photos_lends_one_and_a_class_of_one_keeps_it(tmp_path: Path) -> None:
+    for seed in range(6):
+        manifest, report = build_manifest(source(unequal(tmp_path / "p", many=20, two=2, one=1), "auto", seed=seed))
+        counts = manifest.table.groupby(["label", "split"]).size()
+        assert counts["two"].to_dict() == {"test": 3, "train": 1, "validation": 1}
+        assert counts["one"].to_dict() == {"test": 3, "train": 1}
+        assert counts["many", "validation"] + counts["many", "train"] == 20
+        assert "class 'one' has no image in validation." in report.warnings
+        lent = int((manifest.table["split"] == "validation").sum())
+        assert any(f"no validation: {lent} of the 23 images of train " in text for text in report.warnings)
+
+
+def test_copies_in_train_are_not_torn_to_lend_one(tmp_path: Path) -> None:
+    root = unequal(tmp_path / "p", many=20, pair=1)
+    shutil.copy(root / "train" / "pair" / "0.png", root / "train" / "pair" / "copy.png")
+    counts = build_manifest(source(root, "auto"))[0].table.groupby(["label", "split"]).size()
+    assert counts["pair"].to_dict() == {"test": 3, "train": 2}
+
+
+def test_a_train_with_nothing_to_lend_is_refused_with_the_reason(tmp_path: Path) -> None:
+    root = unequal(tmp_path / "p", a=1, b=1)
+    none = (
+        "no image has the split validation, and train has none to spare: it holds a single image, or group of "
+        "duplicates, of each class. Add images to train."
+    )
+    assert error_of(source(root, "auto")) == error_of(source(root, None)) == none
+    assert error_of(source(unequal(tmp_path / "q", a=2, b=1), None)) == (
+        "no image has the split validation; write splits: auto, which takes some of train for it, or use folds."
+    )
+    assert "class 'a' has, outside test, 1 image; at least 2 are needed" in error_of(source(root, "auto", folds=2))
+
+
+def test_a_class_that_train_lacks_is_refused_whoever_divides(tmp_path: Path) -> None:
+    root = unequal(tmp_path / "p", a=6, b=6, c=0)
+    sentence = "class 'c' has no image in train, so it cannot be learnt. Add images to it, or take the class out."
+    assert sentence in error_of(source(root, "auto"))
+    assert sentence in error_of(source(root, "auto", folds=2))

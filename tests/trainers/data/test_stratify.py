@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.data.stratify import SPLITS, _Table, assign, assign_folds, check_ratios, too_small, train_or_validation
+from trainers.data.stratify import (
+    SPLITS,
+    _Table,
+    assign,
+    assign_folds,
+    check_ratios,
+    lend_validation,
+    too_small,
+    train_or_validation,
+)
 from trainers.errors import TrainerError
 
 RATIO = st.floats(0.02, 1)
@@ -249,7 +258,7 @@ def test_the_queue_of_moves_takes_those_that_looking_at_all_of_them_takes() -> N
         }
         shares = [chance.random() + 0.02 for _ in range(chance.choice([2, 3, 3, 5]))]
         fixed = {g: chance.randrange(len(shares)) for g in classes if chance.random() < chance.choice([0, 0.2])}
-        table = _Table(classes, [share / sum(shares) for share in shares], "s", fixed)
+        table = _Table(classes, [(i, share / sum(shares)) for i, share in enumerate(shares)], "s", fixed)
         first, before = {g: table._may_leave(g) for g in classes}, dict(table.part)
         expected = covered_slowly(table)
         assert (table.cover(), table.part) == expected
@@ -265,3 +274,30 @@ def test_a_thousand_classes_are_divided_in_a_second() -> None:
     splits = assign(labels, groups, (0.7, 0.15, 0.15), 0)
     assert time.process_time() - began < 1
     assert len(set(zip(labels, splits, strict=True))) == 3000
+
+
+@given(st.data(), st.floats(0.05, 0.6), SEEDS)
+@settings(max_examples=150, deadline=None)
+def test_what_is_lent_leaves_every_class_in_train(data: st.DataObject, share: float, seed: int) -> None:
+    """Wild groups of several classes, down to a single group of a class."""
+    labels, groups = [], []
+    for c in range(data.draw(st.integers(1, 5))):
+        for group in data.draw(st.sets(st.sampled_from(names(7)), min_size=1)):
+            labels, groups = [*labels, f"c{c}"], [*groups, group]
+    splits = lend_validation(labels, groups, share, seed)
+    assert len(set(zip(groups, splits, strict=True))) == len(set(groups))
+    assert {c for c, s in zip(labels, splits, strict=True) if s == "train"} == set(labels)
+    several = {c for c in labels if len({g for k, g in zip(labels, groups, strict=True) if k == c}) > 1}
+    own = {c for c in several if all(k == c for k, g in zip(labels, groups, strict=True) if g in of(c, labels, groups))}
+    assert {c for c, s in zip(labels, splits, strict=True) if s == "validation"} >= own
+
+
+def of(label: str, labels: list[str], groups: list[str]) -> set[str]:
+    return {group for other, group in zip(labels, groups, strict=True) if other == label}
+
+
+def test_photos_added_to_train_change_nothing_that_was_lent() -> None:
+    labels = [f"c{i % 6}" for i in range(2600)]
+    before = lend_validation(labels[:2500], names(2500), 0.176, 0)
+    assert lend_validation(labels, names(2600), 0.176, 0)[:2500] == before
+    assert before.count("validation") / 2500 == pytest.approx(0.176, abs=0.02)

@@ -39,7 +39,7 @@ def test_top_folders_named_as_splits_are_the_datas_own_splits(tmp_path: Path, na
 
 def test_split_folders_that_lack_something_are_sentences(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "p", **{"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
-    assert error_of(source(root, None)).startswith("no image has the split validation; all of train, validation, test")
+    assert error_of(source(root, None)).startswith("no image has the split validation; write splits: auto, which takes")
     pooled, _ = build_manifest(source(root, None, folds=2))  # folds need no validation
     assert pooled.table.groupby("split").size().to_dict() == {"test": 4, "train": 8}
     write_photo(root / "test" / "loose.png", 5)

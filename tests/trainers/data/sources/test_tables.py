@@ -94,7 +94,7 @@ def test_other_columns_are_noted_and_missing_classes_in_own_splits_reported(tmp_
     assert warnings_of(report) == ("columns of table.csv that are not used: camera.", "class 'b' has no image in test.")
     kept = [r for r in rows if not (r["label"] == "b" and r["split"] == "train")]
     assert error_of(source(table_of(tmp_path / "t", kept), None)) == (
-        "class 'b' has no image in train, so it cannot be learnt."
+        "class 'b' has no image in train, so it cannot be learnt. Add images to it, or take the class out."
     )
 
 
