@@ -106,7 +106,7 @@ def export_winner(
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
             answer = _run(sweep, formats, Path(staging), request.address, lambda line: tell(f"warning  {line}"))
-            _require_as_judged(sweep, original, Path(staging))
+            _require_as_judged(sweep, judged, original, Path(staging))
             report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
             _place(report, Path(staging), out)
         atomic_write_text(out / REPORT, to_markdown(report))
@@ -175,12 +175,12 @@ def _run(
     return answer
 
 
-def _require_as_judged(sweep: Sweep, original: np.ndarray, staging: Path) -> None:
+def _require_as_judged(sweep: Sweep, judged: JudgedWinner, original: np.ndarray, staging: Path) -> None:
     """Raise OrchError if the winner's answers, as the worker wrote them, are not those of the leaderboard."""
     with np.load(_answers(staging, "original")) as stored:
         rows = stored["probabilities"]
     sentence = "its photos or classes are others." if rows.shape != original.shape else ""
-    if sentence := sentence or changed_by(np.abs(rows - original), tolerance(sweep)):
+    if sentence := sentence or changed_by(np.abs(rows - original), tolerance(sweep, judged)):
         raise not_as_judged(sweep.paths, sentence)
 
 

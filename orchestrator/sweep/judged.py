@@ -35,21 +35,26 @@ LOOK_AT_MOST = 200
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.05
 """Maximum change of a probability between the leaderboard and now: judged in float32, and in half precision, since a
 winner is served in float32. Machines differ by less than 1e-5 in float32, two swapped classes by up to 1."""
+JUDGED_IN = "judged_in"
+"""Key of the record: the precision and device in which the winner's networks predicted, and the tolerance of that."""
 
 
 @dataclass(frozen=True)
 class JudgedWinner:
     """``winner``: as selection recorded it (``Winner.to_dict``). ``row``: its row of the leaderboard. ``fits``: ids of
-    the networks in its folder. ``files``: name in that folder -> SHA-256, {} in sweeps without checksums."""
+    the networks in its folder. ``files``: name in that folder -> SHA-256, {} in sweeps without checksums.
+    ``judged_in``: as ``judged_in`` returns it, {} where that was not recorded."""
 
     winner: Mapping[str, Any]
     row: Mapping[str, Any]
     fits: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
+    judged_in: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The record, a part of the payload of the event that ends the leaderboard, which has the checksums itself."""
-        return {"judged": dict(self.winner), "winner_row": dict(self.row), "fits": list(self.fits)}
+        record = {"judged": dict(self.winner), "winner_row": dict(self.row), "fits": list(self.fits)}
+        return record | ({JUDGED_IN: dict(self.judged_in)} if self.judged_in else {})
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def judged_winner(sweep: Sweep) -> JudgedWinner:
         raise not_judged(sweep)
     prefix = sweep.paths.name_of(sweep.paths.winner) + "/"
     files = {name.removeprefix(prefix): sha for name, sha in record.get(FILES, {}).items() if name.startswith(prefix)}
-    judged = JudgedWinner(record["judged"], record["winner_row"], tuple(record["fits"]), files)
+    fits, how = tuple(record["fits"]), record.get(JUDGED_IN) or {}
+    judged = JudgedWinner(record["judged"], record["winner_row"], fits, files, how)
     try:
         described = json.loads(path.read_text())
         found = described["fits"], described["policy"]
@@ -131,7 +137,7 @@ def judged_answers(sweep: Sweep, judged: JudgedWinner, manifest: Manifest) -> Ju
         if len(found) < AGAIN_PHOTOS and (photo := _photo(paths[i], hashes[i])) is not None:
             found[i] = photo
     wanted = min(AGAIN_PHOTOS, len(hashes))
-    return JudgedAnswers(manifest.classes, tuple(found.values()), rows[list(found)], wanted, tolerance(sweep))
+    return JudgedAnswers(manifest.classes, tuple(found.values()), rows[list(found)], wanted, tolerance(sweep, judged))
 
 
 def _photo(path: Path, sha256: str) -> bytes | None:
@@ -142,8 +148,26 @@ def _photo(path: Path, sha256: str) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
 
-def tolerance(sweep: Sweep) -> float:
-    """Return the maximum change of a probability since the leaderboard, by the precision in which it was judged."""
+def judged_in(members: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Return how the stored probabilities of the winner's networks came about: precision, device, tolerance.
+
+    {} if one of them does not say, as in older sweeps. Where networks or workers differ, words are joined by commas.
+    """
+    found = {name: {str(member.get(name, "")) for member in members} for name in ("precision", "device")}
+    if any("" in {word for words in said for word in words.split(",")} for said in found.values()):
+        return {}
+    words = {name: sorted({word for words in said for word in words.split(",")}) for name, said in found.items()}
+    allowed = TOLERANCE if words["precision"] == ["float32"] else HALF_TOLERANCE
+    return {**{name: ",".join(each) for name, each in words.items()}, "tolerance": allowed}
+
+
+def tolerance(sweep: Sweep, judged: JudgedWinner) -> float:
+    """Return the maximum change of a probability since the leaderboard, by the precision in which it was judged.
+
+    As recorded then, whatever machine continued the sweep since; in older sweeps by its precision and last machine.
+    """
+    if judged.judged_in:
+        return float(judged.judged_in["tolerance"])
     precision, machine = sweep.fact("precision") or "auto", sweep.fact("machine") or {}
     on_gpu = float(machine.get("gpus_per_trial", 0)) > 0
     return HALF_TOLERANCE if precision.startswith("mixed") or (precision == "auto" and on_gpu) else TOLERANCE

@@ -18,7 +18,7 @@ from orchestrator.ledger.looks import TEST, fingerprint_of_test, looks_at, recor
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.judged import JudgedWinner
+from orchestrator.sweep.judged import JudgedWinner, judged_in
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from orchestrator.sweep.refit import WINNER, FinalModel
 from orchestrator.sweep.select import Winner
@@ -82,7 +82,9 @@ def build_leaderboard(
     write_evidence(sweep, manifest, probabilities)
 
     row = frame[frame["winner"]].iloc[0].to_dict()
-    judged = JudgedWinner(winner.to_dict(), row, tuple(m.fit for m in members))
+    answers = [read_probabilities(sweep.kept(), m.fit, "test", winner.policy) for m in members]
+    fits = tuple(m.fit for m in members)
+    judged = JudgedWinner(winner.to_dict(), row, fits, judged_in=judged_in(answers))
     facts = judged.to_dict() | {"rows": len(frame), "models": [_facts(m) for m in models]}
     facts["statistics"] = STATISTICS
     before = [sweep.paths.name_of(path) for path in sweep.kept().below(sweep.paths.winner)]

@@ -24,6 +24,7 @@ class PredictionPart:
     ``shared_seconds``: policy -> seconds common to all models of the prefix; ``own_seconds``: policy -> model ->
     additional seconds; both as for one worker that predicts these images under that policy only.
     ``decoded``: images decoded; ``computed`` and ``read``: crops run through the prefix, and read from the store.
+    ``precision``: the Keras dtype policy of the networks; ``device``: "cpu" or "gpu". "" where it is not known.
     """
 
     start: int
@@ -35,6 +36,8 @@ class PredictionPart:
     decoded: int = 0
     computed: int = 0
     read: int = 0
+    precision: str = ""
+    device: str = ""
 
     @property
     def stop(self) -> int:
@@ -52,7 +55,8 @@ def write_whole(outputs: Mapping[str, Mapping[str, str]], parts: Sequence[Predic
     """Merge all parts of a split, given in any order, and write ``outputs`` (policy -> model -> .npz) atomically.
 
     A file holds ``sha256``, ``probabilities``, ``labels``, ``seconds`` (of one worker for that model and policy only)
-    and ``shared_seconds`` (the share of it common to all models of the prefix).
+    and ``shared_seconds`` (the share of it common to all models of the prefix), and the ``precision`` and ``device`` of
+    the parts, sorted and joined by commas where workers differ.
     Raises ValueError if the parts are not contiguous from 0.
     """
     ordered = sorted(parts, key=lambda part: part.start)
@@ -67,5 +71,7 @@ def write_whole(outputs: Mapping[str, Mapping[str, str]], parts: Sequence[Predic
                 "labels": np.concatenate([part.labels for part in ordered]),
                 "seconds": np.float64(shared_s + math.fsum(part.own_seconds[policy][model] for part in ordered)),
                 "shared_seconds": np.float64(shared_s),
+                "precision": np.array(",".join(sorted({part.precision for part in ordered}))),
+                "device": np.array(",".join(sorted({part.device for part in ordered}))),
             }
             write_arrays(Path(file), arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def predict(job: Mapping[str, Any]) -> PredictionPart:
             model.network.load_state(read_weights(fold_folder(model.folder, number))[1])
         chosen = np.flatnonzero(fold_of == number) if number else np.arange(len(hashes))
         predictor.run(chosen, shelf, kept)
-    return _part(job["policies"], predictor, (start, labels))
+    part = _part(job["policies"], predictor, (start, labels))
+    return dataclasses.replace(part, precision=precision, device=device.kind())
 
 
 def _part(policies: Sequence[str], predictor: CropPredictor, images: tuple[int, np.ndarray]) -> PredictionPart:

@@ -73,6 +73,13 @@ def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
     return policy
 
 
+def kind() -> str:
+    """Return "gpu" if TensorFlow sees one in this process, else "cpu"."""
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
 def _limit_threads(tf: Any, threads: int) -> int:
     """Limit an operation to ``threads`` CPU threads; return the limit in force (0: one per core)."""
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.errors import OrchError
@@ -12,7 +14,7 @@ from orchestrator.ledger.folder import Sweep, read_sweep
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
-from orchestrator.sweep.judged import JudgedWinner, judged_winner
+from orchestrator.sweep.judged import HALF_TOLERANCE, TOLERANCE, JudgedWinner, judged_in, judged_winner, tolerance
 from trainers.serving.model import MODEL_FILE
 
 FIRST = JudgedWinner({"trial": "t1", "policy": "flip"}, {"accuracy": 0.9}, ("a", "b"))
@@ -51,3 +53,38 @@ def test_without_a_leaderboard_or_a_model_there_is_no_winner(tmp_path: Path) -> 
     (sweep.paths.winner / MODEL_FILE).unlink()
     with pytest.raises(OrchError, match="has no finished leaderboard"):
         judged_winner(sweep)
+
+
+def answers(precision: str, device: str) -> dict[str, np.ndarray]:
+    return {"precision": np.array(precision), "device": np.array(device)}
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ([answers("float32", "cpu")] * 2, {"precision": "float32", "device": "cpu", "tolerance": TOLERANCE}),
+        (
+            [answers("mixed_float16", "gpu")],
+            {"precision": "mixed_float16", "device": "gpu", "tolerance": HALF_TOLERANCE},
+        ),
+        (
+            [answers("float32", "cpu"), answers("float32,mixed_float16", "cpu,gpu")],
+            {"precision": "float32,mixed_float16", "device": "cpu,gpu", "tolerance": HALF_TOLERANCE},
+        ),
+        ([answers("float32", "cpu"), {"labels": np.zeros(1)}], {}),
+    ],
+)
+def test_the_precision_of_stored_probabilities_decides_the_tolerance(members: list, expected: dict) -> None:
+    assert judged_in(members) == expected
+
+
+def test_the_machine_that_continues_a_sweep_does_not_change_how_its_winner_is_compared(tmp_path: Path) -> None:
+    half = dataclasses.replace(FIRST, judged_in=judged_in([answers("mixed_float16", "gpu")]))
+    for name, judged, expected in (("a", half, HALF_TOLERANCE), ("b", FIRST, TOLERANCE)):
+        sweep = sweep_of(tmp_path / name, judged, fits=["a", "b"], policy="flip")
+        with Ledger(sweep.paths.ledger) as ledger:
+            machine = {"precision": "auto", "machine": {"cpus": 2, "gpus": 0, "gpus_per_trial": 0}}
+            ledger.append(EventKind.SWEEP, state="RUNNING", payload=machine)
+        sweep = read_sweep(sweep.paths.root)
+        again = judged_winner(sweep)
+        assert (again, tolerance(sweep, again)) == (judged, expected)
