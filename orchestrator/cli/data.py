@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import AsJson, Folder, Overrides, Source, check_out_file, print_json, usage
+from orchestrator.cli.options import AsJson, Folder, Overrides, Source, output_file, output_folder, print_json
 from orchestrator.errors import DataError
+from trainers.files.suffixes import DRAWN
 
 if TYPE_CHECKING:
     from trainers.data.data_source import DataSource
@@ -28,18 +29,11 @@ def data_check(
     ],
     write: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            callback=check_out_file,
-            help="Write a CSV of every file that is left out or suspicious: path, reason, kind.",
-        ),
+        output_file("Write a CSV of every file that is left out or suspicious: path, reason, kind.", ".csv"),
     ] = None,
     move_bad: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Move images that cannot be read to FOLDER, under their paths; overwrites nothing.",
-        ),
+        output_folder("FOLDER", "Move images that cannot be read to FOLDER, under their paths; overwrites nothing."),
     ] = None,
     encoding: Annotated[
         str,
@@ -91,9 +85,7 @@ def _data_source(sources: list[str], encoding: str, quiet: bool) -> DataSource:
 def data_preview(
     source: Source,
     overrides: Overrides = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", callback=check_out_file, help="The picture to write, as .png or .pdf.")
-    ] = Path("preview.png"),
+    out: Annotated[Path, output_file("The picture to write, as .png or .pdf.", *DRAWN)] = Path("preview.png"),
     images: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="Photos to show, over all classes.")] = 12,
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
@@ -109,12 +101,8 @@ def data_preview(
 @verb(data_app, "orch data suspects")
 def data_suspects(
     sweep: Folder = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", callback=check_out_file, help="The table to write, as .csv.")
-    ] = Path("suspects.csv"),
-    sheet: Annotated[
-        Path, typer.Option(metavar="FILE", callback=check_out_file, help="The sheet of photos, as .png or .pdf.")
-    ] = Path("suspects.png"),
+    out: Annotated[Path, output_file("The table to write, as .csv.", ".csv")] = Path("suspects.csv"),
+    sheet: Annotated[Path, output_file("The sheet of photos, as .png or .pdf.", *DRAWN)] = Path("suspects.png"),
     images: Annotated[int, typer.Option(metavar="N", min=1, max=600, help="Photos on the sheet.")] = 60,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; default: this machine.")] = "",
     as_json: AsJson = False,
@@ -127,8 +115,6 @@ def data_suspects(
     from orchestrator.commands.data.suspects import draw_sheet, suspects_of, write_table
     from orchestrator.ledger.folder import find_sweep
 
-    if out.suffix.lower() != ".csv":
-        usage(f"--out: {out} does not end in .csv, and CSV is what is written; name another file.")
     found = suspects_of(find_sweep(sweep), address, lambda line: typer.echo(line, err=True))
     write_table(found, out)
     if len(found.table):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, check_out_folder, console, print_json
+from orchestrator.cli.options import AsJson, Folder, console, output_folder, print_json
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", callback=check_out_folder, help="Where; default exports in the sweep's folder."),
+        output_folder("DIR", "Where; default exports in the sweep's folder."),
     ] = None,
     bound: Annotated[
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Test accuracy that an export may lose.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -28,16 +29,61 @@ Folder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
 
 
-def check_out_file(out: Path | None) -> Path | None:
-    """Typer callback of an option that names a file to write: refuse a folder, a device and the like."""
+def output_file(help: str, *suffixes: str, replaces: bool = True) -> Any:
+    """Return a Typer option that names a file to write, which ends in one of ``suffixes``; any without them.
+
+    A folder, a device, an empty name, another suffix and a place that cannot be written to are refused before any
+    work. ``replaces``: the verb writes over an existing file, which is then said.
+    """
+
+    def check(context: typer.Context, out: Path | None) -> Path | None:
+        return check_out_file(out, suffixes, replaces and not context.params.get("resume"))
+
+    return typer.Option(metavar="FILE", parser=named_path, callback=check, help=help)
+
+
+def output_folder(metavar: str, help: str) -> Any:
+    """Return a Typer option that names a folder to write to, refused as that of ``output_file`` is."""
+    return typer.Option(metavar=metavar, parser=named_path, callback=check_out_folder, help=help)
+
+
+def output_file_or_folder(help: str, suffix: str) -> Any:
+    """Return a Typer option that names a file to write, or the folder in which to write it."""
+
+    def check(out: Path | None) -> Path | None:
+        if out is None or not os.path.isdir(out):
+            return check_out_file(out, (suffix,), replaces=False)
+        _refuse_unwritable(out.absolute())
+        return out
+
+    return typer.Option(metavar="FILE", parser=named_path, callback=check, help=help)
+
+
+def named_path(text: str | Path) -> Path:
+    """Typer parser of an option that names what to write: an empty name is not the current folder."""
+    if not str(text).strip():
+        usage("the name is empty; give one, or leave the option out.")
+    return Path(text)
+
+
+def check_out_file(out: Path | None, suffixes: Sequence[str] = (), replaces: bool = False) -> Path | None:
+    """Refuse a folder, a device and the like, and a name that does not end in one of ``suffixes``.
+
+    Says that an existing file will be replaced, if ``replaces``.
+    """
     from trainers.files.atomic import NotAFile, refuse_special
 
-    if out is not None:
-        try:
-            refuse_special(out)
-        except NotAFile as error:
-            usage(str(error))
-        _refuse_unwritable(out.absolute().parent)
+    if out is None:
+        return None
+    try:
+        refuse_special(out)
+    except NotAFile as error:
+        usage(str(error))
+    if suffixes and not out.name.lower().endswith(tuple(suffixes)):
+        usage(f"{out} does not end in {_or(suffixes)}, which is what is written; name another file.")
+    _refuse_unwritable(out.absolute().parent)
+    if replaces and out.is_file():
+        typer.echo(f"note     {out} exists and will be replaced", err=True)
     return out
 
 
@@ -49,6 +95,10 @@ def check_out_folder(context: typer.Context, out: Path | None) -> Path | None:
     if out is not None and not context.params.get("resume"):
         _refuse_unwritable(out.absolute())
     return out
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, check_out_file, console, print_json, usage
+from orchestrator.cli.options import AsJson, console, output_file, print_json, usage
 from orchestrator.errors import DataError
 
 CSV_SUFFIX = ".csv"
@@ -23,7 +23,7 @@ def predict(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=check_out_file, help="Write a row per photo to FILE, as they come."),
+        output_file("Write a row per photo to FILE, as they come.", CSV_SUFFIX, replaces=False),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", metavar="", help="Keep the rows of --csv FILE and predict what is left.")
@@ -66,9 +66,7 @@ def evaluate(
     sweep: Annotated[
         str | None, typer.Option(metavar="SWEEP", help="The winner of a sweep instead: its folder or its name.")
     ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", callback=check_out_file, help="Write a row per photo to FILE.")
-    ] = None,
+    csv: Annotated[Path | None, output_file("Write a row per photo to FILE.", CSV_SUFFIX)] = None,
     costs: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Costs of mistakes: a CSV with a row per label and a column per answer."),
@@ -81,7 +79,6 @@ def evaluate(
     where they were exported again at another size or quality; mirrored, turned or cropped copies are not recognised.
     The test split is not read.
     """
-    _check_csv(csv)
     if sweep is not None and (model is not None or version is not None):
         usage("--sweep names the model to judge, and so do --model and --version; give one of them.")
     from orchestrator.commands import evaluate as command
@@ -101,13 +98,7 @@ def evaluate(
         _tell(write_rows(judged, csv))
 
 
-def _check_csv(csv: Path | None) -> None:
-    if csv is not None and csv.suffix.lower() != CSV_SUFFIX:
-        usage(f"--csv: {csv} does not end in {CSV_SUFFIX}, and CSV is what is written; name another file.")
-
-
 def _check_options(paths: list[str], csv: Path | None, resume: bool, as_json: bool) -> None:
-    _check_csv(csv)
     if csv is not None and as_json:
         usage("--csv writes to a file and --json to stdout; choose one of them.")
     if resume and csv is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli.options import Overrides, check_out_folder, console, usage
+from orchestrator.cli.options import Overrides, console, output_folder, usage
 
 Until = Literal["data", "search", "final"]
 
@@ -19,7 +19,7 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", callback=check_out_folder, help="The sweep's folder; default runs/NAME."),
+        output_folder("DIR", "The sweep's folder; default runs/NAME."),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", metavar="", help="Take the next free folder: runs/NAME, runs/NAME-2 ...")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import AsJson, console, print_json
+from orchestrator.cli.options import AsJson, console, output_file_or_folder, print_json
 
 weights_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Starting weights: what fits which backbone.")
 
@@ -40,7 +40,8 @@ def weights_convert(
     ],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="The backbone it is for.")] = "senet50",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write; default: next to it, under the usual name.")
+        Path | None,
+        output_file_or_folder("The file to write; default: next to it, under the usual name.", ".weights.h5"),
     ] = None,
 ) -> None:
     """Turn published PyTorch weights into a file for a weights folder; every name and shape is checked."""

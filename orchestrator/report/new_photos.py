@@ -18,7 +18,7 @@ from orchestrator.evaluation.new_photos import CERTAIN_SHARE, Judged, UnpairedDi
 from orchestrator.evaluation.per_class import to_rich
 from orchestrator.evaluation.variance import photos_in_words
 from orchestrator.report.terminal import tell
-from trainers.files.atomic import atomic_write
+from trainers.files.atomic import atomic_write, make_folders
 from trainers.wording import count
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def write_rows(judged: Judged, file: Path) -> str:
     answers = judged.answers
     rows = zip(judged.paths, answers.labels, answers.predicted, answers.probabilities, strict=True)
     try:
+        make_folders(file.absolute().parent)
         with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(ROWS)

@@ -21,6 +21,8 @@ PHOTOS = {
 
 A file with such a suffix is a photo; one that cannot be read is reported by name. TGA comes last: it has no signature.
 """
+DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".pdf", ".svg")
+"""Suffixes of pictures that are drawn, each in its own format."""
 TABLES = (".csv", ".tsv", ".parquet")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 """Suffixes of tables that are not read."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.errors import DataError
 from trainers.data.report import UNREADABLE, DataReport
-from trainers.files.atomic import atomic_write
+from trainers.files.atomic import atomic_write, make_folders
 from trainers.wording import count
 
 COLUMNS = ("path", "reason", "kind")
@@ -26,6 +26,7 @@ def write_bad_files(report: DataReport, out: Path) -> str:
     """
     rows = report.bad_files()
     try:
+        make_folders(out.absolute().parent)
         with (
             atomic_write(out) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,

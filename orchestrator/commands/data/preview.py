@@ -23,6 +23,7 @@ from trainers.backbones import backbone
 from trainers.data.build import build_manifest
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
+from trainers.files.suffixes import DRAWN
 from trainers.images.augment import augment, plan_copies
 from trainers.images.decode import square
 
@@ -34,8 +35,6 @@ MOST_COPIES = 5
 """Maximum copies shown of one recipe."""
 LONGEST_LABEL = 11
 """Maximum letters of a class name below a blend."""
-FORMATS = ("png", "jpg", "jpeg", "webp", "tif", "pdf", "svg")
-"""Formats of the sheet; the suffix of its name selects one."""
 BLENDS = 2
 """Number of blends shown of each mixture."""
 
@@ -50,9 +49,8 @@ def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[st
     if the suffix of ``out`` is no format of pictures.
     """
     tell = progress or (lambda line: None)
-    if out.suffix[1:].lower() not in FORMATS:
-        suffixes = [f".{name}" for name in FORMATS]
-        allowed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+    if out.suffix.lower() not in DRAWN:
+        allowed = f"{', '.join(DRAWN[:-1])} or {DRAWN[-1]}"
         raise SpecError(f"--out: {out} is no picture's name; it must end in {allowed}.")
     spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")

@@ -22,7 +22,7 @@ from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.load import load_spec
 from trainers.config import TrialConfig
 from trainers.data.manifest import Manifest
-from trainers.files.atomic import atomic_write
+from trainers.files.atomic import atomic_write, make_folders
 from trainers.files.plain import Unreadable
 from trainers.wording import count
 
@@ -106,6 +106,7 @@ def _run(sweep: Sweep, config: TrialConfig, output: Path, address: str, tell: Ca
 
 def write_table(suspects: Suspects, path: Path) -> None:
     """Write the table as CSV."""
+    make_folders(path.absolute().parent)
     with atomic_write(path) as temporary:
         suspects.table.to_csv(temporary, index=False)
 

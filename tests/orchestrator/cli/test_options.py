@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
 
+from orchestrator.cli import app
 from orchestrator.cli.options import check_out_file, check_out_folder
 
 
@@ -33,3 +37,94 @@ def test_a_file_below_no_folder_or_over_a_device_is_refused(tmp_path: Path) -> N
     for wrong in (tmp_path / "file" / "a.png", tmp_path, Path("/dev/null")):
         with pytest.raises(typer.BadParameter):
             check_out_file(wrong)
+
+
+TYPED = {
+    "data check": ["photos"],
+    "data preview": ["quick"],
+    "data suspects": [],
+    "evaluate": ["photos"],
+    "export": [],
+    "predict": ["photo.png"],
+    "sweep": ["quick"],
+    "weights convert": ["weights.pth"],
+}
+"""Arguments with which a verb that writes where it is told would begin its work."""
+READ = {("evaluate", "--costs")}
+"""Options that name a file to read."""
+
+
+def options_of_paths(command: object, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (verb, option, metavar) of every option that names a file or a folder."""
+    for below, inner in getattr(command, "commands", {}).items():
+        yield from options_of_paths(inner, f"{name} {below}".strip())
+    for option in [] if hasattr(command, "commands") else command.params:  # type: ignore[attr-defined]
+        is_path = getattr(getattr(option, "type_descriptor", None), "annotation", None) is Path
+        if option.param_type_name == "option" and (is_path or option.metavar in ("FILE", "DIR", "FOLDER", "PATH")):
+            yield name, option.opts[0], option.metavar
+
+
+def outputs() -> list[tuple[str, str, str]]:
+    return [row for row in options_of_paths(typer.main.get_command(app.app)) if row[:2] not in READ]
+
+
+def test_every_option_that_names_what_to_write_is_looked_at_below() -> None:
+    assert sorted(row[:2] for row in outputs()) == [
+        ("data check", "--move-bad"),
+        ("data check", "--write"),
+        ("data preview", "--out"),
+        ("data suspects", "--out"),
+        ("data suspects", "--sheet"),
+        ("evaluate", "--csv"),
+        ("export", "--out"),
+        ("predict", "--csv"),
+        ("sweep", "--out"),
+        ("weights convert", "--out"),
+    ]
+    assert {row[0] for row in outputs()} == set(TYPED)
+
+
+@pytest.mark.parametrize(("verb", "option", "metavar"), outputs())
+def test_nothing_but_a_file_or_folder_of_its_kind_is_written(
+    verb: str,
+    option: str,
+    metavar: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before any work: exit code 2 and a sentence, and what is there stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    for suffix in ("", ".csv", ".png", ".weights.h5"):
+        os.mkfifo(f"pipe{suffix}")
+        os.mkdir(f"folder{suffix}")
+        Path(f"null{suffix}").symlink_to("/dev/null")
+        Path(f"file{suffix}").write_text("kept")
+        Path(f"loop{suffix}").symlink_to(f"loop{suffix}")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    endings = [".csv", ".png", ".weights.h5"]
+    hostile = ["", " ", "/dev/null", "pipe", "null", "file/below", "loop"]
+    hostile += [f"{name}{ending}" for name in ("pipe", "null", "file/below", "loop") for ending in endings]
+    if metavar == "FILE":
+        hostile += ["written.svgz", "written.txt", "written"]
+        hostile += [] if verb == "weights convert" else [".", "folder", *(f"folder{ending}" for ending in endings)]
+    else:
+        hostile += [f"file{ending}" for ending in endings]
+    for value in hostile:
+        assert (app.run([*verb.split(), *TYPED[verb], option, value]), value) == (2, value)
+        said = capsys.readouterr().err
+        assert f"Invalid value for '{option}'" in said, value
+    assert len(hostile) >= 22
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert all(stat.S_ISFIFO(os.stat(name).st_mode) for name in before if name.startswith("pipe"))
+    assert {Path(name).read_text() for name in before if name.startswith("file")} == {"kept"}
+
+
+def test_a_file_that_will_be_replaced_is_named_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    assert check_out_file(path, (".csv",), replaces=True) == path
+    assert capsys.readouterr().err == ""
+    path.touch()
+    check_out_file(path, (".csv",), replaces=True)
+    assert capsys.readouterr().err == f"note     {path} exists and will be replaced\n"
