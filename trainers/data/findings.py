@@ -92,9 +92,21 @@ def note_kept(rows: pd.DataFrame, kept: Kept | None, source: DataSource, notes: 
 
 def note_classes(listing: Listing, rows: pd.DataFrame, notes: SourceNotes) -> None:
     gone = sorted(set(listing.rows["label"]) - set(rows["label"]))
-    notes.problems += [f"class {label!r} has no image left that can be used." for label in gone]
+    if rows.empty and gone:
+        notes.problems.append(
+            f"no image can be used: all {len(listing.rows):,} of the source are left out; the report names each with "
+            "its reason."
+        )
+        return
+    notes.problems += [
+        f"class {label!r} has no image left that can be used. Add images to it, or take the class out."
+        for label in gone
+    ]
     if rows["label"].nunique() == 1 and not gone:
-        notes.problems.append(f"there is only one class, {rows['label'][0]!r}; a classifier needs two or more.")
+        notes.problems.append(
+            f"there is only one class, {rows['label'][0]!r}; a classifier needs two or more. Add images of another "
+            "class."
+        )
 
 
 def note_few_of_class(rows: pd.DataFrame, notes: SourceNotes) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainers.data.stratify import SPLITS
+from trainers.wording import count
 
 NAMES_SHOWN = 10
 LARGE_GROUP = 0.01
@@ -93,7 +94,7 @@ class DataReport:
     def lines(self) -> list[str]:
         """Plain text, a line each, to be read from top to bottom; the problems come last."""
         return [
-            f"{self.source}: {self.images:,} images in {len(self.classes)} classes",
+            f"{self.source}: {count(self.images, 'image')} in {_classes(len(self.classes))}",
             *self._class_lines(),
             *self._image_lines(),
             *_listed("unreadable, left out", (f"{path}: {reason}" for path, reason in self.unreadable.items())),
@@ -118,9 +119,9 @@ class DataReport:
         names = [s for s in SPLITS if s in self.splits]
         width = max(5, *(len(label) for label in self.classes))
         lines = [f"  {'class':<{width}}  {'images':>8}" + "".join(f"  {s:>10}" for s in names)]
-        for label, count in self.classes.items():
+        for label, images in self.classes.items():
             cells = "".join(f"  {self.splits[s].get(label, 0):>10,}" for s in names)
-            lines.append(f"  {label:<{width}}  {count:>8,}{cells}")
+            lines.append(f"  {label:<{width}}  {images:>8,}{cells}")
         if names:
             cells = "".join(f"  {sum(self.splits[s].values()):>10,}" for s in names)
             lines.append(f"  {'all':<{width}}  {self.images:>8,}{cells}")
@@ -129,6 +130,8 @@ class DataReport:
         if self.folds:
             sizes = ", ".join(f"{sum(fold.values()):,}" for fold in self.folds)
             lines.append(f"folds: {len(self.folds)} of {sizes} images; train holds all of them")
+        if len(self.classes) < 2:
+            return lines
         advice = "; to even them out: balance: class_weights, balance: sampling, or a multiplier above 1"
         lines.append(
             f"imbalance: the largest class has {self.imbalance:.1f} times the images of the smallest"
@@ -141,6 +144,10 @@ class DataReport:
             return []
         parts = [f"{side} {low} to {high} px (median {middle})" for side, (low, middle, high) in self.sizes.items()]
         return [f"sizes: {', '.join(parts)}"]
+
+
+def _classes(number: int) -> str:
+    return "1 class" if number == 1 else f"{number:,} classes"
 
 
 def _listed(title: str, items: Iterable[str]) -> list[str]:

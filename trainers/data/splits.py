@@ -117,7 +117,7 @@ def divide(
     problems = len(notes.problems)
     if ratios is None:
         own = own_division(listing, rows, folds, notes)
-        division = own and Division(own[0], [0] * len(rows), own[1])
+        division = own and Division([*own[0]], [0] * len(rows), own[1])
     else:
         division = _by_ratios(listing, rows, ratios, seed, notes, folds, kept)
     if division is None or len(notes.problems) > problems:

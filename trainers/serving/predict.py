@@ -63,7 +63,15 @@ def predict(job: Mapping[str, Any]) -> PredictionPart:
         chosen = np.flatnonzero(fold_of == number) if number else np.arange(len(hashes))
         predictor.run(chosen, shelf, kept)
     part = _part(job["policies"], predictor, (start, labels))
-    return dataclasses.replace(part, precision=precision, device=device.kind())
+    work = predictor.work
+    return dataclasses.replace(
+        part,
+        decoded=work.images,
+        computed=work.computed,
+        read=work.read,
+        precision=precision,
+        device=device.kind(),
+    )
 
 
 def _part(policies: Sequence[str], predictor: CropPredictor, images: tuple[int, np.ndarray]) -> PredictionPart:
@@ -79,8 +87,7 @@ def _part(policies: Sequence[str], predictor: CropPredictor, images: tuple[int, 
         probabilities[policy] = {m.id: m.crops[:, its].mean(1) for m in models}
         shared_s[policy] = len(labels) * (work.clock.seconds_an_image(crop_names(policy)) + len(its) * work.prefix_s)
         own_s[policy] = {m.id: m.seconds * len(its) / len(names) for m in models}
-    counts = {"decoded": work.images, "computed": work.computed, "read": work.read}
-    return PredictionPart(start, np.array(predictor.images.hashes), labels, probabilities, shared_s, own_s, **counts)
+    return PredictionPart(start, np.array(predictor.images.hashes), labels, probabilities, shared_s, own_s)
 
 
 def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:

@@ -20,10 +20,10 @@ def test_predict_names_what_is_missing_and_asks_which_model(here: Path, capsys: 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--csv", "a.xlsx"], "--csv: a.xlsx does not end in .csv"),
-        (["--csv", "-"], "--csv: - does not end in .csv"),
+        (["--csv", "a.xlsx"], "'--csv': a.xlsx does not end in .csv"),
+        (["--csv", "-"], "'--csv': - does not end in .csv"),
         (["--csv", "."], "is a folder, not a file"),
-        (["--csv", ""], "is a folder, not a file"),
+        (["--csv", ""], "the name is empty; give one"),
         (["--csv", "/dev/null"], "/dev/null is a device, not a file, and is not replaced"),
         (["--csv", "a.csv", "--json"], "choose one of them"),
         (["--resume"], "add --csv FILE"),
@@ -42,7 +42,7 @@ def test_options_that_make_no_sense_are_refused_at_once(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--csv", "a.xlsx"], "--csv: a.xlsx does not end in .csv"),
+        (["--csv", "a.xlsx"], "'--csv': a.xlsx does not end in .csv"),
         (["--csv", "/dev/null"], "/dev/null is a device, not a file, and is not replaced"),
         (["--sweep", "a", "--model", "b"], "give one of them"),
         (["--sweep", "a", "--version", "1"], "give one of them"),

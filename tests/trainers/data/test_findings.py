@@ -20,10 +20,13 @@ def test_class_without_a_readable_image_is_a_problem(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "p", a=6, b=6)
     (root / "c").mkdir()
     (root / "c" / "torn.png").write_bytes(b"torn")
-    assert error_of(source(root)) == "class 'c' has no image left that can be used."
+    assert error_of(source(root)) == (
+        "class 'c' has no image left that can be used. Add images to it, or take the class out."
+    )
     for path in root.rglob("*.png"):
         path.write_bytes(b"torn")
-    assert "class 'a' has no image left that can be used." in error_of(source(root))
+    none = "no image can be used: all 13 of the source are left out; the report names each with its reason."
+    assert none in error_of(source(root))
     assert check_data(source(root)).images == 0
 
 
@@ -49,3 +52,13 @@ def test_names_of_copies_and_the_share_that_drop_would_take_are_said(tmp_path: P
         "2 file names look like that of a copy of another file; 1 of them are kept in one split with it, 1 is not, "
         "such as b/aug_001.png of b/001.png. If these are copies, give a table with a column group."
     ) in warnings
+
+
+def test_a_single_class_and_a_single_image_are_worded_so(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "p", cat=1)
+    lines = check_data(source(root)).lines()
+    assert lines[0] == f"{root}: 1 image in 1 class"
+    assert not [line for line in lines if line.startswith("imbalance")]
+    assert (
+        "problem: there is only one class, 'cat'; a classifier needs two or more. Add images of another class." in lines
+    )

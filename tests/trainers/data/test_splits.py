@@ -30,7 +30,7 @@ from trainers.errors import TrainerError
 
 def test_classes_too_few_or_too_small(tmp_path: Path) -> None:
     assert error_of(source(folder_of(tmp_path / "one", a=5))) == (
-        "there is only one class, 'a'; a classifier needs two or more."
+        "there is only one class, 'a'; a classifier needs two or more. Add images of another class."
     )
     text = error_of(source(folder_of(tmp_path / "two", a=9, b=2)))
     assert text.startswith("class 'b' has 2 images; at least 3 are needed, one each for train, validation, test.")
