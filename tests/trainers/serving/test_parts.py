@@ -40,6 +40,11 @@ def test_parts_that_do_not_follow_each_other_are_not_written(tmp_path: Path, pla
         parts = [dataclasses.replace(parts[0], own_seconds={"whole": {"m": 0.5}})]
         write_whole(outputs, parts)
         assert np.load(tmp_path / "m.npz")["seconds"] == 1.5
+        halves = [dataclasses.replace(parts[0], precision="mixed_float16", device="gpu")]
+        halves.append(dataclasses.replace(parts[0], start=2, precision="float32", device="cpu"))
+        write_whole(outputs, halves)
+        stored = np.load(tmp_path / "m.npz")
+        assert (str(stored["precision"]), str(stored["device"])) == ("float32,mixed_float16", "cpu,gpu")
         return
     with pytest.raises(ValueError, match="are not a contiguous split"):
         write_whole(outputs, parts)

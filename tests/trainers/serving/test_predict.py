@@ -91,6 +91,7 @@ def test_a_policy_of_ones_own_shares_the_crops_of_others(manifest, fits):
     own = "tests.support.tiny_fits:OWN_POLICY"
     part = run(manifest, {"one": fits["one"]}, ["whole", own])
     assert part.computed == 12 * 3
+    assert (part.precision, part.device) == ("float32", "cpu")
     np.testing.assert_allclose(part.probabilities[own]["one"], plainly(manifest, fits["one"], own), atol=1e-6)
 
 
