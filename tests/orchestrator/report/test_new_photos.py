@@ -65,5 +65,8 @@ def test_json_has_everything_and_no_nan() -> None:
 
 
 def test_a_table_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"--csv: .*a.csv cannot be written \(.*\); name another file."):
-        write_rows(judged(), tmp_path / "nowhere" / "a.csv")
+        write_rows(judged(), tmp_path / "file" / "a.csv")
+    assert "in " in write_rows(judged(), tmp_path / "new" / "deeper" / "a.csv")
+    assert (tmp_path / "new" / "deeper" / "a.csv").is_file()
