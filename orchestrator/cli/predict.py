@@ -28,27 +28,38 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", metavar="", help="Keep the rows of --csv FILE and predict what is left.")
     ] = False,
+    precision: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            show_default=False,
+            help="Wanted share of right answers, as 0.95: photos below the threshold for it are none of the classes.",
+        ),
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Label and probability of each photo, from the champion.
 
     Folders are read as training reads them. A photo that cannot be read has an error in place of a label and costs the
-    others nothing; the exit code is then 3. With --csv photos are unlimited in number, and what an interruption left is
+    others nothing; the exit code is then 3. Probabilities are calibrated on validation, and so is the threshold of
+    --precision: it holds for photos like those, of the model's classes. With --csv photos are unlimited in number, and what an interruption left is
     kept by --resume. A file name that is not UTF-8 is written as its address, file:///... with %XX for odd bytes.
     """
     _check_options(paths, csv, resume, as_json)
+    if precision and not 0 < precision < 1:
+        usage(f"--precision is a share between 0 and 1, such as 0.95; found {precision:g}.")
     from orchestrator.commands import predict as command
     from orchestrator.commands.named_photos import list_photos
 
     photos = list_photos(paths, lambda sentence: _tell(f"warning  {sentence}"))
-    champion = command.find_champion(model)
+    quiet = as_json and not sys.stderr.isatty()
+    asked = command.Asked(command.find_champion(model), (lambda line: None) if quiet else _tell, precision)
     if csv is not None:
-        failed = command.predict_to_csv(photos, champion, csv, resume, _tell)
+        failed = command.predict_to_csv(photos, asked, csv, resume)
     elif as_json:
-        quiet = not sys.stderr.isatty()
-        failed = command.predict_to_json(photos, champion, _write, (lambda line: None) if quiet else _tell)
+        failed = command.predict_to_json(photos, asked, _write)
     else:
-        failed = command.predict_to_terminal(photos, champion, console(), _tell)
+        failed = command.predict_to_terminal(photos, asked, console())
     if failed:
         raise typer.Exit(DataError.exit_code)
 

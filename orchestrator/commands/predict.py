@@ -16,6 +16,7 @@ from orchestrator.commands.named_photos import STANDARD_INPUT, NamedPhotos, show
 from orchestrator.commands.prediction_rows import Prediction, PredictionFile, json_parts, print_predictions
 from orchestrator.errors import OrchError
 from orchestrator.paths import SweepPaths
+from trainers.calibration import PRECISION
 from trainers.wording import count
 
 if TYPE_CHECKING:
@@ -56,21 +57,38 @@ def find_champion(model: str | None) -> Champion:
     return Champion(uri, require_champion(uri, name))
 
 
-def predict_to_csv(
-    photos: NamedPhotos, champion: Champion, file: Path, resume: bool, tell: Callable[[str], None]
-) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """The champion to ask. ``precision``: the wanted one, below whose threshold a photo is none of the classes; 0 for
+    an answer to each. ``tell``: gets what is being done."""
+
+    champion: Champion
+    tell: Callable[[str], None]
+    precision: float = 0.0
+
+    def load(self) -> Any:
+        """Load the model, which takes many seconds, and say so. Raises OrchError if it cannot reach the precision."""
+        self.tell(f"loading  {self.champion.address}")
+        model = self.champion.load()
+        if self.precision:
+            _require_precision(model, self.champion.address, self.precision)
+        return model
+
+
+def predict_to_csv(photos: NamedPhotos, asked: Asked, file: Path, resume: bool) -> int:
     """Append a row per photo to ``file``; return the number of rows with an error, older ones included.
 
     With ``resume`` the rows of an interrupted run are kept, and the file ends as if it had not been interrupted.
-    Raises as ``PredictionFile`` and ``Champion.load`` do.
+    Raises as ``PredictionFile`` and ``Asked.load`` do.
     """
-    with PredictionFile(file, champion.address, resume) as rows:
+    tell = asked.tell
+    with PredictionFile(file, asked.champion.address, resume, asked.precision) as rows:
         done = rows.done.total()
         try:
             if done < len(photos.paths):
-                loaded = _load(champion, tell)
+                loaded = asked.load()
                 with progress_bar("predict", len(photos.paths), done) as advance:
-                    for answers in predict_photos(photos, loaded, rows.done):
+                    for answers in predict_photos(photos, loaded, rows.done, asked.precision):
                         rows.write(answers)
                         done += len(answers)
                         advance(len(answers))
@@ -81,16 +99,14 @@ def predict_to_csv(
         return rows.errors
 
 
-def predict_to_json(
-    photos: NamedPhotos, champion: Champion, write: Callable[[bytes], None], tell: Callable[[str], None]
-) -> int:
+def predict_to_json(photos: NamedPhotos, asked: Asked, write: Callable[[bytes], None]) -> int:
     """Write one JSON array to stdout; return the number of photos without an answer."""
     failed = 0
 
     def answered() -> Iterator[list[Prediction]]:
         nonlocal failed
         with progress_bar("predict", len(photos.paths)) as advance:
-            for answers in predict_photos(photos, _load(champion, tell)):
+            for answers in predict_photos(photos, asked.load(), precision=asked.precision):
                 failed += sum(bool(one.error) for one in answers)
                 yield answers
                 advance(len(answers))
@@ -100,23 +116,24 @@ def predict_to_json(
     return failed
 
 
-def predict_to_terminal(photos: NamedPhotos, champion: Champion, console: Console, tell: Callable[[str], None]) -> int:
+def predict_to_terminal(photos: NamedPhotos, asked: Asked, console: Console) -> int:
     """Print a line per photo; return the number of photos without an answer."""
     failed = 0
     widest = max(len(path) for path in photos.paths)
-    for answers in predict_photos(photos, _load(champion, tell)):
+    for answers in predict_photos(photos, asked.load(), precision=asked.precision):
         failed += sum(bool(one.error) for one in answers)
         print_predictions(answers, console, widest)
     return failed
 
 
 def predict_photos(
-    photos: NamedPhotos, model: Any, done: Mapping[str, int] | None = None
+    photos: NamedPhotos, model: Any, done: Mapping[str, int] | None = None, precision: float = 0.0
 ) -> Iterator[list[Prediction]]:
     """Yield the answers of ``model`` (an MLflow pyfunc) in order, a batch at a time, while the next batch is read.
 
     An unreadable photo gets an error of its own. ``done``: paths as ``shown`` writes them -> how many of their answers
     to leave out. Batches do not depend on ``done``, so that the others come out as in an undisturbed run, to the bit.
+    ``precision``: the wanted one, 0 for an answer to each photo.
     """
     batches = _batches(photos, Counter(done or {}))
     with ThreadPoolExecutor(1) as reader:
@@ -127,14 +144,25 @@ def predict_photos(
             for place, at in enumerate(chosen):
                 if photos.paths[at] == STANDARD_INPUT and at not in photos.errors:
                     contents[place] = _read_input()  # in this thread, which an interrupt ends: a pipe may never do so
-            answers = _ask(model, [photos.paths[at] for at in chosen], contents)
+            answers = _ask(model, [photos.paths[at] for at in chosen], contents, precision)
             yield [answer for answer, is_wanted in zip(answers, wanted, strict=True) if is_wanted]
 
 
-def _load(champion: Champion, tell: Callable[[str], None]) -> Any:
-    """Load the model, which takes many seconds, and say so."""
-    tell(f"loading  {champion.address}")
-    return champion.load()
+def _require_precision(model: Any, address: str, precision: float) -> None:
+    """Raise OrchError if ``model`` has no threshold for the wanted precision."""
+    import pandas as pd
+
+    from trainers.errors import TrainerError
+
+    if model.metadata.get_params_schema() is None:
+        raise OrchError(
+            f"{address} was registered before orch kept thresholds for a wanted precision. Predict without --precision,"
+            " or run its sweep again and promote that."
+        )
+    try:
+        model.predict(pd.DataFrame({"image": []}), params={PRECISION: precision})
+    except TrainerError as error:
+        raise OrchError(f"--precision: {error}") from error
 
 
 def model_of(model: str | None, command: str) -> tuple[str | None, str]:
@@ -205,34 +233,41 @@ def _read_input() -> bytes | str:
     return content
 
 
-def _ask(model: Any, paths: Sequence[str], contents: Sequence[bytes | str]) -> list[Prediction]:
+def _ask(
+    model: Any, paths: Sequence[str], contents: Sequence[bytes | str], precision: float = 0.0
+) -> list[Prediction]:
     """Ask about all photos that could be read in one call, and once more without those that cannot be decoded."""
     found = {at: Prediction(paths[at], error=why) for at, why in enumerate(contents) if isinstance(why, str)}
     while left := [at for at in range(len(paths)) if at not in found]:
-        answers = _answers(model, [paths[at] for at in left], [bytes(contents[at]) for at in left])  # type: ignore[arg-type]
+        photos = [bytes(contents[at]) for at in left]  # type: ignore[arg-type]
+        answers = _answers(model, [paths[at] for at in left], photos, precision)
         found |= {left[place]: answer for place, answer in answers.items()}
     return [found[at] for at in range(len(paths))]
 
 
-def _answers(model: Any, paths: Sequence[str], contents: Sequence[bytes]) -> dict[int, Prediction]:
+def _answers(model: Any, paths: Sequence[str], contents: Sequence[bytes], precision: float) -> dict[int, Prediction]:
     """Map positions to answers: of all, or of the unreadable ones alone if there are any."""
     import pandas as pd
 
     from trainers.errors import TrainerError
 
+    wanted = {"params": {PRECISION: precision}} if precision else {}
     try:
-        rows = model.predict(pd.DataFrame({"image": list(contents)})).to_dict("records")
+        rows = model.predict(pd.DataFrame({"image": list(contents)}), **wanted).to_dict("records")
     except TrainerError as error:
         if reasons := getattr(error, "reasons", None):
             return {at: Prediction(paths[at], error=f"cannot be read: {why}.") for at, why in reasons.items()}
         if len(paths) == 1:
             return {0: Prediction(paths[0], error=_reason(error))}
-        alone = (_answers(model, [path], [content])[0] for path, content in zip(paths, contents, strict=True))
+        alone = (_answers(model, [path], [content], precision)[0] for path, content in zip(paths, contents, strict=True))
         return dict(enumerate(alone))
-    return {
-        at: Prediction(path, str(row["label"]), float(row["probability"]), json.loads(row["probabilities"]))
-        for at, (path, row) in enumerate(zip(paths, rows, strict=True))
-    }
+    return {at: _prediction(path, row) for at, (path, row) in enumerate(zip(paths, rows, strict=True))}
+
+
+def _prediction(path: str, row: Mapping[str, Any]) -> Prediction:
+    reason = str(row.get("reason") or "")
+    label = None if reason else str(row["label"])
+    return Prediction(path, label, float(row["probability"]), json.loads(row["probabilities"]), reason=reason)
 
 
 def _reason(error: Exception) -> str:

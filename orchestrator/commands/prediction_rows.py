@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orchestrator.commands.named_photos import shown
 from orchestrator.errors import OrchError, SpecError
 from orchestrator.plain_json import json_ready
+from trainers.calibration import NONE_OF_THESE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,22 +25,29 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "label", "probability", "probabilities", "error", "model")
 """Columns of the CSV file. ``probabilities``: JSON, class -> probability. ``model``: MLflow's address of a version."""
 HEADER = (",".join(COLUMNS) + "\n").encode()
+WITH_PRECISION = (*COLUMNS[:-1], "reason", "precision", COLUMNS[-1])
+"""Columns of the CSV file where a precision is wanted. ``reason``: why there is no label. ``precision``: the wanted."""
+HEADER_WITH_PRECISION = (",".join(WITH_PRECISION) + "\n").encode()
 LONGEST_ROW = 2**20
 """Maximum bytes of a row of a CSV file that is resumed."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The champion's answer for one file. ``error``: "", or why there is no answer; the other fields are then None."""
+    """The champion's answer for one file. ``error``: "", or why there is no answer; the other fields are then None.
+
+    ``reason``: "", or why it is none of the classes; the label is then None, and the probability the highest.
+    """
 
     path: str
     label: str | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     error: str = ""
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; ``error`` only if there is one."""
+        """Return plain values; ``error`` and ``reason`` only if there is one."""
         if self.error:
             return {"path": shown(self.path), "error": _utf8(self.error)}
         return {
@@ -47,14 +55,16 @@ class Prediction:
             "label": self.label,
             "probability": self.probability,
             "probabilities": self.probabilities,
+            **({"reason": self.reason} if self.reason else {}),
         }
 
-    def to_csv(self, model: str) -> list[str]:
-        """Return the fields of ``COLUMNS``; those without a value are empty."""
+    def to_csv(self, model: str, precision: float = 0.0) -> list[str]:
+        """Return the fields of ``COLUMNS``, or of ``WITH_PRECISION``; those without a value are empty."""
+        end = [self.reason, repr(precision), model] if precision else [model]
         if self.error:
-            return [shown(self.path), "", "", "", _utf8(self.error), model]
+            return [shown(self.path), "", "", "", _utf8(self.error), *end]
         probabilities = json.dumps(json_ready(self.probabilities), ensure_ascii=False)
-        return [shown(self.path), str(self.label), repr(self.probability), probabilities, "", model]
+        return [shown(self.path), self.label or "", repr(self.probability), probabilities, "", *end]
 
 
 def json_parts(batches: Iterator[list[Prediction]]) -> Iterator[bytes]:
@@ -81,9 +91,8 @@ def print_predictions(found: Sequence[Prediction], console: Console, path_column
         if one.error:
             table.add_row(Text(_printable(shown(one.path))), "", Text(_printable(one.error), style="red"))
         else:
-            table.add_row(
-                Text(_printable(shown(one.path))), f"{one.probability:.3f}", Text(_printable(one.label or ""))
-            )
+            said = Text(NONE_OF_THESE, style="dim") if one.reason else Text(_printable(one.label or ""))
+            table.add_row(Text(_printable(shown(one.path))), f"{one.probability:.3f}", said)
     console.print(table)
 
 
@@ -110,13 +119,15 @@ class PredictionFile:
     process can write to the file. A file that got no row is removed again.
     """
 
-    def __init__(self, file: Path, model: str, resume: bool) -> None:
-        """``model``: the address that goes into each row. ``resume``: keep the rows that are there.
+    def __init__(self, file: Path, model: str, resume: bool, precision: float = 0.0) -> None:
+        """``model``: the address that goes into each row. ``resume``: keep the rows that are there. ``precision``: the
+        wanted one, 0 for none.
 
-        Raises SpecError if the file exists without ``resume``, or holds anything but rows of this model, OrchError if
-        it cannot be opened.
+        Raises SpecError if the file exists without ``resume``, or holds anything but rows of this model and precision,
+        OrchError if it cannot be opened.
         """
-        self.file, self.model = file, model
+        self.file, self.model, self.precision = file, model, precision
+        self._columns, self._header = (WITH_PRECISION, HEADER_WITH_PRECISION) if precision else (COLUMNS, HEADER)
         self.done: Counter[str] = Counter()
         self.errors = 0
         self._stream = self._open(resume)
@@ -137,9 +148,9 @@ class PredictionFile:
 
     def write(self, rows: Sequence[Prediction]) -> None:
         """Append ``rows``, so that other programs see them. Raises OrchError, as where the disk is full."""
-        text = "".join(",".join(map(_quoted, one.to_csv(self.model))) + "\n" for one in rows)
+        text = "".join(",".join(map(_quoted, one.to_csv(self.model, self.precision))) + "\n" for one in rows)
         self.errors += sum(bool(one.error) for one in rows)
-        start = b"" if os.fstat(self._stream.fileno()).st_size else HEADER
+        start = b"" if os.fstat(self._stream.fileno()).st_size else self._header
         try:
             self._stream.write(start + text.encode())
             self._stream.flush()
@@ -176,24 +187,33 @@ class PredictionFile:
         end = 0
         for number, (row, length) in enumerate(_records(self._stream, self.file)):
             fields = _fields(row)
-            if len(fields) != len(COLUMNS) or (number == 0 and row != HEADER):
+            if number == 0 and row != self._header and row in (HEADER, HEADER_WITH_PRECISION):
+                raise self._of_another_precision("without" if row == HEADER else "with")
+            if len(fields) != len(self._columns) or (number == 0 and row != self._header):
                 raise self._foreign()
             if number and fields[-1] != self.model:
                 raise SpecError(
                     f"{self.file} holds answers of {fields[-1]}, and the champion is {self.model} now; name another "
                     "file."
                 )
+            if number and self.precision and fields[-2] != repr(self.precision):
+                raise self._of_another_precision(f"with {fields[-2]}, not {self.precision!r}, as")
             if number:
                 self.done[fields[0]] += 1
                 self.errors += bool(fields[COLUMNS.index("error")])
             end += length
-        if end == 0 and not HEADER.startswith(self._rest(end)):
+        if end == 0 and not self._header.startswith(self._rest(end)):
             raise self._foreign()
         self._stream.truncate(end)
 
     def _rest(self, start: int) -> bytes:
         self._stream.seek(start)
-        return self._stream.read(len(HEADER))
+        return self._stream.read(len(self._header))
+
+    def _of_another_precision(self, how: str) -> SpecError:
+        return SpecError(
+            f"{self.file} holds answers {how} --precision; give the same as before, or name another file."
+        )
 
     def _foreign(self) -> SpecError:
         return SpecError(f"{self.file} is not a table of `orch predict`, and is left as it is; name another file.")

@@ -259,6 +259,7 @@ def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str
         extra_tags={
             registry.MODEL_SHA256: registry.model_digest(registry.folder_hashes(sweep.paths.winner)),
             "orch.test_photos": str(len(manifest.split("test").table)),
+            **({} if judged.temperature is None else {registry.TEMPERATURE: repr(judged.temperature)}),
         },
     )
 

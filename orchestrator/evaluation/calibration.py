@@ -1,13 +1,36 @@
-"""Calibration error: as measured, that of a perfectly calibrated model, and with its bias removed. Pure numpy."""
+"""Calibration: its error, the temperature that lowers it, and thresholds for a wanted precision. Pure numpy.
+
+The error is given as measured, for a perfectly calibrated model, and with its bias removed. Temperature and thresholds
+are fitted on validation; ``trainers.calibration`` applies them.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from orchestrator.evaluation.intervals import grouped_interval
+from orchestrator.evaluation.variance import Groups, photos_in_words
+from trainers.calibration import SMALLEST, Calibration, Level, tempered
+from trainers.metrics import log_loss
+
 ECE_BINS = 15
 """Number of confidence bins of the expected calibration error."""
+COOLEST, WARMEST = 0.1, 10.0
+"""Bounds of the temperature."""
+FEWEST_OBJECTS = 50
+"""Minimum number of objects (photos that are no copies of one another) to fit a temperature to: its standard error is
+then about a sixth of it."""
+LEVELS = 10
+"""Number of thresholds: those that answer 1, 2, ... tenths of the validation photos, and the last all of them."""
+RISK = 0.05
+"""Probability that a lower bound of a precision is above the true one, for any of the ``LEVELS``."""
+WANTED = (0.8, 0.9, 0.95, 0.98, 0.99)
+"""Precisions for which coverage and precision on test are shown."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +83,163 @@ def _folded_mean(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     scaled = np.divide(mean, deviation, out=np.full_like(mean, 40.0), where=deviation > 0)
     density = np.exp(-(scaled**2) / 2) * np.sqrt(2 / np.pi)
     return np.where(deviation > 0, deviation * density + mean * (2 * ndtr(scaled) - 1), np.abs(mean))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledAnswers:
+    """A model's answers, before calibration: (photos, classes); their labels, int (photos,), and groups."""
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    groups: Sequence[str]
+
+    @property
+    def hits(self) -> np.ndarray:
+        return np.asarray(self.probabilities.argmax(1) == self.labels)
+
+
+def calibrate(validation: LabelledAnswers | None) -> tuple[Calibration, str]:
+    """Fit temperature and thresholds to answers on validation, None if there are none.
+
+    Returns them, and a sentence if the temperature stays 1. Accuracy does not change: neither is looked for there.
+    """
+    if validation is None or not len(validation.labels):
+        return Calibration(), "there are no validation photos to fit a temperature to"
+    temperature, why = 1.0, ""
+    objects, hits = Groups.of(validation.groups, len(validation.labels)).count, validation.hits
+    if objects < FEWEST_OBJECTS:
+        why = f"{photos_in_words(len(hits), objects)} are too few to fit a temperature to, which takes {FEWEST_OBJECTS}"
+    elif hits.all():
+        why = f"all of {len(hits):,} validation photos are answered correctly, which says nothing about a temperature"
+    else:
+        temperature = fit_temperature(validation.probabilities, validation.labels)
+    confidence = tempered(np.asarray(validation.probabilities, np.float64), temperature).max(1)
+    levels = precision_levels(confidence, hits, validation.groups)
+    return Calibration(temperature, levels, len(hits)), why
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the T of p^(1/T), normalised, with the lowest negative log likelihood (Guo et al. 2017, section 4.2).
+
+    The loss is convex in 1/T: with z = log p its slope is the sum over photos of E z - z_label, E over the tempered
+    probabilities. Its root by bisection, between ``COOLEST`` and ``WARMEST``.
+    """
+    z = np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST))
+    true = z[np.arange(len(labels)), labels]
+
+    def slope(sharpness: float) -> float:
+        return float(((tempered(probabilities, 1 / sharpness) * z).sum(1) - true).sum())
+
+    low, high = 1 / WARMEST, 1 / COOLEST
+    if slope(low) >= 0 or slope(high) <= 0:
+        return WARMEST if slope(low) >= 0 else COOLEST
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return 1 / low
+
+
+def precision_levels(confidence: np.ndarray, hits: np.ndarray, groups: Sequence[str]) -> tuple[Level, ...]:
+    """Return the thresholds that answer 10, 9, ... tenths of the photos, with lower bounds of their precision.
+
+    ``confidence``: the highest calibrated probability, (photos,); ``hits``: bool (photos,). The bounds hold for all
+    levels at once with probability 1 - ``RISK``: Bonferroni's correction of exact binomial bounds (Clopper & Pearson
+    1934), as in Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052) for the risk of selective classification
+    (Geifman & El-Yaniv 2017). Photos of a group count as if all were answered alike: n is (sum m_g)^2 / sum m_g^2
+    (Kish 1965).
+    """
+    falling = np.sort(confidence)[::-1]
+    levels: list[Level] = []
+    for tenths in range(LEVELS, 0, -1):
+        threshold = 0.0 if tenths == LEVELS else float(falling[math.ceil(tenths * len(falling) / LEVELS) - 1])
+        answered = confidence >= threshold
+        if levels and threshold <= levels[-1].threshold:
+            continue
+        right = float(hits[answered].mean())
+        own = Groups.of(np.asarray(groups)[answered], int(answered.sum()))
+        bound = _exact_lower_bound(right, own.images / own.weighted_size)
+        levels.append(Level(threshold, float(answered.mean()), right, bound))
+    return tuple(levels)
+
+
+def _exact_lower_bound(share: float, photos: float) -> float:
+    """Return Clopper & Pearson's one-sided bound at ``RISK`` / ``LEVELS``, for any real number of photos."""
+    from scipy.special import betaincinv  # SciPy: a second to import
+
+    right = share * photos
+    return float(betaincinv(right, photos - right + 1, RISK / LEVELS)) if right > 0 else 0.0
+
+
+def effect_on_test(calibration: Calibration, test: LabelledAnswers) -> dict[str, Any]:
+    """Return what calibration changes on test, as JSON values.
+
+    ``before`` and ``after`` the temperature: ``log_loss``, ``ece``, ``ece_floor``, ``ece_debiased``. ``wanted``: for
+    each precision of ``WANTED`` the ``threshold`` (None if out of reach), and on test ``photos`` answered,
+    ``coverage``, ``precision_on_test`` with its 95 % interval ``low`` to ``high``, None if nothing is answered.
+    """
+    after = calibration.apply(np.asarray(test.probabilities, np.float64))
+    wanted = []
+    for precision in WANTED:
+        level, row = calibration.reached(precision), dict[str, Any]({"precision": precision, "threshold": None})
+        if level is not None:
+            answered = after.max(1) >= level.threshold
+            row |= {"threshold": level.threshold, "photos": int(answered.sum()), "coverage": float(answered.mean())}
+            row |= _share(test.hits[answered], np.asarray(test.groups)[answered])
+        wanted.append(row)
+    return {
+        "before": _figures(test.probabilities, test.labels),
+        "after": _figures(after, test.labels),
+        "wanted": wanted,
+        "highest": calibration.highest,
+    }
+
+
+def _share(hits: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
+    if not len(hits):
+        return {"precision_on_test": None, "low": None, "high": None}
+    low, high = grouped_interval(hits, Groups.of(groups, len(hits)))
+    return {"precision_on_test": float(hits.mean()), "low": low, "high": high}
+
+
+def _figures(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    error = calibration_error(probabilities, labels)
+    return {
+        "log_loss": log_loss(np.asarray(probabilities, np.float64), labels),
+        "ece": error.measured,
+        "ece_floor": error.floor,
+        "ece_debiased": error.debiased,
+    }
+
+
+def calibration_lines(facts: Mapping[str, Any] | None) -> list[str]:
+    """Return sentences on the winner's calibration, as the leaderboard recorded it; [] for older sweeps. Pure."""
+    if facts is None:
+        return []
+    before, after, why = facts["before"], facts["after"], facts["reason"]
+    if why:
+        first = f"The winner's probabilities are as its networks give them (temperature 1): {why}."
+    else:
+        first = (
+            f"Temperature {facts['temperature']:.3f}, fitted on {facts['source']}: on test the winner's ECE changes "
+            f"from {100 * before['ece_debiased']:.1f} to {100 * after['ece_debiased']:.1f} % (a perfect model: about "
+            f"{100 * after['ece_floor']:.1f} % before its bias is removed), its log loss from "
+            f"{before['log_loss']:.3f} to {after['log_loss']:.3f}. No answer changes."
+        )
+    reached = [row for row in facts["wanted"] if row["threshold"] is not None]
+    lines = [first, *map(_wanted_line, reached)]
+    if len(reached) < len(facts["wanted"]) and facts["levels"]:
+        lines.append(
+            f"Higher precisions are out of reach: {facts['photos']:,} validation photos support at most "
+            f"{100 * facts['highest']:.1f} %."
+        )
+    return lines
+
+
+def _wanted_line(row: Mapping[str, Any]) -> str:
+    asked = f"Precision {100 * row['precision']:g} % wanted, threshold {row['threshold']:.3f}: on test"
+    if row["precision_on_test"] is None:
+        return f"{asked} no photo is answered."
+    return (
+        f"{asked} {100 * row['coverage']:.1f} % of the photos are answered ({row['photos']:,}), "
+        f"{100 * row['precision_on_test']:.1f} % of them correctly "
+        f"({100 * row['low']:.1f}\N{EN DASH}{100 * row['high']:.1f})."
+    )

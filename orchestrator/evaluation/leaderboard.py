@@ -177,8 +177,9 @@ def ensemble(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean([np.asarray(p, dtype=np.float64) for p in probabilities], axis=0)
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """Return the leaderboard as a Markdown table with a line on how to read it; the winner's row is bold."""
+def to_markdown(frame: pd.DataFrame, remarks: Sequence[str] = ()) -> str:
+    """Return the leaderboard as a Markdown table with a line on how to read it and ``remarks``; the winner's row is
+    bold."""
     head = [
         "model", "policy", "accuracy, % (95 %)", "macro F1, % (95 %)", "log loss", "ECE, %", "images/s",
         "against whole, points (95 %)", "p", "",
@@ -194,7 +195,8 @@ def to_markdown(frame: pd.DataFrame) -> str:
             cells = [f"**{cell}**" if cell else cell for cell in cells]
         lines.append(f"| {' | '.join(cells)} |")
     size = f"{_size(frame)}. " if "images" in frame else ""
-    return "\n".join(lines) + f"\n\n{size}{HOW_TO_READ}\n"
+    listed = "".join(f"- {remark}\n" for remark in remarks)
+    return "\n".join(filter(None, [*lines, f"\n{size}{HOW_TO_READ}\n", listed]))
 
 
 HOW_TO_READ = (
@@ -306,11 +308,11 @@ def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> 
     return table
 
 
-def write(frame: pd.DataFrame, paths: SweepPaths) -> None:
-    """Write the leaderboard as CSV, Parquet and Markdown."""
+def write(frame: pd.DataFrame, paths: SweepPaths, remarks: Sequence[str] = ()) -> None:
+    """Write the leaderboard as CSV, Parquet and Markdown, the last with ``remarks``."""
     paths.root.mkdir(parents=True, exist_ok=True)
     with atomic_write(paths.leaderboard_csv) as path:
         frame.to_csv(path, index=False)
     with atomic_write(paths.leaderboard_parquet) as path:
         frame.to_parquet(path, index=False)
-    atomic_write_text(paths.leaderboard_md, to_markdown(frame))
+    atomic_write_text(paths.leaderboard_md, to_markdown(frame, remarks))

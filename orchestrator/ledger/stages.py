@@ -1,4 +1,4 @@
-"""The stages of a sweep."""
+"""The stages of a sweep, and a key of what one records."""
 
 from enum import StrEnum
 
@@ -14,3 +14,7 @@ class Stage(StrEnum):
     REFIT = "refit"
     LEADERBOARD = "leaderboard"
     EXPORT = "export"
+
+
+CALIBRATED = "calibrated"
+"""Key of the winner's calibration and its effect on test, in the payload that ends the leaderboard since 2026-12."""

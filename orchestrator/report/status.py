@@ -17,7 +17,7 @@ from orchestrator.ledger.folder import Sweep, read_leaderboard, read_per_class, 
 from orchestrator.ledger.kept import DamagedFile, KeptFiles
 from orchestrator.ledger.looks import looks_at
 from orchestrator.ledger.naming import label, legend
-from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.ledger.state import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import command_line
@@ -44,7 +44,8 @@ BEST_ROWS = 10
 def describe(folder: Path) -> dict[str, Any]:
     """Return all as JSON values: ``name``, ``stage``, ``states`` (state -> count), ``trials`` (``id``, ``state``,
     ``reason``, ``epochs``, ``val_accuracy``, ``config``), ``winner`` (None if there is none yet), ``leaderboard``
-    (rows), ``per_class`` (rows of the winner on the test split, [] in older sweeps), ``mlflow`` (the parent run's id,
+    (rows), ``per_class`` (rows of the winner on the test split, [] in older sweeps), ``calibration`` (as the
+    leaderboard recorded it, None in older sweeps), ``mlflow`` (the parent run's id,
     None if MLflow does not have the sweep), ``looks`` (at the test split: ``reads`` by ``sweeps``, None before the
     first). A table whose file is damaged is [] with a sentence in ``damaged``. Non-finite numbers are None.
 
@@ -76,6 +77,7 @@ def describe(folder: Path) -> dict[str, Any]:
             "winner": sweep.fact("winner"),
             "leaderboard": rows,
             "per_class": classes,
+            "calibration": sweep.fact(CALIBRATED) if rows else None,
             "mlflow": parent_run(sweep),
             "looks": {"reads": looks.reads, "sweeps": looks.sweeps} if looks else None,
             **({"damaged": damaged} if damaged else {}),
@@ -196,6 +198,7 @@ def _print_leaderboard(sweep: Sweep, console: Console) -> None:
     """Print the leaderboard, or a sentence if its file is damaged."""
     import pandas as pd
 
+    from orchestrator.evaluation.calibration import calibration_lines
     from orchestrator.evaluation.leaderboard import to_rich
 
     rows, damaged = _rows(read_leaderboard, sweep)
@@ -203,6 +206,8 @@ def _print_leaderboard(sweep: Sweep, console: Console) -> None:
         tell(console, f"the leaderboard is not shown: {damaged}", SHOW_INDENT)
     if rows:
         console.print(to_rich(pd.DataFrame(rows), "leaderboard, on the test split"))
+        for line in calibration_lines(sweep.fact(CALIBRATED)):
+            tell(console, line, SHOW_INDENT)
 
 
 def _print_per_class(sweep: Sweep, console: Console) -> None:

@@ -20,9 +20,10 @@ from orchestrator.evaluation.leaderboard import ensemble
 from orchestrator.ledger.folder import Sweep
 from orchestrator.ledger.kept import FILES, FileState
 from orchestrator.ledger.segments import Event, EventKind
-from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.sweep.probabilities import read_probabilities
+from trainers.calibration import tempered
 from trainers.data.manifest import Manifest
 from trainers.files.arrays import DAMAGED
 from trainers.files.plain import Unreadable, read_plain
@@ -43,13 +44,15 @@ JUDGED_IN = "judged_in"
 class JudgedWinner:
     """``winner``: as selection recorded it (``Winner.to_dict``). ``row``: its row of the leaderboard. ``fits``: ids of
     the networks in its folder. ``files``: name in that folder -> SHA-256, {} in sweeps without checksums.
-    ``judged_in``: as ``judged_in`` returns it, {} where that was not recorded."""
+    ``judged_in``: as ``judged_in`` returns it, {} where that was not recorded. ``temperature``: of its probabilities,
+    None in sweeps from before 2026-12, as 1."""
 
     winner: Mapping[str, Any]
     row: Mapping[str, Any]
     fits: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     judged_in: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record, a part of the payload of the event that ends the leaderboard, which has the checksums itself."""
@@ -59,7 +62,7 @@ class JudgedWinner:
 
 @dataclass(frozen=True)
 class JudgedAnswers:
-    """Test photos and the probabilities with which the winner was judged, float (photos, classes).
+    """Test photos and the winner's probabilities when it was judged, calibrated, float (photos, classes).
 
     ``wanted``: number of photos that were looked for. ``tolerance``: maximum change of a probability.
     """
@@ -84,7 +87,8 @@ def judged_winner(sweep: Sweep) -> JudgedWinner:
     prefix = sweep.paths.name_of(sweep.paths.winner) + "/"
     files = {name.removeprefix(prefix): sha for name, sha in record.get(FILES, {}).items() if name.startswith(prefix)}
     fits, how = tuple(record["fits"]), record.get(JUDGED_IN) or {}
-    judged = JudgedWinner(record["judged"], record["winner_row"], fits, files, how)
+    temperature = record.get(CALIBRATED, {}).get("temperature")
+    judged = JudgedWinner(record["judged"], record["winner_row"], fits, files, how, temperature)
     try:
         described = json.loads(path.read_text())
         found = described["fits"], described["policy"]
@@ -107,7 +111,8 @@ def _last_record(events: Sequence[Event]) -> dict[str, Any] | None:
 
 
 def judged_probabilities(sweep: Sweep, judged: JudgedWinner, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
-    """Return the winner's stored probabilities on the test photos, (photos, classes), and their labels.
+    """Return the winner's stored probabilities on the test photos before calibration, (photos, classes), and their
+    labels.
 
     Raises OrchError if they are damaged, or not of the manifest's test photos.
     """
@@ -137,7 +142,8 @@ def judged_answers(sweep: Sweep, judged: JudgedWinner, manifest: Manifest) -> Ju
         if len(found) < AGAIN_PHOTOS and (photo := _photo(paths[i], hashes[i])) is not None:
             found[i] = photo
     wanted = min(AGAIN_PHOTOS, len(hashes))
-    return JudgedAnswers(manifest.classes, tuple(found.values()), rows[list(found)], wanted, tolerance(sweep, judged))
+    served = tempered(rows[list(found)], judged.temperature or 1.0)
+    return JudgedAnswers(manifest.classes, tuple(found.values()), served, wanted, tolerance(sweep, judged))
 
 
 def _photo(path: Path, sha256: str) -> bytes | None:

@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.evaluation import per_class
+from orchestrator.evaluation.calibration import LabelledAnswers, calibrate, calibration_lines, effect_on_test
 from orchestrator.evaluation.leaderboard import ModelPredictions, ensemble, rank, write
-from orchestrator.evaluation.variance import groups_of_hashes
+from orchestrator.evaluation.variance import groups_of_hashes, photos_in_words
 from orchestrator.ledger.folder import Sweep
 from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.looks import TEST, fingerprint_of_test, looks_at, record_look
 from orchestrator.ledger.segments import EventKind
-from orchestrator.ledger.stages import Stage
+from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.judged import JudgedWinner, judged_in
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from orchestrator.sweep.refit import WINNER, FinalModel
 from orchestrator.sweep.select import Winner
+from trainers.calibration import Calibration
 from trainers.config import TrialConfig
 from trainers.data.manifest import DESCRIPTOR, Manifest
 from trainers.files.atomic import atomic_write
 from trainers.images import descriptor
-from trainers.serving.model import MODEL_FILE
+from trainers.serving.model import CALIBRATION, MODEL_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +43,8 @@ DESCRIPTOR_VERSION = "descriptor_version"
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """``frame``: the rows, best first. ``probabilities``: of the winner on the test images, (images, classes);
-    ``labels``: theirs, int (images,)."""
+    """``frame``: the rows, best first. ``probabilities``: of the winner on the test images, calibrated, (images,
+    classes); ``labels``: theirs, int (images,)."""
 
     frame: pd.DataFrame
     probabilities: np.ndarray
@@ -54,6 +56,10 @@ def build_leaderboard(
 ) -> Leaderboard:
     """Read the test split: rank every model under every policy, and write the files and the winner's folder."""
     reads = {"networks": len(models), "policies": len(sweep.spec.final.policies)}
+    winners = [m for m in models if m.group == WINNER]
+    form = winner.form if len(winners) > 1 else "single"
+    members = winners if form == "ensemble" else winners[:1]
+    calibration, facts = _calibrate(sweep, manifest, winner, members)
 
     def reads_test(jobs: int, again: bool) -> None:
         test = fingerprint_of_test(manifest.split("test").table["sha256"])
@@ -68,28 +74,27 @@ def build_leaderboard(
     predict_missing(sweep, list(prefixes.values()), "test", reads_test)
 
     predictions, labels, hashes = _predictions(sweep, models)
-    winners = [m for m in models if m.group == WINNER]
-    form = winner.form if len(winners) > 1 else "single"
-    members = winners if form == "ensemble" else winners[:1]
     winner_row = (f"{WINNER}/ensemble" if form == "ensemble" else winners[0].name, winner.policy)
     test = manifest.split("test").table
     groups = groups_of_hashes(hashes, test["sha256"], test["group"])
     frame = rank(predictions, labels, winner_row, groups)
-    write(frame, sweep.paths)
     probabilities = next(p.probabilities for p in predictions if (p.model, p.policy) == winner_row)
+    facts |= effect_on_test(calibration, LabelledAnswers(probabilities, labels, groups))
+    write(frame, sweep.paths, calibration_lines(facts))
     per_class.write(per_class.per_class(labels, probabilities.argmax(1), manifest.classes, groups), sweep.paths)
-    _write_winner(sweep, manifest, winner, members)
+    _write_winner(sweep, manifest, winner, members, calibration)
+    probabilities = calibration.apply(np.asarray(probabilities, np.float64))
     write_evidence(sweep, manifest, probabilities)
 
     row = frame[frame["winner"]].iloc[0].to_dict()
     answers = [read_probabilities(sweep.kept(), m.fit, "test", winner.policy) for m in members]
     fits = tuple(m.fit for m in members)
     judged = JudgedWinner(winner.to_dict(), row, fits, judged_in=judged_in(answers))
-    facts = judged.to_dict() | {"rows": len(frame), "models": [_facts(m) for m in models]}
-    facts["statistics"] = STATISTICS
+    payload = judged.to_dict() | {"rows": len(frame), "models": [_facts(m) for m in models]}
+    payload |= {"statistics": STATISTICS, CALIBRATED: facts}
     before = [sweep.paths.name_of(path) for path in sweep.kept().below(sweep.paths.winner)]
-    facts[FILES] = {**dict.fromkeys(before), **checksums(sweep.paths, _judged_files(sweep, models))}
-    sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=facts)
+    payload[FILES] = {**dict.fromkeys(before), **checksums(sweep.paths, _judged_files(sweep, models))}
+    sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload=payload)
     _warn_of_looks(sweep)
     return Leaderboard(frame, probabilities, labels)
 
@@ -104,7 +109,37 @@ def _judged_files(sweep: SweepContext, models: Sequence[FinalModel]) -> list[Pat
     return files + files_below(paths.winner)
 
 
-def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, members: Sequence[FinalModel]) -> None:
+def _calibrate(
+    sweep: SweepContext, manifest: Manifest, winner: Winner, members: Sequence[FinalModel]
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the winner's calibration to photos that the networks asked have not trained on; return what to record.
+
+    Those are the final networks if they were trained without the validation photos, else the winning trial's own:
+    docs/decisions/0013-temperature-on-validation.md.
+    """
+    held_out = sweep.spec.final.refit == "train" and not manifest.folds
+    fits = [member.fit for member in members] if held_out else [winner.trial]
+    source, validation = "no photos", None
+    if manifest.folds or len(manifest.split("validation").table):
+        if held_out:
+            predict_missing(sweep, [fits], "validation", policies=[winner.policy])
+        kept = sweep.kept()
+        stored = [read_probabilities(kept, fit, "validation", winner.policy) for fit in fits]
+        groups = groups_of_hashes(stored[0]["sha256"], manifest.table["sha256"], manifest.table["group"])
+        validation = LabelledAnswers(ensemble([s["probabilities"] for s in stored]), stored[0]["labels"], groups)
+        whose = "the networks that are served" if held_out else "the winning trial, trained on fewer photos"
+        source = f"{photos_in_words(len(groups), len({*groups}))} of validation as answered by {whose}"
+    calibration, reason = calibrate(validation)
+    return calibration, calibration.to_dict() | {"fits": fits, "source": source, "reason": reason}
+
+
+def _write_winner(
+    sweep: SweepContext,
+    manifest: Manifest,
+    winner: Winner,
+    members: Sequence[FinalModel],
+    calibration: Calibration,
+) -> None:
     """Have a worker assemble the winner's folder from its networks."""
     from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
 
@@ -115,6 +150,7 @@ def _write_winner(sweep: SweepContext, manifest: Manifest, winner: Winner, membe
         "policy": winner.policy,
         "threads": 1,
         "precision": "float32",
+        CALIBRATION: calibration.to_dict(),
     }
     kept = sweep.kept()
     kept.require(*(file for member in members for file in kept.below(sweep.paths.fit(member.fit))))
@@ -167,7 +203,7 @@ def write_evidence(sweep: SweepContext, manifest: Manifest, probabilities: np.nd
     """Write which images the winner was trained, chosen and tested on, and its answers: for the promotion gate and for
     ``orch evaluate``, which also need what recognises a photo that was exported again.
 
-    ``probabilities``: of the test images, (images, classes).
+    ``probabilities``: of the test images, calibrated as the served model's, (images, classes).
     """
     import pandas as pd
 

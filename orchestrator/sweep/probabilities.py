@@ -30,8 +30,10 @@ def predict_missing(
     groups: Sequence[Sequence[str]],
     split: str,
     before: Callable[[int, bool], None] = lambda jobs, again: None,
+    policies: Sequence[str] = (),
 ) -> None:
-    """Compute the probabilities that the folder lacks, or holds damaged, under every crop policy of the spec.
+    """Compute the probabilities that the folder lacks, or holds damaged, under ``policies``, by default every crop
+    policy of the spec.
 
     With folds the split "validation" is all of them: each of a trial's networks predicts the fold that it did not see.
 
@@ -44,7 +46,7 @@ def predict_missing(
     from orchestrator.cluster.ray_session import machine_resources
 
     kept = sweep.kept()
-    jobs = [job for fits in groups for job in missing_jobs(sweep, fits, split, kept)]
+    jobs = [job for fits in groups for job in missing_jobs(sweep, fits, split, kept, policies)]
     if not jobs:
         return
     wanted = [Path(file) for job in jobs for files in job["outputs"].values() for file in files.values()]
@@ -81,7 +83,11 @@ def _images(manifest: Manifest, split: str) -> int:
 
 
 def missing_jobs(
-    sweep: SweepContext, fits: Sequence[str], split: str, kept: KeptFiles | None = None
+    sweep: SweepContext,
+    fits: Sequence[str],
+    split: str,
+    kept: KeptFiles | None = None,
+    policies: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the jobs for those of ``fits``, all of one prefix, that lack usable probabilities under some policy.
 
@@ -91,17 +97,17 @@ def missing_jobs(
     paths, kept = sweep.paths, kept or sweep.kept()
     lacking: dict[tuple[str, ...], list[str]] = {}
     for fit in fits:
-        policies = [p for p in sweep.spec.final.policies if not _is_usable(kept, fit, split, p)]
-        for together in [tuple(policies)] if sweep.share else [(policy,) for policy in policies]:
+        lack = [p for p in policies or sweep.spec.final.policies if not _is_usable(kept, fit, split, p)]
+        for together in [tuple(lack)] if sweep.share else [(policy,) for policy in lack]:
             lacking.setdefault(together, []).append(fit)
     at_once = MODELS_AT_ONCE if sweep.share else 1
     return [
         {
             "models": {fit: str(paths.fit(fit).resolve()) for fit in some},
-            "policies": policies,
+            "policies": together,
             "outputs": {
                 policy: {fit: str(paths.probabilities(fit, split, policy).resolve()) for fit in some}
-                for policy in policies
+                for policy in together
             },
             "manifest": str(paths.manifest.resolve()),
             "split": split,
@@ -111,9 +117,9 @@ def missing_jobs(
             "threads": 1,
             "precision": sweep.spec.resources.precision,
         }
-        for policies, lack in lacking.items()
-        if policies
-        for some in (lack[start : start + at_once] for start in range(0, len(lack), at_once))
+        for together, those in lacking.items()
+        if together
+        for some in (those[start : start + at_once] for start in range(0, len(those), at_once))
     ]
 
 

@@ -26,6 +26,14 @@ INPUT = (
     '`{"dataframe_split": {"columns": ["image"], "data": [["BASE64"]]}}` or `{"inputs": ["BASE64"]}`'
 )
 """Description in Markdown of a registered model's input, which its MLflow signature omits, see ``signature``."""
+PRECISION = "precision"
+"""Name of the registered model's parameter, as in ``trainers.calibration``, 0 for an answer to every photo."""
+OUTPUT = (
+    "`label`, `probability`, `probabilities` (JSON: class -> probability), calibrated on validation. With the parameter "
+    '`precision`, such as 0.95 (over HTTP: `"params": {"precision": 0.95}` next to the input), the label is empty where '
+    "the highest probability is below the threshold for that precision, and `reason` says so"
+)
+"""Description in Markdown of a registered model's output."""
 SERVED_WITH = (
     *("tensorflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py", "pyarrow", "filelock", "cachetools"),
 )
@@ -85,7 +93,7 @@ class ModelDetails:
             f"(95 % interval {self.accuracy_low:.3f} to {self.accuracy_high:.3f}) "
             f"on data `{self.data}` with {len(self.classes)} classes.\n\n"
             f"Input: {INPUT}. "
-            "Output: `label`, `probability`, `probabilities` (JSON: class -> probability)."
+            f"Output: {OUTPUT}."
         )
 
 
@@ -148,14 +156,15 @@ def _package_of(module: str) -> Path:
 
 
 def signature() -> ModelSignature:
-    """Return the signature of the output: ``label``, ``probability``, ``probabilities`` (JSON text).
+    """Return the signature of the output, ``label``, ``probability``, ``probabilities`` (JSON text) and, with the
+    parameter ``precision``, ``reason``.
 
     The input has no schema on purpose, since every type in MLflow rejects some accepted input: a binary column also
     base64-decodes paths and ``data:`` URLs and fails on pixels; an "any" column rejects everything but tables. The
     model itself validates its input.
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     return ModelSignature(
         outputs=Schema(
@@ -163,8 +172,10 @@ def signature() -> ModelSignature:
                 ColSpec(DataType.string, "label"),
                 ColSpec(DataType.double, "probability"),
                 ColSpec(DataType.string, "probabilities"),
+                ColSpec(DataType.string, "reason", required=False),
             ]
         ),
+        params=ParamSchema([ParamSpec(PRECISION, DataType.double, 0.0)]),
     )
 
 

@@ -29,6 +29,8 @@ CHAMPIONSHIPS = "orch.champion"
 """Tag: a JSON list with a record for each time that the version became the champion, see ``tracking.champions``."""
 MODEL_SHA256 = "orch.model_sha256"
 """Tag: one SHA-256 over the files of the model, see ``model_digest``."""
+TEMPERATURE = "orch.temperature"
+"""Tag: the temperature of the model's probabilities; versions from before 2026-12 lack it."""
 MODEL_INDEX = "MLmodel"
 """Name of MLflow's description of a packed model."""
 EVIDENCE = SweepPaths(Path()).evidence.name

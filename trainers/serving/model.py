@@ -1,7 +1,8 @@
 """The registered model: image bytes -> label and probabilities. Imports neither mlflow nor the orchestrator.
 
-A served folder holds ``model.json`` (classes, crop policy, configuration), ``backbone.npz`` (the starting weights, of
-which only the frozen part is used) and one ``member-K.npz`` per network of the ensemble. Nothing else is needed.
+A served folder holds ``model.json`` (classes, crop policy, configuration, calibration), ``backbone.npz`` (the starting
+weights, of which only the frozen part is used) and one ``member-K.npz`` per network of the ensemble. Nothing else is
+needed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trainers.calibration import PRECISION, Calibration, too_uncertain
 from trainers.contract import FitJob
 from trainers.errors import TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
@@ -30,6 +32,8 @@ from trainers.serving.inputs import photos
 from trainers.training import device
 
 MODEL_FILE = "model.json"
+CALIBRATION = "calibration"
+"""Key of ``model.json``; models from before 2026-12 lack it."""
 BACKBONE_FILE = "backbone.npz"
 SERVED_PRECISION = "float32"
 """Precision of every served model, whatever its training precision, so that it runs on any CPU."""
@@ -54,8 +58,8 @@ class UnreadableImages(Unreadable):
 def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
     """Write finished fits of one configuration as a served folder; a job for a worker.
 
-    ``job``: ``fits`` (folders of the ensemble's members), ``output``, ``classes``, ``policy``, ``threads`` and
-    ``precision``.
+    ``job``: ``fits`` (folders of the ensemble's members), ``output``, ``classes``, ``policy``, ``threads``,
+    ``precision`` and, optionally, ``calibration`` (``Calibration.to_dict``).
     Returns ``{"members": count}``. Raises TrainerError if there is no fit, or they differ in configuration.
     """
     from trainers.networks.backbone import cached_backbone
@@ -87,6 +91,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
         "view": first.config.view,
         "fit": first.to_dict() | {"manifest": "", "output": "", "cache": ""},
     }
+    described |= {CALIBRATION: job[CALIBRATION]} if job.get(CALIBRATION) else {}
     atomic_write_text(out / MODEL_FILE, json.dumps(described, indent=1))
     return {"members": len(fits)}
 
@@ -107,6 +112,7 @@ class ServedModel:
             self.crop_names = tuple(described.get("crops") or crop_names(self.policy))
             self.image_size: int = described["image_size"]
             self.view: str = described["view"]
+            self.calibration = Calibration.from_dict(described.get(CALIBRATION))
             fit = FitJob.from_dict(described["fit"])
         except DAMAGED as error:
             reason = str(error) or type(error).__name__
@@ -133,7 +139,8 @@ class ServedModel:
             self.networks.append(network)
 
     def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
-        """Return float32 (n, classes) for encoded images (JPEG, PNG, ...): the mean over crops and members.
+        """Return float32 (n, classes) for encoded images (JPEG, PNG, ...): the mean over crops and members, before
+        calibration, as the leaderboard judges it.
 
         Images are decoded in threads, and their crops predicted in batches of about BATCH_CROPS while the next are
         decoded. Raises UnreadableImages for images that cannot be decoded.
@@ -178,14 +185,19 @@ class ServedModel:
         """Predict input as ``trainers.serving.inputs.photos`` takes it; MLflow calls this.
 
         Returns ``label``, ``probability`` and ``probabilities`` (JSON: class -> probability), one row per image, in
-        order. ``params`` is ignored. Raises TrainerError, which MLflow reports with status 400.
+        order, calibrated. ``params``: ``precision``, the wanted precision, 0 for none: the label of a row whose highest
+        probability is below its threshold is then "", and a column ``reason`` says so. Raises TrainerError, which
+        MLflow reports with status 400.
         """
         try:
+            precision = _wanted_precision(params)
+            level = self.calibration.level(precision) if precision else None
             rows = self.probabilities(photos(model_input))
         except TrainerError as error:
             raise _for_mlflow(error) from error
         best = rows.argmax(1) if len(rows) else np.zeros(0, int)
-        return pd.DataFrame(
+        rows = self.calibration.apply(rows)
+        answers = pd.DataFrame(
             {
                 "label": [self.classes[b] for b in best],
                 "probability": [float(row[b]) for row, b in zip(rows, best, strict=True)],
@@ -194,6 +206,20 @@ class ServedModel:
                 ],
             }
         )
+        if level is None:
+            return answers
+        pairs = list(zip(answers["label"], answers["probability"], strict=True))
+        reasons = [too_uncertain(*pair, level, precision) if pair[1] < level.threshold else "" for pair in pairs]
+        labels = ["" if reason else label for reason, (label, _) in zip(reasons, pairs, strict=True)]
+        return answers.assign(label=labels, reason=reasons)
+
+
+def _wanted_precision(params: Mapping[str, Any] | None) -> float:
+    value = (params or {}).get(PRECISION) or 0.0
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TrainerError(f"the precision is a share between 0 and 1, such as 0.95; found {value!r}.") from error
 
 
 def _for_mlflow(error: TrainerError) -> TrainerError:
