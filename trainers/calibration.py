@@ -36,8 +36,8 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 class Level:
     """Photos answered if the highest calibrated probability is at least ``threshold``, on validation.
 
-    ``coverage``: their share of the photos. ``precision``: share of them that are answered correctly. ``lower``: its
-    lower bound, which holds for all levels of a model at once.
+    ``coverage``: their share of the photos. ``precision``: share of them that are answered correctly. ``lower``: the
+    highest precision that can be wanted of it, a lower bound of the true one at 95 %.
     """
 
     threshold: float

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.audit.board import compare_leaderboard
+from orchestrator.audit.calibration import compare_calibration
 from orchestrator.audit.checks import (
     DIFFERENT,
     EQUAL,
@@ -31,6 +32,7 @@ PARTS: Mapping[str, Callable[[JudgedSweep], Iterator[Check]]] = {
     "data": compare_data,
     "choice of the winner": choose_again,
     "leaderboard": compare_leaderboard,
+    "calibration": compare_calibration,
     "winner's folder": compare_winner,
     "registered version": compare_champion,
 }

@@ -23,6 +23,7 @@ from orchestrator.audit.checks import (
 )
 from orchestrator.errors import OrchError
 from orchestrator.ledger.kept import FILES
+from orchestrator.ledger.stages import CALIBRATED
 
 TAGS = {"accuracy": "orch.test_accuracy", "accuracy_low": "orch.test_accuracy_low"}
 TAGS |= {"accuracy_high": "orch.test_accuracy_high"}
@@ -99,6 +100,9 @@ def compare_champion(judged: JudgedSweep) -> Iterator[Check]:
         yield compare(part, f"{what}: {tag}", tags.get(tag, ""), f"{row[column]:.4f}")
     yield compare(part, f"{what}: networks", json.loads(tags.get("orch.fits", "[]")), list(judged.record["fits"]))
     yield compare(part, f"{what}: orch.policy", tags.get("orch.policy", ""), judged.record["judged"]["policy"])
+    if registry.TEMPERATURE in tags and CALIBRATED in judged.record:
+        temperature = judged.record[CALIBRATED]["temperature"]
+        yield compare(part, f"{what}: {registry.TEMPERATURE}", tags[registry.TEMPERATURE], repr(temperature))
     prefix = sweep.paths.name_of(sweep.paths.winner) + "/"
     files = {n.removeprefix(prefix): sha for n, sha in judged.record.get(FILES, {}).items() if n.startswith(prefix)}
     if files and registry.MODEL_SHA256 in tags:

@@ -291,6 +291,7 @@ def _card(report: ExportReport, manifest: Manifest, answer: Mapping[str, Any]) -
         "policy": report.policy,
         "photo": answer["usage"]["photo"],
         "preprocessing": answer["usage"]["preprocessing"],
+        "calibration": answer["usage"]["calibration"],
         "files": {
             e.file: {
                 "format": e.name,

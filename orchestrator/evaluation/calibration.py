@@ -6,6 +6,8 @@ are fitted on validation; ``trainers.calibration`` applies them.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ FEWEST_OBJECTS = 50
 """Minimum number of objects (photos that are no copies of one another) to fit a temperature to: its standard error is
 then about a sixth of it."""
 LEVELS = 10
-"""Number of thresholds: those that answer 1, 2, ... tenths of the validation photos, and the last all of them."""
+"""Number of thresholds tried: those that answer 1, 2, ... tenths of the validation photos, the last all of them."""
 RISK = 0.05
-"""Probability that a lower bound of a precision is above the true one, for any of the ``LEVELS``."""
+"""Probability that the true precision of a chosen threshold is below the wanted one."""
 WANTED = (0.8, 0.9, 0.95, 0.98, 0.99)
 """Precisions for which coverage and precision on test are shown."""
 
@@ -139,34 +141,47 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def precision_levels(confidence: np.ndarray, hits: np.ndarray, groups: Sequence[str]) -> tuple[Level, ...]:
-    """Return the thresholds that answer 10, 9, ... tenths of the photos, with lower bounds of their precision.
+    """Return the thresholds by which a wanted precision can be reached, by falling coverage.
 
-    ``confidence``: the highest calibrated probability, (photos,); ``hits``: bool (photos,). The bounds hold for all
-    levels at once with probability 1 - ``RISK``: Bonferroni's correction of exact binomial bounds (Clopper & Pearson
-    1934), as in Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052) for the risk of selective classification
-    (Geifman & El-Yaniv 2017). Photos of a group count as if all were answered alike: n is (sum m_g)^2 / sum m_g^2
-    (Kish 1965).
+    ``confidence``: the highest calibrated probability, (photos,); ``hits``: bool (photos,). Fixed sequence testing of
+    Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052, section 3.2) for the precision of selective
+    classification (Geifman & El-Yaniv 2017): for a wanted precision the thresholds that answer 1, 2, ... tenths of the
+    photos are tried in that order, from the first at which one mistake is allowed, until the exact lower bound
+    (Clopper & Pearson 1934) of one falls below it; the last before is chosen. So the chosen one's true precision is
+    below the wanted with probability ``RISK``. Photos of a group count as if all were answered alike: n is
+    (sum m_g)^2 / sum m_g^2 (Kish 1965).
     """
+    tried, allowed = list[Level](), list[float]()
     falling = np.sort(confidence)[::-1]
-    levels: list[Level] = []
-    for tenths in range(LEVELS, 0, -1):
+    for tenths in range(1, LEVELS + 1):
         threshold = 0.0 if tenths == LEVELS else float(falling[math.ceil(tenths * len(falling) / LEVELS) - 1])
         answered = confidence >= threshold
-        if levels and threshold <= levels[-1].threshold:
-            continue
-        right = float(hits[answered].mean())
         own = Groups.of(np.asarray(groups)[answered], int(answered.sum()))
-        bound = _exact_lower_bound(right, own.images / own.weighted_size)
-        levels.append(Level(threshold, float(answered.mean()), right, bound))
-    return tuple(levels)
+        photos, right = own.images / own.weighted_size, float(hits[answered].mean())
+        tried.append(Level(threshold, float(answered.mean()), right, _exact_lower_bound(right * photos, photos)))
+        allowed.append(_exact_lower_bound(photos - 1, photos))
+    return _reachable(tried, allowed)
 
 
-def _exact_lower_bound(share: float, photos: float) -> float:
-    """Return Clopper & Pearson's one-sided bound at ``RISK`` / ``LEVELS``, for any real number of photos."""
+def _reachable(tried: Sequence[Level], allowed: Sequence[float]) -> tuple[Level, ...]:
+    """Return the levels that are chosen for some wanted precision, each with the highest such as its ``lower``.
+
+    ``tried``: by rising coverage. ``allowed``: the bound of each, had it one mistake.
+    """
+    found: dict[float, Level] = {}
+    for wanted in sorted(level.lower for level in tried):
+        start = next((i for i, bound in enumerate(allowed) if bound >= wanted), len(tried) - 1)
+        passed = list(itertools.takewhile(lambda level: level.lower >= wanted, tried[start:]))  # noqa: B023
+        if passed:
+            found[passed[-1].threshold] = dataclasses.replace(passed[-1], lower=wanted)
+    return tuple(found[threshold] for threshold in sorted(found))
+
+
+def _exact_lower_bound(right: float, photos: float) -> float:
+    """Return Clopper & Pearson's one-sided bound at ``RISK``, for any real numbers of photos."""
     from scipy.special import betaincinv  # SciPy: a second to import
 
-    right = share * photos
-    return float(betaincinv(right, photos - right + 1, RISK / LEVELS)) if right > 0 else 0.0
+    return float(betaincinv(right, photos - right + 1, RISK)) if right > 0 else 0.0
 
 
 def effect_on_test(calibration: Calibration, test: LabelledAnswers) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from orchestrator.commands.export import ExportRequest, export_winner
-from tests.support.exported_sweep import TFLITE, WITHOUT_EXTRAS, export_here, write_sweep
+from tests.support.exported_sweep import CALIBRATION, TFLITE, WITHOUT_EXTRAS, export_here, write_sweep
 from tests.support.places import ROOT
 from tests.support.tiny_fits import CLASSES
 from trainers.export.formats import FORMATS
@@ -108,7 +108,7 @@ def farthest(model: tuple[Path, ServedModel], names: Iterable[str], *code: str) 
     found = []
     for name in names:
         (folder / "photo.jpg").write_bytes(PHOTOS[name])
-        expected = served.probabilities([PHOTOS[name]])[0]
+        expected = [*json.loads(served.predict([PHOTOS[name]])["probabilities"][0]).values()]
         found.append(np.abs(run(folder, CROPS, *code)["probabilities"] - expected).max())
     return float(max(found))
 
@@ -140,6 +140,13 @@ def test_orientation_and_transparency_change_the_answers_by_more_than_the_tolera
     assert np.abs(served.probabilities([flat]) - served.probabilities([PHOTOS["rgba"]])).max() > FROM_BYTES
 
 
+def test_calibration_changes_the_answers_by_more_than_the_tolerances(model: tuple[Path, ServedModel]) -> None:
+    served = model[1]
+    assert served.calibration == CALIBRATION
+    before = served.probabilities([PHOTOS["exif 1"]])
+    assert np.abs(served.calibration.apply(before) - before).max() > 10 * ROWS["model.tflite"]
+
+
 def test_savedmodel(model: tuple[Path, ServedModel]) -> None:
     pixels, encoded_photos = blocks("SavedModel")
     assert farthest(model, FEW, pixels) < ROWS["savedmodel"]
@@ -165,7 +172,7 @@ def test_onnx(model: tuple[Path, ServedModel]) -> None:
 def test_the_card_and_the_files_say_the_same(model: tuple[Path, ServedModel]) -> None:
     folder = model[0]
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    expected = {key: card[key] for key in ("classes", "policy", "photo", "preprocessing")}
+    expected = {key: card[key] for key in ("classes", "policy", "photo", "preprocessing", "calibration")}
     tflite, onnx = blocks("Without `card.json`")
     for name in TFLITE:
         found = run(folder, tflite.replace("model.tflite", FORMATS[name].file))
@@ -179,7 +186,7 @@ def test_the_page_lists_the_keys_of_the_card(model: tuple[Path, ServedModel]) ->
     card = json.loads((model[0] / "card.json").read_text(encoding="utf-8"))
     keys = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
     assert set(keys) <= set(card)
-    assert len(keys) == 6
+    assert len(keys) == 7
     for name, entry in card["files"].items():
         assert {"signature", "inputs", "outputs", "note"} <= set(entry), name
     assert card["files"]["savedmodel"]["photos"]["policy"] == "flip"

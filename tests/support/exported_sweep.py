@@ -18,6 +18,7 @@ from orchestrator.paths import SweepPaths
 from orchestrator.sweep.judged import JudgedWinner
 from tests.support.tiny_fits import predict_into, write_manifest
 from tests.trainers.serving.test_model import finish, put_together
+from trainers.calibration import Calibration, Level
 from trainers.errors import TrainerError
 from trainers.export import export
 
@@ -25,6 +26,7 @@ TFLITE = ("tflite", "tflite-fp16", "tflite-int8")
 WITHOUT_EXTRAS = ("savedmodel", *TFLITE)
 POLICY = "flip"
 PHOTOS = 24
+CALIBRATION = Calibration(0.7, (Level(0.0, 1.0, 0.9, 0.82), Level(0.6, 0.5, 0.97, 0.91)), 200)
 
 
 def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
@@ -40,7 +42,7 @@ def write_sweep(root: Path, members: int = 2, **trial: Any) -> SweepPaths:
     models = {Path(f).name: f for f in fits}
     outputs = {POLICY: {name: str(paths.probabilities(name, "test", POLICY)) for name in models}}
     predict_into(outputs, models=models, manifest=str(paths.manifest), split="test")
-    put_together(fits, paths.winner, POLICY)
+    put_together(fits, paths.winner, POLICY, CALIBRATION.to_dict())
     with Ledger(paths.ledger) as ledger:
         winner = {"trial": "fit-0", "model": "ensemble", "policy": POLICY}
         ledger.append(EventKind.STAGE, stage="select", state="ENDED", payload={"winner": winner})

@@ -31,7 +31,8 @@ def notes(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def how_to_cut(served: ServedModel) -> list[str]:
-    """Return the steps from a photo to the network's input, as ``trainers.images.crops`` performs them."""
+    """Return the steps from a photo to the network's input, as ``trainers.images.crops`` performs them, and from its
+    output to the answer."""
     size, crops = served.image_size, len(served.crop_names)
     side = round(size / ZOOM) if needs_canvas(served.crop_names) else size
     square = "" if served.view == "squash" else "take the central square, "
@@ -52,7 +53,12 @@ def how_to_cut(served: ServedModel) -> list[str]:
     if ":" in served.policy:
         other = f"crops, each {each}: {'; '.join(map(describe_crop, served.crop_names))}"
     steps.append(cut.get(served.policy, other))
-    return [*steps, "the answer is the mean of the crops' probabilities"] if crops > 1 else steps
+    if crops > 1:
+        steps.append("the answer is the mean of the crops' probabilities")
+    if served.calibration.temperature != 1:
+        power = f"1 / {served.calibration.temperature:.6g}"
+        steps.append(f"calibrate: each probability to the power of {power}, then divided by their sum")
+    return steps
 
 
 def versions(rows: Iterable[ExportFormat]) -> dict[str, str]:

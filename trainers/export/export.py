@@ -33,7 +33,8 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
     ``answers`` (name -> .npz to write: each format, ``original`` and, with a SavedModel, ``serve_bytes``),
     ``manifest``, ``split``, ``threads``. Calibration reads only images of the split "train".
 
-    Each .npz holds ``sha256`` (n,) and ``probabilities`` (n, classes), the mean over the crops of the model's policy.
+    Each .npz holds ``sha256`` (n,) and ``probabilities`` (n, classes), the mean over the crops of the model's policy
+    before calibration, which no file holds: it follows the mean over crops.
     Returns ``measured`` (name -> ``latency_ms``, ``size_mb``), ``failed`` (format -> reason), ``notes`` (format ->
     limits of its file), and for users of the files ``input`` (description of a crop), ``usage`` (classes and
     preprocessing), ``interfaces`` (format -> names, shapes and types), ``crops`` (their number), ``serve_bytes`` (its

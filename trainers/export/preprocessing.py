@@ -18,13 +18,15 @@ def usage(served: ServedModel) -> dict[str, Any]:
     """Return what a user of an exported file needs, as plain JSON; every format stores it inside its file.
 
     ``classes``: in the order of the probabilities. ``policy``: of the crops. ``photo``: steps in words.
-    ``preprocessing``: the same in numbers, see ``preprocessing``.
+    ``preprocessing``: the same in numbers, see ``preprocessing``. ``calibration``: the temperature that the averaged
+    probabilities still need, and thresholds for a wanted precision (``trainers.calibration.Calibration.to_dict``).
     """
     return {
         "classes": list(served.classes),
         "policy": served.policy,
         "photo": how_to_cut(served),
         "preprocessing": preprocessing(served),
+        "calibration": served.calibration.to_dict(),
     }
 
 

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -24,6 +26,7 @@ from tests.support.asked_models import AskedModel, asked_champion, write_files
 from tests.support.photos_on_disk import HOSTILE, write_hostile
 from tests.support.places import ROOT
 from tests.support.sweep_on_disk import write_sweep
+from trainers.errors import TrainerError
 from trainers.files.plain import AT_ONCE
 
 
@@ -144,12 +147,12 @@ def test_without_a_name_the_newest_sweep_says_which_model(tmp_path: Path, monkey
 
 def test_the_ways_of_writing_agree(tmp_path: Path) -> None:
     write_files(tmp_path / "p", AT_ONCE + 6)
-    photos, champion = list_photos([str(tmp_path / "p"), "nowhere"]), asked_champion()
     parts: list[bytes] = []
     said: list[str] = []
-    failed = predict.predict_to_json(photos, champion, parts.append, said.append)
+    photos, asked = list_photos([str(tmp_path / "p"), "nowhere"]), predict.Asked(asked_champion(), said.append)
+    failed = predict.predict_to_json(photos, asked, parts.append)
     rows = json.loads(b"".join(parts))
-    assert predict.predict_to_csv(photos, champion, tmp_path / "a.csv", False, said.append) == failed
+    assert predict.predict_to_csv(photos, asked, tmp_path / "a.csv", False) == failed
     with open(tmp_path / "a.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [(r["path"], r.get("label", ""), r.get("error", "")) for r in rows] == [
@@ -157,7 +160,7 @@ def test_the_ways_of_writing_agree(tmp_path: Path) -> None:
     ]
     assert failed == sum("error" in row for row in rows) >= AT_ONCE // 7
     out = io.StringIO()
-    assert predict.predict_to_terminal(photos, champion, Console(file=out, width=300), said.append) == failed
+    assert predict.predict_to_terminal(photos, asked, Console(file=out, width=300)) == failed
     assert len(out.getvalue().splitlines()) == len(rows) == AT_ONCE + 7
     assert said == [
         "loading  models:/garbage/1",
@@ -170,9 +173,57 @@ def test_the_ways_of_writing_agree(tmp_path: Path) -> None:
 def test_a_finished_file_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path / "p", 9)
     photos, champion = list_photos([str(tmp_path / "p")]), asked_champion()
-    failed = predict.predict_to_csv(photos, champion, tmp_path / "a.csv", False, print)
+    asked = predict.Asked(champion, print)
+    failed = predict.predict_to_csv(photos, asked, tmp_path / "a.csv", False)
     monkeypatch.setattr(type(champion), "load", lambda self: pytest.fail("loaded"))
-    assert predict.predict_to_csv(photos, champion, tmp_path / "a.csv", True, print) == failed > 0
+    assert predict.predict_to_csv(photos, asked, tmp_path / "a.csv", True) == failed > 0
+
+
+class UnsureModel:
+    """Sure of long files alone. ``schema``: None as of a model that was registered before a precision could be asked."""
+
+    def __init__(self, schema: object = "a schema") -> None:
+        self.metadata = SimpleNamespace(get_params_schema=lambda: schema)
+
+    def predict(self, frame: pd.DataFrame, params: dict[str, float] | None = None) -> pd.DataFrame:
+        wanted = (params or {}).get("precision", 0.0)
+        if wanted > 0.97:
+            raise TrainerError("no threshold reaches it.")
+        unsure = [len(image) < 10 and wanted > 0 for image in frame["image"]]
+        said = [json.dumps({"long": 0.75, "short": 0.25})] * len(unsure)
+        answer = {"label": ["" if u else "long" for u in unsure], "probability": 0.75, "probabilities": said}
+        return pd.DataFrame(answer | ({"reason": ["unsure" if u else "" for u in unsure]} if wanted else {}))
+
+
+def asked_for(model: UnsureModel, precision: float) -> predict.Asked:
+    champion = SimpleNamespace(address="models:/garbage/1", load=lambda: model)
+    return predict.Asked(champion, lambda line: None, precision)  # type: ignore[arg-type]
+
+
+def test_a_wanted_precision_leaves_photos_without_a_label(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"brief")
+    (tmp_path / "b.png").write_bytes(b"a long picture")
+    photos, parts = list_photos([str(tmp_path)]), list[bytes]()
+    assert predict.predict_to_json(photos, asked_for(UnsureModel(), 0.95), parts.append) == 0
+    rows = json.loads(b"".join(parts))
+    assert [(row["label"], row.get("reason")) for row in rows] == [(None, "unsure"), ("long", None)]
+    predict.predict_to_csv(photos, asked_for(UnsureModel(), 0.95), tmp_path / "a.csv", False)
+    with open(tmp_path / "a.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["label"], row["reason"], row["precision"]) for row in table] == [
+        ("", "unsure", "0.95"),
+        ("long", "", "0.95"),
+    ]
+
+
+def test_a_precision_that_the_model_cannot_give_stops_before_the_first_row(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"brief")
+    photos = list_photos([str(tmp_path)])
+    with pytest.raises(OrchError, match=r"--precision: no threshold reaches it\."):
+        predict.predict_to_csv(photos, asked_for(UnsureModel(), 0.99), tmp_path / "a.csv", False)
+    with pytest.raises(OrchError, match="models:/garbage/1 was registered before orch kept thresholds"):
+        predict.predict_to_csv(photos, asked_for(UnsureModel(None), 0.9), tmp_path / "a.csv", False)
+    assert not (tmp_path / "a.csv").exists()
 
 
 # --- in a process of its own ---------------------------------------------------------------------------------------

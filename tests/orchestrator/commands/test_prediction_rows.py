@@ -18,6 +18,7 @@ from rich.console import Console
 from orchestrator.commands.prediction_rows import (
     COLUMNS,
     HEADER,
+    WITH_PRECISION,
     Prediction,
     PredictionFile,
     json_parts,
@@ -193,3 +194,55 @@ def test_a_row_of_thousands_of_classes_is_resumed(tmp_path: Path) -> None:
     whole = written(tmp_path / "f.csv", rows)
     assert len(whole) > 2 * 131_072
     assert written(tmp_path / "f.csv", rows, resume=True) == whole
+
+
+# --- a wanted precision -------------------------------------------------------------------------------------------
+
+UNSURE = Prediction("odd.png", None, 0.4, {"cat": 0.4, "dög": 0.3}, reason="none of these: the likeliest is cat, 0.4.")
+
+
+def written_for(file: Path, rows: list[Prediction], precision: float, resume: bool = False) -> bytes:
+    with PredictionFile(file, MODEL, resume, precision) as out:
+        out.write([row for row in rows if not out.done[row.to_csv(MODEL)[0]]])
+    return file.read_bytes()
+
+
+def test_none_of_these_is_an_empty_label_with_the_reason(tmp_path: Path) -> None:
+    text = written_for(tmp_path / "a.csv", [UNSURE, *ROWS], 0.95).decode()
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert tuple(rows[0]) == WITH_PRECISION
+    assert rows[1] == ["odd.png", "", "0.4", '{"cat": 0.4, "dög": 0.3}', "", UNSURE.reason, "0.95", MODEL]
+    assert [row[5:] for row in rows[2:]] == [["", "0.95", MODEL]] * len(ROWS)
+    assert UNSURE.to_dict() == {
+        "path": "odd.png",
+        "label": None,
+        "probability": 0.4,
+        "probabilities": {"cat": 0.4, "dög": 0.3},
+        "reason": UNSURE.reason,
+    }
+    out = io.StringIO()
+    print_predictions([UNSURE], Console(file=out, width=80))
+    assert out.getvalue().split("  ")[-1].strip() == "none of these"
+
+
+def test_wherever_it_is_cut_it_ends_as_if_it_had_not_been_for_a_precision_too(tmp_path: Path) -> None:
+    whole = written_for(tmp_path / "whole.csv", [UNSURE, *ROWS], 0.95)
+    file = tmp_path / "cut.csv"
+    for at in range(len(whole) + 1):
+        file.write_bytes(whole[:at])
+        assert written_for(file, [UNSURE, *ROWS], 0.95, resume=True) == whole, at
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "sentence"),
+    [
+        (0.0, 0.9, "holds answers without --precision; give the same as before, or name another file"),
+        (0.9, 0.0, "holds answers with --precision; give the same"),
+        (0.9, 0.95, r"holds answers with 0\.9, not 0\.95, as --precision; give the same"),
+    ],
+)
+def test_rows_of_another_precision_are_not_mixed(before: float, now: float, sentence: str, tmp_path: Path) -> None:
+    kept = written_for(tmp_path / "a.csv", [UNSURE], before)
+    with pytest.raises(SpecError, match=sentence):
+        PredictionFile(tmp_path / "a.csv", MODEL, True, now)
+    assert (tmp_path / "a.csv").read_bytes() == kept

@@ -1,4 +1,4 @@
-"""Calibration error: by hand, by the formula, its floor and its bias by simulation."""
+"""Calibration: its error by hand, by the formula and by simulation; planted temperatures, planted precisions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.evaluation.calibration import CalibrationError, calibration_error
+from orchestrator.evaluation.calibration import (
+    COOLEST,
+    WARMEST,
+    CalibrationError,
+    LabelledAnswers,
+    calibrate,
+    calibration_error,
+    calibration_lines,
+    effect_on_test,
+    fit_temperature,
+    precision_levels,
+)
+from trainers.calibration import Calibration, tempered
+from trainers.metrics import log_loss
 
 
 def test_calibration_of_a_table_worked_by_hand():
@@ -69,3 +82,151 @@ def test_a_model_that_is_off_by_8_points_is_shown_so():
 def test_no_figure_is_negative_or_nan_for_one_image():
     found = calibration_error(np.array([[0.7, 0.3]]), np.array([0]))
     assert found == CalibrationError(pytest.approx(0.3), pytest.approx(0.42), pytest.approx(0.3))
+
+
+# --- temperature --------------------------------------------------------------------------------------------------
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def planted(photos: int, temperature: float, seed: int, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that are right once tempered by ``temperature``, float32, and labels drawn from those."""
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(0, 2.5, (photos, classes))
+    true = softmax(logits)
+    labels = (true.cumsum(1) > draw.random((photos, 1))).argmax(1)
+    return softmax(logits * temperature).astype(np.float32), labels
+
+
+def answers(rows: np.ndarray, labels: np.ndarray, groups: list[str] | None = None) -> LabelledAnswers:
+    return LabelledAnswers(rows, labels, groups or [f"g{i}" for i in range(len(labels))])
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.8, 4.0])
+def test_a_planted_temperature_is_recovered(temperature):
+    assert fit_temperature(*planted(20_000, temperature, 1)) == pytest.approx(temperature, rel=0.03)
+    small = [fit_temperature(*planted(240, temperature, seed)) for seed in range(40)]
+    assert np.mean(small) == pytest.approx(temperature, rel=0.06)
+    assert np.std(small) < 0.2 * temperature
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_temperature_has_a_lower_loss(seed):
+    rows, labels = planted(300, 0.6, seed)
+    best = fit_temperature(rows, labels)
+    losses = [log_loss(tempered(rows, best * factor), labels) for factor in (1.0, 0.5, 0.9, 0.999, 1.001, 1.1, 2.0)]
+    assert min(losses) == losses[0]
+
+
+def test_a_temperature_stays_within_its_bounds():
+    rows, labels = planted(400, 0.01, 1)
+    assert fit_temperature(rows, labels) == COOLEST
+    assert fit_temperature(np.eye(3)[np.arange(90) % 3], (np.arange(90) + 1) % 3) == WARMEST
+
+
+def test_the_error_of_a_smoothed_ensemble_falls_on_other_photos():
+    """Three networks that are unsure, each of other things: their mean is less sure than any of them."""
+    draw = np.random.default_rng(7)
+    logits = draw.normal(0, 3, (1000, 6))
+    labels = (softmax(logits).cumsum(1) > draw.random((1000, 1))).argmax(1)
+    networks = [softmax(0.5 * (logits + draw.normal(0, 1, logits.shape))) for _ in range(3)]
+    rows = np.mean(networks, 0)
+    found, why = calibrate(answers(rows[:300], labels[:300]))
+    test = answers(rows[300:], labels[300:])
+    effect = effect_on_test(found, test)
+    assert not why
+    assert found.temperature < 0.7
+    assert effect["before"]["ece_debiased"] > 0.1
+    assert effect["after"]["ece_debiased"] < 0.04
+    assert effect["after"]["log_loss"] < effect["before"]["log_loss"]
+    np.testing.assert_array_equal(found.apply(test.probabilities).argmax(1), test.probabilities.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("photos", "groups", "right", "why"),
+    [
+        (0, None, 0, "there are no validation photos to fit a temperature to"),
+        (49, None, 40, "49 photos are too few to fit a temperature to, which takes 50"),
+        (100, 20, 80, "100 photos of 20 objects are too few to fit a temperature to, which takes 50"),
+        (60, None, 60, "all of 60 validation photos are answered correctly, which says nothing about a temperature"),
+    ],
+)
+def test_too_few_photos_or_mistakes_keep_the_probabilities(photos, groups, right, why):
+    rows = np.tile([[0.6, 0.4]], (photos, 1))
+    labels = (np.arange(photos) >= right).astype(int)
+    named = [f"g{i % groups}" for i in range(photos)] if groups else None
+    found, reason = calibrate(answers(rows, labels, named) if photos else None)
+    assert (found.temperature, reason) == (1.0, why)
+    assert bool(found.levels) == bool(photos)
+    effect = effect_on_test(found, answers(np.array([[0.6, 0.4]]), np.array([0])))
+    facts = found.to_dict() | {"reason": reason, "source": ""} | effect
+    assert f"(temperature 1): {why}." in calibration_lines(facts)[0]
+
+
+# --- none of these ------------------------------------------------------------------------------------------------
+
+
+def drawn(photos: int, seed: int, each: int = 1) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Confidences from 0.3 to 1, each the probability of a hit; ``each`` photos of an object are answered alike."""
+    draw = np.random.default_rng(seed)
+    confidence = np.repeat(draw.uniform(0.3, 1, photos // each), each)
+    hits = np.repeat(draw.random(photos // each), each) < confidence
+    return confidence, hits, [f"g{i // each}" for i in range(len(hits))]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "photos", "each", "often"),
+    [(0.8, 250, 1, 0.7), (0.9, 1000, 1, 0.6), (0.8, 2000, 5, 0.8), (0.65, 400, 1, 0.9)],
+)
+def test_the_precision_holds_in_95_of_100_draws(wanted, photos, each, often):
+    """The true precision at threshold t is the mean of a uniform from t to 1; 0.65 is that of all photos."""
+    broken, reached, draws = 0, 0, 200
+    for seed in range(draws):
+        level = Calibration(1.0, precision_levels(*drawn(photos, seed, each))).reached(wanted)
+        if level is not None:
+            reached += 1
+            broken += (max(level.threshold, 0.3) + 1) / 2 < wanted
+    assert reached >= often * draws
+    assert broken <= 0.05 * draws + 2 * np.sqrt(draws * 0.05 * 0.95)
+
+
+def test_a_higher_precision_never_answers_more():
+    for seed in range(30):
+        found = Calibration(1.0, precision_levels(*drawn(300, seed)))
+        assert found.reached(found.highest)
+        assert found.reached(found.highest + 1e-9) is None
+        asked = [found.reached(p).coverage for p in np.linspace(0.3, found.highest, 40)]
+        assert asked == sorted(asked, reverse=True)
+        assert all(level.lower <= level.precision for level in found.levels)
+
+
+def test_copies_of_an_object_count_once():
+    confidence, hits, groups = drawn(200, 1)
+    once = precision_levels(confidence, hits, groups)
+    many = precision_levels(np.repeat(confidence, 4), np.repeat(hits, 4), [g for g in groups for _ in range(4)])
+    assert [level.threshold for level in many] == [level.threshold for level in once]
+    np.testing.assert_allclose([level.lower for level in many], [level.lower for level in once])
+    alone = precision_levels(np.repeat(confidence, 4), np.repeat(hits, 4), [str(i) for i in range(800)])
+    assert all(a.lower > b.lower for a, b in zip(alone, once, strict=True))
+
+
+def test_the_bound_of_no_mistakes_is_exact():
+    (level,) = precision_levels(np.linspace(0.5, 0.9, 50), np.ones(50, bool), [str(i) for i in range(50)])
+    assert (level.threshold, level.coverage, level.precision) == (0.0, 1.0, 1.0)
+    assert level.lower == pytest.approx(0.05 ** (1 / 50))
+
+
+def test_the_lines_say_what_changes_and_what_is_out_of_reach():
+    rows, labels = planted(600, 0.5, 3)
+    rows = np.where(np.arange(600)[:, None] % 2, rows, 0.9 * np.eye(6, dtype=np.float32)[labels] + 0.1 / 6)
+    found, why = calibrate(answers(rows[:300], labels[:300]))
+    facts = found.to_dict() | {"reason": why, "source": "300 photos"}
+    first, *wanted, last = calibration_lines(facts | effect_on_test(found, answers(rows[300:], labels[300:])))
+    assert first.startswith(f"Temperature {found.temperature:.3f}, fitted on 300 photos: on test the winner's ECE")
+    assert wanted[0].startswith("Precision 80 % wanted, threshold 0.")
+    assert last.startswith("Higher precisions are out of reach: 300 validation photos support at most 9")
+    assert not any("|" in line for line in [first, *wanted, last])
+    assert calibration_lines(None) == []

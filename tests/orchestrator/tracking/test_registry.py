@@ -140,7 +140,9 @@ def test_the_packed_model_says_what_it_needs(store: str, run_id: str, model: Pat
     loaded = pyfunc.load_model(str(packed))
     schema = loaded.metadata.signature
     assert schema.inputs is None
-    assert [column["name"] for column in schema.outputs.to_dict()] == ["label", "probability", "probabilities"]
+    outputs = [(column["name"], column["required"]) for column in schema.outputs.to_dict()]
+    assert outputs == [("label", True), ("probability", True), ("probabilities", True), ("reason", False)]
+    assert [(p["name"], p["default"]) for p in schema.params.to_dict()] == [("precision", 0.0)]
     assert loaded.input_example["image"].tolist() == [base64.b64encode(b"abc").decode()]
     assert loaded.metadata.metadata["classes"] == list(CLASSES)
     assert loaded.metadata.metadata["input"] == INPUT

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trainers.calibration import Calibration
 from trainers.export.describe import how_to_cut, size_mb
 from trainers.images.policies import POLICIES, crop_names
 
@@ -20,9 +21,16 @@ WORDS = {
 }
 
 
-def served(size: int, view: str, policy: str) -> Any:
+def served(size: int, view: str, policy: str, temperature: float = 1.0) -> Any:
     """What the description reads of a served model."""
-    return SimpleNamespace(image_size=size, view=view, policy=policy, crop_names=crop_names(policy))
+    names, calibration = crop_names(policy), Calibration(temperature)
+    return SimpleNamespace(image_size=size, view=view, policy=policy, crop_names=names, calibration=calibration)
+
+
+def test_a_temperature_is_the_last_step() -> None:
+    steps = how_to_cut(served(224, "squash", "flip", 0.25))
+    assert steps[:-1] == how_to_cut(served(224, "squash", "flip"))
+    assert steps[-1] == "calibrate: each probability to the power of 1 / 0.25, then divided by their sum"
 
 
 def test_every_policy_is_described() -> None:

@@ -8,13 +8,21 @@ from typing import Any
 
 import pytest
 
+from trainers.calibration import Calibration, Level
 from trainers.export.describe import how_to_cut
 from trainers.export.preprocessing import preprocessing, usage
 from trainers.images.policies import crop_names
 
 
 def served(policy: str, view: str = "squash", size: int = 224) -> Any:
-    return SimpleNamespace(classes=("b", "a"), image_size=size, view=view, policy=policy, crop_names=crop_names(policy))
+    return SimpleNamespace(
+        classes=("b", "a"),
+        image_size=size,
+        view=view,
+        policy=policy,
+        crop_names=crop_names(policy),
+        calibration=Calibration(0.5, (Level(0.2, 1.0, 0.9, 0.8),), 70),
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,3 +60,5 @@ def test_what_a_user_needs_is_plain_json_with_labels_in_order() -> None:
     assert json.loads(json.dumps(found)) == found
     assert (found["classes"], found["policy"], found["photo"]) == (["b", "a"], "flip", how_to_cut(model))
     assert found["preprocessing"] == preprocessing(model)
+    assert found["calibration"] == model.calibration.to_dict()
+    assert Calibration.from_dict(json.loads(json.dumps(found["calibration"]))) == model.calibration

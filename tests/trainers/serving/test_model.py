@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.support.places import ROOT
 from tests.support.tiny_fits import CLASSES, config, predict_into, write_manifest
+from trainers.calibration import Calibration, Level
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -48,7 +49,7 @@ def finish(manifest: Path, folder: Path, name: str, seed: int, weights: str, **v
     return str(folder / name)
 
 
-def put_together(fits: list[str], output: Path, policy: str = "flip") -> dict:
+def put_together(fits: list[str], output: Path, policy: str = "flip", calibration: dict | None = None) -> dict:
     return assemble(
         {
             "fits": fits,
@@ -57,6 +58,7 @@ def put_together(fits: list[str], output: Path, policy: str = "flip") -> dict:
             "policy": policy,
             "threads": 1,
             "precision": "float32",
+            "calibration": calibration,
         }
     )
 
@@ -110,6 +112,59 @@ def test_a_model_that_does_not_list_its_crops_has_those_of_its_policy(made, tmp_
     del described["crops"]
     (folder / "model.json").write_text(json.dumps(described))
     assert ServedModel(folder).crop_names == ("whole", "whole-mirrored")
+
+
+def calibrated(made, tmp_path: Path, temperature: float, *levels: Level) -> ServedModel:
+    folder = tmp_path / "calibrated"
+    put_together(made["fits"], folder, "flip", Calibration(temperature, levels, 240).to_dict())
+    return ServedModel(folder)
+
+
+def test_answers_are_calibrated_and_labels_stay(made, tmp_path):
+    plain, served = ServedModel(made["folder"] / "model-flip"), calibrated(made, tmp_path, 0.5)
+    images = [path.read_bytes() for path in made["paths"]]
+    np.testing.assert_array_equal(served.probabilities(images), plain.probabilities(images))
+    before, after = plain.predict(images), served.predict(images)
+    assert after["label"].tolist() == before["label"].tolist()
+    squares = plain.probabilities(images).astype(float) ** 2
+    expected = squares / squares.sum(1, keepdims=True)
+    np.testing.assert_allclose(after["probability"], expected.max(1), atol=1e-6)
+    given = [[*json.loads(text).values()] for text in after["probabilities"]]
+    np.testing.assert_allclose(given, expected, atol=1e-6)
+    assert plain.calibration == Calibration()  # as of a model from before
+
+
+def test_below_the_threshold_it_is_none_of_these(made, tmp_path):
+    images = [path.read_bytes() for path in made["paths"]]
+    answers = calibrated(made, tmp_path, 0.5).predict(images)
+    threshold = float(np.median(answers["probability"]))
+    served = calibrated(made, tmp_path, 0.5, Level(0.0, 1.0, 0.9, 0.8), Level(threshold, 0.5, 0.99, 0.95))
+    found = served.predict(images, params={"precision": 0.95})
+    sure = (answers["probability"] >= threshold).tolist()
+    assert 0 < sum(sure) < len(sure)
+    assert [bool(label) for label in found["label"]] == sure
+    assert [not reason for reason in found["reason"]] == sure
+    assert found["probabilities"].tolist() == answers["probabilities"].tolist()
+    assert found["label"][sure].tolist() == answers["label"][sure].tolist()
+    assert all(reason.startswith("none of these: the likeliest is ") for reason in found["reason"] if reason)
+    assert served.predict(images, params={"precision": 0.8})["label"].tolist() == answers["label"].tolist()
+    for nothing in (None, {}, {"precision": 0.0}):
+        assert served.predict(images, params=nothing).equals(answers)
+    with pytest.raises(TrainerError, match=r"precision of 0\.99: the highest that the 240 validation photos .* 0\.950"):
+        served.predict([], params={"precision": 0.99})
+    with pytest.raises(TrainerError, match="between 0 and 1, such as 0.95; found 'high'"):
+        served.predict([], params={"precision": "high"})
+    with pytest.raises(TrainerError, match="no thresholds for a wanted precision: it was registered before"):
+        ServedModel(made["folder"] / "model-flip").predict([], params={"precision": 0.9})
+
+
+@pytest.mark.parametrize("junk", [3, {}, {"temperature": 0, "levels": [], "photos": 1}, {"temperature": 1, "levels": 4}])
+def test_a_damaged_calibration_is_a_sentence(made, tmp_path, junk):
+    folder = shutil.copytree(made["folder"] / "model-flip", tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(described | {"calibration": junk}))
+    with pytest.raises(TrainerError, match=r"the model in .* is damaged"):
+        ServedModel(folder)
 
 
 def pixels(path: Path) -> np.ndarray:
