@@ -42,8 +42,9 @@ def predict(
 
     Folders are read as training reads them. A photo that cannot be read has an error in place of a label and costs the
     others nothing; the exit code is then 3. Probabilities are calibrated on validation, and so is the threshold of
-    --precision: it holds for photos like those, of the model's classes. With --csv photos are unlimited in number, and what an interruption left is
-    kept by --resume. A file name that is not UTF-8 is written as its address, file:///... with %XX for odd bytes.
+    --precision: it holds for photos like those, of the model's classes. With --csv photos are unlimited in number, and
+    what an interruption left is kept by --resume. A file name that is not UTF-8 is written as its address, file:///...
+    with %XX for odd bytes.
     """
     _check_options(paths, csv, resume, as_json)
     if precision and not 0 < precision < 1:

@@ -233,9 +233,7 @@ def _read_input() -> bytes | str:
     return content
 
 
-def _ask(
-    model: Any, paths: Sequence[str], contents: Sequence[bytes | str], precision: float = 0.0
-) -> list[Prediction]:
+def _ask(model: Any, paths: Sequence[str], contents: Sequence[bytes | str], precision: float = 0.0) -> list[Prediction]:
     """Ask about all photos that could be read in one call, and once more without those that cannot be decoded."""
     found = {at: Prediction(paths[at], error=why) for at, why in enumerate(contents) if isinstance(why, str)}
     while left := [at for at in range(len(paths)) if at not in found]:
@@ -259,7 +257,9 @@ def _answers(model: Any, paths: Sequence[str], contents: Sequence[bytes], precis
             return {at: Prediction(paths[at], error=f"cannot be read: {why}.") for at, why in reasons.items()}
         if len(paths) == 1:
             return {0: Prediction(paths[0], error=_reason(error))}
-        alone = (_answers(model, [path], [content], precision)[0] for path, content in zip(paths, contents, strict=True))
+        alone = (
+            _answers(model, [path], [content], precision)[0] for path, content in zip(paths, contents, strict=True)
+        )
         return dict(enumerate(alone))
     return {at: _prediction(path, row) for at, (path, row) in enumerate(zip(paths, rows, strict=True))}
 

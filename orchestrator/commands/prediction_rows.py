@@ -211,9 +211,7 @@ class PredictionFile:
         return self._stream.read(len(self._header))
 
     def _of_another_precision(self, how: str) -> SpecError:
-        return SpecError(
-            f"{self.file} holds answers {how} --precision; give the same as before, or name another file."
-        )
+        return SpecError(f"{self.file} holds answers {how} --precision; give the same as before, or name another file.")
 
     def _foreign(self) -> SpecError:
         return SpecError(f"{self.file} is not a table of `orch predict`, and is left as it is; name another file.")

@@ -176,9 +176,12 @@ def _challenger(sweep: Sweep, manifest: Manifest) -> Contender:
 
 
 def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str) -> bool:
-    """Whether the champion is made of the same networks, or of the same trial if it does not name them."""
+    """Whether the champion is made of the same networks, or of the same trial if it does not name them, and has the
+    same temperature."""
     tags, winner = champion.tags, judged.winner
     if champion.run_id != run_id or tags.get("orch.policy") != winner["policy"]:
+        return False
+    if judged.temperature is not None and tags.get(registry.TEMPERATURE) != repr(judged.temperature):
         return False
     if "orch.fits" in tags:
         return bool(json.loads(tags["orch.fits"]) == list(judged.fits))

@@ -7,7 +7,6 @@ are fitted on validation; ``trainers.calibration`` applies them.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -171,9 +170,10 @@ def _reachable(tried: Sequence[Level], allowed: Sequence[float]) -> tuple[Level,
     found: dict[float, Level] = {}
     for wanted in sorted(level.lower for level in tried):
         start = next((i for i, bound in enumerate(allowed) if bound >= wanted), len(tried) - 1)
-        passed = list(itertools.takewhile(lambda level: level.lower >= wanted, tried[start:]))  # noqa: B023
-        if passed:
-            found[passed[-1].threshold] = dataclasses.replace(passed[-1], lower=wanted)
+        failed = next((i for i in range(start, len(tried)) if tried[i].lower < wanted), len(tried))
+        if failed > start:
+            chosen = tried[failed - 1]
+            found[chosen.threshold] = dataclasses.replace(chosen, lower=wanted)
     return tuple(found[threshold] for threshold in sorted(found))
 
 
@@ -235,9 +235,8 @@ def calibration_lines(facts: Mapping[str, Any] | None) -> list[str]:
     else:
         first = (
             f"Temperature {facts['temperature']:.3f}, fitted on {facts['source']}: on test the winner's ECE changes "
-            f"from {100 * before['ece_debiased']:.1f} to {100 * after['ece_debiased']:.1f} % (a perfect model: about "
-            f"{100 * after['ece_floor']:.1f} % before its bias is removed), its log loss from "
-            f"{before['log_loss']:.3f} to {after['log_loss']:.3f}. No answer changes."
+            f"from {100 * before['ece_debiased']:.1f} to {100 * after['ece_debiased']:.1f} % (without its bias), its "
+            f"log loss from {before['log_loss']:.3f} to {after['log_loss']:.3f}. No answer changes; the rows are before it."
         )
     reached = [row for row in facts["wanted"] if row["threshold"] is not None]
     lines = [first, *map(_wanted_line, reached)]

@@ -29,9 +29,9 @@ INPUT = (
 PRECISION = "precision"
 """Name of the registered model's parameter, as in ``trainers.calibration``, 0 for an answer to every photo."""
 OUTPUT = (
-    "`label`, `probability`, `probabilities` (JSON: class -> probability), calibrated on validation. With the parameter "
-    '`precision`, such as 0.95 (over HTTP: `"params": {"precision": 0.95}` next to the input), the label is empty where '
-    "the highest probability is below the threshold for that precision, and `reason` says so"
+    "`label`, `probability`, `probabilities` (JSON: class -> probability), calibrated on validation. With the "
+    'parameter `precision`, such as 0.95 (over HTTP: `"params": {"precision": 0.95}` next to the input), the label is '
+    "empty where the highest probability is below the threshold for that precision, and `reason` says so"
 )
 """Description in Markdown of a registered model's output."""
 SERVED_WITH = (

@@ -180,7 +180,7 @@ def test_a_finished_file_needs_no_model(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 class UnsureModel:
-    """Sure of long files alone. ``schema``: None as of a model that was registered before a precision could be asked."""
+    """Sure of long files alone. ``schema``: None as of a model from before a precision could be asked."""
 
     def __init__(self, schema: object = "a schema") -> None:
         self.metadata = SimpleNamespace(get_params_schema=lambda: schema)

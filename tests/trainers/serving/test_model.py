@@ -152,13 +152,15 @@ def test_below_the_threshold_it_is_none_of_these(made, tmp_path):
         assert served.predict(images, params=nothing).equals(answers)
     with pytest.raises(TrainerError, match=r"precision of 0\.99: the highest that the 240 validation photos .* 0\.950"):
         served.predict([], params={"precision": 0.99})
-    with pytest.raises(TrainerError, match="between 0 and 1, such as 0.95; found 'high'"):
+    with pytest.raises(TrainerError, match=r"between 0 and 1, such as 0\.95; found 'high'"):
         served.predict([], params={"precision": "high"})
     with pytest.raises(TrainerError, match="no thresholds for a wanted precision: it was registered before"):
         ServedModel(made["folder"] / "model-flip").predict([], params={"precision": 0.9})
 
 
-@pytest.mark.parametrize("junk", [3, {}, {"temperature": 0, "levels": [], "photos": 1}, {"temperature": 1, "levels": 4}])
+@pytest.mark.parametrize(
+    "junk", [3, {}, {"temperature": 0, "levels": [], "photos": 1}, {"temperature": 1, "levels": 4}]
+)
 def test_a_damaged_calibration_is_a_sentence(made, tmp_path, junk):
     folder = shutil.copytree(made["folder"] / "model-flip", tmp_path / "model")
     described = json.loads((folder / "model.json").read_text())
