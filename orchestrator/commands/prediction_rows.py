@@ -127,7 +127,8 @@ class PredictionFile:
         OrchError if it cannot be opened.
         """
         self.file, self.model, self.precision = file, model, precision
-        self._columns, self._header = (WITH_PRECISION, HEADER_WITH_PRECISION) if precision else (COLUMNS, HEADER)
+        self._columns: Sequence[str] = WITH_PRECISION if precision else COLUMNS
+        self._header = HEADER_WITH_PRECISION if precision else HEADER
         self.done: Counter[str] = Counter()
         self.errors = 0
         self._stream = self._open(resume)

@@ -236,7 +236,8 @@ def calibration_lines(facts: Mapping[str, Any] | None) -> list[str]:
         first = (
             f"Temperature {facts['temperature']:.3f}, fitted on {facts['source']}: on test the winner's ECE changes "
             f"from {100 * before['ece_debiased']:.1f} to {100 * after['ece_debiased']:.1f} % (without its bias), its "
-            f"log loss from {before['log_loss']:.3f} to {after['log_loss']:.3f}. No answer changes; the rows are before it."
+            f"log loss from {before['log_loss']:.3f} to {after['log_loss']:.3f}. No answer changes; the table's rows "
+            "are before it."
         )
     reached = [row for row in facts["wanted"] if row["threshold"] is not None]
     lines = [first, *map(_wanted_line, reached)]
