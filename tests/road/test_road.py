@@ -144,7 +144,19 @@ def test_pandas_opens_the_ledger_and_show_describes_the_sweep(road: Road) -> Non
     frame = pd.read_parquet(road.folder / "runs" / "quick" / "ledger")
     assert len(frame) == len(road.events)
     shown = json.loads(road.orch("show", "runs/quick", "--json").stdout)
-    assert list(shown) == ["name", "stage", "states", "trials", "winner", "leaderboard", "per_class", "mlflow", "looks"]
+    names = [
+        "name",
+        "stage",
+        "states",
+        "trials",
+        "winner",
+        "leaderboard",
+        "per_class",
+        "calibration",
+        "mlflow",
+        "looks",
+    ]
+    assert list(shown) == names
     assert shown["name"] == "quick"
     assert shown["stage"] == "finished"
     assert sum(shown["states"].values()) == len(shown["trials"]) == 5

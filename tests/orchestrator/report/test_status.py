@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,19 @@ from tests.support.sweep_on_disk import ROW, WINNER, write_sweep
 def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> None:
     write_sweep(tmp_path / "tiny")
     found = status.describe(tmp_path / "tiny")
-    assert list(found) == ["name", "stage", "states", "trials", "winner", "leaderboard", "per_class", "mlflow", "looks"]
+    names = [
+        "name",
+        "stage",
+        "states",
+        "trials",
+        "winner",
+        "leaderboard",
+        "per_class",
+        "calibration",
+        "mlflow",
+        "looks",
+    ]
+    assert list(found) == names
     assert found["name"] == "tiny"
     assert found["stage"] == "finished"
     assert found["states"] == {"COMPLETED": 1, "PRUNED": 1, "FAILED": 1}
@@ -62,6 +75,7 @@ def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
         "winner": None,
         "leaderboard": [],
         "per_class": [],
+        "calibration": None,
         "mlflow": None,
         "looks": None,
     }
@@ -330,3 +344,19 @@ def test_a_damaged_table_of_classes_is_a_sentence(content: bytes, tmp_path: Path
     assert found["per_class"] == []
     assert f"{paths.per_class} is damaged: it is not a table that can be read" in found["damaged"]
     assert "the table of classes is not shown: " in " ".join(_shown(paths.root).split())
+
+
+def test_the_winners_calibration_follows_the_leaderboard(tmp_path: Path) -> None:
+    paths = write_sweep(tmp_path / "tiny")
+    assert "temperature" not in " ".join(_shown(paths.root).split()).lower()  # as older sweeps
+    figures = {"log_loss": 0.5, "ece": 0.2, "ece_floor": 0.02, "ece_debiased": 0.19}
+    wanted = {"precision": 0.9, "threshold": 0.7, "photos": 90, "coverage": 0.9}
+    wanted |= {"precision_on_test": 0.95, "low": 0.9, "high": 0.98}
+    facts: dict[str, Any] = {"temperature": 0.5, "levels": [], "photos": 100, "source": "100 photos", "reason": ""}
+    facts |= {"before": figures, "after": figures | {"ece_debiased": 0.01}, "wanted": [wanted], "highest": 0.93}
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload={"calibrated": facts})
+    assert status.describe(paths.root)["calibration"] == facts
+    shown = " ".join(_shown(paths.root).split())
+    assert "Temperature 0.500, fitted on 100 photos: on test the winner's ECE changes from 19.0 to 1.0 %" in shown
+    assert "90.0 % of the photos are answered (90), 95.0 % of them correctly (90.0\N{EN DASH}98.0)." in shown
