@@ -184,6 +184,22 @@ def test_a_version_that_does_not_name_its_networks_is_known_by_its_trial(
     assert promote(sweep.paths.root).version == "2"
 
 
+def test_a_version_without_a_temperature_gives_way_to_the_calibrated_one(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.finished("same", "a1")
+    with monkeypatch.context() as earlier:
+        told = ModelDetails.tags
+        earlier.setattr(
+            ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if k != "orch.temperature"}
+        )
+        promote(sweep.paths.root)
+    assert "temperature" not in tags(store)
+    assert promote(sweep.paths.root).version == "2"
+    assert tags(store)["temperature"] == "1.0"  # there are no validation photos
+    assert "already" in str(promote(sweep.paths.root))
+
+
 def test_a_leaderboard_without_the_record_is_no_leaderboard(sweep: Made) -> None:
     """As sweeps from before 42b062d, which did not say what they judged."""
     sweep.finished("old", "a1")
