@@ -142,8 +142,10 @@ def judged_answers(sweep: Sweep, judged: JudgedWinner, manifest: Manifest) -> Ju
         if len(found) < AGAIN_PHOTOS and (photo := _photo(paths[i], hashes[i])) is not None:
             found[i] = photo
     wanted = min(AGAIN_PHOTOS, len(hashes))
-    served = tempered(rows[list(found)], judged.temperature or 1.0)
-    return JudgedAnswers(manifest.classes, tuple(found.values()), served, wanted, tolerance(sweep, judged))
+    temperature = judged.temperature or 1.0
+    served = tempered(rows[list(found)], temperature)
+    largest = tolerance(sweep, judged) / min(1.0, temperature)  # a change of a logit is divided by it
+    return JudgedAnswers(manifest.classes, tuple(found.values()), served, wanted, largest)
 
 
 def _photo(path: Path, sha256: str) -> bytes | None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orchestrator.errors import OrchError
@@ -14,7 +15,19 @@ from orchestrator.ledger.folder import Sweep, read_sweep
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
-from orchestrator.sweep.judged import HALF_TOLERANCE, TOLERANCE, JudgedWinner, judged_in, judged_winner, tolerance
+from orchestrator.sweep.judged import (
+    HALF_TOLERANCE,
+    TOLERANCE,
+    JudgedWinner,
+    difference,
+    judged_answers,
+    judged_in,
+    judged_winner,
+    tolerance,
+)
+from tests.support.tiny_fits import CLASSES, write_manifest
+from trainers.calibration import tempered
+from trainers.data.manifest import Manifest
 from trainers.serving.model import MODEL_FILE
 
 FIRST = JudgedWinner({"trial": "t1", "policy": "flip"}, {"accuracy": 0.9}, ("a", "b"))
@@ -88,3 +101,32 @@ def test_the_machine_that_continues_a_sweep_does_not_change_how_its_winner_is_co
         sweep = read_sweep(sweep.paths.root)
         again = judged_winner(sweep)
         assert (again, tolerance(sweep, again)) == (judged, expected)
+
+
+class Answering:
+    """A model that gives the same probabilities for every photo."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.said = [json.dumps(dict(zip(CLASSES, row.tolist(), strict=True))) for row in rows]
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"probabilities": self.said[: len(frame)]})
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0, 0.4, 2.0])
+def test_a_calibrated_model_is_compared_with_calibrated_answers(tmp_path: Path, temperature: float | None) -> None:
+    sweep = sweep_of(tmp_path / "s", SECOND, fits=["c"], policy="whole")
+    write_manifest(tmp_path / "pictures", {"train": 2, "test": 4}).rename(sweep.paths.manifest)
+    manifest = Manifest.read(sweep.paths.manifest)
+    test = manifest.split("test")
+    row = np.linspace(0.6, 0.1, len(CLASSES))
+    rows = np.tile(row / row.sum(), (len(test.table), 1))
+    path = sweep.paths.probabilities("c", "test", "whole")
+    path.parent.mkdir(parents=True)
+    np.savez(path, probabilities=rows, labels=test.labels(), sha256=test.table["sha256"].to_numpy(str))
+    found = judged_answers(sweep, dataclasses.replace(SECOND, temperature=temperature), manifest)
+    assert len(found.photos) == found.wanted > 0
+    assert found.tolerance == TOLERANCE / min(1.0, temperature or 1.0)
+    assert difference(found, Answering(tempered(rows, temperature or 1.0))) == ""
+    if temperature not in (None, 1.0):
+        assert "does not answer as it was judged" in difference(found, Answering(rows))
