@@ -12,6 +12,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation.costs import mean_cost, read_costs
 from orchestrator.evaluation.intervals import accuracy_interval
 from orchestrator.evaluation.variance import Groups
+from trainers.calibration import tempered
 
 CLASSES = ("a", "b", "c")
 GOOD = "given,c,a,b\nb,5,1,0\na,2,0,1\nc,0,3,4\n"
@@ -79,3 +80,12 @@ def test_the_interval_covers(size: int) -> None:
         found = mean_cost(costs, np.zeros(len(answers), int), answers, groups)
         covered += found.low <= truth <= found.high
     assert covered / 400 >= 0.93
+
+
+def test_a_temperature_changes_no_cost() -> None:
+    draw = np.random.default_rng(0)
+    rows, labels = draw.dirichlet(np.ones(3), 60), draw.integers(0, 3, 60)
+    groups, costs = Groups.of(None, 60), draw.uniform(0, 5, (3, 3))
+    before = mean_cost(costs, labels, rows.argmax(1), groups)
+    for temperature in (0.1, 0.5, 3.0):
+        assert mean_cost(costs, labels, tempered(rows, temperature).argmax(1), groups) == before
