@@ -46,7 +46,7 @@ def promote_best(
         float,
         typer.Option(
             metavar="POINTS",
-            help="Loss of accuracy (or macro F1, the objective) that the gate must exclude, 0.1 to 50 points; recorded.",
+            help="Loss of accuracy, or macro F1, that the gate must exclude; 0.1 to 50, recorded.",
         ),
     ] = 3.0,
 ) -> None:
