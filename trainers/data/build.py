@@ -76,7 +76,7 @@ def _examine(
     """Return the report, and the manifest if the report has no problems."""
     notes = SourceNotes([*listing.warnings], [*listing.problems])
     with Looks() as looks:
-        photos = scan(listing, looks, progress)
+        photos = scan(listing, looks, progress, source.cache)
         unreadable = note_unreadable(listing, photos, notes)
         readable = [photo for photo in photos if not photo.reason]
         usable = np.array([not photo.reason for photo in photos], bool)  # a list of none would select columns
