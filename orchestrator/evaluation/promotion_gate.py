@@ -56,7 +56,7 @@ class Contender:
 
     def saw(self, images: Mapping[str, str]) -> set[str]:
         """Return those of ``images`` that it was trained or chosen on, by their content."""
-        return (self.trained_on | self.copies) & images.keys()
+        return {image for image in images if image in self.trained_on or image in self.copies}
 
     @property
     def label(self) -> str:

@@ -131,7 +131,7 @@ def test_a_damaged_manifest_is_passed_over_with_a_sentence(photos: Path) -> None
     found = source_of(load_spec(file(photos)))
     assert found.keep_splits == Path("runs/first")
     assert found.split_notes == ("those of runs/second are not kept, because its manifest is damaged or missing",)
-    manifest, report = build_manifest(found)
+    _, report = build_manifest(found)
     assert report.kept[0] == found.split_notes[0]
     assert report.kept[1].startswith("40 of 40 images keep their splits of runs/first; ")
     path.unlink()
