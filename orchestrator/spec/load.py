@@ -20,7 +20,7 @@ from orchestrator.paths import SweepPaths
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.reachable import reachable
 from orchestrator.spec.sections.budget import SAMPLER_PACKAGES
-from orchestrator.spec.sections.data import AUTO, NONE
+from orchestrator.spec.sections.data import KEEP_WORDS
 from orchestrator.spec.shipped import find_file
 from orchestrator.spec.space.cases import KINDS
 from orchestrator.spec.space.domains import DEFAULTS
@@ -141,7 +141,7 @@ def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
         source = absolute(data["data"]["source"], lambda text: text.startswith(BUILTIN))
         data["data"] = {**data["data"], "source": source}
     if isinstance(data.get("data"), dict) and "keep_splits" in data["data"]:
-        kept = absolute(data["data"]["keep_splits"], lambda text: text in (AUTO, NONE))
+        kept = absolute(data["data"]["keep_splits"], lambda text: text in KEEP_WORDS)
         data["data"] = {**data["data"], "keep_splits": kept}
     if "weights" in data:
         data["weights"] = absolute(data["weights"], lambda text: text in WORDS)

@@ -24,8 +24,8 @@ from orchestrator.spec.sections.data import AUTO
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.tracking.mlflow_store import store_uri
 from orchestrator.tracking.settings import model_name, name_of_data
-from trainers.data.sources.builtins import BUILTIN
 from trainers.data.data_source import DEFAULT_SPLITS, DataSource
+from trainers.data.sources.builtins import BUILTIN
 from trainers.data.sources.read import names_of
 from trainers.files.atomic import make_folders
 

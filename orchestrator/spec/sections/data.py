@@ -14,8 +14,9 @@ from trainers.errors import TrainerError
 from trainers.files.encodings import check_encoding
 from trainers.files.suffixes import TABLES
 
-AUTO, NONE = "auto", "none"
-"""Values of ``keep_splits`` that are no path; so is "", none in files written before 2026-12."""
+AUTO = "auto"
+KEEP_WORDS = (AUTO, "none", "")
+"""Values of ``keep_splits`` that are no path; "" is none in files written before 2026-12."""
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 """Minimum and maximum folds of cross-validation."""
 
@@ -151,7 +152,7 @@ class DataSpec(Section):
     @property
     def names_kept_splits(self) -> bool:
         """Whether ``keep_splits`` is a path."""
-        return self.keep_splits not in (AUTO, NONE, "")
+        return self.keep_splits not in KEEP_WORDS
 
     @property
     def sources(self) -> tuple[str, ...]:
