@@ -69,8 +69,8 @@ class Step:
         verdict = "promoted" if self.code == 0 else "refused"
         return (
             f"{self.photos} photos, {self.moved} moved, rows {self.old} old and {self.new} new, {verdict}; sweep "
-            f"{self.sweep_s:.0f} s, of it training {self.training_s:.1f} s, reading {self.reading_s:.0f} s, rows {self.rows_s:.0f} s; "
-            f"promotion {self.promotion_s:.0f} s"
+            f"{self.sweep_s:.0f} s, of it training {self.training_s:.1f} s, reading {self.reading_s:.0f} s, rows "
+            f"{self.rows_s:.0f} s; promotion {self.promotion_s:.0f} s"
         )
 
 
