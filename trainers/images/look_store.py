@@ -19,7 +19,6 @@ from trainers.errors import TrainerError
 from trainers.images import comparison, decode, descriptor, keypoints, look, pillow_reader
 from trainers.images.look import PREVIEW_ROW, THUMBNAIL, Look
 from trainers.store.eviction import NoRoom
-from trainers.store.segments import read_header
 from trainers.store.shelf import Shelf
 
 LOOKS = "looks"
@@ -47,16 +46,18 @@ class LookStore:
 
     def __init__(self, cache: Path | None) -> None:
         self._shelf = None if cache is None else Shelf(cache, LOOKS, {"code": code(), "row": ROW.itemsize})
-        headers = (read_header(file) for file in self._shelf._files()) if self._shelf else ()
-        self._known = {key for header in headers if header is not None for key in header.keys}
+        self._known = self._shelf.keys() if self._shelf else set()
         self._new: dict[str, Look] = {}
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._known
 
     def add(self, sha256: str, look: Look) -> None:
-        """Keep a look that was just made; it is written with others, or by ``flush``."""
-        if self._shelf is not None and sha256 not in self._known:
+        """Keep a look that was just made; it is written with others, or by ``flush``.
+
+        Not of tiny photos, such as scanned digits: to decode one takes less than to read a look.
+        """
+        if self._shelf is not None and sha256 not in self._known and max(look.width, look.height) >= THUMBNAIL:
             self._new[sha256] = look
             if len(self._new) >= WRITTEN_AT_ONCE:
                 self.flush()

@@ -81,6 +81,14 @@ def test_a_damaged_row_is_made_again(tmp_path: Path, decoded: list[int]) -> None
     assert after.table.equals(before.table)
 
 
+def test_tiny_photos_are_decoded_each_time(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "p.png")
+    store = LookStore(tmp_path / "cache")
+    store.add("f" * 64, look(tmp_path / "p.png"))
+    store.flush()
+    assert "f" * 64 not in LookStore(tmp_path / "cache")
+
+
 def test_looks_of_other_code_are_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_photos(tmp_path / "photos", 3)
     seen = look(tmp_path / "photos" / "a" / "0.png")
