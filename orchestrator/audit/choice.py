@@ -31,6 +31,7 @@ def compare_data(judged: JudgedSweep) -> Iterator[Check]:
     sweep = judged.sweep
     table, classes = read_manifest(sweep)
     ended = [e.data for e in sweep.events if (e.kind, e.stage, e.state) == ("STAGE", "data", "ENDED")]
+    begun = [e.data for e in sweep.events if (e.kind, e.stage, e.state) == ("STAGE", "data", "BEGUN")]
     if ended and "images" in ended[-1]:
         sizes = {str(split): int(n) for split, n in table["split"].value_counts().items()}
         yield compare("data", "images in each split", ended[-1]["images"], sizes)
@@ -38,8 +39,8 @@ def compare_data(judged: JudgedSweep) -> Iterator[Check]:
     for column in ("sha256", "group"):
         splits = table.groupby(column)["split"].nunique()
         what, torn = "photo" if column == "sha256" else "group", int((splits > 1).sum())
-        data = read_spec(sweep).data
-        if torn and (data.splits in ("own", "auto") or data.keep_splits):
+        data, kept = read_spec(sweep).data, any(event.get("keep_splits") for event in begun)
+        if torn and (data.splits in ("own", "auto") or data.names_kept_splits or kept):
             reason = f"{torn} are, as the data's own or the kept splits may have it"
             yield Check("data", f"each {what} in two splits", NOT_CHECKABLE, reason=reason)
         else:

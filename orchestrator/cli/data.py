@@ -66,19 +66,20 @@ def data_check(
 def _data_source(sources: list[str], encoding: str, quiet: bool) -> DataSource:
     """Return what the arguments of `orch data check` name: photos, or a file's ``data`` section."""
     from orchestrator.paths import cache_folder
-    from orchestrator.spec.data_source import data_source
     from orchestrator.spec.load import open_spec
     from orchestrator.spec.shipped import names_sweep
+    from orchestrator.tracking.kept_splits import source_of, source_of_photos
     from trainers.data.data_source import DataSource
 
     if len(sources) == 1 and names_sweep(sources[0]):
         opened = open_spec(sources[0], needs_weights=False)
         for line in () if quiet else opened.notes:
             typer.echo(line)
-        found = data_source(opened.spec)
+        found = source_of(opened.spec)
         return found if encoding == "auto" else dataclasses.replace(found, encoding=encoding)
     source = sources[0] if len(sources) == 1 else tuple(sources)
-    return DataSource(source, "auto", cache_folder(), encoding="" if encoding == "auto" else encoding)
+    found = DataSource(source, "auto", cache_folder(), encoding="" if encoding == "auto" else encoding)
+    return source_of_photos(found)
 
 
 @verb(data_app, "orch data preview")

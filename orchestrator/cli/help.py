@@ -108,6 +108,7 @@ EXAMPLES: dict[str, Examples] = {
     "orch promote best": (
         ("orch promote best", "the newest finished sweep's winner"),
         ("orch promote best runs/my --allow lower-accuracy", "override one reason of the gate"),
+        ("orch promote best runs/my --margin 5", "how many points it may be worse"),
         ("orch promote best runs/my --force", "override every reason; the registry keeps a note of it"),
     ),
     "orch predict": (

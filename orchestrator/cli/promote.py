@@ -42,14 +42,23 @@ def promote_best(
     allow: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Override one reason, by its code. Repeatable.")
     ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            metavar="POINTS",
+            help="Loss of accuracy, or macro F1, that the gate must exclude; 0.1 to 50, recorded.",
+        ),
+    ] = 3.0,
 ) -> None:
     """Register the winner as a model version and make it the champion, unless the gate refuses, with the figures."""
     from orchestrator.commands.promote import promote
     from orchestrator.evaluation.promotion_gate import FORCE
     from orchestrator.ledger.folder import find_sweep
 
+    if not 0.1 <= margin <= 50:
+        usage(f"--margin: {margin:g} is not between 0.1 and 50 percentage points, such as 3.")
     overridden = frozenset(allow or ()) | ({FORCE} if force else frozenset())
-    typer.echo(promote(find_sweep(folder, finished=True), overridden, typer.echo))
+    typer.echo(promote(find_sweep(folder, finished=True), overridden, typer.echo, margin / 100))
 
 
 def champions(

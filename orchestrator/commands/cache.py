@@ -22,6 +22,7 @@ DAY_S = 86_400.0
 """Seconds of a day."""
 KINDS = {
     "images": "photos, decoded and made square",
+    "looks": "thumbnails and keypoints of photos, by which copies are found",
     "features": "what a frozen part of a backbone makes of the photos",
     **OTHER_FOLDERS,
 }

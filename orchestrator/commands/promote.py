@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from orchestrator.errors import PromotionRefused, TrackingError
-from orchestrator.evaluation.promotion_gate import ALREADY_CHAMPION, Contender, Decision, JudgedImages, decide
+from orchestrator.evaluation.promotion_gate import (
+    ALREADY_CHAMPION,
+    MARGIN,
+    Contender,
+    Decision,
+    JudgedImages,
+    comparable,
+    decide,
+)
 from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.kept import FileState
 from orchestrator.ledger.ledger import Ledger
@@ -33,6 +41,7 @@ from orchestrator.sweep.judged import (
     not_as_judged,
     not_judged,
 )
+from orchestrator.sweep.leaderboard import DESCRIPTOR_VERSION
 from orchestrator.tracking import registry
 from orchestrator.tracking.champions import one_promotion, set_champion
 from orchestrator.tracking.cursor import parent_run, read_cursor
@@ -41,10 +50,14 @@ from orchestrator.tracking.model_package import ModelDetails
 from orchestrator.tracking.settings import model_name, tracking_settings
 from orchestrator.tracking.tracker import synchronise
 from trainers.backbones import backbone
-from trainers.data.manifest import Manifest
+from trainers.data import duplicates
+from trainers.data.manifest import DESCRIPTOR, Manifest
 from trainers.files.plain import batches, read_plain
+from trainers.images.descriptor import VERSION
 
 CHALLENGER = "the challenger"
+MARGIN_TAG, COMPARED_TAG, SEEN_TAG = "orch.margin", "orch.compared_photos", "orch.seen_photos"
+"""Tags of a champion: the gate's margin in points, the test photos that it compared on, those that it left out."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,15 @@ class Promotion:
 
 
 def promote(
-    folder: Path, allow: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda line: None
+    folder: Path,
+    allow: frozenset[str] = frozenset(),
+    tell: Callable[[str], None] = lambda line: None,
+    margin: float = MARGIN,
 ) -> Promotion:
     """Register the winner of the sweep in ``folder`` and make it the champion, if the gate allows it.
 
-    ``allow``: codes of refusals to override, which the registry and the ledger record. The sweep's lock is held
+    ``allow``: codes of refusals to override, which the registry and the ledger record, as they do the ``margin``, a
+    fraction. The sweep's lock is held
     throughout, so that every promotion reaches the ledger. Raises PromotionRefused with the figures, TrackingError if
     MLflow cannot be reached, OrchError if the sweep has no winner yet, is running, or was interrupted on the way to
     another winner, or if its files are not what was judged.
@@ -90,7 +107,7 @@ def promote(
         manifest, objective = Manifest.read(sweep.paths.manifest), spec.final.choose.best or spec.objective[0]
         candidate = _Candidate(sweep, judged, manifest, uri, name, run_id, objective, tell)
         with one_promotion(uri, name):
-            return _promote(candidate, ledger, allow)
+            return _promote(candidate, ledger, allow, margin)
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,7 @@ class _Candidate:
     tell: Callable[[str], None]
 
 
-def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str]) -> Promotion:
+def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str], margin: float) -> Promotion:
     """Decide, register and move the alias; decide again if another machine has moved it meanwhile."""
     uri, name, judged, manifest = candidate.uri, candidate.name, candidate.judged, candidate.manifest
     challenger = _challenger(candidate.sweep, manifest)
@@ -117,21 +134,29 @@ def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str]) -> Pr
         if champion is not None and _is_same(champion, judged, candidate.run_id):
             this = Contender(name, champion.version, manifest.classes, {}, frozenset())
             return Promotion(name, champion.version, decide(this, this, JudgedImages({}, {})))
-        opponent = None if champion is None else _champion_contender(uri, champion, manifest, candidate.tell)
         images = _judged_images(manifest)
-        decision = decide(challenger, opponent, images, allow, objective=candidate.objective)
-        note: dict[str, Any] = {"promotion": "refused", "model": name, "text": decision.text}
+        opponent = None if champion is None else _champion_contender(candidate, champion, challenger, images)
+        decision = decide(challenger, opponent, images, allow, objective=candidate.objective, margin=margin)
+        note: dict[str, Any] = {"promotion": "refused", "model": name, "margin": margin, "text": decision.text}
         if not decision.allowed:
             ledger.append(EventKind.NOTE, payload=note)
             raise PromotionRefused(decision.text)
         version = version or _register(candidate)
         overridden = [reason.code for reason in decision.reasons if reason.overridden]
         decided_against = champion.version if champion is not None else None
-        if set_champion(uri, name, version, overridden, instead_of=decided_against):
+        if set_champion(uri, name, version, overridden, instead_of=decided_against, facts=_facts(decision, margin)):
             note |= {"promotion": "champion", "version": version, "overridden": overridden}
             ledger.append(EventKind.NOTE, payload=note)
             return Promotion(name, version, decision)
         candidate.tell(f"another champion of {name} was made meanwhile; comparing with that one")
+
+
+def _facts(decision: Decision, margin: float) -> dict[str, str]:
+    """Return the tags that say what the gate decided on; none for a first champion, which was compared with none."""
+    if decision.comparison is None:
+        return {}
+    counts = {COMPARED_TAG: str(decision.compared), SEEN_TAG: str(decision.left_out)}
+    return {MARGIN_TAG: f"{100 * margin:g}", **counts}
 
 
 def _register(candidate: _Candidate) -> str:
@@ -170,7 +195,8 @@ def _challenger(sweep: Sweep, manifest: Manifest) -> Contender:
     path = sweep.paths.evidence
     try:
         evidence = pd.read_parquet(io.BytesIO(sweep.kept.read(path)))
-        return Contender(CHALLENGER, "", manifest.classes, _answers(evidence), _seen(evidence))
+        copies = _torn_copies(manifest)
+        return Contender(CHALLENGER, "", manifest.classes, _answers(evidence), _seen(evidence), copies)
     except (OSError, ValueError, KeyError) as error:  # of a sweep without checksums
         raise sweep.kept.damaged(path, FileState.DIFFERENT, "is damaged: it is not a table of photos") from error
 
@@ -206,38 +232,64 @@ def _seen(evidence: pd.DataFrame) -> frozenset[str]:
     return frozenset(evidence.loc[evidence["role"] != "test", "sha256"])
 
 
-def same_photos(asked: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Map each photo of ``asked`` to the one of ``known`` that shows the same; those without one are left out.
+def _shown_in(asked: pd.DataFrame, known: pd.DataFrame) -> frozenset[str]:
+    """Return the sha256 of those photos of ``asked`` that ``known`` shows, by bytes or by content.
 
-    The only place where photos of two sweeps are matched. Both are sha256 of files, so a photo that was saved again
-    counts as another.
+    The only place where photos are matched for the gate. Both have sha256 and, except for those written before 2026-12,
+    a descriptor, by which a photo is known that was saved again at another size or quality.
     """
-    there = frozenset(known)
-    return {photo: photo for photo in asked if photo in there}
+    if asked.empty or known.empty:
+        return frozenset()
+    return frozenset(asked["sha256"][duplicates.same_photos(asked, known) >= 0])
+
+
+def _torn_copies(manifest: Manifest) -> frozenset[str]:
+    """Return the sha256 of test photos that show a photo of training or validation, where own splits tear groups."""
+    test, others = manifest.split("test").table, manifest.split("train", "validation").table
+    return _shown_in(test[test["group"].isin(set(others["group"]))], others[others["group"].isin(set(test["group"]))])
+
+
+def _seen_by(evidence: pd.DataFrame, test: pd.DataFrame) -> frozenset[str]:
+    """Return the sha256 of the photos of ``test`` on which the model with this evidence was trained or chosen.
+
+    A file that it was tested on is not compared by content: of photos that look alike, that one is known to be new.
+    """
+    trained = evidence["role"] != "test"
+    before, tested = _comparable_descriptors(evidence[trained]), set(evidence.loc[~trained, "sha256"])
+    return _shown_in(test[~test["sha256"].isin(tested - set(before["sha256"]))], before)
+
+
+def _comparable_descriptors(evidence: pd.DataFrame) -> pd.DataFrame:
+    """Return ``evidence`` without descriptors of another version, which cannot be compared."""
+    known = DESCRIPTOR_VERSION in evidence and evidence[DESCRIPTOR_VERSION].eq(VERSION).all()
+    return evidence if known else evidence.drop(columns=DESCRIPTOR, errors="ignore")
 
 
 def _champion_contender(
-    uri: str | None, champion: registry.ChampionInfo, manifest: Manifest, tell: Callable[[str], None]
+    candidate: _Candidate, champion: registry.ChampionInfo, challenger: Contender, images: JudgedImages
 ) -> Contender:
-    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now."""
+    """Return the champion on the challenger's test images: its answers in its own sweep, else those it gives now.
+
+    It is not asked about images that are left out of the comparison.
+    """
+    uri, test = candidate.uri, candidate.manifest.split("test")
     evidence = registry.read_evidence(uri, champion.name, champion.version)
-    answers = {} if evidence is None else _answers(evidence)
-    test = manifest.split("test")
-    hashes = test.table["sha256"].tolist()
-    same = same_photos(hashes, answers)
-    known = {photo: answers[same[photo]] for photo in hashes if photo in same}
-    seen = frozenset(same_photos(hashes, () if evidence is None else _seen(evidence)))
-    asked = [i for i, h in enumerate(hashes) if h not in known]
+    seen, known = frozenset[str](), dict[str, str]()
+    if evidence is not None:
+        seen, known = _seen_by(evidence, test.table), _answers(evidence)
+    classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
+    found = Contender(champion.name, champion.version, classes, known, seen)
+    compared, hashes = comparable(challenger, found, images), test.table["sha256"].tolist()
+    asked = [i for i, h in enumerate(hashes) if h in compared.labels and h not in known]
     if asked:
         model = registry.load_champion(uri, champion.name)
-        tell(f"asking the champion about {len(asked)} test images that it has not seen before")
+        candidate.tell(f"asking the champion about {len(asked)} test images that it has not seen before")
         paths = test.paths()
         given: list[str] = []
         for batch in batches(paths[i] for i in asked):
             given += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
         known |= {hashes[i]: str(answer) for i, answer in zip(asked, given, strict=True)}
-    classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
-    return Contender(champion.name, champion.version, classes, known, seen)
+    return replace(found, answers=known)
 
 
 def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> ModelDetails:

@@ -56,8 +56,12 @@ class GateFigures:
         return self.difference.high < 0
 
     @property
+    def is_within_margin(self) -> bool:
+        return self.lower_bound > -self.margin and not self.is_significantly_lower
+
+    @property
     def passes(self) -> bool:
-        return self.same_answers or (self.lower_bound > -self.margin and not self.is_significantly_lower)
+        return self.same_answers or self.is_within_margin
 
     @property
     def difference_words(self) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 
 from orchestrator.errors import OrchError
 from orchestrator.evaluation.gate_figures import GateFigures, compare_answers, exceeds_largest_class
-from orchestrator.evaluation.intervals import PairedDifference
+from orchestrator.evaluation.intervals import MIN_GROUPS, PairedDifference
 from orchestrator.evaluation.leaderboard import signed
 from orchestrator.objectives import ACCURACY
+from trainers.wording import count
 
 LOWER_ACCURACY = "lower-accuracy"
 DIFFERENT_CLASSES = "different-classes"
@@ -28,6 +29,8 @@ FORCE = "all"
 NO_CHAMPION = "no-champion"
 ALREADY_CHAMPION = "already-champion"
 NOT_LOWER = "not-lower"
+UNSEEN = "unseen"
+"""How many test images the comparison rests on, and how many were left out."""
 LARGEST_CLASS = "largest-class"
 """A warning: the model is not shown to be better than one that always answers the largest class."""
 
@@ -39,8 +42,9 @@ MARGIN = 0.03
 class Contender:
     """Challenger or champion.
 
-    ``classes``: in the order of its outputs. ``answers``: sha256 -> the class that it gave, at least for the
-    challenger's test images. ``trained_on``: sha256 of every image of its training and validation.
+    ``classes``: in the order of its outputs. ``answers``: sha256 -> the class that it gave, at least for the images
+    that are compared. ``trained_on``: sha256 of every image of its training and validation. ``copies``: sha256 of those
+    of the challenger's test images that show one of these photos in other bytes.
     """
 
     name: str
@@ -48,6 +52,11 @@ class Contender:
     classes: tuple[str, ...]
     answers: Mapping[str, str]
     trained_on: frozenset[str]
+    copies: frozenset[str] = frozenset()
+
+    def saw(self, images: Mapping[str, str]) -> set[str]:
+        """Return those of ``images`` that it was trained or chosen on, by their content."""
+        return {image for image in images if image in self.trained_on or image in self.copies}
 
     @property
     def label(self) -> str:
@@ -61,13 +70,20 @@ class JudgedImages:
     labels: Mapping[str, str]
     groups: Mapping[str, str]
 
+    def without(self, seen: set[str]) -> JudgedImages:
+        return JudgedImages({image: label for image, label in self.labels.items() if image not in seen}, self.groups)
+
+    @property
+    def objects(self) -> int:
+        return len({self.groups.get(image, image) for image in self.labels})
+
     def right(self, contender: Contender) -> dict[str, bool]:
         return {image: contender.answers.get(image) == label for image, label in self.labels.items()}
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One finding. ``code``: of ``REFUSALS``, or NO_CHAMPION, ALREADY_CHAMPION, NOT_LOWER, LARGEST_CLASS."""
+    """One finding. ``code``: of ``REFUSALS``, or NO_CHAMPION, ALREADY_CHAMPION, NOT_LOWER, LARGEST_CLASS, UNSEEN."""
 
     code: str
     sentence: str
@@ -80,11 +96,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """``allowed`` unless some reason refuses. ``comparison``: challenger minus champion; None without a champion."""
+    """``allowed`` unless some reason refuses. ``comparison``: challenger minus champion; None without a champion.
+
+    ``compared``: number of test images that it rests on. ``left_out``: number that a contender had seen.
+    """
 
     allowed: bool
     reasons: tuple[Reason, ...]
     comparison: PairedDifference | None
+    compared: int = 0
+    left_out: int = 0
 
     @property
     def text(self) -> str:
@@ -109,6 +130,9 @@ def decide(
 ) -> Decision:
     """Decide whether ``challenger`` may replace the champion; collect all reasons, not only the first.
 
+    They are compared on the test images that neither has seen; on all of them only where too few of these remain, which
+    is a refusal of its own.
+
     ``objective``: the sweep's; macro F1 is compared by macro F1, every other by accuracy. ``margin``: a fraction; the
     challenger is refused if it may be worse by more, or is significantly worse. ``overrides``: codes of ``REFUSALS`` to
     ignore, or ``FORCE`` for all of them.
@@ -129,22 +153,33 @@ def decide(
         raise ValueError(f"{challenger.label} has no test images")
     _check_answers(challenger, images)
     found = [_trained_on_test(challenger, images)]
-    comparison = None
+    comparison, compared, left_out = None, 0, 0
     if champion is None:
         found += [Reason(NO_CHAMPION, "There is no champion yet."), _largest_class(challenger, images)]
     else:
-        _check_answers(champion, images)
-        figures = _compare(challenger, champion, images, objective, margin)
+        unseen = comparable(challenger, champion, images)
+        _check_answers(champion, unseen)
+        compared, left_out = len(unseen.labels), len(images.labels) - len(unseen.labels)
+        figures = _compare(challenger, champion, unseen, objective, margin)
         comparison = figures.difference
         found += [
             _different_classes(challenger, champion),
-            _champion_saw_test(challenger, champion, images),
-            _lower(challenger, champion, figures),
+            _seen(challenger, champion, images, unseen),
+            _lower(challenger, champion, figures, not left_out),
         ]
     reasons = tuple(
         Reason(r.code, r.sentence, r.code in REFUSALS and bool(overrides & {r.code, FORCE})) for r in found if r
     )
-    return Decision(not any(r.refuses for r in reasons), reasons, comparison)
+    return Decision(not any(r.refuses for r in reasons), reasons, comparison, compared, left_out)
+
+
+def comparable(challenger: Contender, champion: Contender, images: JudgedImages) -> JudgedImages:
+    """Return the images that neither contender has seen; all of ``images`` if fewer than ``MIN_GROUPS`` objects remain.
+
+    Needs no answers, so a champion need not be asked about the others.
+    """
+    unseen = images.without(challenger.saw(images.labels) | champion.saw(images.labels))
+    return unseen if unseen.objects >= MIN_GROUPS or len(unseen.labels) == len(images.labels) else images
 
 
 def _check_answers(contender: Contender, images: JudgedImages) -> None:
@@ -215,42 +250,50 @@ def _names(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _champion_saw_test(challenger: Contender, champion: Contender, images: JudgedImages) -> Reason | None:
-    seen = champion.trained_on & images.labels.keys()
-    if not seen:
-        return None
+def _seen(challenger: Contender, champion: Contender, images: JudgedImages, compared: JudgedImages) -> Reason:
+    """Say how many images neither has seen; refuse if they are too few to compare on."""
+    new, old = challenger.saw(images.labels), champion.saw(images.labels)
+    unseen, total = images.without(new | old), len(images.labels)
+    number = len(unseen.labels)
+    by = [f"{who} ({len(seen)})" for who, seen in ((champion.label, old), (challenger.label, new - old)) if seen]
+    who = f"{' and '.join(by)} {'was' if len(by) == 1 else 'were'} trained or chosen on"
+    if number == len(compared.labels):
+        sentence = f"Compared on {count(number, 'test photo')} that neither has seen"
+        if number < total:
+            sentence += f"; {total - number} more {'was' if total - number == 1 else 'were'} left out, which {who}"
+        return Reason(UNSEEN, f"{sentence}.")
     sentence = (
-        f"The champion {champion.label} was trained on {_of(len(seen), len(images.labels))}, so the comparison favours "
-        "it"
+        f"Only {number} of the {total} test images were seen by neither, too few to compare on: {who} the others. So "
+        "the comparison is on all of them, which favours the one that saw more"
     )
-    unseen = [i for i in images.labels if i not in seen]
-    if unseen:
-        right, before = images.right(challenger), images.right(champion)
+    if number:
+        right, before = unseen.right(challenger), unseen.right(champion)
         sentence += (
-            f"; on the other {len(unseen)} the challenger has {_percent(sum(right[i] for i in unseen), len(unseen))} "
-            f"right and the champion {_percent(sum(before[i] for i in unseen), len(unseen))}"
+            f"; on those {number} the challenger has {_percent(sum(right.values()), number)} right and the champion "
+            f"{_percent(sum(before.values()), number)}"
         )
-    return Reason(CHAMPION_SAW_TEST, sentence + ".")
+    return Reason(CHAMPION_SAW_TEST, f"{sentence}.")
 
 
-def _of(count: int, total: int, whose: str = "the") -> str:
-    return f"{count} of {whose} {total} test images ({100 * count / total:.1f} %)"
+def _of(number: int, total: int, whose: str = "the") -> str:
+    return f"{number} of {whose} {total} test images ({100 * number / total:.1f} %)"
 
 
-def _lower(challenger: Contender, champion: Contender, found: GateFigures) -> Reason:
+def _lower(challenger: Contender, champion: Contender, found: GateFigures, is_whole: bool) -> Reason:
+    """``is_whole``: whether no image was left out. Only then do equal answers show equal models at any size."""
     margin, what = f"{100 * found.margin:g} points", found.words
     figures = (
         f"{challenger.label} has {found.challenger}, the champion {champion.label} has {found.champion} on the same "
         f"{found.size}: {found.difference_words}"
     )
-    if found.same_answers:
+    if found.same_answers and is_whole:
         return Reason(NOT_LOWER, f"The {what} is the same, and so is every answer: {figures}.")
     if not found.is_known:
         return Reason(LOWER_ACCURACY, f"The {what} cannot be compared on so few objects: {figures}.")
     if found.is_significantly_lower:
         return Reason(LOWER_ACCURACY, f"The {what} is lower: {figures}. {found.error_rates}")
     least = f"with {found.confidence} % confidence at least {signed(found.lower_bound)}"
-    if not found.passes:
+    if not found.is_within_margin:
         sentence = f"The {what} may be lower by more than the margin of {margin}: {figures}, {least}."
         return Reason(LOWER_ACCURACY, f"{sentence} {found.error_rates}")
     return Reason(
@@ -259,5 +302,5 @@ def _lower(challenger: Contender, champion: Contender, found: GateFigures) -> Re
     )
 
 
-def _percent(count: int, total: int) -> str:
-    return f"{100 * count / total:.1f} %"
+def _percent(number: int, total: int) -> str:
+    return f"{100 * number / total:.1f} %"

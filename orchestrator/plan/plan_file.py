@@ -27,11 +27,11 @@ from orchestrator.plan.machines import SimulatedMachines, simulated_machine
 from orchestrator.plan.plan import DRAWS, Plan, cautions, make_plan, refusals
 from orchestrator.plan.playthrough import VALUE_BYTES, SweepConditions
 from orchestrator.plan.workload import PhotoCounts, StoreSettings, fit_work
-from orchestrator.spec.data_source import data_source
 from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.sections.data import DataSpec
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.spec.sweep import SweepSpec
+from orchestrator.tracking.kept_splits import source_of
 from trainers.config import TrialConfig
 from trainers.data.build import build_manifest
 from trainers.data.manifest import Manifest
@@ -76,9 +76,11 @@ def plan_file(
     require_places(starts_ray=True)
     tell(f"data     reading {', '.join(spec.data.sources)}")
     try:
-        manifest, report = build_manifest(data_source(spec))
+        manifest, report = build_manifest(source_of(spec))
     except TrainerError as error:
         raise DataError(str(error)) from error
+    for sentence in report.kept:
+        tell(f"splits   {sentence}")
     slots = slots_of(spec, Resources(os.cpu_count() or 1, len(gpu_names())))
     request = CalibrationRequest(spec, manifest, slots, cache_folder())
     calibration = calibrated(request, again, tell=lambda text: tell(f"plan     {text}"))

@@ -60,7 +60,8 @@ def _data_ended(data: Mapping[str, Any]) -> list[str]:
         use = f"{sizes.get('train', 0)} to train on, {data['to_choose_on']} to choose on"
     images, classes, test = sum(sizes.values()), len(data["classes"]), sizes.get("test", 0)
     first = line("data", f"{images} images of {classes} classes: {use}, {test} to judge on at the end")
-    return [first, *_block("classes", data["class_counts"]), *_warnings(data)]
+    kept = _block("splits", data.get("splits", []))
+    return [first, *kept, *_block("classes", data["class_counts"]), *_warnings(data)]
 
 
 def _search_begun(data: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from trainers.data.data_source import DataSource
 
 
 def data_source(spec: SweepSpec) -> DataSource:
-    """Return the file's ``data`` section as a ``DataSource``."""
+    """Return the file's ``data`` section as a ``DataSource``; ``tracking.kept_splits`` finds what "auto" keeps."""
     data = spec.data
     splits: tuple[float, float, float] | Literal["auto"] | None
     if isinstance(data.splits, str):
@@ -26,5 +26,5 @@ def data_source(spec: SweepSpec) -> DataSource:
         cache=cache_folder(),
         folds=data.folds,
         encoding="" if data.encoding == "auto" else data.encoding,
-        keep_splits=Path(data.keep_splits).expanduser() if data.keep_splits else None,
+        keep_splits=Path(data.keep_splits).expanduser() if data.names_kept_splits else None,
     )

@@ -20,6 +20,7 @@ from orchestrator.paths import SweepPaths
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.reachable import reachable
 from orchestrator.spec.sections.budget import SAMPLER_PACKAGES
+from orchestrator.spec.sections.data import KEEP_WORDS
 from orchestrator.spec.shipped import find_file
 from orchestrator.spec.space.cases import KINDS
 from orchestrator.spec.space.domains import DEFAULTS
@@ -140,7 +141,8 @@ def _with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
         source = absolute(data["data"]["source"], lambda text: text.startswith(BUILTIN))
         data["data"] = {**data["data"], "source": source}
     if isinstance(data.get("data"), dict) and "keep_splits" in data["data"]:
-        data["data"] = {**data["data"], "keep_splits": absolute(data["data"]["keep_splits"], lambda text: False)}
+        kept = absolute(data["data"]["keep_splits"], lambda text: text in KEEP_WORDS)
+        data["data"] = {**data["data"], "keep_splits": kept}
     if "weights" in data:
         data["weights"] = absolute(data["weights"], lambda text: text in WORDS)
     return data
@@ -193,7 +195,7 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
                 text = f"there is no file or folder {source}. Relative paths start at the current folder."
                 found.append(Mistake(("data", "source", *place), text))
     name = "" if budget is None else budget.sampler.name
-    kept = "" if data is None else data.keep_splits
+    kept = data.keep_splits if data is not None and data.names_kept_splits else ""
     if kept and not any(path.is_file() for path in (Path(kept), SweepPaths(Path(kept)).manifest)):
         text = f"{kept} is no manifest and no sweep's folder that has one. Relative paths start at the current folder."
         found.append(Mistake(("data", "keep_splits"), text))

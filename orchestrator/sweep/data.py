@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 from orchestrator.errors import DataError
 from orchestrator.ledger.kept import FILES, checksums
 from orchestrator.ledger.segments import EventKind
@@ -9,10 +12,15 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.spec.data_source import data_source
 from orchestrator.sweep.class_counts import class_count_lines
 from orchestrator.sweep.context import SweepContext
+from orchestrator.tracking.kept_splits import record_manifest, source_of
 from trainers.data.build import build_manifest
+from trainers.data.data_source import DataSource
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write_text
+
+KEPT = "keep_splits"
+"""Key of the payload of the stage's beginning: the sweep or the manifest whose splits are kept; "" for none."""
 
 
 def prepare_data(sweep: SweepContext) -> Manifest:
@@ -21,8 +29,12 @@ def prepare_data(sweep: SweepContext) -> Manifest:
     damage = kept.state(sweep.paths.manifest)
     if sweep.paths.manifest.is_file() and not damage.is_damage:
         return Manifest.read(sweep.paths.manifest)
-    source = data_source(sweep.spec)
-    sweep.record(EventKind.STAGE, stage=Stage.DATA, state="BEGUN", payload={"sources": list(sweep.spec.data.sources)})
+    source = _source(sweep)
+    begun = {
+        "sources": list(sweep.spec.data.sources),
+        KEPT: str(source.keep_splits.resolve()) if source.keep_splits else "",
+    }
+    sweep.record(EventKind.STAGE, stage=Stage.DATA, state="BEGUN", payload=begun)
     try:
         manifest, report = build_manifest(source)
     except TrainerError as error:
@@ -38,11 +50,23 @@ def prepare_data(sweep: SweepContext) -> Manifest:
         "folds": manifest.folds,
         "to_choose_on": images_to_choose_on(manifest),
         "class_counts": class_count_lines(manifest, sweep.spec),
+        "splits": list(report.kept),
         "warnings": list(report.warnings),
         FILES: checksums(sweep.paths, [sweep.paths.manifest, sweep.paths.data_report]),
     }
-    sweep.record(EventKind.STAGE, stage=Stage.DATA, state="ENDED", payload=payload)
+    ended = sweep.record(EventKind.STAGE, stage=Stage.DATA, state="ENDED", payload=payload)
+    record_manifest(sweep.paths, sweep.spec, ended.time_s)
     return manifest
+
+
+def _source(sweep: SweepContext) -> DataSource:
+    """Return the source of the photos; a manifest that is made again keeps the splits that the first one kept."""
+    events = [event for event in sweep.ledger.events() if event.stage == Stage.DATA]
+    begun = [event.data.get(KEPT) for event in events if event.state == "BEGUN"]
+    if not any(event.state == "ENDED" for event in events):
+        return source_of(sweep.spec, sweep.paths.root)
+    source, kept = data_source(sweep.spec), begun[-1] if begun else None
+    return source if kept is None else dataclasses.replace(source, keep_splits=Path(kept) if kept else None)
 
 
 def _require_same_data(sweep: SweepContext, manifest: Manifest) -> None:

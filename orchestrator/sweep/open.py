@@ -16,6 +16,7 @@ from orchestrator.machine.places import make_folder, require_writable
 from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.spec.gpu import replace_memory, with_gpu_memory
 from orchestrator.spec.load import dump_spec, load_spec, open_spec
+from orchestrator.spec.sections.data import AUTO
 from orchestrator.spec.sweep import SweepSpec
 from trainers.files.atomic import atomic_write_text
 from trainers.files.lookup import obstacle
@@ -99,6 +100,8 @@ def open_existing(root: Path, source: str | None, overrides: Sequence[str], tria
     spec = opened.spec
     if spec.data.splits == "auto":  # a file that leaves the splits out goes on with those of the sweep's manifest
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"splits": before.data.splits})})
+    if spec.data.keep_splits == AUTO:
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"keep_splits": before.data.keep_splits})})
     if spec.resources.gpu_memory_gb == "auto":
         spec = with_gpu_memory(replace_memory(spec, before.resources.gpu_memory_gb))
     changed = differences(with_gpu_memory(before), spec)

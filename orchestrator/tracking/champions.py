@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import filelock
@@ -67,12 +68,18 @@ def one_promotion(uri: str | None, model_name: str) -> Iterator[None]:
 
 
 def set_champion(
-    uri: str | None, model_name: str, version: str, override: Sequence[str] = (), *, instead_of: str | None
+    uri: str | None,
+    model_name: str,
+    version: str,
+    override: Sequence[str] = (),
+    *,
+    instead_of: str | None,
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
     """Move the alias to ``version`` if it still is at ``instead_of`` (None: nowhere); return whether it was.
 
-    Records the codes of overridden refusals in a tag and the description, and the championship in a tag. Raises
-    TrackingError.
+    Records the codes of overridden refusals in a tag and the description, the championship in a tag, and ``facts`` as
+    tags. Raises TrackingError.
     """
     uri, name = store_uri(uri), check_model_name(model_name)
     client = connect(uri)
@@ -87,6 +94,8 @@ def set_champion(
             note = f"Promoted although the gate refused: **{codes}**."
             if note not in description:
                 client.update_model_version(name, version, f"{description}\n\n{note}".strip())
+        for key, value in facts.items():
+            client.set_model_version_tag(name, version, key, value)
         if before and before != version:
             client.set_model_version_tag(name, version, REPLACES, before)
         _record_championship(client, name, version, before, PROMOTE, override)

@@ -3,7 +3,8 @@
 The ledger is the source of truth. A cursor file holds the ``seq`` of the last event that MLflow has; later events are
 sent in order. Sending is idempotent: a run is looked up by its tags before it is created, a repeated parameter, tag or
 status changes nothing, and MLflow keeps one of two equal metric values. So retrying recovers from any interruption.
-Files are read from the sweep's folder; those whose content MLflow has are skipped.
+Files are read from the sweep's folder; those whose content MLflow has are skipped, and those that do not match their
+checksum in the ledger are not sent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from orchestrator.errors import TrackingError
+from orchestrator.ledger.kept import KeptFiles, recorded_files
 from orchestrator.ledger.looks import sweep_id
 from orchestrator.ledger.segments import Event, EventKind, read_events
 from orchestrator.paths import SweepPaths, command_line
@@ -45,7 +47,8 @@ MAX_TEXT = 5000
 
 @dataclass(frozen=True)
 class SyncResult:
-    """``events`` and ``files`` sent by this call; ``refused``: sentences about values that MLflow rejected;
+    """``events`` and ``files`` sent by this call; ``refused``: sentences about values that MLflow rejected
+    and files that were not sent because they are damaged;
     ``closed``: number of runs that were still open in MLflow although no process runs the sweep."""
 
     parent_run_id: str
@@ -76,7 +79,9 @@ class MlflowWriter:
         self.uri = store_uri(settings.uri)
         self.cursor = read_cursor(paths.tracking_cursor).at(self.uri)
         self.loaded = False
-        self.refused: list[str] = []
+        self._refused: list[str] = []
+        self._damaged: list[str] = []
+        self._hashes: dict[str, str] = {}
         self.steps = 0
         """Number of calls that MLflow answered, which distinguishes a slow store from one that hangs."""
         self._paths = paths
@@ -93,6 +98,11 @@ class MlflowWriter:
         self._events_sent = 0
         self._files_sent = 0
         self._closed = 0
+
+    @property
+    def refused(self) -> list[str]:
+        """Sentences about values that MLflow rejected, and files that are damaged and were not sent."""
+        return [*self._refused, *self._damaged]
 
     @property
     def behind(self) -> int:
@@ -126,6 +136,8 @@ class MlflowWriter:
 
     def add(self, events: Iterable[Event]) -> None:
         """Add events that were appended to the ledger after ``load``."""
+        events = list(events)
+        self._hashes |= recorded_files(events)
         for event in events:
             self._last_s = max(self._last_s, event.time_s)
             if event.seq > self.cursor.seq:
@@ -297,7 +309,7 @@ class MlflowWriter:
                     if not self._is_refusal(client, run_id, error):
                         raise
                     owner = f"trial {update.trial}" if update.trial else "the sweep"
-                    self.refused.append(f"MLflow refused {kind} of {owner}: {first_sentence(error)}")
+                    self._refused.append(f"MLflow refused {kind} of {owner}: {first_sentence(error)}")
 
     @staticmethod
     def _is_refusal(client: MlflowClient, run_id: str, error: MlflowException) -> bool:
@@ -309,8 +321,11 @@ class MlflowWriter:
     # --- files
 
     def _send_files(self, client: MlflowClient) -> None:
+        self._damaged = []
         for path in self._files():
             name = path.relative_to(self._paths.root).as_posix()
+            if not self._is_whole(path):
+                continue
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if self.cursor.files.get(name) == digest:
                 continue
@@ -324,6 +339,15 @@ class MlflowWriter:
             self._save(replace(self.cursor, files={**self.cursor.files, name: digest}))
             self._files_sent += 1
             self.steps += 1
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether ``path`` is there and matches its checksum, if it has one; note a damaged file."""
+        kept = KeptFiles(self._paths, self._hashes)
+        state = kept.state(path)
+        if state.is_damage:
+            sentence = f"It was not sent to MLflow: {kept.damaged(path, state)}"
+            self._damaged += [sentence] if sentence not in self._damaged else []
+        return path.is_file() and not state.is_damage
 
     def _files(self) -> list[Path]:
         """Return the files to send; models go to the registry, and the ledger becomes runs."""
@@ -356,14 +380,14 @@ class MlflowWriter:
         MLflow's parameters are immutable, so one that changed since (a larger budget) becomes a tag.
         """
         paths = self._paths
-        params = spec_params(_written_spec(paths.spec) if paths.spec.is_file() else {})
+        params = spec_params(_written_spec(paths.spec) if self._is_whole(paths.spec) else {})
         known = client.get_run(self.cursor.parent).data.params
         changed = {f"orch.spec.{key}": value for key, value in params.items() if known.get(key, value) != value}
-        table = paths.leaderboard_md.read_text() if paths.leaderboard_md.is_file() else ""
+        table = paths.leaderboard_md.read_text() if self._is_whole(paths.leaderboard_md) else ""
         tags = changed | {"mlflow.note.content": sweep_note(paths.name, params, table)}
         new = {key: value for key, value in params.items() if key not in known}
         self._log(client, self.cursor.parent, RunUpdate("", 0, params=new, tags=tags))
-        if paths.leaderboard_parquet.is_file():
+        if self._is_whole(paths.leaderboard_parquet):
             import pandas as pd
 
             rows = pd.read_parquet(paths.leaderboard_parquet).to_dict("records")

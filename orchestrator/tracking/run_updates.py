@@ -41,6 +41,7 @@ LEADERBOARD_METRICS = (
     "macro_f1",
     "log_loss",
     "ece",
+    "ece_debiased",
     "images_per_s",
     "difference",
 )

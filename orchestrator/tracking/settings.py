@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from trainers.files.suffixes import ARCHIVES, is_table
 
 def model_name(spec: SweepSpec) -> str:
     """Return the registered model's name: ``tracking.model``, else a name made from the data's sources."""
-    if spec.tracking.model:
-        return spec.tracking.model
-    name = "-".join(_short_name(source) for source in spec.data.sources)
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or spec.name
+    return spec.tracking.model or name_of_data(spec.data.sources) or spec.name
+
+
+def name_of_data(sources: Sequence[str]) -> str:
+    """Return a name made from the data's sources; "" if they have no letter that a name may hold."""
+    name = "-".join(_short_name(source) for source in sources)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
 
 
 def _short_name(source: str) -> str:

@@ -232,6 +232,7 @@ SWEEPS = (
     "orch champions",
     "orch promote --rollback",
     "orch promote best runs/my --allow lower-accuracy",
+    "orch promote best runs/my --margin 5",
     "orch promote best runs/my --force",
     "orch predict photo.jpg",
     "orch predict photos/ --json",

@@ -14,6 +14,7 @@ import pandas as pd
 from trainers.data.data_source import DataSource, check_source
 from trainers.data.duplicates import Duplicates, Groups, Looks, find_duplicates, make_groups, to_drop
 from trainers.data.findings import (
+    kept_sentences,
     note_classes,
     note_duplicates,
     note_few_of_class,
@@ -75,7 +76,7 @@ def _examine(
     """Return the report, and the manifest if the report has no problems."""
     notes = SourceNotes([*listing.warnings], [*listing.problems])
     with Looks() as looks:
-        photos = scan(listing, looks, progress)
+        photos = scan(listing, looks, progress, source.cache)
         unreadable = note_unreadable(listing, photos, notes)
         readable = [photo for photo in photos if not photo.reason]
         usable = np.array([not photo.reason for photo in photos], bool)  # a list of none would select columns
@@ -100,6 +101,7 @@ def _examine(
         conflicts=tuple(tuple((rows["path"][i], rows["label"][i]) for i in members) for members in same.conflicts),
         dropped=tuple(rows["path"][i] for i in dropped),
         bridging=tuple(rows["path"][i] for i in bridging),
+        kept=kept_sentences(kept, source),
         left_out=tuple((file.path, file.reason, file.kind) for file in listing.left_out),
         root=str(listing.root),
     )

@@ -31,7 +31,8 @@ class DataSource:
     own groups are never torn, and nothing is dropped for being in one. Look-alikes are grouped as near duplicates are,
     and never dropped.
     ``keep_splits``: an earlier manifest, or the folder of a sweep that has one: photos that it holds keep their splits
-    (and folds, if their number is the same). Not used where the data's own splits are.
+    (and folds, if their number is the same). Not used where the data's own splits are. ``kept_by_default``: whether it
+    was found, not named. ``split_notes``: sentences for the report about manifests that were passed over.
     ``cache``: folder where built-ins are written and archives unpacked. ``encoding``: of names in archives and of
     tables that are not UTF-8; "" guesses.
     """
@@ -44,6 +45,8 @@ class DataSource:
     folds: int = 0
     encoding: str = ""
     keep_splits: Path | None = None
+    kept_by_default: bool = False
+    split_notes: tuple[str, ...] = ()
 
 
 def check_source(source: DataSource) -> None:

@@ -75,10 +75,10 @@ def note_names(rows: pd.DataFrame, notes: SourceNotes) -> None:
 
 def note_kept(rows: pd.DataFrame, kept: Kept | None, source: DataSource, notes: SourceNotes) -> None:
     if kept is None:
-        if source.keep_splits is not None:
+        if source.keep_splits is not None and not source.kept_by_default:
             notes.warnings.append("keep_splits is not used, because the data's own splits are.")
         return
-    if not kept.known.any():
+    if not kept.known.any() and not source.kept_by_default:
         notes.warnings.append(
             f"none of the {len(rows):,} images is in {source.keep_splits}, whose splits are to be kept; "
             "all are divided anew."
@@ -88,6 +88,18 @@ def note_kept(rows: pd.DataFrame, kept: Kept | None, source: DataSource, notes: 
             f"left out, because they are copies of photos in two splits: {count(len(kept.bridging), 'image')}, "
             f"{name_some(rows['path'][kept.bridging])}."
         )
+
+
+def kept_sentences(kept: Kept | None, source: DataSource) -> tuple[str, ...]:
+    """Say which manifest's splits are kept, for how many of the images, and how to divide all anew."""
+    if kept is None or source.keep_splits is None:
+        return () if source.keep_splits else source.split_notes
+    known, total = int(kept.known.sum()), len(kept.splits)
+    new = f", {total - known:,} {'is' if total - known == 1 else 'are'} new" if known < total else ""
+    verb = "keeps its split" if known == 1 else "keep their splits"
+    sentence = f"{known:,} of {count(total, 'image')} {verb} of {source.keep_splits}{new}"
+    how = "; data.keep_splits: none divides all anew" if source.kept_by_default else ""
+    return (*source.split_notes, f"{sentence}{how}")
 
 
 def note_classes(listing: Listing, rows: pd.DataFrame, notes: SourceNotes) -> None:

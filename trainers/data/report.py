@@ -40,7 +40,8 @@ class DataReport:
     ``too_small``: class -> its groups, where they are fewer than the splits, or than the folds and test.
     ``straddling``: duplicate groups that the data's own splits tear apart. ``left_out``: (path, reason, kind) of files
     that were never images of a class. ``root``: the folder at which paths start. ``own_splits``: whether the splits are
-    the data's own. ``problems`` prevent a sweep, ``warnings`` do not.
+    the data's own. ``kept``: sentences on splits that are kept from an earlier division. ``problems`` prevent a sweep,
+    ``warnings`` do not.
     """
 
     source: str
@@ -63,6 +64,7 @@ class DataReport:
     left_out: tuple[tuple[str, str, str], ...] = ()
     root: str = ""
     own_splits: bool = False
+    kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -127,6 +129,7 @@ class DataReport:
             lines.append(f"  {'all':<{width}}  {self.images:>8,}{cells}")
         if self.splits and self.own_splits:
             lines.append("splits: the data's own")
+        lines += [f"splits: {sentence}" for sentence in self.kept]
         if self.folds:
             sizes = ", ".join(f"{sum(fold.values()):,}" for fold in self.folds)
             lines.append(f"folds: {len(self.folds)} of {sizes} images; train holds all of them")

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from trainers.data.duplicates import Looks
 from trainers.data.listing import REASON, Listing
 from trainers.files.plain import LARGEST_FILE, Unreadable, open_plain, read_plain
 from trainers.images.look import Look, look
+from trainers.images.look_store import LookStore
 from trainers.images.pillow_reader import Room
 
 READ_AT_ONCE = 512
@@ -41,25 +43,51 @@ class ScannedPhoto:
     descriptor: bytes = b""
 
 
-def scan(listing: Listing, looks: Looks, progress: Progress | None = None) -> list[ScannedPhoto]:
-    """Scan the images of ``listing`` in order; add the looks of readable ones to ``looks``."""
+def scan(
+    listing: Listing, looks: Looks, progress: Progress | None = None, cache: Path | None = None
+) -> list[ScannedPhoto]:
+    """Scan the images of ``listing`` in order; add the looks of readable ones to ``looks``.
+
+    ``cache``: where looks are kept; a photo whose look is there is read but not decoded.
+    """
+    store = LookStore(cache)
     paths, reasons = listing.rows["path"].tolist(), listing.rows[REASON].tolist()
     done: list[ScannedPhoto] = []
     # Pillow decodes outside Python's lock, so threads help.
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             files = [listing.root / path for path in paths[start : start + READ_AT_ONCE]]
-            for photo, seen in pool.map(_look, files, reasons[start : start + READ_AT_ONCE]):
+            found = [*pool.map(_look, files, reasons[start : start + READ_AT_ONCE], repeat(store))]
+            for photo, seen in _with_stored(files, found, store):
                 done.append(photo)
                 if seen is not None:
                     looks.add(seen)
                 if progress is not None:
                     progress(len(done), len(paths))
+    store.flush()
     return done
 
 
-def _look(path: Path, reason: str | None) -> tuple[ScannedPhoto, Look | None]:
-    """Scan one file; with a ``reason`` it is not opened."""
+Scanned = tuple[ScannedPhoto, Look | None]
+
+
+def _with_stored(files: Sequence[Path], found: Sequence[Scanned], store: LookStore) -> Iterator[Scanned]:
+    """Fill in the looks that are in the store, and add the others to it."""
+    known = [i for i, (photo, seen) in enumerate(found) if seen is None and not photo.reason]
+    stored = store.looks([found[i][0].sha256 for i in known], lambda place: look(files[known[place]]))
+    of_file = dict(zip(known, stored, strict=True))
+    for i, (photo, seen) in enumerate(found):
+        if seen is not None:
+            store.add(photo.sha256, seen)
+        yield (_photo(photo.sha256, of_file[i]), of_file[i]) if i in of_file else (photo, seen)
+
+
+def _photo(sha256: str, seen: Look) -> ScannedPhoto:
+    return ScannedPhoto(sha256, seen.width, seen.height, descriptor=seen.descriptor)
+
+
+def _look(path: Path, reason: str | None, store: LookStore) -> Scanned:
+    """Scan one file; with a ``reason`` it is not opened. Without a look or a reason: the look is in ``store``."""
     if reason:
         return ScannedPhoto(reason=reason), None
     try:
@@ -67,8 +95,10 @@ def _look(path: Path, reason: str | None) -> tuple[ScannedPhoto, Look | None]:
             size = os.fstat(file.fileno()).st_size
         with _READING.taken(size):
             data = read_plain(path)
-            seen = look(data)
             sha256 = hashlib.sha256(data).hexdigest()
-            return ScannedPhoto(sha256, seen.width, seen.height, descriptor=seen.descriptor), seen
+            if sha256 in store:
+                return ScannedPhoto(sha256), None
+            seen = look(data)
+            return _photo(sha256, seen), seen
     except Unreadable as error:
         return ScannedPhoto(reason=error.reason), None

@@ -65,13 +65,12 @@ class Shelf:
 
     def count(self, keys: Iterable[str]) -> int:
         """Count the ``keys`` that are stored, from the headers of the segments."""
-        wanted = set(keys)
-        stored: set[str] = set()
-        for keys_file in self._files():
-            header = read_header(keys_file)
-            if header is not None:
-                stored.update(wanted.intersection(header.keys))
-        return len(stored)
+        return len(set(keys).intersection(self.keys()))
+
+    def keys(self) -> set[str]:
+        """Return the keys of all rows that are stored, from the headers of the segments."""
+        headers = map(read_header, self._files())
+        return {key for header in headers if header is not None for key in header.keys}
 
     def has_room_for(self, keys: Iterable[str], row_bytes: int) -> bool:
         """Whether all rows of ``keys``, including those already stored, fit under the limit of the cache at once.

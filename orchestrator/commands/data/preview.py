@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.errors import DataError, SpecError
-from orchestrator.spec.data_source import data_source
 from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.reachable import reachable, values_of
 from orchestrator.spec.sweep import SweepSpec
+from orchestrator.tracking.kept_splits import source_of
 from trainers.backbones import backbone
 from trainers.data.build import build_manifest
 from trainers.data.manifest import Manifest
@@ -55,7 +55,9 @@ def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[st
     spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")
     try:
-        manifest, report = build_manifest(data_source(spec))
+        manifest, report = build_manifest(source_of(spec))
+        for sentence in report.kept:
+            tell(f"splits: {sentence}")
         for sentence in report.warnings:
             tell(f"warning: {sentence}")
         sheet = _Sheet.of(manifest.split("train"), spec, images)

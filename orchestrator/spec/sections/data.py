@@ -14,6 +14,9 @@ from trainers.errors import TrainerError
 from trainers.files.encodings import check_encoding
 from trainers.files.suffixes import TABLES
 
+AUTO = "auto"
+KEEP_WORDS = (AUTO, "none", "")
+"""Values of ``keep_splits`` that are no path; "" is none in files written before 2026-12."""
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 """Minimum and maximum folds of cross-validation."""
 
@@ -138,11 +141,18 @@ class DataSpec(Section):
         "near duplicates fall into different splits (keep). Photos that merely look alike are never dropped.",
     )
     keep_splits: str = Field(
-        default="",
-        description="The folder of an earlier sweep, or its manifest.parquet: photos that it divided keep their "
-        "splits, also where they were exported again at another size or quality; a new photo follows its group. Empty: "
-        "all are divided by a hash. Not used with splits: own.",
+        default=AUTO,
+        description="Whose splits photos keep, also where they were exported again at another size or quality; a new "
+        "photo follows its group. auto: the newest manifest of the same registered model (tracking.model) with this "
+        "seed and these splits, of the sweeps in runs/ and of this user's in the same MLflow store. Or the folder of "
+        "an earlier sweep, or its manifest.parquet. none: all photos are divided anew, by a hash. Not used with "
+        "splits: own.",
     )
+
+    @property
+    def names_kept_splits(self) -> bool:
+        """Whether ``keep_splits`` is a path."""
+        return self.keep_splits not in KEEP_WORDS
 
     @property
     def sources(self) -> tuple[str, ...]:

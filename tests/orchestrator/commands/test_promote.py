@@ -15,7 +15,7 @@ import pytest
 from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.commands import evaluate
 from orchestrator.commands.predict import Champion
-from orchestrator.commands.promote import promote, same_photos
+from orchestrator.commands.promote import promote
 from orchestrator.errors import OrchError, PromotionRefused, TrackingError
 from orchestrator.ledger import folder
 from orchestrator.ledger import ledger as ledger_module
@@ -386,8 +386,112 @@ def test_from_another_folder_no_store_is_made(
     assert not list(elsewhere.iterdir())
 
 
-def test_photos_are_matched_by_their_content() -> None:
-    assert same_photos(["a", "b", "c"], ["c", "x", "a"]) == {"a": "a", "c": "c"}
+def described(made: Made) -> None:
+    """Write a descriptor of its own for every photo."""
+    table = made.manifest.table.copy()
+    random = np.random.default_rng(0)
+    table["descriptor"] = [random.integers(0, 256, 256, np.uint8).tobytes() for _ in range(len(table))]
+    replace(made.manifest, table=table).write(made.paths.manifest)
+
+
+def grown(made: Made, tested: int, saved_again: int = 0) -> None:
+    """Move all test photos but ``tested`` to train, and its train photos to test: another division of the same.
+
+    ``saved_again``: of these, the number whose file is another one that shows the same.
+    """
+    table = made.manifest.table.copy()
+    train, test = (table.index[table["split"] == split] for split in ("train", "test"))
+    table.loc[test[tested:], "split"], table.loc[train, "split"] = "train", "test"
+    table.loc[train[:saved_again], "sha256"] = table.loc[train[:saved_again], "sha256"].str[::-1]
+    levels = [np.frombuffer(each, np.uint8) for each in table.loc[train[:saved_again], "descriptor"]]
+    table.loc[train[:saved_again], "descriptor"] = [(np.maximum(each, 1) - 1).tobytes() for each in levels]
+    replace(made.manifest, table=table).write(made.paths.manifest)
+
+
+@pytest.mark.parametrize("saved_again", [0, 3])
+def test_only_photos_that_neither_has_seen_are_compared(
+    sweep: Made, store: str, tmp_path: Path, saved_again: int
+) -> None:
+    """Photos that the champion trained on are known when they were saved again, and left out."""
+    described(sweep)
+    sweep.finished("old", "a1", wrong=12)
+    promote(sweep.paths.root)
+    other = make(tmp_path / "new", store)
+    described(other)
+    grown(other, 10, saved_again)
+    told: list[str] = []
+    other.finished("new", "b1")
+    promotion = promote(other.paths.root, tell=told.append)
+    assert promotion.version == "2"
+    trained = len(sweep.manifest.split("train").table)
+    assert trained == 5
+    assert (
+        f"- Compared on 10 test photos that neither has seen; {trained} more were left out, which trash version 1 "
+        f"({trained}) was trained or chosen on." in str(promotion)
+    )
+    assert not [line for line in told if "asking the champion" in line]
+    found = tags(store)
+    assert (found["margin"], found["compared_photos"], found["seen_photos"]) == ("3", "10", "5")
+
+
+def test_too_few_unseen_photos_are_refused_with_the_flag(sweep: Made, store: str, tmp_path: Path) -> None:
+    described(sweep)
+    sweep.finished("old", "a1", wrong=12)
+    promote(sweep.paths.root)
+    other = make(tmp_path / "new", store)
+    described(other)
+    grown(other, 3)
+    other.finished("new", "b1")
+    with pytest.raises(
+        PromotionRefused, match=r"Only 3 of the 8 test images were seen by neither(.|\n)*add `--allow c"
+    ):
+        promote(other.paths.root)
+
+
+def test_a_photo_that_was_tested_on_is_unseen_though_it_looks_like_one_trained_on(
+    sweep: Made, store: str, tmp_path: Path
+) -> None:
+    """As of thousands of photos of the same layout."""
+    table = sweep.manifest.table.copy()
+    one = np.random.default_rng(0).integers(0, 256, 256, np.uint8).tobytes()
+    replace(sweep.manifest, table=table.assign(descriptor=one)).write(sweep.paths.manifest)
+    sweep.finished("old", "a1", wrong=12)
+    promote(sweep.paths.root)
+    other = make(tmp_path / "new", store)
+    replace(other.manifest, table=table.assign(descriptor=one)).write(other.paths.manifest)
+    other.finished("new", "b1")
+    assert "Compared on 12 test photos that neither has seen.\n" in str(promote(other.paths.root))
+
+
+def test_copies_that_own_splits_tear_are_left_out(sweep: Made, store: str, tmp_path: Path) -> None:
+    sweep.finished("old", "a1", wrong=12)
+    promote(sweep.paths.root)
+    other = make(tmp_path / "new", store)
+    described(other)
+    table = other.manifest.table.copy()
+    test, train = (table.index[table["split"] == split] for split in ("test", "train"))
+    table.loc[test[:2], "descriptor"] = table.loc[train[:2], "descriptor"].to_numpy()
+    table.loc[test[0], "group"] = table.loc[train[0], "group"]
+    replace(other.manifest, table=table).write(other.paths.manifest)
+    other.finished("new", "b1")
+    said = "Compared on 11 test photos that neither has seen; 1 more was left out, which the challenger (1) was trained"
+    assert said in str(promote(other.paths.root))
+
+
+def test_the_margin_is_the_persons_and_is_recorded(sweep: Made, store: str, tmp_path: Path) -> None:
+    sweep.finished("old", "a1", wrong=4)
+    promote(sweep.paths.root)
+    assert "margin" not in tags(store)
+    other = make(tmp_path / "new", store)
+    other.finished("new", "b1", wrong=3)
+    with pytest.raises(PromotionRefused, match="than the margin of 3 points"):
+        promote(other.paths.root)
+    text = str(promote(other.paths.root, margin=0.3))
+    assert "not lower by more than the margin of 30 points" in text
+    assert "the gate passes a model 30 points better in" in text
+    assert tags(store)["margin"] == "30"
+    notes = [event.data for event in read_events(other.paths.ledger) if "promotion" in event.data]
+    assert [(note["promotion"], note["margin"]) for note in notes] == [("refused", 0.03), ("champion", 0.3)]
 
 
 def test_the_champion_is_judged_by_the_challengers_labels(sweep: Made, store: str, tmp_path: Path) -> None:

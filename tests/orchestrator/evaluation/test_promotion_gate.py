@@ -1,9 +1,11 @@
 """The gate: what is refused, in which words, and what an override changes."""
 
+import dataclasses
+
 import pytest
 
 from orchestrator.errors import OrchError
-from orchestrator.evaluation.promotion_gate import FORCE, REFUSALS, Contender, Decision, JudgedImages
+from orchestrator.evaluation.promotion_gate import FORCE, REFUSALS, Contender, Decision, JudgedImages, comparable
 from orchestrator.evaluation.promotion_gate import decide as decide_on
 
 CLASSES = ("glass", "metal", "paper")
@@ -45,8 +47,10 @@ def test_the_same_model_again_is_allowed_and_says_so():
 def test_a_better_one_is_allowed_with_the_figures():
     decision = decide(contender("2", 190), contender("1", 180))
     assert decision.allowed
-    assert codes(decision) == [("not-lower", False)]
-    assert decision.reasons[0].sentence == (
+    assert codes(decision) == [("unseen", False), ("not-lower", False)]
+    assert decision.reasons[0].sentence == "Compared on 200 test photos that neither has seen."
+    assert (decision.compared, decision.left_out) == (200, 0)
+    assert decision.reasons[1].sentence == (
         "The accuracy is not lower by more than the margin of 3 points: trash version 2 has 95.0 % (91.0 to 97.3), the "
         "champion trash version 1 has 90.0 % (85.1 to 93.4) on the same 200 test images: +5.0 points (95 % +1.8 to "
         "+8.1), p = 0.00195, with 98.5 % confidence at least +1.5. At this test size the gate passes a model 3 points "
@@ -59,7 +63,7 @@ def test_the_same_answers_are_allowed_on_any_test_size():
     few = JudgedImages({image: LABELS[image] for image in IMAGES[:4]}, {})
     decision = decide_on(contender("2", 190), contender("1", 190), few)
     assert decision.allowed
-    assert decision.reasons[0].sentence.startswith("The accuracy is the same, and so is every answer: ")
+    assert decision.reasons[1].sentence.startswith("The accuracy is the same, and so is every answer: ")
     assert decision.comparison.p_value == 1
 
 
@@ -67,9 +71,10 @@ def test_a_test_that_cannot_exclude_the_margin_refuses_and_says_how_often_it_err
     """10 images each that only one of them has right: the same accuracy, but the difference is not known well."""
     decision = decide(contender("2", 190, wrong_from_end=False), contender("1", 190))
     assert not decision.allowed
-    assert codes(decision) == [("lower-accuracy", False)]
+    assert codes(decision) == [("unseen", False), ("lower-accuracy", False)]
     assert decision.text == (
         "The promotion is refused.\n"
+        "- Compared on 200 test photos that neither has seen.\n"
         "- The accuracy may be lower by more than the margin of 3 points: trash version 2 has 95.0 % (91.0 to 97.3), "
         "the champion trash version 1 has 95.0 % (91.0 to 97.3) on the same 200 test images: 0.0 points (95 % "
         "\N{MINUS SIGN}4.4 to +4.4), p = 1, with 98.5 % confidence at least \N{MINUS SIGN}4.9. At this test size the "
@@ -81,8 +86,8 @@ def test_a_test_that_cannot_exclude_the_margin_refuses_and_says_how_often_it_err
 def test_one_image_fewer_is_within_the_margin():
     decision = decide(contender("2", 189), contender("1", 190))
     assert decision.allowed
-    assert codes(decision) == [("not-lower", False)]
-    assert "\N{MINUS SIGN}0.5 points (95 % \N{MINUS SIGN}1.9 to +0.9), p = 1, with" in decision.reasons[0].sentence
+    assert codes(decision) == [("unseen", False), ("not-lower", False)]
+    assert "\N{MINUS SIGN}0.5 points (95 % \N{MINUS SIGN}1.9 to +0.9), p = 1, with" in decision.reasons[1].sentence
 
 
 def test_a_margin_is_an_option_of_the_decision():
@@ -94,7 +99,7 @@ def test_a_margin_is_an_option_of_the_decision():
 def test_one_that_is_significantly_worse_is_refused_within_any_margin():
     decision = decide(contender("2", 184), contender("1", 190), margin=0.2)
     assert not decision.allowed
-    assert decision.reasons[0].sentence.startswith("The accuracy is lower: ")
+    assert decision.reasons[1].sentence.startswith("The accuracy is lower: ")
 
 
 def test_the_gate_speaks_of_the_sweeps_objective():
@@ -108,9 +113,9 @@ def test_the_gate_speaks_of_the_sweeps_objective():
     by_f1 = decide_on(rare, frequent, JudgedImages(labels, {}), objective="val_macro_f1")
     assert not by_accuracy.allowed
     assert by_f1.allowed
-    assert by_f1.reasons[0].sentence.startswith("The macro F1 is not lower by more than the margin of 3 points: ")
+    assert by_f1.reasons[1].sentence.startswith("The macro F1 is not lower by more than the margin of 3 points: ")
     by_loss = decide_on(rare, frequent, JudgedImages(labels, {}), objective="val_loss")
-    assert "accuracy (the objective, validation loss, cannot be computed from answers)" in by_loss.reasons[0].sentence
+    assert "accuracy (the objective, validation loss, cannot be computed from answers)" in by_loss.reasons[1].sentence
 
 
 def test_photos_of_the_same_objects_are_worth_less():
@@ -118,11 +123,11 @@ def test_photos_of_the_same_objects_are_worth_less():
     groups = {image: str(i // 10) for i, image in enumerate(IMAGES)}
     decision = decide_on(contender("2", 190), contender("1", 180), JudgedImages(LABELS, groups))
     assert not decision.allowed
-    assert "on the same 200 test images of 20 objects: +5.0 points" in decision.reasons[0].sentence
+    assert "on the same 200 test images of 20 objects: +5.0 points" in decision.reasons[1].sentence
     few = {image: str(i // 40) for i, image in enumerate(IMAGES)}
     decision = decide_on(contender("2", 190), contender("1", 180), JudgedImages(LABELS, few))
     assert not decision.allowed
-    assert "cannot be compared on so few objects: " in decision.reasons[0].sentence
+    assert "cannot be compared on so few objects: " in decision.reasons[1].sentence
 
 
 def test_a_first_model_that_may_only_have_learned_the_largest_class_is_warned_of():
@@ -160,25 +165,72 @@ CLASS_CHANGES = [
 @pytest.mark.parametrize(("classes", "end"), CLASS_CHANGES)
 def test_other_classes_are_refused_by_name(classes, end):
     decision = decide(contender("2", 195, classes=classes), contender("1", 190))
-    assert codes(decision) == [("different-classes", False), ("not-lower", False)]
+    assert codes(decision) == [("different-classes", False), ("unseen", False), ("not-lower", False)]
     assert not decision.allowed
     assert decision.reasons[0].sentence == f"The classes of trash version 2 {end}"
 
 
-def test_a_champion_that_saw_test_images_is_counted_and_the_rest_compared():
-    decision = decide(contender("2", 190), contender("1", 180, trained_on=[*IMAGES[:20], "elsewhere"]))
+def test_images_that_the_champion_saw_are_left_out_and_counted():
+    """It is right on all that it saw: with them the challenger, right on 180 of the other 180, would be refused."""
+    seen = IMAGES[:20]
+    challenger = contender("2", 180, wrong_from_end=False)
+    decision = decide(challenger, contender("1", 190, trained_on=[*seen, "elsewhere"]))
+    assert codes(decision) == [("unseen", False), ("not-lower", False)]
+    assert decision.reasons[0].sentence == (
+        "Compared on 180 test photos that neither has seen; 20 more were left out, which trash version 1 (20) was "
+        "trained or chosen on."
+    )
+    assert "100.0 %" in decision.reasons[1].sentence
+    assert "on the same 180 test images: +5.6 points" in decision.reasons[1].sentence
+    assert (decision.compared, decision.left_out) == (180, 20)
+    assert not decide(challenger, contender("1", 190)).allowed
+
+
+def test_images_known_by_content_alone_are_left_out_for_both():
+    challenger = dataclasses.replace(contender("2", 190), copies=frozenset(IMAGES[:1]))
+    decision = decide(challenger, dataclasses.replace(contender("1", 180), copies=frozenset(IMAGES[:9])))
+    assert decision.left_out == 9
+    decision = decide(challenger, dataclasses.replace(contender("1", 180), copies=frozenset(IMAGES[1:10])))
+    assert decision.reasons[0].sentence == (
+        "Compared on 190 test photos that neither has seen; 10 more were left out, which trash version 1 (9) and trash "
+        "version 2 (1) were trained or chosen on."
+    )
+
+
+def test_what_was_left_out_needs_no_answer():
+    champion = contender("1", 180, trained_on=IMAGES[:20])
+    fewer = dataclasses.replace(champion, answers={i: champion.answers[i] for i in IMAGES[20:]})
+    assert decide(contender("2", 190), fewer).compared == 180
+    assert comparable(contender("2", 190), fewer, JUDGED).labels.keys() == {*IMAGES[20:]}
+
+
+def test_equal_answers_to_the_few_that_are_left_show_nothing():
+    few, many = contender("1", 200, trained_on=IMAGES[:180]), contender("1", 200, trained_on=IMAGES[:10])
+    decision = decide(contender("2", 200), few)
+    assert codes(decision) == [("unseen", False), ("lower-accuracy", False)]
+    assert "on the same 20 test images: 0.0 points" in decision.reasons[1].sentence
+    assert decide(contender("2", 200), many).allowed
+
+
+@pytest.mark.parametrize(("left", "more"), [(9, "; on those 9 the challenger has 88.9 % right and the champion 0.0 %")])
+def test_too_few_that_neither_has_seen_are_a_refusal_with_its_flag(left, more):
+    decision = decide(contender("2", 199), contender("1", 180, trained_on=IMAGES[: 200 - left]))
     assert codes(decision) == [("champion-saw-test", False), ("not-lower", False)]
     assert decision.reasons[0].sentence == (
-        "The champion trash version 1 was trained on 20 of the 200 test images (10.0 %), so the comparison favours "
-        "it; on the other 180 the challenger has 94.4 % right and the champion 88.9 %."
+        f"Only {left} of the 200 test images were seen by neither, too few to compare on: trash version 1 "
+        f"({200 - left}) was trained or chosen on the others. So the comparison is on all of them, which favours the "
+        f"one that saw more{more}."
     )
+    assert decision.text.endswith("add `--allow champion-saw-test` or `--force`. The override is recorded.")
+    assert (decision.compared, decision.left_out) == (200, 0)
+    assert decide(contender("2", 199), contender("1", 180, trained_on=IMAGES[:191]), {"champion-saw-test"}).allowed
 
 
 def test_a_champion_that_saw_every_test_image():
     decision = decide(contender("2", 190), contender("1", 180, trained_on=IMAGES))
     assert decision.reasons[0].sentence == (
-        "The champion trash version 1 was trained on 200 of the 200 test images (100.0 %), so the comparison favours "
-        "it."
+        "Only 0 of the 200 test images were seen by neither, too few to compare on: trash version 1 (200) was trained "
+        "or chosen on the others. So the comparison is on all of them, which favours the one that saw more."
     )
 
 
@@ -195,7 +247,7 @@ def test_a_challenger_that_saw_its_own_test_images_is_refused(champion):
 
 def everything_wrong(overrides=frozenset()):
     challenger = contender("2", 150, classes=("glass",), trained_on=IMAGES[:3])
-    return decide(challenger, contender("1", 190, trained_on=IMAGES[:2]), overrides)
+    return decide(challenger, contender("1", 190, trained_on=IMAGES[:195]), overrides)
 
 
 def test_every_reason_is_reported_at_once():
@@ -225,7 +277,7 @@ def test_overridden_refusals_allow_and_are_marked(overrides):
 
 
 def test_force_marks_nothing_where_nothing_refuses():
-    assert codes(decide(contender("2", 190), contender("1", 180), frozenset({FORCE}))) == [("not-lower", False)]
+    assert codes(decide(contender("2", 190), contender("1", 180), frozenset({FORCE})))[1:] == [("not-lower", False)]
 
 
 def test_an_unknown_override_is_answered_with_the_known_ones():

@@ -264,7 +264,7 @@ def test_a_file_without_splits_resumes_a_sweep_that_was_written_with_the_old_def
     root = open_new(load_spec(str(file)), tmp_path / "x", fresh=False).paths.root
     old = (root / "spec.yaml").read_text()
     assert "splits: auto" in old
-    (root / "spec.yaml").write_text(old.replace("splits: auto", "splits: {train: 0.7, validation: 0.15, test: 0.15}"))
+    (root / "spec.yaml").write_text(old.replace(" splits: auto", " splits: {train: 0.7, validation: 0.15, test: 0.15}"))
     spec = open_existing(root, str(file), (), "+3").spec
     assert spec.budget.trials == 5
     assert spec.data.splits == SplitRatios()

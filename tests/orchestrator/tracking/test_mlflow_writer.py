@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.errors import TrackingError
+from orchestrator.ledger.kept import FILES, checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.paths import SweepPaths, command_line
@@ -68,6 +69,25 @@ def test_a_sweep_becomes_a_parent_and_its_children(sweep: SweepPaths, store: str
     files = {f.path for f in client.list_artifacts(parent.info.run_id)}
     assert files == {"spec.yaml", "leaderboard.parquet", "leaderboard.md", "figures"}
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/leaderboard.svg"]
+
+
+@pytest.mark.parametrize("name", ["leaderboard.parquet", "leaderboard.md", "spec.yaml"])
+def test_a_damaged_file_is_not_sent_and_is_named(sweep: SweepPaths, store: str, name: str) -> None:
+    path = sweep.named(name)
+    content = path.read_bytes()
+    with Ledger(sweep.ledger, ticking(1.8e9)) as ledger:
+        ledger.append(EventKind.NOTE, payload={FILES: checksums(sweep, [path])})
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (sentence,) = synchronise(sweep.root, TrackingSettings(store)).refused
+    assert sentence.startswith(f"It was not sent to MLflow: {path} is damaged: its bytes do not match the checksum")
+    client = connect(store)
+    parent = all_runs(store)[""]
+    assert name not in {f.path for f in client.list_artifacts(parent.info.run_id)}
+    assert (parent.data.metrics == {}) == (name == "leaderboard.parquet")
+    assert ("| aa | whole" not in parent.data.tags["mlflow.note.content"]) == (name == "leaderboard.md")
+    path.write_bytes(content)
+    assert synchronise(sweep.root, TrackingSettings(store)).refused == ()
+    assert name in {f.path for f in client.list_artifacts(parent.info.run_id)}
 
 
 def test_artifacts_are_next_to_the_database(
