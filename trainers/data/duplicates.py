@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import pandas as pd
 
 from trainers.data.candidates import Candidate, keypoint_candidates, whole_candidates
-from trainers.files.spool import Spool
+from trainers.files.spool import Records, Spool
 from trainers.images.alignment import SYMMETRIES, map_of_keypoints, symmetric_map
 from trainers.images.comparison import ALIKE, SAME, Comparison, Preview, ambiguous, compare, verdict
 from trainers.images.descriptor import same_descriptors
 from trainers.images.keypoints import KEYPOINT, KEYPOINTS
-from trainers.images.look import PREVIEW_ROW, THUMBNAIL, Look, preview_of
+from trainers.images.look import THUMBNAIL, Look, preview_of
 
 LARGEST_ALIKE = 0.01
 """Maximum share of the images that is held together for looking alike; a longer chain is cut where it is weakest."""
@@ -39,15 +40,16 @@ be called the same."""
 
 
 class Looks:
-    """What is kept of each photo, in temporary files: memory does not grow with it.
+    """What is kept of each photo, about 12 KB in temporary files: memory does not grow with it.
 
-    A context manager that deletes the files at its end. ``comparable``: whether each has near duplicates at all.
+    A context manager that deletes the files at its end. ``folder``: where they are, if it can be written to; else in
+    the temporary folder. ``comparable``: whether each has near duplicates at all.
     """
 
-    def __init__(self, looks: Iterable[Look] = ()) -> None:
-        self.thumbnails = Spool((THUMBNAIL, THUMBNAIL), np.uint8)
-        self.keypoints = Spool((KEYPOINTS,), KEYPOINT)
-        self._previews = Spool((), PREVIEW_ROW)
+    def __init__(self, looks: Iterable[Look] = (), folder: Path | None = None) -> None:
+        self.thumbnails = Spool((THUMBNAIL, THUMBNAIL), np.uint8, folder=folder)
+        self.keypoints = Spool((KEYPOINTS,), KEYPOINT, folder=folder)
+        self._previews = Records(folder)
         self.comparable: list[bool] = []
         for look in looks:
             self.add(look)
@@ -63,14 +65,14 @@ class Looks:
         return len(self.comparable)
 
     def add(self, look: Look) -> None:
-        """Append a photo's. Raises TrainerError if the temporary folder cannot be written."""
+        """Append a photo's. Raises TrainerError if the folder cannot be written."""
         self.thumbnails.add(look.thumbnail)
         self.keypoints.add(look.keypoints)
         self._previews.add(look.preview)
         self.comparable.append(look.comparable)
 
     def preview(self, position: int) -> Preview:
-        return preview_of(self._previews.take([position])[0])
+        return preview_of(self._previews.take(position))
 
 
 class Union:
