@@ -41,9 +41,9 @@ TILES = 2600
 LOWEST_PRECISION, MOST_MS = 0.99, 20.0
 SETS = ("trashnet", "clothing")
 NOTES = (
-    "The figure is the lowest recall of a kind of copy that must reach 0.95, in either set; 300 copies of each kind and "
-    "set among 1,000 originals (30 at the small size). Kinds without a mark: brightness 1.4, contrast 1.4, mirrored and "
-    "cropped, cropped to 0.7. CPU time includes contention with whatever else the machine ran."
+    "The figure is the lowest recall of a kind of copy that must reach 0.95, in either set; 300 copies of each kind "
+    "and set (30 at the small size) among 1,000 originals. Kinds without a mark: brightness 1.4, contrast 1.4, "
+    "mirrored and cropped, cropped to 0.7. CPU time includes contention with whatever else the machine ran."
 )
 
 
@@ -133,23 +133,27 @@ EDITS: dict[str, tuple[float, Edit]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """Of one search: pairs that had to be found, those that were, and others that were called the same."""
+    """Of one search: true pairs that had to be found, those that were, and pairs of other photos called the same."""
 
     true: int
     found: int
-    false: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...]
+
+    def false(self, known: dict[str, str]) -> list[tuple[str, str]]:
+        """The others that are no real copies; ``known``: see ``read_known``."""
+        return [(a, b) for a, b in self.others if known.get(a, a) != known.get(b, b)]
 
 
-def search(looks: Sequence[Look], names: Sequence[str], true: set[tuple[int, int]], known: dict[str, str]) -> Found:
-    """Search ``looks``; ``true``: pairs of positions, ascending; ``known``: see ``read_known``."""
+def search(looks: Sequence[Look], names: Sequence[str], true: set[tuple[int, int]]) -> Found:
+    """Search ``looks``; ``true``: pairs of positions, ascending."""
     with Looks(looks) as stored:
         same, _ = compared_pairs(stored, np.flatnonzero(stored.comparable))
     sets = Union(len(looks))
     for a, b in same:
         sets.join(a, b)
     photos = [(names[a].split(" ")[0], names[b].split(" ")[0]) for a, b in same]
-    false = tuple((a, b) for a, b in photos if known.get(a, a) != known.get(b, b))
-    return Found(len(true), sum(sets.labels[a] == sets.labels[b] for a, b in true), false)
+    others = tuple((a, b) for a, b in photos if a != b)
+    return Found(len(true), sum(sets.labels[a] == sets.labels[b] for a, b in true), others)
 
 
 def take(image: Image.Image) -> Look:
@@ -183,8 +187,8 @@ def photos_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
 
 
-def measure(folder: Path, photos: int, known: dict[str, str]) -> Measured:
-    """Search one set of photos for each kind of copy."""
+def measure(folder: Path, photos: int, sheets: Path | None) -> Measured:
+    """Search one set of photos for each kind of copy; ``sheets``: folder for pictures of pairs without copies."""
     paths = photos_of(folder)
     draw = random.Random(0)
     names = [path.name for path in paths]
@@ -196,19 +200,21 @@ def measure(folder: Path, photos: int, known: dict[str, str]) -> Measured:
         looks.append(take(image))
         look_s += time.process_time() - begin
     begin = time.process_time()
-    plain = search(looks, names, set(), known)
+    plain = search(looks, names, set())
     search_s = time.process_time() - begin
     ms = 1e3 * (look_s + search_s) / len(paths)
     print(f"{folder.name}: {len(paths)} photos, {ms:.1f} ms ({1e3 * look_s / len(paths):.1f} to look)", flush=True)
+    if sheets:
+        draw_sheets(plain.false(read_known()), folder, sheets)
     rows = [("no copies", 0.0, plain)]
     images = [decode(paths[i]) for i in chosen[:photos]]
     for kind, (mark, edit) in EDITS.items():
         copies = [take(edit(image, draw)) for image in images]
         true = {(k, len(chosen) + k) for k in range(len(copies))}
         of = [names[i] for i in chosen]
-        found = search([*(looks[i] for i in chosen), *copies], [*of, *(f"{name} {kind}" for name in of)], true, known)
+        found = search([*(looks[i] for i in chosen), *copies], [*of, *(f"{name} {kind}" for name in of)], true)
         rows.append((kind, mark, found))
-        print(f"  {kind:<38} recall {found.found / found.true:.3f}  false {len(found.false)}", flush=True)
+        print(f"  {kind:<38} recall {found.found / found.true:.3f}  false {len(found.false(read_known()))}", flush=True)
     return Measured(ms, tuple(rows))
 
 
@@ -253,12 +259,13 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="fewer copies and tiles")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the false pairs")
     options = parser.parse_args()
-    known, root = read_known(), Path(os.environ["ORCH_DATA"])
-    sets = {name: measure(root / name, SMALL_PHOTOS if options.small else PHOTOS, known) for name in SETS}
+    root, photos = Path(os.environ["ORCH_DATA"]), SMALL_PHOTOS if options.small else PHOTOS
+    sets = {name: measure(root / name, photos, options.sheets and options.sheets / name) for name in SETS}
     tiles = TILES // 10 if options.small else TILES
     aligned_ms, aligned_same = measure_aligned(tiles)
     each = [(name, *row) for name, measured in sets.items() for row in measured.rows]
-    false = [pair for *_, found in each for pair in found.false]
+    known = read_known()
+    false = [pair for *_, found in each for pair in found.false(known)]
     if options.sheets:
         draw_sheets(sorted(set(false)), root, options.sheets)
     positive = sum(found.found for *_, found in each)
@@ -268,7 +275,10 @@ def main() -> int:
     rows = (
         *((f"{kind}: recall", ", ".join(f"{share[name, kind]:.3f} of {name}" for name in sets)) for kind in EDITS),
         ("pairs called the same", f"{positive} true, {len(false)} false; {len(set(false))} different false pairs"),
-        ("photos without copies", ", ".join(f"{len(m.rows[0][2].false)} false pairs in {n}" for n, m in sets.items())),
+        (
+            "photos without copies",
+            ", ".join(f"{len(m.rows[0][2].false(known))} false pairs in {n}" for n, m in sets.items()),
+        ),
         (f"{tiles} aligned tiles", f"{aligned_ms:.1f} ms a photo; {aligned_same} pairs called the same, of none"),
     )
     also = (
