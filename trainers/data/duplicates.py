@@ -108,7 +108,7 @@ def compared_pairs(looks: Looks, positions: np.ndarray) -> tuple[list[tuple[int,
     """Pairs (a, b), a < b, of near duplicates among ``positions``, and pairs that look alike, the most similar first.
 
     Only pairs that join two sets so far apart are given: n images of one picture, or of one layout, make n - 1. Memory
-    is O(n), some 300 bytes an image; time is O(n) beyond the reading of hashes and keypoints, since each image takes
+    is O(n), some 600 bytes an image; time is O(n) beyond the reading of hashes and keypoints, since each image takes
     part in a limited number of comparisons.
 
     Different objects of one symmetric layout are as good as mirrored copies of one another. So photos that look alike
