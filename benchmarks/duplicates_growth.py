@@ -93,10 +93,9 @@ def main() -> int:
             rows.append((f"{size:,} photos, {size // COPIES} of them copies", words))
             print(*rows[-1], sep=": ", flush=True)
     also = (Bound("peak memory", peak_mb(), "MB", MOST_MB), Bound("CPU a photo among the most", each_ms[-1], "ms", 8.0))
-    size = "small" if small else "full"
-    result = Result(
-        "duplicates_growth", each_ms[-1] / each_ms[0], "x", MOST_GROWTH, False, size, tuple(rows), NOTES, also
-    )
+    kind = "small" if small else "full"
+    growth = each_ms[-1] / each_ms[0]
+    result = Result("duplicates_growth", growth, "x", MOST_GROWTH, False, kind, tuple(rows), NOTES, also)
     return 0 if record(result) else 1
 
 
