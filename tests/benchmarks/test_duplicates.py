@@ -17,9 +17,12 @@ from trainers.data.duplicates import Looks, compared_pairs
 def test_known_copies_are_chained_and_each_has_a_word() -> None:
     with KNOWN.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    known = read_known()
+    known, shots = read_known(), read_known("copy", "second shot")
     assert all(row["first"] != row["second"] and row["what"] for row in rows)
-    assert all(known[row["first"]] == known[row["second"]] for row in rows)
+    assert {row["kind"] for row in rows} == {"copy", "second shot"}
+    for row in rows:
+        assert shots[row["first"]] == shots[row["second"]]
+        assert (row["first"] in known) == (row["kind"] == "copy")
     assert Found(0, 0, (("a.jpg", "b.jpg"), (rows[0]["first"], rows[0]["second"]))).false(known) == [("a.jpg", "b.jpg")]
 
 
