@@ -18,7 +18,7 @@ import pandas as pd
 
 from trainers.data.candidates import Candidate, keypoint_candidates, whole_candidates
 from trainers.files.spool import Records, Spool
-from trainers.images.alignment import SYMMETRIES, map_of_keypoints, symmetric_map
+from trainers.images.alignment import SYMMETRIES, map_of_keypoints, may_be_layout, symmetric_map
 from trainers.images.comparison import ALIKE, SAME, Comparison, Preview, ambiguous, compare, verdict
 from trainers.images.descriptor import same_descriptors
 from trainers.images.keypoints import KEYPOINT, KEYPOINTS
@@ -34,6 +34,8 @@ MOST_DIFFERENT = 4
 """Maximum pairs of a photo that are compared in full though they turn out not to be the same, from each index."""
 PROMISING = 24.0
 """Maximum difference of the thumbnails, in grey values, of two look-alikes that are compared as they may be copies."""
+LAYOUT = 10
+"""Photos of one layout from which on only those with promising thumbnails are compared with one another."""
 ALIGNED = 3
 """Minimum photos of one layout, chained by looking alike as they lie, for no mirrored, turned or cropped one of them to
 be called the same."""
@@ -96,6 +98,10 @@ class Union:
         self._members[small] = []
         return True
 
+    def size(self, label: int) -> int:
+        """How many positions are in the set of ``label``."""
+        return len(self._members[label])
+
     def join_equal(self, values: Iterable[Hashable]) -> None:
         """Unite the positions that hold the same value; None is equal to nothing."""
         first: dict[Hashable, int] = {}
@@ -136,18 +142,25 @@ class _Search:
             a, b = found.first, found.second
             if self._same.labels[a] == self._same.labels[b] or min(different[a], different[b]) >= MOST_DIFFERENT:
                 continue
-            if self._together.labels[a] == self._together.labels[b] and not found.difference <= PROMISING:
+            if not found.difference <= PROMISING and self._joined_by_many(found):
                 continue
             if not self._decide(found):
                 different[[a, b]] += 1
 
+    def _joined_by_many(self, found: Candidate) -> bool:
+        """Whether two photos look alike already, by their thumbnails or among so many that keypoints are no news."""
+        label = self._together.labels[found.first]
+        if label != self._together.labels[found.second]:
+            return False
+        return found.symmetry is not None or self._together.size(int(label)) >= LAYOUT
+
     def _decide(self, found: Candidate) -> bool:
         """Compare two photos; return whether they are the same."""
         a, b = found.first, found.second
-        answer, difference = verdict(_compare(self._looks, found))
-        lie_alike = found.symmetry == 0
+        comparison, lie_alike = _compare(self._looks, found)
+        answer, difference = verdict(comparison)
         if answer == SAME and not lie_alike:
-            unmoved = _compare(self._looks, Candidate(a, b, 0, False, found.difference))
+            unmoved, _ = _compare(self._looks, Candidate(a, b, 0, False, found.difference))
             if ambiguous(unmoved):
                 lie_alike = True
                 answer = SAME if verdict(unmoved)[0] == SAME else ALIKE
@@ -166,7 +179,11 @@ class _Search:
         return answer == SAME
 
     def pairs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        aligned = np.bincount(self._layouts.labels, minlength=1)[self._layouts.labels] >= ALIGNED
+        unmoved = Union(len(self._looks))
+        for a, b in self._as_they_lie:
+            unmoved.join(a, b)
+        sets = np.unique(np.stack([self._layouts.labels, unmoved.labels]), axis=1)[0]  # copies are no further photos
+        aligned = np.bincount(sets, minlength=len(self._looks))[self._layouts.labels] >= ALIGNED
         moved = [(a, b) for a, b, _ in self._moved if not (aligned[a] or aligned[b])]
         alike = self._alike | {(a, b): difference for a, b, difference in self._moved if aligned[a] or aligned[b]}
         same = [*self._as_they_lie, *moved]
@@ -177,15 +194,16 @@ class _Search:
         return same, [(a, b) for a, b in by_likeness if union.labels[a] != union.labels[b]]
 
 
-def _compare(looks: Looks, found: Candidate) -> Comparison | None:
+def _compare(looks: Looks, found: Candidate) -> tuple[Comparison | None, bool]:
+    """What two photos have in common, and whether they lie alike: no symmetry of a layout is between them."""
     first, second = looks.preview(found.first), looks.preview(found.second)
-    start: np.ndarray | None
+    shapes = first.grey.shape, second.grey.shape
     if found.symmetry is not None:
-        start = symmetric_map(*SYMMETRIES[found.symmetry], first.grey.shape, second.grey.shape)
-    else:
-        one, other = looks.keypoints.take([found.first, found.second])
-        start = map_of_keypoints(one, other, found.mirror)
-    return None if start is None else compare(first, second, start)
+        return compare(first, second, symmetric_map(*SYMMETRIES[found.symmetry], *shapes)), found.symmetry == 0
+    start = map_of_keypoints(*looks.keypoints.take([found.first, found.second]), found.mirror)
+    if start is None:
+        return None, False
+    return compare(first, second, start), not may_be_layout(start, *shapes)
 
 
 def members_of(values: Iterable[Hashable]) -> list[list[int]]:

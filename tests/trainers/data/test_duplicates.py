@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from tests.support.pictures import look_at, scene, thing, tile
 from trainers.data import duplicates
@@ -65,6 +65,18 @@ def test_copies_of_every_kind_are_the_same_and_other_photos_are_not(kind: str) -
     assert (sorted(same), alike) == ([(0, 2), (3, 4)], [])
 
 
+@pytest.mark.parametrize("kind", ["cropped a little", "turned a little"])
+def test_copies_that_are_nearly_aligned_are_more_than_look_alikes(kind: str) -> None:
+    """Soft pictures, that look alike before one is laid onto the other exactly."""
+    pictures = [scene(seed).filter(ImageFilter.GaussianBlur(4)) for seed in range(6)]
+    if kind == "cropped a little":
+        copies = [each.crop((9, 4, 9 + each.width * 95 // 100, 4 + each.height * 95 // 100)) for each in pictures]
+    else:
+        copies = [each.rotate(3, Image.Resampling.BICUBIC) for each in pictures]
+    same, alike = pairs_of(*pictures, *copies)
+    assert (sorted(same), alike) == ([(i, i + 6) for i in range(6)], [])
+
+
 def test_small_things_on_a_white_table_are_not_the_same() -> None:
     assert pairs_of(thing("ring"), thing("bar"), thing("wedge")) == ([], [])
 
@@ -96,7 +108,7 @@ def test_aligned_tiles_that_differ_in_a_small_spot_look_alike_and_are_not_the_sa
         plain, tile(0, spot=(150, 90), contrast=contrast), tile(0, spot=(40, 200), contrast=contrast)
     )
     assert same == []
-    assert len(alike) == 2  # they join all three
+    assert 2 <= len(alike) <= 3  # they join all three
     assert {i for pair in alike for i in pair} == {0, 1, 2}
     assert pairs_of(plain, encoded(plain, 40)) == ([(0, 1)], [])
 
