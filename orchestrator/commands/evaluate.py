@@ -222,7 +222,7 @@ def read_photos(sources: Sequence[str], model: EvaluatedModel, warn: Tell) -> Ne
     if listing.has_splits:
         warn("these photos have splits of their own, which are not used: all of them are judged.")
     _check_labels(listing, model)
-    with Looks() as looks, progress_bar("read", len(listing.rows)) as advance:
+    with Looks(folder=cache_folder()) as looks, progress_bar("read", len(listing.rows)) as advance:
         found = scan(listing, looks, lambda done, total: advance(1))
         usable = np.array([not photo.reason for photo in found], bool)
         rows = listing.rows[usable].reset_index(drop=True)

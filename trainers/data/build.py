@@ -75,7 +75,7 @@ def _examine(
 ) -> tuple[Manifest | None, DataReport]:
     """Return the report, and the manifest if the report has no problems."""
     notes = SourceNotes([*listing.warnings], [*listing.problems])
-    with Looks() as looks:
+    with Looks(folder=source.cache) as looks:
         photos = scan(listing, looks, progress, source.cache)
         unreadable = note_unreadable(listing, photos, notes)
         readable = [photo for photo in photos if not photo.reason]

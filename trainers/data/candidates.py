@@ -17,6 +17,7 @@ import numpy as np
 from trainers.files.spool import Spool
 from trainers.images.alignment import SYMMETRIES, symmetric
 from trainers.images.keypoints import CODE_BITS, KEYPOINTS, SAME_CODE
+from trainers.images.look import THUMBNAIL
 
 HASH_DISTANCE = 6
 """Maximum bits of 64 in which the hashes of two candidates differ."""
@@ -26,8 +27,14 @@ BANDS = HASH_DISTANCE + 1
 """Parts of a hash. Two hashes that differ in fewer bits than there are parts are equal in at least one of them."""
 MOST_WITH_BAND = 1024
 """Maximum entries of one part of a hash with which another is compared; the nearest in the order of hashes."""
+CLOSEST = 32
+"""Maximum photos whose thumbnails are compared with that of another, in each symmetry: those with the closest
+signatures of all with close hashes. Aligned photos all have close hashes."""
+SIGNATURE = 16
+"""Numbers of a signature: random projections of a thumbnail, whose distances are those of thumbnails, roughly."""
 MOST_CANDIDATES = 8
-"""Maximum candidates of a photo from each index: those with the closest hashes, or the most keypoints in common."""
+"""Maximum candidates of a photo from each index: those with the most similar thumbnails, or the most keypoints in
+common."""
 CANDIDATES_AT_ONCE = 2**20
 HASHED_AT_ONCE = 256
 TABLES = 3
@@ -48,15 +55,21 @@ COPY_NAME = re.compile(
 """What programs put before or after a file's name to name a copy: aug_x, x_flip, x (1), x-copy, x_rot90."""
 
 
+_PAIR = np.dtype([("first", "i4"), ("second", "i4"), ("difference", "f4"), ("symmetry", "i1")])
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Photos ``first`` < ``second``. ``symmetry``: index into SYMMETRIES of what maps the whole first picture to the
-    second; None for a pair with common keypoints, ``mirror`` then says whether one of them is mirrored."""
+    second; None for a pair with common keypoints, ``mirror`` then says whether one of them is mirrored.
+
+    ``difference``: the largest of their thumbnails' pixels, in grey values; NaN where they were not compared."""
 
     first: int
     second: int
     symmetry: int | None
     mirror: bool
+    difference: float
 
 
 def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
@@ -72,34 +85,56 @@ def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def whole_candidates(thumbnails: Spool, positions: np.ndarray) -> Iterator[Candidate]:
-    """Pairs among ``positions``, int64 (k,) ascending, whose thumbnails, uint8 (32, 32), are alike in one symmetry."""
-    hashes = _hashes(thumbnails, positions)
+    """Pairs among ``positions``, int64 (k,) ascending, whose thumbnails, uint8 (32, 32), are alike in one symmetry.
+
+    Each pair once, in the symmetry in which it is most alike; those that lie alike come before mirrored and turned
+    ones, the most similar first. Memory is O(k).
+    """
+    hashes, signatures = _hashes(thumbnails, positions)
+    found = [np.zeros(0, _PAIR)]
     for symmetry, (quarters, mirror) in enumerate(SYMMETRIES):
         for a, close in close_hashes(hashes[:, symmetry], hashes[:, 0]):
+            if len(close) > CLOSEST:
+                off = ((signatures[close, 0] - signatures[a, symmetry]) ** 2).sum(axis=1)
+                close = close[np.argpartition(off, CLOSEST)[:CLOSEST]]
             one = symmetric(thumbnails.take(positions[[a]])[0], quarters, mirror)
             many = thumbnails.take(positions[close])
-            alike = close[_correlations(one.reshape(-1), many.reshape(len(many), -1)) >= CORRELATION]
-            yield from (Candidate(int(positions[a]), int(positions[b]), symmetry, mirror) for b in alike)
+            correlations, differences = _likeness(one.reshape(-1), many.reshape(len(many), -1))
+            alike = np.flatnonzero(correlations >= CORRELATION)
+            alike = alike[np.argsort(differences[alike], kind="stable")[:MOST_CANDIDATES]]
+            pairs = np.zeros(len(alike), _PAIR)
+            pairs["first"], pairs["second"] = positions[a], positions[close[alike]]
+            pairs["difference"], pairs["symmetry"] = differences[alike], symmetry
+            found.append(pairs)
+        found = [_best_of_each(np.concatenate(found))]
+    pairs = found[0]
+    for pair in pairs[np.lexsort([pairs["second"], pairs["first"], pairs["difference"], pairs["symmetry"] > 0])]:
+        first, second, difference, symmetry = pair.tolist()
+        yield Candidate(first, second, symmetry, SYMMETRIES[symmetry][1], difference)
+
+
+def _best_of_each(pairs: np.ndarray) -> np.ndarray:
+    """Each pair once, where its difference is least."""
+    ordered = pairs[np.lexsort([pairs["symmetry"], pairs["difference"], pairs["second"], pairs["first"]])]
+    new = (np.diff(ordered["first"], prepend=-1) != 0) | (np.diff(ordered["second"], prepend=-1) != 0)
+    return ordered[new]
 
 
 def close_hashes(asked: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """For each position a of ``asked``, uint64 (n,): (a, up to MOST_CANDIDATES positions b > a of close ``hashes``).
+    """For each position a of ``asked``, uint64 (n,): (a, positions b > a of close ``hashes``, ascending).
 
-    Close ones differ in at most HASH_DISTANCE bits; the closest are given, in the order of their distances. Hashes that
-    close are equal in one of seven parts (Norouzi, Punjani & Fleet 2012, section 2), so only those with an equal part
-    are compared. Memory is O(n).
+    Close ones differ in at most HASH_DISTANCE bits. Hashes that close are equal in one of seven parts (Norouzi, Punjani
+    & Fleet 2012, section 2), so only those with an equal part are compared, and of each part only the next
+    MOST_WITH_BAND. Memory is O(n).
     """
     bands = [_Band(asked, hashes, band) for band in range(BANDS)]
     step = max(CANDIDATES_AT_ONCE // (BANDS * max(min(MOST_WITH_BAND, len(hashes)), 1)), 1)
     for start in range(0, len(asked), step):
         stop = min(start + step, len(asked))
         first, second = np.divmod(np.unique(np.concatenate([band.close(start, stop) for band in bands])), len(hashes))
-        distance = np.bitwise_count(asked[first] ^ hashes[second])
-        order = np.lexsort([second, distance, first])
-        first, second = first[order], second[order]
         edges = [*np.flatnonzero(np.diff(first, prepend=-1)), len(first)]
         for begin, end in pairwise(edges):
-            yield int(first[begin]), second[begin : min(end, begin + MOST_CANDIDATES)]
+            yield int(first[begin]), second[begin:end]
 
 
 class _Band:
@@ -131,23 +166,32 @@ class _Band:
         return a[near] * len(self._hashes) + b[near]
 
 
-def _hashes(thumbnails: Spool, positions: np.ndarray) -> np.ndarray:
-    """The hashes of the symmetries of the thumbnails at ``positions``, uint64 (k, 8)."""
-    hashes = [np.zeros((0, len(SYMMETRIES)), np.uint64)]
+def _hashes(thumbnails: Spool, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the symmetries of the thumbnails at ``positions`` the hashes, uint64 (k, 8), and the signatures, float16
+    (k, 8, SIGNATURE)."""
+    directions = np.random.default_rng(0).choice([-1, 1], (THUMBNAIL**2, SIGNATURE)).astype(np.float32)
+    hashes, signatures = [np.zeros((0, 8), np.uint64)], [np.zeros((0, 8, SIGNATURE), np.float16)]
     for start in range(0, len(positions), HASHED_AT_ONCE):
         small = thumbnails.take(positions[start : start + HASHED_AT_ONCE])
-        turned = (
+        turned = [
             np.rot90(small[:, :, ::-1] if mirror else small, quarters, axes=(1, 2)) for quarters, mirror in SYMMETRIES
-        )
+        ]
         hashes.append(np.stack([perceptual_hashes(each) for each in turned], axis=1))
-    return np.concatenate(hashes)
+        centred = np.stack(turned, axis=1).reshape(len(small), 8, -1).astype(np.float32)
+        centred -= centred.mean(axis=2, keepdims=True)
+        centred /= np.linalg.norm(centred, axis=2, keepdims=True)
+        signatures.append((centred @ directions).astype(np.float16))
+    return np.concatenate(hashes), np.concatenate(signatures)
 
 
-def _correlations(one: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of ``one``, (p,), with each row of ``many``, (k, p)."""
+def _likeness(one: np.ndarray, many: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pearson's correlation of ``one``, (p,), with each row of ``many``, (k, p); and the largest difference of their
+    pixels, in grey values of the one with more contrast, where brightness and contrast are evened out."""
     centred = many.astype(np.float32) - many.mean(axis=1, dtype=np.float32, keepdims=True)
     single = one.astype(np.float32) - one.mean(dtype=np.float32)
-    return (centred @ single) / (np.linalg.norm(centred, axis=1) * np.linalg.norm(single))
+    lengths, length = np.linalg.norm(centred, axis=1), np.linalg.norm(single)
+    off = np.abs(centred / lengths[:, None] - single / length).max(axis=1)
+    return (centred @ single) / (lengths * length), off * np.maximum(lengths, length)
 
 
 def keypoint_candidates(points: Spool, positions: np.ndarray) -> Iterator[Candidate]:
@@ -167,7 +211,7 @@ def keypoint_candidates(points: Spool, positions: np.ndarray) -> Iterator[Candid
         first, second = divmod(pair, len(points))
         if min(taken.get(first, 0), taken.get(second, 0)) < MOST_CANDIDATES:
             taken[first], taken[second] = taken.get(first, 0) + 1, taken.get(second, 0) + 1
-            yield Candidate(first, second, None, bool(mirror))
+            yield Candidate(first, second, None, bool(mirror), float("nan"))
 
 
 def _key(codes: np.ndarray, table: int) -> np.ndarray:

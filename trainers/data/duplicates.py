@@ -8,21 +8,21 @@ the other. Aligned pictures that differ in a small spot look alike: they stay to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from itertools import chain
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import pandas as pd
 
 from trainers.data.candidates import Candidate, keypoint_candidates, whole_candidates
-from trainers.files.spool import Spool
-from trainers.images.alignment import SYMMETRIES, map_of_keypoints, symmetric_map
-from trainers.images.comparison import ALIKE, SAME, Preview, compare, verdict
+from trainers.files.spool import Records, Spool
+from trainers.images.alignment import SYMMETRIES, map_of_keypoints, may_be_layout, symmetric_map
+from trainers.images.comparison import ALIKE, SAME, Comparison, Preview, ambiguous, compare, verdict
 from trainers.images.descriptor import same_descriptors
 from trainers.images.keypoints import KEYPOINT, KEYPOINTS
-from trainers.images.look import PREVIEW_ROW, THUMBNAIL, Look, preview_of
+from trainers.images.look import THUMBNAIL, Look, preview_of
 
 LARGEST_ALIKE = 0.01
 """Maximum share of the images that is held together for looking alike; a longer chain is cut where it is weakest."""
@@ -30,16 +30,28 @@ FEWEST_ALIKE = 20
 """Maximum images that are held together for looking alike where that share is fewer."""
 
 
-class Looks:
-    """What is kept of each photo, in temporary files: memory does not grow with it.
+MOST_DIFFERENT = 4
+"""Maximum pairs of a photo that are compared in full though they turn out not to be the same, from each index."""
+PROMISING = 24.0
+"""Maximum difference of the thumbnails, in grey values, of two look-alikes that are compared as they may be copies."""
+LAYOUT = 10
+"""Photos of one layout from which on only those with promising thumbnails are compared with one another."""
+ALIGNED = 3
+"""Minimum photos of one layout, chained by looking alike as they lie, for no mirrored, turned or cropped one of them to
+be called the same."""
 
-    A context manager that deletes the files at its end. ``comparable``: whether each has near duplicates at all.
+
+class Looks:
+    """What is kept of each photo, about 12 KB in temporary files: memory does not grow with it.
+
+    A context manager that deletes the files at its end. ``folder``: where they are, if it can be written to; else in
+    the temporary folder. ``comparable``: whether each has near duplicates at all.
     """
 
-    def __init__(self, looks: Iterable[Look] = ()) -> None:
-        self.thumbnails = Spool((THUMBNAIL, THUMBNAIL), np.uint8)
-        self.keypoints = Spool((KEYPOINTS,), KEYPOINT)
-        self._previews = Spool((), PREVIEW_ROW)
+    def __init__(self, looks: Iterable[Look] = (), folder: Path | None = None) -> None:
+        self.thumbnails = Spool((THUMBNAIL, THUMBNAIL), np.uint8, folder=folder)
+        self.keypoints = Spool((KEYPOINTS,), KEYPOINT, folder=folder)
+        self._previews = Records(folder)
         self.comparable: list[bool] = []
         for look in looks:
             self.add(look)
@@ -55,14 +67,14 @@ class Looks:
         return len(self.comparable)
 
     def add(self, look: Look) -> None:
-        """Append a photo's. Raises TrainerError if the temporary folder cannot be written."""
+        """Append a photo's. Raises TrainerError if the folder cannot be written."""
         self.thumbnails.add(look.thumbnail)
         self.keypoints.add(look.keypoints)
         self._previews.add(look.preview)
         self.comparable.append(look.comparable)
 
     def preview(self, position: int) -> Preview:
-        return preview_of(self._previews.take([position])[0])
+        return preview_of(self._previews.take(position))
 
 
 class Union:
@@ -86,6 +98,10 @@ class Union:
         self._members[small] = []
         return True
 
+    def size(self, label: int) -> int:
+        """How many positions are in the set of ``label``."""
+        return len(self._members[label])
+
     def join_equal(self, values: Iterable[Hashable]) -> None:
         """Unite the positions that hold the same value; None is equal to nothing."""
         first: dict[Hashable, int] = {}
@@ -97,43 +113,97 @@ class Union:
 def compared_pairs(looks: Looks, positions: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Pairs (a, b), a < b, of near duplicates among ``positions``, and pairs that look alike, the most similar first.
 
-    Of near duplicates only the pairs that join two sets so far apart are given: n images of one picture make n - 1.
-    Memory is O(n), some 300 bytes an image; time is O(n) beyond the reading of hashes and keypoints.
+    Only pairs that join two sets so far apart are given: n images of one picture, or of one layout, make n - 1. Memory
+    is O(n), some 600 bytes an image; time is O(n) beyond the reading of hashes and keypoints, since each image takes
+    part in a limited number of comparisons.
+
+    Different objects of one symmetric layout are as good as mirrored copies of one another. So photos that look alike
+    as they lie, or of which each looks like others as it lies, are the same only as they lie.
     """
-    union = Union(len(looks))
-    same: list[tuple[int, int]] = []
-    alike: dict[tuple[int, int], float] = {}
-    for found in _proposed(looks, positions):
+    search = _Search(looks)
+    search.compare(whole_candidates(looks.thumbnails, positions))
+    search.compare(keypoint_candidates(looks.keypoints, positions))
+    return search.pairs()
+
+
+class _Search:
+    """What was found so far: pairs that are the same as they lie, those that are in another position, look-alikes."""
+
+    def __init__(self, looks: Looks) -> None:
+        self._looks = looks
+        self._same, self._together, self._layouts = (Union(len(looks)) for _ in range(3))
+        self._as_they_lie: list[tuple[int, int]] = []
+        self._moved: list[tuple[int, int, float]] = []
+        self._alike: dict[tuple[int, int], float] = {}
+
+    def compare(self, candidates: Iterable[Candidate]) -> None:
+        different = np.zeros(len(self._looks), np.int32)
+        for found in candidates:
+            a, b = found.first, found.second
+            if self._same.labels[a] == self._same.labels[b] or min(different[a], different[b]) >= MOST_DIFFERENT:
+                continue
+            if not found.difference <= PROMISING and self._joined_by_many(found):
+                continue
+            if not self._decide(found):
+                different[[a, b]] += 1
+
+    def _joined_by_many(self, found: Candidate) -> bool:
+        """Whether two photos look alike already, by their thumbnails or among so many that keypoints are no news."""
+        label = self._together.labels[found.first]
+        if label != self._together.labels[found.second]:
+            return False
+        return found.symmetry is not None or self._together.size(int(label)) >= LAYOUT
+
+    def _decide(self, found: Candidate) -> bool:
+        """Compare two photos; return whether they are the same."""
         a, b = found.first, found.second
-        if union.labels[a] == union.labels[b]:
-            continue
-        answer, difference = _compare(looks, found)
-        if answer == SAME and union.join(a, b):
-            same.append((a, b))
-        elif answer == ALIKE:
-            alike[a, b] = min(difference, alike.get((a, b), difference))
-    apart = [
-        pair
-        for pair in sorted(alike, key=lambda pair: (alike[pair], pair))
-        if union.labels[pair[0]] != union.labels[pair[1]]
-    ]
-    return same, apart
+        comparison, lie_alike = _compare(self._looks, found)
+        answer, difference = verdict(comparison)
+        if answer == SAME and not lie_alike:
+            unmoved, _ = _compare(self._looks, Candidate(a, b, 0, False, found.difference))
+            if ambiguous(unmoved):
+                lie_alike = True
+                answer = SAME if verdict(unmoved)[0] == SAME else ALIKE
+        if not answer:
+            return False
+        self._together.join(a, b)
+        if answer == ALIKE:
+            self._alike[a, b] = min(difference, self._alike.get((a, b), difference))
+            if lie_alike:
+                self._layouts.join(a, b)
+        elif self._same.join(a, b):
+            if lie_alike:
+                self._as_they_lie.append((a, b))
+            else:
+                self._moved.append((a, b, difference))
+        return answer == SAME
+
+    def pairs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        unmoved = Union(len(self._looks))
+        for a, b in self._as_they_lie:
+            unmoved.join(a, b)
+        sets = np.unique(np.stack([self._layouts.labels, unmoved.labels]), axis=1)[0]  # copies are no further photos
+        aligned = np.bincount(sets, minlength=len(self._looks))[self._layouts.labels] >= ALIGNED
+        moved = [(a, b) for a, b, _ in self._moved if not (aligned[a] or aligned[b])]
+        alike = self._alike | {(a, b): difference for a, b, difference in self._moved if aligned[a] or aligned[b]}
+        same = [*self._as_they_lie, *moved]
+        union = Union(len(self._looks))
+        for a, b in same:
+            union.join(a, b)
+        by_likeness = sorted(alike, key=lambda pair: (alike[pair], pair))
+        return same, [(a, b) for a, b in by_likeness if union.labels[a] != union.labels[b]]
 
 
-def _proposed(looks: Looks, positions: np.ndarray) -> Iterator[Candidate]:
-    return chain(whole_candidates(looks.thumbnails, positions), keypoint_candidates(looks.keypoints, positions))
-
-
-def _compare(looks: Looks, found: Candidate) -> tuple[str, float]:
-    """The verdict on two photos, and their largest local difference."""
+def _compare(looks: Looks, found: Candidate) -> tuple[Comparison | None, bool]:
+    """What two photos have in common, and whether they lie alike: no symmetry of a layout is between them."""
     first, second = looks.preview(found.first), looks.preview(found.second)
-    start: np.ndarray | None
+    shapes = first.grey.shape, second.grey.shape
     if found.symmetry is not None:
-        start = symmetric_map(*SYMMETRIES[found.symmetry], first.grey.shape, second.grey.shape)
-    else:
-        one, other = looks.keypoints.take([found.first, found.second])
-        start = map_of_keypoints(one, other, found.mirror)
-    return verdict(None if start is None else compare(first, second, start))
+        return compare(first, second, symmetric_map(*SYMMETRIES[found.symmetry], *shapes)), found.symmetry == 0
+    start = map_of_keypoints(*looks.keypoints.take([found.first, found.second]), found.mirror)
+    if start is None:
+        return None, False
+    return compare(first, second, start), not may_be_layout(start, *shapes)
 
 
 def members_of(values: Iterable[Hashable]) -> list[list[int]]:

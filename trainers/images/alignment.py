@@ -16,6 +16,10 @@ ROUGH, FINE = 0.025, 0.01
 """Maximum distance of a match from where the map takes it, in longer sides: of one match's own map, of the fit."""
 SCALES = (1 / 3, 3.0)
 """Minimum and maximum of how much larger, in longer sides, the first picture's content is in the second."""
+CORRECTION = 0.08
+"""Maximum distance, in longer sides, that a corner moves by a map that leaves a picture as it lies."""
+OTHER_SCALE = 0.04
+"""Minimum logarithm of a scale by which a picture is a crop of another, and no other object of its layout."""
 
 SYMMETRIES = tuple((quarter, mirror) for mirror in (False, True) for quarter in range(4))
 """The eight ways to lay a rectangle onto itself: (quarter turns, whether it is mirrored first), as ``symmetric``."""
@@ -32,6 +36,17 @@ def symmetric_map(quarters: int, mirror: bool, first: tuple[int, int], second: t
     quarter = np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]])
     unit = np.linalg.matrix_power(quarter, quarters) @ to_corner
     return (_extent(second) @ unit @ np.linalg.inv(_extent(first)))[:2]
+
+
+def may_be_layout(matrix: np.ndarray, first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether a map may take a symmetric layout to itself: of the same scale, and more than a small correction.
+
+    Shapes are (height, width) of the two pictures.
+    """
+    corners = _extent(first) @ np.array([[0.0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
+    off = (matrix - symmetric_map(0, False, first, second)) @ corners
+    scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    return bool(np.linalg.norm(off, axis=0).max() > CORRECTION and abs(np.log(scale)) < OTHER_SCALE)
 
 
 def map_of_keypoints(first: np.ndarray, second: np.ndarray, mirror: bool) -> np.ndarray | None:

@@ -20,11 +20,17 @@ EDGE = 2
 """Pixels at the edges of the overlap that do not count: interpolation and encoders change them."""
 SMALLEST_OVERLAP = 0.3
 """Minimum share of the first picture's area that the second covers."""
-SATURATED = (4, 251)
-"""Grey values at and beyond which a pixel may have been clipped by another brightness."""
-
+CLIPPED = (5.0, 248.0)
+"""Values of a channel at and beyond which it may have been clipped by another brightness."""
 SMALLEST_UNCLIPPED = 0.1
-"""Share of the overlap that must not be clipped, or clipped pixels count."""
+"""Minimum share of the overlap that is not clipped; below it clipped pixels count."""
+PARTLY = 6.0
+"""Grey values by which clipping changes a pixel whose mean is at the limit; none four times as far from it."""
+FITTED_AT = 3
+"""Every n-th pixel decides on the curve of brightness and on the step of the map."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+FROM_CHROMA = np.array([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]], np.float32)
+"""Red, green and blue less grey, of Cb and Cr less 128 (ITU-R BT.601, as in JPEG)."""
 BLUR = 0.7
 """Standard deviation, in px, of the blur that evens out how the two were resized."""
 MISPLACED = 0.25
@@ -53,6 +59,10 @@ class Preview:
     chroma: np.ndarray
 
 
+_Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Pixels of a picture: grey values (n,), channels (n, 3), and 1 where none is clipped, (n,); float32."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """``overlap``: share of the first picture that the second covers. ``correlation``: of the overlap's pixels.
@@ -79,6 +89,8 @@ def compare(one: Preview, other: Preview, start: np.ndarray) -> Comparison | Non
     first, second = one.grey, other.grey
     a, b = (cv2.GaussianBlur(each.astype(np.float32), (0, 0), BLUR) for each in (first, second))
     matrix = _in_pixels(start, first.shape, second.shape)
+    colours, other_colours = (_channels(each) for each in (one, other))
+    whole, other_whole = _unclipped(colours), _unclipped(other_colours)
     steep = _slopes(a)
     slopes = None
     best, best_matrix = None, matrix
@@ -86,7 +98,9 @@ def compare(one: Preview, other: Preview, start: np.ndarray) -> Comparison | Non
         moved, inside = _moved(b, matrix, a.shape)
         if inside.mean() < SMALLEST_OVERLAP:
             break
-        residual, slope = _residual(a[inside], moved[inside])
+        here = a[inside], colours[inside], whole[inside]
+        there = (_warp(each, matrix, a.shape)[inside] for each in (other_colours, other_whole))
+        residual, slope = _residual(here, (moved[inside], *there))
         found = _measure(a, moved, inside, residual, slope, steep)
         if best is None or found.difference < best.difference:
             best, best_matrix = found, matrix
@@ -152,7 +166,7 @@ def _slopes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _step(residual: np.ndarray, inside: np.ndarray, slopes: list[np.ndarray]) -> np.ndarray:
     """The change of the map, (2, 3), by which the residual falls most; every third pixel decides, outliers do not."""
     rows, columns = np.nonzero(inside)
-    kept = np.flatnonzero(np.abs(residual) < 2.5 * np.median(np.abs(residual)) + 2)[::3]
+    kept = np.flatnonzero(np.abs(residual) < 2.5 * np.median(np.abs(residual[::FITTED_AT])) + 2)[::FITTED_AT]
     y, x = rows[kept].astype(np.float32), columns[kept].astype(np.float32)
     across, down = (each[rows[kept], columns[kept]] for each in slopes)
     jacobian = np.stack([across * x, across * y, across, down * x, down * y, down], axis=1)
@@ -161,27 +175,61 @@ def _step(residual: np.ndarray, inside: np.ndarray, slopes: list[np.ndarray]) ->
     return np.linalg.solve(system, (jacobian.T @ residual[kept]).astype(np.float64)).reshape(2, 3)
 
 
-def _residual(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, float]:
-    """``here`` less a parabola of ``there``, in grey values; and the parabola's slope in the middle.
+def _residual(here: _Pixels, there: _Pixels) -> tuple[np.ndarray, float]:
+    """``here`` less what ``there`` predicts, in grey values; and the slope of here over there.
 
-    Fitted twice, the second time without outliers, and over pixels that are not clipped. Where one of the two is
-    clipped the other is not held to the parabola.
+    The one with less contrast predicts the other.
     """
-    t = (there - 128) / 128
-    basis = np.stack([np.ones_like(t), t, t * t], axis=1)
-    kept = (np.maximum(here, there) < SATURATED[1]) & (np.minimum(here, there) > SATURATED[0])
-    if kept.mean() < SMALLEST_UNCLIPPED:
-        kept = np.ones(len(t), bool)
+    kept = np.flatnonzero(here[2] * there[2] > 0.999)
+    if len(kept) < SMALLEST_UNCLIPPED * len(here[0]):
+        kept = np.arange(len(here[0]))
+    kept = kept[::FITTED_AT]
+    if here[0][kept].std() >= there[0][kept].std():
+        return _predicted(there, here[0], kept)
+    off, slope = _predicted(here, there[0], kept)
+    return (-off / slope, 1 / slope) if slope > 0 else (off, slope)
+
+
+def _channels(picture: Preview) -> np.ndarray:
+    """Red, green and blue, float32 (height, width, 3), as fine in colour as ``chroma`` is."""
+    import cv2
+
+    chroma = cv2.resize(picture.chroma, picture.grey.shape[::-1]).astype(np.float32) - 128
+    return np.asarray(cv2.transform(chroma, FROM_CHROMA)) + picture.grey[..., None]
+
+
+def _unclipped(channels: np.ndarray) -> np.ndarray:
+    """1 where no channel may have been clipped, float32 (height, width)."""
+    import cv2
+
+    return np.asarray(cv2.inRange(channels, (CLIPPED[0],) * 3, (CLIPPED[1],) * 3), np.float32) / 255
+
+
+def _predicted(dark: _Pixels, bright: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, float]:
+    """``bright``, (n,), less a parabola of ``dark`` whose every channel is clipped; and its slope in the middle.
+
+    Fitted to the pixels ``kept``, the second time without outliers. A program that brightens a picture clips each
+    channel: a saturated red turns pink where grey is far from white.
+    """
+    grey, colours, _ = dark
+    t = (grey - 128) / 128
+    part = np.stack([np.ones_like(t[kept]), t[kept], t[kept] ** 2], axis=1)
+    wanted = bright[kept]
+    used = np.ones(len(kept), bool)
     for _ in range(2):
-        part = basis[kept]
-        system = part.T @ part + np.diag([1e-3, 1e-3, 0.02 * len(part)]).astype(np.float32)
-        weights = np.linalg.solve(system.astype(np.float64), (part.T @ here[kept]).astype(np.float64))
-        fitted = basis @ weights.astype(np.float32)
-        off = np.abs(here - fitted)
-        kept = kept & (off < 2.5 * np.median(off[kept]) + 2)
-    residual = here - np.clip(fitted, 0, 255)
-    residual[((there >= SATURATED[1]) & (residual > 0)) | ((there <= SATURATED[0]) & (residual < 0))] = 0
-    return residual, float(weights[1]) / 128
+        some = part[used]
+        system = some.T @ some + np.diag([1e-3, 1e-3, 0.02 * len(some)]).astype(np.float32)
+        weights = np.linalg.solve(system.astype(np.float64), (some.T @ wanted[used]).astype(np.float64))
+        constant, linear, square = weights.astype(np.float32)
+        off = np.abs(wanted - part @ weights.astype(np.float32))
+        used = off < 2.5 * np.median(off) + 2
+    fitted = constant + t * (linear + t * square)
+    t = (colours - 128) / 128
+    channels = constant + t * (linear + t * square)
+    off = bright - fitted - (np.clip(channels, 0, 255) - channels) @ LUMA
+    # Parts of a pixel are clipped before its mean is: near white it may be darker, near black lighter than its mean.
+    white, black = (np.maximum(PARTLY - np.abs(channels - limit) / 4, 0) @ LUMA for limit in (255, 0))
+    return off - np.clip(off, -white, black), float(weights[1]) / 128
 
 
 def _measure(
@@ -222,3 +270,11 @@ def verdict(found: Comparison | None) -> tuple[str, float]:
         return SAME, found.difference
     limit = CLOSE_CHANGED if found.correlation >= CLOSE else SMALL
     return (ALIKE if found.changed <= limit and found.colour <= 2 * COLOUR else ""), found.difference
+
+
+def ambiguous(as_they_lie: Comparison | None) -> bool:
+    """Whether pictures that are the same mirrored, turned or shifted may be two objects of one symmetric layout.
+
+    ``as_they_lie`` compares them unmoved: pictures of one layout then differ in a small part alone, however strongly.
+    """
+    return as_they_lie is not None and (as_they_lie.changed <= SMALL or bool(verdict(as_they_lie)[0]))

@@ -17,19 +17,23 @@ import PIL
 
 from trainers.errors import TrainerError
 from trainers.images import comparison, decode, descriptor, keypoints, look, pillow_reader
-from trainers.images.look import PREVIEW_ROW, THUMBNAIL, Look
+from trainers.images.comparison import CHROMA, PREVIEW
+from trainers.images.look import THUMBNAIL, Look
 from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
 
 LOOKS = "looks"
 """Name of the shelf's folder in the cache."""
+LARGEST_PREVIEW = PREVIEW**2 + 2 * CHROMA**2 + 1024
+"""Bytes for a ``packed`` preview: two PNGs, of noise in the worst case, which no compression makes smaller."""
 ROW = np.dtype(
     [
         ("size", "<i4", (2,)),
         ("comparable", "?"),
         ("descriptor", "u1", (descriptor.CELLS**2,)),
         ("thumbnail", "u1", (THUMBNAIL, THUMBNAIL)),
-        ("preview", PREVIEW_ROW),
+        ("preview_bytes", "<u2"),
+        ("preview", "u1", (LARGEST_PREVIEW,)),
         ("keypoints", keypoints.KEYPOINT, (keypoints.KEYPOINTS,)),
     ]
 )
@@ -91,7 +95,8 @@ def to_row(seen: Look) -> np.ndarray:
     row = np.zeros((), ROW)
     row["size"], row["comparable"] = (seen.width, seen.height), seen.comparable
     row["descriptor"] = np.frombuffer(seen.descriptor, np.uint8)
-    row["thumbnail"], row["preview"], row["keypoints"] = seen.thumbnail, seen.preview, seen.keypoints
+    row["thumbnail"], row["keypoints"], row["preview_bytes"] = seen.thumbnail, seen.keypoints, len(seen.preview)
+    row["preview"][: len(seen.preview)] = np.frombuffer(seen.preview, np.uint8)
     return np.frombuffer(row.tobytes(), np.uint8)
 
 
@@ -102,7 +107,7 @@ def from_row(values: np.ndarray) -> Look:
         width,
         height,
         row["thumbnail"],
-        np.asarray(row["preview"]),
+        row["preview"][: row["preview_bytes"]].tobytes(),
         row["keypoints"],
         row["descriptor"].tobytes(),
         bool(row["comparable"]),

@@ -1,14 +1,16 @@
-"""Memory of building a manifest."""
+"""Memory of building a manifest, and its size on the disk."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.support.memory import peak_of
+from trainers.data.manifest import Manifest
 
 BYTES_AN_IMAGE = 2500
 """What an image may add to the peak of ``build_manifest``: its path, hash, group and places; a thumbnail is 1,024."""
@@ -44,3 +46,26 @@ def test_manifest_of_70000_photos_needs_little_more_memory_than_one_of_5000(tmp_
     counted, high = peak_of(BUILD, tmp_path / "photos", 5)
     assert counted == many
     assert high - low < BYTES_AN_IMAGE * (many - few), f"{low / 2**20:.0f} MiB, then {high / 2**20:.0f} MiB"
+
+
+def test_a_manifest_of_100000_photos_takes_at_most_a_kilobyte_a_photo(tmp_path: Path) -> None:
+    n, random = 100_000, np.random.default_rng(0)
+    digests = random.bytes(32 * n).hex()
+    table = pd.DataFrame(
+        {
+            "path": [
+                f"class {i % 40:02d}/taken on 2026-11-{i % 30:02d}/{digests[9 * i : 9 * i + 36]}.jpg" for i in range(n)
+            ],
+            "label": [f"class {i % 40:02d}" for i in range(n)],
+            "split": np.array(["train", "val", "test"])[random.integers(0, 3, n)],
+            "sha256": [digests[64 * i : 64 * i + 64] for i in range(n)],
+            "width": random.integers(100, 6000, n),
+            "height": random.integers(100, 6000, n),
+            "group": [digests[64 * i : 64 * i + 16] for i in range(n)],
+            "fold": 0,
+            "descriptor": [random.bytes(256) for _ in range(n)],
+        }
+    ).sort_values("path", ignore_index=True)
+    Manifest(tmp_path, tuple(sorted(set(table["label"]))), 0, table, "photos").write(tmp_path / "manifest.parquet")
+    assert 300 * n < (tmp_path / "manifest.parquet").stat().st_size <= 1024 * n
+    assert len(Manifest.read(tmp_path / "manifest.parquet", files=False).table) == n

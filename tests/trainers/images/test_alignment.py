@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.support.pictures import look_at, scene
-from trainers.images.alignment import SYMMETRIES, map_of_keypoints, symmetric, symmetric_map
+from trainers.images.alignment import SYMMETRIES, map_of_keypoints, may_be_layout, symmetric, symmetric_map
 
 
 @pytest.mark.parametrize(("quarters", "mirror"), SYMMETRIES)
@@ -46,3 +46,19 @@ def test_a_mirrored_picture_has_a_map_that_mirrors_and_another_picture_has_none(
     assert np.linalg.det(matrix[:, :2]) == pytest.approx(-1, abs=0.03)
     assert map_of_keypoints(one, look_at(scene(1)).keypoints, mirror=False) is None
     assert map_of_keypoints(one, np.zeros_like(one), mirror=False) is None
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ([[1, 0, 0], [0, 1, 0]], False),
+        ([[1, 0, 0.05], [0, 1, 0.03]], False),  # a small correction
+        ([[1, 0, 0.2], [0, 1, 0]], True),  # a shift by a cell
+        ([[-1, 0, 1], [0, 1, 0]], True),  # mirrored
+        ([[-1, 0, 1], [0, -1, 0.75]], True),  # turned by 180 degrees
+        ([[1.25, 0, -0.2], [0, 1.25, -0.1]], False),  # a crop
+        ([[-1.25, 0, 1.2], [0, 1.25, -0.1]], False),  # a mirrored crop
+    ],
+)
+def test_maps_that_may_take_a_layout_to_itself(matrix: list[list[float]], expected: bool) -> None:
+    assert may_be_layout(np.array(matrix, float), (96, 128), (96, 128)) == expected

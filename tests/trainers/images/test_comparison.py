@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from tests.support.pictures import look_at, scene, tile
 from trainers.images.alignment import symmetric_map
-from trainers.images.comparison import ALIKE, SAME, Comparison, compare, verdict
+from trainers.images.comparison import ALIKE, SAME, Comparison, ambiguous, compare, verdict
 from trainers.images.look import preview_of
 
 
@@ -50,3 +50,27 @@ def test_pictures_without_overlap_or_content_are_not_compared() -> None:
     assert verdict(None) == ("", 255.0)
     plain = preview_of(look_at(Image.new("RGB", (256, 192), "white")).preview)
     assert verdict(compare(one, plain, np.eye(3)[:2]))[0] == ""
+
+
+@pytest.mark.parametrize("factor", [1.15, 1.2])
+def test_a_saturated_colour_that_is_clipped_when_brightened_is_no_difference(factor: float) -> None:
+    colours = np.asarray(scene(3)).astype(float)
+    colours[60:140, 80:180] = colours[60:140, 80:180] * 0.1 + [215, 40, 30]  # red: its grey is far from white
+    one = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
+    brighter = ImageEnhance.Brightness(one).enhance(factor)
+    assert (np.asarray(brighter)[..., 0] == 255).mean() > 0.15
+    for found in (compared(one, brighter), compared(brighter, one)):
+        assert verdict(found)[0] == SAME
+    spotted = brighter.copy()
+    spotted.paste((120, 40, 30), (120, 95, 130, 105))
+    assert verdict(compared(one, spotted))[0] != SAME
+
+
+def test_a_mirrored_copy_is_ambiguous_where_the_layout_is_symmetric() -> None:
+    one = scene(0)
+    assert not ambiguous(compared(one, ImageOps.mirror(one)))
+    half = np.asarray(tile(3, spot=(60, 90)))
+    other_half = np.asarray(tile(3))[:, :128][:, ::-1]
+    symmetric = Image.fromarray(np.concatenate([half[:, :128], other_half], axis=1))
+    assert ambiguous(compared(symmetric, ImageOps.mirror(symmetric)))
+    assert not ambiguous(None)

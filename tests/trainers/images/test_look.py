@@ -10,7 +10,8 @@ from PIL import Image
 
 from tests.support.pictures import look_at, scene
 from trainers.files.plain import Unreadable
-from trainers.images.look import look, preview_of
+from trainers.images.comparison import CHROMA, Preview
+from trainers.images.look import look, packed, preview_of
 
 
 def test_a_file_and_its_pixels_have_one_look() -> None:
@@ -40,3 +41,13 @@ def test_flat_and_tiny_images_are_not_comparable() -> None:
     assert not flat.keypoints["size"].any()
     with pytest.raises(Unreadable):
         look(b"nothing that is a picture")
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (1, 128), (128, 1), (77, 128)])
+def test_a_preview_is_packed_without_loss(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    preview = Preview(random.integers(0, 256, shape, np.uint8), random.integers(0, 256, (CHROMA, CHROMA, 2), np.uint8))
+    again = preview_of(packed(preview))
+    assert np.array_equal(again.grey, preview.grey)
+    assert np.array_equal(again.chroma, preview.chroma)
+    assert len(look_at(scene(0)).preview) < 11_000
