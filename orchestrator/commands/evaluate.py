@@ -79,8 +79,6 @@ def judge(
         for batch in predict_photos(named, loaded):
             rows += batch
             advance(len(batch))
-    if not loaded.can_measure:
-        warn(f"{model.name} has no features of its training photos, so how far these are from them is not known.")
     photos, answers = _answered(model, photos, rows, loaded.distances)
     return Judged(
         model=model.name,

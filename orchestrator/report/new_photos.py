@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 ROWS = ("path", "label", "predicted", "probability", "probabilities", "distance")
 """Columns of ``--csv``, a row for each photo that was judged; ``distance`` is "" where it is not known."""
+UNKNOWN_DISTANCE = (
+    "how far these photos are from the training photos is not known: the model keeps no features of those. "
+    "Leaderboards since 2026-12 write them"
+)
 INDENT = 12
 """Columns of the word that begins each line."""
 
@@ -42,8 +46,9 @@ def print_judged(judged: Judged, console: Console) -> None:
         console.print(_confused(found.confused.to_dict("records")))
         console.print(_photos("the most certain mistakes", "probability", judged.mistakes))
     if found.farness is not None and judged.farthest:
-        title = f"the farthest from the training photos (limit {found.farness.limit:.3f})"
-        console.print(_photos(title, "distance", judged.farthest))
+        table = _photos("the farthest photos", "distance", judged.farthest)
+        table.caption, table.caption_justify = f"limit {found.farness.limit:.3f}", "left"
+        console.print(table)
 
 
 def to_dict(judged: Judged) -> dict[str, Any]:
@@ -119,8 +124,7 @@ def lines(judged: Judged) -> list[str]:
             f"{'certainty':<{INDENT}}{100 * found.less_certain:.1f} % of the photos have a highest probability below "
             f"that of {100 * (1 - CERTAIN_SHARE):g} % of the test photos; {100 * CERTAIN_SHARE:g} % would be expected"
         )
-    if found.farness is not None:
-        out.append(f"{'distance':<{INDENT}}{_farness(found.farness)}")
+    out.append(f"{'distance':<{INDENT}}{UNKNOWN_DISTANCE if found.farness is None else _farness(found.farness)}")
     if not math.isfinite(found.macro_f1.low):
         out.append(
             f"{'':<{INDENT}}With fewer than {MIN_GROUPS} objects each counts as one photo, and other intervals are "

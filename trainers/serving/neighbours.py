@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ NEIGHBOURS_FILE = "neighbours.npz"
 MOST_VECTORS = 2_000
 """Maximum training photos whose features are kept: 4 MB at 1,024 features."""
 K = 5
-"""Rank of the neighbour: more than one, so that one odd training photo is no proof, and few enough for a
-small class."""
+"""Maximum rank of the neighbour: more than one, so that one odd training photo is no proof. The smallest class that was
+drawn bounds it too, or the photos of that class would be as far as strangers."""
 ROWS_AT_ONCE = 512
 """Photos whose distances to all vectors are in memory together."""
 PHOTOS_AT_ONCE = 16
@@ -48,9 +49,9 @@ class Neighbours:
     k: int
 
     @classmethod
-    def of(cls, features: np.ndarray) -> Neighbours:
-        """``features``: of training photos, (photos, width), at least one."""
-        return cls(normalised(features).astype(np.float16), min(K, len(features)))
+    def of(cls, features: np.ndarray, labels: Sequence[str]) -> Neighbours:
+        """``features``: of training photos, (photos, width), at least one; ``labels``: theirs."""
+        return cls(normalised(features).astype(np.float16), min(K, *Counter(labels).values()))
 
     @classmethod
     def read(cls, folder: Path) -> Neighbours | None:
@@ -132,20 +133,26 @@ def write_neighbours(job: Mapping[str, Any]) -> dict[str, Any]:
     view = "centre_crop" if view == "random_crop" else view
     shelf = row_shelf(job, prefix, view)
     try:
-        trained = _features(_drawn(manifest, fit.train_splits), (network, prefix, view), shelf)
+        drawn = _drawn(manifest, fit.train_splits)
+        trained = _features(drawn, (network, prefix, view), shelf)
         tested = _features(manifest.split("test"), (network, prefix, view), shelf)
     except TrainerError as error:
         return {"reason": str(error)}
-    neighbours = Neighbours.of(trained)
+    neighbours = Neighbours.of(trained, drawn.table["label"].tolist())
     neighbours.write(Path(job["output"]))
     return {"distances": neighbours.distances(tested).tolist()}
 
 
 def _drawn(manifest: Manifest, splits: Sequence[str]) -> Manifest:
-    """Return up to ``MOST_VECTORS`` photos of ``splits``, drawn by their content: the same in every run."""
+    """Return up to ``MOST_VECTORS`` photos of ``splits``, drawn by their content: the same in every run.
+
+    ``K`` of each class come first, so that none is missing.
+    """
     table = manifest.table[manifest.table["split"].isin(splits)]
-    drawn = np.argsort([hashlib.sha256(f"neighbours {sha}".encode()).hexdigest() for sha in table["sha256"]])
-    return dataclasses.replace(manifest, table=table.iloc[sorted(drawn[:MOST_VECTORS])].reset_index(drop=True))
+    order = np.argsort([hashlib.sha256(f"neighbours {sha}".encode()).hexdigest() for sha in table["sha256"]])
+    drawn = table.iloc[order]
+    first = drawn.groupby("label").cumcount().clip(upper=K).to_numpy().argsort(kind="stable")
+    return dataclasses.replace(manifest, table=drawn.iloc[first[:MOST_VECTORS]].sort_values("path", ignore_index=True))
 
 
 def _features(photos: Manifest, network: tuple[Any, Any, str], shelf: Any) -> np.ndarray:

@@ -68,12 +68,12 @@ def pixels(served: ServedModel, image: bytes) -> np.ndarray:
 def test_the_distance_is_that_of_the_kth_nearest() -> None:
     draw = np.random.default_rng(0)
     known, asked = draw.normal(size=(700, 12)), draw.normal(size=(600, 12))
-    found = Neighbours.of(known).distances(asked)
+    found = Neighbours.of(known, ["a"] * 700).distances(asked)
     unit, wanted = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (known, asked))
     plain = [sorted(np.linalg.norm(unit - row, axis=1))[K - 1] for row in wanted]
     np.testing.assert_allclose(found, plain, atol=2e-3)
-    np.testing.assert_allclose(Neighbours.of(known).distances(1000 * asked), found, atol=1e-5)
-    few = Neighbours.of(known[:3])
+    np.testing.assert_allclose(Neighbours.of(known, ["a"] * 700).distances(1000 * asked), found, atol=1e-5)
+    few = Neighbours.of(known[:9], ["a"] * 6 + ["b"] * 3)
     assert few.k == 3
     assert np.isfinite(few.distances(np.zeros((1, 12)))).all()
 
@@ -91,14 +91,17 @@ def test_of_many_photos_some_are_drawn_the_same_each_time(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = made(manifest, tmp_path, "one")
-    monkeypatch.setattr(neighbours, "MOST_VECTORS", 7)
+    monkeypatch.setattr(neighbours, "MOST_VECTORS", 17)
     first = write_neighbours(asked)
     bytes_of_first = (Path(asked["output"]) / NEIGHBOURS_FILE).read_bytes()
     assert write_neighbours(asked) == first
     assert (Path(asked["output"]) / NEIGHBOURS_FILE).read_bytes() == bytes_of_first
     found = Neighbours.read(Path(asked["output"]))
     assert found is not None
-    assert found.vectors.shape[0] == 7
+    assert found.vectors.shape[0] == 17
+    assert found.k == K  # of each class, so that no class is missing
+    drawn = neighbours._drawn(Manifest.read(manifest), ["train"]).table
+    assert drawn["label"].value_counts().min() == K
     assert found.vectors.dtype == np.float16
 
 
