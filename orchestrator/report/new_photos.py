@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,11 +45,10 @@ def print_judged(judged: Judged, console: Console) -> None:
     console.print(to_rich(found.classes, "each class (95 %)"))
     if len(found.confused):
         console.print(_confused(found.confused.to_dict("records")))
-        console.print(_photos("the most certain mistakes", "probability", judged.mistakes))
+        _print_photos(console, "the most certain mistakes", "probability", judged.mistakes)
     if found.farness is not None and judged.farthest:
-        table = _photos("the farthest photos", "distance", judged.farthest)
-        table.caption, table.caption_justify = f"limit {found.farness.limit:.3f}", "left"
-        console.print(table)
+        title = f"the farthest photos (95 % of the test photos are within {found.farness.limit:.3f})"
+        _print_photos(console, title, "distance", judged.farthest)
 
 
 def to_dict(judged: Judged) -> dict[str, Any]:
@@ -183,25 +183,59 @@ def _confused(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _photos(title: str, figure: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(title)
-    for name, justify in ((figure, "right"), ("label", "left"), ("answer", "left"), ("path", "left")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        _add(table, [f"{row[figure]:.3f}", row["label"], row["predicted"], row["path"]])
-    return table
+def _print_photos(console: Console, title: str, figure: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of photos; where a path would be folded, each path on a line of its own, whole.
+
+    Paths are relative to the folder that all have in common, which the title names.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    folder = _common_folder([row["path"] for row in rows])
+    console.print(Text(f"{title}, in {_plain(folder)}" if folder else title, "table.title"), soft_wrap=True)
+    names = (figure, "label", "answer", "path")
+    cells = [
+        [f"{row[figure]:.3f}", row["label"], row["predicted"], row["path"].removeprefix(f"{folder}/" if folder else "")]
+        for row in rows
+    ]
+    shown = [[_plain(cell) for cell in line] for line in cells]
+    widths = [max(map(cell_len, column)) for column in zip(names, *shown, strict=True)]
+    if sum(widths) + 3 * len(widths) <= console.width:
+        table = _table(None)
+        for name in names:
+            table.add_column(name, justify="right" if name == figure else "left", no_wrap=True)
+        for line in shown:
+            table.add_row(*map(Text, line))
+        console.print(table)
+        return
+    console.print()
+    for value, label, answer, path in shown:
+        console.print(Text(f" {value}  {label}, answered {answer}"), soft_wrap=True)
+        console.print(Text(f"        {path}"), soft_wrap=True)
+    console.print()
 
 
-def _table(title: str) -> Table:
+def _common_folder(paths: Sequence[str]) -> str:
+    """Return the folder below which all ``paths`` lie; "" if there is none but the root."""
+    if not all(path.startswith("/") for path in paths):
+        return ""
+    return os.path.commonpath([os.path.dirname(path) for path in paths]).rstrip("/")
+
+
+def _table(title: str | None) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    return Table(title=title and Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
 
 
 def _add(table: Table, cells: Sequence[str]) -> None:
     from rich.text import Text
 
-    # Names of files may hold what a terminal would obey.
-    table.add_row(*(Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)) for cell in cells))
+    table.add_row(*(Text(_plain(cell)) for cell in cells))
+
+
+def _plain(text: str) -> str:
+    """Escape what a terminal would obey: names of files may hold it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -88,8 +89,7 @@ def test_the_farthest_photos_are_named_and_written(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
     print_judged(found, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "\nthe farthest photos" in printed
-    assert "\nlimit 0.380" in printed
+    assert "\nthe farthest photos (95 % of the test photos are within 0.380)\n" in printed
     assert [row["path"] for row in found.farthest] == [f"{i}.jpg" for i in range(10)]
     write_rows(found, tmp_path / "a.csv")
     with open(tmp_path / "a.csv", newline="") as file:
@@ -120,3 +120,32 @@ def test_a_table_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         write_rows(judged(), tmp_path / "file" / "a.csv")
     assert "in " in write_rows(judged(), tmp_path / "new" / "deeper" / "a.csv")
     assert (tmp_path / "new" / "deeper" / "a.csv").is_file()
+
+
+@pytest.mark.parametrize(("columns", "layout"), [(80, "lines"), (140, "table")])
+def test_no_path_is_folded_and_no_name_cut(columns: int, layout: str) -> None:
+    names = ("Kunststoffverpackung", "waste of construction sites")
+    found = judged(far=12)
+    answers = dataclasses.replace(found.answers, classes=names)
+    root = "/home/somebody/photos of the plant/2026/november/conveyor belt 3/left"
+    paths = [f"{root}/{names[i % 2]}/photo-{i}-of-the-belt.jpg" for i in range(100)]
+    console = Console(file=io.StringIO(), width=columns)
+    print_judged(dataclasses.replace(found, answers=answers, paths=paths), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"the most certain mistakes, in {root}\n" in printed
+    for i in range(10):
+        line = next(line for line in printed.splitlines() if f"/photo-{i}-of-the-belt.jpg" in line)
+        assert f" {names[i % 2]}/photo-{i}-of-the-belt.jpg" in line
+        assert (names[1 - i % 2] in line) == (layout == "table")
+    assert printed.count("waste of construction sites, answered Kunststoffverpackung\n") == (
+        10 if layout == "lines" else 0
+    )
+
+
+def test_a_name_that_a_terminal_would_obey_is_escaped() -> None:
+    found = judged(photos=1, wrong=1, objects=1)
+    console = Console(file=io.StringIO(), width=80)
+    print_judged(dataclasses.replace(found, paths=["/a\x1b[2J/b\n.jpg"]), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "the most certain mistakes, in /a\\x1b[2J\n" in printed
+    assert "b\\n.jpg" in printed
