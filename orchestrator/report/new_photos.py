@@ -166,7 +166,7 @@ def _farness(found: Farness) -> str:
         return f"{said}. Too few objects to say whether that is more than chance"
     p = _p(compared)
     if found.are_far:
-        return f"{said}, {p}: more than chance. Another camera, background or class?"
+        return f"{said}, {p}: more than chance. Another camera, background, class or mix of classes?"
     return f"{said}, {p}: {'fewer than by chance' if compared.exceeds_chance else 'not more than chance explains'}"
 
 
