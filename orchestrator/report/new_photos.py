@@ -192,7 +192,7 @@ def _print_photos(console: Console, title: str, figure: str, rows: Sequence[Mapp
     from rich.text import Text
 
     folder = _common_folder([row["path"] for row in rows])
-    console.print(Text(f"{title}, in {_plain(folder)}" if folder else title, "table.title"), soft_wrap=True)
+    tell(console, f"{title}, in {_plain(folder)}" if folder else title, 1)
     names = (figure, "label", "answer", "path")
     cells = [
         [f"{row[figure]:.3f}", row["label"], row["predicted"], row["path"].removeprefix(f"{folder}/" if folder else "")]
