@@ -21,6 +21,7 @@ from orchestrator.audit.checks import (
     in_words,
 )
 from orchestrator.audit.choice import choose_again, compare_data
+from orchestrator.audit.per_class import compare_per_class
 from orchestrator.audit.winner import compare_champion, compare_winner
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import Sweep, read_sweep
@@ -33,6 +34,7 @@ PARTS: Mapping[str, Callable[[JudgedSweep], Iterator[Check]]] = {
     "choice of the winner": choose_again,
     "leaderboard": compare_leaderboard,
     "calibration": compare_calibration,
+    "each class": compare_per_class,
     "winner's folder": compare_winner,
     "registered version": compare_champion,
 }

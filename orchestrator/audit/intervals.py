@@ -26,7 +26,7 @@ def grouped_photos(probabilities: np.ndarray, whole: np.ndarray, labels: np.ndar
     answers, before = probabilities.argmax(axis=1), whole.argmax(axis=1)
     hits = [float(a == y) for a, y in zip(answers.tolist(), labels.tolist(), strict=True)]
     found = {"images": float(len(labels)), "groups": float(len({*groups}))}
-    found["accuracy_low"], found["accuracy_high"] = _accuracy(hits, groups)
+    found["accuracy_low"], found["accuracy_high"] = accuracy(hits, groups)
     found["macro_f1_low"], found["macro_f1_high"] = _macro_f1(labels.tolist(), answers.tolist(), groups)
     found["ece_floor"], found["ece_debiased"] = _calibration(probabilities, labels)
     if probabilities is whole:
@@ -125,7 +125,8 @@ def _design_effect(values: Sequence[float], groups: Sequence[str]) -> float:
     return above / (n * max(mean * (1 - mean), 0.0) + 1)
 
 
-def _accuracy(hits: Sequence[float], groups: Sequence[str]) -> tuple[float, float]:
+def accuracy(hits: Sequence[float], groups: Sequence[str]) -> tuple[float, float]:
+    """Return the interval of a share: of all photos, or of those with one label or one answer."""
     n = len(hits)
     if _are_single(groups):
         return _score(hits, 1 / n, math.inf)

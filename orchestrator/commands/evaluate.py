@@ -73,13 +73,13 @@ def judge(
     table = None if costs is None else read_costs(costs, model.classes)
     photos = read_photos(sources, model, warn)
     tell(f"loading  {model.name}")
-    loaded, rows = model.load(), list[Prediction]()
+    loaded, rows = _Measuring(model.load()), list[Prediction]()
     named = NamedPhotos(photos.table["path"].tolist(), {})
     with progress_bar("evaluate", len(named.paths)) as advance:
         for batch in predict_photos(named, loaded):
             rows += batch
             advance(len(batch))
-    photos, answers = _answered(model, photos, rows)
+    photos, answers = _answered(model, photos, rows, loaded.distances)
     return Judged(
         model=model.name,
         paths=[shown(path) for path in photos.table["path"]],
@@ -91,8 +91,40 @@ def judge(
     )
 
 
-def _answered(model: EvaluatedModel, photos: NewPhotos, rows: Sequence[Prediction]) -> tuple[NewPhotos, Answers]:
-    """Leave out photos without an answer, and return the answers to the others."""
+class _Measuring:
+    """A model that also measures how far each photo that it answers is from its training photos."""
+
+    def __init__(self, model: Any) -> None:
+        """``model``: a ``ServedModel``, or an MLflow pyfunc of one; an older one, or one of another make, measures
+        nothing."""
+        from trainers.serving.model import ServedModel
+
+        found = model.get_raw_model() if hasattr(model, "get_raw_model") else None
+        self._model, self._served = model, found if isinstance(found, ServedModel) and found.neighbours else None
+        self._found: list[np.ndarray] = []
+
+    @property
+    def can_measure(self) -> bool:
+        return self._served is not None
+
+    @property
+    def distances(self) -> np.ndarray | None:
+        """Of the photos that were answered, in order, float (photos,)."""
+        return np.concatenate([np.zeros(0), *self._found]) if self.can_measure else None
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from trainers.serving.neighbours import served_distances
+
+        answers = self._model.predict(frame)
+        if self._served is not None:
+            self._found.append(served_distances(self._served, frame["image"].tolist()))
+        return answers
+
+
+def _answered(
+    model: EvaluatedModel, photos: NewPhotos, rows: Sequence[Prediction], distances: np.ndarray | None
+) -> tuple[NewPhotos, Answers]:
+    """Leave out photos without an answer, and return the answers to the others. ``distances``: of the others."""
     has_answer = np.array([not row.error for row in rows], bool)
     failed = {row.path: row.error for row in rows if row.error}
     photos = dataclasses.replace(
@@ -107,7 +139,7 @@ def _answered(model: EvaluatedModel, photos: NewPhotos, rows: Sequence[Predictio
     probabilities = np.array([[each[name] for name in model.classes] for each in given])
     place = {name: k for k, name in enumerate(model.classes)}
     labels = np.array([place[label] for label in photos.table["label"]])
-    return photos, Answers(model.classes, labels, probabilities, photos.table["group"].tolist())
+    return photos, Answers(model.classes, labels, probabilities, photos.table["group"].tolist(), distances)
 
 
 def _test_answers(seen: pd.DataFrame | None) -> TestAnswers | None:
@@ -119,7 +151,8 @@ def _test_answers(seen: pd.DataFrame | None) -> TestAnswers | None:
         return None
     groups = test["group"].tolist() if "group" in test else None
     certainty = test["probability"].to_numpy(float) if "probability" in test else None
-    return TestAnswers(test["correct"].to_numpy(bool), groups, certainty)
+    distances = test["distance"].to_numpy(float) if "distance" in test else None
+    return TestAnswers(test["correct"].to_numpy(bool), groups, certainty, distances)
 
 
 # --- the model ----------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from orchestrator.evaluation.export_report import (
     to_rich,
 )
 from orchestrator.evaluation.leaderboard import signed
+from orchestrator.evaluation.variance import Groups
 from orchestrator.ledger.folder import Sweep, locked_sweep
 from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.segments import EventKind
@@ -61,6 +62,8 @@ BOUND = 0.01
 THREADS = 1
 """Threads with which the latency is measured."""
 REPORT, REPORT_JSON, CARD = "report.md", "report.json", "card.json"
+Truth = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The winner's probabilities on the test photos, (photos, classes), their labels, and the names of their groups."""
 LATENCY_FACTS = ("machine.cores", "machine.system", "version.tensorflow")
 
 
@@ -107,7 +110,8 @@ def export_winner(
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as staging:
             answer = _run(sweep, formats, Path(staging), request.address, lambda line: tell(f"warning  {line}"))
             _require_as_judged(sweep, judged, original, Path(staging))
-            report = _judge(sweep, judged, request, (original, labels), answer, Path(staging))
+            truth = original, labels, manifest.split("test").table["group"].to_numpy()
+            report = _judge(sweep, judged, request, truth, answer, Path(staging))
             _place(report, Path(staging), out)
         atomic_write_text(out / REPORT, to_markdown(report))
         atomic_write_text(out / REPORT_JSON, as_json(report.to_dict()))
@@ -192,18 +196,18 @@ def _judge(
     sweep: Sweep,
     judged: JudgedWinner,
     request: ExportRequest,
-    truth: tuple[np.ndarray, np.ndarray],
+    truth: Truth,
     answer: Mapping[str, Any],
     staging: Path,
 ) -> ExportReport:
-    original, labels = truth
-    winner, row = judged.winner, judged.row
+    original, labels, objects = truth
+    winner, row, groups = judged.winner, judged.row, Groups.of(objects, len(labels))
 
     def found(name: str) -> Figures:
         measured = answer["measured"][name]
         with np.load(_answers(staging, name)) as stored:
             rows = stored["probabilities"]
-        return figures(rows, original, labels, measured["latency_ms"], measured["size_mb"])
+        return figures(rows, original, labels, groups, (measured["latency_ms"], measured["size_mb"]))
 
     exports = []
     for f in _formats(request):
@@ -215,7 +219,7 @@ def _judge(
         exports.append(Export(f.name, f.file, state, reason, its, answer["notes"].get(f.name, "")))
     # The original keeps the leaderboard's accuracy; its speed and its answers are measured again.
     again = found("original")
-    asked = figures(original, original, labels, again.latency_ms, again.size_mb)
+    asked = figures(original, original, labels, groups, (again.latency_ms, again.size_mb))
     facts = describe_environment()
     return ExportReport(
         sweep=sweep.paths.name,
@@ -223,19 +227,18 @@ def _judge(
         model=row["model"],
         policy=winner["policy"],
         crops=int(answer["crops"]),
-        photos=len(labels),
+        photos=groups.images,
+        objects=groups.count,
         bound=request.bound,
         threads=THREADS,
         original=replace(asked, largest_change=again.largest_change),
         exports=tuple(exports),
-        from_photos=_from_photos(sweep, staging, (original, labels), answer, winner["policy"]),
+        from_photos=_from_photos(sweep, staging, truth, answer, winner["policy"]),
         facts={name.partition(".")[2]: facts[name] for name in LATENCY_FACTS if name in facts},
     )
 
 
-def _from_photos(
-    sweep: Sweep, staging: Path, truth: tuple[np.ndarray, np.ndarray], answer: Mapping[str, Any], policy: str
-) -> str | None:
+def _from_photos(sweep: Sweep, staging: Path, truth: Truth, answer: Mapping[str, Any], policy: str) -> str | None:
     """Return sentences on how the SavedModel's ``serve_bytes`` does; None if there is none."""
     path = _answers(staging, "serve_bytes")
     if not path.is_file():
@@ -244,10 +247,11 @@ def _from_photos(
         hashes, rows = stored["sha256"].tolist(), stored["probabilities"]
     if not hashes:
         return "The SavedModel's serve_bytes decoded none of the test photos; send it pixels."
-    original, labels = truth
+    original, labels, objects = truth
     place = {h: i for i, h in enumerate(Manifest.read(sweep.paths.manifest).split("test").table["sha256"])}
     chosen = [place[h] for h in hashes]
-    its = figures(rows, original[chosen], labels[chosen], math.nan, math.nan)
+    groups = Groups.of(objects[chosen], len(chosen))
+    its = figures(rows, original[chosen], labels[chosen], groups, (math.nan, math.nan))
     used = answer["serve_bytes"]["policy"]
     other = "" if used == policy else f", not {policy}; for that, send crops to serving_default"
     return (

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.evaluation.intervals import PairedDifference, accuracy_interval, paired_difference
+from orchestrator.evaluation.intervals import PairedDifference, grouped_interval, paired_difference, sign_flip
 from orchestrator.evaluation.leaderboard import signed
+from orchestrator.evaluation.variance import Groups, photos_in_words
 from orchestrator.plain_json import json_ready
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class ExportState(StrEnum):
 class Figures:
     """Figures of one format on the test split.
 
-    ``difference``: this accuracy minus the original's on the same photos, paired. ``largest_change``: the largest
-    absolute difference of any probability. ``same_label``: fraction of photos with the original's prediction.
+    ``difference``: this accuracy minus the original's on the same photos, paired; photos of one object vary together.
+    Its bounds are NaN for too few objects, and so is its p for fewer than ``FEWEST_OBJECTS``. ``largest_change``: the
+    largest absolute difference of any probability. ``same_label``: fraction of photos with the original's prediction.
     ``latency_ms``: median time per photo from decoded crops to probabilities, NaN if not measured. ``size_mb``: 10^6
     bytes.
     """
@@ -70,7 +72,8 @@ class Export:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """All formats and the original. ``model``: the leaderboard's row. ``bound``: the accuracy that may be lost.
+    """All formats and the original. ``model``: the leaderboard's row. ``photos``: of ``objects``. ``bound``: the
+    accuracy that may be lost.
 
     ``from_photos``: result of the SavedModel's signature for encoded photos, None without one. ``facts``: machine and
     versions behind the latency.
@@ -82,6 +85,7 @@ class ExportReport:
     policy: str
     crops: int
     photos: int
+    objects: int
     bound: float
     threads: int
     original: Figures
@@ -99,39 +103,48 @@ class ExportReport:
         return [f"{e.name}: {e.reason}" for e in self.exports if not e.state.is_there]
 
 
+ALPHA = 0.05
+"""Maximum probability of refusing a format that is in truth as accurate as the original."""
+FEWEST_OBJECTS = 5
+"""Minimum objects on which a loss can be significant: 2^-5 < ``ALPHA`` < 2^-4."""
+
+
 def figures(
-    probabilities: np.ndarray, original: np.ndarray, labels: np.ndarray, latency_ms: float, size_mb: float
+    probabilities: np.ndarray, original: np.ndarray, labels: np.ndarray, groups: Groups, speed: tuple[float, float]
 ) -> Figures:
-    """Compute figures; ``probabilities``, ``original``: (photos, classes), ``labels``: (photos,) class indices."""
+    """Compute figures; ``probabilities``, ``original``: (photos, classes), ``labels``: (photos,) class indices.
+
+    ``groups``: which photos show one object. ``speed``: latency in ms and size in MB.
+    """
     if probabilities.shape != original.shape or len(labels) != len(original):
         raise ValueError(
             f"shapes {probabilities.shape}, {original.shape} and {labels.shape} are not of the same photos"
         )
     hits, before = probabilities.argmax(1) == labels, original.argmax(1) == labels
-    low, high = accuracy_interval(int(hits.sum()), len(hits))
+    low, high = grouped_interval(hits, groups)
+    difference = paired_difference(before, hits, groups)
+    if math.isnan(difference.p_value) and groups.count >= FEWEST_OBJECTS:  # the exact test estimates no variance
+        difference = replace(difference, p_value=sign_flip(groups.sums(hits.astype(np.int64) - before)))
     return Figures(
         accuracy=float(hits.mean()),
         accuracy_low=low,
         accuracy_high=high,
-        difference=paired_difference(before, hits),
+        difference=difference,
         largest_change=float(np.abs(probabilities - original).max()),
         same_label=float((probabilities.argmax(1) == original.argmax(1)).mean()),
-        latency_ms=latency_ms,
-        size_mb=size_mb,
+        latency_ms=speed[0],
+        size_mb=speed[1],
     )
-
-
-ALPHA = 0.05
-"""Maximum probability of refusing a format that is in truth as accurate as the original."""
 
 
 def decide(found: Figures, bound: float, force: bool) -> tuple[ExportState, str]:
     """Decide whether an export is kept, and why.
 
     It is refused if it is worse than the original by more than ``bound`` and the loss is significant: the exact
-    one-sided McNemar test (binomial, over the photos that only one of the two classifies correctly) rejects "not worse"
-    at ``ALPHA``. One photo of 64 is 1.6 points but not significant (p = 0.5); a net loss of 15 photos of 380 is. A
-    format kept because its loss is not significant has a reason too, for the report. NaN is never accepted.
+    one-sided test of flipped signs (``intervals.sign_flip``; McNemar's if each photo shows another object) rejects "not
+    worse" at ``ALPHA``, or there are too few objects for any test. One photo of 64 is 1.6 points but not significant
+    (p = 0.5); a net loss of 15 photos of 380 is. A format kept because its loss is not significant has a reason too,
+    for the report. NaN is never accepted.
     """
     if not math.isfinite(found.largest_change):
         return ExportState.REFUSED, "its probabilities are not finite numbers."
@@ -140,9 +153,11 @@ def decide(found: Figures, bound: float, force: bool) -> tuple[ExportState, str]
     if lost <= bound + 1e-12:
         return ExportState.KEPT, ""
     p_worse = change.p_value / 2  # the lower tail alone
+    known = [f"95 % interval {signed(change.low)} to {signed(change.high)} points"] if math.isfinite(change.low) else []
+    known += [f"one-sided p {p_worse:.2g}" if math.isfinite(p_worse) else "on too few objects to test it"]
     sentence = (
-        f"its accuracy on test is {found.accuracy:.3f}, {100 * lost:.1f} points below the original's (95 % interval "
-        f"{signed(change.low)} to {signed(change.high)} points, one-sided p {p_worse:.2g}); {100 * bound:g} may be lost"
+        f"its accuracy on test is {found.accuracy:.3f}, {100 * lost:.1f} points below the original's "
+        f"({', '.join(known)}); {100 * bound:g} may be lost"
     )
     if p_worse >= ALPHA:
         return ExportState.KEPT, f"{sentence}, but with this number of photos chance alone can explain it."
@@ -166,7 +181,7 @@ def to_markdown(report: ExportReport) -> str:
         f"# Exports of {report.sweep}",
         "",
         f"The winner, trial `{report.trial}` ({report.model}), crop policy `{report.policy}` "
-        f"({report.crops} crop{'s' if report.crops > 1 else ''} per photo), on {report.photos} test photos.",
+        f"({report.crops} crop{'s' if report.crops > 1 else ''} per photo), on {_tested(report)}.",
         "",
         f"| {' | '.join(HEADER)} |",
         "|---|---|---|--:|--:|--:|--:|--:|---|",
@@ -192,14 +207,22 @@ def remarks(report: ExportReport) -> list[str]:
 def how_to_read(report: ExportReport) -> str:
     """Return the paragraph under the table."""
     machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
+    how, test = "Wilson for accuracy, Agresti and Min for paired differences; p: exact McNemar", "exact McNemar"
+    if report.objects < report.photos:
+        test = "exact, signs of objects flipped"
+        how = f"photos of one object vary together (docs/statistics.md); p: {test}"
     return (
-        "All formats predict the same crops of the same photos. Intervals: Wilson for accuracy, Agresti and Min "
-        "for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. Latency: "
-        f"the median photo, from decoded crops to probabilities, on {report.threads} "
-        f"thread{'s' if report.threads > 1 else ''}; {machine}. "
+        f"All formats predict the same crops of the same photos. Intervals: {how}. Largest change: the largest "
+        "difference of any probability. Latency: the median photo, from decoded crops to probabilities, on "
+        f"{report.threads} thread{'s' if report.threads > 1 else ''}; {machine}. "
         f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone can "
-        f"explain it (one-sided exact McNemar, p >= {ALPHA:g})."
+        f"explain it (one-sided, {test}, p >= {ALPHA:g})."
     )
+
+
+def _tested(report: ExportReport) -> str:
+    """Return the number of test photos in words."""
+    return photos_in_words(report.photos, report.objects).replace("photo", "test photo", 1)
 
 
 WIDE = 100
@@ -214,7 +237,7 @@ def to_rich(report: ExportReport, width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"exports of {report.sweep}, on {report.photos} test photos", title_justify="left")
+    table = Table(title=f"exports of {report.sweep}, on {_tested(report)}", title_justify="left")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1), False
     names = ("format", "acc % (95 %)", "diff (95 %)", *DETAILS, "ms", "MB", "")
     shown = [at for at, name in enumerate(names) if width >= WIDE or name not in DETAILS]
@@ -239,12 +262,13 @@ def _cells(row: tuple[Export | None, Figures | None]) -> list[str]:
     if found is None:
         return [name, *[""] * 7, state]
     change = found.difference
-    against = f"{signed(change.difference)} ({signed(change.low)} to {signed(change.high)})" if export else ""
+    bounds = f" ({signed(change.low)} to {signed(change.high)})" if math.isfinite(change.low) else ""
+    against = f"{signed(change.difference)}{bounds}" if export else ""
     return [
         name,
         f"{100 * found.accuracy:.1f} ({100 * found.accuracy_low:.1f}{DASH}{100 * found.accuracy_high:.1f})",
         against,
-        f"{change.p_value:.2g}" if export else "",
+        f"{change.p_value:.2g}" if export and math.isfinite(change.p_value) else "",
         f"{found.largest_change:.1g}" if export else "",
         f"{100 * found.same_label:.1f}" if export else "",
         "" if math.isnan(found.latency_ms) else f"{found.latency_ms:.2f}",

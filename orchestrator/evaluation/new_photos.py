@@ -25,21 +25,25 @@ from trainers.metrics import log_loss, macro_f1
 
 CERTAIN_SHARE = 0.05
 """Figure of the test photos whose highest probability is below the limit of ``less_certain``."""
+FAR_SHARE = 0.05
+"""Share of the test photos that are farther from the training photos than the limit of ``Farness``."""
 BISECTIONS = 40
 """Halvings in the search for a p-value: to 1e-12."""
 WORST = 10
-"""Number of mistakes that are listed."""
+"""Number of mistakes, and of far photos, that are listed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
     """A model's answers on labelled photos. ``labels``: int (photos,), indices of ``classes``. ``probabilities``: float
-    (photos, classes). ``groups``: each photo's group, as photos of one object or copies share it."""
+    (photos, classes). ``groups``: each photo's group, as photos of one object or copies share it. ``distances``: float
+    (photos,), from the training photos, None if they are not known."""
 
     classes: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
     groups: Sequence[str]
+    distances: np.ndarray | None = None
 
     @property
     def predicted(self) -> np.ndarray:
@@ -49,18 +53,20 @@ class Answers:
 @dataclass(frozen=True, eq=False)
 class TestAnswers:
     """What is known of the model's answers on its test split. ``correct``: bool (photos,). ``groups``: None if they are
-    not known. ``certainty``: the highest probability of each photo, None if it is not known."""
+    not known. ``certainty``: the highest probability of each photo, ``distances``: each photo's from the training
+    photos; None if they are not known."""
 
     __test__ = False  # no test case of pytest
 
     correct: np.ndarray
     groups: Sequence[str] | None = None
     certainty: np.ndarray | None = None
+    distances: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class UnpairedDifference:
-    """Accuracy on the new photos minus that on the test split, its 95 % interval, and p; NaN for too few groups."""
+    """A share of the new photos minus that of the test split, its 95 % interval, and p; NaN for too few groups."""
 
     test: Figure
     test_photos: int
@@ -79,11 +85,27 @@ class UnpairedDifference:
         return self.p_value < 1 - LEVEL
 
 
+@dataclass(frozen=True)
+class Farness:
+    """How far the new photos are from the training photos. ``limit``: the distance beyond which ``FAR_SHARE`` of the
+    test photos are. ``share``: of the new photos beyond it. ``against_test``: its difference from the test photos'."""
+
+    limit: float
+    share: Figure
+    against_test: UnpairedDifference
+
+    @property
+    def are_far(self) -> bool:
+        """Whether more of the new photos are beyond the limit than chance explains."""
+        return self.against_test.exceeds_chance and self.against_test.difference > 0
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """``photos`` of ``groups`` objects. ``classes``: of ``per_class``. ``confused``: of ``confused_pairs``. ``worst``:
-    positions of the mistakes with the highest probability. ``against_test``, ``less_certain`` (share of the photos)
-    and ``cost``: None if what they need is not known."""
+    positions of the mistakes with the highest probability. ``against_test``, ``less_certain`` (share of the photos),
+    ``cost`` and ``farness``: None if what they need is not known. ``farthest``: positions of the photos beyond its
+    limit, the farthest first."""
 
     photos: int
     groups: int
@@ -97,6 +119,8 @@ class Evaluation:
     against_test: UnpairedDifference | None = None
     less_certain: float | None = None
     cost: Figure | None = None
+    farness: Farness | None = None
+    farthest: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,16 +140,24 @@ class Judged:
     @property
     def mistakes(self) -> list[dict[str, Any]]:
         """Return the mistakes with the highest probability: path, label, predicted, probability."""
+        return [self._photo(i) for i in self.evaluation.worst]
+
+    @property
+    def farthest(self) -> list[dict[str, Any]]:
+        """Return the photos that are farthest from the training photos: as ``mistakes``, and distance."""
+        distances = self.answers.distances
+        if distances is None:
+            return []
+        return [self._photo(i) | {"distance": float(distances[i])} for i in self.evaluation.farthest]
+
+    def _photo(self, i: int) -> dict[str, Any]:
         answers, classes = self.answers, self.answers.classes
-        return [
-            {
-                "path": self.paths[i],
-                "label": classes[answers.labels[i]],
-                "predicted": classes[answers.predicted[i]],
-                "probability": float(answers.probabilities[i].max()),
-            }
-            for i in self.evaluation.worst
-        ]
+        return {
+            "path": self.paths[i],
+            "label": classes[answers.labels[i]],
+            "predicted": classes[answers.predicted[i]],
+            "probability": float(answers.probabilities[i].max()),
+        }
 
 
 def evaluate(answers: Answers, test: TestAnswers | None = None, costs: np.ndarray | None = None) -> Evaluation:
@@ -138,6 +170,9 @@ def evaluate(answers: Answers, test: TestAnswers | None = None, costs: np.ndarra
     less_certain = None
     if test is not None and test.certainty is not None:
         less_certain = float((certainty < np.quantile(test.certainty, CERTAIN_SHARE)).mean())
+    farness, farthest = None, tuple[int, ...]()
+    if answers.distances is not None and test is not None and test.distances is not None:
+        farness, farthest = how_far(answers.distances, groups, test)
     return Evaluation(
         photos=groups.images,
         groups=groups.count,
@@ -151,11 +186,30 @@ def evaluate(answers: Answers, test: TestAnswers | None = None, costs: np.ndarra
         against_test=None if test is None else against_test(hits, groups, test),
         less_certain=less_certain,
         cost=None if costs is None else mean_cost(costs, labels, predicted, groups),
+        farness=farness,
+        farthest=farthest,
     )
 
 
+def how_far(distances: np.ndarray, groups: Groups, test: TestAnswers) -> tuple[Farness, tuple[int, ...]]:
+    """Compare distances from the training photos, float (photos,), with those of the test photos, ``test.distances``;
+    return also the positions of the photos beyond the limit, at most ``WORST``.
+
+    The limit is a quantile of the test photos (Sun et al. 2022, section 3), so its own error is that of the share of
+    the test photos beyond it: the interval of ``unpaired_bounds`` has both.
+    """
+    assert test.distances is not None
+    limit = float(np.quantile(test.distances, 1 - FAR_SHARE))
+    far = distances > limit
+    compared = against_test(far, groups, TestAnswers(test.distances > limit, test.groups))
+    farthest = np.argsort(-distances, kind="stable")[: min(WORST, int(far.sum()))]
+    share = Figure(float(far.mean()), *grouped_interval(far, groups))
+    return Farness(limit, share, compared), tuple(farthest.tolist())
+
+
 def against_test(hits: np.ndarray, groups: Groups, test: TestAnswers) -> UnpairedDifference:
-    """Compare the accuracy on new photos, ``hits``: bool (photos,), with that on the test split, which has others.
+    """Compare the accuracy on new photos, ``hits``: bool (photos,), with that on the test split, which has others; or
+    another share, such as that of ``how_far``.
 
     p is that level at which the interval of ``unpaired_bounds`` just touches 0; by bisection.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation.costs import Figure
 from orchestrator.evaluation.intervals import MIN_GROUPS
 from orchestrator.evaluation.leaderboard import signed
-from orchestrator.evaluation.new_photos import CERTAIN_SHARE, Judged, UnpairedDifference
+from orchestrator.evaluation.new_photos import CERTAIN_SHARE, FAR_SHARE, Farness, Judged, UnpairedDifference
 from orchestrator.evaluation.per_class import to_rich
 from orchestrator.evaluation.variance import photos_in_words
 from orchestrator.report.terminal import tell
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-ROWS = ("path", "label", "predicted", "probability", "probabilities")
-"""Columns of ``--csv``, a row for each photo that was judged."""
+ROWS = ("path", "label", "predicted", "probability", "probabilities", "distance")
+"""Columns of ``--csv``, a row for each photo that was judged; ``distance`` is "" where it is not known."""
+UNKNOWN_DISTANCE = (
+    "how far these photos are from the training photos is not known: the model keeps no features of those. "
+    "Leaderboards since 2026-12 write them"
+)
 INDENT = 12
 """Columns of the word that begins each line."""
 
@@ -40,7 +45,10 @@ def print_judged(judged: Judged, console: Console) -> None:
     console.print(to_rich(found.classes, "each class (95 %)"))
     if len(found.confused):
         console.print(_confused(found.confused.to_dict("records")))
-        console.print(_mistakes(judged.mistakes))
+        _print_photos(console, "the most certain mistakes", "probability", judged.mistakes)
+    if found.farness is not None and judged.farthest:
+        title = f"the farthest photos (95 % of the test photos are within {found.farness.limit:.3f})"
+        _print_photos(console, title, "distance", judged.farthest)
 
 
 def to_dict(judged: Judged) -> dict[str, Any]:
@@ -60,25 +68,29 @@ def to_dict(judged: Judged) -> dict[str, Any]:
         "against_test": asdict(compared) | {"exceeds_chance": compared.exceeds_chance} if compared else None,
         "less_certain": found.less_certain,
         "cost": asdict(found.cost) if found.cost else None,
+        "farness": asdict(found.farness) | {"are_far": found.farness.are_far} if found.farness else None,
         "per_class": found.classes.to_dict("records"),
         "confused": found.confused.to_dict("records"),
         "worst": judged.mistakes,
+        "farthest": judged.farthest,
     }
 
 
 def write_rows(judged: Judged, file: Path) -> str:
     """Write the CSV of ``ROWS``; return a line about it. Raises DataError where ``file`` cannot be written."""
     answers = judged.answers
-    rows = zip(judged.paths, answers.labels, answers.predicted, answers.probabilities, strict=True)
+    distances = [""] * len(judged.paths) if answers.distances is None else map(repr, answers.distances.tolist())
+    rows = zip(judged.paths, answers.labels, answers.predicted, answers.probabilities, distances, strict=True)
     try:
         make_folders(file.absolute().parent)
         with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(ROWS)
-            for path, label, answer, row in rows:
+            for path, label, answer, row, distance in rows:
                 given = dict(zip(answers.classes, row.tolist(), strict=True))
                 names = answers.classes[label], answers.classes[answer]
-                table.writerow([path, *names, repr(max(row.tolist())), json.dumps(given, ensure_ascii=False)])
+                certainty, probabilities = repr(max(row.tolist())), json.dumps(given, ensure_ascii=False)
+                table.writerow([path, *names, certainty, probabilities, distance])
     except OSError as error:
         raise DataError(f"--csv: {file} cannot be written ({error.strerror or error}); name another file.") from error
     return f"{count(len(judged.paths), 'row')} in {file}."
@@ -112,6 +124,7 @@ def lines(judged: Judged) -> list[str]:
             f"{'certainty':<{INDENT}}{100 * found.less_certain:.1f} % of the photos have a highest probability below "
             f"that of {100 * (1 - CERTAIN_SHARE):g} % of the test photos; {100 * CERTAIN_SHARE:g} % would be expected"
         )
+    out.append(f"{'distance':<{INDENT}}{UNKNOWN_DISTANCE if found.farness is None else _farness(found.farness)}")
     if not math.isfinite(found.macro_f1.low):
         out.append(
             f"{'':<{INDENT}}With fewer than {MIN_GROUPS} objects each counts as one photo, and other intervals are "
@@ -137,9 +150,28 @@ def _against_test(found: UnpairedDifference) -> str:
     if not found.is_known:
         return f"{there}; {gap}. Too few objects to say whether that is more than chance"
     between = f"95 % {signed(found.low)} to {signed(found.high)}"
-    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+    p = _p(found)
     verdict = "more than chance" if found.exceeds_chance else "not more than chance explains"
     return f"{there}; {gap} ({between}), {p}: {verdict}"
+
+
+def _farness(found: Farness) -> str:
+    """Say whether the photos are farther from the training photos than those of the test split."""
+    compared = found.against_test
+    said = (
+        f"{_percent(found.share)} of these photos are farther from the training photos than "
+        f"{100 * (1 - FAR_SHARE):g} % of the test photos are; {100 * FAR_SHARE:g} % would be expected"
+    )
+    if not compared.is_known:
+        return f"{said}. Too few objects to say whether that is more than chance"
+    p = _p(compared)
+    if found.are_far:
+        return f"{said}, {p}: more than chance. Another camera, background, class or mix of classes?"
+    return f"{said}, {p}: {'fewer than by chance' if compared.exceeds_chance else 'not more than chance explains'}"
+
+
+def _p(found: UnpairedDifference) -> str:
+    return "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
 
 
 def _confused(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -151,25 +183,59 @@ def _confused(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("the most certain mistakes")
-    for name, justify in (("probability", "right"), ("label", "left"), ("answer", "left"), ("path", "left")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        _add(table, [f"{row['probability']:.3f}", row["label"], row["predicted"], row["path"]])
-    return table
+def _print_photos(console: Console, title: str, figure: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of photos; where a path would be folded, each path on a line of its own, whole.
+
+    Paths are relative to the folder that all have in common, which the title names.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    folder = _common_folder([row["path"] for row in rows])
+    tell(console, f"{title}, in {_plain(folder)}" if folder else title, 1)
+    names = (figure, "label", "answer", "path")
+    cells = [
+        [f"{row[figure]:.3f}", row["label"], row["predicted"], row["path"].removeprefix(f"{folder}/" if folder else "")]
+        for row in rows
+    ]
+    shown = [[_plain(cell) for cell in line] for line in cells]
+    widths = [max(map(cell_len, column)) for column in zip(names, *shown, strict=True)]
+    if sum(widths) + 3 * len(widths) <= console.width:
+        table = _table(None)
+        for name in names:
+            table.add_column(name, justify="right" if name == figure else "left", no_wrap=True)
+        for line in shown:
+            table.add_row(*map(Text, line))
+        console.print(table)
+        return
+    console.print()
+    for value, label, answer, path in shown:
+        console.print(Text(f" {value}  {label}, answered {answer}"), soft_wrap=True)
+        console.print(Text(f"        {path}"), soft_wrap=True)
+    console.print()
 
 
-def _table(title: str) -> Table:
+def _common_folder(paths: Sequence[str]) -> str:
+    """Return the folder below which all ``paths`` lie; "" if there is none but the root."""
+    if not all(path.startswith("/") for path in paths):
+        return ""
+    return os.path.commonpath([os.path.dirname(path) for path in paths]).rstrip("/")
+
+
+def _table(title: str | None) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    return Table(title=title and Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
 
 
 def _add(table: Table, cells: Sequence[str]) -> None:
     from rich.text import Text
 
-    # Names of files may hold what a terminal would obey.
-    table.add_row(*(Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)) for cell in cells))
+    table.add_row(*(Text(_plain(cell)) for cell in cells))
+
+
+def _plain(text: str) -> str:
+    """Escape what a terminal would obey: names of files may hold it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

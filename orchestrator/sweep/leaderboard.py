@@ -18,6 +18,7 @@ from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.looks import TEST, fingerprint_of_test, looks_at, record_look
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import CALIBRATED, Stage
+from orchestrator.paths import cache_folder
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.judged import JudgedWinner, judged_in
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
@@ -29,6 +30,7 @@ from trainers.data.manifest import DESCRIPTOR, Manifest
 from trainers.files.atomic import atomic_write
 from trainers.images import descriptor
 from trainers.serving.model import CALIBRATION, MODEL_FILE
+from trainers.serving.neighbours import NEIGHBOURS_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +86,7 @@ def build_leaderboard(
     per_class.write(per_class.per_class(labels, probabilities.argmax(1), manifest.classes, groups), sweep.paths)
     _write_winner(sweep, manifest, winner, members, calibration)
     probabilities = calibration.apply(np.asarray(probabilities, np.float64))
-    write_evidence(sweep, manifest, probabilities)
+    write_evidence(sweep, manifest, probabilities, _measure_neighbours(sweep, members[0]))
 
     row = frame[frame["winner"]].iloc[0].to_dict()
     answers = [read_probabilities(sweep.kept(), m.fit, "test", winner.policy) for m in members]
@@ -154,8 +156,33 @@ def _write_winner(
     }
     kept = sweep.kept()
     kept.require(*(file for member in members for file in kept.below(sweep.paths.fit(member.fit))))
-    (sweep.paths.winner / MODEL_FILE).unlink(missing_ok=True)  # a folder that is half written is no model
+    for name in (MODEL_FILE, NEIGHBOURS_FILE):  # a folder that is half written is no model
+        (sweep.paths.winner / name).unlink(missing_ok=True)
     run_jobs("trainers.serving.model:assemble", [job], tell=sweep.warn)
+
+
+def _measure_neighbours(sweep: SweepContext, member: FinalModel) -> np.ndarray | None:
+    """Have a worker write the training photos' features into the winner's folder; return the test photos' distances.
+
+    None, with a warning, where photos can no longer be read: neither the ranking nor a prediction needs them.
+    """
+    from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
+
+    cpus, gpus = sweep.spec.resources.cpus, sweep.gpus_per_trial()
+    job = {
+        "fit": str(sweep.paths.fit(member.fit).resolve()),
+        "output": str(sweep.paths.winner.resolve()),
+        "manifest": str(sweep.paths.manifest.resolve()),
+        "cache": str(cache_folder()),
+        "share": sweep.share,
+        "threads": 1,
+        "gpu_memory_share": min(1.0, gpus),
+    }
+    (found,) = run_jobs("trainers.serving.neighbours:write_neighbours", [job], cpus, gpus=gpus, tell=sweep.warn)
+    if "distances" in found:
+        return np.array(found["distances"])
+    sweep.warn(f"how far new photos are from these cannot be told later: {found['reason']}")
+    return None
 
 
 def _warn_of_looks(sweep: SweepContext) -> None:
@@ -199,11 +226,14 @@ def _predictions(
     return predictions, labels, hashes
 
 
-def write_evidence(sweep: SweepContext, manifest: Manifest, probabilities: np.ndarray) -> None:
+def write_evidence(
+    sweep: SweepContext, manifest: Manifest, probabilities: np.ndarray, distances: np.ndarray | None = None
+) -> None:
     """Write which images the winner was trained, chosen and tested on, and its answers: for the promotion gate and for
     ``orch evaluate``, which also need what recognises a photo that was exported again.
 
-    ``probabilities``: of the test images, calibrated as the served model's, (images, classes).
+    ``probabilities``: of the test images, calibrated as the served model's, (images, classes). ``distances``: of the
+    test images from the training images, (images,), as ``trainers.serving.neighbours`` measures them.
     """
     import pandas as pd
 
@@ -214,6 +244,8 @@ def write_evidence(sweep: SweepContext, manifest: Manifest, probabilities: np.nd
     table.loc[test, "predicted"] = [manifest.classes[i] for i in probabilities.argmax(1)]
     table["correct"] = (table["predicted"] == table["label"]).where(test).astype("boolean")
     table["probability"] = pd.Series(probabilities.max(1), index=table.index[test], dtype="float64")
+    if distances is not None:
+        table["distance"] = pd.Series(distances, index=table.index[test], dtype="float64")
     if DESCRIPTOR in table:
         table[DESCRIPTOR_VERSION] = descriptor.VERSION
     with atomic_write(sweep.paths.evidence) as temporary:

@@ -36,7 +36,8 @@ MODEL_INDEX = "MLmodel"
 EVIDENCE = SweepPaths(Path()).evidence.name
 """Name of the file in a model's folder that lists the images it was trained, chosen and tested on, with its answers.
 Columns ``sha256``, ``role`` (train, validation, test), ``label``, ``predicted``, ``correct``; since 2026-12 also
-``group``, ``probability`` (the highest), ``descriptor`` and ``descriptor_version``."""
+``group``, ``probability`` (the highest), ``descriptor``, ``descriptor_version``, and ``distance`` (of test images, from
+the training images)."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Network:
         self.margin = tf.Variable(0.0, trainable=False, name="margin")
         self.log_prior = tf.Variable(np.zeros(a.classes, np.float32), trainable=False, name="log_prior")
         self._predict_many: dict[np.dtype, Any] = {}
+        self._head_input: Any = None
         self._predict = tf.function(self.probabilities, input_signature=[self.input_spec], autograph=False)
 
     def _open_tail(self, prefix: Prefix) -> None:
@@ -186,11 +187,24 @@ class Network:
 
     def probabilities(self, x: tf.Tensor) -> tf.Tensor:
         """The prefix's output -> softmax probabilities, float32 (n, classes), in inference mode."""
-        features = self.features(x, training=False)
-        if self.architecture.hidden:
-            features = self.hidden(features)
+        features = self._head_input_of(x)
         logits = self.plain_logits(features)
         return tf.nn.softmax(self._size(features) * logits if self.top.normalised else logits)
+
+    def _head_input_of(self, x: tf.Tensor) -> tf.Tensor:
+        features = self.features(x, training=False)
+        return self.hidden(features) if self.architecture.hidden else features
+
+    @property
+    def head_width(self) -> int:
+        """Number of features that the head takes."""
+        return int(self.kernel.shape[0])
+
+    def head_input(self, x: Any) -> np.ndarray:
+        """The prefix's output (n, ...) -> the features that the head takes, float32 (n, ``head_width``)."""
+        if self._head_input is None:
+            self._head_input = tf.function(self._head_input_of, input_signature=[self.input_spec], autograph=False)
+        return self._head_input(tf.convert_to_tensor(x)).numpy()
 
     def predict(self, x: Any) -> np.ndarray:
         """``probabilities`` traced once; the prefix's output (n, ...) -> float32 (n, classes)."""

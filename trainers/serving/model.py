@@ -2,7 +2,7 @@
 
 A served folder holds ``model.json`` (classes, crop policy, configuration, calibration), ``backbone.npz`` (the starting
 weights, of which only the frozen part is used) and one ``member-K.npz`` per network of the ensemble. Nothing else is
-needed.
+needed to predict; ``neighbours.npz`` tells how far a photo is from the training photos (``serving.neighbours``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from trainers.files.plain import Unreadable
 from trainers.images.crops import cut
 from trainers.images.policies import crop_names
 from trainers.serving.inputs import photos
+from trainers.serving.neighbours import Neighbours
 from trainers.training import device
 
 MODEL_FILE = "model.json"
@@ -114,6 +115,7 @@ class ServedModel:
             self.view: str = described["view"]
             self.calibration = Calibration.from_dict(described.get(CALIBRATION))
             fit = FitJob.from_dict(described["fit"])
+            self.neighbours = Neighbours.read(folder)
         except DAMAGED as error:
             reason = str(error) or type(error).__name__
             raise TrainerError(f"the model in {folder} is damaged ({reason}); write or download it again.") from error
@@ -180,6 +182,10 @@ class ServedModel:
         features = self.prefix(pixels.reshape(-1, *pixels.shape[2:]))
         rows = [network.predict(features).reshape(count, crops, -1).mean(1) for network in self.networks]
         return np.mean(rows, 0)
+
+    def get_raw_model(self) -> ServedModel:
+        """Return itself; MLflow's wrapper calls this under the same name."""
+        return self
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict input as ``trainers.serving.inputs.photos`` takes it; MLflow calls this.

@@ -54,7 +54,7 @@ def predict(job: Mapping[str, Any]) -> PredictionPart:
     images = SplitImages(selected.paths()[here], hashes, names, prefix.key.image_size, view)
 
     predictor = CropPredictor(images, prefix, models, prefix_sample_s(prefix, models))
-    shelf = _shelf(job, prefix, view)
+    shelf = row_shelf(job, prefix, view)
     kept = predictor.kept(shelf)
     fold_of = selected.table["fold"].to_numpy()[here]
     for number in range(1, folds + 1) if folds else [0]:
@@ -90,7 +90,7 @@ def _part(policies: Sequence[str], predictor: CropPredictor, images: tuple[int, 
     return PredictionPart(start, np.array(predictor.images.hashes), labels, probabilities, shared_s, own_s)
 
 
-def _shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
+def row_shelf(job: Mapping[str, Any], prefix: Prefix, view: str) -> Shelf | None:
     """Return the shelf in which trials store the prefix's output for that view in full precision; None if not used.
 
     Rows rounded by ``store_dtype`` are not used: results must not depend on the state of the cache.

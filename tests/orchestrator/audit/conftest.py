@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from orchestrator.audit.audit import leaderboard_record
+from orchestrator.evaluation.leaderboard import ensemble
+from orchestrator.evaluation.per_class import per_class, write
+from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths
 from tests.support.since_42b062d import unpack
+from trainers.data.manifest import Manifest
+
+
+def write_classes(sweep: SweepPaths) -> None:
+    """``per_class.csv``, as a leaderboard writes it."""
+    record, _ = leaderboard_record(read_sweep(sweep.root))
+    files = [sweep.probabilities(fit, "test", record["judged"]["policy"]) for fit in record["fits"]]
+    answers = ensemble([np.load(file)["probabilities"] for file in files]).argmax(1)
+    manifest = Manifest.read(sweep.manifest, files=False)
+    test = manifest.split("test")
+    write(per_class(test.labels(), answers, manifest.classes, test.table["group"].tolist()), sweep)
 
 
 @pytest.fixture
@@ -24,7 +40,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
 @pytest.fixture
 def sweep(old: SweepPaths) -> SweepPaths:
     """As sweeps of today: each file has its checksum in the record of the last leaderboard."""
-    old.per_class.write_text("class,precision\nglass,0.5\n")  # not written by 42b062d
+    write_classes(old)  # not written by 42b062d
     hidden = {old.lock, old.tracking_cursor}
     files = [file for file in files_below(old.root) if old.ledger not in file.parents and file not in hidden]
     with Ledger(old.ledger) as ledger:

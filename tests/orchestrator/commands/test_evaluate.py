@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,15 @@ from orchestrator.errors import DataError, OrchError
 from orchestrator.evaluation.new_photos import Judged
 from orchestrator.report.new_photos import to_dict, write_rows
 from orchestrator.sweep.leaderboard import DESCRIPTOR_VERSION
-from tests.support.tiny_fits import CLASSES
+from tests.support.tiny_fits import CLASSES, job
 from trainers.data.build import build_manifest
 from trainers.data.data_source import DataSource
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images.descriptor import VERSION
+from trainers.serving.model import ServedModel, assemble
+from trainers.serving.neighbours import NEIGHBOURS_FILE, write_neighbours
+from trainers.training.loop import open_fit
 
 
 class ColourModel:
@@ -256,6 +260,72 @@ def test_older_evidence_takes_what_it_lacks_from_its_sweep(tmp_path: Path, manif
     other = evaluate._with_manifest(full.assign(**{DESCRIPTOR_VERSION: VERSION + 1}), tmp_path / "nowhere", "")
     assert other is not None
     assert "descriptor" not in other
+
+
+@pytest.fixture(scope="module")
+def served(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """A real network on the manifest's photos: its served folder with the neighbours, and its evidence."""
+    folder = tmp_path_factory.mktemp("served")
+    manifest.write(folder / "manifest.parquet")
+    fit = open_fit(job(folder / "manifest.parquet", folder / "cache", output=str(folder / "fit"), epochs=1))
+    fit.run_epoch()
+    fit.finish()
+    served = {"fits": [str(folder / "fit")], "output": str(folder / "model"), "classes": [*CLASSES], "policy": "flip"}
+    assemble(served | {"threads": 1, "precision": "float32"})
+    paths = {"fit": str(folder / "fit"), "output": str(folder / "model"), "manifest": str(folder / "manifest.parquet")}
+    more = {"threads": 1, "gpu_memory_share": 0.0, "cache": str(folder / "cache")}
+    seen = evidence(manifest)
+    seen.loc[seen["role"] == "test", "distance"] = write_neighbours(paths | more)["distances"]
+    return folder / "model", seen
+
+
+def test_photos_of_another_kind_are_far_and_named(tmp_path: Path, served: tuple[Path, pd.DataFrame]) -> None:
+    folder, seen = served
+    model = EvaluatedModel("m", CLASSES, seen, lambda: ServedModel(folder))
+    new = photos(tmp_path / "new", range(100, 112))
+    (new / "red" / "bad.png").write_bytes((new / "red" / "100.png").read_bytes()[:200])
+    found, _ = judged(new, model)
+    assert found.evaluation.farness is not None
+    assert not found.evaluation.farness.are_far
+    for path in sorted(new.glob("*/1??.png"))[::2]:  # every second one becomes its negative
+        with Image.open(path) as image:
+            Image.fromarray(255 - np.asarray(image)).save(path)
+    found, _ = judged(new, model)
+    assert found.evaluation.farness is not None
+    assert found.evaluation.farness.are_far
+    assert found.evaluation.farness.share.value >= 0.3
+    assert len(found.farthest) == 10
+    negatives = {str(path) for path in sorted(new.glob("*/1??.png"))[::2]}
+    assert {row["path"] for row in found.farthest} <= negatives
+    assert found.answers.distances is not None
+    assert found.answers.distances.shape == (36,)
+
+
+def test_a_registered_model_measures_too(tmp_path: Path, served: tuple[Path, pd.DataFrame]) -> None:
+    from mlflow import pyfunc
+
+    folder, seen = served
+    pyfunc.save_model(path=str(tmp_path / "m"), loader_module="trainers.serving", data_path=str(folder))
+    new = photos(tmp_path / "new", range(100, 104))
+    packed = EvaluatedModel("m", CLASSES, seen, lambda: pyfunc.load_model(str(tmp_path / "m")))
+    there, here = (judged(new, each)[0] for each in (packed, EvaluatedModel("m", CLASSES, seen, packed_of(folder))))
+    assert there.answers.distances is not None
+    assert here.answers.distances is not None
+    np.testing.assert_allclose(there.answers.distances, here.answers.distances, atol=1e-4)
+
+
+def packed_of(folder: Path) -> Callable[[], ServedModel]:
+    return lambda: ServedModel(folder)
+
+
+def test_a_model_without_neighbours_is_judged_all_the_same(tmp_path: Path, served: tuple[Path, pd.DataFrame]) -> None:
+    folder = Path(shutil.copytree(served[0], tmp_path / "model"))
+    (folder / NEIGHBOURS_FILE).unlink()
+    found, said = judged(
+        photos(tmp_path / "new", range(100, 104)), EvaluatedModel("m", CLASSES, served[1], packed_of(folder))
+    )
+    assert (found.evaluation.photos, found.evaluation.farness, found.answers.distances) == (12, None, None)
+    assert said == ["loading  m"]
 
 
 # --- as typed -----------------------------------------------------------------------------------------------------

@@ -116,6 +116,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(cluster_jobs, "run_jobs", assemble)
     monkeypatch.setattr(leaderboard, "predict_missing", lambda *arguments: None)
+    monkeypatch.setattr(leaderboard, "_measure_neighbours", lambda *arguments: None)
     monkeypatch.setattr(registry, "register", register_fake)
     return new_store(tmp_path / "store")
 

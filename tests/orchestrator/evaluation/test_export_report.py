@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.export_report import ExportState, Figures, decide, figures
+from orchestrator.evaluation.export_report import (
+    Export,
+    ExportReport,
+    ExportState,
+    Figures,
+    decide,
+    figures,
+    how_to_read,
+    to_markdown,
+    to_rich,
+)
+from orchestrator.evaluation.variance import Groups
 
 PERFECT = np.eye(4)[[0, 1, 2, 3] * 25]
 
 
 LABELS = np.arange(4).repeat(1)[[0, 1, 2, 3] * 25]
+SINGLE = Groups.of(None, 100)
 
 
-def figures_of(photos: int, lost: int, gained: int) -> Figures:
+def figures_of(photos: int, lost: int, gained: int, groups: Sequence[int] | None = None) -> Figures:
     """Of an export that has ``lost`` photos wrong which the original has right, and ``gained`` the other way round."""
     labels = np.arange(photos) % 4
     right, wrong = np.eye(4)[labels], np.eye(4)[(labels + 1) % 4]
     original, rows = right.copy(), right.copy()
     rows[:lost] = wrong[:lost]
     original[lost : lost + gained] = wrong[lost : lost + gained]
-    return figures(rows, original, labels, 1.0, 1.0)
+    return figures(rows, original, labels, Groups.of(groups, photos), (1.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -72,10 +86,48 @@ def test_equals_are_seldom_refused_and_a_real_loss_seldom_kept() -> None:
 
 def test_an_export_may_be_better_and_may_never_answer_with_nan() -> None:
     worse = np.roll(PERFECT, 1, 1)
-    assert decide(figures(PERFECT, worse, LABELS, 1.0, 1.0), 0.0, False) == (ExportState.KEPT, "")
+    assert decide(figures(PERFECT, worse, LABELS, SINGLE, (1.0, 1.0)), 0.0, False) == (ExportState.KEPT, "")
     broken = PERFECT.copy()
     broken[0] = np.nan
-    state, reason = decide(figures(broken, PERFECT, LABELS, 1.0, 1.0), 1.0, True)
+    state, reason = decide(figures(broken, PERFECT, LABELS, SINGLE, (1.0, 1.0)), 1.0, True)
     assert (state, reason) == (ExportState.REFUSED, "its probabilities are not finite numbers.")
     with pytest.raises(ValueError, match="are not of the same photos"):
-        figures(PERFECT[:3], PERFECT, LABELS, 1.0, 1.0)
+        figures(PERFECT[:3], PERFECT, LABELS, SINGLE, (1.0, 1.0))
+
+
+def test_photos_of_one_object_are_one_piece_of_evidence() -> None:
+    """15 of 380 photos lost: of 15 objects a loss, of one object with 15 photos one flip of a coin."""
+    spread = [i % 95 for i in range(380)]
+    assert decide(figures_of(380, 15, 0, spread), 0.01, False)[0] == ExportState.REFUSED
+    together = [0] * 15 + [1 + i for i in range(365)]
+    its = figures_of(380, 15, 0, together)
+    state, reason = decide(its, 0.01, False)
+    assert state == ExportState.KEPT
+    assert "one-sided p 0.5)" in reason
+    alone = figures_of(380, 15, 0)
+    assert its.difference.low < alone.difference.low - 0.01
+    assert its.accuracy_low < alone.accuracy_low
+
+
+def test_few_objects_are_tested_exactly_and_fewer_by_the_bound_alone() -> None:
+    """Eight objects have no interval but a test; on four no loss could be significant, so it is refused."""
+    eight = figures_of(80, 80, 0, [i % 8 for i in range(80)])
+    assert (np.isnan(eight.difference.low), eight.difference.p_value) == (True, pytest.approx(2 * 2**-8))
+    state, reason = decide(eight, 0.01, False)
+    assert state == ExportState.REFUSED
+    assert "original's (one-sided p 0.0039); 1 may be lost." in reason
+    state, reason = decide(figures_of(80, 3, 0, [i % 4 for i in range(80)]), 0.01, False)
+    assert state == ExportState.REFUSED
+    assert "(on too few objects to test it)" in reason
+    assert decide(figures_of(80, 0, 0, [0] * 80), 0.01, False) == (ExportState.KEPT, "")
+
+
+@pytest.mark.parametrize(("objects", "words"), [(380, "on 380 test photos"), (95, "on 380 test photos of 95 objects")])
+def test_the_report_says_how_many_objects(objects: int, words: str) -> None:
+    its = figures_of(380, 4, 0, [i % objects for i in range(380)])
+    made = (Export("onnx", "model.onnx", ExportState.KEPT, "", its),)
+    report = ExportReport("s", "t", "winner/seed-0", "whole", 1, 380, objects, 0.01, 1, its, made, None, {})
+    assert f"{words}." in to_markdown(report)
+    assert str(to_rich(report, 80).title).endswith(words)
+    assert ("McNemar" in how_to_read(report)) == (objects == 380)
+    assert "nan" not in to_markdown(report)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from orchestrator.evaluation.intervals import accuracy_interval
-from orchestrator.evaluation.new_photos import Answers, TestAnswers, against_test, evaluate, unpaired_bounds
+from orchestrator.evaluation.new_photos import (
+    Answers,
+    TestAnswers,
+    against_test,
+    evaluate,
+    how_far,
+    unpaired_bounds,
+)
 from orchestrator.evaluation.variance import Groups, components
 
 CLASSES = ("a", "b", "c")
@@ -114,3 +121,31 @@ def test_few_photos_are_judged_as_well(photos: int) -> None:
     assert found.accuracy.low < 0.4
     assert found.against_test is not None
     assert not found.against_test.exceeds_chance
+
+
+def test_the_share_of_far_photos_and_its_limit() -> None:
+    test = TestAnswers(np.ones(100, bool), distances=np.arange(100) / 100)
+    distances = np.array([0.1, 0.99, 0.2, 2.0, 0.5] * 10)
+    farness, farthest = how_far(distances, Groups.of(None, 50), test)
+    assert farness.limit == pytest.approx(0.9405)
+    assert farness.against_test.test.value == 0.05
+    assert (farness.share.value, farness.are_far) == (0.4, True)
+    assert farthest == (*range(3, 50, 5),)  # no more than are listed, the first first among equals
+    near, none = how_far(np.zeros(50), Groups.of(None, 50), test)
+    assert (near.share.value, near.are_far, none) == (0.0, False, ())
+
+
+def test_photos_like_those_of_the_test_split_are_seldom_called_far() -> None:
+    """By chance in at most 7 %, also of small sets and in groups; a real shift is found."""
+    draw = np.random.default_rng(0)
+    said = {(size, shift): 0 for size in (40, 400) for shift in (0.0, 1.5)}
+    for size, shift in said:
+        for _ in range(300):
+            test = TestAnswers(np.ones(100, bool), distances=draw.normal(size=100))
+            groups = Groups.of(np.arange(size) // 2, size)
+            new = np.repeat(draw.normal(shift, size=size // 2), 2)
+            said[size, shift] += how_far(new, groups, test)[0].are_far
+    assert said[40, 0.0] <= 21
+    assert said[400, 0.0] <= 21
+    assert said[40, 1.5] >= 200
+    assert said[400, 1.5] >= 295

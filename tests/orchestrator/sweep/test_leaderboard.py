@@ -1,13 +1,25 @@
-"""Which models share the work of their frozen parts on the test split."""
+"""Which models share the work of their frozen parts on the test split; what is kept of the winner."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from orchestrator.sweep.leaderboard import _prefix_of
+from orchestrator.cluster import jobs as cluster_jobs
+from orchestrator.sweep.context import SweepContext
+from orchestrator.sweep.leaderboard import _measure_neighbours, _prefix_of, write_evidence
+from orchestrator.sweep.refit import FinalModel
+from tests.support.printed_lines import PrintedLines
+from tests.support.tiny_fits import config, job, write_manifest
 from trainers.config import TrialConfig
+from trainers.data.manifest import Manifest
+from trainers.serving.neighbours import NEIGHBOURS_FILE, write_neighbours
+from trainers.training.loop import open_fit
 
 
 @pytest.mark.parametrize(
@@ -28,3 +40,37 @@ def test_what_models_share_when_they_predict(changes: dict[str, Any], shares: bo
 
 def test_mixup_and_cutmix_share_with_each_other() -> None:
     assert _prefix_of(TrialConfig(mixup=0.2)) == _prefix_of(TrialConfig(mixup=0.4, cutmix=1.0))
+
+
+def test_the_winner_keeps_distances_and_is_judged_without_them_where_photos_are_gone(
+    open_sweep: Callable[..., SweepContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: PrintedLines
+) -> None:
+    sweep = open_sweep()
+    sweep.paths.root.mkdir(exist_ok=True)
+    write_manifest(tmp_path / "pictures").rename(sweep.paths.manifest)
+    fit = open_fit(job(sweep.paths.manifest, tmp_path / "cache", output=str(sweep.paths.fit("a1")), epochs=1))
+    fit.run_epoch()
+    fit.finish()
+
+    def here(function: str, jobs: list[dict[str, Any]], cpus: float, **more: Any) -> list[dict[str, Any]]:
+        assert function == "trainers.serving.neighbours:write_neighbours"
+        return [write_neighbours(each) for each in jobs]
+
+    monkeypatch.setattr(cluster_jobs, "run_jobs", here)
+    monkeypatch.setattr(SweepContext, "gpus_per_trial", lambda self: 0.0)
+    manifest, winner = Manifest.read(sweep.paths.manifest), FinalModel("winner/seed-0", "a1", config())
+    found = _measure_neighbours(sweep, winner)
+    assert found is not None
+    assert (sweep.paths.winner / NEIGHBOURS_FILE).is_file()
+    test = manifest.split("test").table
+    write_evidence(sweep, manifest, np.full((len(test), 3), 1 / 3), found)
+    table = pd.read_parquet(sweep.paths.evidence).set_index("sha256")
+    assert table.loc[test["sha256"], "distance"].tolist() == found.tolist()
+    assert table["distance"].isna().sum() == len(table) - len(test)
+
+    manifest.split("train").paths()[0].write_bytes(b"gone")
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "another"))
+    assert _measure_neighbours(sweep, winner) is None
+    assert "how far new photos are from these cannot be told later: " in " ".join(printed.lines)
+    write_evidence(sweep, manifest, np.full((len(test), 3), 1 / 3))
+    assert "distance" not in pd.read_parquet(sweep.paths.evidence)
