@@ -1,7 +1,7 @@
 """Looks at a test split, counted across sweeps by the photos in it.
 
 A sweep's ledger records each of its looks. A file of the user's (``RECORD``) repeats them, so that looks of sweeps that
-are elsewhere or were deleted count too; see docs/decisions/0011-looks-at-a-test-split.md.
+are elsewhere or were deleted count too; see docs/decisions/0014-looks-at-a-test-split.md.
 """
 
 from __future__ import annotations
