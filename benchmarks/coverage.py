@@ -254,7 +254,8 @@ class Tally:
     def _groups(self) -> float:
         """The median number of groups with an error or a difference, (sum e^2)^2 / sum e^4 over the groups."""
         squares = [each.deviations**2 for each in self.parts]
-        top, low = (np.concatenate(found) for found in zip(*(((q.sum(-1)) ** 2, (q**2).sum(-1)) for q in squares)))
+        top = np.concatenate([each.sum(-1) ** 2 for each in squares])
+        low = np.concatenate([(each**2).sum(-1) for each in squares])
         return round(float(np.median(np.divide(top, low, out=np.zeros_like(top), where=low > 0))), 1)
 
     def _floor(self) -> float:

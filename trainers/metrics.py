@@ -56,7 +56,7 @@ def macro_f1_influence(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.nd
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the number of images labelled k and predicted j, float64 (..., classes, classes), of the classes that occur.
+    """Return the number of images labelled k and predicted j, float64 (..., classes, classes), of those that occur.
 
     ``labels``: int (n,); ``predicted``: int (..., n).
     """

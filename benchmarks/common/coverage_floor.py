@@ -1,9 +1,9 @@
 """The smallest width of an interval that keeps its coverage whatever the networks' deviation, by linear programming.
 
 Pure. With networks as one source of error, x has the variance P + tau^2, in units of the interaction V_I, and V_N is
-(1 + tau^2) chi^2_k / k, independent of x: P = V_P / V_I and k are known here, the networks' deviation tau is not. Of all
-intervals x +- h(V_N), h random or not, the one with the smallest mean width at one tau under the coverage wanted at every
-tau is the solution of a linear program in P(h | V_N), on a grid of h, V_N and tau (to about 2 %).
+(1 + tau^2) chi^2_k / k, independent of x: P = V_P / V_I and k are known here, the networks' deviation tau is not. Of
+all intervals x +- h(V_N), h random or not, the one with the smallest mean width at one tau under the coverage wanted at
+every tau is the solution of a linear program in P(h | V_N), on a grid of h, V_N and tau (to about 2 %).
 """
 
 from __future__ import annotations

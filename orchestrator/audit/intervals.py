@@ -1,6 +1,8 @@
 """Intervals, tests and the choice of a crop policy by the statistics of versions 2 and 3, from docs/statistics.md.
 
-Version 3 changed the intervals of accuracy and macro F1, and when intervals are withheld. Shares no code with ``evaluation``: plain loops over photos and objects, one model at a time. A row of the leaderboard
+Version 3 changed the intervals of accuracy and macro F1, and when intervals are withheld.
+
+Shares no code with ``evaluation``: plain loops over photos and objects, one model at a time. A row of the leaderboard
 is one network or one ensemble, so only photos and their groups vary.
 """
 
@@ -204,8 +206,9 @@ def _smoothed_macro_f1(labels: Sequence[int], answers: Sequence[int], groups: Se
         effects = {j: (2 - 2 * f1[k]) / sizes[k] if j == k else -f1[k] / sizes[k] - f1[j] / sizes[j] for j in names}
         mean = math.fsum(chance[k, j] * effects[j] for j in names)
         variance += given[k] * math.fsum(chance[k, j] * (effects[j] - mean) ** 2 for j in names) / len(names) ** 2
-    single = _are_single(groups)
-    variance *= 1.0 if single else _design_effect(hits, groups)
+    heavier = max(1.0, n * n * variance / max(n * accuracy * (1 - accuracy), 0.5))
+    freedom = max(_freedom(hits, groups) / heavier, max(min(LEAST_FREEDOM, len({*groups}) - 1), 1))
+    variance *= 1.0 if _are_single(groups) else _design_effect(hits, groups)
     figure, influences = _influences(labels, answers)
     means = {
         k: math.fsum(v for v, y in zip(influences, labels, strict=True) if y == k) / max(given[k], 1) for k in names
@@ -213,7 +216,7 @@ def _smoothed_macro_f1(labels: Sequence[int], answers: Sequence[int], groups: Se
     within = [v - means[y] for v, y in zip(influences, labels, strict=True)]
     variance = max(variance, _variance(within, groups))
     per_share = (n * n * variance + _assumed_effect(groups)) / (n * max(figure * (1 - figure), 0.0) + 1) / n
-    return _centred(figure, per_share, float(max(n - 1, 1)) if single else _freedom(hits, groups))
+    return _centred(figure, per_share, freedom)
 
 
 def _macro_f1(labels: Sequence[int], answers: Sequence[int], groups: Sequence[str]) -> tuple[float, float]:

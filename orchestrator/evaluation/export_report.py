@@ -194,8 +194,8 @@ def how_to_read(report: ExportReport) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
     return (
         "All formats predict the same crops of the same photos. Intervals: Agresti and Coull for accuracy, Agresti and "
-        "Min for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. Latency: "
-        f"the median photo, from decoded crops to probabilities, on {report.threads} "
+        "Min for paired differences; p: exact McNemar. Largest change: the largest difference of any probability. "
+        f"Latency: the median photo, from decoded crops to probabilities, on {report.threads} "
         f"thread{'s' if report.threads > 1 else ''}; {machine}. "
         f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone can "
         f"explain it (one-sided exact McNemar, p >= {ALPHA:g})."

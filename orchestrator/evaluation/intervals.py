@@ -7,6 +7,7 @@ over data sets.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,12 @@ import numpy as np
 from orchestrator.evaluation.variance import Components, Groups, components, difference_components
 from trainers.metrics import Z_95, confusion, macro_f1_influence, macro_f1_variance
 
+Bounds = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""An interval from a mean x and c, where c p (1 - p) is the squared half width at a true p."""
 LEVEL = 0.95
 """Share of intervals that contain the true figure."""
 MIN_GROUPS = 10
-"""Minimum groups for an interval where most photos share theirs; with fewer, their variance is not known well enough."""
+"""Minimum groups for an interval where most photos share theirs; with fewer, their variance is not known."""
 MOSTLY_SINGLE = 2.0
 """Mean group size that a photo sees, below which any number of groups will do: most photos are groups of their own."""
 PRIOR_CORRELATION = 0.2
@@ -77,19 +80,21 @@ def student(df: np.ndarray | float, level: np.ndarray | float = LEVEL) -> np.nda
     return np.asarray(stdtrit(np.minimum(df, 1e9), (1 + np.asarray(level)) / 2))
 
 
-def spread(parts: Components, photos: np.ndarray, photo_df: np.ndarray) -> Spread:
+def spread(parts: Components, groups: Groups, photos: np.ndarray, photo_df: np.ndarray) -> Spread:
     """Return the two parts; ``photos`` replaces V_P of ``parts``, which is 0 where nothing differs.
 
     V_P and V_N both hold the interaction V_I, r = V_I / V_P of V_P. The photos' part loses (1 - r/2) of it, the
     networks' part s = 0.45 - 0.6 / df + 0.2 (1 - r): by quadrature, the coverage of normal effects is then between 94
-    and 97 % for every deviation of the networks, every r and 2 to 10 degrees of freedom (``docs/statistics.md``).
+    and 97 % for every deviation of the networks, every r and 2 to 10 degrees of freedom (``docs/statistics.md``). Where
+    few groups have an error, both variances are rough, and the photos' part loses less: 1 - (4 / df of V_P)^1.5 of it.
     """
     df = parts.network_df
     if not df:
         return Spread(photos, photo_df, np.zeros_like(photos), 0.0)
     held = np.divide(parts.interaction, parts.photos, out=np.zeros_like(photos), where=parts.photos > 0).clip(0, 1)
     share = 0.45 - 0.6 / df + 0.2 * (1 - held)
-    own = np.maximum(0.0, photos - (1 - held / 2) * parts.interaction)
+    known = 1 - (MIN_GROUP_DF / np.maximum(parts.photo_df(groups, MIN_GROUP_DF), MIN_GROUP_DF)) ** 1.5
+    own = np.maximum(0.0, photos - known * (1 - held / 2) * parts.interaction)
     return Spread(own, photo_df, np.maximum(0.0, parts.networks - share * parts.interaction), df)
 
 
@@ -105,23 +110,25 @@ def prior_design_effect(groups: Groups) -> float:
     return 1 + (groups.weighted_size - 1) * PRIOR_CORRELATION
 
 
-def score_bounds(parts: Components, groups: Groups, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def score_bounds(
+    parts: Components, groups: Groups, level: float = LEVEL, one_network: Bounds | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval of a mean accuracy, or of another mean of values in [0, 1].
 
-    c = t_P^2 V_P / v + t_N^2 V_N / v, where v = x (1 - x) + ``PRIOR_ERRORS`` / n, so that c p (1 - p) is the squared half
-    width at a true p: networks, too, differ less near 0 and 1. One network: Agresti & Coull 1998 (Am. Stat. 52) with the
-    effective sample size n / d (Kish 1965; Dean & Pagano 2015, J. Surv. Stat. Methodol. 3); several: the score interval
-    (Wilson 1927). d = (n^2 V_P + e d0) / (n x (1 - x) + e) with e = ``PRIOR_ERRORS``, d0 = ``prior_design_effect``; 1 for
-    one network on independent photos.
+    c = t_P^2 V_P / v + t_N^2 V_N / v, where v = x (1 - x) + ``PRIOR_ERRORS`` / n, so that c p (1 - p) is the squared
+    half width at a true p: networks, too, differ less near 0 and 1. One network: ``one_network``, by default Agresti &
+    Coull 1998 (Am. Stat. 52), with the effective sample size n / d (Kish 1965; Dean & Pagano 2015, J. Surv. Stat.
+    Methodol. 3); several: the score interval (Wilson 1927). d = (n^2 V_P + e d0) / (n x (1 - x) + e), e =
+    ``PRIOR_ERRORS``, d0 = ``prior_design_effect``; 1 for one network on independent photos.
     """
-    n, x = groups.images, parts.mean
+    n, x, interval = groups.images, parts.mean, wilson if parts.network_df else one_network or agresti_coull
     if groups.are_single and not parts.network_df:
-        return agresti_coull(x, student(np.inf, level) ** 2 / n)
+        return interval(x, student(np.inf, level) ** 2 / n)
     per_image = n * np.clip(x * (1 - x), 0, None) + PRIOR_ERRORS  # n^2 times the variance of independent images
-    shape = spread(parts, design_effect(parts, groups) * per_image / n**2, parts.photo_df(groups, MIN_GROUP_DF))
+    shape = spread(parts, groups, design_effect(parts, groups) * per_image / n**2, parts.photo_df(groups, MIN_GROUP_DF))
     of_photos, of_networks = shape.squares(level)
     c = (of_photos * shape.photos + of_networks * shape.networks) * n / per_image
-    return wilson(x, c) if parts.network_df else agresti_coull(x, c)
+    return interval(x, c)
 
 
 def design_effect(parts: Components, groups: Groups) -> np.ndarray:
@@ -147,17 +154,19 @@ def macro_f1_bounds(
 
     V is the larger of ``macro_f1_variance`` times the accuracy's design effect, which many classes tell better than
     each class its own, and the sum over groups of squared influences (Takahashi et al. 2022, Appl. Intell. 52), taken
-    from the mean of their label's: it speaks of other photos with the same shares of classes.
+    from the mean of their label's: it speaks of other photos with the same shares of classes. Photos of small classes
+    count for more, so that the degrees of freedom are the accuracy's over n^2 V_independent / (n x (1 - x)).
     """
     n, (figure, influence) = groups.images, macro_f1_influence(labels, predicted)
     hits = components((predicted == labels)[..., None, :], groups)
-    effect, df = np.ones_like(figure), np.full_like(figure, max(n - 1, 1))
-    if not groups.are_single:
-        effect, df = design_effect(hits, groups), hits.photo_df(groups, MIN_GROUP_DF)
+    effect = np.ones_like(figure) if groups.are_single else design_effect(hits, groups)
+    independent = macro_f1_variance(confusion(labels, predicted), groups.weighted_size)
+    more = np.maximum(1.0, n**2 * independent / np.maximum(n * hits.mean * (1 - hits.mean), 0.5))
+    df = np.maximum(hits.photo_df(groups, MIN_GROUP_DF) / more, max(min(MIN_GROUP_DF, groups.count - 1), 1))
     given = (labels[:, None] == np.unique(labels)).astype(np.float64)
     within = influence - (influence @ given / given.sum(0)) @ given.T
     seen = components(within[..., None, :], groups).photos
-    variance = np.maximum(effect * macro_f1_variance(confusion(labels, predicted), groups.weighted_size), seen)
+    variance = np.maximum(effect * independent, seen)
     prior = PRIOR_ERRORS * prior_design_effect(groups)
     per_share = (n**2 * variance + prior) / (n * np.clip(figure * (1 - figure), 0, None) + PRIOR_ERRORS)
     return figure, *agresti_coull(figure, student(df, level) ** 2 * per_share / n)
@@ -170,7 +179,7 @@ def wilson(x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agresti_coull(x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return q +- sqrt(c q (1 - q) / (1 + c)), q = (x + c / 2) / (1 + c): Wilson's middle, and never within his interval.
+    """Return q +- sqrt(c q (1 - q) / (1 + c)) with q = (x + c / 2) / (1 + c), the middle of ``wilson``; never narrower.
 
     Agresti & Coull 1998, Am. Stat. 52. Wilson's own covers 0.91 and less where half an error or fewer are expected.
     """
@@ -227,7 +236,7 @@ def difference_spread(parts: Components, groups: Groups, estimated: bool = False
         photo_df = np.full_like(photos, np.inf if not parts.network_df else max(n - 1, 1))
     else:
         photo_df = parts.photo_df(groups, MIN_GROUP_DF)
-    return spread(parts, photos, photo_df)
+    return spread(parts, groups, photos, photo_df)
 
 
 def difference_p(parts: Components, groups: Groups, estimated: bool = False) -> np.ndarray:

@@ -24,7 +24,7 @@ from orchestrator.evaluation.selection import Candidate, SelectionRule, choose
     st.sampled_from([1, 2, 7, "one pair"]),
 )
 def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: float, group_size: int | str) -> None:
-    """From guesses to certainty, all right and all wrong included; independent photos, many objects and few, one pair."""
+    """From guesses to certainty, all right and all wrong included; independent photos, many objects and few."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, photos)
     objects = np.arange(photos).clip(1) if isinstance(group_size, str) else np.arange(photos) // group_size
