@@ -218,20 +218,26 @@ def true_macro_f1(accuracy: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Tally:
-    """What one interval did in a cell, chunk by chunk."""
+    """What one interval did in a cell, chunk by chunk. ``groups``: the effective number of groups with an error or a
+    difference of each data set, (sum e^2)^2 / sum e^4; ``variances``: V_P, V_N and V_I, (3, data sets)."""
 
     name: str
     covered: int = 0
     seen: int = 0
     widths: list[np.ndarray] = dataclasses.field(default_factory=list)
     errors: list[np.ndarray] = dataclasses.field(default_factory=list)
-    parts: list[Components] = dataclasses.field(default_factory=list)
+    groups: list[np.ndarray] = dataclasses.field(default_factory=list)
+    variances: list[np.ndarray] = dataclasses.field(default_factory=list)
+    network_df: float = 0.0
 
     def add(
         self, bounds: tuple[np.ndarray, np.ndarray], estimate: np.ndarray, truth: np.ndarray | float, parts: Components
     ) -> None:
         low, high = bounds
-        self.parts.append(parts)
+        squares, self.network_df = parts.deviations**2, parts.network_df
+        above, below = squares.sum(-1) ** 2, (squares**2).sum(-1)
+        self.groups.append(np.divide(above, below, out=np.zeros_like(above), where=below > 0))
+        self.variances.append(np.stack([parts.photos, parts.networks, parts.interaction]))
         self.covered += int(((low <= truth) & (truth <= high)).sum())
         self.seen += len(low)
         self.widths.append(high - low)
@@ -249,25 +255,16 @@ class Tally:
             best = float(np.median(np.sqrt(4 * c * x * (1 - x) + c**2) / (1 + c)))
         # JSON has no infinity; 0 marks a cell where no data set had an error.
         found = {"coverage": self.covered / self.seen, "width": round(width / best, 4) if best > 0 else 0.0}
-        return found | {"groups": self._groups()} | ({"floor": self._floor()} if self.parts[0].network_df else {})
-
-    def _groups(self) -> float:
-        """The median number of groups with an error or a difference, (sum e^2)^2 / sum e^4 over the groups."""
-        squares = [each.deviations**2 for each in self.parts]
-        top = np.concatenate([each.sum(-1) ** 2 for each in squares])
-        low = np.concatenate([(each**2).sum(-1) for each in squares])
-        return round(float(np.median(np.divide(top, low, out=np.zeros_like(top), where=low > 0))), 1)
+        found["groups"] = round(float(np.median(np.concatenate(self.groups))), 1)
+        return found | ({"floor": self._floor()} if self.network_df else {})
 
     def _floor(self) -> float:
         """``smallest_width`` for the cell's mean variances, at the coverage of the mark."""
-        names = ("photos", "networks", "interaction")
-        of_photos, of_networks, shared = (
-            float(np.concatenate([getattr(each, name) for each in self.parts]).mean()) for name in names
-        )
+        of_photos, of_networks, shared = np.concatenate(self.variances, axis=1).mean(axis=1).tolist()
         if shared <= 0:
             return 0.0
         deviation = np.sqrt(max(of_networks / shared - 1, 0.0))
-        return smallest_width(self.parts[0].network_df, of_photos / shared, float(deviation), MIN_COVERAGE)
+        return smallest_width(self.network_df, of_photos / shared, float(deviation), MIN_COVERAGE)
 
 
 def run_cell(cell: Cell, data_sets: int, seed: Sequence[int]) -> dict[str, Any]:
@@ -289,9 +286,9 @@ def run_cell(cell: Cell, data_sets: int, seed: Sequence[int]) -> dict[str, Any]:
     shown = {"mean_accuracy": one, "difference": two, "equal": two, "policy": same, "macro_f1": has_interval(groups)}
     accuracy = {"mean_accuracy": cell.accuracy}
     found: dict[str, Any] = {n: tallies[n].facts(accuracy.get(n)) if shown[n] else {} for n in names}
-    for name, hits in false.items():
+    for name, count in false.items():
         if shown[name]:
-            found[name]["false_positives"] = hits / data_sets
+            found[name]["false_positives"] = count / data_sets
     return dataclasses.asdict(cell) | found
 
 
