@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,18 +24,19 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import multivariate_normal
 
-from benchmarks.common.coverage_page import write_page
+from benchmarks.common.coverage_floor import smallest_width
+from benchmarks.common.coverage_page import MIN_COVERAGE, write_page
 from orchestrator.evaluation.intervals import (
     LEVEL,
     difference_bounds,
-    estimated_bounds,
     has_interval,
+    macro_f1_bounds,
     score_bounds,
     sign_flip,
 )
 from orchestrator.evaluation.variance import Components, Groups, components, difference_components, gain_components
 from trainers.files.atomic import atomic_write_text
-from trainers.metrics import Z_95, macro_f1_influence
+from trainers.metrics import Z_95
 
 RESULTS = Path(__file__).with_suffix(".json")
 SEED = 15
@@ -216,15 +218,26 @@ def true_macro_f1(accuracy: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Tally:
-    """What one interval did in a cell, chunk by chunk."""
+    """What one interval did in a cell, chunk by chunk. ``groups``: the effective number of groups with an error or a
+    difference of each data set, (sum e^2)^2 / sum e^4; ``variances``: V_P, V_N and V_I, (3, data sets)."""
 
     name: str
     covered: int = 0
     seen: int = 0
     widths: list[np.ndarray] = dataclasses.field(default_factory=list)
     errors: list[np.ndarray] = dataclasses.field(default_factory=list)
+    groups: list[np.ndarray] = dataclasses.field(default_factory=list)
+    variances: list[np.ndarray] = dataclasses.field(default_factory=list)
+    network_df: float = 0.0
 
-    def add(self, low: np.ndarray, high: np.ndarray, estimate: np.ndarray, truth: np.ndarray | float) -> None:
+    def add(
+        self, bounds: tuple[np.ndarray, np.ndarray], estimate: np.ndarray, truth: np.ndarray | float, parts: Components
+    ) -> None:
+        low, high = bounds
+        squares, self.network_df = parts.deviations**2, parts.network_df
+        above, below = squares.sum(-1) ** 2, (squares**2).sum(-1)
+        self.groups.append(np.divide(above, below, out=np.zeros_like(above), where=below > 0))
+        self.variances.append(np.stack([parts.photos, parts.networks, parts.interaction]))
         self.covered += int(((low <= truth) & (truth <= high)).sum())
         self.seen += len(low)
         self.widths.append(high - low)
@@ -241,7 +254,17 @@ class Tally:
             x = np.clip(accuracy + errors, 0, 1)
             best = float(np.median(np.sqrt(4 * c * x * (1 - x) + c**2) / (1 + c)))
         # JSON has no infinity; 0 marks a cell where no data set had an error.
-        return {"coverage": self.covered / self.seen, "width": round(width / best, 4) if best > 0 else 0.0}
+        found = {"coverage": self.covered / self.seen, "width": round(width / best, 4) if best > 0 else 0.0}
+        found["groups"] = round(float(np.median(np.concatenate(self.groups))), 1)
+        return found | ({"floor": self._floor()} if self.network_df else {})
+
+    def _floor(self) -> float:
+        """``smallest_width`` for the cell's mean variances, at the coverage of the mark."""
+        of_photos, of_networks, shared = np.concatenate(self.variances, axis=1).mean(axis=1).tolist()
+        if shared <= 0:
+            return 0.0
+        deviation = np.sqrt(max(of_networks / shared - 1, 0.0))
+        return smallest_width(self.network_df, of_photos / shared, float(deviation), MIN_COVERAGE)
 
 
 def run_cell(cell: Cell, data_sets: int, seed: Sequence[int]) -> dict[str, Any]:
@@ -256,16 +279,16 @@ def run_cell(cell: Cell, data_sets: int, seed: Sequence[int]) -> dict[str, Any]:
         drawn = draw(cell, group, min(chunk, data_sets - start), rng)
         _accuracies(cell, groups, drawn, tallies)
         _differences(cell, groups, drawn, tallies, false)
-        figure, influence = macro_f1_influence(labels, class_answers(drawn.first[:, 0], labels, rng))
-        parts = components(influence[:, None] + figure[:, None, None], groups)
-        tallies["macro_f1"].add(*estimated_bounds(parts, groups), figure, true_macro_f1(drawn.accuracy[:, 0], labels))
+        figure, *bounds = macro_f1_bounds(labels, class_answers(drawn.first[:, 0], labels, rng), groups)
+        truth, hits = true_macro_f1(drawn.accuracy[:, 0], labels), components(drawn.first[:, :1], groups)
+        tallies["macro_f1"].add((bounds[0], bounds[1]), figure, truth, hits)
     one, two, same = (has_interval(groups, k) for k in _degrees(cell))
     shown = {"mean_accuracy": one, "difference": two, "equal": two, "policy": same, "macro_f1": has_interval(groups)}
     accuracy = {"mean_accuracy": cell.accuracy}
     found: dict[str, Any] = {n: tallies[n].facts(accuracy.get(n)) if shown[n] else {} for n in names}
-    for name, hits in false.items():
+    for name, count in false.items():
         if shown[name]:
-            found[name]["false_positives"] = hits / data_sets
+            found[name]["false_positives"] = count / data_sets
     return dataclasses.asdict(cell) | found
 
 
@@ -277,19 +300,19 @@ def _degrees(cell: Cell) -> tuple[int, int, int]:
 def _accuracies(cell: Cell, groups: Groups, drawn: Draws, tallies: dict[str, Tally]) -> None:
     parts = components(drawn.first, groups)
     truth = drawn.accuracy[:, 0] if cell.networks == 1 else cell.accuracy
-    tallies["mean_accuracy"].add(*score_bounds(parts, groups), parts.mean, truth)
+    tallies["mean_accuracy"].add(score_bounds(parts, groups), parts.mean, truth, parts)
 
 
 def _differences(cell: Cell, groups: Groups, drawn: Draws, tallies: dict[str, Tally], false: dict[str, int]) -> None:
     parts = difference_components(drawn.first, drawn.better, groups)
     truth = (drawn.accuracy_better - drawn.accuracy)[:, 0] if cell.networks == 1 else cell.better
-    tallies["difference"].add(*difference_bounds(parts, groups), parts.mean, truth)
+    tallies["difference"].add(difference_bounds(parts, groups), parts.mean, truth, parts)
     for name, key, parts in (
         ("equal", "difference", difference_components(drawn.first, drawn.equal, groups)),
         ("policy", "policy", gain_components(drawn.first, drawn.policy, groups)),
     ):
         low, high = difference_bounds(parts, groups)
-        tallies[name].add(low, high, parts.mean, 0.0)
+        tallies[name].add((low, high), parts.mean, 0.0, parts)
         false[key] += _false_positives(cell, groups, parts, low, high)
 
 
@@ -301,29 +324,39 @@ def _false_positives(cell: Cell, groups: Groups, parts: Components, low: np.ndar
     return sum(sign_flip(row) < 1 - LEVEL for row in sums)
 
 
-def simulate(cells: Sequence[Cell], data_sets: int, known: Sequence[dict[str, Any]] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the figures of each cell that ``known`` lacks; a cell's numbers depend on its place alone."""
+def simulate(
+    cells: Sequence[Cell], data_sets: int, known: Sequence[dict[str, Any]] = (), processes: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of each cell that ``known`` lacks, in order; a cell's numbers depend on its place alone."""
     have = {tuple(row[f.name] for f in dataclasses.fields(Cell)) for row in known}
-    for number, cell in enumerate(cells):
-        if dataclasses.astuple(cell) not in have:
-            yield run_cell(cell, data_sets, (SEED, number))
+    missing = [(c, data_sets, (SEED, i)) for i, c in enumerate(cells) if dataclasses.astuple(c) not in have]
+    if processes == 1:
+        yield from itertools.starmap(run_cell, missing)
+        return
+    with multiprocessing.Pool(processes) as pool:
+        yield from pool.imap(_run_one, missing)
+
+
+def _run_one(asked: tuple[Cell, int, Sequence[int]]) -> dict[str, Any]:
+    return run_cell(*asked)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a few cells of 400 data sets, printed")
     parser.add_argument("--cells", type=int, default=len(grid()), help="stop after this many new cells")
+    parser.add_argument("--processes", type=int, default=1, help="cells simulated at a time")
     asked = parser.parse_args(arguments)
     if asked.small:
         for row in simulate(SMALL, 400):
             print(json.dumps(row))
         return 0
     rows = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
-    began_s = time.process_time()
-    for row in itertools.islice(simulate(grid(), DATA_SETS, rows), asked.cells):
+    began_s = time.perf_counter()
+    for row in itertools.islice(simulate(grid(), DATA_SETS, rows, asked.processes), asked.cells):
         rows.append(row)
         atomic_write_text(RESULTS, "[\n" + ",\n".join(json.dumps(each) for each in rows) + "\n]\n")
-    print(f"{len(rows)} of {len(grid())} cells; {time.process_time() - began_s:.0f} s of CPU time in this run")
+    print(f"{len(rows)} of {len(grid())} cells; {time.perf_counter() - began_s:.0f} s in this run")
     if len(rows) == len(grid()):
         write_page(rows)
     return 0

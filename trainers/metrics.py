@@ -53,3 +53,40 @@ def macro_f1_influence(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.nd
         occurring += denominator > 0
         influence += (2.0 * hits - f1 * (given + 1.0 * answered)) / safe
     return figure / occurring, influence * labels.shape[-1] / occurring[..., None]
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the number of images labelled k and predicted j, float64 (..., classes, classes), of those that occur.
+
+    ``labels``: int (n,); ``predicted``: int (..., n).
+    """
+    names = np.unique(np.r_[np.unique(labels), np.unique(predicted)])
+    given = (np.asarray(labels)[:, None] == names).astype(np.float32)
+    return np.stack([(np.asarray(predicted) == j).astype(np.float32) @ given for j in names], axis=-1).astype(
+        np.float64
+    )
+
+
+def macro_f1_variance(table: np.ndarray, photos: float) -> np.ndarray:
+    """Return the variance of macro F1 by the delta method, for independent images and fixed class sizes n_k.
+
+    ``table``: ``confusion``. Recall of class k is (hits + a x) / (n_k + a) with a = ``photos`` images more at the
+    accuracy x, whose mistakes fall on the other classes evenly, so that no small class is taken for certain (Agresti &
+    Min 2005 add to a table likewise). V = sum over k of n_k Var_k / K^2; a hit has the influence (2 - 2 F_k) / d_k, a
+    photo of k answered j has -F_k / d_k - F_j / d_j (``macro_f1_influence``).
+    """
+    classes = table.shape[-1]
+    sizes, diagonal = table.sum(-1), np.arange(classes)
+    hits = table[..., diagonal, diagonal]
+    accuracy = hits.sum(-1, keepdims=True) / sizes.sum(-1, keepdims=True)
+    recall = (hits + photos * accuracy) / (sizes + photos)
+    missed = table + photos * (1 - accuracy)[..., None] / max(classes - 1, 1)
+    missed[..., diagonal, diagonal] = 0
+    missed /= (sizes + photos)[..., None]
+    answered = (sizes[..., None] * missed).sum(-2) + sizes * recall
+    d = sizes + answered
+    f1 = 2 * sizes * recall / d
+    hit, miss = (2 - 2 * f1) / d, -(f1 / d)[..., :, None] - (f1 / d)[..., None, :]
+    mean = recall * hit + (missed * miss).sum(-1)
+    square = recall * hit**2 + (missed * miss**2).sum(-1)
+    return np.asarray((sizes * (square - mean**2)).sum(-1) / classes**2)

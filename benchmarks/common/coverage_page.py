@@ -31,7 +31,7 @@ def write_page(rows: Sequence[Row]) -> None:
 
 def page(text: str, rows: Sequence[Row]) -> str:
     """Return the text with the tables at its mark."""
-    lines = [*_summary(rows), "", *_misses(rows), "", *_cells(rows)]
+    lines = [*summary(rows), "", *_misses(rows), "", *_cells(rows)]
     return text.replace(TABLE_HERE, "\n".join([TABLE_HERE, *lines]))
 
 
@@ -40,18 +40,22 @@ def errors(row: Row) -> float:
     return float(row["photos"] * (1 - row["accuracy"]))
 
 
-def _summary(rows: Sequence[Row]) -> list[str]:
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Return the table of how many cells miss each mark, as lines of Markdown."""
     lines = [
         f"| interval | cells | withheld | coverage below {100 * MIN_COVERAGE:.0f} % | lowest | false positives above "
         f"{100 * MAX_FALSE:.0f} % | highest | coverage above {100 * MAX_COVERAGE:.0f} % with {FEW_ERRORS} or more "
-        f"errors | wider than {MAX_WIDTH} times the best | of these, with {FEW_ERRORS} or more errors |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        f"errors | of these, in {FEW_ERRORS} or more groups | wider than {MAX_WIDTH} times the best | of these, below "
+        f"the floor | of the rest, in {FEW_ERRORS} or more groups |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, words in INTERVALS.items():
         shown = [row for row in rows if row[name]]
         coverage = [row[name]["coverage"] for row in shown]
         tested = [row[name]["false_positives"] for row in shown if "false_positives" in row[name]]
-        wide = [row for row in shown if row[name]["width"] > MAX_WIDTH]
+        over = [row[name] for row in shown if row[name]["coverage"] > MAX_COVERAGE and errors(row) >= FEW_ERRORS]
+        wide = [row[name] for row in shown if row[name]["width"] > MAX_WIDTH]
+        reachable = [figures for figures in wide if figures.get("floor", 0.0) <= MAX_WIDTH]
         cells = (
             len(shown),
             len(rows) - len(shown),
@@ -59,9 +63,11 @@ def _summary(rows: Sequence[Row]) -> list[str]:
             f"{100 * min(coverage):.1f} %",
             sum(p > MAX_FALSE for p in tested) if tested else "",
             f"{100 * max(tested):.1f} %" if tested else "",
-            sum(row[name]["coverage"] > MAX_COVERAGE and errors(row) >= FEW_ERRORS for row in shown),
+            len(over),
+            sum(figures["groups"] >= FEW_ERRORS for figures in over),
             len(wide),
-            sum(errors(row) >= FEW_ERRORS for row in wide),
+            len(wide) - len(reachable),
+            sum(figures["groups"] >= FEW_ERRORS for figures in reachable),
         )
         lines.append(f"| {words} | {' | '.join(map(str, cells))} |")
     return lines

@@ -107,6 +107,7 @@ def independent_photos(
 STATISTICS: Mapping[int, Callable[[np.ndarray, np.ndarray, np.ndarray, Sequence[str]], Figures]] = {
     1: independent_photos,
     2: intervals.grouped_photos,
+    3: intervals.smoothed_classes,
 }
 """Version of the statistics, as the leaderboard records it -> the figures with an interval, from probabilities, those
 under whole, labels and groups."""
@@ -160,5 +161,6 @@ def most_correct_policy(
 POLICY_RULES: Mapping[int, Callable[[Sequence[Mapping[str, Any]], Mapping[str, np.ndarray], Sequence[str]], str]] = {
     1: most_correct_policy,
     2: intervals.cheapest_near_the_best,
+    3: intervals.cheapest_near_the_best,
 }
 """Version of the statistics -> the rule that chooses the crop policy, from scores, policy -> bool (photos,), groups."""

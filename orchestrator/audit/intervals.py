@@ -1,4 +1,6 @@
-"""Intervals, tests and the choice of a crop policy by the statistics of version 2, written from docs/statistics.md.
+"""Intervals, tests and the choice of a crop policy by the statistics of versions 2 and 3, from docs/statistics.md.
+
+Version 3 changed the intervals of accuracy and macro F1, and when intervals are withheld.
 
 Shares no code with ``evaluation``: plain loops over photos and objects, one model at a time. A row of the leaderboard
 is one network or one ensemble, so only photos and their groups vary.
@@ -7,33 +9,68 @@ is one network or one ensemble, so only photos and their groups vary.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Figures = dict[str, float]
+Interval = Callable[[float, float, float], tuple[float, float]]
+"""The interval of a mean from it, its variance over mean (1 - mean), and its degrees of freedom."""
 INTERVAL_FIGURES = (
     *("accuracy_low", "accuracy_high", "difference_low", "difference_high", "p_value"),
     *("macro_f1_low", "macro_f1_high", "ece_floor", "ece_debiased", "images", "groups"),
 )
-ASSUMED_CORRELATION, FEWEST_OBJECTS, LEAST_FREEDOM = 0.2, 10, 4.0
+ASSUMED_CORRELATION, FEWEST_OBJECTS, LEAST_FREEDOM, MANY_PHOTOS_SEEN = 0.2, 10, 4.0, 2.0
 BINS = 15
 
 
 def grouped_photos(probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> Figures:
-    """Return ``INTERVAL_FIGURES`` of one model under one crop policy, photos of a group taken together."""
-    answers, before = probabilities.argmax(axis=1), whole.argmax(axis=1)
-    hits = [float(a == y) for a, y in zip(answers.tolist(), labels.tolist(), strict=True)]
+    """Return ``INTERVAL_FIGURES`` of one model under one crop policy, photos of a group taken together. Version 2."""
+    answers, hits = _answers(probabilities, labels)
+    known, unknown = _known(groups), (math.nan, math.nan)
+    bounds = {
+        "accuracy": _accuracy(hits, groups, known, _score),
+        "macro_f1": _macro_f1(labels.tolist(), answers, groups) if known else unknown,
+    }
+    return _board(probabilities, whole, labels, groups, known) | _named(bounds)
+
+
+def smoothed_classes(
+    probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray, groups: Sequence[str]
+) -> Figures:
+    """The same of version 3: Agresti and Coull's interval, macro F1 with more photos of each class, and any number of
+    objects where a photo sees fewer than two photos of its own."""
+    answers, hits = _answers(probabilities, labels)
+    known, unknown = _known_by_size(groups), (math.nan, math.nan)
+    bounds = {
+        "accuracy": _accuracy(hits, groups, known, _centred),
+        "macro_f1": _smoothed_macro_f1(labels.tolist(), answers, groups) if known else unknown,
+    }
+    return _board(probabilities, whole, labels, groups, known) | _named(bounds)
+
+
+def _named(bounds: Mapping[str, tuple[float, float]]) -> Figures:
+    return {f"{name}_{side}": pair[i] for name, pair in bounds.items() for i, side in enumerate(("low", "high"))}
+
+
+def _answers(probabilities: np.ndarray, labels: np.ndarray) -> tuple[list[int], list[float]]:
+    answers = probabilities.argmax(axis=1).tolist()
+    return answers, [float(a == y) for a, y in zip(answers, labels.tolist(), strict=True)]
+
+
+def _board(
+    probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray, groups: Sequence[str], known: bool
+) -> Figures:
+    """The figures that versions 2 and 3 compute alike; ``known``: whether there are enough objects."""
     found = {"images": float(len(labels)), "groups": float(len({*groups}))}
-    found["accuracy_low"], found["accuracy_high"] = accuracy(hits, groups)
-    found["macro_f1_low"], found["macro_f1_high"] = _macro_f1(labels.tolist(), answers.tolist(), groups)
     found["ece_floor"], found["ece_debiased"] = _calibration(probabilities, labels)
     if probabilities is whole:
         return found | {"difference_low": 0.0, "difference_high": 0.0, "p_value": 1.0}
-    gains = [h - float(b == y) for h, b, y in zip(hits, before.tolist(), labels.tolist(), strict=True)]
-    if not _enough(groups):
+    if not known:
         return found | {"difference_low": math.nan, "difference_high": math.nan, "p_value": math.nan}
+    (_, hits), (_, before) = _answers(probabilities, labels), _answers(whole, labels)
+    gains = [h - b for h, b in zip(hits, before, strict=True)]
     variance, freedom = _difference_variance(gains, groups)
     middle = math.fsum(gains) / (len(gains) + 2)
     half = _quantile(freedom) * math.sqrt(variance)
@@ -44,7 +81,7 @@ def grouped_photos(probabilities: np.ndarray, whole: np.ndarray, labels: np.ndar
 def cheapest_near_the_best(
     scores: Sequence[Mapping[str, Any]], correct: Mapping[str, np.ndarray], groups: Sequence[str]
 ) -> str:
-    """Return the crop policy of version 2: the fewest crops among those near the most correct one.
+    """Return the crop policy of versions 2 and 3: the fewest crops among those near the most correct one.
 
     Near: its lead is at most (1 + e / sqrt 2) standard errors of the paired difference; e is Blom's expected maximum of
     as many standard normals as there are policies.
@@ -71,10 +108,6 @@ def _objects(values: Sequence[float], groups: Sequence[str]) -> list[tuple[float
         total, photos = sums.get(group, (0.0, 0))
         sums[group] = total + value, photos + 1
     return [*sums.values()]
-
-
-def _enough(groups: Sequence[str]) -> bool:
-    return len({*groups}) in (len(groups), *range(FEWEST_OBJECTS, len(groups)))
 
 
 def _are_single(groups: Sequence[str]) -> bool:
@@ -125,41 +158,101 @@ def _design_effect(values: Sequence[float], groups: Sequence[str]) -> float:
     return above / (n * max(mean * (1 - mean), 0.0) + 1)
 
 
-def accuracy(hits: Sequence[float], groups: Sequence[str]) -> tuple[float, float]:
-    """Return the interval of a share: of all photos, or of those with one label or one answer."""
-    n = len(hits)
+def accuracy(hits: Sequence[float], groups: Sequence[str], version: int) -> tuple[float, float]:
+    """Return the interval of a share by ``version`` of the statistics: of all photos, or of one class's alone."""
+    if version < 3:
+        return _accuracy(hits, groups, _known(groups), _score)
+    return _accuracy(hits, groups, _known_by_size(groups), _centred)
+
+
+def _known(groups: Sequence[str]) -> bool:
+    """Whether version 2 gives figures of ``groups`` an interval."""
+    return len({*groups}) in (len(groups), *range(FEWEST_OBJECTS, len(groups)))
+
+
+def _known_by_size(groups: Sequence[str]) -> bool:
+    """Whether version 3 does."""
+    return len({*groups}) >= FEWEST_OBJECTS or _size_seen(groups) < MANY_PHOTOS_SEEN
+
+
+def _accuracy(hits: Sequence[float], groups: Sequence[str], known: bool, interval: Interval) -> tuple[float, float]:
+    n, mean = len(hits), math.fsum(hits) / len(hits)
     if _are_single(groups):
-        return _score(hits, 1 / n, math.inf)
-    if not _enough(groups):
-        return _score(hits, _size_seen(groups) / n, math.inf)
-    return _score(hits, _design_effect(hits, groups) / n, _freedom(hits, groups))
+        return interval(mean, 1 / n, math.inf)
+    if not known:
+        return interval(mean, _size_seen(groups) / n, math.inf)
+    return interval(mean, _design_effect(hits, groups) / n, _freedom(hits, groups))
 
 
-def _score(values: Sequence[float], per_share: float, freedom: float) -> tuple[float, float]:
+def _score(mean: float, per_share: float, freedom: float) -> tuple[float, float]:
     """Solve (mean - p)^2 = t^2 per_share p (1 - p) for p."""
-    mean = math.fsum(values) / len(values)
     c = _quantile(freedom) ** 2 * per_share
     root = math.sqrt(max((2 * mean + c) ** 2 - 4 * (1 + c) * mean * mean, 0.0))
     low, high = (2 * mean + c - root) / (2 * (1 + c)), (2 * mean + c + root) / (2 * (1 + c))
     return min(max(min(low, mean), 0.0), 1.0), min(max(max(high, mean), 0.0), 1.0)
 
 
+def _centred(mean: float, per_share: float, freedom: float) -> tuple[float, float]:
+    """Agresti & Coull 1998: as if t^2 per_share photos of a photo were added, half of them right."""
+    added = _quantile(freedom) ** 2
+    size = 1 / per_share + added
+    middle = (mean / per_share + added / 2) / size
+    half = _quantile(freedom) * math.sqrt(middle * (1 - middle) / size)
+    return max(min(middle - half, mean), 0.0), min(max(middle + half, mean), 1.0)
+
+
+def _smoothed_macro_f1(labels: Sequence[int], answers: Sequence[int], groups: Sequence[str]) -> tuple[float, float]:
+    """The delta method with ``_size_seen`` more photos of each class at the model's accuracy, and not below that of the
+    groups' sums of influences, each photo's taken from the mean of its label's."""
+    n, names, more = len(labels), sorted({*labels, *answers}), _size_seen(groups)
+    pairs = [*zip(labels, answers, strict=True)]
+    hits = [float(y == a) for y, a in pairs]
+    accuracy = math.fsum(hits) / n
+    given = {k: labels.count(k) for k in names}
+    chance = {}  # of answering j where the label is k
+    for k in names:
+        for j in names:
+            assumed = accuracy if j == k else (1 - accuracy) / (len(names) - 1)
+            chance[k, j] = (pairs.count((k, j)) + more * assumed) / (given[k] + more)
+    sizes = {j: given[j] + math.fsum(given[k] * chance[k, j] for k in names) for j in names}
+    f1 = {k: 2 * given[k] * chance[k, k] / sizes[k] for k in names}
+    variance = 0.0
+    for k in names:
+        effects = {j: (2 - 2 * f1[k]) / sizes[k] if j == k else -f1[k] / sizes[k] - f1[j] / sizes[j] for j in names}
+        mean = math.fsum(chance[k, j] * effects[j] for j in names)
+        variance += given[k] * math.fsum(chance[k, j] * (effects[j] - mean) ** 2 for j in names) / len(names) ** 2
+    heavier = max(1.0, n * n * variance / max(n * accuracy * (1 - accuracy), 0.5))
+    freedom = max(_freedom(hits, groups) / heavier, max(min(LEAST_FREEDOM, len({*groups}) - 1), 1))
+    variance *= 1.0 if _are_single(groups) else _design_effect(hits, groups)
+    figure, influences = _influences(labels, answers)
+    means = {
+        k: math.fsum(v for v, y in zip(influences, labels, strict=True) if y == k) / max(given[k], 1) for k in names
+    }
+    within = [v - means[y] for v, y in zip(influences, labels, strict=True)]
+    variance = max(variance, _variance(within, groups))
+    per_share = (n * n * variance + _assumed_effect(groups)) / (n * max(figure * (1 - figure), 0.0) + 1) / n
+    return _centred(figure, per_share, freedom)
+
+
 def _macro_f1(labels: Sequence[int], answers: Sequence[int], groups: Sequence[str]) -> tuple[float, float]:
-    if not _enough(groups):
-        return math.nan, math.nan
+    figure, influences = _influences(labels, answers)
+    values = [figure + each for each in influences]
+    return _score(figure, _design_effect(values, groups) / len(labels), _freedom(values, groups))
+
+
+def _influences(labels: Sequence[int], answers: Sequence[int]) -> tuple[float, list[float]]:
+    """Return macro F1, and what each photo adds to it to first order."""
     names = sorted({*labels, *answers})
     f1, sizes = {}, {}
     for name in names:
         sizes[name] = labels.count(name) + answers.count(name)
         f1[name] = 2 * sum(y == a == name for y, a in zip(labels, answers, strict=True)) / sizes[name]
-    figure = math.fsum(f1.values()) / len(names)
-    n = len(labels)
     # Each photo touches at most the two classes that are its label and its answer.
     values = [
-        figure + n / len(names) * math.fsum((2 * (y == a) - f1[k] * ((y == k) + (a == k))) / sizes[k] for k in {y, a})
+        len(labels) / len(names) * math.fsum((2 * (y == a) - f1[k] * ((y == k) + (a == k))) / sizes[k] for k in {y, a})
         for y, a in zip(labels, answers, strict=True)
     ]
-    return _score([figure] * n, _design_effect(values, groups) / n, _freedom(values, groups))
+    return math.fsum(f1.values()) / len(names), values
 
 
 def _difference_variance(gains: Sequence[float], groups: Sequence[str]) -> tuple[float, float]:

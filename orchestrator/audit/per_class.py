@@ -49,7 +49,8 @@ def compare_per_class(judged: JudgedSweep) -> Iterator[Check]:
     if not known:
         yield Check(part, "intervals", NOT_CHECKABLE, reason=unknown_version(judged))
     yield compare(part, "classes", [line.get("class") for line in lines], list(classes))
-    for line, (name, found) in zip(lines, class_figures(labels, answers, classes, groups).items(), strict=False):
+    rows = class_figures(labels, answers, classes, groups, judged.version)
+    for line, (name, found) in zip(lines, rows.items(), strict=False):
         for figure, value in found.items():
             if figure in COUNTS:
                 yield compare(part, f"{name}: {figure}", line.get(figure), str(int(value)))
@@ -58,15 +59,18 @@ def compare_per_class(judged: JudgedSweep) -> Iterator[Check]:
 
 
 def class_figures(
-    labels: np.ndarray, answers: np.ndarray, classes: Sequence[str], groups: Sequence[str]
+    labels: np.ndarray, answers: np.ndarray, classes: Sequence[str], groups: Sequence[str], version: int
 ) -> Mapping[str, Mapping[str, float]]:
-    """Return class -> figures. F1 is 2 P R / (P + R), 0 without a hit, NaN for a class that does not occur."""
+    """Return class -> figures. F1 is 2 P R / (P + R), 0 without a hit, NaN for a class that does not occur.
+
+    ``version``: of the statistics, by which intervals are computed.
+    """
     pairs = [*zip(labels.tolist(), answers.tolist(), groups, strict=True)]
     found = {}
     for place, name in enumerate(classes):
         given = [(float(answer == label), group) for label, answer, group in pairs if answer == place]
         there = [(float(answer == label), group) for label, answer, group in pairs if label == place]
-        precision, recall = _share(given), _share(there)
+        precision, recall = _share(given, version), _share(there, version)
         hits = sum(hit for hit, _ in there)
         f1 = 2 * precision[0] * recall[0] / (precision[0] + recall[0]) if hits else 0.0
         found[name] = {
@@ -79,12 +83,12 @@ def class_figures(
     return found
 
 
-def _share(photos: Sequence[tuple[float, str]]) -> tuple[float, float, float]:
+def _share(photos: Sequence[tuple[float, str]], version: int) -> tuple[float, float, float]:
     """Return the share of hits among (hit, group), and its interval; NaN for none."""
     if not photos:
         return math.nan, math.nan, math.nan
     hits, groups = [hit for hit, _ in photos], [group for _, group in photos]
-    return math.fsum(hits) / len(hits), *intervals.accuracy(hits, groups)
+    return math.fsum(hits) / len(hits), *intervals.accuracy(hits, groups, version)
 
 
 def _read(sweep: Sweep) -> list[dict[str, str]]:

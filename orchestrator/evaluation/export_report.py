@@ -207,7 +207,8 @@ def remarks(report: ExportReport) -> list[str]:
 def how_to_read(report: ExportReport) -> str:
     """Return the paragraph under the table."""
     machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
-    how, test = "Wilson for accuracy, Agresti and Min for paired differences; p: exact McNemar", "exact McNemar"
+    test = "exact McNemar"
+    how = f"Agresti and Coull for accuracy, Agresti and Min for paired differences; p: {test}"
     if report.objects < report.photos:
         test = "exact, signs of objects flipped"
         how = f"photos of one object vary together (docs/statistics.md); p: {test}"

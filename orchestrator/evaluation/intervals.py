@@ -7,28 +7,29 @@ over data sets.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from orchestrator.evaluation.variance import Components, Groups, components, difference_components
-from trainers.metrics import Z_95, macro_f1_influence
+from trainers.metrics import Z_95, confusion, macro_f1_influence, macro_f1_variance
 
+Bounds = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""An interval from a mean x and c, where c p (1 - p) is the squared half width at a true p."""
 LEVEL = 0.95
 """Share of intervals that contain the true figure."""
 MIN_GROUPS = 10
-"""Minimum groups of several photos for an interval; with fewer, their variance is not known well enough."""
+"""Minimum groups for an interval where most photos share theirs; with fewer, their variance is not known."""
+MOSTLY_SINGLE = 2.0
+"""Mean group size that a photo sees, below which any number of groups will do: most photos are groups of their own."""
 PRIOR_CORRELATION = 0.2
 """Intraclass correlation within groups that is assumed before any error is seen."""
 PRIOR_ERRORS = 1.0
 """Number of errors that the assumed correlation counts as."""
 MIN_GROUP_DF = 4.0
 """Minimum degrees of freedom of a variance over groups: the assumed correlation is worth as many."""
-TRUNCATED_SHARE = 0.45
-"""Share of data sets without an effect of the network in which its estimated variance is 0; by simulation."""
-SAME_NETWORKS_SHARE = 0.5
-"""The same where each network is compared with itself under another crop policy, which it seldom changes by much."""
 MIN_NETWORK_DF = 2.0
 """Minimum degrees of freedom of the networks' variance for an interval; Student's t is 13 with one."""
 BISECTIONS = 50
@@ -52,8 +53,8 @@ class PairedDifference:
 class Spread:
     """The variance of a mean in two parts, each with its degrees of freedom; arrays over data sets.
 
-    ``networks``: max(0, V_N - s V_I), where s = ``interaction_share`` is below 1, because the difference of two
-    variances with few degrees of freedom is 0 too often. ``network_df``: 0 where there is no such part.
+    ``photos``: V_P - (1 - r/2) V_I. ``networks``: max(0, V_N - s V_I), see ``spread``. ``network_df``: 0 where there is
+    no such part.
     """
 
     photos: np.ndarray
@@ -79,26 +80,28 @@ def student(df: np.ndarray | float, level: np.ndarray | float = LEVEL) -> np.nda
     return np.asarray(stdtrit(np.minimum(df, 1e9), (1 + np.asarray(level)) / 2))
 
 
-def interaction_share(parts: Components) -> float:
-    """Return s: a quantile of chi^2/df with the networks' degrees of freedom; 1 for many networks."""
-    from scipy.special import gammaincinv  # SciPy: a second to import
+def spread(parts: Components, groups: Groups, photos: np.ndarray, photo_df: np.ndarray) -> Spread:
+    """Return the two parts; ``photos`` replaces V_P of ``parts``, which is 0 where nothing differs.
 
-    share = SAME_NETWORKS_SHARE if parts.same_networks else TRUNCATED_SHARE
-    return float(2 / parts.network_df * gammaincinv(parts.network_df / 2, share))
-
-
-def spread(parts: Components, photos: np.ndarray, photo_df: np.ndarray) -> Spread:
-    """Return the two parts; ``photos`` replaces V_P of ``parts``, which is 0 where nothing differs."""
+    V_P and V_N both hold the interaction V_I, r = V_I / V_P of V_P. The photos' part loses (1 - r/2) of it, the
+    networks' part s = 0.45 - 0.6 / df + 0.2 (1 - r): by quadrature, the coverage of normal effects is then between 94
+    and 97 % for every deviation of the networks, every r and 2 to 10 degrees of freedom (``docs/statistics.md``). Where
+    few groups have an error, both variances are rough, and the photos' part loses less: 1 - (4 / df of V_P)^1.5 of it.
+    """
     df = parts.network_df
     if not df:
         return Spread(photos, photo_df, np.zeros_like(photos), 0.0)
-    return Spread(photos, photo_df, np.maximum(0.0, parts.networks - interaction_share(parts) * parts.interaction), df)
+    held = np.divide(parts.interaction, parts.photos, out=np.zeros_like(photos), where=parts.photos > 0).clip(0, 1)
+    share = 0.45 - 0.6 / df + 0.2 * (1 - held)
+    known = 1 - (MIN_GROUP_DF / np.maximum(parts.photo_df(groups, MIN_GROUP_DF), MIN_GROUP_DF)) ** 1.5
+    own = np.maximum(0.0, photos - known * (1 - held / 2) * parts.interaction)
+    return Spread(own, photo_df, np.maximum(0.0, parts.networks - share * parts.interaction), df)
 
 
 def has_interval(groups: Groups, network_df: float = 0.0) -> bool:
-    """Whether there are enough groups (any number of single photos, else ``MIN_GROUPS``) and networks (one a side, or
-    ``MIN_NETWORK_DF``)."""
-    enough = groups.are_single or groups.count >= MIN_GROUPS
+    """Whether there are enough groups (any number where a photo sees fewer than ``MOSTLY_SINGLE`` photos of its group
+    on average, itself included; else ``MIN_GROUPS``) and networks (one a side, or ``MIN_NETWORK_DF``)."""
+    enough = groups.count >= MIN_GROUPS or groups.weighted_size < MOSTLY_SINGLE
     return enough and (not network_df or network_df >= MIN_NETWORK_DF)
 
 
@@ -107,20 +110,25 @@ def prior_design_effect(groups: Groups) -> float:
     return 1 + (groups.weighted_size - 1) * PRIOR_CORRELATION
 
 
-def score_bounds(parts: Components, groups: Groups, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def score_bounds(
+    parts: Components, groups: Groups, level: float = LEVEL, one_network: Bounds | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval of a mean accuracy, or of another mean of values in [0, 1].
 
-    The p with (x - p)^2 = t_P^2 d p (1 - p) / n + t_N^2 V_N: Wilson 1927's score interval with the effective sample
-    size n / d (Kish 1965; Dean & Pagano 2015, J. Surv. Stat. Methodol. 3) and the networks' variance. Wilson's own for
-    one network on independent photos. d = (n^2 V_P + e d0) / (n x (1 - x) + e) with e = ``PRIOR_ERRORS``, d0 =
-    ``prior_design_effect``.
+    c = t_P^2 V_P / v + t_N^2 V_N / v, where v = x (1 - x) + ``PRIOR_ERRORS`` / n, so that c p (1 - p) is the squared
+    half width at a true p: networks, too, differ less near 0 and 1. One network: ``one_network``, by default Agresti &
+    Coull 1998 (Am. Stat. 52), with the effective sample size n / d (Kish 1965; Dean & Pagano 2015, J. Surv. Stat.
+    Methodol. 3); several: the score interval (Wilson 1927). d = (n^2 V_P + e d0) / (n x (1 - x) + e), e =
+    ``PRIOR_ERRORS``, d0 = ``prior_design_effect``; 1 for one network on independent photos.
     """
-    n, x = groups.images, parts.mean
-    effect, photo_df = np.ones_like(x), np.full_like(x, np.inf)
-    if not groups.are_single or parts.network_df:
-        effect = design_effect(parts, groups)
-        photo_df = parts.photo_df(groups, MIN_GROUP_DF)
-    return _score(parts, spread(parts, effect / n, photo_df), level)
+    n, x, interval = groups.images, parts.mean, wilson if parts.network_df else one_network or agresti_coull
+    if groups.are_single and not parts.network_df:
+        return interval(x, student(np.inf, level) ** 2 / n)
+    per_image = n * np.clip(x * (1 - x), 0, None) + PRIOR_ERRORS  # n^2 times the variance of independent images
+    shape = spread(parts, groups, design_effect(parts, groups) * per_image / n**2, parts.photo_df(groups, MIN_GROUP_DF))
+    of_photos, of_networks = shape.squares(level)
+    c = (of_photos * shape.photos + of_networks * shape.networks) * n / per_image
+    return interval(x, c)
 
 
 def design_effect(parts: Components, groups: Groups) -> np.ndarray:
@@ -134,32 +142,61 @@ def design_effect(parts: Components, groups: Groups) -> np.ndarray:
 
 
 def estimated_bounds(parts: Components, groups: Groups, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """The same for a figure of one network whose variance is not that of a proportion, such as macro F1."""
-    shape = spread(parts, design_effect(parts, groups) / groups.images, parts.photo_df(groups, MIN_GROUP_DF))
-    return _score(parts, shape, level)
+    """The same for a figure of one network whose variance is not that of a proportion, such as a mean cost."""
+    of_photos = student(parts.photo_df(groups, MIN_GROUP_DF), level) ** 2
+    return agresti_coull(parts.mean, of_photos * design_effect(parts, groups) / groups.images)
 
 
-def _score(parts: Components, per_share: Spread, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Solve the quadratic for p; the photos' part of ``per_share`` is d / n, to be multiplied by p (1 - p)."""
-    x, (of_photos, of_networks) = parts.mean, per_share.squares(level)
-    c = of_photos * per_share.photos
-    middle = 2 * x + c
-    root = np.sqrt(np.maximum(0.0, middle**2 - 4 * (1 + c) * (x**2 - of_networks * per_share.networks)))
-    low, high = (middle - root) / (2 * (1 + c)), (middle + root) / (2 * (1 + c))
-    return np.clip(np.minimum(low, x), 0, 1), np.clip(np.maximum(high, x), 0, 1)  # x itself, whatever the rounding
+def macro_f1_bounds(
+    labels: np.ndarray, predicted: np.ndarray, groups: Groups, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return macro F1 of one network and its interval; ``labels``: int (images,), ``predicted``: int (..., images).
+
+    V is the larger of ``macro_f1_variance`` times the accuracy's design effect, which many classes tell better than
+    each class its own, and the sum over groups of squared influences (Takahashi et al. 2022, Appl. Intell. 52), taken
+    from the mean of their label's: it speaks of other photos with the same shares of classes. Photos of small classes
+    count for more, so that the degrees of freedom are the accuracy's over n^2 V_independent / (n x (1 - x)).
+    """
+    n, (figure, influence) = groups.images, macro_f1_influence(labels, predicted)
+    hits = components((predicted == labels)[..., None, :], groups)
+    effect = np.ones_like(figure) if groups.are_single else design_effect(hits, groups)
+    independent = macro_f1_variance(confusion(labels, predicted), groups.weighted_size)
+    more = np.maximum(1.0, n**2 * independent / np.maximum(n * hits.mean * (1 - hits.mean), 0.5))
+    df = np.maximum(hits.photo_df(groups, MIN_GROUP_DF) / more, max(min(MIN_GROUP_DF, groups.count - 1), 1))
+    given = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    within = influence - (influence @ given / given.sum(0)) @ given.T
+    seen = components(within[..., None, :], groups).photos
+    variance = np.maximum(effect * independent, seen)
+    prior = PRIOR_ERRORS * prior_design_effect(groups)
+    per_share = (n**2 * variance + prior) / (n * np.clip(figure * (1 - figure), 0, None) + PRIOR_ERRORS)
+    return figure, *agresti_coull(figure, student(df, level) ** 2 * per_share / n)
+
+
+def wilson(x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p with (x - p)^2 = c p (1 - p) (Wilson 1927); c = z^2 / n for n independent images."""
+    middle, half = (x + c / 2) / (1 + c), np.sqrt(c * np.clip(x * (1 - x), 0, None) + c**2 / 4) / (1 + c)
+    return np.clip(np.minimum(middle - half, x), 0, 1), np.clip(np.maximum(middle + half, x), 0, 1)  # x, if rounded
+
+
+def agresti_coull(x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return q +- sqrt(c q (1 - q) / (1 + c)) with q = (x + c / 2) / (1 + c), the middle of ``wilson``; never narrower.
+
+    Agresti & Coull 1998, Am. Stat. 52. Wilson's own covers 0.91 and less where half an error or fewer are expected.
+    """
+    q = (x + c / 2) / (1 + c)
+    half = np.sqrt(c * q * (1 - q) / (1 + c))
+    return np.clip(np.minimum(q - half, x), 0, 1), np.clip(np.maximum(q + half, x), 0, 1)
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
+    """Return the 95 % interval of a proportion (Agresti & Coull 1998; Brown, Cai & DasGupta 2001, section 3.1.1).
 
     Raises ValueError unless 0 <= correct <= total > 0.
     """
     if total <= 0 or not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total} images is no accuracy")
-    share, c = correct / total, Z_95**2 / total
-    root = math.sqrt(c * (4 * share * (1 - share) + c))
-    low, high = ((2 * share + c - root) / (2 * (1 + c)), (2 * share + c + root) / (2 * (1 + c)))
-    return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
+    low, high = agresti_coull(np.asarray(correct / total), np.asarray(Z_95**2 / total))
+    return float(low), float(high)
 
 
 def grouped_interval(correct: np.ndarray, groups: Groups) -> tuple[float, float]:
@@ -169,12 +206,10 @@ def grouped_interval(correct: np.ndarray, groups: Groups) -> tuple[float, float]
     """
     if groups.are_single:
         return accuracy_interval(int(correct.sum()), len(correct))
-    parts = components(correct[None], groups)
     if has_interval(groups):
-        low, high = score_bounds(parts, groups)
+        low, high = score_bounds(components(correct[None], groups), groups)
     else:
-        effect, infinite = np.asarray(groups.weighted_size / groups.images), np.asarray(np.inf)
-        low, high = _score(parts, Spread(effect, infinite, np.zeros(()), 0.0), LEVEL)
+        low, high = agresti_coull(correct.mean(), np.asarray(Z_95**2 * groups.weighted_size / groups.images))
     return float(low), float(high)
 
 
@@ -182,8 +217,7 @@ def macro_f1_interval(labels: np.ndarray, predicted: np.ndarray, groups: Groups)
     """Return the 95 % interval of one model's macro F1; NaN for too few groups."""
     if not has_interval(groups):
         return math.nan, math.nan
-    figure, influence = macro_f1_influence(labels, predicted)
-    low, high = estimated_bounds(components(figure + influence[None], groups), groups)
+    _, low, high = macro_f1_bounds(np.asarray(labels), np.asarray(predicted), groups)
     return float(low), float(high)
 
 
@@ -202,7 +236,7 @@ def difference_spread(parts: Components, groups: Groups, estimated: bool = False
         photo_df = np.full_like(photos, np.inf if not parts.network_df else max(n - 1, 1))
     else:
         photo_df = parts.photo_df(groups, MIN_GROUP_DF)
-    return spread(parts, photos, photo_df)
+    return spread(parts, groups, photos, photo_df)
 
 
 def difference_p(parts: Components, groups: Groups, estimated: bool = False) -> np.ndarray:

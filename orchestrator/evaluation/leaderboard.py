@@ -201,8 +201,8 @@ def to_markdown(frame: pd.DataFrame, remarks: Sequence[str] = ()) -> str:
 
 HOW_TO_READ = (
     "The winner was chosen on validation, not here. Differences are paired: the same images under the same model's "
-    "whole row. Intervals: Wilson for accuracy, the delta method for macro F1, Agresti and Min for differences; p: "
-    "exact McNemar; all over objects where several photos show the same one. With fewer than "
+    "whole row. Intervals: Agresti and Coull for accuracy, the delta method for macro F1, Agresti and Min for "
+    "differences; p: exact McNemar; all over objects where several photos show the same one. With fewer than "
     f"{MIN_GROUPS} objects each counts as one photo, and other intervals are left out. ECE: without its bias on few "
     "images. Formulas and coverage: docs/statistics.md."
 )

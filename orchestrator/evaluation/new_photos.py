@@ -18,6 +18,7 @@ from orchestrator.evaluation.intervals import (
     has_interval,
     macro_f1_interval,
     score_bounds,
+    wilson,
 )
 from orchestrator.evaluation.per_class import confused_pairs, per_class
 from orchestrator.evaluation.variance import Components, Groups, components
@@ -247,8 +248,8 @@ def unpaired_bounds(
     l_1)^2) (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10; for any interval: Zou & Donner 2008,
     Statistics in Medicine 27).
     """
-    low_1, high_1 = score_bounds(first, first_groups, level)
-    low_2, high_2 = score_bounds(second, second_groups, level)
+    low_1, high_1 = score_bounds(first, first_groups, level, wilson)
+    low_2, high_2 = score_bounds(second, second_groups, level, wilson)
     gap = second.mean - first.mean
     below = np.sqrt((second.mean - low_2) ** 2 + (high_1 - first.mean) ** 2)
     above = np.sqrt((high_2 - second.mean) ** 2 + (first.mean - low_1) ** 2)

@@ -5,7 +5,6 @@ Every function takes leading axes, one data set each, so that ``benchmarks/cover
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,8 +95,7 @@ class Components:
     means, 0 for one network. ``interaction``: V_I, the part that V_P and V_N both hold. V_P + V_N - V_I estimates the
     variance of the mean (Cameron, Gelbach & Miller 2011, JBES 29, eq. 2.8; crossed effects as in Owen 2007, Ann. Appl.
     Stat. 1). ``network_df``: degrees of freedom of V_N. ``per_network``: 1 / networks, the mean over the sides.
-    ``deviations``: (..., groups), each group's sum minus its size times the mean. ``same_networks``: whether the values
-    are differences within a network.
+    ``deviations``: (..., groups), each group's sum minus its size times the mean.
     """
 
     mean: np.ndarray
@@ -107,7 +105,6 @@ class Components:
     network_df: float
     per_network: float
     deviations: np.ndarray
-    same_networks: bool = False
 
     def photo_df(self, groups: Groups, least: float) -> np.ndarray:
         """Return the degrees of freedom of V_P, between ``least`` and the number of groups minus 1.
@@ -131,7 +128,7 @@ def components(values: np.ndarray, groups: Groups) -> Components:
 def gain_components(first: np.ndarray, second: np.ndarray, groups: Groups) -> Components:
     """Return the parts of mean(second) - mean(first), where both hold the same networks in the same order."""
     gains = second.astype(np.float64) - first
-    return dataclasses.replace(_combine([gains], groups), same_networks=True)
+    return _combine([gains], groups)
 
 
 def difference_components(first: np.ndarray, second: np.ndarray, groups: Groups) -> Components:

@@ -35,7 +35,7 @@ from trainers.serving.neighbours import NEIGHBOURS_FILE
 if TYPE_CHECKING:
     import pandas as pd
 
-STATISTICS = 2
+STATISTICS = 3
 """Version of the formulas of intervals, p and the choice of the policy, for ``audit.figures``, which has them
 once more: increase it when one changes."""
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
+from benchmarks.common.coverage_floor import smallest_width
 from benchmarks.common.coverage_page import PAGE, TABLE_HERE, TEXT, page
 from benchmarks.coverage import RESULTS, SMALL, Cell, draw, grid, group_of, latent_correlation, main, simulate
+from benchmarks.coverage_tuning import tuning_grid
 
 
 def test_the_grid_includes_every_extreme():
@@ -79,7 +83,7 @@ def test_the_page_is_that_of_the_stored_cells_and_names_each_miss():
 
 
 def test_a_miss_is_listed_with_its_setting():
-    figures = {"coverage": 0.95, "width": 1.0, "false_positives": 0.05}
+    figures = {"coverage": 0.95, "width": 1.0, "false_positives": 0.05, "groups": 12.0}
     names = ("mean_accuracy", "difference", "equal", "policy", "macro_f1")
     good = dataclasses.asdict(SMALL[0]) | {name: figures for name in names}
     bad = dataclasses.asdict(SMALL[3]) | {name: figures | {"coverage": 0.92} for name in names[:1]}
@@ -90,3 +94,32 @@ def test_a_miss_is_listed_with_its_setting():
     assert f"one better: {setting} (false positives 8.0 %)." in text
     assert "- macro F1 (one network): none." in text
     assert "| 380 | 3 | 0.9 | 4 | 0.2 | 1.5 | 92.0 / 1.00 / 5.0 | 95.0 / 1.00 / 8.0 |  |  |  |" in text
+
+
+def test_what_is_too_wide_is_told_from_what_cannot_be_narrower():
+    figures = {"coverage": 0.98, "width": 1.4, "groups": 12.0}
+    row = dataclasses.asdict(SMALL[0])
+    floors = (0.0, 1.25, 1.5)
+    rows = [row | {"mean_accuracy": figures | {"floor": floor}} for floor in floors]
+    rows.append(row | {"mean_accuracy": figures | {"groups": 3.0}})
+    rows = [each | {"macro_f1": figures, "difference": figures, "equal": figures, "policy": figures} for each in rows]
+    line = next(each for each in page(TABLE_HERE, rows).splitlines() if each.startswith("| accuracy ("))
+    assert line.endswith("| 4 | 3 | 4 | 1 | 2 |")
+
+
+def test_the_floor_of_a_width_is_that_of_students_t_where_networks_rule():
+    """Then h = t s: a mean width of t sqrt(2 / k) gamma((k + 1) / 2) / gamma(k / 2) / 1.96 times the best."""
+    for df, level in ((2, 0.95), (2, 0.93), (4, 0.93)):
+        mean = np.sqrt(2 / df) * math.gamma((df + 1) / 2) / math.gamma(df / 2)
+        expected = t.ppf((1 + level) / 2, df) * mean / 1.959964
+        assert smallest_width(df, 1.0, 2.0, level) == pytest.approx(expected, rel=0.02)
+    assert smallest_width(2, 1.0, 0.0, 0.93) > smallest_width(2, 3.0, 0.0, 0.93) > 0.9
+    assert smallest_width(2, 50.0, 0.0, 0.93) == 0
+
+
+def test_the_tuning_grid_shares_no_cell_with_the_reported_one():
+    cells = tuning_grid()
+    assert len(cells) > 300
+    assert len(set(cells)) == len(cells)
+    assert not {each.photos for each in cells} & {each.photos for each in grid()}
+    assert not set(cells) & set(SMALL)

@@ -129,14 +129,13 @@ def divide(
 
 
 def interval_half_width(accuracy: float, images: int) -> float:
-    """Half of the width of the 95 % score interval of ``accuracy`` measured on ``images`` (Wilson 1927).
+    """Half of the width of the 95 % interval of ``accuracy`` measured on ``images`` (Agresti & Coull 1998).
 
-    z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Written out since scipy's binomtest takes a count of images, and an
-    accuracy that is merely expected is none.
+    z sqrt(q(1-q) / (n + z^2)), q = (n p + z^2 / 2) / (n + z^2), of an accuracy that is merely expected.
     """
-    z2 = Z_95**2
-    spread = accuracy * (1 - accuracy) / images + z2 / (4 * images**2)
-    return Z_95 * math.sqrt(spread) / (1 + z2 / images)
+    size = images + Z_95**2
+    middle = (images * accuracy + Z_95**2 / 2) / size
+    return Z_95 * math.sqrt(middle * (1 - middle) / size)
 
 
 def _by_ratios(

@@ -21,13 +21,14 @@ from orchestrator.evaluation.selection import Candidate, SelectionRule, choose
     st.integers(2, 5),
     st.integers(0, 10_000),
     st.sampled_from([0.2, 1.0, 8.0, 80.0]),
-    st.sampled_from([1, 2, 7]),
+    st.sampled_from([1, 2, 7, "one pair"]),
 )
-def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: float, group_size: int) -> None:
+def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: float, group_size: int | str) -> None:
     """From guesses to certainty, all right and all wrong included; independent photos, many objects and few."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, photos)
-    groups = [str(i) for i in draw.permutation(np.arange(photos) // group_size)]
+    objects = np.arange(photos).clip(1) if isinstance(group_size, str) else np.arange(photos) // group_size
+    groups = [str(i) for i in draw.permutation(objects)]
     rows = {}
     for policy in ("whole", "flip"):
         logits = draw.normal(size=(photos, classes)) + sharp * np.eye(classes)[labels] * draw.choice([-1, 0, 1])
@@ -37,15 +38,38 @@ def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: f
     for recorded in rank(models, labels, ("m", "whole"), groups).to_dict("records"):
         own = rows[recorded["policy"]]
         found = figures.point_figures(own, rows["whole"], labels, 2.0)
-        found |= figures.STATISTICS[2](own, rows["whole"], labels, groups)
+        found |= figures.STATISTICS[3](own, rows["whole"], labels, groups)
         assert found.keys() == {*figures.POINT_FIGURES, *intervals.INTERVAL_FIGURES}
         for name, value in found.items():
             assert figures.equal(recorded[name], value), (name, recorded[name], value)
         if group_size == 1:
             older = figures.STATISTICS[1](own, rows["whole"], labels, groups)
             assert older.keys() == {*figures.INTERVAL_FIGURES}
+            second = figures.STATISTICS[2](own, rows["whole"], labels, groups)
             for name, value in older.items():
-                assert figures.equal(recorded[name], value), (name, recorded[name], value)
+                assert figures.equal(second[name], value), (name, second[name], value)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [  # (photos, seed, photos an object), and what version 2 computed before there was a third
+        ((60, 1, 1), (0.778212119758, 0.942322793599, -0.125563710073, 0.093305645557, 0.760384927032, 0.941458685131)),
+        ((60, 2, 4), (0.686399773761, 0.936187154765, -0.129000362143, 0.16125842666, 0.679515730408, 0.935542614355)),
+        ((45, 3, 5), (0.589756900928, 0.986501614816, *[math.nan] * 4)),
+        ((30, 4, 7), (0.357257654015, 0.966426734776, *[math.nan] * 4)),
+    ],
+)
+def test_sweeps_judged_with_version_2_have_its_figures(case: tuple[int, int, int], expected: tuple[float, ...]) -> None:
+    photos, seed, size = case
+    draw = np.random.default_rng(seed)
+    labels, groups = draw.integers(0, 3, photos), [str(i // size) for i in range(photos)]
+    rows = []
+    for _ in range(2):
+        powers = np.exp(draw.normal(size=(photos, 3)) + 2 * np.eye(3)[labels])
+        rows.append((powers / powers.sum(1, keepdims=True)).astype(np.float32))
+    found = figures.STATISTICS[2](rows[1], rows[0], labels, groups)
+    names = [f"{name}_{side}" for name in ("accuracy", "difference", "macro_f1") for side in ("low", "high")]
+    assert [found[name] for name in names] == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 def test_the_macro_f1_of_older_leaderboards_counts_the_classes_in_the_labels_alone() -> None:
@@ -100,7 +124,7 @@ def test_the_choice_of_a_policy(crops: list[int], seed: int, group_size: int) ->
     groups = [str(i // group_size) for i in range(60)]
     scores = [PolicyScore(name, int(correct[name].sum()), 60, 0.1, count) for name, count in names.items()]
     chosen = choose_policy(scores, correct, groups).policy
-    assert figures.POLICY_RULES[2]([vars(score) for score in scores], correct, groups) == chosen
+    assert figures.POLICY_RULES[3]([vars(score) for score in scores], correct, groups) == chosen
 
 
 def test_the_older_choice_of_a_policy() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.audit.intervals import grouped_photos
+from orchestrator.audit.intervals import grouped_photos, smoothed_classes
 
 
 def answers(*hits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,3 +36,21 @@ def test_too_few_objects_have_no_difference() -> None:
     first, labels = answers(*[1, 0] * 6)
     second, _ = answers(*[1] * 12)
     assert np.isnan(grouped_photos(second, first, labels, [str(i // 4) for i in range(12)])["p_value"])
+
+
+def test_version_3_adds_two_rights_and_two_wrongs() -> None:
+    """10 photos, 8 right, as if z^2 = 3.84 more were half right: 9.92 of 13.84."""
+    first, labels = answers(*[1] * 8, 0, 0)
+    found = smoothed_classes(first, first, labels, [*"abcdefghij"])
+    middle, half = 9.92073 / 13.84146, 1.959964 * (9.92073 * 3.92073 / 13.84146**3) ** 0.5
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((middle - half, middle + half), abs=1e-6)
+
+
+def test_version_3_has_an_interval_for_single_photos_and_a_pair() -> None:
+    first, labels = answers(*[1] * 7, 0, 0)
+    second, _ = answers(*[1] * 9)
+    objects = [*"aabcdefgh"]
+    assert np.isnan(grouped_photos(second, first, labels, objects)["difference_low"])
+    found = smoothed_classes(second, first, labels, objects)
+    assert -1 <= found["difference_low"] < 0 < found["difference_high"] <= 1
+    assert found["macro_f1_low"] < 0.7

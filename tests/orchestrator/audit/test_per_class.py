@@ -14,6 +14,7 @@ from orchestrator.audit.per_class import class_figures, compare_per_class
 from orchestrator.evaluation.per_class import COLUMNS, per_class
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.paths import SweepPaths
+from orchestrator.sweep.leaderboard import STATISTICS
 from tests.orchestrator.audit.conftest import write_classes
 
 
@@ -77,7 +78,7 @@ def test_the_figures_are_those_of_the_leaderboard(objects: int) -> None:
     labels = draw.choice([0, 1, 2, 3], 200)
     answers = np.where(draw.random(200) < 0.7, np.minimum(labels, 2), draw.choice([0, 1, 2, 4], 200))
     expected = per_class(labels, answers, names, groups).set_index("class")
-    found = class_figures(labels, answers, names, groups)
+    found = class_figures(labels, answers, names, groups, STATISTICS)
     for name in names:
         for column in COLUMNS[1:]:
             assert found[name][column] == pytest.approx(expected.loc[name, column], abs=1e-9, nan_ok=True), name

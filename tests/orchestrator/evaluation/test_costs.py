@@ -64,7 +64,7 @@ def test_a_cost_of_one_for_each_mistake_is_the_error_rate() -> None:
 def test_costs_without_a_difference_and_with_few_objects() -> None:
     labels = np.arange(3)
     assert mean_cost(np.full((3, 3), 7.0), labels, labels, Groups.of(None, 3)).high == 7
-    few = mean_cost(1.0 - np.eye(3), labels, labels, Groups.of(["x", "x", "y"], 3))
+    few = mean_cost(1.0 - np.eye(3), labels, labels, Groups.of(["x", "x", "x"], 3))
     assert few.value == 0
     assert math.isnan(few.high)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from benchmarks.coverage import Cell, draw, group_of, run_cell
 from orchestrator.evaluation.intervals import (
@@ -27,18 +28,29 @@ from orchestrator.evaluation.variance import Groups, components, difference_comp
 
 @pytest.mark.parametrize(
     ("correct", "total", "interval"),
-    [  # as 0.1.0 wrote them into leaderboards, from the formula
-        (0, 1, (0.0, 0.7934506856227626)),
-        (1, 1, (0.20654931437723742, 1.0)),
-        (0, 382, (0.0, 0.009956055091734722)),
-        (191, 382, (0.4501099832337803, 0.5498900167662196)),
-        (353, 382, (0.8930982784291226, 0.9466248580899296)),
-        (382, 382, (0.9900439449082653, 1.0)),
-        (14967, 20000, (0.7422884121039902, 0.7543162035869425)),
+    [  # (correct + 1.92) of (total + 3.84), plus and minus its standard error times 1.96
+        (0, 1, (0.0, 0.832500514520587)),
+        (1, 1, (0.167499485479413, 1.0)),
+        (0, 382, (0.0, 0.012000477111403753)),
+        (191, 382, (0.4501099832337803, 0.5498900167662197)),
+        (353, 382, (0.892770551657165, 0.9469525848618873)),
+        (382, 382, (0.9879995228885962, 1.0)),
+        (14967, 20000, (0.742288223036108, 0.7543163926548248)),
     ],
 )
-def test_the_interval_is_wilsons(correct, total, interval):
-    assert accuracy_interval(correct, total) == pytest.approx(interval, abs=1e-14)
+def test_the_interval_is_agresti_and_coulls(correct, total, interval):
+    assert accuracy_interval(correct, total) == pytest.approx(interval, abs=1e-12)
+
+
+@pytest.mark.parametrize("images", [20, 150, 2500])
+def test_the_interval_of_an_accuracy_near_1_covers_it(images):
+    """Exact sums over the binomial: Wilson's interval, the one before, covers 0.84 at 0.17 expected errors."""
+    errors = np.arange(images + 1)
+    bounds = np.array([accuracy_interval(images - k, images) for k in errors])
+    for expected in (0.05, 0.17, 0.5, 0.9, 1.4, 2.3, 4.1):
+        share = binom.pmf(errors, images, expected / images)
+        truth = 1 - expected / images
+        assert share[(bounds[:, 0] <= truth) & (truth <= bounds[:, 1])].sum() > 0.94, expected
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (3, 2), (-1, 2)])
@@ -131,7 +143,7 @@ def test_the_sign_flip_test_counts_all_signs(gains):
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(0, 40))
-def test_groups_of_one_photo_are_wilsons_interval(seed, right, wrong):
+def test_groups_of_one_photo_are_independent_photos(seed, right, wrong):
     correct = np.random.default_rng(seed).permutation(np.arange(right + wrong) < right)
     names = [f"g{i}" for i in np.random.default_rng(seed).permutation(right + wrong)]
     found = grouped_interval(correct, Groups.of(names, right + wrong))
@@ -184,9 +196,36 @@ def test_when_an_interval_is_withheld():
     assert has_interval(Groups.of([i // 2 for i in range(20)], 20))
     assert not has_interval(Groups.of(None, 100), 1)
     assert has_interval(Groups.of(None, 100), 2)
+    assert has_interval(Groups.of(list("aabcdefghi"), 10))
+    assert has_interval(Groups.of(list("aab"), 3))
+    assert not has_interval(Groups.of(list("aa"), 2))
+    assert has_interval(Groups.of([*"a" * 91, *"bcdefghij"], 100))
     few = paired_difference([True] * 6, [False] * 6, Groups.of(list("aabbcc"), 6))
     assert few.difference == -1
     assert math.isnan(few.p_value)
+
+
+def test_a_pair_among_single_photos_leaves_the_intervals_and_widens_them():
+    """They were withheld: 9 groups are fewer than 10."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 10)
+    before, after = (np.where(rng.random(10) < share, labels, 1 - labels) for share in (0.6, 0.8))
+    pair, single = Groups.of(list("aabcdefghi"), 10), Groups.of(None, 10)
+    for groups in (pair, single):
+        low, high = macro_f1_interval(labels, after, groups)
+        assert 0 <= low < high <= 1
+        paired = paired_difference(before == labels, after == labels, groups)
+        assert -1 <= paired.low < paired.difference < paired.high <= 1
+        assert 0 < paired.p_value <= 1
+    (low, high), (narrow, upper) = (grouped_interval(after == labels, each) for each in (pair, single))
+    assert high - low > upper - narrow
+
+
+def test_a_class_of_one_group_is_not_certain():
+    """Its group's sum of influences is about 0 whatever its accuracy: coverage was 86 % with 19 groups."""
+    found = run_cell(Cell(340, 1, 0.9, 20, 0.45, 0.0), 600, (7,))
+    assert found["macro_f1"]["coverage"] > 0.92
+    assert found["macro_f1"]["width"] < 1.5
 
 
 def test_macro_f1_of_independent_photos_agrees_with_the_bootstrap():
@@ -216,4 +255,6 @@ def test_coverage_under_groups_and_seeds(cell):
         if found[name]:
             assert found[name]["coverage"] > 0.91, name
     assert found["difference"]["false_positives"] < 0.085
-    assert found["equal"]["width"] < 1.5
+    if found["equal"].get("floor", 0) < 1.3:
+        assert found["equal"]["width"] < 1.3
+    assert found["equal"]["width"] < 2

@@ -84,6 +84,5 @@ def test_a_network_compared_with_itself_is_one_sample_of_differences():
     a, b = rng.random((4, 50)) < 0.9, rng.random((4, 50)) < 0.9
     groups = Groups.of(None, 50)
     parts = gain_components(a, b, groups)
-    assert parts.same_networks
     assert parts.network_df == 3
     assert parts.photos == pytest.approx(components(b.astype(float) - a, groups).photos)

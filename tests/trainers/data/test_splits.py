@@ -114,7 +114,7 @@ def test_small_test_split_is_a_warning_with_the_width_of_its_interval(tmp_path: 
     root = folder_of(tmp_path / "p", a=60, b=60)
     _, report = build_manifest(source(root))
     assert report.warnings == (
-        "the test split holds 23 images: an accuracy of 90 % measured on so few is known to within 13 percentage "
+        "the test split holds 23 images: an accuracy of 90 % measured on so few is known to within 14 percentage "
         "points either way (95 % interval). Add images, or give test a larger share.",
     )
     for correct, images in ((18, 20), (45, 50), (81, 90), (50, 100)):
