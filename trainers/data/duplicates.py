@@ -200,7 +200,8 @@ def _compare(looks: Looks, found: Candidate) -> tuple[Comparison | None, bool]:
     shapes = first.grey.shape, second.grey.shape
     if found.symmetry is not None:
         return compare(first, second, symmetric_map(*SYMMETRIES[found.symmetry], *shapes)), found.symmetry == 0
-    start = map_of_keypoints(*looks.keypoints.take([found.first, found.second]), found.mirror)
+    one, other = looks.keypoints.take([found.first, found.second])
+    start = map_of_keypoints(one, other, found.mirror)
     if start is None:
         return None, False
     return compare(first, second, start), not may_be_layout(start, *shapes)
