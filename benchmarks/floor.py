@@ -3,7 +3,7 @@
 The sweeps are those of ``head_only`` and ``mixed_depth``, each from an empty store. Their floor is the plan's: each
 photo decoded once, each frozen part run once over each image, each trainable part trained for its epochs, each at the
 better of our speed and that of a bare ``tf.function`` on tensors in memory (``orchestrator.plan.calibrate`` for steps,
-``benchmarks.bare_parts`` for frozen parts), evenly over the workers. The speeds are measured anew in the same run, on
+``benchmarks.peers.bare_parts`` for frozen parts), evenly over the workers. The speeds are measured anew in the same run, on
 every worker at once. Sweep and measuring take turns, three times each, and of both the quickest counts: what a shared
 machine takes away for a while is neither's doing.
 
@@ -139,7 +139,7 @@ def with_bare(
         report, file = folder / f"report-{core}.json", folder / f"task-{core}.json"
         task = {"parts": parts, "classes": classes, "seconds": BARE_S, "report": str(report)}
         file.write_text(json.dumps(task), encoding="utf-8")
-        run_module(["benchmarks.bare_parts", str(file)], folder / f"output-{core}")
+        run_module(["benchmarks.peers.bare_parts", str(file)], folder / f"output-{core}")
         return json.loads(report.read_text(encoding="utf-8"))
 
     with ThreadPoolExecutor(CORES) as cores:

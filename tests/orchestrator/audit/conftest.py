@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from orchestrator.audit.audit import leaderboard_record
 from orchestrator.evaluation.leaderboard import ensemble
@@ -20,13 +21,19 @@ from trainers.data.manifest import Manifest
 
 
 def write_classes(sweep: SweepPaths) -> None:
-    """``per_class.csv``, as a leaderboard writes it."""
+    """``per_class.csv``, as version 2 of the statistics wrote it: Wilson's intervals of single photos."""
     record, _ = leaderboard_record(read_sweep(sweep.root))
     files = [sweep.probabilities(fit, "test", record["judged"]["policy"]) for fit in record["fits"]]
     answers = ensemble([np.load(file)["probabilities"] for file in files]).argmax(1)
     manifest = Manifest.read(sweep.manifest, files=False)
     test = manifest.split("test")
-    write(per_class(test.labels(), answers, manifest.classes, test.table["group"].tolist()), sweep)
+    frame = per_class(test.labels(), answers, manifest.classes, test.table["group"].tolist())
+    for figure, photos in (("precision", "predicted"), ("recall", "support")):
+        for place, (share, n) in enumerate(zip(frame[figure], frame[photos], strict=True)):
+            if n:
+                bounds = binomtest(round(share * n), n).proportion_ci(method="wilson")
+                frame.loc[place, [f"{figure}_low", f"{figure}_high"]] = bounds.low, bounds.high
+    write(frame, sweep)
 
 
 @pytest.fixture
