@@ -3,9 +3,9 @@
 The sweeps are those of ``head_only`` and ``mixed_depth``, each from an empty store. Their floor is the plan's: each
 photo decoded once, each frozen part run once over each image, each trainable part trained for its epochs, each at the
 better of our speed and that of a bare ``tf.function`` on tensors in memory (``orchestrator.plan.calibrate`` for steps,
-``benchmarks.peers.bare_parts`` for frozen parts), evenly over the workers. The speeds are measured anew in the same run, on
-every worker at once. Sweep and measuring take turns, three times each, and of both the quickest counts: what a shared
-machine takes away for a while is neither's doing.
+``benchmarks.peers.bare_parts`` for frozen parts), evenly over the workers. The speeds are measured anew in the same
+run, on every worker at once. Sweep and measuring take turns, three times each, and of both the quickest counts:
+what a shared machine takes away for a while is neither's doing.
 
 Compared is the time from the moment a worker is ready to work (start of the first job that fills the store) to the end
 of the last trial: opening and tracing networks, waiting, scheduling and the record are in it, and not in the floor.

@@ -1,4 +1,4 @@
-"""How fast plain TensorFlow runs frozen parts: ``python -m benchmarks.peers.bare_parts FILE``, once for each core at once.
+"""How fast plain TensorFlow runs frozen parts: ``python -m benchmarks.peers.bare_parts FILE``, on each core at once.
 
 Each part is Keras' own network up to the boundary in a bare ``tf.function``, on a batch that is in memory, with its
 batch norms and with them folded, at several batch sizes; the quickest counts.
