@@ -17,7 +17,9 @@ ROUGH, FINE = 0.025, 0.01
 SCALES = (1 / 3, 3.0)
 """Minimum and maximum of how much larger, in longer sides, the first picture's content is in the second."""
 CORRECTION = 0.08
-"""Maximum distance, in longer sides, that a corner moves by a map that leaves a picture as it lies."""
+"""Maximum distance, in longer sides, that the middle moves by a map that leaves a picture as it lies."""
+SMALL_TURN = 15.0
+"""Maximum degrees by which such a map turns."""
 OTHER_SCALE = 0.04
 """Minimum logarithm of a scale by which a picture is a crop of another, and no other object of its layout."""
 
@@ -43,10 +45,12 @@ def may_be_layout(matrix: np.ndarray, first: tuple[int, int], second: tuple[int,
 
     Shapes are (height, width) of the two pictures.
     """
-    corners = _extent(first) @ np.array([[0.0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
-    off = (matrix - symmetric_map(0, False, first, second)) @ corners
-    scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    return bool(np.linalg.norm(off, axis=0).max() > CORRECTION and abs(np.log(scale)) < OTHER_SCALE)
+    middle = _extent(first) @ np.array([0.5, 0.5, 1])
+    off = (matrix - symmetric_map(0, False, first, second)) @ middle
+    determinant = np.linalg.det(matrix[:, :2])
+    turned = abs(np.rad2deg(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])))
+    correction = determinant > 0 and turned <= SMALL_TURN and np.linalg.norm(off) <= CORRECTION
+    return bool(not correction and abs(np.log(abs(determinant))) < 2 * OTHER_SCALE)
 
 
 def map_of_keypoints(first: np.ndarray, second: np.ndarray, mirror: bool) -> np.ndarray | None:

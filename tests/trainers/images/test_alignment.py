@@ -54,6 +54,8 @@ def test_a_mirrored_picture_has_a_map_that_mirrors_and_another_picture_has_none(
         ([[1, 0, 0], [0, 1, 0]], False),
         ([[1, 0, 0.05], [0, 1, 0.03]], False),  # a small correction
         ([[1, 0, 0.2], [0, 1, 0]], True),  # a shift by a cell
+        ([[0.985, 0.174, -0.06], [-0.174, 0.985, 0.09]], False),  # turned by 10 degrees about the middle
+        ([[0.866, 0.5, -0.12], [-0.5, 0.866, 0.3]], True),  # turned by 30: a cap with a scratch elsewhere
         ([[-1, 0, 1], [0, 1, 0]], True),  # mirrored
         ([[-1, 0, 1], [0, -1, 0.75]], True),  # turned by 180 degrees
         ([[1.25, 0, -0.2], [0, 1.25, -0.1]], False),  # a crop
