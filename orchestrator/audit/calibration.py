@@ -83,13 +83,16 @@ def _validation(judged: JudgedSweep, facts: Mapping[str, Any]) -> _Answers | Non
     if not len(rows):
         return None
     stored = [read_arrays(sweep, sweep.paths.probabilities(fit, "validation", policy), PART) for fit in facts["fits"]]
-    known = {sha: (classes.index(label), group) for sha, label, group in rows[["sha256", "label", "group"]].to_numpy()}
+    known: dict[str, list[tuple[int, str]]] = {}  # the same bytes may occur twice, also with two labels
+    for sha, label, group in rows[["sha256", "label", "group"]].to_numpy():
+        known.setdefault(str(sha), []).append((classes.index(label), str(group)))
     hashes = [str(sha) for sha in stored[0]["sha256"]]
-    if {*hashes} != {*known} or any(s["sha256"].tolist() != hashes for s in stored):
+    if sorted(hashes) != sorted(rows["sha256"]) or any(s["sha256"].tolist() != hashes for s in stored):
         name = sweep.paths.name_of(sweep.paths.probabilities(facts["fits"][0], "validation", policy))
         raise Unreadable(PART, name, "is not of the manifest's validation photos")
     mean = np.mean([s["probabilities"].astype(float) for s in stored], axis=0)
-    return _Answers(mean, np.array([known[sha][0] for sha in hashes]), [str(known[sha][1]) for sha in hashes])
+    photos = [known[sha].pop(0) for sha in hashes]
+    return _Answers(mean, np.array([label for label, _ in photos]), [group for _, group in photos])
 
 
 def _temperature(validation: _Answers) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,14 @@ def test_probabilities_of_other_photos_are_found(old: SweepPaths) -> None:
 def _events(sweep: SweepPaths) -> list[Any]:
     with Ledger(sweep.ledger) as ledger:
         return [event for event in ledger.events() if event.stage == "leaderboard"]
+
+
+def test_a_file_that_has_two_labels_counts_under_both(old: SweepPaths) -> None:
+    manifest = Manifest.read(old.manifest)
+    table = manifest.table
+    validation = table.index[table["split"] == "validation"]
+    other = next(place for place in validation if table.loc[place, "label"] != table.loc[validation[0], "label"])
+    table.loc[other, "sha256"] = table.loc[validation[0], "sha256"]
+    replace(manifest, table=table).write(old.manifest)
+    write_calibration(old)
+    assert differing(old) == []
