@@ -32,6 +32,14 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
+def certainty(probabilities: np.ndarray) -> np.ndarray:
+    """Return the highest of each row of calibrated probabilities, which thresholds are compared with, (n,).
+
+    Rounded to 12 digits: many are 1 but for the last bit, which depends on how a power is computed.
+    """
+    return np.round(probabilities.max(-1), 12)
+
+
 @dataclass(frozen=True)
 class Level:
     """Photos answered if the highest calibrated probability is at least ``threshold``, on validation.

@@ -28,6 +28,7 @@ from orchestrator.audit.checks import (
     read_table,
     unknown_version,
 )
+from orchestrator.audit.choice import completed_trials
 from orchestrator.ledger.stages import CALIBRATED
 
 PART = "calibration"
@@ -57,7 +58,9 @@ def compare_calibration(judged: JudgedSweep) -> Iterator[Check]:
     validation = _validation(judged, facts)
     temperature = 1.0 if validation is None else _temperature(validation)
     yield compare(PART, "temperature", float(facts["temperature"]), temperature)
-    levels = [] if validation is None else _levels(validation, temperature)
+    trials = 1 if _is_held_out(judged) else max(completed_trials(judged), 1)
+    yield compare(PART, "trials that it was chosen among", int(facts.get("chosen_among", 1)), trials)
+    levels = [] if validation is None else _levels(validation, temperature, RISK / trials)
     yield compare(PART, "thresholds", len(facts["levels"]), len(levels))
     for recorded, computed in zip(facts["levels"], levels, strict=False):
         for name, value in computed.items():
@@ -69,10 +72,12 @@ def compare_calibration(judged: JudgedSweep) -> Iterator[Check]:
 
 def _expected_fits(judged: JudgedSweep) -> list[str]:
     """The final networks if they have not trained on the validation photos, else the winning trial."""
+    return list(judged.record["fits"]) if _is_held_out(judged) else [judged.record["judged"]["trial"]]
+
+
+def _is_held_out(judged: JudgedSweep) -> bool:
     spec = read_spec(judged.sweep)
-    if spec.final.refit == "train" and not spec.data.folds:
-        return list(judged.record["fits"])
-    return [judged.record["judged"]["trial"]]
+    return spec.final.refit == "train" and not spec.data.folds
 
 
 def _validation(judged: JudgedSweep, facts: Mapping[str, Any]) -> _Answers | None:
@@ -123,11 +128,11 @@ def _warmed(rows: np.ndarray, temperature: float) -> np.ndarray:
     return rows.astype(float) if temperature == 1 else scaled
 
 
-def _levels(validation: _Answers, temperature: float) -> list[dict[str, float]]:
+def _levels(validation: _Answers, temperature: float, risk: float) -> list[dict[str, float]]:
     """Return the thresholds of fixed sequence testing (docs/statistics.md), by falling coverage."""
     from scipy.stats import beta
 
-    sure = _warmed(validation.rows, temperature).max(axis=1)
+    sure = np.round(_warmed(validation.rows, temperature).max(axis=1), 12)
     order = sorted(sure, reverse=True)
     tried: list[dict[str, float]] = []
     with_one_mistake: list[float] = []
@@ -139,7 +144,7 @@ def _levels(validation: _Answers, temperature: float) -> list[dict[str, float]]:
         for i in chosen:
             sizes[validation.groups[i]] = sizes.get(validation.groups[i], 0) + 1
         photos = len(chosen) ** 2 / sum(size**2 for size in sizes.values())
-        bounds = [float(beta.ppf(RISK, x, photos - x + 1)) if x > 0 else 0.0 for x in (share * photos, photos - 1)]
+        bounds = [float(beta.ppf(risk, x, photos - x + 1)) if x > 0 else 0.0 for x in (share * photos, photos - 1)]
         tried.append({"threshold": float(least), "coverage": len(chosen) / len(sure), "precision": share})
         tried[-1]["lower"] = bounds[0]
         with_one_mistake.append(bounds[1])
@@ -176,7 +181,7 @@ def _on_test(
     for recorded in facts["wanted"]:
         reaching = [level["threshold"] for level in levels if level["lower"] >= recorded["precision"]]
         expected: dict[str, Any] = {"threshold": min(reaching, default=None)}
-        chosen = after.max(axis=1) >= min(reaching, default=math.inf)
+        chosen = np.round(after.max(axis=1), 12) >= min(reaching, default=math.inf)
         if reaching:
             expected |= {"photos": float(chosen.sum()), "coverage": float(chosen.mean())}
         if chosen.any():

@@ -62,6 +62,11 @@ def choose_again(judged: JudgedSweep) -> Iterator[Check]:
     yield from _policy(judged, winner)
 
 
+def completed_trials(judged: JudgedSweep) -> int:
+    """Return the number of trials from which the winner was chosen."""
+    return len(_completed_trials(judged, read_spec(judged.sweep).budget.epochs, read_manifest(judged.sweep)[0]))
+
+
 def _completed_trials(judged: JudgedSweep, epochs: int, table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the trials COMPLETED at full budget before the leaderboard, with the metrics of their last epoch."""
     kept: dict[str, dict[int, Event]] = {}

@@ -83,10 +83,9 @@ def promote(
     """Register the winner of the sweep in ``folder`` and make it the champion, if the gate allows it.
 
     ``allow``: codes of refusals to override, which the registry and the ledger record, as they do the ``margin``, a
-    fraction. The sweep's lock is held
-    throughout, so that every promotion reaches the ledger. Raises PromotionRefused with the figures, TrackingError if
-    MLflow cannot be reached, OrchError if the sweep has no winner yet, is running, or was interrupted on the way to
-    another winner, or if its files are not what was judged.
+    fraction. The sweep's lock is held throughout, so that every promotion reaches the ledger. Raises PromotionRefused
+    with the figures, TrackingError if MLflow cannot be reached, OrchError if the sweep has no winner yet, is running,
+    or was interrupted on the way to another winner, or if its files are not what was judged.
     """
     require_record(folder)
     with locked_sweep(folder) as (sweep, ledger):

@@ -16,7 +16,7 @@ import numpy as np
 
 from orchestrator.evaluation.intervals import grouped_interval
 from orchestrator.evaluation.variance import Groups, photos_in_words
-from trainers.calibration import SMALLEST, Calibration, Level, tempered
+from trainers.calibration import SMALLEST, Calibration, Level, certainty, tempered
 from trainers.metrics import log_loss
 
 ECE_BINS = 15
@@ -99,10 +99,11 @@ class LabelledAnswers:
         return np.asarray(self.probabilities.argmax(1) == self.labels)
 
 
-def calibrate(validation: LabelledAnswers | None) -> tuple[Calibration, str]:
+def calibrate(validation: LabelledAnswers | None, chosen_among: int = 1) -> tuple[Calibration, str]:
     """Fit temperature and thresholds to answers on validation, None if there are none.
 
-    Returns them, and a sentence if the temperature stays 1. Accuracy does not change: neither is looked for there.
+    ``chosen_among``: number of trials that these photos chose the model from; 1 if they did not. Returns both, and a
+    sentence if the temperature stays 1. Accuracy does not change: neither is looked for there.
     """
     if validation is None or not len(validation.labels):
         return Calibration(), "there are no validation photos to fit a temperature to"
@@ -114,8 +115,8 @@ def calibrate(validation: LabelledAnswers | None) -> tuple[Calibration, str]:
         why = f"all of {len(hits):,} validation photos are answered correctly, which says nothing about a temperature"
     else:
         temperature = fit_temperature(validation.probabilities, validation.labels)
-    confidence = tempered(np.asarray(validation.probabilities, np.float64), temperature).max(1)
-    levels = precision_levels(confidence, hits, validation.groups)
+    confidence = certainty(tempered(np.asarray(validation.probabilities, np.float64), temperature))
+    levels = precision_levels(confidence, hits, validation.groups, chosen_among)
     return Calibration(temperature, levels, len(hits)), why
 
 
@@ -139,7 +140,9 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return 1 / low
 
 
-def precision_levels(confidence: np.ndarray, hits: np.ndarray, groups: Sequence[str]) -> tuple[Level, ...]:
+def precision_levels(
+    confidence: np.ndarray, hits: np.ndarray, groups: Sequence[str], chosen_among: int = 1
+) -> tuple[Level, ...]:
     """Return the thresholds by which a wanted precision can be reached, by falling coverage.
 
     ``confidence``: the highest calibrated probability, (photos,); ``hits``: bool (photos,). Fixed sequence testing of
@@ -147,18 +150,19 @@ def precision_levels(confidence: np.ndarray, hits: np.ndarray, groups: Sequence[
     classification (Geifman & El-Yaniv 2017): for a wanted precision the thresholds that answer 1, 2, ... tenths of the
     photos are tried in that order, from the first at which one mistake is allowed, until the exact lower bound
     (Clopper & Pearson 1934) of one falls below it; the last before is chosen. So the chosen one's true precision is
-    below the wanted with probability ``RISK``. Photos of a group count as if all were answered alike: n is
-    (sum m_g)^2 / sum m_g^2 (Kish 1965).
+    below the wanted with probability ``RISK``. The best of k trials looks better on these photos than it is, so each
+    bound of a model that was ``chosen_among`` k has the risk ``RISK`` / k (Bonferroni). Photos of a group count as if
+    all were answered alike: n is (sum m_g)^2 / sum m_g^2 (Kish 1965).
     """
     tried, allowed = list[Level](), list[float]()
-    falling = np.sort(confidence)[::-1]
+    falling, risk = np.sort(confidence)[::-1], RISK / chosen_among
     for tenths in range(1, LEVELS + 1):
         threshold = 0.0 if tenths == LEVELS else float(falling[math.ceil(tenths * len(falling) / LEVELS) - 1])
         answered = confidence >= threshold
         own = Groups.of(np.asarray(groups)[answered], int(answered.sum()))
         photos, right = own.images / own.weighted_size, float(hits[answered].mean())
-        tried.append(Level(threshold, float(answered.mean()), right, _exact_lower_bound(right * photos, photos)))
-        allowed.append(_exact_lower_bound(photos - 1, photos))
+        tried.append(Level(threshold, float(answered.mean()), right, _exact_lower_bound(right * photos, photos, risk)))
+        allowed.append(_exact_lower_bound(photos - 1, photos, risk))
     return _reachable(tried, allowed)
 
 
@@ -177,11 +181,11 @@ def _reachable(tried: Sequence[Level], allowed: Sequence[float]) -> tuple[Level,
     return tuple(found[threshold] for threshold in sorted(found))
 
 
-def _exact_lower_bound(right: float, photos: float) -> float:
-    """Return Clopper & Pearson's one-sided bound at ``RISK``, for any real numbers of photos."""
+def _exact_lower_bound(right: float, photos: float, risk: float) -> float:
+    """Return Clopper & Pearson's one-sided bound at ``risk``, for any real numbers of photos."""
     from scipy.special import betaincinv  # SciPy: a second to import
 
-    return float(betaincinv(right, photos - right + 1, RISK)) if right > 0 else 0.0
+    return float(betaincinv(right, photos - right + 1, risk)) if right > 0 else 0.0
 
 
 def effect_on_test(calibration: Calibration, test: LabelledAnswers) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def effect_on_test(calibration: Calibration, test: LabelledAnswers) -> dict[str,
     for precision in WANTED:
         level, row = calibration.reached(precision), dict[str, Any]({"precision": precision, "threshold": None})
         if level is not None:
-            answered = after.max(1) >= level.threshold
+            answered = certainty(after) >= level.threshold
             row |= {"threshold": level.threshold, "photos": int(answered.sum()), "coverage": float(answered.mean())}
             row |= _share(test.hits[answered], np.asarray(test.groups)[answered])
         wanted.append(row)

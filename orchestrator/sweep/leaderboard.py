@@ -131,8 +131,10 @@ def _calibrate(
         validation = LabelledAnswers(ensemble([s["probabilities"] for s in stored]), stored[0]["labels"], groups)
         whose = "the networks that are served" if held_out else "the winning trial, trained on fewer photos"
         source = f"{photos_in_words(len(groups), len({*groups}))} of validation as answered by {whose}"
-    calibration, reason = calibrate(validation)
-    return calibration, calibration.to_dict() | {"fits": fits, "source": source, "reason": reason}
+    chosen_among = 1 if held_out else winner.chosen_among
+    calibration, reason = calibrate(validation, chosen_among)
+    facts = {"fits": fits, "source": source, "reason": reason, "chosen_among": chosen_among}
+    return calibration, calibration.to_dict() | facts
 
 
 def _write_winner(

@@ -32,6 +32,7 @@ class Winner:
     """The choice on validation: a configuration, its crop policy and its form, with the reasons.
 
     ``front``: with several objectives, the trials that no other beats in all of them, as ``orch show`` lists them.
+    ``chosen_among``: number of trials that could have been chosen; it is no part of the record.
     """
 
     trial: str
@@ -41,6 +42,7 @@ class Winner:
     reason: str
     runners_up: tuple[tuple[str, TrialConfig], ...]
     front: tuple[dict[str, Any], ...] = ()
+    chosen_among: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         facts = {
@@ -97,6 +99,7 @@ def select(sweep: SweepContext, manifest: Manifest) -> Winner:
             }
             for c in front
         ),
+        chosen_among=sum(c.is_eligible and math.isfinite(c.val_accuracy) for c in candidates),
     )
     if sweep.state().stages.get(Stage.SELECT, {}).get("winner") != winner.to_dict():
         payload = {"winner": winner.to_dict(), "policies": [dataclasses.asdict(s) for s in scores]}

@@ -74,12 +74,18 @@ Scanned = tuple[ScannedPhoto, Look | None]
 def _with_stored(files: Sequence[Path], found: Sequence[Scanned], store: LookStore) -> Iterator[Scanned]:
     """Fill in the looks that are in the store, and add the others to it."""
     known = [i for i, (photo, seen) in enumerate(found) if seen is None and not photo.reason]
-    stored = store.looks([found[i][0].sha256 for i in known], lambda place: look(files[known[place]]))
-    of_file = dict(zip(known, stored, strict=True))
+    hashes = [found[i][0].sha256 for i in known]
+    complete: list[Scanned]
+    try:
+        stored = store.looks(hashes, lambda place: look(files[known[place]]))
+        complete = [(_photo(*pair), pair[1]) for pair in zip(hashes, stored, strict=True)]
+    except Unreadable:  # a file went away whose stored look is damaged; it costs the others nothing
+        complete = [_look(files[i], "", LookStore(None)) for i in known]
+    of_file = dict(zip(known, complete, strict=True))
     for i, (photo, seen) in enumerate(found):
         if seen is not None:
             store.add(photo.sha256, seen)
-        yield (_photo(photo.sha256, of_file[i]), of_file[i]) if i in of_file else (photo, seen)
+        yield of_file.get(i, (photo, seen))
 
 
 def _photo(sha256: str, seen: Look) -> ScannedPhoto:

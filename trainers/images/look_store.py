@@ -116,6 +116,8 @@ def from_row(values: np.ndarray) -> Look:
 
 @functools.cache
 def code() -> str:
-    """16 hex digits over the code that makes a look: with other code, or another Pillow, no old look is found."""
+    """16 hex digits over the code that makes a look: with other code, Pillow or OpenCV, no old look is found."""
+    import cv2  # `orch --help` does without
+
     parts = [inspect.getsource(module) for module in (comparison, decode, descriptor, keypoints, look, pillow_reader)]
-    return hashlib.sha256("\n".join([*parts, PIL.__version__]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([*parts, PIL.__version__, cv2.__version__]).encode()).hexdigest()[:16]

@@ -215,7 +215,9 @@ class ServedModel:
         if level is None:
             return answers
         pairs = list(zip(answers["label"], answers["probability"], strict=True))
-        reasons = [too_uncertain(*pair, level, precision) if pair[1] < level.threshold else "" for pair in pairs]
+        reasons = [
+            too_uncertain(*pair, level, precision) if round(pair[1], 12) < level.threshold else "" for pair in pairs
+        ]
         labels = ["" if reason else label for reason, (label, _) in zip(reasons, pairs, strict=True)]
         return answers.assign(label=labels, reason=reasons)
 

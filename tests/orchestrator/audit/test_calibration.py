@@ -39,8 +39,11 @@ def write_calibration(sweep: SweepPaths, change: Change = lambda facts: None, re
                 np.savez(path, **stored | {"sha256": table["sha256"].to_numpy(str)})
                 rows.append(stored["probabilities"].astype(float))
             answers[split] = LabelledAnswers(np.mean(rows, 0), manifest.split(split).labels(), table["group"].tolist())
-        found, reason = calibrate(answers["validation"])
+        ends = [e for e in ledger.events() if e.kind == EventKind.TRIAL and e.stage == "search"]
+        trials = len({e.trial for e in ends if e.state == "COMPLETED"})
+        found, reason = calibrate(answers["validation"], trials)
         facts = found.to_dict() | {"fits": [winner["trial"]], "source": "validation", "reason": reason}
+        facts["chosen_among"] = trials
         facts |= effect_on_test(found, answers["test"])
         described = json.loads((sweep.winner / "model.json").read_text())
         (sweep.winner / "model.json").write_text(json.dumps(described | {"calibration": found.to_dict()}))

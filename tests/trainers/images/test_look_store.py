@@ -72,13 +72,38 @@ def test_a_damaged_row_is_made_again(tmp_path: Path, decoded: list[int]) -> None
     write_photos(root, 20)
     source = DataSource(str(root), (0.6, 0.2, 0.2), cache)
     before, _ = build_manifest(source)
-    for file in (cache / LOOKS).rglob("*.npy"):
-        content = bytearray(file.read_bytes())
-        content[-20] ^= 1
-        file.write_bytes(bytes(content))
+    damage(cache)
     after, _ = build_manifest(source)
     assert len(decoded) > 40
     assert after.table.equals(before.table)
+
+
+def damage(cache: Path) -> None:
+    for file in (cache / LOOKS).rglob("*.npy"):
+        content = bytearray(file.read_bytes())
+        for place in range(512, len(content), 512):
+            content[place] ^= 1
+        file.write_bytes(bytes(content))
+
+
+def test_a_photo_that_goes_away_meanwhile_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, cache = tmp_path / "photos", tmp_path / "cache"
+    write_photos(root, 10)
+    source = DataSource(str(root), (0.6, 0.2, 0.2), cache)
+    build_manifest(source)
+    damage(cache)
+
+    def vanishing(source: Path | str | bytes) -> Look:
+        if isinstance(source, Path):  # its row is damaged
+            (root / "a" / "3.png").unlink(missing_ok=True)
+        return look(source)
+
+    monkeypatch.setattr(scanning, "look", vanishing)
+    after, report = build_manifest(source)
+    assert len(after.table) == 19
+    assert any("3.png" in line for line in report.lines())
 
 
 def test_tiny_photos_are_decoded_each_time(tmp_path: Path) -> None:
