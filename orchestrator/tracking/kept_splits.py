@@ -1,7 +1,7 @@
-"""The earlier manifest whose splits a sweep keeps: the newest of the same registered model.
+"""The earlier manifest whose splits a sweep keeps: the newest of the same registered model, of its own source first.
 
 Found on this machine alone, among the sweeps in ``runs/`` and those in a file of the user's (``RECORD``), so that it
-needs no MLflow; see docs/decisions/0014-splits-kept-by-default.md. ``orch data check``, ``orch data preview``,
+needs no MLflow; see docs/decisions/0015-splits-kept-by-default.md. ``orch data check``, ``orch data preview``,
 ``orch plan`` and ``orch sweep`` all ask here.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import list_sweeps, read_sweep
+from orchestrator.ledger.kept import KeptFiles
 from orchestrator.ledger.stages import Stage
 from orchestrator.paths import RUNS, SweepPaths, data_folder
 from orchestrator.spec.data_source import data_source
@@ -35,19 +36,25 @@ RECORD = "manifests.jsonl"
 
 @dataclass(frozen=True)
 class Earlier:
-    """A sweep of the same model. ``time_s``: when its manifest was made. ``damaged``: whether that is not whole."""
+    """A sweep of the same model. ``time_s``: when its manifest was made. ``kept``: the checksums of its files."""
 
     folder: Path
     spec: SweepSpec
     time_s: float
-    damaged: bool
+    kept: KeptFiles
+
+    def is_damaged(self) -> bool:
+        """Whether the manifest, which is read for that, is not whole."""
+        manifest = SweepPaths(self.folder).manifest
+        return not manifest.is_file() or self.kept.state(manifest).is_damage
 
 
 def source_of(spec: SweepSpec, own: Path | None = None) -> DataSource:
     """Return the file's ``data`` section as a ``DataSource``, with the manifest whose splits are kept.
 
     ``own``: the folder of the sweep itself. With ``keep_splits: auto`` it is the newest of the registered model whose
-    seed and ratios are the same, since a file that states others asks for another division.
+    seed and ratios are the same, since a file that states others asks for another division. One whose ``data.source``
+    is the same comes before a newer one of another source, whose folder may merely have the same name.
     """
     source = data_source(spec)
     if spec.data.keep_splits != AUTO:
@@ -65,9 +72,10 @@ def _keeping(source: DataSource, model: str, uri: str | None, own: Path | None) 
         return source  # own splits, or a built-in, whose photos never change
     notes: list[str] = []
     other = ""
-    for earlier in _earlier(model, store_uri(uri), own):
+    places = _places(source)
+    for earlier in sorted(_earlier(model, store_uri(uri), own), key=lambda e: _places(data_source(e.spec)) != places):
         before = data_source(earlier.spec)
-        if earlier.damaged:
+        if earlier.is_damaged():
             notes.append(f"those of {_shown(earlier.folder)} are not kept, because its manifest is damaged or missing")
         elif (before.seed, _ratios(before)) == (source.seed, _ratios(source)):
             return replace(source, keep_splits=_shown(earlier.folder), kept_by_default=True, split_notes=tuple(notes))
@@ -78,6 +86,11 @@ def _keeping(source: DataSource, model: str, uri: str | None, own: Path | None) 
                 "data.keep_splits to that folder"
             )
     return replace(source, split_notes=(*notes, other) if other else tuple(notes))
+
+
+def _places(source: DataSource) -> list[str]:
+    """Return the paths of the sources, without links, in an order that does not depend on the file's."""
+    return sorted(os.path.realpath(name) for name in names_of(source.source))
 
 
 def _ratios(source: DataSource) -> tuple[float, ...]:
@@ -111,8 +124,7 @@ def _sweep_of(folder: Path, model: str) -> Earlier | None:
         sweep = read_sweep(folder)
         ended = [event.time_s for event in sweep.events if (event.stage, event.state) == (Stage.DATA, "ENDED")]
         if ended:
-            is_damaged = not paths.manifest.is_file() or sweep.kept.state(paths.manifest).is_damage
-            return Earlier(folder, spec, ended[-1], is_damaged)
+            return Earlier(folder, spec, ended[-1], sweep.kept)
     return None
 
 

@@ -98,6 +98,12 @@ def kept_sentences(kept: Kept | None, source: DataSource) -> tuple[str, ...]:
     new = f", {total - known:,} {'is' if total - known == 1 else 'are'} new" if known < total else ""
     verb = "keeps its split" if known == 1 else "keep their splits"
     sentence = f"{known:,} of {count(total, 'image')} {verb} of {source.keep_splits}{new}"
+    if not known and source.kept_by_default:
+        sentence = (
+            f"none of {count(total, 'image')} is in {source.keep_splits}, the earlier sweep of this model, so all are "
+            "divided anew; to keep those of another sweep, set data.keep_splits to its folder"
+        )
+        return (*source.split_notes, sentence)
     how = "; data.keep_splits: none divides all anew" if source.kept_by_default else ""
     return (*source.split_notes, f"{sentence}{how}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -111,8 +111,31 @@ def divide(
     """Divide ``rows`` (label, split, group); problems go to ``notes``. ``kept``: what an earlier division says of them.
 
     With folds, train and validation are one pool, every row of which has the split "train" and a fold from 1 on; test
-    is the same as without folds.
+    is the same as without folds. A problem of a class that has none when all is divided anew says how to do that.
     """
+    before = len(notes.problems)
+    division = _divide(listing, rows, ratios, folds, seed, notes, kept)
+    if ratios is not None and kept is not None and kept.known.any() and len(notes.problems) > before:
+        anew = SourceNotes()
+        _divide(listing, rows, ratios, folds, seed, anew, None)
+        names = [f"class {label!r} " for label in set(rows["label"])]
+        too_few = tuple(name for name in names if any(text.startswith(name) for text in anew.problems))
+        notes.problems[before:] = [
+            text if text.startswith(too_few) else f"{text.removesuffix('.')}, or set data.keep_splits: none."
+            for text in notes.problems[before:]
+        ]
+    return division
+
+
+def _divide(
+    listing: Listing,
+    rows: pd.DataFrame,
+    ratios: tuple[float, float, float] | None,
+    folds: int,
+    seed: int,
+    notes: SourceNotes,
+    kept: Kept | None,
+) -> Division:
     nothing = Division([None] * len(rows), [0] * len(rows))
     problems = len(notes.problems)
     if ratios is None:
@@ -152,7 +175,7 @@ def _by_ratios(
     labels = rows["label"].tolist()
     sides = _kept_sides(rows, ratios, seed, folds, kept)
     groups, fixed = _fix(rows, sides)
-    small = {} if fixed else too_small(labels, groups)
+    small = _too_small(labels, groups, fixed, len(SPLITS))
     if not small and labels:
         try:
             splits: list[str | None] = [*assign(labels, groups, ratios, seed, fixed)]
@@ -205,6 +228,12 @@ def _fix(rows: pd.DataFrame, sides: Sequence[Side | None]) -> tuple[list[str], d
     return groups, fixed
 
 
+def _too_small(labels: Sequence[str], groups: Sequence[str], fixed: Mapping[str, Side], needed: int) -> dict[str, int]:
+    """``too_small`` without the classes that have a fixed group, which may lack a split."""
+    known = {label for label, group in zip(labels, groups, strict=True) if group in fixed}
+    return {label: n for label, n in too_small(labels, groups, needed).items() if label not in known}
+
+
 def _most_common(sides: Counter[Side]) -> Side:
     return min(sides, key=lambda side: (-sides[side], str(side)))
 
@@ -216,7 +245,7 @@ def _with_folds(
     numbers_kept = [kept.fold_of[i] if kept and kept.folds == folds else 0 for i in pool]
     groups, fixed = _fix(rows.iloc[pool], [number or None for number in numbers_kept])
     labels = rows["label"].iloc[pool].tolist()
-    small, counts = {} if fixed else too_small(labels, groups, folds), Counter(labels)
+    small, counts = _too_small(labels, groups, fixed, folds), Counter(labels)
     notes.problems += [few_for_folds_sentence(label, counts[label], n, folds) for label, n in small.items()]
     if small:
         return division

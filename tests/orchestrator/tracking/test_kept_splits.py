@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 from PIL import Image
 
 from orchestrator.cli.data import _data_source
+from orchestrator.ledger import kept
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.paths import SweepPaths, data_folder
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import prepare_data
 from orchestrator.sweep.open import open_existing, open_new
-from orchestrator.tracking.kept_splits import RECORD, source_of
+from orchestrator.tracking.kept_splits import RECORD, source_of, source_of_photos
 from tests.support.places import ROOT
 from tests.support.printed_lines import PrintedLines
 from trainers.data.build import build_manifest
@@ -136,6 +138,45 @@ def test_a_damaged_manifest_is_passed_over_with_a_sentence(photos: Path) -> None
     assert report.kept[1].startswith("40 of 40 images keep their splits of runs/first; ")
     path.unlink()
     assert source_of(load_spec(file(photos))).keep_splits == Path("runs/first")
+
+
+def test_only_the_manifest_that_is_kept_is_compared_with_its_checksum(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second", "third"):
+        divided(file(photos), f"runs/{name}")
+    read: list[Path] = []
+    whole = kept.sha256_of
+    monkeypatch.setattr(kept, "sha256_of", lambda path: read.append(path) or whole(path))
+    assert source_of(load_spec(file(photos))).keep_splits == Path("runs/third")
+    assert [path for path in read if path.name == "manifest.parquet"] == [Path("runs/third/manifest.parquet").resolve()]
+
+
+def test_a_sweep_of_the_same_folder_comes_before_a_newer_one_of_another(photos: Path, tmp_path: Path) -> None:
+    """Both folders are named photos, so both models are."""
+    cats, dogs = tmp_path / "cats" / "photos", tmp_path / "dogs" / "photos"
+    add(cats, 20)
+    add(dogs, 20, begin=100)
+    first = divided(file(cats), "runs/cats")
+    found = source_of(load_spec(file(dogs)))
+    assert found.keep_splits == Path("runs/cats")  # as the folder of the photos may have moved
+    assert build_manifest(found)[1].kept == (
+        "none of 40 images is in runs/cats, the earlier sweep of this model, so all are divided anew; to keep those of "
+        "another sweep, set data.keep_splits to its folder",
+    )
+    divided(file(dogs), "runs/dogs")
+    add(cats, 3, begin=20)
+    grown = source_of(load_spec(file(cats)))
+    assert grown.keep_splits == Path("runs/cats")
+    manifest, report = build_manifest(grown)
+    assert report.kept[0].startswith("40 of 46 images keep their splits of runs/cats, 6 are new; ")
+    assert moved(first, manifest) == 0
+    (tmp_path / "link").symlink_to(tmp_path / "cats")
+    assert source_of_photos(
+        replace(grown, source=str(tmp_path / "link" / "photos"), keep_splits=None)
+    ).keep_splits == Path("runs/cats")
+    add(tmp_path / "photos", 1, begin=50)
+    assert source_of(load_spec(file(photos))).keep_splits == Path("runs/dogs")
 
 
 def test_another_model_or_store_is_another_history(photos: Path, tmp_path: Path) -> None:

@@ -214,12 +214,74 @@ def test_photos_that_only_look_like_photos_on_two_sides_are_kept_and_follow_the_
 def test_with_kept_splits_and_folds_a_fold_without_a_class_is_said_and_nothing_else(tmp_path: Path) -> None:
     old = [f"old{i}" for i in range(12)]
     earlier = pd.DataFrame({"sha256": old, "split": ["train"] * 9 + ["test"] * 3, "fold": [1, 2, 3] * 3 + [0] * 3})
-    rows = pd.DataFrame({"sha256": [*old, "new"], "label": ["a", "b", "c"] * 4 + ["d"], "group": [*old, "new"]})
+    rows = pd.DataFrame({"sha256": [*old, "new"], "label": ["a", "b", "c"] * 4 + ["b"], "group": [*old, "new"]})
     notes = SourceNotes()
     listing = Listing(tmp_path, rows.assign(path=rows["sha256"], split=None))
     divide(listing, rows, (0.6, 0.2, 0.2), 3, 0, notes, keep_splits(rows, earlier, 3))
     assert not [text for text in notes.warnings if "in validation" in text]
     assert [text for text in notes.warnings + notes.problems if text.startswith("class 'a' has no image in fold")]
+
+
+def divided(folder: Path, earlier: Mapping[str, str], labels: Mapping[str, str], folds: int = 0) -> SourceNotes:
+    """What is said of photos (name -> class), of which ``earlier`` (name -> split) were divided before."""
+    table = pd.DataFrame({"sha256": [*earlier], "split": [*earlier.values()], "fold": 0})
+    rows = pd.DataFrame({"sha256": [*labels], "label": [*labels.values()], "group": [*labels]})
+    notes = SourceNotes()
+    listing = Listing(folder, rows.assign(path=rows["sha256"], split=None))
+    divide(listing, rows, (0.6, 0.2, 0.2), folds, 0, notes, keep_splits(rows, table, folds))
+    return notes
+
+
+def sides_of(label: str, train: int, validation: int, test: int) -> dict[str, str]:
+    sides = ["train"] * train + ["validation"] * validation + ["test"] * test
+    return {f"{label}{i}": side for i, side in enumerate(sides)}
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_class_that_lost_its_training_photos_may_be_divided_anew(tmp_path: Path, folds: int) -> None:
+    earlier = sides_of("a", 8, 3, 3) | sides_of("b", 8, 0 if folds else 3, 4)
+    left = {name: name[0] for name in earlier if name not in [f"b{i}" for i in range(8)]}
+    assert divided(tmp_path, earlier, left, folds).problems == [
+        "class 'b' has no image in train, so it cannot be learnt. Add images to it, or take the class out, or set "
+        "data.keep_splits: none."
+    ]
+    assert divided(tmp_path, {}, left, folds).problems == []
+
+
+def test_a_class_too_small_to_be_divided_anew_is_not_sent_there(tmp_path: Path) -> None:
+    earlier = sides_of("a", 8, 3, 3) | sides_of("b", 8, 0, 2)
+    (problem,) = divided(
+        tmp_path, earlier, {name: name[0] for name in earlier if name not in sides_of("b", 8, 0, 0)}
+    ).problems
+    assert problem.endswith("so it cannot be learnt. Add images to it, or take the class out.")
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_new_class_needs_as_many_photos_next_to_kept_splits_as_without(tmp_path: Path, folds: int) -> None:
+    earlier = sides_of("a", 8, 0 if folds else 3, 3)
+    labels = {name: "a" for name in earlier} | {"new": "b"}
+    told = [
+        "class 'b' has 1 image; at least 3 are needed, one each for train, validation, test. Add images to it, or take "
+        "the class out."
+    ]
+    assert divided(tmp_path, earlier, labels, folds).problems == divided(tmp_path, {}, labels, folds).problems == told
+    assert divided(tmp_path, earlier, labels | {f"more{i}": "b" for i in range(5)}, folds).problems == []
+
+
+def test_a_new_class_needs_a_photo_for_each_fold_next_to_kept_folds(tmp_path: Path) -> None:
+    old = [f"a{i}" for i in range(12)]
+    earlier = pd.DataFrame(
+        {"sha256": old, "split": ["train"] * 10 + ["test"] * 2, "fold": [1, 2, 3, 4, 5] * 2 + [0] * 2}
+    )
+    names = [*old, "b0", "b1", "b2"]
+    rows = pd.DataFrame({"sha256": names, "label": [name[0] for name in names], "group": names})
+    notes = SourceNotes()
+    listing = Listing(tmp_path, rows.assign(path=rows["sha256"], split=None))
+    divide(listing, rows, (0.6, 0.2, 0.2), 5, 0, notes, keep_splits(rows, earlier, 5))
+    assert notes.problems == [
+        "class 'b' has, outside test, 2 images; at least 5 are needed, one for each fold. Add images to it, use fewer "
+        "folds, or take the class out."
+    ]
 
 
 def test_the_content_finds_a_photo_only_where_the_earlier_file_is_gone() -> None:
