@@ -36,8 +36,8 @@ def output_file(help: str, *suffixes: str, replaces: bool = True) -> Any:
     work. ``replaces``: the verb writes over an existing file, which is then said.
     """
 
-    def check(context: typer.Context, out: Path | None) -> Path | None:
-        return check_out_file(out, suffixes, replaces and not context.params.get("resume"))
+    def check(out: Path | None) -> Path | None:
+        return check_out_file(out, suffixes, replaces)
 
     return typer.Option(metavar="FILE", parser=named_path, callback=check, help=help)
 

@@ -99,7 +99,10 @@ class _Measuring:
         nothing."""
         from trainers.serving.model import ServedModel
 
-        found = model.get_raw_model() if hasattr(model, "get_raw_model") else None
+        try:
+            found = model.get_raw_model() if hasattr(model, "get_raw_model") else None
+        except NotImplementedError:  # of MLflow's wrapper, whatever it wraps
+            found = None
         self._model, self._served = model, found if isinstance(found, ServedModel) and found.neighbours else None
         self._found: list[np.ndarray] = []
 
@@ -256,7 +259,7 @@ def read_photos(sources: Sequence[str], model: EvaluatedModel, warn: Tell) -> Ne
         warn("these photos have splits of their own, which are not used: all of them are judged.")
     _check_labels(listing, model)
     with Looks(folder=cache_folder()) as looks, progress_bar("read", len(listing.rows)) as advance:
-        found = scan(listing, looks, lambda done, total: advance(1))
+        found = scan(listing, looks, lambda done, total: advance(1), cache_folder())
         usable = np.array([not photo.reason for photo in found], bool)
         rows = listing.rows[usable].reset_index(drop=True)
         readable = [photo for photo in found if not photo.reason]

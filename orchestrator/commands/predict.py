@@ -156,8 +156,8 @@ def _require_precision(model: Any, address: str, precision: float) -> None:
 
     if model.metadata.get_params_schema() is None:
         raise OrchError(
-            f"{address} was registered before orch kept thresholds for a wanted precision. Predict without --precision,"
-            " or run its sweep again and promote that."
+            f"{address} has no thresholds for a wanted precision: it was registered before orch kept them, or had no "
+            "validation photos. Predict without --precision, or run its sweep again and promote that."
         )
     try:
         model.predict(pd.DataFrame({"image": []}), params={PRECISION: precision})

@@ -126,7 +126,7 @@ class _Candidate:
 def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str], margin: float) -> Promotion:
     """Decide, register and move the alias; decide again if another machine has moved it meanwhile."""
     uri, name, judged, manifest = candidate.uri, candidate.name, candidate.judged, candidate.manifest
-    challenger = _challenger(candidate.sweep, manifest)
+    challenger = _challenger(candidate)
     version = ""
     while True:
         champion = registry.champion(uri, name)
@@ -190,12 +190,14 @@ def _require_store(sweep: Sweep, uri: str | None) -> None:
     )
 
 
-def _challenger(sweep: Sweep, manifest: Manifest) -> Contender:
+def _challenger(candidate: _Candidate) -> Contender:
+    sweep, manifest = candidate.sweep, candidate.manifest
     path = sweep.paths.evidence
     try:
         evidence = pd.read_parquet(io.BytesIO(sweep.kept.read(path)))
         copies = _torn_copies(manifest)
-        return Contender(CHALLENGER, "", manifest.classes, _answers(evidence), _seen(evidence), copies)
+        answers, seen = _answers(evidence), _seen(evidence)
+        return Contender(CHALLENGER, "", manifest.classes, answers, seen, copies, _networks(candidate))
     except (OSError, ValueError, KeyError) as error:  # of a sweep without checksums
         raise sweep.kept.damaged(path, FileState.DIFFERENT, "is damaged: it is not a table of photos") from error
 
@@ -211,6 +213,17 @@ def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str)
     if "orch.fits" in tags:
         return bool(json.loads(tags["orch.fits"]) == list(judged.fits))
     return tags.get("orch.trial") == winner["trial"]
+
+
+def _networks(candidate: _Candidate) -> tuple[str, ...]:
+    """Return the challenger's ``Contender.networks``."""
+    return (candidate.run_id, str(candidate.judged.winner["policy"]), *candidate.judged.fits)
+
+
+def _networks_of(champion: registry.ChampionInfo) -> tuple[str, ...]:
+    """Return the champion's ``Contender.networks``; () if it does not name its networks."""
+    fits = json.loads(champion.tags.get("orch.fits", "[]"))
+    return (champion.run_id, champion.tags.get("orch.policy", ""), *fits) if fits else ()
 
 
 def _judged_images(manifest: Manifest) -> JudgedImages:
@@ -277,7 +290,7 @@ def _champion_contender(
     if evidence is not None:
         seen, known = _seen_by(evidence, test.table), _answers(evidence)
     classes = tuple(json.loads(champion.tags.get("orch.classes", "[]")))
-    found = Contender(champion.name, champion.version, classes, known, seen)
+    found = Contender(champion.name, champion.version, classes, known, seen, networks=_networks_of(champion))
     compared, hashes = comparable(challenger, found, images), test.table["sha256"].tolist()
     asked = [i for i, h in enumerate(hashes) if h in compared.labels and h not in known]
     if asked:
@@ -310,6 +323,7 @@ def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str
         commit=git_commit(),
         modules=own_modules(winner["config"]),
         fits=judged.fits,
+        calibration=judged.calibration,
         extra_tags={
             registry.MODEL_SHA256: registry.model_digest(registry.folder_hashes(sweep.paths.winner)),
             "orch.test_photos": str(len(manifest.split("test").table)),

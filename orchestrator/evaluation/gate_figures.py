@@ -60,10 +60,6 @@ class GateFigures:
         return self.lower_bound > -self.margin and not self.is_significantly_lower
 
     @property
-    def passes(self) -> bool:
-        return self.same_answers or self.is_within_margin
-
-    @property
     def difference_words(self) -> str:
         gap = f"{signed(self.difference.difference)} points"
         if not self.is_known:

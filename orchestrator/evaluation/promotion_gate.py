@@ -44,7 +44,8 @@ class Contender:
 
     ``classes``: in the order of its outputs. ``answers``: sha256 -> the class that it gave, at least for the images
     that are compared. ``trained_on``: sha256 of every image of its training and validation. ``copies``: sha256 of those
-    of the challenger's test images that show one of these photos in other bytes.
+    of the challenger's test images that show one of these photos in other bytes. ``networks``: what it is made of, as
+    the sweep's run, the crop policy and the networks' ids; equal ones are the same networks, () is unknown.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Contender:
     answers: Mapping[str, str]
     trained_on: frozenset[str]
     copies: frozenset[str] = frozenset()
+    networks: tuple[str, ...] = ()
 
     def saw(self, images: Mapping[str, str]) -> set[str]:
         """Return those of ``images`` that it was trained or chosen on, by their content."""
@@ -280,12 +282,19 @@ def _of(number: int, total: int, whose: str = "the") -> str:
 
 
 def _lower(challenger: Contender, champion: Contender, found: GateFigures, is_whole: bool) -> Reason:
-    """``is_whole``: whether no image was left out. Only then do equal answers show equal models at any size."""
+    """``is_whole``: whether no image was left out. Only then do equal answers show equal models at any size, unless
+    the networks are known to be the same."""
     margin, what = f"{100 * found.margin:g} points", found.words
     figures = (
         f"{challenger.label} has {found.challenger}, the champion {champion.label} has {found.champion} on the same "
         f"{found.size}: {found.difference_words}"
     )
+    if found.same_answers and challenger.networks and challenger.networks == champion.networks:
+        return Reason(
+            NOT_LOWER,
+            "Both are the same networks with the same crop policy, and only the temperature of their probabilities "
+            f"differs, which changes no answer: {figures}.",
+        )
     if found.same_answers and is_whole:
         return Reason(NOT_LOWER, f"The {what} is the same, and so is every answer: {figures}.")
     if not found.is_known:

@@ -23,7 +23,7 @@ from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.sweep.probabilities import read_probabilities
-from trainers.calibration import tempered
+from trainers.calibration import Calibration, tempered
 from trainers.data.manifest import Manifest
 from trainers.files.arrays import DAMAGED
 from trainers.files.plain import Unreadable, read_plain
@@ -44,15 +44,20 @@ JUDGED_IN = "judged_in"
 class JudgedWinner:
     """``winner``: as selection recorded it (``Winner.to_dict``). ``row``: its row of the leaderboard. ``fits``: ids of
     the networks in its folder. ``files``: name in that folder -> SHA-256, {} in sweeps without checksums.
-    ``judged_in``: as ``judged_in`` returns it, {} where that was not recorded. ``temperature``: of its probabilities,
-    None in sweeps from before 2026-12, as 1."""
+    ``judged_in``: as ``judged_in`` returns it, {} where that was not recorded. ``calibration``: of its probabilities,
+    None in sweeps from before 2026-12."""
 
     winner: Mapping[str, Any]
     row: Mapping[str, Any]
     fits: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     judged_in: Mapping[str, Any] = field(default_factory=dict)
-    temperature: float | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def temperature(self) -> float | None:
+        """None in sweeps from before 2026-12, as 1."""
+        return None if self.calibration is None else self.calibration.temperature
 
     def to_dict(self) -> dict[str, Any]:
         """The record, a part of the payload of the event that ends the leaderboard, which has the checksums itself."""
@@ -87,8 +92,8 @@ def judged_winner(sweep: Sweep) -> JudgedWinner:
     prefix = sweep.paths.name_of(sweep.paths.winner) + "/"
     files = {name.removeprefix(prefix): sha for name, sha in record.get(FILES, {}).items() if name.startswith(prefix)}
     fits, how = tuple(record["fits"]), record.get(JUDGED_IN) or {}
-    temperature = record.get(CALIBRATED, {}).get("temperature")
-    judged = JudgedWinner(record["judged"], record["winner_row"], fits, files, how, temperature)
+    calibration = Calibration.from_dict(record[CALIBRATED]) if CALIBRATED in record else None
+    judged = JudgedWinner(record["judged"], record["winner_row"], fits, files, how, calibration)
     try:
         described = json.loads(path.read_text())
         found = described["fits"], described["policy"]

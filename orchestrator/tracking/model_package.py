@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.pyfunc import PyFuncModel
 
+    from trainers.calibration import Calibration
+
 INPUT = (
     "photos as encoded bytes, base64 text, `data:` URLs, or uint8 pixels (height, width, 3); in a column `image`, or "
     "as the whole input. File names are opened only if the server is started with ORCH_SERVE_PATHS=1. Over HTTP: "
@@ -27,13 +29,15 @@ INPUT = (
 )
 """Description in Markdown of a registered model's input, which its MLflow signature omits, see ``signature``."""
 PRECISION = "precision"
-"""Name of the registered model's parameter, as in ``trainers.calibration``, 0 for an answer to every photo."""
-OUTPUT = (
-    "`label`, `probability`, `probabilities` (JSON: class -> probability), calibrated on validation. With the "
-    'parameter `precision`, such as 0.95 (over HTTP: `"params": {"precision": 0.95}` next to the input), the label is '
+"""As ``trainers.calibration.PRECISION``, which the audit, that imports this module, must not import."""
+OUTPUT = "`label`, `probability`, `probabilities` (JSON: class -> probability)"
+"""Description in Markdown of a registered model's output, before what its calibration adds."""
+WITH_LEVELS = (
+    f"With the parameter `{PRECISION}`, such as 0.95 (over HTTP: "
+    f'`"params": {{"{PRECISION}": 0.95}}` next to the input), the label is '
     "empty where the highest probability is below the threshold for that precision, and `reason` says so"
 )
-"""Description in Markdown of a registered model's output."""
+"""Description of the output of a model that has thresholds for a wanted precision."""
 SERVED_WITH = (
     *("tensorflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py", "pyarrow", "filelock", "cachetools"),
 )
@@ -48,7 +52,7 @@ class ModelDetails:
     manifest's fingerprint. ``example``: one encoded image. ``loader``: the module with ``_load_pyfunc``, which is
     copied into the model with its package. ``modules``: other imports of the model (a user's own backbone); a module of
     an installed distribution becomes a requirement, any other is copied with its package. ``fits``: ids of the networks
-    that the model consists of, () if unknown.
+    that the model consists of, () if unknown. ``calibration``: of its probabilities, None if they have none.
     """
 
     run_id: str
@@ -66,6 +70,7 @@ class ModelDetails:
     loader: str = "trainers.serving"
     modules: tuple[str, ...] = ()
     fits: tuple[str, ...] = ()
+    calibration: Calibration | None = None
     extra_tags: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
@@ -93,8 +98,15 @@ class ModelDetails:
             f"(95 % interval {self.accuracy_low:.3f} to {self.accuracy_high:.3f}) "
             f"on data `{self.data}` with {len(self.classes)} classes.\n\n"
             f"Input: {INPUT}. "
-            f"Output: {OUTPUT}."
+            f"Output: {self.output()}."
         )
+
+    def output(self) -> str:
+        """Return the description of the output, which claims no more than the model's calibration gives."""
+        found = self.calibration
+        if found is None or (found.temperature == 1 and not found.levels):
+            return f"{OUTPUT}, not calibrated"
+        return f"{OUTPUT}, calibrated on validation" + (f". {WITH_LEVELS}" if found.levels else "")
 
 
 def pack_model(packed: Path, model_folder: Path, details: ModelDetails, logged: Any) -> None:
@@ -110,7 +122,7 @@ def pack_model(packed: Path, model_folder: Path, details: ModelDetails, logged: 
         data_path=str(model_folder),
         code_paths=code,
         pip_requirements=[f"{n}=={v}" for n, v in package_versions((*SERVED_WITH, *distributions)).items()],
-        signature=signature(),
+        signature=signature(details.calibration),
         input_example=pd.DataFrame({"image": [base64.b64encode(details.example).decode()]}),  # as in JSON
         mlflow_model=Model(
             artifact_path=logged.artifact_location,
@@ -155,9 +167,9 @@ def _package_of(module: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)) if spec.submodule_search_locations else str(spec.origin))
 
 
-def signature() -> ModelSignature:
+def signature(calibration: Calibration | None = None) -> ModelSignature:
     """Return the signature of the output, ``label``, ``probability``, ``probabilities`` (JSON text) and, with the
-    parameter ``precision``, ``reason``.
+    parameter ``precision``, ``reason``. Models without thresholds have neither.
 
     The input has no schema on purpose, since every type in MLflow rejects some accepted input: a binary column also
     base64-decodes paths and ``data:`` URLs and fails on pixels; an "any" column rejects everything but tables. The
@@ -166,15 +178,15 @@ def signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+    columns = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(DataType.string, "probabilities"),
+    ]
+    if calibration is None or not calibration.levels:
+        return ModelSignature(outputs=Schema(columns))
     return ModelSignature(
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "probability"),
-                ColSpec(DataType.string, "probabilities"),
-                ColSpec(DataType.string, "reason", required=False),
-            ]
-        ),
+        outputs=Schema([*columns, ColSpec(DataType.string, "reason", required=False)]),
         params=ParamSchema([ParamSpec(PRECISION, DataType.double, 0.0)]),
     )
 

@@ -23,6 +23,7 @@ from orchestrator.evaluation.new_photos import Judged
 from orchestrator.report.new_photos import to_dict, write_rows
 from orchestrator.sweep.leaderboard import DESCRIPTOR_VERSION
 from tests.support.tiny_fits import CLASSES, job
+from trainers.data import scan
 from trainers.data.build import build_manifest
 from trainers.data.data_source import DataSource
 from trainers.data.manifest import Manifest
@@ -312,6 +313,36 @@ def test_a_registered_model_measures_too(tmp_path: Path, served: tuple[Path, pd.
     assert there.answers.distances is not None
     assert here.answers.distances is not None
     np.testing.assert_allclose(there.answers.distances, here.answers.distances, atol=1e-4)
+
+
+def test_a_registered_model_of_another_make_is_judged_without_distances(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import pyfunc
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "another_make.py").write_text(
+        "from tests.orchestrator.commands.test_evaluate import ColourModel\n\n\n"
+        "def _load_pyfunc(path):\n    return ColourModel()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = {"loader_module": "another_make", "data_path": str(tmp_path / "data"), "pip_requirements": ["pandas"]}
+    pyfunc.save_model(path=str(tmp_path / "m"), **given)
+    packed = EvaluatedModel("m", CLASSES, evidence(manifest), lambda: pyfunc.load_model(str(tmp_path / "m")))
+    found, _ = judged(photos(tmp_path / "new", range(100, 104)), packed)
+    assert (found.evaluation.photos, found.evaluation.farness, found.answers.distances) == (12, None, None)
+
+
+def test_photos_that_were_read_before_are_not_decoded_again(
+    tmp_path: Path, manifest: Manifest, model: EvaluatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their looks are in the cache folder."""
+    monkeypatch.setenv("ORCH_CACHE", str(tmp_path / "cache"))
+    new, said = photos(tmp_path / "new", range(100, 104)), list[str]()
+    first = evaluate.read_photos([str(new)], model, said.append)
+    monkeypatch.setattr(scan, "look", lambda *given: pytest.fail("decoded"))
+    again = evaluate.read_photos([str(new)], model, said.append)
+    pd.testing.assert_frame_equal(again.table, first.table)
 
 
 def packed_of(folder: Path) -> Callable[[], ServedModel]:

@@ -221,7 +221,7 @@ def test_a_precision_that_the_model_cannot_give_stops_before_the_first_row(tmp_p
     photos = list_photos([str(tmp_path)])
     with pytest.raises(OrchError, match=r"--precision: no threshold reaches it\."):
         predict.predict_to_csv(photos, asked_for(UnsureModel(), 0.99), tmp_path / "a.csv", False)
-    with pytest.raises(OrchError, match="models:/garbage/1 was registered before orch kept thresholds"):
+    with pytest.raises(OrchError, match="models:/garbage/1 has no thresholds for a wanted precision: it was reg"):
         predict.predict_to_csv(photos, asked_for(UnsureModel(None), 0.9), tmp_path / "a.csv", False)
     assert not (tmp_path / "a.csv").exists()
 

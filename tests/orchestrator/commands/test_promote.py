@@ -201,6 +201,28 @@ def test_a_version_without_a_temperature_gives_way_to_the_calibrated_one(
     assert "already" in str(promote(sweep.paths.root))
 
 
+def test_the_same_networks_calibrated_are_promoted_though_own_splits_tear_a_copy(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one of 12 test photos left out, equal answers of other networks are refused."""
+    described(sweep)
+    tear(sweep)
+    sweep.finished("same", "a1")
+    with monkeypatch.context() as earlier:
+        told = ModelDetails.tags
+        earlier.setattr(
+            ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if k != "orch.temperature"}
+        )
+        promote(sweep.paths.root)
+    text = str(promote(sweep.paths.root))
+    assert "Compared on 11 test photos that neither has seen; 1 more was left out" in text
+    assert "- Both are the same networks with the same crop policy, and only the temperature" in text
+    assert (tags(store)["temperature"], "already" in str(promote(sweep.paths.root))) == ("1.0", True)
+    sweep.finished("same", "b1")
+    with pytest.raises(PromotionRefused, match="may be lower by more"):
+        promote(sweep.paths.root)
+
+
 def test_a_leaderboard_without_the_record_is_no_leaderboard(sweep: Made) -> None:
     """As sweeps from before 42b062d, which did not say what they judged."""
     sweep.finished("old", "a1")
@@ -409,6 +431,15 @@ def grown(made: Made, tested: int, saved_again: int = 0) -> None:
     replace(made.manifest, table=table).write(made.paths.manifest)
 
 
+def tear(made: Made) -> None:
+    """Let two test photos look like two of training, and one of them be of its group: that one is a copy."""
+    table = made.manifest.table.copy()
+    test, train = (table.index[table["split"] == split] for split in ("test", "train"))
+    table.loc[test[:2], "descriptor"] = table.loc[train[:2], "descriptor"].to_numpy()
+    table.loc[test[0], "group"] = table.loc[train[0], "group"]
+    replace(made.manifest, table=table).write(made.paths.manifest)
+
+
 @pytest.mark.parametrize("saved_again", [0, 3])
 def test_only_photos_that_neither_has_seen_are_compared(
     sweep: Made, store: str, tmp_path: Path, saved_again: int
@@ -469,11 +500,7 @@ def test_copies_that_own_splits_tear_are_left_out(sweep: Made, store: str, tmp_p
     promote(sweep.paths.root)
     other = make(tmp_path / "new", store)
     described(other)
-    table = other.manifest.table.copy()
-    test, train = (table.index[table["split"] == split] for split in ("test", "train"))
-    table.loc[test[:2], "descriptor"] = table.loc[train[:2], "descriptor"].to_numpy()
-    table.loc[test[0], "group"] = table.loc[train[0], "group"]
-    replace(other.manifest, table=table).write(other.paths.manifest)
+    tear(other)
     other.finished("new", "b1")
     said = "Compared on 11 test photos that neither has seen; 1 more was left out, which the challenger (1) was trained"
     assert said in str(promote(other.paths.root))

@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 
 from orchestrator.evaluation.gate_figures import compare_answers, exceeds_largest_class
-from orchestrator.evaluation.promotion_gate import MARGIN
+from orchestrator.evaluation.promotion_gate import MARGIN, Contender, JudgedImages, decide
 from orchestrator.objectives import ACCURACY, MACRO_F1
 
-REPETITIONS = 600
+REPETITIONS, STATED = 600, 60
+CLASSES = ("0", "1", "2")
 
 
 def passes(
-    images: int, disagree: float, gain: float, objective: str = ACCURACY, copies: int = 1
+    photos: int, disagree: float, gain: float, objective: str = ACCURACY, copies: int = 1
 ) -> tuple[float, float]:
-    """Return the share of challengers, truly better by ``gain``, that pass, and the median of the stated share."""
+    """Return the share of challengers, truly better by ``gain``, that ``decide`` allows, and the median of the stated
+    share."""
     rng, passed, stated = np.random.default_rng(0), 0, []
-    objects = images // copies
+    objects = photos // copies
+    names = [f"{i:04d}" for i in range(objects * copies)]
     groups = [str(i // copies) for i in range(objects * copies)]
     for _ in range(REPETITIONS):
         u = rng.random(objects).repeat(copies)
@@ -25,9 +28,13 @@ def passes(
         only_old, only_new = u < (disagree - gain) / 2, u > 1 - (disagree + gain) / 2
         neither = (u > 0.5) & (u < 0.55)
         old, new = (np.where(wrong | neither, (labels + 1) % 3, labels) for wrong in (only_new, only_old))
-        found = compare_answers(labels, old, new, groups, objective, MARGIN)
-        passed += found.passes
-        stated.append(found.pass_rate(gain))
+        truth, before, after = (dict(zip(names, map(str, a), strict=True)) for a in (labels, old, new))
+        champion = Contender("m", "1", CLASSES, before, frozenset())
+        challenger = Contender("m", "2", CLASSES, after, frozenset())
+        images = JudgedImages(truth, dict(zip(names, groups, strict=True)))
+        passed += decide(challenger, champion, images, objective=objective).allowed
+        if len(stated) < STATED:
+            stated.append(compare_answers(labels, old, new, groups, objective, MARGIN).pass_rate(gain))
     return passed / REPETITIONS, float(np.median(stated))
 
 

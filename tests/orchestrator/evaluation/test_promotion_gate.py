@@ -67,6 +67,31 @@ def test_the_same_answers_are_allowed_on_any_test_size():
     assert decision.comparison.p_value == 1
 
 
+@pytest.mark.parametrize("images", [12, 40, 64])
+def test_the_same_networks_are_allowed_though_a_photo_is_left_out(images):
+    """As calibrated anew where own splits tear one copy; alike answers of other networks show nothing at that size."""
+    few = JudgedImages({image: LABELS[image] for image in IMAGES[:images]}, {})
+    new, old = (
+        dataclasses.replace(contender(version, images - 3), copies=frozenset(IMAGES[:1]), networks=("run", "flip", "a"))
+        for version in "21"
+    )
+    decision = decide_on(new, old, few)
+    assert (decision.allowed, decision.left_out) == (True, 1)
+    assert decision.reasons[1].sentence.startswith(
+        "Both are the same networks with the same crop policy, and only the temperature of their probabilities "
+        "differs, which changes no answer: trash version 2 has "
+    )
+    for networks in ((), ("run", "flip", "b"), ("other", "flip", "a")):
+        other = decide_on(dataclasses.replace(new, networks=networks), old, few)
+        assert codes(other) == [("unseen", False), ("lower-accuracy", False)]
+    unknown = dataclasses.replace(old, networks=())
+    assert not decide_on(dataclasses.replace(new, networks=()), unknown, few).allowed
+    more = decide_on(dataclasses.replace(new, classes=(*CLASSES, "trash")), old, few)
+    assert codes(more) == [("different-classes", False), ("unseen", False), ("not-lower", False)]
+    retrained = dataclasses.replace(new, answers=contender("2", images - 9).answers)
+    assert not decide_on(retrained, old, few).allowed
+
+
 def test_a_test_that_cannot_exclude_the_margin_refuses_and_says_how_often_it_errs():
     """10 images each that only one of them has right: the same accuracy, but the difference is not known well."""
     decision = decide(contender("2", 190, wrong_from_end=False), contender("1", 190))

@@ -26,7 +26,7 @@ from orchestrator.sweep.judged import (
     tolerance,
 )
 from tests.support.tiny_fits import CLASSES, write_manifest
-from trainers.calibration import tempered
+from trainers.calibration import Calibration, tempered
 from trainers.data.manifest import Manifest
 from trainers.serving.model import MODEL_FILE
 
@@ -124,7 +124,8 @@ def test_a_calibrated_model_is_compared_with_calibrated_answers(tmp_path: Path, 
     path = sweep.paths.probabilities("c", "test", "whole")
     path.parent.mkdir(parents=True)
     np.savez(path, probabilities=rows, labels=test.labels(), sha256=test.table["sha256"].to_numpy(str))
-    found = judged_answers(sweep, dataclasses.replace(SECOND, temperature=temperature), manifest)
+    calibration = None if temperature is None else Calibration(temperature)
+    found = judged_answers(sweep, dataclasses.replace(SECOND, calibration=calibration), manifest)
     assert len(found.photos) == found.wanted > 0
     assert found.tolerance == TOLERANCE / min(1.0, temperature or 1.0)
     assert difference(found, Answering(tempered(rows, temperature or 1.0))) == ""

@@ -24,6 +24,7 @@ from orchestrator.tracking.settings import TrackingSettings
 from orchestrator.tracking.tracker import synchronise
 from tests.support.fake_store import free_port, new_store, running_server
 from tests.support.places import SUPPORT
+from trainers.calibration import Calibration, Level
 
 CLASSES = ("glass", "métal/scrap", "p_x")
 EVIDENCE = pd.DataFrame(
@@ -130,7 +131,8 @@ def test_register_then_promote_then_predict(
 def test_the_packed_model_says_what_it_needs(store: str, run_id: str, model: Path) -> None:
     from mlflow import artifacts, pyfunc
 
-    version = registry.register(store, "trash", model, details(run_id))
+    calibration = Calibration(0.7, (Level(0.0, 1.0, 0.9, 0.82),), 200)
+    version = registry.register(store, "trash", model, details(run_id, calibration=calibration))
     source = connect(store).get_model_version("trash", version).source
     packed = Path(artifacts.download_artifacts(artifact_uri=source, tracking_uri=store))
     needs = (packed / "requirements.txt").read_text()
