@@ -15,6 +15,8 @@ from orchestrator.machine.places import unwritable
 if TYPE_CHECKING:
     from rich.console import Console
 
+SEARCHED_BYTES = 4096
+"""Bytes at the beginning of a picture among which its program is named."""
 PIPE_COLUMNS = 160
 """Columns of a table if the output is no terminal and COLUMNS is not set."""
 
@@ -69,7 +71,7 @@ def named_path(text: str | Path) -> Path:
 def check_out_file(out: Path | None, suffixes: Sequence[str] = (), replaces: bool = False) -> Path | None:
     """Refuse a folder, a device and the like, and a name that does not end in one of ``suffixes``.
 
-    Says that an existing file will be replaced, if ``replaces``.
+    Says that an existing file will be replaced, if ``replaces``; a picture that is not orch's is not.
     """
     from trainers.files.atomic import NotAFile, refuse_special
 
@@ -83,8 +85,20 @@ def check_out_file(out: Path | None, suffixes: Sequence[str] = (), replaces: boo
         usage(f"{out} does not end in {_or(suffixes)}, which is what is written; name another file.")
     _refuse_unwritable(out.absolute().parent)
     if replaces and out.is_file():
+        if _is_a_photo(out):
+            usage(f"{out} exists and may be a photo of yours, so it is not replaced; name another file.")
         typer.echo(f"note     {out} exists and will be replaced", err=True)
     return out
+
+
+def _is_a_photo(path: Path) -> bool:
+    """Whether it is called a picture and holds none of Matplotlib's, which names itself in a PNG."""
+    from trainers.files.suffixes import PHOTOS
+
+    if path.suffix.lower() not in PHOTOS:
+        return False
+    with path.open("rb") as file:
+        return b"Matplotlib" not in file.read(SEARCHED_BYTES)
 
 
 def check_out_folder(context: typer.Context, out: Path | None) -> Path | None:

@@ -246,10 +246,9 @@ def calibration_lines(facts: Mapping[str, Any] | None) -> list[str]:
     reached = [row for row in facts["wanted"] if row["threshold"] is not None]
     lines = [first, *map(_wanted_line, reached)]
     if len(reached) < len(facts["wanted"]) and facts["levels"]:
-        lines.append(
-            f"Higher precisions are out of reach: {facts['photos']:,} validation photos support at most "
-            f"{100 * facts['highest']:.1f} %."
-        )
+        which = "Higher precisions are" if reached else f"A precision of {100 * WANTED[0]:g} % is"
+        most = math.floor(1000 * facts["highest"]) / 10  # down, so that it can be asked for
+        lines.append(f"{which} out of reach: {facts['photos']:,} validation photos support at most {most:.1f} %.")
     return lines
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from matplotlib.figure import Figure
+from PIL import Image
 
 from orchestrator.cli import app
 from orchestrator.cli.options import check_out_file, check_out_folder
+from trainers.files.suffixes import DRAWN
 
 
 def context(**params: object) -> typer.Context:
@@ -128,3 +131,17 @@ def test_a_file_that_will_be_replaced_is_named_first(tmp_path: Path, capsys: pyt
     path.touch()
     check_out_file(path, (".csv",), replaces=True)
     assert capsys.readouterr().err == f"note     {path} exists and will be replaced\n"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_photo_is_not_replaced(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.new("RGB", (40, 40), "red").save(path)
+    with pytest.raises(typer.BadParameter, match="may be a photo of yours"):
+        check_out_file(path, DRAWN, replaces=True)
+
+
+def test_a_sheet_that_orch_drew_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Figure().savefig(path)
+    assert check_out_file(path, DRAWN, replaces=True) == path
