@@ -91,10 +91,11 @@ def test_the_files_work_without_this_project(sweep: SweepPaths) -> None:
     card = json.loads((out / "card.json").read_text())
     assert card["classes"] == list(CLASSES)
     assert card["policy"] == POLICY
-    assert card["photo"][-2:] == [
+    assert card["photo"][-3:-1] == [
         "two crops: that, and its mirror image left to right",
         "the answer is the mean of the crops' probabilities",
     ]
+    assert card["photo"][-1].startswith("calibrate: each probability to the power of 1 / ")
     assert set(card["files"]) == {"savedmodel", "model-int8.tflite"}
     assert card["versions"]["tensorflow"] == tf.__version__
     from PIL import Image
