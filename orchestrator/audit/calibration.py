@@ -27,6 +27,7 @@ from orchestrator.audit.checks import (
     read_spec,
     read_table,
     unknown_version,
+    winner_on_test,
 )
 from orchestrator.audit.choice import completed_trials
 from orchestrator.ledger.stages import CALIBRATED
@@ -162,10 +163,8 @@ def _levels(validation: _Answers, temperature: float, risk: float) -> list[dict[
 def _on_test(
     judged: JudgedSweep, facts: Mapping[str, Any], temperature: float, levels: Sequence[Mapping[str, float]]
 ) -> Iterator[Check]:
-    sweep, policy = judged.sweep, judged.record["judged"]["policy"]
+    sweep, rows = judged.sweep, winner_on_test(judged, PART)
     _, classes = read_manifest(sweep)
-    members = [read_arrays(sweep, sweep.paths.probabilities(f, "test", policy), PART) for f in judged.record["fits"]]
-    rows = np.mean([m["probabilities"].astype(float) for m in members], axis=0)
     test = _Answers(rows, labels_of_test(sweep, classes), groups_of_test(sweep))
     after, statistics = _warmed(rows, temperature), formulas.STATISTICS.get(judged.version)
     for moment, given in (("before", rows), ("after", after)):

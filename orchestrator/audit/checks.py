@@ -149,5 +149,13 @@ def labels_of_test(sweep: Sweep, classes: Sequence[str]) -> np.ndarray:
     return np.array([classes.index(label) for label in table.loc[table["split"] == "test", "label"]])
 
 
+def winner_on_test(judged: JudgedSweep, part: str) -> np.ndarray:
+    """Return the winner's probabilities on test before calibration, float64 (photos, classes): its networks' mean."""
+    paths, policy = judged.sweep.paths, judged.record["judged"]["policy"]
+    fits = judged.record["fits"]
+    members = [read_arrays(judged.sweep, paths.probabilities(fit, "test", policy), part) for fit in fits]
+    return np.asarray(np.mean([member["probabilities"].astype(float) for member in members], axis=0))
+
+
 def unknown_version(judged: JudgedSweep) -> str:
     return f"this audit does not know version {judged.version} of the statistics"

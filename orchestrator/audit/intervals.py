@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,18 @@ ASSUMED_CORRELATION, FEWEST_OBJECTS, LEAST_FREEDOM, MANY_PHOTOS_SEEN = 0.2, 10, 
 BINS = 15
 
 
+@dataclass(frozen=True)
+class _Formulas:
+    """What versions of the statistics differ in: whether groups have an interval, that of an accuracy, of macro F1."""
+
+    is_known: Callable[[Sequence[str]], bool]
+    accuracy: Interval
+    macro_f1: Callable[[Sequence[int], Sequence[int], Sequence[str]], tuple[float, float]]
+
+
 def grouped_photos(probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> Figures:
     """Return ``INTERVAL_FIGURES`` of one model under one crop policy, photos of a group taken together. Version 2."""
-    answers, hits = _answers(probabilities, labels)
-    known, unknown = _known(groups), (math.nan, math.nan)
-    bounds = {
-        "accuracy": _accuracy(hits, groups, known, _score),
-        "macro_f1": _macro_f1(labels.tolist(), answers, groups) if known else unknown,
-    }
-    return _board(probabilities, whole, labels, groups, known) | _named(bounds)
+    return _figures(probabilities, whole, labels, groups, _formulas(2))
 
 
 def smoothed_classes(
@@ -41,11 +45,29 @@ def smoothed_classes(
 ) -> Figures:
     """The same of version 3: Agresti and Coull's interval, macro F1 with more photos of each class, and any number of
     objects where a photo sees fewer than two photos of its own."""
+    return _figures(probabilities, whole, labels, groups, _formulas(3))
+
+
+def accuracy(hits: Sequence[float], groups: Sequence[str], version: int) -> tuple[float, float]:
+    """Return the interval of a share by ``version`` of the statistics: of all photos, or of one class's alone."""
+    formulas = _formulas(version)
+    return _accuracy(hits, groups, formulas.is_known(groups), formulas.accuracy)
+
+
+def _formulas(version: int) -> _Formulas:
+    if version < 3:
+        return _Formulas(_known, _score, _macro_f1)
+    return _Formulas(_known_by_size, _centred, _smoothed_macro_f1)
+
+
+def _figures(
+    probabilities: np.ndarray, whole: np.ndarray, labels: np.ndarray, groups: Sequence[str], formulas: _Formulas
+) -> Figures:
     answers, hits = _answers(probabilities, labels)
-    known, unknown = _known_by_size(groups), (math.nan, math.nan)
+    known, unknown = formulas.is_known(groups), (math.nan, math.nan)
     bounds = {
-        "accuracy": _accuracy(hits, groups, known, _centred),
-        "macro_f1": _smoothed_macro_f1(labels.tolist(), answers, groups) if known else unknown,
+        "accuracy": _accuracy(hits, groups, known, formulas.accuracy),
+        "macro_f1": formulas.macro_f1(labels.tolist(), answers, groups) if known else unknown,
     }
     return _board(probabilities, whole, labels, groups, known) | _named(bounds)
 
@@ -156,13 +178,6 @@ def _design_effect(values: Sequence[float], groups: Sequence[str]) -> float:
     n, mean = len(values), math.fsum(values) / len(values)
     above = n * n * _variance(values, groups) + _assumed_effect(groups)
     return above / (n * max(mean * (1 - mean), 0.0) + 1)
-
-
-def accuracy(hits: Sequence[float], groups: Sequence[str], version: int) -> tuple[float, float]:
-    """Return the interval of a share by ``version`` of the statistics: of all photos, or of one class's alone."""
-    if version < 3:
-        return _accuracy(hits, groups, _known(groups), _score)
-    return _accuracy(hits, groups, _known_by_size(groups), _centred)
 
 
 def _known(groups: Sequence[str]) -> bool:

@@ -21,9 +21,9 @@ from orchestrator.audit.checks import (
     in_words,
     labels_of_test,
     number,
-    read_arrays,
     read_manifest,
     unknown_version,
+    winner_on_test,
 )
 from orchestrator.ledger.folder import Sweep
 from orchestrator.ledger.kept import FILES
@@ -42,9 +42,7 @@ def compare_per_class(judged: JudgedSweep) -> Iterator[Check]:
     lines = _read(sweep)
     _, classes = read_manifest(sweep)
     labels, groups = labels_of_test(sweep, classes), groups_of_test(sweep)
-    policy, fits = judged.record["judged"]["policy"], judged.record["fits"]
-    members = [read_arrays(sweep, sweep.paths.probabilities(fit, "test", policy), part) for fit in fits]
-    answers = np.mean([member["probabilities"].astype(float) for member in members], axis=0).argmax(axis=1)
+    answers = winner_on_test(judged, part).argmax(axis=1)
     known = judged.version in formulas.STATISTICS
     if not known:
         yield Check(part, "intervals", NOT_CHECKABLE, reason=unknown_version(judged))

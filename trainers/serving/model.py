@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainers.calibration import PRECISION, Calibration, too_uncertain
+from trainers.calibration import PRECISION, Calibration, certainty, too_uncertain
 from trainers.contract import FitJob
 from trainers.errors import TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
@@ -215,9 +215,8 @@ class ServedModel:
         if level is None:
             return answers
         pairs = list(zip(answers["label"], answers["probability"], strict=True))
-        reasons = [
-            too_uncertain(*pair, level, precision) if round(pair[1], 12) < level.threshold else "" for pair in pairs
-        ]
+        unsure = certainty(rows) < level.threshold
+        reasons = [too_uncertain(*pair, level, precision) if no else "" for pair, no in zip(pairs, unsure, strict=True)]
         labels = ["" if reason else label for reason, (label, _) in zip(reasons, pairs, strict=True)]
         return answers.assign(label=labels, reason=reasons)
 

@@ -168,16 +168,19 @@ def test_a_winner_that_was_retrained_otherwise_is_another_model(sweep: Made, sto
     assert "already" in str(promote(sweep.paths.root))
 
 
+def promote_without(monkeypatch: pytest.MonkeyPatch, tag: str, sweep: Made) -> None:
+    """Promote as a version of orch did that did not write ``tag``."""
+    with monkeypatch.context() as earlier:
+        all_tags = ModelDetails.tags
+        earlier.setattr(ModelDetails, "tags", lambda details: {k: v for k, v in all_tags(details).items() if k != tag})
+        promote(sweep.paths.root)
+
+
 def test_a_version_that_does_not_name_its_networks_is_known_by_its_trial(
     sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep.finished("same", "a1")
-    with monkeypatch.context() as earlier:
-        told = ModelDetails.tags
-        earlier.setattr(
-            ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if "fits" not in k}
-        )
-        promote(sweep.paths.root)
+    promote_without(monkeypatch, "orch.fits", sweep)
     assert "fits" not in tags(store)
     sweep.finished("same", "a1", "a2")
     assert "already" in str(promote(sweep.paths.root))
@@ -189,12 +192,7 @@ def test_a_version_without_a_temperature_gives_way_to_the_calibrated_one(
     sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep.finished("same", "a1")
-    with monkeypatch.context() as earlier:
-        told = ModelDetails.tags
-        earlier.setattr(
-            ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if k != "orch.temperature"}
-        )
-        promote(sweep.paths.root)
+    promote_without(monkeypatch, "orch.temperature", sweep)
     assert "temperature" not in tags(store)
     assert promote(sweep.paths.root).version == "2"
     assert tags(store)["temperature"] == "1.0"  # there are no validation photos
@@ -208,12 +206,7 @@ def test_the_same_networks_calibrated_are_promoted_though_own_splits_tear_a_copy
     described(sweep)
     tear(sweep)
     sweep.finished("same", "a1")
-    with monkeypatch.context() as earlier:
-        told = ModelDetails.tags
-        earlier.setattr(
-            ModelDetails, "tags", lambda details: {k: v for k, v in told(details).items() if k != "orch.temperature"}
-        )
-        promote(sweep.paths.root)
+    promote_without(monkeypatch, "orch.temperature", sweep)
     text = str(promote(sweep.paths.root))
     assert "Compared on 11 test photos that neither has seen; 1 more was left out" in text
     assert "- Both are the same networks with the same crop policy, and only the temperature" in text
