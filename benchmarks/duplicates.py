@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from benchmarks.common.results import Bound, Result, record
-from trainers.data.duplicates import Looks, Union, compared_pairs
+from trainers.data.near_duplicates import Looks, Union, compared_pairs
 from trainers.images.decode import decode
 from trainers.images.keypoints import SIDE
 from trainers.images.look import Look, look_of

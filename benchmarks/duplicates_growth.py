@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.common.results import Bound, Result, record
 from benchmarks.duplicates import SETS, photos_of, take
-from trainers.data.duplicates import Looks, compared_pairs
+from trainers.data.near_duplicates import Looks, compared_pairs
 from trainers.images.comparison import Preview
 from trainers.images.decode import decode
 from trainers.images.keypoints import KEYPOINTS

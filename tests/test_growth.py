@@ -21,6 +21,7 @@ from orchestrator.ledger.segments import Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.plan.stage_times import actual
 from trainers.data.manifest import Manifest
+from trainers.data.verdict_store import VERDICTS
 from trainers.store.inventory import shelves_of
 from trainers.store.segments import read_header
 
@@ -124,7 +125,8 @@ def take(step: int, root: Path, cache: Path, before: Manifest | None, run: Calla
         if file in there:
             continue
         kind = file.relative_to(cache).parts[0]
-        again = sum(key.partition(":")[0] in known for key in keys)
+        photos = 2 if kind == VERDICTS else 1  # whose hashes a key begins with
+        again = sum({*key.split(":")[:photos]} <= known for key in keys)
         old[kind], new[kind] = old.get(kind, 0) + again, new.get(kind, 0) + len(keys) - again
     epochs = [event.seconds or 0.0 for event in sweep.events if event.kind == EventKind.EPOCH]
     return Step(

@@ -23,6 +23,7 @@ DAY_S = 86_400.0
 KINDS = {
     "images": "photos, decoded and made square",
     "looks": "thumbnails and keypoints of photos, by which copies are found",
+    "verdicts": "which pairs of photos are the same, look alike or differ",
     "features": "what a frozen part of a backbone makes of the photos",
     **OTHER_FOLDERS,
 }

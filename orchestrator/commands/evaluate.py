@@ -245,8 +245,9 @@ def _with_manifest(evidence: pd.DataFrame | None, sweep: Path, fingerprint: str)
 
 def read_photos(sources: Sequence[str], model: EvaluatedModel, warn: Tell) -> NewPhotos:
     """Read labelled photos as training does, group duplicates, and leave out what ``model`` has seen."""
-    from trainers.data.duplicates import Looks, find_duplicates, make_groups
+    from trainers.data.duplicates import find_duplicates, make_groups
     from trainers.data.listing import name_some
+    from trainers.data.near_duplicates import Looks
     from trainers.data.scan import scan
     from trainers.data.sources.read import read_source
 
@@ -264,7 +265,7 @@ def read_photos(sources: Sequence[str], model: EvaluatedModel, warn: Tell) -> Ne
         rows = listing.rows[usable].reset_index(drop=True)
         readable = [photo for photo in found if not photo.reason]
         rows = rows.assign(sha256=[p.sha256 for p in readable], descriptor=[p.descriptor for p in readable])
-        same = find_duplicates(rows, looks)
+        same = find_duplicates(rows, looks, cache_folder())
     rows["group"] = make_groups(rows, same, near_too=True).names
     bad = {path: photo.reason for path, photo in zip(listing.rows["path"], found, strict=True) if photo.reason}
     if bad:

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.duplicates import EDITS, KNOWN, Found, aligned_tiles, draw_sheets, read_known, search, take
 from benchmarks.duplicates_growth import made
 from tests.support.pictures import scene
-from trainers.data.duplicates import Looks, compared_pairs
+from trainers.data.near_duplicates import Looks, compared_pairs
 
 
 def test_known_copies_are_chained_and_each_has_a_word() -> None:

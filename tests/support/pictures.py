@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -47,6 +49,23 @@ def tile(texture: int, spot: tuple[int, int] | None = None, contrast: int = 80, 
         rows, columns = np.mgrid[:side, :side]
         pixels[np.hypot(columns - spot[0], rows - spot[1]) <= 0.015 * side] += contrast
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def symmetric_tile(spot: tuple[int, int] | None, mark: int = 80, radius: int = 4) -> Image.Image:
+    """A tile that is equal to its eight mirrored and turned forms, but for a spot."""
+    plain = np.asarray(tile(0).convert("L")).astype(float)
+    pixels = sum(np.rot90(side, quarters) for side in (plain, plain[:, ::-1]) for quarters in range(4)) / 8
+    if spot is not None:
+        rows, columns = np.mgrid[: len(pixels), : len(pixels)]
+        pixels[np.hypot(columns - spot[0], rows - spot[1]) <= radius] += mark
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def encoded(image: Image.Image, quality: int) -> Image.Image:
+    """``image`` as a JPEG of that quality shows it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
 
 
 def look_at(image: Image.Image) -> Look:

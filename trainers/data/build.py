@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from trainers.data.data_source import DataSource, check_source
-from trainers.data.duplicates import Duplicates, Groups, Looks, find_duplicates, make_groups, to_drop
+from trainers.data.duplicates import Duplicates, Groups, find_duplicates, make_groups, to_drop
 from trainers.data.findings import (
     kept_sentences,
     note_classes,
@@ -25,6 +25,7 @@ from trainers.data.findings import (
 )
 from trainers.data.listing import Listing, SourceNotes
 from trainers.data.manifest import COLUMNS, DESCRIPTOR, FOLD, MANIFEST, Manifest
+from trainers.data.near_duplicates import Looks
 from trainers.data.own_splits import with_own_or_ratios
 from trainers.data.report import DataReport
 from trainers.data.scan import Progress, scan
@@ -83,7 +84,7 @@ def _examine(
         rows = listing.rows[usable].reset_index(drop=True)
         columns = ("sha256", "width", "height", DESCRIPTOR)
         rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in columns})
-        same = find_duplicates(rows, looks)
+        same = find_duplicates(rows, looks, source.cache)
     groups = make_groups(rows, same, source.duplicates != "keep")
     kept = None if earlier is None else _keep(listing, rows, same, groups, source, earlier)
     rows["group"] = groups.names

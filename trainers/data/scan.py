@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from trainers.data.duplicates import Looks
 from trainers.data.listing import REASON, Listing
+from trainers.data.near_duplicates import Looks
 from trainers.files.plain import LARGEST_FILE, Unreadable, open_plain, read_plain
 from trainers.images.look import Look, look
 from trainers.images.look_store import LookStore

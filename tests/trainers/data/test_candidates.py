@@ -20,7 +20,7 @@ from trainers.data.candidates import (
     perceptual_hashes,
     whole_candidates,
 )
-from trainers.data.duplicates import Looks
+from trainers.data.near_duplicates import Looks
 from trainers.files.spool import Spool
 from trainers.images.alignment import SYMMETRIES, symmetric
 from trainers.images.keypoints import KEYPOINT, KEYPOINTS
