@@ -23,7 +23,8 @@ from tests.road.installs import editable
 from tests.road.person import Person
 from tests.road.steps import next_lines
 
-pytestmark = pytest.mark.timeout(900)  # the fixture runs two sweeps; a busy machine takes several times as long
+# The fixture runs two sweeps; a busy machine takes several times as long. `make road` walks the documents' commands.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SMALL = [
     *("--set", "budget.trials=5", "--set", "budget.epochs=3", "--set", "final.runners_up=0", "--set", "final.seeds=2"),

@@ -30,6 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpack(tmp_path_factory.mktemp("finished"), "finished")
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_trains_no_finished_trial_again(tmp_path: Path, cache: Path) -> None:
     folder = unpack(tmp_path, "killed")
     before = read_events(folder / "killed" / "ledger")

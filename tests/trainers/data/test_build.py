@@ -130,6 +130,7 @@ def test_imports_without_tensorflow_or_other_heavy_libraries() -> None:
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("ORCH_DATA" not in os.environ, reason="ORCH_DATA names no folder of real photos")
 def test_trashnet_has_about_28_pairs_of_duplicates_and_no_huge_group(tmp_path: Path) -> None:
     root = Path(os.environ["ORCH_DATA"]) / "trashnet"
