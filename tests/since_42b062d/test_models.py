@@ -19,6 +19,8 @@ from orchestrator.tracking.tracker import synchronise
 from tests.support.fake_store import new_store
 from tests.support.since_42b062d import ROOT, orch, recorded, unpack
 
+pytestmark = pytest.mark.slow
+
 REGISTERED = recorded("registered.json")
 TOLERANCE = 1e-6
 BY_ITSELF = """
@@ -69,7 +71,6 @@ def test_todays_code_answers_as_the_code_it_was_registered_with(folder: Path, mo
     assert table["label"].tolist() == REGISTERED["labels"]
 
 
-@pytest.mark.slow
 def test_its_own_copy_of_the_code_answers_where_orch_is_not_installed(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", BY_ITSELF, str(folder / "model"), str(folder / "rows" / "photos")]
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -434,6 +434,7 @@ def test_what_is_exported_has_its_checksums_in_the_ledger(sweep: SweepPaths, tmp
     assert read_sweep(sweep.root).kept.hashes.keys() == kept.hashes.keys()
 
 
+@pytest.mark.slow
 def test_the_checksums_of_exports_that_were_removed_go(sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     run_export(sweep, "savedmodel", "tflite")
 

@@ -77,6 +77,7 @@ budget: {trials: 1, epochs: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_backbone_of_ones_own_is_checked_without_tensorflows_words(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN_MODULE)
     (tmp_path / "own.yaml").write_text(OWN_FILE)

@@ -89,7 +89,7 @@ def test_a_build_that_fails_ends_no_trial(tmp_path: Path, ray_up: None) -> None:
     assert len(ended) == 3
 
 
-@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+@pytest.mark.parametrize("name", ["asha", *(pytest.param(n, marks=pytest.mark.slow) for n in ("hyperband", "median"))])
 def test_schedulers_see_trials_alone(tmp_path: Path, ray_up: None, name: str) -> None:
     requests = [
         request_of(n, tmp_path, 160 + 32 * (n % 3), "flips", dropout=0.1 + 0.04 * (n * 5 % 12)) for n in range(12)

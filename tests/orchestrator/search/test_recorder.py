@@ -183,8 +183,15 @@ def at_random(folder: Path, recipe: str) -> Replayed:
     return OptunaSampler(SPACE, SamplerSettings(10, 3, 0, "data", "random"), job)
 
 
-@pytest.mark.parametrize("ends", ["hours", "target"])
-@pytest.mark.parametrize("make", [from_list, at_random])
+@pytest.mark.parametrize(
+    ("make", "ends"),
+    [
+        (from_list, "hours"),
+        (at_random, "target"),
+        pytest.param(from_list, "target", marks=pytest.mark.slow),
+        pytest.param(at_random, "hours", marks=pytest.mark.slow),
+    ],
+)
 def test_what_has_not_begun_when_the_search_stops_is_trained_by_the_next(
     tmp_path: Path, ray_up: None, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, str], Replayed], ends: str
 ) -> None:

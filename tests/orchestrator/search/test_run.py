@@ -271,6 +271,7 @@ def wait_for_epochs(driver: subprocess.Popen[str], epochs: int) -> None:
     raise AssertionError("the driver ended early")
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_a_search_ends_with_just_the_trials_asked_for(tmp_path: Path) -> None:
     """SIGKILL, then Ctrl-C to the whole process group as a terminal sends it, then to the end."""
     killed = start_driver(tmp_path, "sleep:0.3")
@@ -313,6 +314,7 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_without_an_address_ray_is_always_its_own(tmp_path: Path, short_folder: Path) -> None:
     """Whatever a dead cluster left behind, and with nothing written into the home."""
     (short_folder / "ray").mkdir()

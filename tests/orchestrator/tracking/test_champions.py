@@ -83,6 +83,7 @@ def test_the_alias_moves_only_from_where_it_was(store: str) -> None:
     assert [info.championships == [] for info in versions(store, "trash")] == [True, False, True, True]
 
 
+@pytest.mark.slow
 def test_a_long_history_is_cut_to_what_a_tag_holds(store: str) -> None:
     assert set_champion(store, "trash", "1", instead_of=None)
     for _ in range(33):

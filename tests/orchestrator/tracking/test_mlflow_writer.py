@@ -306,7 +306,10 @@ def send_all(paths: SweepPaths, settings: TrackingSettings, client: Unreliable, 
             return failures
 
 
-@pytest.mark.parametrize(("after", "restart"), [(False, True), (True, True), (True, False)])
+@pytest.mark.parametrize(
+    ("after", "restart"),
+    [(True, True), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((False, True), (True, False)))],
+)
 def test_a_failure_at_any_call_is_retried(
     tmp_path: Path, after: bool, restart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
     assert {each.name for each in path.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
 
 
+@pytest.mark.slow
 def test_a_kill_during_the_creation_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     kill_while_making(OPEN, tmp_path, ".mlflow.db.new")
     assert not (tmp_path / "mlflow.db").exists()
@@ -278,6 +279,7 @@ def test_a_link_to_a_store_that_is_missing_stays_and_its_store_is_created(tmp_pa
     assert [each.name for each in mine.parent.iterdir()] == ["mlflow.db"]
 
 
+@pytest.mark.slow
 def test_two_links_to_one_store_make_one_store(tmp_path: Path) -> None:
     """Each takes the lock of the other: it lies next to the store, not next to the links."""
     shared = tmp_path / "shared" / "mlflow.db"

@@ -101,14 +101,21 @@ def test_stages_end_where_their_networks_authors_would_say(name, stages):
         assert stage_layers(with_output_stride(model, 16)) == stages
 
 
-@pytest.mark.parametrize("fusion", ["concat", "sum"])
-@pytest.mark.parametrize("pooling", ["average", "max"])
+FUSED = (
+    *(("small_cnn", 0, 3), ("small_cnn", 3, 1), ("small_cnn", 5, 1), ("small_cnn", 6, 0), ("small_cnn", "all", 0)),
+    *(("mobilenet_v2", 0, 3), ("mobilenet_v2", 5, 2), ("mobilenet_v2", 38, 1), ("mobilenet_v2", 37, 1)),
+    *(("mobilenet_v2", 110, 0), ("mobilenet_v2", "all", 0)),
+)
+"""Backbone, unfrozen layers, and how many fused stages lie below the boundary."""
+WAYS = (("average", "concat"), ("max", "sum"), ("average", "sum"), ("max", "concat"))
+
+
 @pytest.mark.parametrize(
-    ("name", "unfrozen", "below"),
+    ("name", "unfrozen", "below", "pooling", "fusion"),
     [
-        *(("small_cnn", 0, 3), ("small_cnn", 3, 1), ("small_cnn", 5, 1), ("small_cnn", 6, 0), ("small_cnn", "all", 0)),
-        *(("mobilenet_v2", 0, 3), ("mobilenet_v2", 5, 2), ("mobilenet_v2", 38, 1), ("mobilenet_v2", 37, 1)),
-        *(("mobilenet_v2", 110, 0), ("mobilenet_v2", "all", 0)),
+        pytest.param(*case, *way, marks=pytest.mark.slow if case[0] == "mobilenet_v2" and way in WAYS[2:] else ())
+        for case in FUSED
+        for way in WAYS
     ],
 )
 def test_prefix_and_network_fuse_what_the_whole_backbone_holds(name, unfrozen, below, pooling, fusion):

@@ -129,6 +129,9 @@ def test_recipes(recipe: str) -> None:
     np.testing.assert_allclose(copy_means(recipe), COPY_MEANS[recipe], atol=1, err_msg=AGAIN)
 
 
-@pytest.mark.parametrize("backbone", FEATURE_MEANS)
+@pytest.mark.parametrize(
+    "backbone",
+    [pytest.param(name, marks=pytest.mark.slow if name == "efficientnet_b0" else ()) for name in FEATURE_MEANS],
+)
 def test_networks(backbone: str) -> None:
     np.testing.assert_allclose(feature_means(backbone), FEATURE_MEANS[backbone], rtol=0.01, err_msg=AGAIN)

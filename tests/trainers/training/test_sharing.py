@@ -158,6 +158,7 @@ def test_sharing_changes_no_configuration(manifest, cache, more, **values):
     np.testing.assert_allclose(losses(black_box(fit_job)), losses(fit_job), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_kept_in_float16_change_less_than_another_seed(manifest, cache):
     """Over heads and depths: the losses move by far less than when the same trial is run with another seed."""
     moved, reseeded, alike = [], [], []
