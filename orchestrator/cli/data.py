@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import AsJson, Folder, Overrides, Source, output_file, output_folder, print_json
+from orchestrator.cli.options import (
+    AsJson,
+    Folder,
+    Numbers,
+    Overrides,
+    Source,
+    number_option,
+    output_file,
+    output_folder,
+    print_json,
+)
 from orchestrator.errors import DataError
 from trainers.files.suffixes import DRAWN
 
@@ -87,7 +97,9 @@ def data_preview(
     source: Source,
     overrides: Overrides = None,
     out: Annotated[Path, output_file("The picture to write, as .png or .pdf.", *DRAWN)] = Path("preview.png"),
-    images: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="Photos to show, over all classes.")] = 12,
+    images: Annotated[
+        int, number_option(metavar="N", help="Photos to show, over all classes.", allowed=Numbers(int, "12", 1, 200))
+    ] = 12,
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
     from orchestrator.commands.data.preview import draw_preview
@@ -104,7 +116,9 @@ def data_suspects(
     sweep: Folder = None,
     out: Annotated[Path, output_file("The table to write, as .csv.", ".csv")] = Path("suspects.csv"),
     sheet: Annotated[Path, output_file("The sheet of photos, as .png or .pdf.", *DRAWN)] = Path("suspects.png"),
-    images: Annotated[int, typer.Option(metavar="N", min=1, max=600, help="Photos on the sheet.")] = 60,
+    images: Annotated[
+        int, number_option(metavar="N", help="Photos on the sheet.", allowed=Numbers(int, "60", 1, 600))
+    ] = 60,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; default: this machine.")] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, console, output_folder, print_json
+from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, output_folder, print_json
 
 
 def export(
@@ -24,7 +24,12 @@ def export(
         output_folder("DIR", "Where; default exports in the sweep's folder."),
     ] = None,
     bound: Annotated[
-        float, typer.Option(metavar="SHARE", min=0, max=1, help="Test accuracy that an export may lose.")
+        float,
+        number_option(
+            metavar="SHARE",
+            help="Test accuracy that an export may lose.",
+            allowed=Numbers(float, "0.01", least=0, most=1),
+        ),
     ] = 0.01,
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Keep what loses more; the override is recorded.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, console, print_json
+from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, print_json
 
 
 def sync(folder: Folder = None) -> None:
@@ -21,7 +21,9 @@ def sync(folder: Folder = None) -> None:
 
 
 def ui(
-    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 5000,
+    port: Annotated[
+        int, number_option(metavar="PORT", help="Port on this machine.", allowed=Numbers(int, "5000", 1, 65535))
+    ] = 5000,
 ) -> None:
     """Open the MLflow UI on the store that the sweeps write to. Ctrl-C ends it."""
     import subprocess

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, console, output_file, print_json, usage
+from orchestrator.cli.options import AsJson, Numbers, console, number_option, output_file, print_json, usage
 from orchestrator.errors import DataError
 
 CSV_SUFFIX = ".csv"
@@ -30,10 +30,11 @@ def predict(
     ] = False,
     precision: Annotated[
         float,
-        typer.Option(
+        number_option(
             metavar="SHARE",
             show_default=False,
             help="Wanted share of right answers, as 0.95: photos below the threshold for it are none of the classes.",
+            allowed=Numbers(float, "0.95", 0, 1, is_open=True),
         ),
     ] = 0.0,
     as_json: AsJson = False,
@@ -47,8 +48,6 @@ def predict(
     with %XX for odd bytes.
     """
     _check_options(paths, csv, resume, as_json)
-    if precision and not 0 < precision < 1:
-        usage(f"--precision is a share between 0 and 1, such as 0.95; found {precision:g}.")
     from orchestrator.commands import predict as command
     from orchestrator.commands.named_photos import list_photos
 

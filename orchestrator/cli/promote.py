@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, examples, verb
-from orchestrator.cli.options import AsJson, Folder, console, print_json, usage
+from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, print_json, usage
 
 promote_app = typer.Typer(cls=Verbs, no_args_is_help=True, invoke_without_command=True)
 
@@ -44,9 +44,10 @@ def promote_best(
     ] = None,
     margin: Annotated[
         float,
-        typer.Option(
+        number_option(
             metavar="POINTS",
             help="Loss of accuracy, or macro F1, that the gate must exclude; 0.1 to 50, recorded.",
+            allowed=Numbers(float, "3", least=0.1, most=50),
         ),
     ] = 3.0,
 ) -> None:
@@ -55,8 +56,6 @@ def promote_best(
     from orchestrator.evaluation.promotion_gate import FORCE
     from orchestrator.ledger.folder import find_sweep
 
-    if not 0.1 <= margin <= 50:
-        usage(f"--margin: {margin:g} is not between 0.1 and 50 percentage points, such as 3.")
     overridden = frozenset(allow or ()) | ({FORCE} if force else frozenset())
     typer.echo(promote(find_sweep(folder, finished=True), overridden, typer.echo, margin / 100))
 
