@@ -19,6 +19,7 @@ from orchestrator.cli.options import (
     output_file,
     output_folder,
     print_json,
+    sweep_folder,
 )
 from orchestrator.errors import DataError
 from trainers.files.suffixes import DRAWN
@@ -128,9 +129,8 @@ def data_suspects(
     split is not read.
     """
     from orchestrator.commands.data.suspects import draw_sheet, suspects_of, write_table
-    from orchestrator.ledger.folder import find_sweep
 
-    found = suspects_of(find_sweep(sweep), address, lambda line: typer.echo(line, err=True))
+    found = suspects_of(sweep_folder(sweep), address, lambda line: typer.echo(line, err=True))
     write_table(found, out)
     if len(found.table):
         draw_sheet(found, sheet, images)

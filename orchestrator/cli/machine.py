@@ -6,10 +6,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, print_json
+from orchestrator.cli.options import AsJson, Numbers, console, number_option, print_json
 
 
-def sync(folder: Folder = None) -> None:
+def sync(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
+    ] = None,
+) -> None:
     """Send MLflow what it has not seen of a sweep; nothing is sent twice.
 
     Runs that MLflow shows as running are closed if no process runs the sweep; --resume opens them again.

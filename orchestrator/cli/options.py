@@ -28,7 +28,8 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the file, as budget.trials=5. Repeatable."),
 ]
 Folder = Annotated[
-    str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
+    str | None,
+    typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest with results when left out."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
 
@@ -160,6 +161,17 @@ def _or(words: Sequence[str]) -> str:
 def _refuse_unwritable(folder: Path) -> None:
     if why := unwritable(folder):
         usage(f"{folder} is not a folder that can be written to: {why}; name another folder.")
+
+
+def sweep_folder(given: str | None, finished: bool = False) -> Path:
+    """Return the folder of the sweep that is ``given``, by default of the newest one with trials, or ``finished`` one.
+
+    Newer ones that are passed over are named on stderr. Raises OrchError.
+    """
+    from orchestrator.ledger.folder import Wanted, find_sweep
+
+    wanted = Wanted.FINISHED if finished else Wanted.STARTED
+    return find_sweep(given, wanted, tell=lambda sentence: typer.echo(f"note     {sentence}", err=True))
 
 
 def console() -> Console:

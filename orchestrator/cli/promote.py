@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, examples, verb
-from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, print_json, usage
+from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, print_json, sweep_folder, usage
 
 promote_app = typer.Typer(cls=Verbs, no_args_is_help=True, invoke_without_command=True)
 
@@ -54,10 +54,9 @@ def promote_best(
     """Register the winner as a model version and make it the champion, unless the gate refuses, with the figures."""
     from orchestrator.commands.promote import promote
     from orchestrator.evaluation.promotion_gate import FORCE
-    from orchestrator.ledger.folder import find_sweep
 
     overridden = frozenset(allow or ()) | ({FORCE} if force else frozenset())
-    typer.echo(promote(find_sweep(folder, finished=True), overridden, typer.echo, margin / 100))
+    typer.echo(promote(sweep_folder(folder, finished=True), overridden, typer.echo, margin / 100))
 
 
 def champions(
