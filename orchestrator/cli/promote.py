@@ -72,4 +72,4 @@ def champions(
     if as_json:
         print_json(records(rows))
     else:
-        console().print(to_rich(name, rows))
+        to_rich(name, rows).print(console())

@@ -59,7 +59,7 @@ def compare(
     if as_json:
         print_json(records(found))
     else:
-        console().print(to_rich(found))
+        to_rich(found).print(console())
 
 
 def audit(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -74,6 +74,6 @@ def audit(folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found.to_dict())
     else:
-        console().print(to_rich(found))
+        to_rich(found).print(console())
     if (failed := failure(found)) is not None:
         raise failed

@@ -136,12 +136,12 @@ def refusal(report: ExportReport) -> ExportRefused | None:
 
 def print_report(report: ExportReport, console: Console) -> None:
     """Print the table, remarks on what was not simply kept, and how to read it."""
-    console.print(to_rich(report, console.width))
+    to_rich(report).print(console)
     for line in remarks(report):
         console.print(line, markup=False)
     if report.from_photos:
         console.print(report.from_photos, markup=False)
-    console.print(how_to_read(report), markup=False)
+    console.print(how_to_read(report, columns=False), markup=False)
 
 
 def installed_formats() -> tuple[str, ...]:

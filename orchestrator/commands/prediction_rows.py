@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orchestrator.commands.named_photos import shown
 from orchestrator.errors import OrchError, SpecError
 from orchestrator.plain_json import json_ready
+from orchestrator.terminal_table import printable
 from trainers.calibration import NONE_OF_THESE
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 COLUMNS = ("path", "label", "probability", "probabilities", "error", "model")
 """Columns of the CSV file. ``probabilities``: JSON, class -> probability. ``model``: MLflow's address of a version."""
@@ -79,21 +81,29 @@ def json_parts(batches: Iterator[list[Prediction]]) -> Iterator[bytes]:
 
 
 def print_predictions(found: Sequence[Prediction], console: Console, path_columns: int = 0) -> None:
-    """Print a line for each photo. ``path_columns``: width of the paths, at most half of the console."""
-    from rich.table import Table
+    """Print a line for each photo; where one is too long for the terminal, each path on a line of its own.
+
+    ``path_columns``: width of the paths.
+    """
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(overflow="fold", min_width=min(path_columns, console.width // 2) or None)
-    table.add_column(justify="right", no_wrap=True, min_width=len("0.000"))
-    table.add_column(overflow="fold")
-    for one in found:
-        if one.error:
-            table.add_row(Text(_printable(shown(one.path))), "", Text(_printable(one.error), style="red"))
-        else:
-            said = Text(NONE_OF_THESE, style="dim") if one.reason else Text(_printable(one.label or ""))
-            table.add_row(Text(_printable(shown(one.path))), f"{one.probability:.3f}", said)
-    console.print(table)
+    shown_paths = [printable(shown(one.path)) for one in found]
+    answers = [_answer(one) for one in found]
+    width = max([path_columns, *map(cell_len, shown_paths)])
+    fits = width + 2 + max(answer.cell_len for answer in answers) <= console.width
+    for path, answer in zip(shown_paths, answers, strict=True):
+        before = f"{set_cell_size(path, width)}  " if fits else f"{path}\n    "
+        console.print(Text.assemble(before, answer), soft_wrap=True)
+
+
+def _answer(one: Prediction) -> Text:
+    from rich.text import Text
+
+    if one.error:
+        return Text(printable(one.error), style="red")
+    said = Text(NONE_OF_THESE, style="dim") if one.reason else Text(printable(one.label or ""))
+    return Text.assemble(f"{one.probability:.3f}  ", said)
 
 
 def _quoted(field: str) -> str:
@@ -104,11 +114,6 @@ def _quoted(field: str) -> str:
 def _utf8(text: str) -> str:
     """Escape bytes of names that are not UTF-8, as ``\\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would obey, such as a newline or the start of a colour."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class PredictionFile:

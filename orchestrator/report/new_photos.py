@@ -19,12 +19,12 @@ from orchestrator.evaluation.new_photos import CERTAIN_SHARE, FAR_SHARE, Farness
 from orchestrator.evaluation.per_class import to_rich
 from orchestrator.evaluation.variance import photos_in_words
 from orchestrator.report.terminal import tell
+from orchestrator.terminal_table import Column, FittedTable, printable
 from trainers.files.atomic import atomic_write, make_folders
 from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 ROWS = ("path", "label", "predicted", "probability", "probabilities", "distance")
 """Columns of ``--csv``, a row for each photo that was judged; ``distance`` is "" where it is not known."""
@@ -42,9 +42,9 @@ def print_judged(judged: Judged, console: Console) -> None:
         tell(console, line, INDENT)
     console.print()
     found = judged.evaluation
-    console.print(to_rich(found.classes, "each class (95 %)"))
+    to_rich(found.classes, "each class (95 %)").print(console)
     if len(found.confused):
-        console.print(_confused(found.confused.to_dict("records")))
+        _confused(found.confused.to_dict("records")).print(console)
         _print_photos(console, "the most certain mistakes", "probability", judged.mistakes)
     if found.farness is not None and judged.farthest:
         title = f"the farthest photos (95 % of the test photos are within {found.farness.limit:.3f})"
@@ -174,45 +174,24 @@ def _p(found: UnpairedDifference) -> str:
     return "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
 
 
-def _confused(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("the most confused")
-    for name, justify in (("label", "left"), ("answer", "left"), ("photos", "right"), ("% of the label", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+def _confused(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
+    columns = (Column("label", "left"), Column("answer", "left"), Column("photos"), Column("% of the label", leaves=1))
+    table = FittedTable("the most confused", columns)
     for row in rows:
-        _add(table, [row["label"], row["predicted"], f"{row['photos']:,}", f"{100 * row['share']:.1f}"])
+        table.add_row(row["label"], row["predicted"], f"{row['photos']:,}", f"{100 * row['share']:.1f}")
     return table
 
 
 def _print_photos(console: Console, title: str, figure: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table of photos; where a path would be folded, each path on a line of its own, whole.
-
-    Paths are relative to the folder that all have in common, which the title names.
-    """
-    from rich.cells import cell_len
-    from rich.text import Text
-
+    """Print a table of photos. Paths are relative to the folder that all have in common, which the title names."""
     folder = _common_folder([row["path"] for row in rows])
-    tell(console, f"{title}, in {_plain(folder)}" if folder else title, 1)
-    names = (figure, "label", "answer", "path")
-    cells = [
-        [f"{row[figure]:.3f}", row["label"], row["predicted"], row["path"].removeprefix(f"{folder}/" if folder else "")]
-        for row in rows
-    ]
-    shown = [[_plain(cell) for cell in line] for line in cells]
-    widths = [max(map(cell_len, column)) for column in zip(names, *shown, strict=True)]
-    if sum(widths) + 3 * len(widths) <= console.width:
-        table = _table(None)
-        for name in names:
-            table.add_column(name, justify="right" if name == figure else "left", no_wrap=True)
-        for line in shown:
-            table.add_row(*map(Text, line))
-        console.print(table)
-        return
-    console.print()
-    for value, label, answer, path in shown:
-        console.print(Text(f" {value}  {label}, answered {answer}"), soft_wrap=True)
-        console.print(Text(f"        {path}"), soft_wrap=True)
-    console.print()
+    columns = (Column("path", "left"), Column(figure), Column("label", "left"), Column("answer", "left"))
+    tell(console, f"{title}, in {printable(folder)}" if folder else title, 1)
+    table = FittedTable("", columns)
+    for row in rows:
+        path = row["path"].removeprefix(f"{folder}/" if folder else "")
+        table.add_row(path, f"{row[figure]:.3f}", row["label"], row["predicted"])
+    table.print(console)
 
 
 def _common_folder(paths: Sequence[str]) -> str:
@@ -220,22 +199,3 @@ def _common_folder(paths: Sequence[str]) -> str:
     if not all(path.startswith("/") for path in paths):
         return ""
     return os.path.commonpath([os.path.dirname(path) for path in paths]).rstrip("/")
-
-
-def _table(title: str | None) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    return Table(title=title and Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-
-
-def _add(table: Table, cells: Sequence[str]) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text(_plain(cell)) for cell in cells))
-
-
-def _plain(text: str) -> str:
-    """Escape what a terminal would obey: names of files may hold it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -246,3 +246,12 @@ def test_rows_of_another_precision_are_not_mixed(before: float, now: float, sent
     with pytest.raises(SpecError, match=sentence):
         PredictionFile(tmp_path / "a.csv", MODEL, True, now)
     assert (tmp_path / "a.csv").read_bytes() == kept
+
+
+def test_a_path_that_is_too_long_is_on_a_line_of_its_own() -> None:
+    long = f"{'folder of photos/' * 6}photo.jpg"
+    out = io.StringIO()
+    print_predictions(
+        [Prediction(long, "cat", 0.5, {}), Prediction("b.jpg", error="broken")], Console(file=out, width=80)
+    )
+    assert out.getvalue() == f"{long}\n    0.500  cat\nb.jpg\n    broken\n"

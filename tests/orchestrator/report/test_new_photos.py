@@ -135,9 +135,9 @@ def test_no_path_is_folded_and_no_name_cut(columns: int, layout: str) -> None:
     assert f"the most certain mistakes, in {root}\n" in printed
     for i in range(10):
         line = next(line for line in printed.splitlines() if f"/photo-{i}-of-the-belt.jpg" in line)
-        assert f" {names[i % 2]}/photo-{i}-of-the-belt.jpg" in line
+        assert line.startswith(f"{names[i % 2]}/photo-{i}-of-the-belt.jpg")
         assert (names[1 - i % 2] in line) == (layout == "table")
-    assert printed.count("waste of construction sites, answered Kunststoffverpackung\n") == (
+    assert printed.count("label waste of construction sites;\n    answer Kunststoffverpackung\n") == (
         10 if layout == "lines" else 0
     )
 
