@@ -20,6 +20,7 @@ from orchestrator.evaluation.per_class import to_rich
 from orchestrator.evaluation.variance import photos_in_words
 from orchestrator.report.terminal import tell
 from orchestrator.terminal_table import Column, FittedTable, printable
+from trainers.data.listing import name_some
 from trainers.files.atomic import atomic_write, make_folders
 from trainers.wording import count
 
@@ -32,6 +33,11 @@ UNKNOWN_DISTANCE = (
     "how far these photos are from the training photos is not known: the model keeps no features of those. "
     "Leaderboards since 2026-12 write them"
 )
+NAMED = 5
+"""Photos of a kind that are left out and named; --json has all."""
+MOST_BEYOND = 2.0
+"""Upper bound of the share of photos beyond a limit, over the share meant, above which the limit is called uncertain:
+with fewer than about 150 test photos."""
 INDENT = 12
 """Columns of the word that begins each line."""
 
@@ -59,7 +65,8 @@ def to_dict(judged: Judged) -> dict[str, Any]:
         "model": judged.model,
         "photos": found.photos,
         "groups": found.groups,
-        "left_out": {"trained_on": judged.trained, "tested_on": judged.tested},
+        "left_out": {"trained_on": len(judged.trained), "tested_on": len(judged.tested)},
+        "seen": {"trained_on": list(judged.trained), "tested_on": list(judged.tested)},
         "unreadable": dict(judged.unreadable),
         "accuracy": asdict(found.accuracy),
         "macro_f1": asdict(found.macro_f1),
@@ -67,6 +74,7 @@ def to_dict(judged: Judged) -> dict[str, Any]:
         "calibration": asdict(found.calibration),
         "against_test": asdict(compared) | {"exceeds_chance": compared.exceeds_chance} if compared else None,
         "less_certain": found.less_certain,
+        "test_less_certain": asdict(found.test_less_certain) if found.test_less_certain else None,
         "cost": asdict(found.cost) if found.cost else None,
         "farness": asdict(found.farness) | {"are_far": found.farness.are_far} if found.farness else None,
         "per_class": found.classes.to_dict("records"),
@@ -102,9 +110,9 @@ def lines(judged: Judged) -> list[str]:
     left_out = [
         (judged.trained, "that it was trained or chosen on"),
         (judged.tested, "of its test split"),
-        (len(judged.unreadable), "that cannot be read"),
+        ([*judged.unreadable], "that cannot be read"),
     ]
-    said = [f"{count(number, 'photo')} {why}" for number, why in left_out if number]
+    said = [f"{count(len(paths), 'photo')} {why} ({_some(paths, judged.paths)})" for paths, why in left_out if paths]
     out = [
         f"{'model':<{INDENT}}{judged.model}",
         f"{'photos':<{INDENT}}{photos_in_words(found.photos, found.groups)}"
@@ -123,6 +131,7 @@ def lines(judged: Judged) -> list[str]:
         out.append(
             f"{'certainty':<{INDENT}}{100 * found.less_certain:.1f} % of the photos have a highest probability below "
             f"that of {100 * (1 - CERTAIN_SHARE):g} % of the test photos; {100 * CERTAIN_SHARE:g} % would be expected"
+            f"{_doubt(found.test_less_certain, found.against_test, CERTAIN_SHARE)}"
         )
     out.append(f"{'distance':<{INDENT}}{UNKNOWN_DISTANCE if found.farness is None else _farness(found.farness)}")
     if not math.isfinite(found.macro_f1.low):
@@ -131,6 +140,23 @@ def lines(judged: Judged) -> list[str]:
             "left out."
         )
     return out
+
+
+def _some(paths: Sequence[str], judged: Sequence[str]) -> str:
+    """Name some of ``paths``, relative to the folder of all photos, and count the others."""
+    folder = _common_folder([*paths, *judged])
+    return name_some([printable(path.removeprefix(f"{folder}/" if folder else "")) for path in paths], NAMED)
+
+
+def _doubt(beyond: Figure | None, test: UnpairedDifference | None, wanted: float) -> str:
+    """Say that a limit is uncertain which ``wanted`` of the test photos exceed, and ``beyond`` of photos like them;
+    "" where there are enough."""
+    if beyond is None or test is None or beyond.high <= MOST_BEYOND * wanted:
+        return ""
+    said = f", but the limit comes from {photos_in_words(test.test_photos, test.test_groups)} of the test split alone"
+    if not math.isfinite(beyond.low):
+        return said
+    return f"{said}: {100 * beyond.low:.1f} to {100 * beyond.high:.1f} % of photos like those may be beyond it (95 %)"
 
 
 def _percent(figure: Figure) -> str:
@@ -161,6 +187,7 @@ def _farness(found: Farness) -> str:
     said = (
         f"{_percent(found.share)} of these photos are farther from the training photos than "
         f"{100 * (1 - FAR_SHARE):g} % of the test photos are; {100 * FAR_SHARE:g} % would be expected"
+        f"{_doubt(compared.test, compared, FAR_SHARE)}"
     )
     if not compared.is_known:
         return f"{said}. Too few objects to say whether that is more than chance"
