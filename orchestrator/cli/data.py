@@ -54,10 +54,13 @@ def data_check(
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
     from orchestrator.commands.data.bad_files import check_move, move_bad_files, write_bad_files
+    from orchestrator.spec.data_source import refuse_among_photos
     from trainers.data.build import check_data
     from trainers.data.sources.read import names_of
 
     source = _data_source(sources, encoding, quiet=as_json)
+    if write is not None:
+        refuse_among_photos("--write", write, names_of(source.source))
     if move_bad is not None:
         check_move(names_of(source.source), move_bad)
     report = check_data(source)
@@ -128,9 +131,11 @@ def data_suspects(
     Looks at the training and validation photos of a sweep, with the backbone, size and view of its winner. The test
     split is not read.
     """
-    from orchestrator.commands.data.suspects import draw_sheet, suspects_of, write_table
+    from orchestrator.commands.data.suspects import check_outputs, draw_sheet, suspects_of, write_table
 
-    found = suspects_of(sweep_folder(sweep), address, lambda line: typer.echo(line, err=True))
+    folder = sweep_folder(sweep)
+    check_outputs(folder, {"--out": out, "--sheet": sheet})
+    found = suspects_of(folder, address, lambda line: typer.echo(line, err=True))
     write_table(found, out)
     if len(found.table):
         draw_sheet(found, sheet, images)

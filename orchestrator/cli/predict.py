@@ -48,6 +48,7 @@ def predict(
     with %XX for odd bytes.
     """
     _check_options(paths, csv, resume, as_json)
+    _check_place(paths, csv)
     from orchestrator.commands import predict as command
     from orchestrator.commands.named_photos import list_photos
 
@@ -93,6 +94,7 @@ def evaluate(
     """
     if sweep is not None and (model is not None or version is not None):
         usage("--sweep names the model to judge, and so do --model and --version; give one of them.")
+    _check_place(photos, csv)
     from orchestrator.commands import evaluate as command
     from orchestrator.ledger.folder import find_sweep
     from orchestrator.report.new_photos import print_judged, to_dict, write_rows
@@ -117,6 +119,14 @@ def _check_options(paths: list[str], csv: Path | None, resume: bool, as_json: bo
         usage("--resume continues the file of --csv; add --csv FILE.")
     if paths.count("-") > 1:
         usage("- stands for one photo from standard input, and can be given once.")
+
+
+def _check_place(photos: list[str], csv: Path | None) -> None:
+    """Refuse a table among the photos, which would label them when they are read the next time."""
+    if csv is not None:
+        from orchestrator.spec.data_source import refuse_among_photos
+
+        refuse_among_photos("--csv", csv, photos)
 
 
 def _tell(line: str) -> None:
