@@ -56,9 +56,9 @@ class SweepView:
 
 
 def open_sweep(folder: str | Path | None = None) -> SweepView:
-    """Open a sweep by its path, its name below ``runs/``, or, with None, the newest. Raises OrchError."""
+    """Open a sweep by its path or its name below ``runs/``; None is the newest that has trials. Raises OrchError."""
     given = None if folder is None else str(folder)
-    return SweepView(sweep_folder.read_sweep(sweep_folder.find_sweep(given)))
+    return SweepView(sweep_folder.read_sweep(sweep_folder.find_sweep(given, sweep_folder.Wanted.STARTED)))
 
 
 def sweeps(runs: str | Path = RUNS) -> list[Path]:

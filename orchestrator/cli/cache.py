@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import AsJson, console, print_json
+from orchestrator.cli.options import AsJson, Numbers, console, number_option, print_json
 
 cache_app = typer.Typer(
     cls=Verbs, no_args_is_help=True, help="What is computed once and kept: decoded photos, features, calibrations."
@@ -49,11 +49,22 @@ def cache_explain() -> None:
 @verb(cache_app, "orch cache prune")
 def cache_prune(
     to_gb: Annotated[
-        float | None, typer.Option("--to", metavar="GB", min=0, help="Keep this many gigabytes, those used last.")
+        float | None,
+        number_option(
+            "--to",
+            metavar="GB",
+            help="Keep this many gigabytes, those used last.",
+            allowed=Numbers(float, "20", least=0),
+        ),
     ] = None,
     older_than_days: Annotated[
         float | None,
-        typer.Option("--older-than", metavar="DAYS", min=0, help="Remove what was not used for this many days."),
+        number_option(
+            "--older-than",
+            metavar="DAYS",
+            help="Remove what was not used for this many days.",
+            allowed=Numbers(float, "30", least=0),
+        ),
     ] = None,
 ) -> None:
     """Remove what killed processes left, what older versions wrote, and then the rows unused for longest.

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, verb
-from orchestrator.cli.options import AsJson, Folder, Overrides, Source, output_file, output_folder, print_json
+from orchestrator.cli.options import (
+    AsJson,
+    Folder,
+    Numbers,
+    Overrides,
+    Source,
+    number_option,
+    output_file,
+    output_folder,
+    print_json,
+    sweep_folder,
+)
 from orchestrator.errors import DataError
 from trainers.files.suffixes import DRAWN
 
@@ -43,10 +54,13 @@ def data_check(
 ) -> None:
     """Report on a set of photos: classes, imbalance, sizes, unreadable files, duplicates, classes too small."""
     from orchestrator.commands.data.bad_files import check_move, move_bad_files, write_bad_files
+    from orchestrator.spec.data_source import refuse_among_photos
     from trainers.data.build import check_data
     from trainers.data.sources.read import names_of
 
     source = _data_source(sources, encoding, quiet=as_json)
+    if write is not None:
+        refuse_among_photos("--write", write, names_of(source.source))
     if move_bad is not None:
         check_move(names_of(source.source), move_bad)
     report = check_data(source)
@@ -87,7 +101,9 @@ def data_preview(
     source: Source,
     overrides: Overrides = None,
     out: Annotated[Path, output_file("The picture to write, as .png or .pdf.", *DRAWN)] = Path("preview.png"),
-    images: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="Photos to show, over all classes.")] = 12,
+    images: Annotated[
+        int, number_option(metavar="N", help="Photos to show, over all classes.", allowed=Numbers(int, "12", 1, 200))
+    ] = 12,
 ) -> None:
     """Draw what the network will see: photos of the training split as each view cuts them, and their copies."""
     from orchestrator.commands.data.preview import draw_preview
@@ -104,7 +120,9 @@ def data_suspects(
     sweep: Folder = None,
     out: Annotated[Path, output_file("The table to write, as .csv.", ".csv")] = Path("suspects.csv"),
     sheet: Annotated[Path, output_file("The sheet of photos, as .png or .pdf.", *DRAWN)] = Path("suspects.png"),
-    images: Annotated[int, typer.Option(metavar="N", min=1, max=600, help="Photos on the sheet.")] = 60,
+    images: Annotated[
+        int, number_option(metavar="N", help="Photos on the sheet.", allowed=Numbers(int, "60", 1, 600))
+    ] = 60,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; default: this machine.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -113,10 +131,11 @@ def data_suspects(
     Looks at the training and validation photos of a sweep, with the backbone, size and view of its winner. The test
     split is not read.
     """
-    from orchestrator.commands.data.suspects import draw_sheet, suspects_of, write_table
-    from orchestrator.ledger.folder import find_sweep
+    from orchestrator.commands.data.suspects import check_outputs, draw_sheet, suspects_of, write_table
 
-    found = suspects_of(find_sweep(sweep), address, lambda line: typer.echo(line, err=True))
+    folder = sweep_folder(sweep)
+    check_outputs(folder, {"--out": out, "--sheet": sheet})
+    found = suspects_of(folder, address, lambda line: typer.echo(line, err=True))
     write_table(found, out)
     if len(found.table):
         draw_sheet(found, sheet, images)

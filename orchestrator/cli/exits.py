@@ -74,7 +74,7 @@ def hidden_package() -> str:
 
 def _explain_usage(error: TyperException) -> int:
     """Print a usage error and where to read more. A group without a verb has printed its help already."""
-    text = error.format_message().removeprefix("Invalid value: ")
+    text = error.format_message().removeprefix("Invalid value: ").replace(": Value error, ", ": ")
     if text:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "orch"

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, console, output_folder, print_json
+from orchestrator.cli.options import (
+    AsJson,
+    Folder,
+    Numbers,
+    console,
+    number_option,
+    output_folder,
+    print_json,
+    sweep_folder,
+)
 
 
 def export(
@@ -24,7 +33,12 @@ def export(
         output_folder("DIR", "Where; default exports in the sweep's folder."),
     ] = None,
     bound: Annotated[
-        float, typer.Option(metavar="SHARE", min=0, max=1, help="Test accuracy that an export may lose.")
+        float,
+        number_option(
+            metavar="SHARE",
+            help="Test accuracy that an export may lose.",
+            allowed=Numbers(float, "0.01", least=0, most=1),
+        ),
     ] = 0.01,
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Keep what loses more; the override is recorded.")
@@ -37,12 +51,11 @@ def export(
     recorded in the sweep's ledger. A format that loses more than the bound, and more than chance would, is refused.
     """
     from orchestrator.commands.export import ExportRequest, export_winner, print_report, refusal
-    from orchestrator.ledger.folder import find_sweep
 
     formats = () if to is None else tuple(to.split(","))
     request = ExportRequest(formats=formats, out=out, bound=bound, force=force)
     tell = (lambda line: None) if as_json else typer.echo
-    report = export_winner(find_sweep(folder, finished=True), request, tell)
+    report = export_winner(sweep_folder(folder, finished=True), request, tell)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -6,10 +6,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, console, print_json
+from orchestrator.cli.options import AsJson, Numbers, console, number_option, print_json
 
 
-def sync(folder: Folder = None) -> None:
+def sync(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
+    ] = None,
+) -> None:
     """Send MLflow what it has not seen of a sweep; nothing is sent twice.
 
     Runs that MLflow shows as running are closed if no process runs the sweep; --resume opens them again.
@@ -21,7 +25,9 @@ def sync(folder: Folder = None) -> None:
 
 
 def ui(
-    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 5000,
+    port: Annotated[
+        int, number_option(metavar="PORT", help="Port on this machine.", allowed=Numbers(int, "5000", 1, 65535))
+    ] = 5000,
 ) -> None:
     """Open the MLflow UI on the store that the sweeps write to. Ctrl-C ends it."""
     import subprocess

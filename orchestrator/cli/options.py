@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,9 +28,50 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the file, as budget.trials=5. Repeatable."),
 ]
 Folder = Annotated[
-    str | None, typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest when left out.")
+    str | None,
+    typer.Argument(metavar="SWEEP", help="A sweep's folder or its name; the newest with results when left out."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="For programs.")]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers that an option takes: of ``kind``, from ``least`` to ``most``, the ends excluded if ``is_open``.
+
+    ``example``: as a person types it. Only finite numbers are taken.
+    """
+
+    kind: type[int] | type[float]
+    example: str
+    least: float = -math.inf
+    most: float = math.inf
+    is_open: bool = False
+
+    def __str__(self) -> str:
+        ends = ("above", "below") if self.is_open else ("at least", "at most")
+        known = [
+            f"{word} {end:g}" for word, end in zip(ends, (self.least, self.most), strict=True) if abs(end) < math.inf
+        ]
+        what = "a whole number" if self.kind is int else "a number"
+        return f"{' '.join([what, ' and '.join(known)]).strip()}, such as {self.example}"
+
+    def read(self, text: Any) -> float:
+        """Return the number that ``text`` is; a default is taken as it is. Raises BadParameter."""
+        if not isinstance(text, str):
+            return text  # type: ignore[no-any-return]
+        try:
+            number = self.kind(text)
+        except ValueError:
+            number = math.nan
+        inside = self.least < number < self.most if self.is_open else self.least <= number <= self.most
+        if not (inside and math.isfinite(number)):
+            usage(f"found {text!r}; allowed: {self}.")
+        return number
+
+
+def number_option(*names: str, metavar: str, help: str, allowed: Numbers, show_default: bool = True) -> Any:
+    """Return a Typer option that takes a number; another value is refused with what is allowed and an example."""
+    return typer.Option(*names, metavar=metavar, help=help, parser=allowed.read, show_default=show_default)
 
 
 def output_file(help: str, *suffixes: str, replaces: bool = True) -> Any:
@@ -118,6 +161,17 @@ def _or(words: Sequence[str]) -> str:
 def _refuse_unwritable(folder: Path) -> None:
     if why := unwritable(folder):
         usage(f"{folder} is not a folder that can be written to: {why}; name another folder.")
+
+
+def sweep_folder(given: str | None, finished: bool = False) -> Path:
+    """Return the folder of the sweep that is ``given``, by default of the newest one with trials, or ``finished`` one.
+
+    Newer ones that are passed over are named on stderr. Raises OrchError.
+    """
+    from orchestrator.ledger.folder import Wanted, find_sweep
+
+    wanted = Wanted.FINISHED if finished else Wanted.STARTED
+    return find_sweep(given, wanted, tell=lambda sentence: typer.echo(f"note     {sentence}", err=True))
 
 
 def console() -> Console:

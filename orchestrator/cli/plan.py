@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Overrides, Source, console, print_json, usage
+from orchestrator.cli.options import AsJson, Numbers, Overrides, Source, console, number_option, print_json, usage
 
 
 def plan(
@@ -15,21 +15,36 @@ def plan(
     simulate: Annotated[
         bool, typer.Option("--simulate", metavar="", help="Play the sweep on other machines, from this one's speed.")
     ] = False,
-    gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs in all, with --simulate.")] = 0,
-    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Machines, with --simulate.")] = 1,
+    gpus: Annotated[
+        int, number_option(metavar="N", help="GPUs in all, with --simulate.", allowed=Numbers(int, "8", 0))
+    ] = 0,
+    nodes: Annotated[
+        int, number_option(metavar="M", help="Machines, with --simulate.", allowed=Numbers(int, "2", 1))
+    ] = 1,
     gpu: Annotated[str, typer.Option(metavar="NAME", help="v100 or a100: whose published speed is taken.")] = "v100",
     gpu_speed: Annotated[
         float | None,
-        typer.Option(metavar="TIMES", min=0.01, help="Or its speed, as a multiple of one worker here."),
+        number_option(
+            metavar="TIMES",
+            help="Or its speed, as a multiple of one worker here.",
+            allowed=Numbers(float, "50", least=0.01),
+        ),
     ] = None,
     shared_store: Annotated[
         bool,
         typer.Option("--shared-store", metavar="", help="ORCH_CACHE is one folder for all nodes, with --simulate."),
     ] = False,
     photos: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Photos in all, instead of the file's, with --simulate.")
+        int,
+        number_option(
+            metavar="N",
+            help="Photos in all, instead of the file's, with --simulate.",
+            allowed=Numbers(int, "10000", least=0),
+        ),
     ] = 0,
-    classes: Annotated[int, typer.Option(metavar="N", min=0, help="Classes of those photos.")] = 0,
+    classes: Annotated[
+        int, number_option(metavar="N", help="Classes of those photos.", allowed=Numbers(int, "40", least=0))
+    ] = 0,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", metavar="", help="Measure this machine again, even if it was measured.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, console, output_file, print_json, usage
+from orchestrator.cli.options import AsJson, Numbers, console, number_option, output_file, print_json, usage
 from orchestrator.errors import DataError
 
 CSV_SUFFIX = ".csv"
@@ -30,10 +30,11 @@ def predict(
     ] = False,
     precision: Annotated[
         float,
-        typer.Option(
+        number_option(
             metavar="SHARE",
             show_default=False,
             help="Wanted share of right answers, as 0.95: photos below the threshold for it are none of the classes.",
+            allowed=Numbers(float, "0.95", 0, 1, is_open=True),
         ),
     ] = 0.0,
     as_json: AsJson = False,
@@ -47,8 +48,7 @@ def predict(
     with %XX for odd bytes.
     """
     _check_options(paths, csv, resume, as_json)
-    if precision and not 0 < precision < 1:
-        usage(f"--precision is a share between 0 and 1, such as 0.95; found {precision:g}.")
+    _check_place(paths, csv)
     from orchestrator.commands import predict as command
     from orchestrator.commands.named_photos import list_photos
 
@@ -94,6 +94,7 @@ def evaluate(
     """
     if sweep is not None and (model is not None or version is not None):
         usage("--sweep names the model to judge, and so do --model and --version; give one of them.")
+    _check_place(photos, csv)
     from orchestrator.commands import evaluate as command
     from orchestrator.ledger.folder import find_sweep
     from orchestrator.report.new_photos import print_judged, to_dict, write_rows
@@ -118,6 +119,14 @@ def _check_options(paths: list[str], csv: Path | None, resume: bool, as_json: bo
         usage("--resume continues the file of --csv; add --csv FILE.")
     if paths.count("-") > 1:
         usage("- stands for one photo from standard input, and can be given once.")
+
+
+def _check_place(photos: list[str], csv: Path | None) -> None:
+    """Refuse a table among the photos, which would label them when they are read the next time."""
+    if csv is not None:
+        from orchestrator.spec.data_source import refuse_among_photos
+
+        refuse_among_photos("--csv", csv, photos)
 
 
 def _tell(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.help import Verbs, examples, verb
-from orchestrator.cli.options import AsJson, Folder, console, print_json, usage
+from orchestrator.cli.options import AsJson, Folder, Numbers, console, number_option, print_json, sweep_folder, usage
 
 promote_app = typer.Typer(cls=Verbs, no_args_is_help=True, invoke_without_command=True)
 
@@ -44,21 +44,19 @@ def promote_best(
     ] = None,
     margin: Annotated[
         float,
-        typer.Option(
+        number_option(
             metavar="POINTS",
             help="Loss of accuracy, or macro F1, that the gate must exclude; 0.1 to 50, recorded.",
+            allowed=Numbers(float, "3", least=0.1, most=50),
         ),
     ] = 3.0,
 ) -> None:
     """Register the winner as a model version and make it the champion, unless the gate refuses, with the figures."""
     from orchestrator.commands.promote import promote
     from orchestrator.evaluation.promotion_gate import FORCE
-    from orchestrator.ledger.folder import find_sweep
 
-    if not 0.1 <= margin <= 50:
-        usage(f"--margin: {margin:g} is not between 0.1 and 50 percentage points, such as 3.")
     overridden = frozenset(allow or ()) | ({FORCE} if force else frozenset())
-    typer.echo(promote(find_sweep(folder, finished=True), overridden, typer.echo, margin / 100))
+    typer.echo(promote(sweep_folder(folder, finished=True), overridden, typer.echo, margin / 100))
 
 
 def champions(
@@ -74,4 +72,4 @@ def champions(
     if as_json:
         print_json(records(rows))
     else:
-        console().print(to_rich(name, rows))
+        to_rich(name, rows).print(console())

@@ -6,23 +6,21 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Folder, console, print_json, usage
+from orchestrator.cli.options import AsJson, Folder, console, print_json, sweep_folder, usage
 
 
 def status(folder: Folder = None) -> None:
     """How is it going: the stage, the trials by state, the best so far, the time left. From the ledger alone."""
-    from orchestrator.ledger.folder import find_sweep
     from orchestrator.report.status import print_status
 
-    print_status(find_sweep(folder), console())
+    print_status(sweep_folder(folder), console())
 
 
 def show(folder: Folder = None, as_json: AsJson = False) -> None:
     """What won, and why: the leaderboard, the winner and the trials. From the sweep's folder alone."""
-    from orchestrator.ledger.folder import find_sweep
     from orchestrator.report.status import describe, print_sweep
 
-    found = find_sweep(folder)
+    found = sweep_folder(folder)
     if as_json:
         print_json(describe(found))
         return
@@ -48,9 +46,8 @@ def compare(
     From the probabilities that the sweep kept; the test split is not read again.
     """
     from orchestrator.commands.compare import compare_configurations, compare_policies, compare_steps, records, to_rich
-    from orchestrator.ledger.folder import find_sweep
 
-    root = find_sweep(folder, finished=True)
+    root = sweep_folder(folder, finished=True)
     if policies and steps:
         usage("--policies compares crop policies and --steps configurations; choose one of them.")
     if policies:
@@ -62,7 +59,7 @@ def compare(
     if as_json:
         print_json(records(found))
     else:
-        console().print(to_rich(found))
+        to_rich(found).print(console())
 
 
 def audit(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -72,12 +69,11 @@ def audit(folder: Folder = None, as_json: AsJson = False) -> None:
     """
     from orchestrator.audit.audit import audit_sweep
     from orchestrator.commands.audit import failure, to_rich
-    from orchestrator.ledger.folder import find_sweep
 
-    found = audit_sweep(find_sweep(folder, finished=True))
+    found = audit_sweep(sweep_folder(folder, finished=True))
     if as_json:
         print_json(found.to_dict())
     else:
-        console().print(to_rich(found))
+        to_rich(found).print(console())
     if (failed := failure(found)) is not None:
         raise failed

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli.options import Overrides, console, output_folder, usage
+from orchestrator.cli.options import Numbers, Overrides, console, number_option, output_folder, usage
 
 Until = Literal["data", "search", "final"]
 
@@ -35,7 +35,12 @@ def sweep(  # one parameter for each option; they become one SweepRequest at onc
         ),
     ] = None,
     hours: Annotated[
-        float | None, typer.Option(metavar="HOURS", help="Limit of the search in hours, instead of the file's.")
+        float | None,
+        number_option(
+            metavar="HOURS",
+            help="Limit of the search in hours, instead of the file's.",
+            allowed=Numbers(float, "2.5", least=0, is_open=True),
+        ),
     ] = None,
     until: Annotated[
         Until | None, typer.Option(help="Stop after the data, or after the search and before test is read.")

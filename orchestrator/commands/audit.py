@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.audit.audit import Audit
 from orchestrator.audit.checks import DIFFERENT, EQUAL, NOT_CHECKABLE
 from orchestrator.errors import AuditFailed
 from orchestrator.paths import command_line
+from orchestrator.terminal_table import Column, FittedTable
 from trainers.wording import count
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MOST_IN_MESSAGE = 10
 """Maximum differences that the error lists; --json has all."""
@@ -32,22 +28,15 @@ def failure(found: Audit) -> AuditFailed | None:
     )
 
 
-def to_rich(found: Audit) -> Table:
-    """Return a ``rich`` table with a row for each part, and one for each difference and each gap."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(f"audit of {found.sweep}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for name in ("checked", EQUAL, DIFFERENT, NOT_CHECKABLE):
-        table.add_column(name, justify="right")
-    for part in dict.fromkeys(check.part for check in found.checks):
-        own = [check for check in found.checks if check.part == part]
-        counts = [sum(check.state == state for check in own) for state in (EQUAL, DIFFERENT, NOT_CHECKABLE)]
-        table.add_row(Text(part), str(len(own)), *map(str, counts), style="bold red" if counts[1] else "")
+def to_rich(found: Audit) -> FittedTable:
+    """Return a table for a terminal with a row for each part, and lines on differences and gaps."""
     gaps = {f"{check.part}: {check.reason}": None for check in found.having(NOT_CHECKABLE)}
     lines = [f"not checkable: {gap}" for gap in gaps]
     lines += [] if found.having(DIFFERENT) else [f"all {len(found.having(EQUAL))} comparisons are equal"]
-    table.caption, table.caption_justify = Text("\n".join(lines)), "left"
+    columns = [Column("", "left"), *map(Column, ("checked", EQUAL, DIFFERENT, NOT_CHECKABLE))]
+    table = FittedTable(f"audit of {found.sweep}", columns, notes=lines)
+    for part in dict.fromkeys(check.part for check in found.checks):
+        own = [check for check in found.checks if check.part == part]
+        counts = [sum(check.state == state for check in own) for state in (EQUAL, DIFFERENT, NOT_CHECKABLE)]
+        table.add_row(part, str(len(own)), *map(str, counts), style="bold red" if counts[1] else "")
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import DataError
+from orchestrator.terminal_table import Column, FittedTable
 from trainers.backbones import BACKBONES, weight_file
 from trainers.errors import TrainerError
 from trainers.files.lookup import obstacle
@@ -53,19 +54,18 @@ def _file(row: Any, folder: Path | None) -> str:
 
 def print_rows(found: list[dict[str, Any]], console: Console) -> None:
     """Print the table."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("backbone", "layers", "px", "from px", "stride 16", "licence of the ImageNet weights", "file here"):
-        table.add_column(name, justify="right" if name in ("layers", "px", "from px") else "left")
+    columns = (
+        Column("backbone", "left"),
+        Column("layers", leaves=3),
+        Column("px"),
+        Column("from px", leaves=2),
+        Column("stride 16", "left", leaves=1),
+        Column("ImageNet weights", "left", leaves=4, note="ImageNet weights: their licence"),
+        Column("file here", "left"),
+    )
+    table = FittedTable("", columns)
     for row in found:
-        table.add_row(
-            row["backbone"],
-            str(row["layers"]),
-            str(row["native_size"]),
-            str(row["smallest_size"]),
-            "yes" if 16 in row["output_strides"] else "",
-            row["licence"] or "",
-            row["file"],
-        )
-    console.print(table)
+        numbers = [str(row[name]) for name in ("layers", "native_size", "smallest_size")]
+        strided = "yes" if 16 in row["output_strides"] else ""
+        table.add_row(row["backbone"], *numbers, strided, row["licence"] or "", row["file"])
+    table.print(console)

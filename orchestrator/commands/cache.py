@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
+from orchestrator.terminal_table import Column, FittedTable
 from trainers.store import eviction
 from trainers.store.eviction import Removed
 from trainers.store.inventory import OTHER_FOLDERS, Contents, ShelfFolder, contents, rows_of, verify
@@ -113,20 +114,24 @@ def duration(seconds: float) -> str:
 
 
 def print_table(found: Contents, rows: Sequence[Entry], console: Console) -> None:
-    from rich.table import Table
-
     if not rows:
         console.print(_empty(found))
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("kind", "what", "rows", "size", "last used", ""):
-        table.add_column(name, justify="right" if name in ("rows", "size") else "left")
+    columns = (
+        Column("kind", "left"),
+        Column("what", "left"),
+        Column("rows", leaves=1),
+        Column("size"),
+        Column("last used", "left", leaves=2),
+        Column("", "left"),
+    )
+    table = FittedTable("", columns, names=2)
     now = time.time()
     for row in rows:
         number = "" if row.rows is None else f"{row.rows:,}"
         damage = f"{row.damaged} damaged" if row.damaged else ""
         table.add_row(row.kind, row.what, number, size(row.bytes), ago(row.used, now), damage)
-    console.print(table)
+    table.print(console)
     console.print(f"\n{_total(found)}", soft_wrap=True)
     if any(row.damaged for row in rows):
         console.print("What is damaged is never used: it is computed again when it is needed.", soft_wrap=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.commands.predict import model_of
+from orchestrator.terminal_table import Column, FittedTable
 from orchestrator.tracking import champions, registry
 from orchestrator.tracking.champions import REPLACES, one_promotion
 
-if TYPE_CHECKING:
-    from rich.table import Table
+MINUTES = len("2026-11-30T09:12")
+"""Characters of a time that are shown."""
 
 
 @dataclass(frozen=True)
@@ -104,32 +105,35 @@ def records(rows: Sequence[Championship]) -> list[dict[str, Any]]:
     return [asdict(row) for row in rows]
 
 
-def to_rich(name: str, rows: Sequence[Championship]) -> Table:
-    """Return the rows as a ``rich`` table, the champion in bold."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(f"champions of {name}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "version", "since, UTC", "by", "instead of", "sweep", "test accuracy, % (95 %)", "photos"):
-        table.add_column(column, overflow="fold")
-    table.add_column("overridden", overflow="fold")
+def to_rich(name: str, rows: Sequence[Championship]) -> FittedTable:
+    """Return the rows as a table, the champion in bold."""
+    columns = (
+        Column("", "left"),
+        Column("version"),
+        Column("since, UTC", "left"),
+        Column("test accuracy, % (95 %)", "left"),
+        Column("photos", leaves=1),
+        Column("sweep", "left"),
+        Column("form and crops", "left", leaves=2),
+        Column("by", "left", leaves=4),
+        Column("instead of", leaves=3),
+        Column("overridden", "left"),
+    )
+    notes = ["★ in use now; `orch promote --rollback` returns to the one before it"]
+    table = FittedTable(f"champions of {name}", columns, names=3, notes=notes)
     for row in rows:
         low, high = 100 * row.accuracy_low, 100 * row.accuracy_high
-        cells = [
+        table.add_row(
             "★" if row.is_champion else "",
             row.version,
-            row.since.removesuffix("+00:00").replace("T", " ") or "?",
-            row.by,
-            row.replaces or "none",
-            f"{row.sweep} ({row.form}, {row.policy})",
+            row.since[:MINUTES].replace("T", " ") or "?",
             f"{100 * row.accuracy:.1f} ({low:.1f}\N{EN DASH}{high:.1f})",
             "?" if row.test_photos is None else f"{row.test_photos:,}",
+            row.sweep,
+            ", ".join(filter(None, (row.form, row.policy))),
+            row.by,
+            row.replaces or "none",
             ", ".join(row.overridden),
-        ]
-        table.add_row(*map(Text, cells), style="bold green" if row.is_champion else "")
-    table.caption, table.caption_justify = (
-        "★ in use now; `orch promote --rollback` returns to the one before it",
-        "left",
-    )
+            style="bold green" if row.is_champion else "",
+        )
     return table

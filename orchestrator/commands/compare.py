@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,16 +27,17 @@ from orchestrator.ledger.state import TrialState
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
 from orchestrator.sweep.probabilities import read_probabilities
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from orchestrator.terminal_table import Column, FittedTable
 
 ENSEMBLE = "ensemble"
 HOW_TO_READ = (
-    "Differences in points on the same test images. One network (or ensemble) a side: Agresti-Min interval, exact "
-    "McNemar p. Several: the mean of their accuracies; interval and p allow for other images and other training runs, "
-    "and are left out for the mean of 2 networks. All over objects where several photos show the same one; for "
+    "Differences in points on the same test images. One network (or ensemble) a side: Agresti-Min interval. Several: "
+    "the mean of their accuracies; the interval allows for other images and other training runs, and is left out for "
+    "the mean of 2 networks. All over objects where several photos show the same one; for "
     f"fewer than {MIN_GROUPS} objects most are left out."
+)
+HOW_TO_READ_P = (
+    "p: exact McNemar for one network a side; for several it allows for what the interval does, and goes with it."
 )
 
 
@@ -216,26 +217,22 @@ def records(found: Comparison) -> list[dict[str, Any]]:
     return list(json_ready(rows))
 
 
-def to_rich(found: Comparison) -> Table:
-    """Return the rows as a ``rich`` table, the baseline in bold."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def to_rich(found: Comparison) -> FittedTable:
+    """Return the rows as a table for a terminal, the baseline in bold."""
     how = f"crop policy {found.policy}" if found.policy else "the mean over the networks"
-    title = f"Against {found.against} on {photos_in_words(found.images, found.groups)} of the test split, {how}"
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     columns = (
-        ("configuration" if found.policy else "crop policy", "left"),
-        ("networks", "right"),
-        ("acc %", "right"),
-        ("(95 %)", "left"),
+        Column("configuration" if found.policy else "crop policy", "left"),
+        Column("networks", leaves=1),
+        Column("acc %"),
+        Column("(95 %)", "left", leaves=2),
+        Column("diff"),
+        Column("(95 %)", "left"),
+        Column("p", leaves=3, note=HOW_TO_READ_P),
     )
-    for name, justify in (*columns, ("diff", "right"), ("(95 %)", "left"), ("p", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    title = f"Against {found.against} on {photos_in_words(found.images, found.groups)} of the test split, {how}"
+    table = FittedTable(title, columns, notes=[HOW_TO_READ])
     for row in found.frame.to_dict("records"):
-        table.add_row(*map(Text, _cells(row)), style="bold" if row["baseline"] else "")
-    table.caption, table.caption_justify = Text(HOW_TO_READ), "left"
+        table.add_row(*_cells(row), style="bold" if row["baseline"] else "")
     return table
 
 
@@ -254,7 +251,7 @@ def to_markdown(found: Comparison) -> str:
     for row in found.frame.to_dict("records"):
         cells = [cell.replace("|", "\\|") for cell in _cells(row)]
         lines.append(f"| {' | '.join(f'**{c}**' if c and row['baseline'] else c for c in cells)} |")
-    return "\n".join(lines) + f"\n\n{HOW_TO_READ}\n"
+    return "\n".join(lines) + f"\n\n{HOW_TO_READ} {HOW_TO_READ_P}\n"
 
 
 def _who(row: Mapping[str, Any]) -> str:

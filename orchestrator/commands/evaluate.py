@@ -51,13 +51,13 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class NewPhotos:
-    """Labelled photos. ``table``: path (absolute), label, sha256, group, descriptor. ``trained``, ``tested``: number
-    left out because the model was trained or chosen, or tested, on them or on copies of them. ``unreadable``: path ->
-    why."""
+    """Labelled photos. ``table``: path (absolute), label, sha256, group, descriptor. ``trained``, ``tested``: paths of
+    those left out because the model was trained or chosen, or tested, on them or on copies of them. ``unreadable``:
+    path -> why."""
 
     table: pd.DataFrame
-    trained: int = 0
-    tested: int = 0
+    trained: Sequence[str] = ()
+    tested: Sequence[str] = ()
     unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -85,8 +85,8 @@ def judge(
         paths=[shown(path) for path in photos.table["path"]],
         answers=answers,
         evaluation=evaluate(answers, _test_answers(model.seen), table),
-        trained=photos.trained,
-        tested=photos.tested,
+        trained=[shown(path) for path in photos.trained],
+        tested=[shown(path) for path in photos.tested],
         unreadable={shown(path): why for path, why in photos.unreadable.items()},
     )
 
@@ -286,15 +286,17 @@ def _new(
         warn(f"{model.name} does not list its photos, so photos that it was trained on cannot be left out.")
     elif "descriptor" not in model.seen:
         warn(f"{model.name} lists its photos by their bytes alone: those that were exported again count as new.")
-    tested = int((roles == TEST).sum())
-    trained = int((roles != "").sum()) - tested
+    rows = rows.assign(path=[str(root / path) for path in rows["path"]])
+    tested = rows["path"][roles == TEST].tolist()
+    trained = rows["path"][(roles != TEST) & (roles != "")].tolist()
     table = rows[roles == ""].reset_index(drop=True)
     if table.empty:
-        seen = f"{trained:,} of {len(rows):,} are photos that it was trained or chosen on, {tested:,} of its test split"
+        seen = f"{len(trained):,} of {len(rows):,} are photos that it was trained or chosen on, "
+        seen += f"{len(tested):,} of its test split"
         raise DataError(
             f"there is no new photo to judge {model.name} by: {seen}." if len(rows) else _none_readable(bad)
         )
-    return NewPhotos(table.assign(path=[str(root / path) for path in table["path"]]), trained, tested, bad)
+    return NewPhotos(table, trained, tested, bad)
 
 
 def _none_readable(bad: Mapping[str, str]) -> str:

@@ -41,6 +41,7 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.machine.environment import describe_environment
 from orchestrator.machine.places import require_record, require_writable
 from orchestrator.paths import SweepPaths
+from orchestrator.spec.data_source import photo_folders, refuse_among_photos
 from orchestrator.sweep.judged import (
     JudgedWinner,
     changed_by,
@@ -90,7 +91,8 @@ def export_winner(
     The ledger records that the test split is read before it is, and the result after; the sweep's lock is held
     throughout. A format that is refused or fails is not in the folder, nor is its file of an earlier export;
     ``refusal`` turns the report into an error. Raises OrchError if the sweep has no winner yet, is running, or was
-    interrupted on the way to another winner, if its model is not what was judged, or if a format does not exist.
+    interrupted on the way to another winner, if its model is not what was judged, or if a format does not exist,
+    and SpecError if ``out`` lies among the photos.
     """
     formats = _formats(request)
     out = request.out or SweepPaths(folder).exports
@@ -99,6 +101,7 @@ def export_winner(
     with locked_sweep(folder) as (sweep, ledger):
         judged = judged_winner(sweep)
         manifest = Manifest.read(sweep.paths.manifest)
+        refuse_among_photos("--out", out, photo_folders(manifest))
         original, labels = judged_probabilities(sweep, judged, manifest)
         names = [f.name for f in formats]
         ledger.append(EventKind.STAGE, stage=Stage.EXPORT, state="BEGUN", payload={"reads_test": 1, "formats": names})
@@ -136,12 +139,12 @@ def refusal(report: ExportReport) -> ExportRefused | None:
 
 def print_report(report: ExportReport, console: Console) -> None:
     """Print the table, remarks on what was not simply kept, and how to read it."""
-    console.print(to_rich(report, console.width))
+    to_rich(report).print(console)
     for line in remarks(report):
         console.print(line, markup=False)
     if report.from_photos:
         console.print(report.from_photos, markup=False)
-    console.print(how_to_read(report), markup=False)
+    console.print(how_to_read(report, columns=False), markup=False)
 
 
 def installed_formats() -> tuple[str, ...]:

@@ -166,16 +166,16 @@ def _require_precision(model: Any, address: str, precision: float) -> None:
 
 
 def model_of(model: str | None, command: str) -> tuple[str | None, str]:
-    """Return MLflow's URI and the model's name, by default those of the newest sweep.
+    """Return MLflow's URI and the model's name, by default those of the newest sweep that has trials.
 
     ``command``: with which a person names a model. Raises OrchError if there is neither a name nor a sweep.
     """
-    from orchestrator.ledger.folder import find_sweep
+    from orchestrator.ledger.folder import Wanted, find_sweep
     from orchestrator.spec.load import load_spec
     from orchestrator.tracking.settings import model_name
 
     try:
-        spec = load_spec(str(SweepPaths(find_sweep(None)).spec), check_machine=False)
+        spec = load_spec(str(SweepPaths(find_sweep(None, Wanted.STARTED)).spec), check_machine=False)
     except OrchError as error:
         if model is not None:
             return None, model

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orchestrator.commands.named_photos import shown
 from orchestrator.errors import OrchError, SpecError
 from orchestrator.plain_json import json_ready
+from orchestrator.terminal_table import printable
 from trainers.calibration import NONE_OF_THESE
+from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 COLUMNS = ("path", "label", "probability", "probabilities", "error", "model")
 """Columns of the CSV file. ``probabilities``: JSON, class -> probability. ``model``: MLflow's address of a version."""
@@ -79,21 +82,29 @@ def json_parts(batches: Iterator[list[Prediction]]) -> Iterator[bytes]:
 
 
 def print_predictions(found: Sequence[Prediction], console: Console, path_columns: int = 0) -> None:
-    """Print a line for each photo. ``path_columns``: width of the paths, at most half of the console."""
-    from rich.table import Table
+    """Print a line for each photo; where one is too long for the terminal, each path on a line of its own.
+
+    ``path_columns``: width of the paths.
+    """
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(overflow="fold", min_width=min(path_columns, console.width // 2) or None)
-    table.add_column(justify="right", no_wrap=True, min_width=len("0.000"))
-    table.add_column(overflow="fold")
-    for one in found:
-        if one.error:
-            table.add_row(Text(_printable(shown(one.path))), "", Text(_printable(one.error), style="red"))
-        else:
-            said = Text(NONE_OF_THESE, style="dim") if one.reason else Text(_printable(one.label or ""))
-            table.add_row(Text(_printable(shown(one.path))), f"{one.probability:.3f}", said)
-    console.print(table)
+    shown_paths = [printable(shown(one.path)) for one in found]
+    answers = [_answer(one) for one in found]
+    width = max([path_columns, *map(cell_len, shown_paths)])
+    fits = width + 2 + max(answer.cell_len for answer in answers) <= console.width
+    for path, answer in zip(shown_paths, answers, strict=True):
+        before = f"{set_cell_size(path, width)}  " if fits else f"{path}\n    "
+        console.print(Text.assemble(before, answer), soft_wrap=True)
+
+
+def _answer(one: Prediction) -> Text:
+    from rich.text import Text
+
+    if one.error:
+        return Text(printable(one.error), style="red")
+    said = Text(NONE_OF_THESE, style="dim") if one.reason else Text(printable(one.label or ""))
+    return Text.assemble(f"{one.probability:.3f}  ", said)
 
 
 def _quoted(field: str) -> str:
@@ -104,11 +115,6 @@ def _quoted(field: str) -> str:
 def _utf8(text: str) -> str:
     """Escape bytes of names that are not UTF-8, as ``\\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would obey, such as a newline or the start of a colour."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class PredictionFile:
@@ -185,34 +191,71 @@ class PredictionFile:
 
     def _take_over(self) -> None:
         """Count the rows that are there, and cut off an unfinished one at the end."""
-        end = 0
-        for number, (row, length) in enumerate(_records(self._stream, self.file)):
+        end, lines = 0, 1
+        for row in self._records():
             fields = _fields(row)
-            if number == 0 and row != self._header and row in (HEADER, HEADER_WITH_PRECISION):
-                raise self._of_another_precision("without" if row == HEADER else "with")
-            if len(fields) != len(self._columns) or (number == 0 and row != self._header):
+            if end == 0 and row != self._header:
+                if row in (HEADER, HEADER_WITH_PRECISION):
+                    raise self._of_another_precision("without" if row == HEADER else "with")
                 raise self._foreign()
-            if number and fields[-1] != self.model:
-                raise SpecError(
-                    f"{self.file} holds answers of {fields[-1]}, and the champion is {self.model} now; name another "
-                    "file."
-                )
-            if number and self.precision and fields[-2] != repr(self.precision):
-                raise self._of_another_precision(f"with {fields[-2]}, not {self.precision!r}, as")
-            if number:
+            if end:
+                self._check_row(fields, lines)
                 self.done[fields[0]] += 1
                 self.errors += bool(fields[COLUMNS.index("error")])
-            end += length
-        if end == 0 and not self._header.startswith(self._rest(end)):
+            end += len(row)
+            lines += row.count(b"\n")
+        rest = self._rest(end)
+        if end == 0 and not self._header.startswith(rest):
             raise self._foreign()
+        if f",{self.model}\n".encode() in rest:  # whole rows, and not one that an interruption cut
+            raise self._bad_row(lines, "it opens a quote that is never closed")
         self._stream.truncate(end)
+
+    def _records(self) -> Iterator[bytes]:
+        """Yield each finished row, with its newline; quoted fields may hold newlines."""
+        row, quotes, lines = b"", 0, 1
+        for line in iter(lambda: self._stream.readline(LONGEST_ROW), b""):
+            row += line
+            quotes += line.count(b'"')
+            if len(row) >= LONGEST_ROW:
+                if lines == 1:
+                    raise self._foreign()
+                raise self._bad_row(lines, f"it is longer than {LONGEST_ROW:,} bytes; a quote may be missing")
+            if quotes % 2 == 0 and row.endswith(b"\n"):
+                yield row
+                lines += row.count(b"\n")
+                row, quotes = b"", 0
+
+    def _check_row(self, fields: Sequence[str], line: int) -> None:
+        """Raise SpecError for a row that is none of this model and precision, with its line."""
+        if len(fields) != len(self._columns):
+            what = f"it has {count(len(fields), 'field')}, not {len(self._columns)}"
+            raise self._bad_row(line, what if fields else "it is empty, or not of a CSV file in UTF-8")
+        if fields[-1] != self.model:
+            raise SpecError(
+                f"{self.file} holds answers of {fields[-1]} (line {line:,}), and the champion is {self.model} now; "
+                "name another file."
+            )
+        if self.precision and fields[-2] != repr(self.precision):
+            raise self._of_another_precision(f"with {fields[-2]}, not {self.precision!r}, as", f" (line {line:,})")
+        probability, error = fields[COLUMNS.index("probability")], fields[COLUMNS.index("error")]
+        if not error and not _is_share(probability):
+            raise self._bad_row(line, f"its probability is {probability!r}, not a number from 0 to 1")
+
+    def _bad_row(self, line: int, why: str) -> SpecError:
+        return SpecError(
+            f"line {line:,} of {self.file} is not a row of `orch predict`: {why}. The file is left as it is; correct "
+            "or delete that line and type the same again, or name another file."
+        )
 
     def _rest(self, start: int) -> bytes:
         self._stream.seek(start)
-        return self._stream.read(len(self._header))
+        return self._stream.read()
 
-    def _of_another_precision(self, how: str) -> SpecError:
-        return SpecError(f"{self.file} holds answers {how} --precision; give the same as before, or name another file.")
+    def _of_another_precision(self, how: str, where: str = "") -> SpecError:
+        return SpecError(
+            f"{self.file} holds answers {how} --precision{where}; give the same as before, or name another file."
+        )
 
     def _foreign(self) -> SpecError:
         return SpecError(f"{self.file} is not a table of `orch predict`, and is left as it is; name another file.")
@@ -227,14 +270,8 @@ def _fields(row: bytes) -> list[str]:
         return []
 
 
-def _records(stream: BinaryIO, file: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield each finished row of a CSV file and its length in bytes; quoted fields may hold newlines."""
-    row, quotes = b"", 0
-    for line in iter(lambda: stream.readline(LONGEST_ROW), b""):
-        row += line
-        quotes += line.count(b'"')
-        if len(row) >= LONGEST_ROW:
-            raise SpecError(f"{file} is not a table of `orch predict`, and is left as it is; name another file.")
-        if quotes % 2 == 0 and row.endswith(b"\n"):
-            yield row, len(row)
-            row, quotes = b"", 0
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False

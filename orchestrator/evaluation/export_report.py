@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,8 @@ from orchestrator.evaluation.intervals import PairedDifference, grouped_interval
 from orchestrator.evaluation.leaderboard import signed
 from orchestrator.evaluation.variance import Groups, photos_in_words
 from orchestrator.plain_json import json_ready
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from orchestrator.terminal_table import Column, FittedTable
+from trainers.wording import count
 
 
 class ExportState(StrEnum):
@@ -204,21 +203,27 @@ def remarks(report: ExportReport) -> list[str]:
     return lines
 
 
-def how_to_read(report: ExportReport) -> str:
-    """Return the paragraph under the table."""
+def how_to_read(report: ExportReport, columns: bool = True) -> str:
+    """Return the paragraph under the table. ``columns``: with what the columns p and largest change are."""
     machine = ", ".join(f"{name} {value}" for name, value in report.facts.items())
-    test = "exact McNemar"
-    how = f"Agresti and Coull for accuracy, Agresti and Min for paired differences; p: {test}"
+    how = "Agresti and Coull for accuracy, Agresti and Min for paired differences"
     if report.objects < report.photos:
-        test = "exact, signs of objects flipped"
-        how = f"photos of one object vary together (docs/statistics.md); p: {test}"
+        how = "photos of one object vary together (docs/statistics.md)"
+    explained = f" {P.format(_test(report))} {CHANGE}" if columns else ""
     return (
-        f"All formats predict the same crops of the same photos. Intervals: {how}. Largest change: the largest "
-        "difference of any probability. Latency: the median photo, from decoded crops to probabilities, on "
-        f"{report.threads} thread{'s' if report.threads > 1 else ''}; {machine}. "
-        f"Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance alone can "
-        f"explain it (one-sided, {test}, p >= {ALPHA:g})."
+        f"All formats predict the same crops of the same photos. Intervals: {how}.{explained} Latency: the median "
+        f"photo, from decoded crops to probabilities, on {report.threads} thread{'s' if report.threads > 1 else ''}; "
+        f"{machine}. Refused: an accuracy more than {100 * report.bound:g} points below the original's, unless chance "
+        f"alone can explain it (one-sided, {_test(report)}, p >= {ALPHA:g})."
     )
+
+
+P = "p: {}."
+CHANGE = "Largest change: the largest difference of any probability."
+
+
+def _test(report: ExportReport) -> str:
+    return "exact McNemar" if report.objects == report.photos else "exact, signs of objects flipped"
 
 
 def _tested(report: ExportReport) -> str:
@@ -226,30 +231,23 @@ def _tested(report: ExportReport) -> str:
     return photos_in_words(report.photos, report.objects).replace("photo", "test photo", 1)
 
 
-WIDE = 100
-"""Minimum width of a terminal, in characters, at which every column fits."""
-DETAILS = ("p", "change", "same %")
-"""Columns of the table omitted on a narrower terminal; report.md has them."""
-
-
-def to_rich(report: ExportReport, width: int) -> Table:
-    """Return the table for a terminal of ``width`` columns."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"exports of {report.sweep}, on {_tested(report)}", title_justify="left")
-    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1), False
-    names = ("format", "acc % (95 %)", "diff (95 %)", *DETAILS, "ms", "MB", "")
-    shown = [at for at, name in enumerate(names) if width >= WIDE or name not in DETAILS]
-    for name in (names[at] for at in shown):
-        table.add_column(name, justify="left" if name in ("format", "") else "right", no_wrap=name != "format")
+def to_rich(report: ExportReport) -> FittedTable:
+    """Return the table for a terminal."""
+    columns = (
+        Column("format", "left"),
+        Column("acc % (95 %)"),
+        Column("diff (95 %)", note="diff: points against the original, paired"),
+        Column("p", leaves=3, note=P.format(_test(report)).rstrip(".")),
+        Column("change", leaves=1, note=CHANGE.rstrip(".").replace("Largest change", "change")),
+        Column("same %", leaves=2),
+        Column("ms", note=f"ms: median photo, {count(report.threads, 'thread')}"),
+        Column("MB"),
+        Column("", "left"),
+    )
+    table = FittedTable(f"exports of {report.sweep}, on {_tested(report)}", columns, elsewhere="report.md has them")
     for row in _rows(report):
         refused = row[0] is not None and not row[0].state.is_there
-        cells = _cells(row)
-        table.add_row(*(Text(cells[at]) for at in shown), style="red" if refused else "")
-    table.caption = f"diff: points against the original, paired; ms: median photo, {report.threads} thread"
-    table.caption_justify = "left"
+        table.add_row(*_cells(row), style="red" if refused else "")
     return table
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,9 @@ from orchestrator.evaluation.intervals import (
 from orchestrator.evaluation.selection import WHOLE
 from orchestrator.evaluation.variance import Groups, photos_in_words
 from orchestrator.paths import SweepPaths
+from orchestrator.terminal_table import Column, FittedTable
 from trainers.files.atomic import atomic_write, atomic_write_text
 from trainers.metrics import log_loss, macro_f1
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS = (
     "model",
@@ -265,46 +263,39 @@ def _p(p_value: float) -> str:
     return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0") if p_value < 1 else "1"
 
 
-def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> Table:
-    """Return the leaderboard as a ``rich`` table that fits 100 columns; the winner's row is bold and starred.
+def to_rich(frame: pd.DataFrame, title: str = "", most: int = TERMINAL_ROWS) -> FittedTable:
+    """Return the leaderboard as a table for a terminal; the winner's row is bold and starred.
 
     Shows the first ``most`` rows and, at any rank, the winner's row and the ``whole`` row of the winner's model.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    heading = Text(", ".join(filter(None, (title, _size(frame))))) if title else None
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("")
-    table.add_column("model", overflow="fold", min_width=8)
-    table.add_column("policy", overflow="fold", min_width=8)
-    for name, justify in (
-        ("acc %", "right"),
-        ("(95 %)", "left"),
-        ("F1 %", "right"),
-        ("loss", "right"),
-        ("ECE %", "right"),
-        ("img/s", "right"),
-        ("diff", "right"),
-        ("(95 %)", "left"),
-        ("p", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    floor = ""
+    if "ece_floor" in frame and len(frame):
+        share = 100 * frame["ece_floor"].median()
+        floor = f"ECE without its bias; measured plainly, a perfect model would show about {share:.1f} % here"
+    columns = (
+        Column("", "left"),
+        Column("model", "left"),
+        Column("policy", "left"),
+        Column("acc %"),
+        Column("(95 %)", "left"),
+        Column("F1 %", leaves=4),
+        Column("loss", leaves=2),
+        Column("ECE %", leaves=3, note=floor),
+        Column("img/s", leaves=1),
+        Column("diff", note="diff: points against the same model's whole"),
+        Column("(95 %)", "left"),
+        Column("p", leaves=5, note="p: exact"),
+    )
     winners = frame["model"].isin(frame.loc[frame["winner"], "model"])
     shown = frame[(frame.index < most) | frame["winner"] | (winners & (frame["policy"] == WHOLE))]
-    for row in shown.to_dict("records"):
-        cells = ["★" if row["winner"] else "", _model_name(row), row["policy"], *_cells(row)]
-        table.add_row(*(Text(str(cell)) for cell in cells), style="bold green" if row["winner"] else "")
     left_out = len(frame) - len(shown)
-    table.caption = f"{left_out} more rows in leaderboard.csv\n" if left_out else ""
-    table.caption += "★ chosen on validation, not here   diff: points against the same model's whole   p: exact"
-    if "ece_floor" in frame and len(frame):
-        floor = 100 * frame["ece_floor"].median()
-        table.caption += (
-            f"\nECE without its bias; measured plainly, a perfect model would show about {floor:.1f} % here"
-        )
-    table.caption_justify = "left"
+    notes = [f"{left_out} more rows in leaderboard.csv"] if left_out else []
+    notes.append("★ chosen on validation, not here")
+    heading = ", ".join(filter(None, (title, _size(frame)))) if title else ""
+    table = FittedTable(heading, columns, names=3, notes=notes, elsewhere="leaderboard.md has them")
+    for row in shown.to_dict("records"):
+        star, style = ("★", "bold green") if row["winner"] else ("", "")
+        table.add_row(star, _model_name(row), row["policy"], *_cells(row), style=style)
     return table
 
 

@@ -105,8 +105,8 @@ class Farness:
 class Evaluation:
     """``photos`` of ``groups`` objects. ``classes``: of ``per_class``. ``confused``: of ``confused_pairs``. ``worst``:
     positions of the mistakes with the highest probability. ``against_test``, ``less_certain`` (share of the photos),
-    ``cost`` and ``farness``: None if what they need is not known. ``farthest``: positions of the photos beyond its
-    limit, the farthest first."""
+    ``test_less_certain`` (of the test photos, below the same limit), ``cost`` and ``farness``: None if what they need
+    is not known. ``farthest``: positions of the photos beyond its limit, the farthest first."""
 
     photos: int
     groups: int
@@ -119,6 +119,7 @@ class Evaluation:
     worst: tuple[int, ...]
     against_test: UnpairedDifference | None = None
     less_certain: float | None = None
+    test_less_certain: Figure | None = None
     cost: Figure | None = None
     farness: Farness | None = None
     farthest: tuple[int, ...] = ()
@@ -127,15 +128,15 @@ class Evaluation:
 @dataclass(frozen=True, eq=False)
 class Judged:
     """A model on new photos. ``model``: in words. ``paths``: of the photos, in the order of ``answers``. ``trained``,
-    ``tested``: number of photos left out because the model was trained or chosen, or tested, on them or on copies of
+    ``tested``: paths of photos left out because the model was trained or chosen, or tested, on them or on copies of
     them. ``unreadable``: path -> why it cannot be read."""
 
     model: str
     paths: Sequence[str]
     answers: Answers
     evaluation: Evaluation
-    trained: int = 0
-    tested: int = 0
+    trained: Sequence[str] = ()
+    tested: Sequence[str] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -168,9 +169,12 @@ def evaluate(answers: Answers, test: TestAnswers | None = None, costs: np.ndarra
     certainty = answers.probabilities.max(1)
     wrong = np.flatnonzero(~hits)
     worst = wrong[np.argsort(-certainty[wrong], kind="stable")][:WORST]
-    less_certain = None
+    less_certain = test_less_certain = None
     if test is not None and test.certainty is not None:
-        less_certain = float((certainty < np.quantile(test.certainty, CERTAIN_SHARE)).mean())
+        limit = np.quantile(test.certainty, CERTAIN_SHARE)
+        less_certain, below = float((certainty < limit).mean()), test.certainty < limit
+        interval = grouped_interval(below, Groups.of(test.groups, len(below)))
+        test_less_certain = Figure(float(below.mean()), *interval)
     farness, farthest = None, tuple[int, ...]()
     if answers.distances is not None and test is not None and test.distances is not None:
         farness, farthest = how_far(answers.distances, groups, test)
@@ -186,6 +190,7 @@ def evaluate(answers: Answers, test: TestAnswers | None = None, costs: np.ndarra
         worst=tuple(worst.tolist()),
         against_test=None if test is None else against_test(hits, groups, test),
         less_certain=less_certain,
+        test_less_certain=test_less_certain,
         cost=None if costs is None else mean_cost(costs, labels, predicted, groups),
         farness=farness,
         farthest=farthest,

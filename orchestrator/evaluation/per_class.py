@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,8 @@ import pandas as pd
 from orchestrator.evaluation.intervals import grouped_interval
 from orchestrator.evaluation.variance import Groups
 from orchestrator.paths import SweepPaths
+from orchestrator.terminal_table import Column, FittedTable
 from trainers.files.atomic import atomic_write
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS = (
     "class",
@@ -79,25 +77,18 @@ def confused_pairs(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[
     return pd.DataFrame(rows, columns=[*PAIR_COLUMNS])
 
 
-def to_rich(frame: pd.DataFrame, title: str, most: int = TERMINAL_ROWS) -> Table:
-    """Return the classes as a ``rich`` table that fits 80 columns; of more than ``most`` those with the lowest F1."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("class", overflow="fold")  # the only one that shrinks: to 25 columns in a terminal of 80
-    for name in ("precision %", "recall %", "F1 %", "photos"):
-        table.add_column(name, justify="right", no_wrap=True)
+def to_rich(frame: pd.DataFrame, title: str, most: int = TERMINAL_ROWS) -> FittedTable:
+    """Return the classes as a table for a terminal; of more than ``most`` those with the lowest F1."""
+    columns = [Column("class", "left"), Column("precision %"), Column("recall %"), Column("F1 %")]
     shown = frame
     if len(frame) > most:
         shown = frame.sort_values("f1", kind="stable", na_position="last").head(most)
+    left_out = len(frame) - len(shown)
+    notes = [f"the {len(shown)} classes with the lowest F1; {left_out} more are not shown"] if left_out else []
+    table = FittedTable(title, [*columns, Column("photos", leaves=1)], notes=notes)
     for row in shown.to_dict("records"):
         cells = [_bounded(row, "precision"), _bounded(row, "recall"), _percent(row["f1"]), f"{row['support']:,}"]
-        table.add_row(Text(str(row["class"])), *map(Text, cells))
-    left_out = len(frame) - len(shown)
-    table.caption = f"the {len(shown)} classes with the lowest F1; {left_out} more are not shown" if left_out else None
-    table.caption_justify = "left"
+        table.add_row(str(row["class"]), *cells)
     return table
 
 

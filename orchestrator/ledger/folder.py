@@ -8,8 +8,9 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from orchestrator.ledger.state import SweepState, TrialRecord, TrialState, deriv
 from orchestrator.objectives import ACCURACY, OBJECTIVES, front_of
 from orchestrator.paths import RUNS, SweepPaths, command_line
 from trainers.files.lookup import obstacle
+from trainers.wording import count
 
 FINISHED = "FINISHED"
 """State of a sweep that completed every stage."""
@@ -141,10 +143,30 @@ def list_sweeps(runs: Path) -> list[Path]:
     return sorted(found, key=lambda folder: SweepPaths(folder).ledger.stat().st_mtime_ns, reverse=True)
 
 
-def find_sweep(given: str | None, finished: bool = False, runs: Path = Path(RUNS)) -> Path:
-    """Find a sweep's folder by path or by name in ``runs``; None is the newest (``finished``) one.
+class Wanted(StrEnum):
+    """Which sweeps are good enough where none is named: all; those with trials, finished or running, or all if there is
+    none; finished ones alone."""
 
-    Raises OrchError that lists the sweeps in ``runs``.
+    ANY = ""
+    STARTED = "started"
+    FINISHED = "finished"
+
+    def takes(self, sweep: Sweep) -> bool:
+        """Whether ``sweep`` is one of them."""
+        if self is Wanted.STARTED:
+            return bool(sweep.trials) or sweep.runner is not None or sweep.finished
+        return self is Wanted.ANY or sweep.finished
+
+
+def find_sweep(
+    given: str | None,
+    wanted: Wanted = Wanted.ANY,
+    runs: Path = Path(RUNS),
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> Path:
+    """Find a sweep's folder by path or by name in ``runs``; None is the newest one that is ``wanted``.
+
+    ``tell`` gets a sentence on newer ones that are passed over. Raises OrchError that lists the sweeps in ``runs``.
     """
     if given is not None:
         for folder in (Path(given), runs / given):
@@ -153,10 +175,42 @@ def find_sweep(given: str | None, finished: bool = False, runs: Path = Path(RUNS
         if why := obstacle(SweepPaths(Path(given)).ledger):
             raise OrchError(f"{given} cannot be opened: {why}.")
         raise OrchError(f"there is no sweep {given!r}. {_list(runs)}")
+    newer: list[Sweep] = []
     for folder in list_sweeps(runs):
-        if not finished or read_sweep(folder).finished:
+        if wanted is Wanted.ANY:
             return folder
-    raise OrchError(f"there is no {'finished ' if finished else ''}sweep. {_list(runs)}")
+        sweep = read_sweep(folder)
+        if wanted.takes(sweep):
+            if newer:
+                tell(_passed_over(newer, wanted))
+            return folder
+        newer.append(sweep)
+    if newer and wanted is Wanted.STARTED:
+        return newer[0].paths.root
+    why = f" The newest, {newer[0].paths.root}, {_how_far(newer[0])}." if newer else ""
+    raise OrchError(f"there is no {f'{wanted} ' if wanted else ''}sweep. {_list(runs)}{why}")
+
+
+def _passed_over(newer: list[Sweep], wanted: Wanted) -> str:
+    """Say which newer sweeps, the newest first, are not shown, and why the newest is not."""
+    newest = newer[0].paths.root
+    others = f", as {'is' if len(newer) == 2 else 'are'} {count(len(newer) - 1, 'other')}," if len(newer) > 1 else ""
+    what = "has no trials to show" if wanted is Wanted.STARTED else "is not finished"
+    return f"{newest} is newer{others} but {what}: it {_how_far(newer[0])}."
+
+
+def _how_far(sweep: Sweep) -> str:
+    """Say how far an unfinished sweep came, without a full stop: "failed in the stage data: REASON"."""
+    where = f"in the stage {sweep.stage}" if sweep.stage else "before the first stage"
+    if sweep.runner:
+        return f"is running, {where}"
+    states = [event for event in sweep.state.sweep if event.state]
+    end = states[-1] if states else None
+    if end is None or end.state in ("RUNNING", "PENDING"):
+        return f"was interrupted {where}"
+    how = {"FAILED": "failed", "STOPPED": "stopped"}.get(end.state, "was interrupted")
+    reason = " ".join(end.reason.split()).rstrip(".")
+    return f"{how} {where}{f': {reason}' if reason else ''}"
 
 
 def newest_unfinished(runs: Path = Path(RUNS)) -> Path:

@@ -19,12 +19,13 @@ from orchestrator.evaluation.new_photos import CERTAIN_SHARE, FAR_SHARE, Farness
 from orchestrator.evaluation.per_class import to_rich
 from orchestrator.evaluation.variance import photos_in_words
 from orchestrator.report.terminal import tell
+from orchestrator.terminal_table import Column, FittedTable, printable
+from trainers.data.listing import name_some
 from trainers.files.atomic import atomic_write, make_folders
 from trainers.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 ROWS = ("path", "label", "predicted", "probability", "probabilities", "distance")
 """Columns of ``--csv``, a row for each photo that was judged; ``distance`` is "" where it is not known."""
@@ -32,6 +33,11 @@ UNKNOWN_DISTANCE = (
     "how far these photos are from the training photos is not known: the model keeps no features of those. "
     "Leaderboards since 2026-12 write them"
 )
+NAMED = 5
+"""Photos of a kind that are left out and named; --json has all."""
+MOST_BEYOND = 2.0
+"""Upper bound of the share of photos beyond a limit, over the share meant, above which the limit is called uncertain:
+with fewer than about 150 test photos."""
 INDENT = 12
 """Columns of the word that begins each line."""
 
@@ -42,9 +48,9 @@ def print_judged(judged: Judged, console: Console) -> None:
         tell(console, line, INDENT)
     console.print()
     found = judged.evaluation
-    console.print(to_rich(found.classes, "each class (95 %)"))
+    to_rich(found.classes, "each class (95 %)").print(console)
     if len(found.confused):
-        console.print(_confused(found.confused.to_dict("records")))
+        _confused(found.confused.to_dict("records")).print(console)
         _print_photos(console, "the most certain mistakes", "probability", judged.mistakes)
     if found.farness is not None and judged.farthest:
         title = f"the farthest photos (95 % of the test photos are within {found.farness.limit:.3f})"
@@ -59,7 +65,8 @@ def to_dict(judged: Judged) -> dict[str, Any]:
         "model": judged.model,
         "photos": found.photos,
         "groups": found.groups,
-        "left_out": {"trained_on": judged.trained, "tested_on": judged.tested},
+        "left_out": {"trained_on": len(judged.trained), "tested_on": len(judged.tested)},
+        "seen": {"trained_on": list(judged.trained), "tested_on": list(judged.tested)},
         "unreadable": dict(judged.unreadable),
         "accuracy": asdict(found.accuracy),
         "macro_f1": asdict(found.macro_f1),
@@ -67,6 +74,7 @@ def to_dict(judged: Judged) -> dict[str, Any]:
         "calibration": asdict(found.calibration),
         "against_test": asdict(compared) | {"exceeds_chance": compared.exceeds_chance} if compared else None,
         "less_certain": found.less_certain,
+        "test_less_certain": asdict(found.test_less_certain) if found.test_less_certain else None,
         "cost": asdict(found.cost) if found.cost else None,
         "farness": asdict(found.farness) | {"are_far": found.farness.are_far} if found.farness else None,
         "per_class": found.classes.to_dict("records"),
@@ -102,9 +110,9 @@ def lines(judged: Judged) -> list[str]:
     left_out = [
         (judged.trained, "that it was trained or chosen on"),
         (judged.tested, "of its test split"),
-        (len(judged.unreadable), "that cannot be read"),
+        ([*judged.unreadable], "that cannot be read"),
     ]
-    said = [f"{count(number, 'photo')} {why}" for number, why in left_out if number]
+    said = [f"{count(len(paths), 'photo')} {why} ({_some(paths, judged.paths)})" for paths, why in left_out if paths]
     out = [
         f"{'model':<{INDENT}}{judged.model}",
         f"{'photos':<{INDENT}}{photos_in_words(found.photos, found.groups)}"
@@ -123,6 +131,7 @@ def lines(judged: Judged) -> list[str]:
         out.append(
             f"{'certainty':<{INDENT}}{100 * found.less_certain:.1f} % of the photos have a highest probability below "
             f"that of {100 * (1 - CERTAIN_SHARE):g} % of the test photos; {100 * CERTAIN_SHARE:g} % would be expected"
+            f"{_doubt(found.test_less_certain, found.against_test, CERTAIN_SHARE)}"
         )
     out.append(f"{'distance':<{INDENT}}{UNKNOWN_DISTANCE if found.farness is None else _farness(found.farness)}")
     if not math.isfinite(found.macro_f1.low):
@@ -131,6 +140,23 @@ def lines(judged: Judged) -> list[str]:
             "left out."
         )
     return out
+
+
+def _some(paths: Sequence[str], judged: Sequence[str]) -> str:
+    """Name some of ``paths``, relative to the folder of all photos, and count the others."""
+    folder = _common_folder([*paths, *judged])
+    return name_some([printable(path.removeprefix(f"{folder}/" if folder else "")) for path in paths], NAMED)
+
+
+def _doubt(beyond: Figure | None, test: UnpairedDifference | None, wanted: float) -> str:
+    """Say that a limit is uncertain which ``wanted`` of the test photos exceed, and ``beyond`` of photos like them;
+    "" where there are enough."""
+    if beyond is None or test is None or beyond.high <= MOST_BEYOND * wanted:
+        return ""
+    said = f", but the limit comes from {photos_in_words(test.test_photos, test.test_groups)} of the test split alone"
+    if not math.isfinite(beyond.low):
+        return said
+    return f"{said}: {100 * beyond.low:.1f} to {100 * beyond.high:.1f} % of photos like those may be beyond it (95 %)"
 
 
 def _percent(figure: Figure) -> str:
@@ -161,6 +187,7 @@ def _farness(found: Farness) -> str:
     said = (
         f"{_percent(found.share)} of these photos are farther from the training photos than "
         f"{100 * (1 - FAR_SHARE):g} % of the test photos are; {100 * FAR_SHARE:g} % would be expected"
+        f"{_doubt(compared.test, compared, FAR_SHARE)}"
     )
     if not compared.is_known:
         return f"{said}. Too few objects to say whether that is more than chance"
@@ -174,45 +201,24 @@ def _p(found: UnpairedDifference) -> str:
     return "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
 
 
-def _confused(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("the most confused")
-    for name, justify in (("label", "left"), ("answer", "left"), ("photos", "right"), ("% of the label", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+def _confused(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
+    columns = (Column("label", "left"), Column("answer", "left"), Column("photos"), Column("% of the label", leaves=1))
+    table = FittedTable("the most confused", columns)
     for row in rows:
-        _add(table, [row["label"], row["predicted"], f"{row['photos']:,}", f"{100 * row['share']:.1f}"])
+        table.add_row(row["label"], row["predicted"], f"{row['photos']:,}", f"{100 * row['share']:.1f}")
     return table
 
 
 def _print_photos(console: Console, title: str, figure: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table of photos; where a path would be folded, each path on a line of its own, whole.
-
-    Paths are relative to the folder that all have in common, which the title names.
-    """
-    from rich.cells import cell_len
-    from rich.text import Text
-
+    """Print a table of photos. Paths are relative to the folder that all have in common, which the title names."""
     folder = _common_folder([row["path"] for row in rows])
-    tell(console, f"{title}, in {_plain(folder)}" if folder else title, 1)
-    names = (figure, "label", "answer", "path")
-    cells = [
-        [f"{row[figure]:.3f}", row["label"], row["predicted"], row["path"].removeprefix(f"{folder}/" if folder else "")]
-        for row in rows
-    ]
-    shown = [[_plain(cell) for cell in line] for line in cells]
-    widths = [max(map(cell_len, column)) for column in zip(names, *shown, strict=True)]
-    if sum(widths) + 3 * len(widths) <= console.width:
-        table = _table(None)
-        for name in names:
-            table.add_column(name, justify="right" if name == figure else "left", no_wrap=True)
-        for line in shown:
-            table.add_row(*map(Text, line))
-        console.print(table)
-        return
-    console.print()
-    for value, label, answer, path in shown:
-        console.print(Text(f" {value}  {label}, answered {answer}"), soft_wrap=True)
-        console.print(Text(f"        {path}"), soft_wrap=True)
-    console.print()
+    columns = (Column("path", "left"), Column(figure), Column("label", "left"), Column("answer", "left"))
+    tell(console, f"{title}, in {printable(folder)}" if folder else title, 1)
+    table = FittedTable("", columns)
+    for row in rows:
+        path = row["path"].removeprefix(f"{folder}/" if folder else "")
+        table.add_row(path, f"{row[figure]:.3f}", row["label"], row["predicted"])
+    table.print(console)
 
 
 def _common_folder(paths: Sequence[str]) -> str:
@@ -220,22 +226,3 @@ def _common_folder(paths: Sequence[str]) -> str:
     if not all(path.startswith("/") for path in paths):
         return ""
     return os.path.commonpath([os.path.dirname(path) for path in paths]).rstrip("/")
-
-
-def _table(title: str | None) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    return Table(title=title and Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-
-
-def _add(table: Table, cells: Sequence[str]) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text(_plain(cell)) for cell in cells))
-
-
-def _plain(text: str) -> str:
-    """Escape what a terminal would obey: names of files may hold it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

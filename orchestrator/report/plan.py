@@ -12,11 +12,11 @@ from orchestrator.plan.plan import Estimate, Plan, PlannedPrefill, format_durati
 from orchestrator.plan.playthrough import START, TOTAL
 from orchestrator.plan.stage_times import StageComparison
 from orchestrator.report.terminal import tell
+from orchestrator.terminal_table import Column, FittedTable
 from trainers.wording import GB, count
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 INDENT = 9
 """Columns of the word that begins each line."""
@@ -49,9 +49,9 @@ def print_plan(plan: Plan, against: Sequence[str], console: Console) -> None:
     say("trials", _rung_words(plan))
     console.print()
     if plan.builds:
-        console.print(_builds_table(plan.builds))
+        _builds_table(plan.builds).print(console)
         console.print()
-    console.print(_stages_table(plan))
+    _stages_table(plan).print(console)
     console.print()
     for word, text in _closing(plan):
         say(word, text)
@@ -137,18 +137,10 @@ def _rung_words(plan: Plan) -> str:
     return f"{all_of_them} to epoch {first}; on average " + ", ".join(f"{n} reach epoch {e}" for e, n in later)
 
 
-def _builds_table(builds: Sequence[PlannedPrefill]) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        title="computed once and stored (a row is an image or its features)",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("what", overflow="fold")
-    for name in ("to compute", "already there", "GB", "worker time"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _builds_table(builds: Sequence[PlannedPrefill]) -> FittedTable:
+    names = ("to compute", "already there", "GB", "worker time")
+    title = "computed once and stored (a row is an image or its features)"
+    table = FittedTable(title, [Column("what", "left"), *map(Column, names)])
     shown, rest = builds[:MOST_BUILDS], builds[MOST_BUILDS:]
     if rest:
         more = [sum(getattr(build, name) for build in rest) for name in ("rows", "stored", "bytes", "seconds")]
@@ -159,18 +151,10 @@ def _builds_table(builds: Sequence[PlannedPrefill]) -> Table:
     return table
 
 
-def _stages_table(plan: Plan) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        title="time by the clock, once the photos are read and Ray is up",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("stage")
-    for name in ("about", "from", "to", "without sharing"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _stages_table(plan: Plan) -> FittedTable:
+    names = ("about", "from", "to", "without sharing")
+    title = "time by the clock, once the photos are read and Ray is up"
+    table = FittedTable(title, [Column("stage", "left"), *map(Column, names)])
     for stage, span in plan.stages.items():
         name = NAMES[stage] + (", worker time" if stage == Stage.PREFILL else "")
         cells = [format_estimate(value) for value in (span.mean, span.low, span.high, plan.unshared[stage].mean)]

@@ -175,7 +175,7 @@ class ProgressReporter:
         frame = pd.read_parquet(paths.leaderboard_parquet)
         with outlives_terminal(self._console):
             self._console.print()
-            self._console.print(to_rich(frame, "Leaderboard on the test split"))
+            to_rich(frame, "Leaderboard on the test split").print(self._console)
             self._console.print()
         row = frame[frame["winner"]].iloc[0]
         self.print_line(

@@ -23,11 +23,12 @@ from orchestrator.objectives import ACCURACY, OBJECTIVES
 from orchestrator.paths import command_line
 from orchestrator.plain_json import json_ready
 from orchestrator.report.terminal import tell
+from orchestrator.terminal_table import Column, FittedTable
 from orchestrator.tracking.cursor import parent_run
 from trainers.wording import count
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 
 STATUS_INDENT = 9
@@ -185,7 +186,7 @@ def print_sweep(folder: Path, console: Console) -> None:
     _print_leaderboard(sweep, console)
     _print_per_class(sweep, console)
     if sweep.trials:
-        console.print(_trials_table(sweep))
+        _trials_table(sweep).print(console)
         for line in _legend_lines("in their names: ", map(label, sweep.trials)):
             tell(console, line, SHOW_INDENT)
     for record in sweep.trials:
@@ -205,7 +206,7 @@ def _print_leaderboard(sweep: Sweep, console: Console) -> None:
     if damaged:
         tell(console, f"the leaderboard is not shown: {damaged}", SHOW_INDENT)
     if rows:
-        console.print(to_rich(pd.DataFrame(rows), "leaderboard, on the test split"))
+        to_rich(pd.DataFrame(rows), "leaderboard, on the test split").print(console)
         for line in calibration_lines(sweep.fact(CALIBRATED)):
             tell(console, line, SHOW_INDENT)
 
@@ -220,7 +221,7 @@ def _print_per_class(sweep: Sweep, console: Console) -> None:
     if damaged:
         tell(console, f"the table of classes is not shown: {damaged}", SHOW_INDENT)
     if rows:
-        console.print(to_rich(pd.DataFrame(rows), "the winner on each class, on the test split (95 %)"))
+        to_rich(pd.DataFrame(rows), "the winner on each class, on the test split (95 %)").print(console)
 
 
 def _print_whole(console: Console, line: str) -> None:
@@ -259,28 +260,27 @@ def front_lines(winner: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _trials_table(sweep: Sweep) -> RenderableType:
-    from rich.table import Table
-
+def _trials_table(sweep: Sweep) -> FittedTable:
     shown = sweep.best()[:BEST_ROWS]
-    title = f"the best {len(shown)} of {count(len(sweep.trials), 'trial')}, on validation"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("accuracy", justify="right")
     others = [name for name in sweep.objectives if name != ACCURACY]
-    folds = any(record.folds for record in shown)
-    for name in [*others, *(["folds"] if folds else [])]:
-        table.add_column(name, justify="right")
-    table.add_column("epochs", justify="right")
-    table.add_column("state", no_wrap=True)
-    table.add_column("trial")
+    folds = [Column("folds", leaves=2)] if any(record.folds for record in shown) else []
+    columns = (
+        Column("trial", "left"),
+        Column("accuracy"),
+        *map(Column, others),
+        *folds,
+        Column("epochs", leaves=1),
+        Column("state", "left"),
+    )
+    table = FittedTable(f"the best {len(shown)} of {count(len(sweep.trials), 'trial')}, on validation", columns)
     for record in shown:
         table.add_row(
+            _trial_words(record),
             f"{record.val_accuracy:.4f}",
             *(_figure_words(record, name) for name in others),
             *([_fold_words(record)] if folds else []),
             str(len(record.epochs)),
             _state_word(sweep, record.state),
-            _trial_words(record),
         )
     return table
 

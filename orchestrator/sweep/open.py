@@ -14,6 +14,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.machine.places import make_folder, require_writable
 from orchestrator.paths import RUNS, SweepPaths, command_line
+from orchestrator.spec.data_source import refuse_among_photos
 from orchestrator.spec.gpu import replace_memory, with_gpu_memory
 from orchestrator.spec.load import dump_spec, load_spec, open_spec
 from orchestrator.spec.sections.data import AUTO
@@ -47,7 +48,8 @@ class OpenSweep:
 
 
 def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, ...] = ()) -> OpenSweep:
-    """Make a sweep's folder. Raises SweepExists, which names the two ways out, if it holds anything.
+    """Make a sweep's folder. Raises SweepExists, which names the two ways out, if it holds anything,
+    and SpecError if it lies among the photos.
 
     A space that depends on the GPU's memory is resolved here, so that the sweep stays the same on another machine.
     """
@@ -60,6 +62,7 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
         raise SweepExists(
             f"{root} exists already. Resume that sweep: `{resume}`; or start another with `--out DIR` or `--fresh`."
         )
+    refuse_among_photos("--out", root, spec.data.sources)
     spec = with_gpu_memory(spec)
     make_folder(paths.root, ELSEWHERE_ADVICE)
     write_spec(paths, spec)

@@ -20,6 +20,7 @@ from trainers.data.findings import (
     note_few_of_class,
     note_kept,
     note_names,
+    note_uneven_groups,
     note_unreadable,
     with_counts,
 )
@@ -114,6 +115,8 @@ def _examine(
     division = divide(listing, rows, ratios, source.folds, source.seed, notes, kept)
     rows["split"], rows[FOLD] = division.splits, np.array(division.folds, np.int64)
     note_few_of_class(rows, notes)
+    if ratios is not None:
+        note_uneven_groups(rows, ratios, notes)
     report = dataclasses.replace(report, own_splits=ratios is None)
     report = with_counts(report, rows, division, source.folds, notes)
     if report.problems:

@@ -21,6 +21,11 @@ from trainers.wording import count
 FEW_OF_CLASS = 5
 """Images of a class in validation or test below which the class is a warning."""
 
+LARGE_IN_CLASS = 0.1
+"""Share of a class's images above which one group of it is large."""
+SHORT_OF_TRAIN = 0.2
+"""Share of a class's images by which train may fall short of the ratios without a warning."""
+
 
 def note_unreadable(listing: Listing, photos: Sequence[ScannedPhoto], notes: SourceNotes) -> dict[str, str]:
     unreadable = {path: p.reason for path, p in zip(listing.rows["path"], photos, strict=True) if p.reason}
@@ -141,6 +146,32 @@ def note_few_of_class(rows: pd.DataFrame, notes: SourceNotes) -> None:
             f"{'a class has' if len(few) == 1 else f'{len(few):,} classes have'} fewer than {FEW_OF_CLASS} images in "
             f"validation or test, too few to judge by: {name_some(f'{label} ({n})' for label, n in few.items())}. Add "
             "images, or use folds."
+        )
+
+
+def note_uneven_groups(rows: pd.DataFrame, ratios: Sequence[float], notes: SourceNotes) -> None:
+    """Warn of classes whose share of train is far below the one of ``ratios``, because their groups are large."""
+    splits, folds = rows["split"], rows[FOLD].any()
+    if splits.isna().any() or rows.empty:
+        return
+    train, validation, test = ratios
+    wanted = (train + (validation if folds else 0)) / (train + validation + test)
+    short = {}
+    for label, own in rows.groupby("label"):
+        largest = int(own["group"].value_counts().iloc[0])
+        held = int((own["split"] == SPLITS[0]).sum())
+        if largest > max(1, LARGE_IN_CLASS * len(own)) and held < (wanted - SHORT_OF_TRAIN) * len(own):
+            short[label] = (
+                f"{held:,} of {len(own):,} images, {held / len(own):.0%}; its largest group holds {largest:,}"
+            )
+    if short:
+        all_held = int((splits == SPLITS[0]).sum())
+        who = "a class has" if len(short) == 1 else f"{len(short):,} classes have"
+        notes.warnings.append(
+            f"{who} far fewer images in train than the {wanted:.0%} of the ratios, because a group goes to one split "
+            f"whole: {name_some(f'{label} ({figures})' for label, figures in short.items())}. Train holds "
+            f"{all_held:,} of all {len(rows):,} images, {all_held / len(rows):.0%}. Add images of other groups, make "
+            "the groups smaller, or give a table with a column split."
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import DataError
+from orchestrator.spec.data_source import refuse_among_photos
 from trainers.data.report import UNREADABLE, DataReport
 from trainers.files.atomic import atomic_write, make_folders
 from trainers.wording import count
@@ -40,17 +41,14 @@ def write_bad_files(report: DataReport, out: Path) -> str:
 
 
 def check_move(sources: Sequence[str], aside: Path) -> None:
-    """Raise DataError unless files of all ``sources`` can be moved to ``aside``: plain folders that do not hold it."""
+    """Raise DataError unless files of all ``sources`` can be moved to ``aside``, SpecError if one of them holds it."""
     from trainers.data.sources.read import obstacle_to_moving
 
-    target = aside.expanduser().resolve()
     for source in sources:
         if why := obstacle_to_moving(source):
             raise DataError(f"--move-bad: {source} {why}.")
-        if target.is_relative_to(Path(source).expanduser().resolve()):
-            raise DataError(
-                f"--move-bad: {aside} lies in {source}, of which it would become a part; name another folder."
-            )
+    refuse_among_photos("--move-bad", aside, sources)
+    target = aside.expanduser().resolve()
     if os.path.lexists(target) and not target.is_dir():
         raise DataError(f"--move-bad: {aside} is not a folder; name another one.")
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.errors import DataError, SpecError
+from orchestrator.spec.data_source import refuse_among_photos
 from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.reachable import reachable, values_of
 from orchestrator.spec.sweep import SweepSpec
@@ -46,12 +47,13 @@ def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[st
     alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the splits), decodes
     those shown, which are fewer if there are many columns. ``progress`` is called with a line for each step. A space
     that depends on the GPU's memory is that of this machine. Raises DataError if the photos cannot be used, SpecError
-    if the suffix of ``out`` is no format of pictures.
+    if the suffix of ``out`` is no format of pictures, or ``out`` lies among the photos.
     """
     tell = progress or (lambda line: None)
     if out.suffix.lower() not in DRAWN:
         allowed = f"{', '.join(DRAWN[:-1])} or {DRAWN[-1]}"
         raise SpecError(f"--out: {out} is no picture's name; it must end in {allowed}.")
+    refuse_among_photos("--out", out, spec.data.sources)
     spec = with_gpu_memory(spec)
     tell(f"reading {', '.join(spec.data.sources)}")
     try:

@@ -6,7 +6,7 @@ Looks at training and validation photos only, so the test split stays unread.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from orchestrator.commands.data.confident_learning import find_suspects
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import Sweep, read_sweep
 from orchestrator.paths import cache_folder, command_line
+from orchestrator.spec.data_source import photo_folders, refuse_among_photos
 from orchestrator.spec.gpu import with_gpu_memory
 from orchestrator.spec.load import load_spec
 from trainers.config import TrialConfig
@@ -102,6 +103,13 @@ def _run(sweep: Sweep, config: TrialConfig, output: Path, address: str, tell: Ca
     with ray_session(address):
         (answer,) = run_jobs("trainers.training.out_of_fold:predict_out_of_fold", [job], tell=tell)
     return dict(answer)
+
+
+def check_outputs(folder: Path, outputs: Mapping[str, Path]) -> None:
+    """Raise SpecError if one of ``outputs``, option -> file, lies among the photos of the sweep in ``folder``."""
+    folders = photo_folders(Manifest.read(read_sweep(folder).paths.manifest, files=False))
+    for option, out in outputs.items():
+        refuse_among_photos(option, out, folders)
 
 
 def write_table(suspects: Suspects, path: Path) -> None:

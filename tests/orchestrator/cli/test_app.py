@@ -57,9 +57,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "a.yaml", "--fresh", "--out", "x"], "--fresh takes a new folder by itself and cannot go with --out"),
         (["sweep", "a.yaml", "--trials", "many"], "--trials wants a number of trials in all (40)"),
         (["sweep", "a.yaml", "--trials", "+5"], "name it with --resume"),
-        (["sweep", "a.yaml", "--until", "refit"], "'refit' is not one of"),
+        (["sweep", "a.yaml", "--until", "refit"], "'--until': 'refit' is not one of 'data', 'search', 'final'."),
         (["plan", "a.yaml", "--photos", "500"], "--photos and --classes describe what to simulate; add --simulate."),
-        (["ui", "--port", "0"], "'--port': Input should be greater than or equal to 1"),
+        (["ui", "--port", "0"], "'--port': found '0'; allowed: a whole number at least 1 and at most 65535, such as"),
+        (
+            ["predict", "a.jpg", "--precision", "abc"],
+            "found 'abc'; allowed: a number above 0 and below 1, such as 0.95.",
+        ),
+        (["sweep", "a.yaml", "--hours", "0"], "'--hours': found '0'; allowed: a number above 0, such as 2.5."),
     ],
 )
 def test_usage_errors_are_sentences_with_exit_code_2(

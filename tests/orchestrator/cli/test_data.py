@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.cli import app
 from tests.support.photos_on_disk import write_photo
+from tests.support.typed import SPEC, said
 
 
 def test_data_check_prints_the_report_and_a_problem_is_exit_code_3(
@@ -95,3 +96,22 @@ def test_every_verb_refuses_photos_with_the_same_sentence(
     shown = "".join(capsys.readouterr())
     assert sentence in " ".join(shown.split())
     assert "KeyError" not in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["sweep", "a.yaml"],
+        ["sweep", "a.yaml", "--out", "photos/new"],
+        ["data", "preview", "a.yaml", "--out", "photos/sheet.png"],
+        ["data", "check", "photos", "--write", "photos/bad.csv"],
+        ["data", "check", "a.yaml", "--write", "photos/bad.csv"],
+        ["data", "check", "photos", "--move-bad", "photos/bad"],
+    ],
+)
+def test_nothing_is_written_among_the_photos(here: Path, capsys: pytest.CaptureFixture[str], line: list[str]) -> None:
+    (here / "photos").mkdir()
+    (here / "runs").symlink_to("photos")
+    (here / "a.yaml").write_text(SPEC.replace("builtin:digits", "photos"))
+    assert "the folder of the photos, whose next reading would find it among them" in said(capsys, *line, code=2)
+    assert not [*(here / "photos").iterdir()]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from orchestrator.cli import app
-from orchestrator.cli.options import check_out_file, check_out_folder
+from orchestrator.cli.options import Numbers, check_out_file, check_out_folder
 from trainers.files.suffixes import DRAWN
 
 
@@ -145,3 +145,50 @@ def test_a_sheet_that_orch_drew_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Figure().savefig(path)
     assert check_out_file(path, DRAWN, replaces=True) == path
+
+
+def numeric_options(command: object, verb: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (verb, option) of every option that takes a number."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from numeric_options(inner, f"{verb} {name}".strip())
+    for option in [] if hasattr(command, "commands") else command.params:  # type: ignore[attr-defined]
+        if option.type_descriptor.annotation in (int, float):
+            yield verb, option.opts[0]
+
+
+def test_every_option_that_takes_a_number_says_what_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = list(numeric_options(typer.main.get_command(app.app)))
+    typed = {**TYPED, "plan": ["quick"], "ui": [], "cache prune": [], "promote best": []}
+    for verb, option in found:
+        for wrong in ("abc", "nan", ""):
+            assert app.run([*verb.split(), *typed[verb], option, wrong]) == 2
+            said = capsys.readouterr().err
+            assert f"orch: Invalid value for '{option}': found {wrong!r}; allowed: a " in said
+            assert ", such as " in said
+    assert len(found) == 14
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words", "right", "wrong"),
+    [
+        (
+            Numbers(int, "12", 1, 200),
+            "a whole number at least 1 and at most 200, such as 12",
+            ["1", "200"],
+            ["0", "1.5"],
+        ),
+        (Numbers(float, "0.95", 0, 1, True), "a number above 0 and below 1, such as 0.95", [".5"], ["0", "1", "nan"]),
+        (Numbers(float, "20", 0), "a number at least 0, such as 20", ["0", "1e3"], ["-1", "inf", "2,5"]),
+        (Numbers(int, "7"), "a whole number, such as 7", ["-7"], ["inf", "x"]),
+    ],
+)
+def test_numbers(allowed: Numbers, words: str, right: list[str], wrong: list[str]) -> None:
+    assert str(allowed) == words
+    assert [allowed.read(text) for text in right] == [float(text) for text in right]
+    assert allowed.read(allowed.kind(allowed.example)) == float(allowed.read(allowed.example))
+    for text in wrong:
+        with pytest.raises(typer.BadParameter, match="found"):
+            allowed.read(text)

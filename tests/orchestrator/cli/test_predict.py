@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import app
+from tests.support.typed import said
 
 
 def test_predict_names_what_is_missing_and_asks_which_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +63,12 @@ def test_evaluate_asks_which_model(here: Path, capsys: pytest.CaptureFixture[str
     assert "Name one: `orch evaluate PHOTOS --model NAME`" in capsys.readouterr().err
     assert app.run(["evaluate", "new", "--sweep", "nowhere"]) == 1
     assert "there is no sweep 'nowhere'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_table_among_the_photos_is_refused(here: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    (here / "photos").mkdir()
+    words = said(capsys, verb, "photos", "--csv", "photos/labels.csv", code=2)
+    assert words.startswith(
+        "orch: --csv: photos/labels.csv lies in photos, the folder of the photos, whose next reading"
+    )

@@ -22,7 +22,7 @@ def test_what_cannot_be_promoted_is_a_sentence(here: Path, capsys: pytest.Captur
 @pytest.mark.parametrize("margin", ["0", "-3", "51", "nan", "inf"])
 def test_a_margin_out_of_range_is_a_sentence(here: Path, capsys: pytest.CaptureFixture[str], margin: str) -> None:
     words = said(capsys, "promote", "best", "--margin", margin, code=2)
-    assert f"--margin: {margin} is not between 0.1 and 50 percentage points, such as 3." in words
+    assert f"'--margin': found '{margin}'; allowed: a number at least 0.1 and at most 50, such as 3." in words
 
 
 def test_the_default_margin_is_the_gates() -> None:

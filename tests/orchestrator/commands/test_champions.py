@@ -70,3 +70,18 @@ def test_a_model_without_a_champion(store: str, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OrchError, match="there is no MLflow database"):
         list_champions("trash")
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_no_word_is_cut_at_any_width(store: str, columns: int) -> None:
+    connect(store).set_model_version_tag("trash", "3", "orch.sweep_name", "clothing-ladder-with-a-long-name")
+    assert set_champion(store, "trash", "3", instead_of="2", override=("lower-accuracy", "different-classes"))
+    text = io.StringIO()
+    to_rich(*list_champions("trash")).print(Console(file=text, width=columns))
+    printed = text.getvalue()
+    assert max(map(len, printed.splitlines())) <= columns
+    words = printed.replace(";", " ").replace(",", " ").split()
+    for word in ("clothing-ladder-with-a-long-name", "lower-accuracy", "different-classes", f"(80.0{EN_DASH}95.0)"):
+        assert word in words
+    assert ("\n    test accuracy" in printed) == (columns < 140)
+    assert ("ensemble, flip" in printed) == (columns < 140)

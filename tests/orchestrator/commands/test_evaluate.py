@@ -94,6 +94,9 @@ def model(manifest: Manifest) -> EvaluatedModel:
     return EvaluatedModel("trash version 3", CLASSES, evidence(manifest), ColourModel)
 
 
+EXPORTED = (("again", "jpg"), ("mirrored", "png"))
+
+
 def judged(source: Path | str, model: EvaluatedModel, costs: Path | None = None) -> tuple[Judged, list[str]]:
     said: list[str] = []
     return judge([str(source)], model, costs, said.append), said
@@ -103,7 +106,7 @@ def test_new_photos_are_judged(tmp_path: Path, manifest: Manifest, model: Evalua
     found, said = judged(photos(tmp_path / "new", range(100, 120), wrong=2), model)
     assert (found.evaluation.photos, found.evaluation.groups) == (60, 60)
     assert found.evaluation.accuracy.value == pytest.approx(0.9)
-    assert (found.trained, found.tested, found.unreadable) == (0, 0, {})
+    assert (found.trained, found.tested, found.unreadable) == ([], [], {})
     assert found.evaluation.against_test is not None
     assert found.evaluation.against_test.test_photos == len(manifest.split("test").table)
     assert said == ["loading  trash version 3"]
@@ -129,7 +132,9 @@ def test_what_the_model_has_seen_is_left_out_and_counted(
             image.resize((72, 72)).save(new / path.parent.name / f"again-{path.stem}.jpg", quality=80)
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(new / path.parent.name / f"mirrored-{path.stem}.png")
     found, _ = judged(new, model)
-    assert (found.evaluation.photos, found.trained, found.tested) == (30, 8, 2)
+    assert (found.evaluation.photos, len(found.trained), len(found.tested)) == (30, 8, 2)
+    assert {Path(path).name for path in found.tested} == {f"{how}-{tested[0].stem}.{end}" for how, end in EXPORTED}
+    assert all(path.startswith(f"{new}/") for path in (*found.trained, *found.tested))
 
 
 def test_by_bytes_alone_what_was_exported_again_counts_as_new(
@@ -142,7 +147,7 @@ def test_by_bytes_alone_what_was_exported_again_counts_as_new(
         image.resize((72, 72)).save(new / "red" / "again.jpg")
     shutil.copy(manifest.root / "red" / "1.png", new / "red")
     found, said = judged(new, old)
-    assert (found.evaluation.photos, found.trained + found.tested) == (10, 1)
+    assert (found.evaluation.photos, [*found.trained, *found.tested]) == (10, [f"{new}/red/1.png"])
     assert "warning  trash version 3 lists its photos by their bytes alone" in said[0]
 
 

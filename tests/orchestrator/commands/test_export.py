@@ -19,7 +19,7 @@ from rich.console import Console
 
 from orchestrator.cluster import ray_session
 from orchestrator.commands.export import ExportRequest, export_winner, installed_formats, print_report, refusal
-from orchestrator.errors import ExportRefused, OrchError
+from orchestrator.errors import ExportRefused, OrchError, SpecError
 from orchestrator.evaluation.export_report import ExportReport, ExportState
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.kept import FILES, FileState, checksums, files_below
@@ -299,6 +299,15 @@ def test_without_a_name_every_format_that_is_installed_is_written(
     report = export_winner(sweep.root, ExportRequest(), lines.append)
     assert [e.name for e in report.exports] == ["tflite"]
     assert "note     onnx is left out: `pip install tf2onnx onnx onnxruntime`" in lines
+
+
+def test_an_export_among_the_photos_is_refused_before_the_test_split_is_read(sweep: SweepPaths) -> None:
+    photos = Manifest.read(sweep.manifest).root
+    before = len(read_events(sweep.ledger))
+    with pytest.raises(SpecError, match=r"--out: .*/phone lies in .*, the folder of the photos"):
+        run_export(sweep, out=photos / "phone")
+    assert not (photos / "phone").exists()
+    assert len(read_events(sweep.ledger)) == before
 
 
 def test_a_sweep_without_a_winner(sweep: SweepPaths, tmp_path: Path) -> None:

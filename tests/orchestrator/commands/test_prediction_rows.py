@@ -98,8 +98,6 @@ def test_an_older_file_is_kept_unless_it_is_resumed(tmp_path: Path) -> None:
         b"path,label\na.jpg,cat\n",
         b"\xff\xfe\x00",
         HEADER[:-1] + b",more\n",
-        HEADER + b"a.png,cat\n",
-        HEADER + b"a.png,\xff,0.5,{},,models:/garbage/3\n",
         b'"' + b"x" * 2**21,
         bytes(100),
     ],
@@ -112,10 +110,40 @@ def test_what_is_no_table_of_answers_is_left_as_it_is(content: bytes, tmp_path: 
     assert file.read_bytes() == content
 
 
+GOOD = b"a.png,cat,0.5,{},,models:/garbage/3\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "why"),
+    [
+        (b"a.png,cat\n", 2, "it has 2 fields, not 6"),
+        (GOOD + b"a.png,\xff,0.5,{},,models:/garbage/3\n" + GOOD, 3, "it is empty, or not of a CSV file in UTF-8"),
+        (b'"a\nb.png",cat,0.5,{},,models:/garbage/3\n' + GOOD + b"\n", 5, "it is empty, or not of a CSV file in UTF-8"),
+        (GOOD + b"b.png,cat,high,{},,models:/garbage/3\n", 3, "its probability is 'high', not a number from 0 to 1"),
+        (GOOD + b'b.png,"cat,0.5,{},,models:/garbage/3\n' + GOOD, 3, "it opens a quote that is never closed"),
+        (
+            GOOD + b'b.png,"cat,0.5,{},,\n' + GOOD * 40_000,
+            3,
+            "it is longer than 1,048,576 bytes; a quote may be missing",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_with_its_line(rows: bytes, line: int, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(HEADER + rows)
+    with pytest.raises(SpecError) as caught:
+        PredictionFile(file, MODEL, resume=True)
+    assert str(caught.value) == (
+        f"line {line} of {file} is not a row of `orch predict`: {why}. The file is left as it is; correct or delete "
+        "that line and type the same again, or name another file."
+    )
+    assert file.read_bytes() == HEADER + rows
+
+
 def test_answers_of_two_models_do_not_share_a_file(tmp_path: Path) -> None:
     whole = written(tmp_path / "a.csv", ROWS)
     with pytest.raises(
-        SpecError, match=r"holds answers of models:/garbage/3, and the champion is models:/garbage/4 now"
+        SpecError, match=r"holds answers of models:/garbage/3 \(line 2\), and the champion is models:/garbage/4 now"
     ):
         PredictionFile(tmp_path / "a.csv", "models:/garbage/4", resume=True)
     assert (tmp_path / "a.csv").read_bytes() == whole
@@ -238,7 +266,7 @@ def test_wherever_it_is_cut_it_ends_as_if_it_had_not_been_for_a_precision_too(tm
     [
         (0.0, 0.9, "holds answers without --precision; give the same as before, or name another file"),
         (0.9, 0.0, "holds answers with --precision; give the same"),
-        (0.9, 0.95, r"holds answers with 0\.9, not 0\.95, as --precision; give the same"),
+        (0.9, 0.95, r"holds answers with 0\.9, not 0\.95, as --precision \(line 2\); give the same"),
     ],
 )
 def test_rows_of_another_precision_are_not_mixed(before: float, now: float, sentence: str, tmp_path: Path) -> None:
@@ -246,3 +274,12 @@ def test_rows_of_another_precision_are_not_mixed(before: float, now: float, sent
     with pytest.raises(SpecError, match=sentence):
         PredictionFile(tmp_path / "a.csv", MODEL, True, now)
     assert (tmp_path / "a.csv").read_bytes() == kept
+
+
+def test_a_path_that_is_too_long_is_on_a_line_of_its_own() -> None:
+    long = f"{'folder of photos/' * 6}photo.jpg"
+    out = io.StringIO()
+    print_predictions(
+        [Prediction(long, "cat", 0.5, {}), Prediction("b.jpg", error="broken")], Console(file=out, width=80)
+    )
+    assert out.getvalue() == f"{long}\n    0.500  cat\nb.jpg\n    broken\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from orchestrator.evaluation.export_report import (
     Export,
@@ -128,6 +130,20 @@ def test_the_report_says_how_many_objects(objects: int, words: str) -> None:
     made = (Export("onnx", "model.onnx", ExportState.KEPT, "", its),)
     report = ExportReport("s", "t", "winner/seed-0", "whole", 1, 380, objects, 0.01, 1, its, made, None, {})
     assert f"{words}." in to_markdown(report)
-    assert str(to_rich(report, 80).title).endswith(words)
+    assert str(to_rich(report).title).endswith(words)
     assert ("McNemar" in how_to_read(report)) == (objects == 380)
     assert "nan" not in to_markdown(report)
+
+
+@pytest.mark.parametrize("columns", [60, 70, 80, 100])
+def test_p_is_explained_where_it_is_shown(columns: int) -> None:
+    made = (Export("tflite-int8", "model.tflite", ExportState.OVERRIDDEN, "", figures_of(380, 4, 0)),)
+    its = figures_of(380, 4, 0)
+    report = ExportReport("s", "t", "winner/seed-0", "whole", 1, 380, 380, 0.01, 1, its, made, None, {})
+    console = Console(width=columns, file=io.StringIO())
+    to_rich(report).print(console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("p: exact McNemar" in printed) == ("0.12" in printed) == (columns != 70)
+    assert "p: exact McNemar. Largest change" in how_to_read(report)
+    assert "Largest change" not in how_to_read(report, columns=False)
+    assert "p: " not in how_to_read(report, columns=False)

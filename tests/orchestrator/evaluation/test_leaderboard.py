@@ -221,7 +221,7 @@ def test_the_terminal_table_folds_long_names_and_takes_them_literally(names):
 
 def test_the_winners_line_is_bold(frame):
     table = to_rich(frame)
-    assert [row.style for row in table.rows if row.style] == ["bold green"]
+    assert [style for style in table.styles if style] == ["bold green"]
 
 
 def test_written_three_ways_and_read_back(frame, tmp_path):
@@ -260,8 +260,8 @@ def test_a_long_table_is_cut_on_a_terminal_and_says_so() -> None:
         worse[: number + 1] = np.roll(worse[: number + 1], 1, axis=1)
         predictions += [ModelPredictions(f"m{number:02d}", policy, worse, 1.0) for policy in ("whole", "flip")]
     table = to_rich(rank(predictions, labels, ("m11", "flip")), most=5)
-    assert table.row_count == 5 + 2  # the winner's row and its whole row come after the first five
-    assert str(table.caption).startswith("17 more rows in leaderboard.csv\n")
+    assert len(table.rows) == 5 + 2  # the winner's row and its whole row come after the first five
+    assert table.notes[0] == "17 more rows in leaderboard.csv"
 
 
 def test_a_name_that_a_person_gave_is_a_last_column_and_stands_next_to_the_model() -> None:

@@ -21,18 +21,24 @@ CLASSES = ("a", "b")
 
 
 def judged(
-    wrong: int = 10, photos: int = 100, objects: int = 100, test_wrong: int = 10, far: int | None = None
+    wrong: int = 10,
+    photos: int = 100,
+    objects: int = 100,
+    test_wrong: int = 10,
+    far: int | None = None,
+    test_photos: int = 200,
 ) -> Judged:
-    """``far``: number of photos that are farther from the training photos than all test photos but 10 of 200."""
+    """``far``: number of photos that are farther from the training photos than all test photos but 5 %."""
     labels = np.arange(photos) % 2
     rows = np.where(np.arange(photos)[:, None] < wrong, np.eye(2)[1 - labels], np.eye(2)[labels]) * 0.8 + 0.1
     distances = None if far is None else np.where(np.arange(photos) < far, 1.5 - np.arange(photos) / 100, 0.1)
     answers = Answers(CLASSES, labels, rows, [str(i % objects) for i in range(photos)], distances)
-    known = None if far is None else np.linspace(0.0, 0.4, 200)
-    test = TestAnswers(np.arange(200) >= test_wrong, certainty=np.full(200, 0.95), distances=known)
+    known = None if far is None else np.linspace(0.0, 0.4, test_photos)
+    certainty = np.linspace(1.0, 0.95, test_photos)
+    test = TestAnswers(np.arange(test_photos) >= test_wrong, certainty=certainty, distances=known)
     paths = [f"{i}.jpg" for i in range(photos)]
     found = evaluate(answers, test, 1.0 - np.eye(2))
-    return Judged("m version 1", paths, answers, found, 2, 1, {"x.jpg": "it is a pipe"})
+    return Judged("m version 1", paths, answers, found, ["c.jpg", "d.jpg"], ["e.jpg"], {"x.jpg": "it is a pipe"})
 
 
 def text(found: Judged) -> str:
@@ -41,8 +47,8 @@ def text(found: Judged) -> str:
 
 def test_the_lines_say_what_was_judged_and_what_was_not() -> None:
     said = text(judged())
-    assert "photos 100 photos; left out: 2 photos that it was trained or chosen on, 1 photo of its test split" in said
-    assert "1 photo that cannot be read" in said
+    assert "photos 100 photos; left out: 2 photos that it was trained or chosen on (c.jpg, d.jpg), 1 photo of" in said
+    assert "1 photo of its test split (e.jpg), 1 photo that cannot be read (x.jpg)" in said
     assert "accuracy 90.0 % (95 % 82.4 to 94.7)" in said
     assert "mean cost 0.1 (95 % 0.05" in said
     assert "certainty 100.0 % of the photos have a highest probability below that of 95 % of the test photos" in said
@@ -84,6 +90,26 @@ def test_the_verdict_on_the_distance(far: int | None, objects: int, verdict: str
     assert len(found.farthest) == min(far or 0, 10)
 
 
+@pytest.mark.parametrize("test_photos", [8, 32, 100, 200, 1000])
+def test_a_limit_that_comes_from_few_test_photos_is_called_uncertain(test_photos: int) -> None:
+    said = text(judged(far=41, test_photos=test_photos))
+    doubt = f"5 % would be expected, but the limit comes from {test_photos} photos of the test split alone"
+    assert said.count(doubt) == (2 if test_photos < 200 else 0)  # of the certainty, and of the distance
+    assert said.count("% of photos like those may be beyond it (95 %)") == (2 if test_photos < 200 else 0)
+    if test_photos == 32:
+        assert "alone: 0.7 to 21.2 % of photos like those may" in said
+
+
+def test_some_of_many_photos_that_were_seen_are_named() -> None:
+    found = dataclasses.replace(
+        judged(), paths=[f"/p/new/{i}.jpg" for i in range(100)], tested=[f"/p/old/{i}.jpg" for i in range(7)]
+    )
+    assert "7 photos of its test split (old/0.jpg, old/1.jpg, old/2.jpg, old/3.jpg, old/4.jpg and 2 more)" in text(
+        found
+    )
+    assert len(to_dict(found)["seen"]["tested_on"]) == 7
+
+
 def test_the_farthest_photos_are_named_and_written(tmp_path: Path) -> None:
     found = judged(far=41)
     console = Console(file=io.StringIO(), width=80)
@@ -107,6 +133,7 @@ def test_the_farthest_photos_are_named_and_written(tmp_path: Path) -> None:
 def test_json_has_everything_and_no_nan() -> None:
     found = json.loads(json.dumps(json_ready(to_dict(judged(objects=5))), allow_nan=False))
     assert found["left_out"] == {"trained_on": 2, "tested_on": 1}
+    assert found["seen"] == {"trained_on": ["c.jpg", "d.jpg"], "tested_on": ["e.jpg"]}
     assert found["unreadable"] == {"x.jpg": "it is a pipe"}
     assert found["macro_f1"]["low"] is None
     assert found["against_test"]["p_value"] is None
@@ -135,9 +162,9 @@ def test_no_path_is_folded_and_no_name_cut(columns: int, layout: str) -> None:
     assert f"the most certain mistakes, in {root}\n" in printed
     for i in range(10):
         line = next(line for line in printed.splitlines() if f"/photo-{i}-of-the-belt.jpg" in line)
-        assert f" {names[i % 2]}/photo-{i}-of-the-belt.jpg" in line
+        assert line.startswith(f"{names[i % 2]}/photo-{i}-of-the-belt.jpg")
         assert (names[1 - i % 2] in line) == (layout == "table")
-    assert printed.count("waste of construction sites, answered Kunststoffverpackung\n") == (
+    assert printed.count("label waste of construction sites;\n    answer Kunststoffverpackung\n") == (
         10 if layout == "lines" else 0
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.data_source import data_source
+from orchestrator.spec.data_source import data_source, photo_folders, refuse_among_photos
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
+from tests.support.photos_on_disk import RATIOS, folder_of, source, split_rows, table_of
+from trainers.data.build import build_manifest
 from trainers.data.data_source import DataSource
 
 
@@ -55,3 +58,25 @@ def test_splits_of_its_own_are_no_ratios() -> None:
 
 def test_splits_that_are_left_out_are_decided_by_the_data() -> None:
     assert data_source(spec_of(source="split.csv")).splits == "auto"
+
+
+def test_results_are_kept_out_of_the_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("photos")
+    for out in ("photos", "photos/out", "photos/cat/a.png", "link/out", "runs/../photos/x"):
+        with pytest.raises(
+            SpecError, match=rf"--out: {out} lies in photos, the folder of the photos, .* --out .*/results/"
+        ):
+            refuse_among_photos("--out", Path(out), ["builtin:digits", "photos"])
+    for out in ("out", "photos-2/out", "."):
+        refuse_among_photos("--out", Path(out), ["photos", "photos.zip", "nothing"])
+
+
+def test_the_folders_of_a_manifest_are_those_that_are_read_whole(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "outer" / "photos", a=6, b=6)
+    table = table_of(tmp_path / "t", split_rows(tmp_path / "t"))
+    archive = shutil.make_archive(str(tmp_path / "p"), "zip", root)
+    for given, expected in ((root, {root}), (root.parent, {root, root.parent}), (table, set()), (Path(archive), set())):
+        manifest, _ = build_manifest(source(given, RATIOS if given != table else None))
+        assert {*photo_folders(manifest)} == expected, given

@@ -5,15 +5,21 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from PIL import Image
 
 from tests.support.photos_on_disk import (
     error_of,
     folder_of,
     source,
+    table_of,
     warnings_of,
 )
 from trainers.data.build import check_data
+from trainers.data.findings import note_uneven_groups
+from trainers.data.listing import SourceNotes
+from trainers.data.stratify import assign
 
 
 def test_class_without_a_readable_image_is_a_problem(tmp_path: Path) -> None:
@@ -62,3 +68,37 @@ def test_a_single_class_and_a_single_image_are_worded_so(tmp_path: Path) -> None
     assert (
         "problem: there is only one class, 'cat'; a classifier needs two or more. Add images of another class." in lines
     )
+
+
+@pytest.mark.parametrize(("groups", "seeds_with_warning"), [(3, True), (40, False)])
+def test_groups_as_large_as_a_third_of_a_class_can_leave_train_short(groups: int, seeds_with_warning: bool) -> None:
+    labels = ["hat"] * 120 + ["coat"] * 120
+    names = [f"{label}-{i % (groups if label == 'hat' else 120)}" for i, label in enumerate(labels)]
+    warned = 0
+    for seed in range(10):
+        rows = pd.DataFrame({"label": labels, "group": names, "fold": 0})
+        rows["split"] = assign(labels, names, (0.7, 0.15, 0.15), seed)
+        notes = SourceNotes([], [])
+        note_uneven_groups(rows, (70, 15, 15), notes)
+        held = int((rows["split"] == "train").iloc[:120].sum())
+        assert len(notes.warnings) == (held < 60 and groups == 3)
+        warned += len(notes.warnings)
+        if notes.warnings:
+            assert (
+                "a class has far fewer images in train than the 70% of the ratios, because a group goes to one split "
+                f"whole: hat ({held} of 120 images, {held / 120:.0%}; its largest group holds 40). Train holds "
+            ) in notes.warnings[0]
+            assert "make the groups smaller, or give a table with a column split." in notes.warnings[0]
+    assert (warned > 0) == seeds_with_warning
+
+
+def test_the_report_warns_of_large_groups(tmp_path: Path) -> None:
+    folder_of(tmp_path / "p", a=30, b=30)
+    rows = [
+        {"path": f"p/{label}/{i:03d}.png", "label": label, "group": f"{label}{i // 10 if label == 'a' else i}"}
+        for label in "ab"
+        for i in range(30)
+    ]
+    found = check_data(source(table_of(tmp_path, rows), (0.7, 0.15, 0.15)))
+    assert found.splits["train"]["a"] == 10
+    assert any("a (10 of 30 images, 33%; its largest group holds 10)" in text for text in found.warnings)

@@ -104,3 +104,11 @@ def test_a_sweep_without_a_result_is_a_sentence(tmp_path: Path) -> None:
         ledger.append(EventKind.SWEEP, state="RUNNING")
     with pytest.raises(OrchError, match=r"has no trial with a result yet; resume it: `orch sweep --resume --out "):
         suspects_of(paths.root)
+
+
+def test_neither_table_nor_sheet_goes_among_the_photos(
+    paths: SweepPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, name in (("--out", "wrong.csv"), ("--sheet", "wrong.png")):
+        assert app.run(["data", "suspects", str(paths.root), option, str(tmp_path / "photos" / name)]) == 2
+        assert f"{option}: {tmp_path}/photos/{name} lies in {tmp_path}/photos, the folder" in capsys.readouterr().err
