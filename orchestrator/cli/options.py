@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SEARCHED_BYTES = 4096
-"""Bytes at the beginning of a picture among which its program is named."""
+"""Bytes at either end of a picture among which its program is named."""
 PIPE_COLUMNS = 160
 """Columns of a table if the output is no terminal and COLUMNS is not set."""
 
@@ -135,13 +135,15 @@ def check_out_file(out: Path | None, suffixes: Sequence[str] = (), replaces: boo
 
 
 def _is_a_photo(path: Path) -> bool:
-    """Whether it is called a picture and holds none of Matplotlib's, which names itself in a PNG."""
+    """Whether it is called a picture and holds none of Matplotlib's, which names itself (``dashboards.style``)."""
     from trainers.files.suffixes import PHOTOS
 
     if path.suffix.lower() not in PHOTOS:
         return False
     with path.open("rb") as file:
-        return b"Matplotlib" not in file.read(SEARCHED_BYTES)
+        head = file.read(SEARCHED_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - SEARCHED_BYTES))
+        return b"Matplotlib" not in head + file.read()
 
 
 def check_out_folder(context: typer.Context, out: Path | None) -> Path | None:

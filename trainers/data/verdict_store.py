@@ -52,7 +52,8 @@ class VerdictStore:
     """The verdicts in the store of ``cache`` on pairs of the photos ``sha256``; None stores nothing.
 
     ``make`` reaches a verdict; ``code`` is of what it does besides ``trainers.images``. A store that is full or cannot
-    be written keeps no verdicts, and nothing fails. Memory is some 20 bytes a verdict that is read.
+    be written keeps no verdicts, and nothing fails. Memory is 20 bytes a verdict on these photos, and some 250 more
+    while they are read.
     """
 
     def __init__(self, make: Make, cache: Path | None = None, sha256: Sequence[str] = (), code: str = "") -> None:
@@ -93,7 +94,7 @@ class VerdictStore:
         for place, sha256 in enumerate(self._sha256):
             places.setdefault(sha256, place)
         found: dict[int, str] = {}
-        for key in sorted(self._shelf.keys()):
+        for key in self._shelf.each_key():
             first, second, way = key.split(":")
             if first in places and second in places and places[first] < places[second]:
                 found[(places[first] * len(self._sha256) + places[second]) * WAYS + int(way)] = key

@@ -69,8 +69,12 @@ class Shelf:
 
     def keys(self) -> set[str]:
         """Return the keys of all rows that are stored, from the headers of the segments."""
-        headers = map(read_header, self._files())
-        return {key for header in headers if header is not None for key in header.keys}
+        return set(self.each_key())
+
+    def each_key(self) -> Iterator[str]:
+        """Yield the keys of all rows that are stored, one segment in memory at a time; one may come twice."""
+        for header in map(read_header, self._files()):
+            yield from () if header is None else header.keys
 
     def has_room_for(self, keys: Iterable[str], row_bytes: int) -> bool:
         """Whether all rows of ``keys``, including those already stored, fit under the limit of the cache at once.

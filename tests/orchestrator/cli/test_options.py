@@ -12,6 +12,7 @@ import typer
 from matplotlib.figure import Figure
 from PIL import Image
 
+from dashboards.style import save
 from orchestrator.cli import app
 from orchestrator.cli.options import Numbers, check_out_file, check_out_folder
 from trainers.files.suffixes import DRAWN
@@ -141,9 +142,9 @@ def test_a_photo_is_not_replaced(tmp_path: Path, name: str) -> None:
         check_out_file(path, DRAWN, replaces=True)
 
 
-def test_a_sheet_that_orch_drew_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Figure().savefig(path)
+@pytest.mark.parametrize("suffix", DRAWN)
+def test_a_sheet_that_orch_drew_is_replaced(tmp_path: Path, suffix: str) -> None:
+    path = save(Figure(figsize=(9, 9)), tmp_path / f"a{suffix}")
     assert check_out_file(path, DRAWN, replaces=True) == path
 
 

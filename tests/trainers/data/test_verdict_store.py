@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_photos_that_went_and_came_leave_the_other_verdicts(tmp_path: Path) -> N
     assert [fewer.of(Candidate(1, 2, *way, 0.0)) for way in WAYS] == wanted
     with pytest.raises(AssertionError, match="is made again"):
         fewer.of(Candidate(0, 1, 0, False, 0.0))
+
+
+def test_verdicts_on_other_photos_take_no_memory(tmp_path: Path) -> None:
+    others = [f"{n:064x}" for n in range(5_000)]
+    store = VerdictStore(lambda pair: Verdict("", True, 1.0), tmp_path, others)
+    for n in range(len(others) - 4):
+        for further in (1, 2, 3, 4):
+            store.of(Candidate(n, n + further, None, False, 0.0))
+    store.flush()
+    tracemalloc.start()
+    VerdictStore(never, tmp_path, PHOTOS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50 * 4 * len(others)  # the keys alone are 136 bytes each
 
 
 def test_the_order_of_two_photos_counts(tmp_path: Path) -> None:
