@@ -188,7 +188,7 @@ def find_sweep(
     if newer and wanted is Wanted.STARTED:
         return newer[0].paths.root
     why = f" The newest, {newer[0].paths.root}, {_how_far(newer[0])}." if newer else ""
-    raise OrchError(f"there is no {f'{wanted} ' if wanted else ''}sweep. {_list(runs)}{why}")
+    raise OrchError(f"there is no {'finished ' if wanted is Wanted.FINISHED else ''}sweep. {_list(runs)}{why}")
 
 
 def _passed_over(newer: list[Sweep], wanted: Wanted) -> str:

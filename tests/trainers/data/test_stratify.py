@@ -270,9 +270,9 @@ def test_the_queue_of_moves_takes_those_that_looking_at_all_of_them_takes() -> N
 
 def test_a_thousand_classes_are_divided_in_a_second() -> None:
     labels, groups = [f"c{i % 1000}" for i in range(10_000)], names(10_000)
-    began = time.process_time()
+    began = time.thread_time()
     splits = assign(labels, groups, (0.7, 0.15, 0.15), 0)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1
     assert len(set(zip(labels, splits, strict=True))) == 3000
 
 
