@@ -232,6 +232,8 @@ def _predicted(dark: _Pixels, bright: np.ndarray, kept: np.ndarray) -> tuple[np.
     Fitted to the pixels ``kept``, the second time without outliers. A program that brightens a picture clips each
     channel: a saturated red turns pink where grey is far from white.
     """
+    import cv2
+
     grey, colours, _ = dark
     t = (grey - 128) / 128
     part = np.stack([np.ones_like(t[kept]), t[kept], t[kept] ** 2], axis=1)
@@ -244,13 +246,16 @@ def _predicted(dark: _Pixels, bright: np.ndarray, kept: np.ndarray) -> tuple[np.
         constant, linear, square = weights.astype(np.float32)
         off = np.abs(wanted - part @ weights.astype(np.float32))
         used = off < 2.5 * np.median(off) + 2
-    fitted = constant + t * (linear + t * square)
+    off = bright - (constant + t * (linear + t * square))
     t = (colours - 128) / 128
     channels = constant + t * (linear + t * square)
-    off = bright - fitted - (np.clip(channels, 0, 255) - channels) @ LUMA
+    near = np.flatnonzero(cv2.inRange(channels[None], (4 * PARTLY,) * 3, (255 - 4 * PARTLY,) * 3) == 0)
+    channels = channels[near]  # the others are not clipped
+    off[near] -= (np.clip(channels, 0, 255) - channels) @ LUMA
     # Parts of a pixel are clipped before its mean is: near white it may be darker, near black lighter than its mean.
     white, black = (np.maximum(PARTLY - np.abs(channels - limit) / 4, 0) @ LUMA for limit in (255, 0))
-    return off - np.clip(off, -white, black), float(weights[1]) / 128
+    off[near] -= np.clip(off[near], -white, black)
+    return off, float(weights[1]) / 128
 
 
 def _measure(
