@@ -15,6 +15,7 @@ from PIL import Image
 from tests.support.pictures import look_at, scene
 from trainers.data import candidates
 from trainers.data.candidates import (
+    FEWEST_VOTES,
     HASH_DISTANCE,
     close_hashes,
     copies_by_name,
@@ -109,6 +110,36 @@ def test_common_keypoints_are_found_and_the_work_is_cut_into_parts(monkeypatch: 
     assert in_parts == at_once
     assert len(pairs & set(at_once)) >= 48
     assert len(at_once) < 100
+
+
+@pytest.mark.parametrize("photos", [0, 10])
+def test_votes_are_counted_but_for_one_too_many_where_two_pairs_have_one_cell(
+    photos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "FEWEST_CELLS", 2**10)
+    random = np.random.default_rng(0)
+    pairs = random.geometric(0.002, 20_000)
+    votes = candidates._Votes(photos)
+    votes._most = 2_000
+    for some in np.split(pairs, [1, 700, 5_000, 5_000]):
+        votes.add(some)
+    codes, counts = votes.enough()
+    true = np.bincount(pairs, minlength=codes.max() + 1)
+    assert set(np.flatnonzero(true >= FEWEST_VOTES)) <= set(codes.tolist())
+    assert set((counts - true[codes]).tolist()) <= {0, 1}
+
+
+def test_the_rarest_pairs_are_forgotten_where_there_are_too_many() -> None:
+    votes = candidates._Votes(0)
+    votes._most = 100
+    for _ in range(6):
+        votes.add(np.concatenate([np.arange(90), np.arange(0, 60)]))
+        votes.add(np.arange(1_000, 1_200))
+    votes.add(np.repeat(np.arange(5_000, 5_200), 3))
+    codes, counts = votes.enough()
+    assert codes[codes < 60].tolist() == list(range(60))
+    assert (counts[codes < 60] == 12).all()
+    assert len(codes) <= 100
 
 
 def test_four_times_the_photos_take_about_four_times_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
