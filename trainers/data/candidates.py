@@ -9,24 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from trainers.files.spool import Spool
 from trainers.images.alignment import SYMMETRIES, symmetric
-from trainers.images.keypoints import CODE_BITS, KEYPOINTS, SAME_CODE
+from trainers.images.keypoints import CODE_BITS, SAME_CODE
 from trainers.images.look import THUMBNAIL
 
 HASH_DISTANCE = 6
 """Maximum bits of 64 in which the hashes of two candidates differ."""
 CORRELATION = 0.94
 """Minimum correlation of the thumbnails of two candidates; it ignores brightness and contrast."""
-BANDS = HASH_DISTANCE + 1
-"""Parts of a hash. Two hashes that differ in fewer bits than there are parts are equal in at least one of them."""
-MOST_WITH_BAND = 1024
-"""Maximum entries of one part of a hash with which another is compared; the nearest in the order of hashes."""
+PARTS = tuple(combinations(range(HASH_DISTANCE + 2), 2))
+"""Pairs of a hash's bytes. Two hashes that differ in at most ``HASH_DISTANCE`` bits are equal in at least two bytes."""
+MOST_WITH_PART = 1024
+"""Maximum entries with the same two bytes with which another is compared; the next in the order of photos."""
 CLOSEST = 32
 """Maximum photos whose thumbnails are compared with that of another, in each symmetry: those with the closest
 signatures of all with close hashes. Aligned photos all have close hashes."""
@@ -43,7 +43,14 @@ MOST_NEIGHBOURS = 16
 """Maximum entries of a table with which an entry is compared."""
 FEWEST_VOTES = 4
 """Minimum entries that two photos have in common. One keypoint alone makes at most one in each table."""
-KEYPOINTS_AT_ONCE = 2**21
+KEYPOINTS_AT_ONCE = 2**16
+"""Entries of a table that are compared at once; so few stay in the processor's cache."""
+CELLS, FEWEST_CELLS = 1024, 2**23
+"""Minimum cells, of a byte each, in which pairs that have an entry in common are marked: for each photo, and at all."""
+PLACE_BITS = 32
+"""Bits of the place of a keypoint among all; at most 30 million photos are searched."""
+KEY_SHIFT = CODE_BITS - (CODE_BITS // TABLES - 1)
+"""Bits behind the key, in the order of the entries of a table."""
 _EDITED = (
     r"aug(ment(ed)?)?|copy|crop(ped)?|[hv]?flip(ped)?(lr|ud|[hv])?|mirror(ed)?|rot(ate[d]?|ation)?|bright(er|ness)?|"
     "dark(er)?|blur(red)?|noisy?|noise|scaled?|resized?|zoom(ed)?|shift(ed)?|sheared?"
@@ -123,47 +130,54 @@ def _best_of_each(pairs: np.ndarray) -> np.ndarray:
 def close_hashes(asked: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """For each position a of ``asked``, uint64 (n,): (a, positions b > a of close ``hashes``, ascending).
 
-    Close ones differ in at most HASH_DISTANCE bits. Hashes that close are equal in one of seven parts (Norouzi, Punjani
-    & Fleet 2012, section 2), so only those with an equal part are compared, and of each part only the next
-    MOST_WITH_BAND. Memory is O(n).
+    Close ones differ in at most HASH_DISTANCE bits. Hashes that close are equal in two of eight bytes (Norouzi, Punjani
+    & Fleet 2012, section 2, has one of fewer parts), so only those with two equal bytes are compared, and of each two
+    only the next MOST_WITH_PART. Memory is O(n).
     """
-    bands = [_Band(asked, hashes, band) for band in range(BANDS)]
-    step = max(CANDIDATES_AT_ONCE // (BANDS * max(min(MOST_WITH_BAND, len(hashes)), 1)), 1)
-    for start in range(0, len(asked), step):
-        stop = min(start + step, len(asked))
-        first, second = np.divmod(np.unique(np.concatenate([band.close(start, stop) for band in bands])), len(hashes))
+    tables = [_Table(asked, hashes, *parts) for parts in PARTS]
+    work = np.cumsum(sum(table.lengths for table in tables))
+    start = 0
+    while start < len(asked):
+        done = int(work[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(work, done + CANDIDATES_AT_ONCE, side="right")), start + 1)
+        close = np.sort(np.concatenate([each.close(start, stop) for each in tables]))
+        first, second = np.divmod(close[np.diff(close, prepend=-1) != 0], len(hashes))
         edges = [*np.flatnonzero(np.diff(first, prepend=-1)), len(first)]
         for begin, end in pairwise(edges):
             yield int(first[begin]), second[begin:end]
+        start = stop
 
 
-class _Band:
-    """The order of ``hashes`` by one part of their bits, and where each of ``asked`` finds its own part there."""
+class _Table:
+    """The order of ``hashes`` by two of their bytes, and where each of ``asked`` finds its own bytes there.
 
-    def __init__(self, asked: np.ndarray, hashes: np.ndarray, band: int) -> None:
+    ``lengths``: with how many of the later hashes each is compared.
+    """
+
+    def __init__(self, asked: np.ndarray, hashes: np.ndarray, one: int, other: int) -> None:
         self._asked, self._hashes = asked, hashes
-        low, high = (np.uint64(64 * edge // BANDS) for edge in (band, band + 1))
-        mask = (np.uint64(1) << (high - low)) - np.uint64(1)
-        keys, wanted = (hashes >> low) & mask, (asked >> low) & mask
-        self._order = np.argsort(keys, kind="stable")
-        ordered = keys[self._order]
-        end = np.searchsorted(ordered, wanted, side="right")
-        # Within a part positions ascend, so those behind a position follow its own place.
-        whole = ordered.astype(np.int64) * len(hashes) + self._order
-        self._begin = np.searchsorted(
-            whole, wanted.astype(np.int64) * len(hashes) + np.arange(len(asked)), side="right"
-        )
-        self._length = np.minimum(end - self._begin, MOST_WITH_BAND)
+        keys, wanted = (_byte(each, one) << np.uint64(8) | _byte(each, other) for each in (hashes, asked))
+        self._order = np.argsort(keys.astype(np.uint16), kind="stable").astype(np.int32)
+        ends = np.cumsum(np.bincount(keys.astype(np.int64), minlength=2**16))
+        # Among equal keys positions ascend, so those behind a position follow its own place.
+        whole = keys[self._order].astype(np.int64) * len(hashes) + self._order
+        wanted = wanted.astype(np.int64)
+        begin = np.searchsorted(whole, wanted * len(hashes) + np.arange(len(asked)), side="right")
+        self.lengths = np.minimum(ends[wanted] - begin, MOST_WITH_PART).astype(np.int32)
+        self._begin = begin.astype(np.int32)
 
     def close(self, start: int, stop: int) -> np.ndarray:
-        """a * n + b for each a in start .. stop - 1 and each later b with the same part that is close to a."""
-        a = np.arange(start, stop)
-        lengths = self._length[a]
-        steps = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        b = self._order[np.repeat(self._begin[a], lengths) + steps]
-        a = np.repeat(a, lengths)
+        """a * n + b for each a in start .. stop - 1 and each later b with the same two bytes that is close to a."""
+        lengths = self.lengths[start:stop]
+        behind = np.repeat(self._begin[start:stop] - (np.cumsum(lengths) - lengths), lengths)
+        b = self._order[behind + np.arange(len(behind))]
+        a = np.repeat(np.arange(start, stop), lengths)
         near = np.bitwise_count(self._asked[a] ^ self._hashes[b]) <= HASH_DISTANCE
         return a[near] * len(self._hashes) + b[near]
+
+
+def _byte(hashes: np.ndarray, number: int) -> np.ndarray:
+    return hashes >> np.uint64(8 * number) & np.uint64(255)
 
 
 def _hashes(thumbnails: Spool, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,14 +209,12 @@ def _likeness(one: np.ndarray, many: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def keypoint_candidates(points: Spool, positions: np.ndarray) -> Iterator[Candidate]:
-    """Pairs among ``positions`` that have keypoints in common, those with the most first."""
+    """Pairs among ``positions`` that have keypoints in common, those with the most first. Memory is O(n)."""
     votes = _Votes(len(points))
-    parts = 1
-    while len(positions) * KEYPOINTS * 2 > parts * KEYPOINTS_AT_ONCE:
-        parts *= 2
+    codes, owners = _codes(points, positions)
     for table in range(TABLES):
-        for part in range(parts):
-            votes.add(_common(*_entries(points, positions, table, part, parts), table, len(points)))
+        for found in _common(codes, owners, table, len(points)):
+            votes.add(found)
     codes, counts = votes.enough()
     order = np.lexsort([codes, -counts])
     taken: dict[int, int] = {}
@@ -214,67 +226,108 @@ def keypoint_candidates(points: Spool, positions: np.ndarray) -> Iterator[Candid
             yield Candidate(first, second, None, bool(mirror), float("nan"))
 
 
-def _key(codes: np.ndarray, table: int) -> np.ndarray:
-    bits = CODE_BITS // TABLES
-    return (codes >> np.uint64(table * bits)) & np.uint64((1 << bits) - 1)
-
-
-def _entries(
-    points: Spool, positions: np.ndarray, table: int, part: int, parts: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The codes of one part of a table, whose photo each is, and whether it is of the mirrored picture."""
-    codes, owners, mirrors = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+def _codes(points: Spool, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of all keypoints, uint64 (m,), and whose photo each is of, int32 (m,), ascending."""
+    codes, counts = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     for start in range(0, len(positions), HASHED_AT_ONCE):
-        rows = positions[start : start + HASHED_AT_ONCE]
-        read = points.take(rows)
+        read = points.take(positions[start : start + HASHED_AT_ONCE])
         used = read["size"] > 0
-        plain, owner = read["code"][used], np.repeat(rows, used.sum(axis=1)).astype(np.int32)
-        for mirror, each in ((False, plain), (True, ~plain)):
-            inside = _key(each, table) % np.uint64(parts) == part
-            codes.append(each[inside])
-            owners.append(owner[inside])
-            mirrors.append(np.full(int(inside.sum()), mirror))
-    return np.concatenate(codes), np.concatenate(owners), np.concatenate(mirrors)
+        codes.append(read["code"][used])
+        counts.append(used.sum(axis=1))
+    return np.concatenate(codes), np.repeat(positions.astype(np.int32), np.concatenate(counts))
 
 
-def _common(codes: np.ndarray, owners: np.ndarray, mirrors: np.ndarray, table: int, n: int) -> np.ndarray:
-    """(first * n + second) * 2 + mirror for each two entries of different photos with one key and close codes."""
-    keys = _key(codes, table)
-    order = np.lexsort([owners, codes, keys])
-    keys, codes, owners, mirrors = keys[order], codes[order], owners[order].astype(np.int64), mirrors[order]
-    found = [np.zeros(0, np.int64)]
-    for step in range(1, min(MOST_NEIGHBOURS, len(keys) - 1) + 1):
-        near = np.flatnonzero(keys[:-step] == keys[step:])
-        if not len(near):
-            break
-        other = near + step
-        low, high = np.minimum(owners[near], owners[other]), np.maximum(owners[near], owners[other])
-        # Each mirrored match comes twice, once from either side: the one whose first photo is not mirrored counts.
-        low_mirrored = np.where(owners[near] == low, mirrors[near], mirrors[other])
-        near_enough = np.bitwise_count(codes[near] ^ codes[other]) <= SAME_CODE
-        kept = near_enough & (low != high) & ~low_mirrored
-        found.append(((low * n + high) * 2 + (mirrors[near] != mirrors[other]))[kept])
-    return np.concatenate(found)
+def _common(codes: np.ndarray, owners: np.ndarray, table: int, n: int) -> Iterator[np.ndarray]:
+    """(first * n + second) * 2 + mirror for each two keypoints of different photos with close codes and one key.
+
+    The key is a part of the code. Where its first bit is set, the complement of the code stands for it, which is that
+    of the mirrored picture: so two keypoints that are mirrored forms of each other have one key, too.
+    """
+    mirrors, ordered = _ordered(codes, table)
+    for start in range(0, len(ordered), KEYPOINTS_AT_ONCE):
+        some = ordered[start : start + KEYPOINTS_AT_ONCE + MOST_NEIGHBOURS]
+        keys, places = some >> np.uint64(KEY_SHIFT), (some & np.uint64(2**PLACE_BITS - 1)).astype(np.int64)
+        mirror, owner = mirrors[places], owners[places]
+        code = np.where(mirror, ~codes[places], codes[places])
+        for step in range(1, MOST_NEIGHBOURS + 1):
+            end = min(KEYPOINTS_AT_ONCE, len(some) - step)
+            near = keys[:end] == keys[step : step + end]
+            if not near.any():
+                break
+            near &= np.bitwise_count(code[:end] ^ code[step : step + end]) <= SAME_CODE
+            a = np.flatnonzero(near)
+            b = a + step
+            low, high = np.minimum(owner[a], owner[b]).astype(np.int64), np.maximum(owner[a], owner[b])
+            yield ((low * n + high) * 2 + (mirror[a] != mirror[b]))[low != high]
+
+
+def _ordered(codes: np.ndarray, table: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the complement stands for each code, bool (m,); and the order of codes as uint64 (m,), ascending.
+
+    Each is the 20 other bits of the key, the 12 bits of the code behind it, and the place of the code.
+    """
+    left = table * (CODE_BITS // TABLES)
+    right = -left % CODE_BITS
+    mirrors, ordered = np.zeros(len(codes), bool), np.zeros(len(codes), np.uint64)
+    for start in range(0, len(codes), KEYPOINTS_AT_ONCE):
+        some = codes[start : start + KEYPOINTS_AT_ONCE]
+        turned = some << np.uint64(left) | some >> np.uint64(right)
+        mirror = turned >> np.uint64(CODE_BITS - 1) > 0
+        turned = np.where(mirror, ~turned, turned) << np.uint64(1) & np.uint64(2**64 - 2**PLACE_BITS)
+        mirrors[start : start + len(some)] = mirror
+        ordered[start : start + len(some)] = turned | np.arange(start, start + len(some), dtype=np.uint64)
+    ordered.sort()
+    return mirrors, ordered
 
 
 class _Votes:
-    """How often each code came; where there are too many codes, those that came once are forgotten."""
+    """How often each code came; where there are too many codes, those that came least often are forgotten.
+
+    The first time is only marked in a cell, since most codes come once (Melsted & Pritchard 2011). Different codes may
+    have one cell, so the votes of a code may be one too many.
+    """
 
     def __init__(self, photos: int) -> None:
-        self._most = 64 * photos + 2**20
-        self._codes, self._counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._most = 32 * photos + 2**20
+        self._shift = np.uint64(64 - max(CELLS * photos, FEWEST_CELLS).bit_length())
+        self._seen = np.zeros(2 ** (64 - int(self._shift)), bool)
+        self._codes, self._counts = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        self._new: list[np.ndarray] = []
+        self._waiting = 0
 
     def add(self, codes: np.ndarray) -> None:
-        new, counts = np.unique(codes, return_counts=True)
-        merged, places = np.unique(np.concatenate([self._codes, new]), return_inverse=True)
-        sums = np.bincount(places, np.concatenate([self._counts, counts]), len(merged)).astype(np.int64)
-        kept = sums > 1 if len(merged) > self._most else np.ones(len(merged), bool)
-        self._codes, self._counts = merged[kept], sums[kept]
+        codes = np.sort(codes)
+        cells = codes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> self._shift  # Fibonacci hashing
+        again = codes[self._seen[cells] | (np.diff(codes, prepend=-1) == 0)]
+        self._seen[cells] = True
+        self._new.append(again)
+        self._waiting += len(again)
+        if self._waiting > self._most // 4:
+            self._merge()
+
+    def _merge(self) -> None:
+        new = np.concatenate([np.zeros(0, np.int64), *self._new])
+        self._new, self._waiting = [], 0
+        new.sort()
+        begins = np.flatnonzero(np.diff(new, prepend=-1))
+        codes = np.concatenate([self._codes, new[begins]])
+        counts = np.concatenate([self._counts, np.diff(begins, append=len(new)).astype(np.int32)])
+        order = np.argsort(codes, kind="stable")  # quick, since both parts are in order
+        codes, counts = codes[order], counts[order]
+        begins = np.flatnonzero(np.diff(codes, prepend=-1))
+        if len(begins):
+            codes, counts = codes[begins], np.add.reduceat(counts, begins)
+        fewest = 1
+        while len(codes) > self._most:
+            fewest += 1
+            codes, counts = codes[counts >= fewest], counts[counts >= fewest]
+        self._codes, self._counts = codes, counts
 
     def enough(self) -> tuple[np.ndarray, np.ndarray]:
         """The codes with enough votes, and their votes."""
-        kept = self._counts >= FEWEST_VOTES
-        return self._codes[kept], self._counts[kept]
+        self._merge()
+        kept = self._counts >= FEWEST_VOTES - 1
+        return self._codes[kept], self._counts[kept] + 1
 
 
 def copies_by_name(paths: Sequence[str]) -> list[tuple[int, int]]:

@@ -109,8 +109,8 @@ def compared_pairs(
     """Pairs (a, b), a < b, of near duplicates among ``positions``, and pairs that look alike, the most similar first.
 
     Only pairs that join two sets so far apart are given: n images of one picture, or of one layout, make n - 1. Memory
-    is O(n), some 600 bytes an image; time is O(n) beyond the reading of hashes and keypoints, since each image takes
-    part in a limited number of comparisons.
+    is O(n), at most some 6 KB an image; time is O(n log n) by sorting, since each image takes part in a limited number
+    of comparisons.
 
     Different objects of one symmetric layout are as good as mirrored copies of one another. So photos that look alike
     as they lie, or of which each looks like others as it lies, are the same only as they lie.

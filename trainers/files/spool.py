@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -98,16 +99,12 @@ class Spool(_TemporaryFile):
         self._count += 1
 
     def take(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """A copy of the rows at ``positions``, (len(positions), *shape)."""
+        """A copy of the rows at ``positions``, (len(positions), *shape); consecutive ones are read at once."""
         self._flush()
-        size = self._row_bytes
-        rows = b"".join(self._read(size, int(position) * size) for position in positions)
-        return np.frombuffer(rows, self._dtype).reshape(-1, *self._shape)
-
-    def range(self, start: int, stop: int) -> np.ndarray:
-        """A copy of the rows ``start`` to ``stop - 1``, read at once."""
-        self._flush()
-        rows = self._read((stop - start) * self._row_bytes, start * self._row_bytes)
+        wanted, size = np.asarray(positions, np.int64), self._row_bytes
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1).tolist()
+        runs = pairwise([*starts, len(wanted)])
+        rows = b"".join(self._read((stop - start) * size, int(wanted[start]) * size) for start, stop in runs)
         return np.frombuffer(rows, self._dtype).reshape(-1, *self._shape)
 
 

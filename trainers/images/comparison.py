@@ -17,7 +17,10 @@ PREVIEW = 128
 ROUNDS = 4
 """Steps of Gauss and Newton by which a map is refined."""
 EDGE = 2
-"""Pixels at the edges of the overlap that do not count: interpolation and encoders change them."""
+"""Pixels at the edges of the overlap that do not count: interpolation changes them, and a crop has other edges."""
+CORNERS = 0.5
+"""Maximum pixels by which a map takes the corners of a picture beside those of the other for edges to count, too: the
+whole of one then lies on the whole of the other, and a spot at an edge is a difference."""
 SMALLEST_OVERLAP = 0.3
 """Minimum share of the first picture's area that the second covers."""
 CLIPPED = (5.0, 248.0)
@@ -124,7 +127,7 @@ def _colour_difference(one: Preview, other: Preview, matrix: np.ndarray) -> floa
     to_pixels, to_cells = _cell_grid(one.grey.shape), np.linalg.inv(_cell_grid(other.grey.shape))
     cells = (to_cells @ cells @ to_pixels)[:2]
     a, b = (each.chroma.astype(np.float32) - 128 for each in (one, other))
-    inside = _warp(np.ones((CHROMA, CHROMA), np.float32), cells, a.shape) > 0.999
+    inside = _warp(np.ones((CHROMA, CHROMA), np.float32), cells, a.shape, cv2.BORDER_CONSTANT) > 0.999
     moved = _warp(b, cells, a.shape)
     here, there = a[inside], moved[inside]
     if not len(here):
@@ -140,21 +143,39 @@ def _cell_grid(shape: tuple[int, ...]) -> np.ndarray:
     return np.array([[across, 0, across / 2 - 0.5], [0, down, down / 2 - 0.5], [0, 0, 1]])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...], border: int | None = None) -> np.ndarray:
+    """``image`` seen from a picture of ``shape``; its edges are repeated around it, unless ``border`` is another."""
     import cv2
 
-    return cv2.warpAffine(image, matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    if shape[:2] == image.shape[:2] and np.abs(matrix - np.eye(2, 3)).max() < 1e-9:
+        return image
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REPLICATE if border is None else border
+    return np.asarray(cv2.warpAffine(image, matrix, (shape[1], shape[0]), flags=how, borderMode=border))
 
 
 def _moved(b: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """``b`` seen from the first picture, and where all of a pixel's surroundings come from inside of ``b``."""
+    """``b`` seen from the first picture, and where that counts: where all of a pixel's surroundings come from inside of
+    ``b``; everywhere if the whole of one lies on the whole of the other."""
     import cv2
 
-    inside = (_warp(np.ones_like(b), matrix, shape) > 0.999).astype(np.uint8)
+    moved = _warp(b, matrix, shape)
+    if _is_whole(matrix, shape, b.shape):
+        return moved, np.ones(shape, bool)
+    inside = (_warp(np.ones_like(b), matrix, shape, cv2.BORDER_CONSTANT) > 0.999).astype(np.uint8)
     inside = cv2.erode(
         inside, np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
     )
-    return _warp(b, matrix, shape), inside > 0
+    return moved, inside > 0
+
+
+def _is_whole(matrix: np.ndarray, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether a map takes each corner of the first picture to within ``CORNERS`` of one of the second."""
+    high, wide = first
+    corners = np.array([[x, y, 1] for x in (-0.5, wide - 0.5) for y in (-0.5, high - 0.5)])
+    places = corners @ matrix.T + 0.5
+    ends = np.array(second[::-1])
+    return bool(np.minimum(np.abs(places), np.abs(places - ends)).max() <= CORNERS)
 
 
 def _slopes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +232,8 @@ def _predicted(dark: _Pixels, bright: np.ndarray, kept: np.ndarray) -> tuple[np.
     Fitted to the pixels ``kept``, the second time without outliers. A program that brightens a picture clips each
     channel: a saturated red turns pink where grey is far from white.
     """
+    import cv2
+
     grey, colours, _ = dark
     t = (grey - 128) / 128
     part = np.stack([np.ones_like(t[kept]), t[kept], t[kept] ** 2], axis=1)
@@ -223,13 +246,16 @@ def _predicted(dark: _Pixels, bright: np.ndarray, kept: np.ndarray) -> tuple[np.
         constant, linear, square = weights.astype(np.float32)
         off = np.abs(wanted - part @ weights.astype(np.float32))
         used = off < 2.5 * np.median(off) + 2
-    fitted = constant + t * (linear + t * square)
+    off = bright - (constant + t * (linear + t * square))
     t = (colours - 128) / 128
     channels = constant + t * (linear + t * square)
-    off = bright - fitted - (np.clip(channels, 0, 255) - channels) @ LUMA
+    near = np.flatnonzero(cv2.inRange(channels[None], (4 * PARTLY,) * 3, (255 - 4 * PARTLY,) * 3) == 0)
+    channels = channels[near]  # the others are not clipped
+    off[near] -= (np.clip(channels, 0, 255) - channels) @ LUMA
     # Parts of a pixel are clipped before its mean is: near white it may be darker, near black lighter than its mean.
     white, black = (np.maximum(PARTLY - np.abs(channels - limit) / 4, 0) @ LUMA for limit in (255, 0))
-    return off - np.clip(off, -white, black), float(weights[1]) / 128
+    off[near] -= np.clip(off[near], -white, black)
+    return off, float(weights[1]) / 128
 
 
 def _measure(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from tests.support.pictures import look_at, scene
 from trainers.data import candidates
 from trainers.data.candidates import (
+    FEWEST_VOTES,
     HASH_DISTANCE,
     close_hashes,
     copies_by_name,
@@ -109,19 +112,65 @@ def test_common_keypoints_are_found_and_the_work_is_cut_into_parts(monkeypatch: 
     assert len(at_once) < 100
 
 
-@pytest.mark.slow
-def test_twice_the_photos_take_about_twice_the_time() -> None:
-    spent = []
-    for photos in (5_000, 20_000):
+@pytest.mark.parametrize("photos", [0, 10])
+def test_votes_are_counted_but_for_one_too_many_where_two_pairs_have_one_cell(
+    photos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "FEWEST_CELLS", 2**10)
+    random = np.random.default_rng(0)
+    pairs = random.geometric(0.002, 20_000)
+    votes = candidates._Votes(photos)
+    votes._most = 2_000
+    for some in np.split(pairs, [1, 700, 5_000, 5_000]):
+        votes.add(some)
+    codes, counts = votes.enough()
+    true = np.bincount(pairs, minlength=codes.max() + 1)
+    assert set(np.flatnonzero(true >= FEWEST_VOTES)) <= set(codes.tolist())
+    assert set((counts - true[codes]).tolist()) <= {0, 1}
+
+
+def test_the_rarest_pairs_are_forgotten_where_there_are_too_many() -> None:
+    votes = candidates._Votes(0)
+    votes._most = 100
+    for _ in range(6):
+        votes.add(np.concatenate([np.arange(90), np.arange(0, 60)]))
+        votes.add(np.arange(1_000, 1_200))
+    votes.add(np.repeat(np.arange(5_000, 5_200), 3))
+    codes, counts = votes.enough()
+    assert codes[codes < 60].tolist() == list(range(60))
+    assert (counts[codes < 60] == 12).all()
+    assert len(codes) <= 100
+
+
+def test_four_times_the_photos_take_about_four_times_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work: rows read, and entries looked up, sorted and compared. Comparing all pairs would take 16 times as much."""
+    done: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any], argument: int) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            done[name] += np.size(args[argument])
+            return function(*args, **options)
+
+        return call
+
+    for name, argument in (("bitwise_count", 0), ("searchsorted", 1), ("sort", 0), ("argsort", 0)):
+        monkeypatch.setattr(np, name, counted("hashes and keypoints", getattr(np, name), argument))
+    monkeypatch.setattr(candidates, "MOST_NEIGHBOURS", 4)  # is reached by so few photos, too
+    monkeypatch.setattr(Spool, "take", counted("rows", Spool.take, 1))
+    work = []
+    for photos in (3_000, 12_000):
+        done.clear()
         rows, pairs = planted_keypoints(photos, 200)
         hashes = np.random.default_rng(0).integers(0, 2**64, photos, np.uint64)
         with Spool((KEYPOINTS,), KEYPOINT, rows) as points:
-            begin = time.process_time()
             found = {(c.first, c.second) for c in keypoint_candidates(points, np.arange(photos))}
+            by_keypoints = done["hashes and keypoints"]
             assert sum(1 for _ in close_hashes(hashes, hashes)) < photos
-            spent.append(time.process_time() - begin)
         assert len(found & pairs) >= 190
-    assert spent[1] < 6 * spent[0]
+        work.append((done["rows"], by_keypoints, done["hashes and keypoints"] - by_keypoints))
+    grown = [after / before for before, after in zip(*work, strict=True)]
+    assert len(grown) == 3
+    assert all(3.5 < each < 6 for each in grown), grown
 
 
 @pytest.mark.parametrize(

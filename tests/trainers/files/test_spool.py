@@ -16,7 +16,8 @@ def test_rows_are_taken_in_any_order() -> None:
     rows = np.random.default_rng(0).integers(0, 2**16, (50, 3, 4), np.uint16)
     with Spool((3, 4), np.uint16, rows) as spool:
         assert len(spool) == 50
-        assert np.array_equal(spool.take([7, 0, 7, 49]), rows[[7, 0, 7, 49]])
+        for positions in ([7, 0, 7, 49], [3, 4, 5, 9, 10, 0, 1], [5, 5, 6], [0], range(50)):
+            assert np.array_equal(spool.take(list(positions)), rows[list(positions)])
         assert spool.take([]).shape == (0, 3, 4)
         spool.add(rows[0])
         assert np.array_equal(spool.take(np.array([50]))[0], rows[0])

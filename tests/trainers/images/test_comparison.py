@@ -43,6 +43,17 @@ def test_a_spot_of_three_percent_is_a_difference_and_a_large_one_makes_another_p
     assert verdict(compared(tile(1), other))[0] == ""
 
 
+@pytest.mark.parametrize("spot", [(0, 90), (255, 90), (90, 2), (90, 255), (1, 1)])
+def test_a_spot_at_the_very_edge_is_a_difference(spot: tuple[int, int]) -> None:
+    for one, other in ((tile(1), tile(1, spot)), (tile(1, spot), tile(1)), (tile(1), ImageOps.mirror(tile(1, spot)))):
+        pictures = [preview_of(look_at(each).preview) for each in (one, other)]
+        found = [
+            compare(*pictures, symmetric_map(0, mirror, *(each.grey.shape for each in pictures)))
+            for mirror in (False, True)
+        ]
+        assert sorted(verdict(each)[0] for each in found) == ["", ALIKE]
+
+
 def test_pictures_without_overlap_or_content_are_not_compared() -> None:
     one = preview_of(look_at(scene(0)).preview)
     away = np.array([[1.0, 0, 2.0], [0, 1, 0]])
