@@ -28,7 +28,8 @@ class Look:
 
     ``thumbnail``: grey uint8 (32, 32), the aspect ratio ignored. ``preview``: a ``Preview`` as ``packed``.
     ``keypoints``: see ``trainers.images.keypoints``. ``descriptor``: see ``trainers.images.descriptor``.
-    ``comparable``: whether it is large and varied enough to have near duplicates; without it there are no keypoints.
+    ``comparable``: whether it is large and varied enough to have near duplicates; without it there are no keypoints and
+    no preview.
     """
 
     width: int
@@ -52,13 +53,13 @@ def look_of(rgb: np.ndarray, width: int, height: int) -> Look:
     image = colour.convert("L")
     grey = np.asarray(image)
     small = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
+    if max(width, height) < THUMBNAIL or small.std() < FLAT:
+        return Look(width, height, small, b"", keypoints(grey[:0]), describe(image), comparable=False)
     across, down = (max(round(side * PREVIEW / SIDE), 1) for side in image.size)
     small_grey = np.asarray(image.resize((across, down), Image.Resampling.BOX))
     cells = colour.resize((CHROMA, CHROMA), Image.Resampling.BOX).convert("YCbCr")
     preview = packed(Preview(small_grey, np.asarray(cells)[..., 1:]))
-    comparable = max(width, height) >= THUMBNAIL and bool(small.std() >= FLAT)
-    points = keypoints(grey) if comparable else keypoints(grey[:0])
-    return Look(width, height, small, preview, points, describe(image), comparable)
+    return Look(width, height, small, preview, keypoints(grey), describe(image), comparable=True)
 
 
 def packed(preview: Preview) -> bytes:
