@@ -48,33 +48,32 @@ class Division:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an earlier division says of each row: its split and fold there, None and 0 for a new one.
+    """What an earlier division says of each row: its split and fold there, those of its copies for a new one, else
+    None and 0.
 
     ``folds``: how many folds the earlier division has. ``bridging``: positions of the new rows that are in one group
-    with photos of two splits; they must be left out.
+    with photos of two splits; they must be left out. ``known``: bool (rows,), whether the earlier division has the row.
     """
 
     splits: list[str | None]
     fold_of: list[int]
     folds: int
     bridging: list[int]
-
-    @property
-    def known(self) -> np.ndarray:
-        """bool (rows,): whether the earlier division has the row."""
-        return np.array([split is not None for split in self.splits], bool)
+    known: np.ndarray
 
     def without(self, positions: Collection[int]) -> Kept:
         """The same for the rows that remain when those at ``positions`` are left out."""
         left = [i for i in range(len(self.splits)) if i not in positions]
-        return Kept([self.splits[i] for i in left], [self.fold_of[i] for i in left], self.folds, [])
+        splits, fold_of = [self.splits[i] for i in left], [self.fold_of[i] for i in left]
+        return Kept(splits, fold_of, self.folds, [], self.known[left])
 
 
 def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int, copies: Sequence[str] | None = None) -> Kept:
     """Find the photos of ``rows`` (sha256, descriptor, group) in the table of an earlier manifest.
 
     ``folds``: those that are to be made. ``copies``: the group of each row without look-alikes; None for ``group``. A
-    photo is found by its bytes, or by its content where it was exported again and the earlier file is gone.
+    photo is found by its bytes, or by its content where it was exported again and the earlier file is gone. A new one
+    takes the split and fold of a known one of its ``copies``, whatever else it looks like.
     """
     found = same_photos(rows.drop(columns="descriptor", errors="ignore"), earlier)
     new, gone = np.flatnonzero(found < 0), np.flatnonzero(~earlier["sha256"].isin(set(rows["sha256"])).to_numpy())
@@ -94,9 +93,13 @@ def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int, copies: S
         sides = [side and f"{side}{number}" for side, number in zip(sides, fold_of, strict=True)]
     bridging = []
     for members in members_of(rows["group"] if copies is None else copies):
+        new_ones, first = [i for i in members if not known[i]], next((i for i in members if known[i]), None)
         if len({sides[i] for i in members if sides[i]}) > 1:
-            bridging += [i for i in members if not sides[i]]
-    return Kept(splits, fold_of, earlier_folds, sorted(bridging))
+            bridging += new_ones
+        elif first is not None:
+            for i in new_ones:
+                splits[i], fold_of[i] = splits[first], fold_of[first]
+    return Kept(splits, fold_of, earlier_folds, sorted(bridging), known)
 
 
 def divide(
@@ -219,7 +222,7 @@ def _fix(rows: pd.DataFrame, sides: Sequence[Side | None]) -> tuple[list[str], d
     groups, fixed = [], {}
     for group, side in zip(rows["group"], sides, strict=True):
         several = len(of_group.get(group, ())) > 1
-        # A new row that looks like rows on several sides goes to that of most of them.
+        # A new row that is no copy and looks like rows on several sides goes to that of most of them.
         chosen = side or _most_common(of_group[group]) if group in of_group else None
         name = f"{group}:{chosen}" if several else group
         if chosen is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import ImageOps
@@ -22,8 +24,10 @@ from tests.support.photos_on_disk import (
 )
 from tests.support.pictures import scene
 from trainers.data.build import build_manifest, check_data
+from trainers.data.duplicates import Duplicates, make_groups, members_of
 from trainers.data.listing import Listing, SourceNotes
 from trainers.data.manifest import Manifest
+from trainers.data.near_duplicates import Union
 from trainers.data.splits import FEW_TEST_IMAGES, divide, interval_half_width, keep_splits
 from trainers.errors import TrainerError
 
@@ -290,3 +294,61 @@ def test_the_content_finds_a_photo_only_where_the_earlier_file_is_gone() -> None
     rows = pd.DataFrame({"sha256": ["a", "b"], "group": ["a", "b"], "descriptor": [descriptor] * 2})
     assert keep_splits(rows, earlier, 0).splits == ["test", None]
     assert keep_splits(rows.iloc[1:].reset_index(drop=True), earlier, 0).splits == ["test"]
+
+
+Pairs = Sequence[tuple[int, int]]
+
+
+def side_of_each(
+    earlier: Sequence[tuple[str, int]], new: int, near: Pairs, alike: Pairs, folds: int
+) -> tuple[list[tuple[str | None, int]], list[int]]:
+    """(split, fold) of each photo, the ones of ``earlier`` first, and the positions of those that are left out."""
+    total = len(earlier) + new
+    rows = pd.DataFrame({"sha256": [f"{i:016d}" for i in range(total)], "label": "x", "group": None})
+    table = rows[: len(earlier)].assign(split=[s for s, _ in earlier], fold=[number for _, number in earlier])
+    union = Union(total)
+    for a, b in near:
+        union.join(a, b)
+    same = Duplicates([], [*near], members_of(union.labels.tolist()), [], [*alike])
+    copies = make_groups(rows, dataclasses.replace(same, alike=[]), True).names
+    rows["group"] = make_groups(rows, same, True).names
+    kept = keep_splits(rows, table, folds, copies)
+    left = [i for i in range(total) if i not in kept.bridging]
+    rows = rows.iloc[left].reset_index(drop=True)
+    listing = Listing(Path(), rows.assign(path=rows["sha256"], split=None))
+    division = divide(listing, rows, (0.6, 0.2, 0.2), folds, 0, SourceNotes(), kept.without(kept.bridging))
+    sides: list[tuple[str | None, int]] = [(None, 0)] * total
+    for i, split, number in zip(left, division.splits, division.folds, strict=True):
+        sides[i] = split, number
+    return sides, kept.bridging
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_copy_follows_its_photo_and_not_the_more_numerous_look_alikes(folds: int) -> None:
+    train = [("train", i % folds + 1 if folds else 0) for i in range(30)]
+    earlier = [("test", 0), *train, ("test", 0), ("train" if folds else "validation", folds)]
+    new = len(earlier)
+    sides, left_out = side_of_each(earlier, 1, [(0, new)], [(1, new), (3, new), (5, new)], folds)
+    assert (sides[new], left_out) == (("test", 0), [])
+    sides, _ = side_of_each(earlier, 1, [(2, new)], [(1, new), (3, new), (5, new)], folds)
+    assert sides[new] == earlier[2]
+    sides, _ = side_of_each(earlier, 1, [], [(0, new), (1, new), (3, new)], folds)
+    assert sides[new] == earlier[1]
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_no_copies_are_torn_but_those_that_were(folds: int) -> None:
+    looked_at = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        splits = [str(split) for split in random.permutation(["train"] * 12 + ["validation"] * 5 + ["test"] * 5)]
+        earlier = [(s if s == "test" or not folds else "train", int(random.integers(1, 3))) for s in splits]
+        earlier = [(split, number if folds and split == "train" else 0) for split, number in earlier]
+        pairs = [(int(a), int(b)) for a, b in random.integers(0, 32, (20, 2)) if a != b]
+        sides, left_out = side_of_each(earlier, 10, pairs[:6], pairs[6:], folds)
+        assert None not in [side for i, (side, _) in enumerate(sides) if i not in left_out]
+        for a, b in pairs[:6]:
+            if max(a, b) >= len(earlier) and not {a, b} & {*left_out}:
+                looked_at += 1
+                assert sides[a] == sides[b]
+    assert looked_at > 50
