@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -33,17 +34,22 @@ from trainers.wording import count
 FEW_TEST_IMAGES = 100
 """Images below which a test split is a warning."""
 
+NO_IMAGE = "no image is in"
+"""Beginning of the problem that kept splits leave a split or a fold empty."""
+
 Side = TypeVar("Side", str, int)
 
 
 @dataclass(frozen=True)
 class Division:
     """``splits`` and ``folds`` of each row; None and 0 where none could be made. ``torn``: the groups, as positions of
-    rows, that the data's own splits tear apart."""
+    rows, that the data's own splits or those that are kept tear apart. ``empty``: what needs an image and has none, by
+    the splits that are kept ("test", "fold 3")."""
 
     splits: list[str | None]
     folds: list[int]
     torn: list[list[int]] = field(default_factory=list)
+    empty: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ def divide(
         _divide(listing, rows, ratios, folds, seed, anew, None)
         names = [f"class {label!r} " for label in set(rows["label"])]
         too_few = tuple(name for name in names if any(text.startswith(name) for text in anew.problems))
+        too_few += (NO_IMAGE,) if anew.problems else ()
         notes.problems[before:] = [
             text if text.startswith(too_few) else f"{text.removesuffix('.')}, or set data.keep_splits: none."
             for text in notes.problems[before:]
@@ -147,11 +154,17 @@ def _divide(
     else:
         division = _by_ratios(listing, rows, ratios, seed, notes, folds, kept)
     if division is None or len(notes.problems) > problems:
-        return nothing
+        return dataclasses.replace(nothing, empty=division.empty if division else ())
     if folds:
         division = _with_folds(rows, division, folds, seed, notes, kept if ratios else None)
     _note_few_test_images(division.splits, notes)
-    return division if len(notes.problems) == problems else nothing
+    if len(notes.problems) > problems:
+        return dataclasses.replace(nothing, empty=division.empty)
+    if ratios is None:
+        return division
+    sides = list(zip(division.splits, division.folds, strict=True))
+    torn = [members for members in members_of(rows["group"]) if len({sides[i] for i in members}) > 1]
+    return dataclasses.replace(division, torn=torn)
 
 
 def interval_half_width(accuracy: float, images: int) -> float:
@@ -185,12 +198,14 @@ def _by_ratios(
         except TrainerError as error:
             notes.problems.append(str(error))
             return None
-        if fixed and folds:
-            pooled = [TRAIN if split == VALIDATION else split for split in splits]
-            note_absent(rows.assign(split=pooled), (TRAIN, TEST), notes)
-        elif fixed:
-            note_absent(rows.assign(split=splits), SPLITS, notes)
-        return Division(splits, [0] * len(rows))
+        if not fixed:
+            return Division(splits, [0] * len(rows))
+        pooled = [TRAIN if folds and split == VALIDATION else split for split in splits]
+        wanted = (TRAIN, TEST) if folds else SPLITS
+        empty = tuple(split for split in wanted if split not in pooled)
+        _note_empty(empty, notes)
+        note_absent(rows.assign(split=pooled), [split for split in wanted if split not in empty], notes)
+        return Division(splits, [0] * len(rows), empty=empty)
     counts = Counter(labels)
     notes.problems += [too_small_sentence(label, counts[label], n) for label, n in small.items()]
     return None
@@ -259,12 +274,21 @@ def _with_folds(
         return division
     for label in sorted(set(labels)) if fixed else ():
         absent = sorted({*range(1, folds + 1)} - {n for n, own in zip(numbers, labels, strict=True) if own == label})
+        absent = [number for number in absent if number in numbers]
         if absent:
             notes.warnings.append(f"class {label!r} has no image in fold {', '.join(map(str, absent))}.")
+    empty = tuple(f"fold {number}" for number in range(1, folds + 1) if number not in numbers) if fixed else ()
+    _note_empty(empty, notes)
     of_row = [0] * len(rows)
     for i, number in zip(pool, numbers, strict=True):
         of_row[i] = number
-    return Division([TRAIN if number else TEST for number in of_row], of_row, division.torn)
+    return Division([TRAIN if number else TEST for number in of_row], of_row, division.torn, empty)
+
+
+def _note_empty(empty: Sequence[str], notes: SourceNotes) -> None:
+    if empty:
+        what = " and ".join(empty)
+        notes.problems.append(f"{NO_IMAGE} {what}: the splits that are kept put all of them elsewhere. Add images.")
 
 
 def _note_few_test_images(splits: Sequence[str | None], notes: SourceNotes) -> None:
