@@ -1,7 +1,8 @@
 """Looks at a test split, counted across sweeps by the photos in it.
 
 A sweep's ledger records each of its looks. A file of the user's (``RECORD``) repeats them, so that looks of sweeps that
-are elsewhere or were deleted count too; see docs/decisions/0014-looks-at-a-test-split.md.
+are elsewhere or were deleted count too. A look at another split counts where it holds half of this one's photos, as a
+split has grown where photos were added; see docs/decisions/0014-looks-at-a-test-split.md.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,14 +28,26 @@ TEST = "test_fingerprint"
 """Key of the payload of a look: the test split's fingerprint."""
 
 
+MOST_PHOTOS = 1000
+"""Maximum photos of a split on record: those with the smallest hashes, by which overlaps are known within 2 %."""
+SHARED = 0.5
+"""Share of a split's photos that a look at another split must have read to count."""
+_DIGITS = 16
+
+
 @dataclass(frozen=True)
 class Look:
-    """One reading of a test split for a leaderboard. ``sweep``: 12 hex digits, the same wherever its folder lies."""
+    """One reading of a test split for a leaderboard. ``sweep``: 12 hex digits, the same wherever its folder lies.
+
+    ``photos``: the first 16 hex digits of the sha256 of the split's photos, ascending, at most ``MOST_PHOTOS``; () in
+    lines from before they were recorded.
+    """
 
     test: str
     sweep: str
     folder: str
     time_s: float
+    photos: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, float]:
@@ -43,25 +56,39 @@ class Look:
 
 @dataclass(frozen=True)
 class Looks:
-    """``reads``: how often leaderboards read a test split. ``sweeps``: how many sweeps did."""
+    """``reads``: how often leaderboards read a test split. ``sweeps``: how many sweeps did. ``in_part``: whether some
+    read another split that holds at least half of its photos."""
 
     reads: int
     sweeps: int
+    in_part: bool = False
 
     def sentence(self) -> str:
         """Say how often the split was read; "" for a first look."""
         if self.reads < 2:
             return ""
         by = "by this sweep" if self.sweeps == 1 else f"by {count(self.sweeps, 'sweep')}"
+        part = ", at least in part," if self.in_part else ""
         return (
-            f"this test split was read {self.reads} times {by}; each further look makes the best figure on it a little "
-            "too good"
+            f"this test split was read {self.reads} times{part} {by}; each further look makes the best figure on it a "
+            "little too good"
         )
 
 
 def fingerprint_of_test(hashes: Iterable[str]) -> str:
     """Return 16 hex digits over the sha256 of a test split's photos, in any order."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()[:16]
+
+
+def shared_photos(asked: Collection[str], recorded: Sequence[str]) -> float:
+    """Return the share of the photos ``asked`` that a look has read, of which ``recorded`` are the smallest hashes.
+
+    Exact where all are recorded. Else it is that of the photos asked up to the largest recorded hash, an unbiased
+    estimate since hashes do not depend on splits (Broder 1997, "On the resemblance and containment of documents").
+    """
+    largest = recorded[-1] if len(recorded) >= MOST_PHOTOS else ""
+    comparable = {photo for photo in asked if not largest or photo <= largest}
+    return len(comparable.intersection(recorded)) / len(comparable) if comparable else 0.0
 
 
 def sweep_id(first: Event) -> str:
@@ -75,7 +102,8 @@ def record_look(paths: SweepPaths, events: list[Event], test: str) -> None:
     file = _record()
     if file is None or not events:
         return
-    look = Look(test, sweep_id(events[0]), str(paths.root.resolve()), events[-1].time_s)
+    photos = _short(_test_hashes(paths) or ())[:MOST_PHOTOS]
+    look = Look(test, sweep_id(events[0]), str(paths.root.resolve()), events[-1].time_s, photos)
     with contextlib.suppress(OSError):
         make_folders(file.parent)
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -88,46 +116,69 @@ def record_look(paths: SweepPaths, events: list[Event], test: str) -> None:
 
 def looks_at(sweep: Sweep) -> Looks:
     """Count the looks at the test split of ``sweep``: its own, those of the sweeps next to it, those on record."""
-    test = _test_of(sweep)
+    hashes = _test_hashes(sweep.paths)
+    test = _test_of(sweep, hashes)
     if test is None:
         return Looks(len(reads_of_test(sweep.events)), 1)
-    known = [look for look in _recorded() if look.test == test]
-    folders = {look.folder for look in known}
-    found = {look.key for look in known} | {look.key for look in _own(sweep, test)}
-    for folder in list_sweeps(sweep.paths.root.resolve().parent):
-        if str(folder.resolve()) not in folders and folder.resolve() != sweep.paths.root.resolve():
+    root, recorded = sweep.paths.root.resolve(), _recorded()
+    if hashes is None:  # the manifest is gone
+        asked = next((look.photos for look in recorded if look.test == test and look.photos), ())
+    else:
+        asked = _short(hashes)
+    known = [look for look in recorded if _counts(look, test, asked)] + _own(sweep, test)
+    folders = {look.folder for look in known} | {look.folder for look in recorded if look.photos}
+    for folder in list_sweeps(root.parent):
+        if str(folder.resolve()) not in folders and folder.resolve() != root:
             with contextlib.suppress(OrchError, OSError):
-                found |= {look.key for look in _of_other(folder, test)}
-    return Looks(len(found), len({name for name, _ in found}))
+                known += [look for look in _of_other(folder) if _counts(look, test, asked)]
+    found = {look.key for look in known}
+    return Looks(len(found), len({name for name, _ in found}), any(look.test != test for look in known))
 
 
-def _own(sweep: Sweep, test: str) -> list[Look]:
+def _counts(look: Look, test: str, asked: Collection[str]) -> bool:
+    return look.test == test or shared_photos(asked, look.photos) >= SHARED
+
+
+def _own(sweep: Sweep, test: str, photos: tuple[str, ...] = ()) -> list[Look]:
     if not sweep.events:
         return []
     name, folder = sweep_id(sweep.events[0]), str(sweep.paths.root.resolve())
-    return [Look(test, name, folder, event.time_s) for event in reads_of_test(sweep.events)]
+    return [Look(test, name, folder, event.time_s, photos) for event in reads_of_test(sweep.events)]
 
 
-def _of_other(folder: Path, test: str) -> list[Look]:
+def _of_other(folder: Path) -> list[Look]:
     other = read_sweep(folder)
-    return _own(other, test) if reads_of_test(other.events) and _test_of(other) == test else []
+    if not reads_of_test(other.events):
+        return []
+    hashes = _test_hashes(other.paths)
+    test = _test_of(other, hashes)
+    return _own(other, test, _short(hashes or ())[:MOST_PHOTOS]) if test else []
 
 
-def _test_of(sweep: Sweep) -> str | None:
-    """Return the fingerprint of the sweep's test split; that of its manifest if no event holds it, None without one."""
+def _test_of(sweep: Sweep, hashes: Sequence[str] | None) -> str | None:
+    """Return the fingerprint of the sweep's test split; that of ``hashes`` if no event holds it, None without both."""
     if recorded := sweep.fact(TEST):
         return str(recorded)
-    if not sweep.paths.manifest.is_file():
+    return None if hashes is None else fingerprint_of_test(hashes)
+
+
+def _test_hashes(paths: SweepPaths) -> list[str] | None:
+    """Return the sha256 of the photos of the sweep's test split by its manifest; None without one."""
+    if not paths.manifest.is_file():
         return None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(sweep.paths.manifest, columns=["sha256", "split"])
+        table = pq.read_table(paths.manifest, columns=["sha256", "split"])
     except (pa.ArrowException, OSError, ValueError):
         return None
     rows = zip(table["sha256"].to_pylist(), table["split"].to_pylist(), strict=True)
-    return fingerprint_of_test(sha for sha, split in rows if split == "test")
+    return [sha for sha, split in rows if split == "test"]
+
+
+def _short(hashes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({sha[:_DIGITS] for sha in hashes}))
 
 
 def _recorded() -> list[Look]:
@@ -137,8 +188,9 @@ def _recorded() -> list[Look]:
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file else ():
             with contextlib.suppress(ValueError, TypeError):
                 look = Look(**json.loads(line))
-                if all(isinstance(text, str) for text in (look.test, look.sweep, look.folder)):
-                    found.append(replace(look, time_s=float(look.time_s)))
+                photos = tuple(look.photos)
+                if all(isinstance(text, str) for text in (look.test, look.sweep, look.folder, *photos)):
+                    found.append(replace(look, time_s=float(look.time_s), photos=photos))
     return found
 
 

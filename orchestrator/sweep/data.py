@@ -10,6 +10,7 @@ from orchestrator.ledger.kept import FILES, checksums
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.spec.data_source import data_source
+from orchestrator.spec.sections.data import AUTO
 from orchestrator.sweep.class_counts import class_count_lines
 from orchestrator.sweep.context import SweepContext
 from orchestrator.tracking.kept_splits import record_manifest, source_of
@@ -66,7 +67,10 @@ def _source(sweep: SweepContext) -> DataSource:
     if not any(event.state == "ENDED" for event in events):
         return source_of(sweep.spec, sweep.paths.root)
     source, kept = data_source(sweep.spec), begun[-1] if begun else None
-    return source if kept is None else dataclasses.replace(source, keep_splits=Path(kept) if kept else None)
+    if kept is None:
+        return source
+    by_default = sweep.spec.data.keep_splits == AUTO
+    return dataclasses.replace(source, keep_splits=Path(kept) if kept else None, kept_by_default=by_default)
 
 
 def _require_same_data(sweep: SweepContext, manifest: Manifest) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import OrchError
 from orchestrator.ledger.folder import list_sweeps, read_sweep
-from orchestrator.ledger.kept import KeptFiles
 from orchestrator.ledger.stages import Stage
 from orchestrator.paths import RUNS, SweepPaths, data_folder
 from orchestrator.spec.data_source import data_source
@@ -34,27 +33,13 @@ RECORD = "manifests.jsonl"
 """Name of the user's file: one JSON object a manifest, appended to and never changed."""
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """A sweep of the same model. ``time_s``: when its manifest was made. ``kept``: the checksums of its files."""
-
-    folder: Path
-    spec: SweepSpec
-    time_s: float
-    kept: KeptFiles
-
-    def is_damaged(self) -> bool:
-        """Whether the manifest, which is read for that, is not whole."""
-        manifest = SweepPaths(self.folder).manifest
-        return not manifest.is_file() or self.kept.state(manifest).is_damage
-
-
 def source_of(spec: SweepSpec, own: Path | None = None) -> DataSource:
     """Return the file's ``data`` section as a ``DataSource``, with the manifest whose splits are kept.
 
     ``own``: the folder of the sweep itself. With ``keep_splits: auto`` it is the newest of the registered model whose
-    seed and ratios are the same, since a file that states others asks for another division. One whose ``data.source``
-    is the same comes before a newer one of another source, whose folder may merely have the same name.
+    seed and ratios are the same, and in which near duplicates are held together or not as in this one, since a file
+    that states others asks for another division. One whose ``data.source`` is the same comes before a newer one of
+    another source, whose folder may merely have the same name.
     """
     source = data_source(spec)
     if spec.data.keep_splits != AUTO:
@@ -72,30 +57,48 @@ def _keeping(source: DataSource, model: str, uri: str | None, own: Path | None) 
         return source  # own splits, or a built-in, whose photos never change
     notes: list[str] = []
     other = ""
-    places = _places(source)
-    for earlier in sorted(_earlier(model, store_uri(uri), own), key=lambda e: _places(data_source(e.spec)) != places):
-        before = data_source(earlier.spec)
-        if earlier.is_damaged():
-            notes.append(f"those of {_shown(earlier.folder)} are not kept, because its manifest is damaged or missing")
-        elif (before.seed, _ratios(before)) == (source.seed, _ratios(source)):
-            return replace(source, keep_splits=_shown(earlier.folder), kept_by_default=True, split_notes=tuple(notes))
-        elif not other:
-            what = "data.seed" if before.seed != source.seed else "data.splits"
+    for folder, before in _same_source_first(_earlier(model, store_uri(uri), own), source):
+        what = next((name for name, value in _division(before).items() if value != _division(source)[name]), "")
+        if what and other:
+            continue
+        damaged = _is_damaged(folder)  # reads the ledger
+        if damaged is None:
+            continue
+        if damaged:
+            notes.append(f"those of {_shown(folder)} are not kept, because its manifest is damaged or missing")
+        elif not what:
+            return replace(source, keep_splits=_shown(folder), kept_by_default=True, split_notes=tuple(notes))
+        else:
             other = (
-                f"those of {_shown(earlier.folder)} are not kept, because its {what} is another one; to keep them, set "
+                f"those of {_shown(folder)} are not kept, because its {what} is another one; to keep them, set "
                 "data.keep_splits to that folder"
             )
     return replace(source, split_notes=(*notes, other) if other else tuple(notes))
 
 
+def _division(source: DataSource) -> dict[str, object]:
+    """Return what a file states about how photos are divided: option -> value."""
+    ratios = DEFAULT_SPLITS if source.splits == "auto" else source.splits or ()
+    rounded = tuple(round(ratio, 6) for ratio in ratios)
+    return {"data.seed": source.seed, "data.splits": rounded, "data.duplicates": source.duplicates == "keep"}
+
+
+def _same_source_first(
+    earlier: Iterable[tuple[Path, DataSource]], source: DataSource
+) -> Iterator[tuple[Path, DataSource]]:
+    """Yield those of the same photos as they come, then the others."""
+    places, others = _places(source), []
+    for folder, before in earlier:
+        if _places(before) == places:
+            yield folder, before
+        else:
+            others.append((folder, before))
+    yield from others
+
+
 def _places(source: DataSource) -> list[str]:
     """Return the paths of the sources, without links, in an order that does not depend on the file's."""
     return sorted(os.path.realpath(name) for name in names_of(source.source))
-
-
-def _ratios(source: DataSource) -> tuple[float, ...]:
-    ratios = DEFAULT_SPLITS if source.splits == "auto" else source.splits or ()
-    return tuple(round(ratio, 6) for ratio in ratios)
 
 
 def _shown(folder: Path) -> Path:
@@ -105,26 +108,41 @@ def _shown(folder: Path) -> Path:
     return folder
 
 
-def _earlier(model: str, store: str, own: Path | None) -> list[Earlier]:
-    """Return the sweeps of ``model`` that have made a manifest, the newest first."""
-    folders = dict.fromkeys(folder.resolve() for folder in list_sweeps(Path(RUNS)))
-    folders |= dict.fromkeys(_recorded(model, store))
+def _earlier(model: str, store: str, own: Path | None) -> Iterator[tuple[Path, DataSource]]:
+    """Yield the sweeps of ``model`` in ``store`` with their ``data`` section, the newest manifest first.
+
+    Their files are read one by one, as they are asked for. A sweep on record is of the store that it was recorded with;
+    any other of that of its file.
+    """
+    recorded = {entry.folder: entry for entry in _recorded()}  # the last line of each counts
+    folders = dict.fromkeys(folder.resolve() for folder in list_sweeps(Path(RUNS))) | dict.fromkeys(recorded)
     folders.pop(own.resolve() if own else Path(), None)
-    found = (_sweep_of(folder, model) for folder in folders)
-    return sorted((each for each in found if each), key=lambda each: -each.time_s)
+    times = {folder: recorded[folder].time_s if folder in recorded else _time_s(folder) for folder in folders}
+    for folder in sorted(times, key=lambda each: -times[each]):
+        entry = recorded.get(folder)
+        if entry and (entry.model, entry.store) != (model, store):
+            continue
+        with contextlib.suppress(OrchError, OSError, ValueError):
+            spec = load_spec(str(SweepPaths(folder).spec), check_machine=False)
+            if model_name(spec) == model and (entry or store_uri(spec.tracking.uri) == store):
+                yield folder, data_source(spec)
 
 
-def _sweep_of(folder: Path, model: str) -> Earlier | None:
-    """Return the sweep in ``folder`` if it is one of ``model`` whose photos were divided; None for any other."""
+def _time_s(folder: Path) -> float:
+    """Return when the manifest of a sweep that is not on record was written, or its ledger if it is gone; 0 without."""
     paths = SweepPaths(folder)
+    for path in (paths.manifest, paths.ledger):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
+
+
+def _is_damaged(folder: Path) -> bool | None:
+    """Whether the manifest, which is read for that, is not whole; None for a sweep whose photos were never divided."""
     with contextlib.suppress(OrchError, OSError, ValueError):
-        spec = load_spec(str(paths.spec), check_machine=False)
-        if model_name(spec) != model:
-            return None
         sweep = read_sweep(folder)
-        ended = [event.time_s for event in sweep.events if (event.stage, event.state) == (Stage.DATA, "ENDED")]
-        if ended:
-            return Earlier(folder, spec, ended[-1], sweep.kept)
+        if any((event.stage, event.state) == (Stage.DATA, "ENDED") for event in sweep.events):
+            return not sweep.paths.manifest.is_file() or sweep.kept.state(sweep.paths.manifest).is_damage
     return None
 
 
@@ -145,8 +163,18 @@ def record_manifest(paths: SweepPaths, spec: SweepSpec, time_s: float) -> None:
             os.close(descriptor)
 
 
-def _recorded(model: str, store: str) -> Iterator[Path]:
-    """Yield the folders of the user's file; lines that are not whole are skipped."""
+@dataclass(frozen=True)
+class _Entry:
+    """One line of the user's file. ``time_s``: when the manifest was made."""
+
+    model: str
+    store: str
+    folder: Path
+    time_s: float
+
+
+def _recorded() -> Iterator[_Entry]:
+    """Yield the lines of the user's file whose folder is there; those that are not whole are skipped."""
     file = _record()
     lines: list[str] = []
     with contextlib.suppress(OSError):
@@ -154,8 +182,8 @@ def _recorded(model: str, store: str) -> Iterator[Path]:
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
-            if (entry["model"], entry["store"]) == (model, store) and os.path.isdir(entry["folder"]):
-                yield Path(entry["folder"])
+            if os.path.isdir(entry["folder"]):
+                yield _Entry(str(entry["model"]), str(entry["store"]), Path(entry["folder"]), float(entry["time_s"]))
 
 
 def _record() -> Path | None:

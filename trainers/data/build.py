@@ -7,6 +7,7 @@ group never straddles two splits or folds unless the data's own splits say so.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,14 @@ import pandas as pd
 from trainers.data.data_source import DataSource, check_source
 from trainers.data.duplicates import Duplicates, Groups, find_duplicates, make_groups, to_drop
 from trainers.data.findings import (
+    empty_sentence,
     kept_sentences,
     note_classes,
     note_duplicates,
     note_few_of_class,
     note_kept,
     note_names,
+    note_torn,
     note_uneven_groups,
     note_unreadable,
     with_counts,
@@ -86,9 +89,32 @@ def _examine(
         columns = ("sha256", "width", "height", DESCRIPTOR)
         rows = rows.assign(**{c: [getattr(photo, c) for photo in readable] for c in columns})
         same = find_duplicates(rows, looks, source.cache)
+    return _divided(source, _Read(listing, rows, same, unreadable, notes), earlier)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """Photos that have been read: one of ``rows`` for each that can be used, and what was noted on the way."""
+
+    listing: Listing
+    rows: pd.DataFrame
+    same: Duplicates
+    unreadable: Mapping[str, str]
+    notes: SourceNotes
+
+
+def _divided(
+    source: DataSource, read: _Read, earlier: pd.DataFrame | None, warnings: Sequence[str] = ()
+) -> tuple[Manifest | None, DataReport]:
+    """Return the report, and the manifest if the report has no problems.
+
+    Divides all anew, with a warning, where ``earlier`` was found by default and would leave a split or fold empty.
+    """
+    notes = SourceNotes([*read.notes.warnings, *warnings], [*read.notes.problems])
+    listing, rows, same = read.listing, read.rows, read.same
     groups = make_groups(rows, same, source.duplicates != "keep")
     kept = None if earlier is None else _keep(listing, rows, same, groups, source, earlier)
-    rows["group"] = groups.names
+    rows = rows.assign(group=groups.names)
     dropped = to_drop(rows, same, kept.known if kept else None) if source.duplicates == "drop" else []
     bridging = kept.bridging if kept else []
     note_duplicates(rows, same, groups, source.duplicates, notes)
@@ -96,7 +122,7 @@ def _examine(
     note_kept(rows, kept, source, notes)
     report = DataReport(
         " + ".join(names_of(source.source)),
-        unreadable=unreadable,
+        unreadable=read.unreadable,
         exact_duplicates=tuple(tuple(rows["path"][i] for i in members) for members in same.exact),
         near_duplicates=tuple((rows["path"][a], rows["path"][b]) for a, b in same.near),
         look_alikes=tuple((rows["path"][a], rows["path"][b]) for a, b in same.alike),
@@ -113,9 +139,13 @@ def _examine(
     note_classes(listing, rows, notes)
     listing, rows, ratios = with_own_or_ratios(listing, rows, source, notes)
     division = divide(listing, rows, ratios, source.folds, source.seed, notes, kept)
+    if division.empty and source.kept_by_default:
+        anew = dataclasses.replace(source, keep_splits=None)
+        return _divided(anew, read, None, [empty_sentence(source, division)])
     rows["split"], rows[FOLD] = division.splits, np.array(division.folds, np.int64)
     note_few_of_class(rows, notes)
     if ratios is not None:
+        note_torn(rows, division, notes)
         note_uneven_groups(rows, ratios, notes)
     report = dataclasses.replace(report, own_splits=ratios is None)
     report = with_counts(report, rows, division, source.folds, notes)

@@ -95,6 +95,24 @@ def note_kept(rows: pd.DataFrame, kept: Kept | None, source: DataSource, notes: 
         )
 
 
+def note_torn(rows: pd.DataFrame, division: Division, notes: SourceNotes) -> None:
+    """Warn of groups that are torn by splits that are kept; those that the data's own splits tear are named there."""
+    if division.torn:
+        notes.warnings.append(
+            f"the splits that are kept tear {count(len(division.torn), 'group')} of images that belong together: "
+            f"{name_some(' ~ '.join(rows['path'][members]) for members in division.torn)}. Set data.keep_splits: none "
+            "to divide them anew."
+        )
+
+
+def empty_sentence(source: DataSource, division: Division) -> str:
+    """Say that the splits that would be kept by default are not, because ``division`` by them has an empty part."""
+    return (
+        f"the splits of {source.keep_splits}, the earlier sweep of this model, would leave no image in "
+        f"{' and '.join(division.empty)}, so all are divided anew; test may hold photos that earlier models have seen."
+    )
+
+
 def kept_sentences(kept: Kept | None, source: DataSource) -> tuple[str, ...]:
     """Say which manifest's splits are kept, for how many of the images, and how to divide all anew."""
     if kept is None or source.keep_splits is None:

@@ -38,10 +38,10 @@ class DataReport:
     ``dropped``: left out because duplicates are dropped. ``bridging``: left out because they are copies of photos in
     two splits that are kept. ``groups``: how many groups hold more than one image.
     ``too_small``: class -> its groups, where they are fewer than the splits, or than the folds and test.
-    ``straddling``: duplicate groups that the data's own splits tear apart. ``left_out``: (path, reason, kind) of files
-    that were never images of a class. ``root``: the folder at which paths start. ``own_splits``: whether the splits are
-    the data's own. ``kept``: sentences on splits that are kept from an earlier division. ``problems`` prevent a sweep,
-    ``warnings`` do not.
+    ``straddling``: groups that the data's own splits, or those that are kept, tear apart. ``left_out``: (path, reason,
+    kind) of files that were never images of a class. ``root``: the folder at which paths start. ``own_splits``: whether
+    the splits are the data's own. ``kept``: sentences on splits that are kept from an earlier division. ``problems``
+    prevent a sweep, ``warnings`` do not.
     """
 
     source: str
@@ -109,7 +109,7 @@ class DataReport:
             ),
             *_listed("left out as duplicates", self.dropped),
             *_listed("left out as copies of photos in two splits", self.bridging),
-            *_listed("duplicate groups in more than one split", (", ".join(s) for s in self.straddling)),
+            *_listed("groups in more than one split", (", ".join(s) for s in self.straddling)),
             *([f"groups: {self.groups:,}, the largest of {self.largest_group:,} images"] if self.groups else []),
             *(f"warning: {text}" for text in self.warnings if not text.startswith(LISTED_ABOVE)),
             *(f"problem: {text}" for text in self.problems),

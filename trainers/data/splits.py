@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -33,48 +34,52 @@ from trainers.wording import count
 FEW_TEST_IMAGES = 100
 """Images below which a test split is a warning."""
 
+NO_IMAGE = "no image is in"
+"""Beginning of the problem that kept splits leave a split or a fold empty."""
+
 Side = TypeVar("Side", str, int)
 
 
 @dataclass(frozen=True)
 class Division:
     """``splits`` and ``folds`` of each row; None and 0 where none could be made. ``torn``: the groups, as positions of
-    rows, that the data's own splits tear apart."""
+    rows, that the data's own splits or those that are kept tear apart. ``empty``: what needs an image and has none, by
+    the splits that are kept ("test", "fold 3")."""
 
     splits: list[str | None]
     folds: list[int]
     torn: list[list[int]] = field(default_factory=list)
+    empty: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What an earlier division says of each row: its split and fold there, None and 0 for a new one.
+    """What an earlier division says of each row: its split and fold there, those of its copies for a new one, else
+    None and 0.
 
     ``folds``: how many folds the earlier division has. ``bridging``: positions of the new rows that are in one group
-    with photos of two splits; they must be left out.
+    with photos of two splits; they must be left out. ``known``: bool (rows,), whether the earlier division has the row.
     """
 
     splits: list[str | None]
     fold_of: list[int]
     folds: int
     bridging: list[int]
-
-    @property
-    def known(self) -> np.ndarray:
-        """bool (rows,): whether the earlier division has the row."""
-        return np.array([split is not None for split in self.splits], bool)
+    known: np.ndarray
 
     def without(self, positions: Collection[int]) -> Kept:
         """The same for the rows that remain when those at ``positions`` are left out."""
         left = [i for i in range(len(self.splits)) if i not in positions]
-        return Kept([self.splits[i] for i in left], [self.fold_of[i] for i in left], self.folds, [])
+        splits, fold_of = [self.splits[i] for i in left], [self.fold_of[i] for i in left]
+        return Kept(splits, fold_of, self.folds, [], self.known[left])
 
 
 def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int, copies: Sequence[str] | None = None) -> Kept:
     """Find the photos of ``rows`` (sha256, descriptor, group) in the table of an earlier manifest.
 
     ``folds``: those that are to be made. ``copies``: the group of each row without look-alikes; None for ``group``. A
-    photo is found by its bytes, or by its content where it was exported again and the earlier file is gone.
+    photo is found by its bytes, or by its content where it was exported again and the earlier file is gone. A new one
+    takes the split and fold of a known one of its ``copies``, whatever else it looks like.
     """
     found = same_photos(rows.drop(columns="descriptor", errors="ignore"), earlier)
     new, gone = np.flatnonzero(found < 0), np.flatnonzero(~earlier["sha256"].isin(set(rows["sha256"])).to_numpy())
@@ -94,9 +99,13 @@ def keep_splits(rows: pd.DataFrame, earlier: pd.DataFrame, folds: int, copies: S
         sides = [side and f"{side}{number}" for side, number in zip(sides, fold_of, strict=True)]
     bridging = []
     for members in members_of(rows["group"] if copies is None else copies):
+        new_ones, first = [i for i in members if not known[i]], next((i for i in members if known[i]), None)
         if len({sides[i] for i in members if sides[i]}) > 1:
-            bridging += [i for i in members if not sides[i]]
-    return Kept(splits, fold_of, earlier_folds, sorted(bridging))
+            bridging += new_ones
+        elif first is not None:
+            for i in new_ones:
+                splits[i], fold_of[i] = splits[first], fold_of[first]
+    return Kept(splits, fold_of, earlier_folds, sorted(bridging), known)
 
 
 def divide(
@@ -120,6 +129,7 @@ def divide(
         _divide(listing, rows, ratios, folds, seed, anew, None)
         names = [f"class {label!r} " for label in set(rows["label"])]
         too_few = tuple(name for name in names if any(text.startswith(name) for text in anew.problems))
+        too_few += (NO_IMAGE,) if anew.problems else ()
         notes.problems[before:] = [
             text if text.startswith(too_few) else f"{text.removesuffix('.')}, or set data.keep_splits: none."
             for text in notes.problems[before:]
@@ -144,11 +154,17 @@ def _divide(
     else:
         division = _by_ratios(listing, rows, ratios, seed, notes, folds, kept)
     if division is None or len(notes.problems) > problems:
-        return nothing
+        return dataclasses.replace(nothing, empty=division.empty if division else ())
     if folds:
         division = _with_folds(rows, division, folds, seed, notes, kept if ratios else None)
     _note_few_test_images(division.splits, notes)
-    return division if len(notes.problems) == problems else nothing
+    if len(notes.problems) > problems:
+        return dataclasses.replace(nothing, empty=division.empty)
+    if ratios is None:
+        return division
+    sides = list(zip(division.splits, division.folds, strict=True))
+    torn = [members for members in members_of(rows["group"]) if len({sides[i] for i in members}) > 1]
+    return dataclasses.replace(division, torn=torn)
 
 
 def interval_half_width(accuracy: float, images: int) -> float:
@@ -182,12 +198,14 @@ def _by_ratios(
         except TrainerError as error:
             notes.problems.append(str(error))
             return None
-        if fixed and folds:
-            pooled = [TRAIN if split == VALIDATION else split for split in splits]
-            note_absent(rows.assign(split=pooled), (TRAIN, TEST), notes)
-        elif fixed:
-            note_absent(rows.assign(split=splits), SPLITS, notes)
-        return Division(splits, [0] * len(rows))
+        if not fixed:
+            return Division(splits, [0] * len(rows))
+        pooled = [TRAIN if folds and split == VALIDATION else split for split in splits]
+        wanted = (TRAIN, TEST) if folds else SPLITS
+        empty = tuple(split for split in wanted if split not in pooled)
+        _note_empty(empty, notes)
+        note_absent(rows.assign(split=pooled), [split for split in wanted if split not in empty], notes)
+        return Division(splits, [0] * len(rows), empty=empty)
     counts = Counter(labels)
     notes.problems += [too_small_sentence(label, counts[label], n) for label, n in small.items()]
     return None
@@ -219,7 +237,7 @@ def _fix(rows: pd.DataFrame, sides: Sequence[Side | None]) -> tuple[list[str], d
     groups, fixed = [], {}
     for group, side in zip(rows["group"], sides, strict=True):
         several = len(of_group.get(group, ())) > 1
-        # A new row that looks like rows on several sides goes to that of most of them.
+        # A new row that is no copy and looks like rows on several sides goes to that of most of them.
         chosen = side or _most_common(of_group[group]) if group in of_group else None
         name = f"{group}:{chosen}" if several else group
         if chosen is not None:
@@ -256,12 +274,21 @@ def _with_folds(
         return division
     for label in sorted(set(labels)) if fixed else ():
         absent = sorted({*range(1, folds + 1)} - {n for n, own in zip(numbers, labels, strict=True) if own == label})
+        absent = [number for number in absent if number in numbers]
         if absent:
             notes.warnings.append(f"class {label!r} has no image in fold {', '.join(map(str, absent))}.")
+    empty = tuple(f"fold {number}" for number in range(1, folds + 1) if number not in numbers) if fixed else ()
+    _note_empty(empty, notes)
     of_row = [0] * len(rows)
     for i, number in zip(pool, numbers, strict=True):
         of_row[i] = number
-    return Division([TRAIN if number else TEST for number in of_row], of_row, division.torn)
+    return Division([TRAIN if number else TEST for number in of_row], of_row, division.torn, empty)
+
+
+def _note_empty(empty: Sequence[str], notes: SourceNotes) -> None:
+    if empty:
+        what = " and ".join(empty)
+        notes.problems.append(f"{NO_IMAGE} {what}: the splits that are kept put all of them elsewhere. Add images.")
 
 
 def _note_few_test_images(splits: Sequence[str | None], notes: SourceNotes) -> None:

@@ -143,10 +143,10 @@ class DataSpec(Section):
     keep_splits: str = Field(
         default=AUTO,
         description="Whose splits photos keep, also where they were exported again at another size or quality; a new "
-        "photo follows its group. auto: the newest manifest of the same registered model (tracking.model) with this "
-        "seed and these splits, one of the same source first, of the sweeps in runs/ and of this user's in the same "
-        "MLflow store. Or the folder of an earlier sweep, or its manifest.parquet. none: all photos are divided anew, "
-        "by a hash. Not used with splits: own.",
+        "photo follows what it is a copy of. auto: the newest manifest of the same registered model (tracking.model) "
+        "with this seed and these splits, one of the same source first, of the sweeps in runs/ and of this user's in "
+        "the same MLflow store. Or the folder of an earlier sweep, or its manifest.parquet. none: all photos are "
+        "divided anew, by a hash. Not used with splits: own.",
     )
 
     @property

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from orchestrator.ledger import looks
@@ -115,3 +118,65 @@ def test_lines_of_another_make_in_the_users_file_are_skipped(tmp_path: Path) -> 
     record = next((tmp_path / "data").rglob("*.jsonl"))
     record.write_bytes(b'\xff\xfe\n{"test": "t", "sweep": [1], "folder": "x", "time_s": 1}\n' + record.read_bytes())
     assert counted(paths) == (1, 1)
+
+
+def hashes(begin: int, end: int) -> list[str]:
+    return [hashlib.sha256(str(i).encode()).hexdigest() for i in range(begin, end)]
+
+
+def look_at_photos(root: Path, photos: list[str]) -> SweepPaths:
+    """A sweep that reads a test split of ``photos``, and keeps its manifest."""
+    paths = SweepPaths(root)
+    root.mkdir(parents=True)
+    table = pd.DataFrame({"sha256": [*photos, "trained"], "split": ["test"] * len(photos) + ["train"]})
+    table.to_parquet(paths.manifest)
+    return look(root, looks.fingerprint_of_test(photos))
+
+
+def test_looks_at_a_split_that_has_grown_count(tmp_path: Path) -> None:
+    first = look_at_photos(tmp_path / "runs" / "a", hashes(0, 100))
+    second = look_at_photos(tmp_path / "elsewhere" / "b", hashes(0, 101))
+    look_at_photos(tmp_path / "runs" / "unrelated", hashes(200, 300))
+    look_at_photos(tmp_path / "runs" / "less", hashes(60, 160))
+    for paths in (first, second):
+        found = looks_at(read_sweep(paths.root))
+        assert (found.reads, found.sweeps, found.in_part) == (2, 2, True)
+        assert found.sentence().startswith("this test split was read 2 times, at least in part, by 2 sweeps; each ")
+    shutil.rmtree(second.root)
+    assert counted(first) == (2, 2)
+    first.manifest.unlink()
+    assert counted(first) == (2, 2)
+
+
+def test_looks_at_a_split_that_has_grown_count_by_the_sweeps_next_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "data_folder", lambda: None)
+    first = look_at_photos(tmp_path / "runs" / "a", hashes(0, 100))
+    look_at_photos(tmp_path / "runs" / "b", hashes(0, 101))
+    look_at_photos(tmp_path / "runs" / "c", hashes(200, 300))
+    assert counted(first) == (2, 2)
+
+
+def test_a_look_on_record_without_photos_counts_by_its_fingerprint(tmp_path: Path) -> None:
+    first = look_at_photos(tmp_path / "runs" / "a", hashes(0, 100))
+    same = looks.fingerprint_of_test(hashes(0, 100))
+    record = tmp_path / "data" / "orch" / looks.RECORD
+    for test in (same, looks.fingerprint_of_test(hashes(0, 101))):
+        line = {"test": test, "sweep": test[:12], "folder": "/gone", "time_s": 1.0}
+        with record.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    assert counted(first) == (2, 2)
+    assert not looks_at(read_sweep(first.root)).in_part
+
+
+def test_the_photos_of_a_large_split_are_recorded_in_part_and_overlaps_are_known_all_the_same(tmp_path: Path) -> None:
+    look_at_photos(tmp_path / "runs" / "a", hashes(0, 20_000))
+    record = tmp_path / "data" / "orch" / looks.RECORD
+    assert record.stat().st_size < 25_000
+    (line,) = looks._recorded()
+    for begin, end, share in ((0, 20_000, 1.0), (0, 22_000, 1 / 1.1), (12_000, 32_000, 0.4), (8_000, 28_000, 0.6)):
+        asked = {text[:16] for text in hashes(begin, end)}
+        assert looks.shared_photos(asked, line.photos) == pytest.approx(share, abs=0.05)
+    assert looks.shared_photos({"a", "b"}, ["b", "c"]) == 0.5
+    assert looks.shared_photos(set(), ["b"]) == looks.shared_photos({"a"}, ()) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from PIL import Image
 from orchestrator.cli.data import _data_source
 from orchestrator.ledger import kept
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.segments import EventKind
 from orchestrator.paths import SweepPaths, data_folder
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.data import prepare_data
 from orchestrator.sweep.open import open_existing, open_new
+from orchestrator.tracking import kept_splits
 from orchestrator.tracking.kept_splits import RECORD, source_of, source_of_photos
 from tests.support.places import ROOT
 from tests.support.printed_lines import PrintedLines
@@ -111,7 +114,11 @@ def test_it_can_be_switched_off_and_a_path_comes_first(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "what"),
-    [("seed: 1", "data.seed"), ("splits: {train: 0.6, validation: 0.2, test: 0.2}", "data.splits")],
+    [
+        ("seed: 1", "data.seed"),
+        ("splits: {train: 0.6, validation: 0.2, test: 0.2}", "data.splits"),
+        ("duplicates: keep", "data.duplicates"),
+    ],
 )
 def test_a_file_that_states_another_division_gets_it(photos: Path, data: str, what: str) -> None:
     turned(divided(file(photos), "runs/first"), Path("runs/first"))
@@ -150,6 +157,75 @@ def test_only_the_manifest_that_is_kept_is_compared_with_its_checksum(
     monkeypatch.setattr(kept, "sha256_of", lambda path: read.append(path) or whole(path))
     assert source_of(load_spec(file(photos))).keep_splits == Path("runs/third")
     assert [path for path in read if path.name == "manifest.parquet"] == [Path("runs/third/manifest.parquet").resolve()]
+
+
+def test_copies_that_were_torn_by_duplicates_keep_are_mended_by_duplicates_group(photos: Path) -> None:
+    for i in range(15):
+        with Image.open(photos / "a" / f"{i}.png") as photo:
+            photo.resize((192, 192), Image.Resampling.BICUBIC).save(photos / "a" / f"{i}_again.png")
+
+    def torn(manifest: Manifest) -> int:
+        table = manifest.table[manifest.table["label"] == "a"]
+        names = table["path"].str.replace("_again", "")
+        return int((table["split"].groupby(names).nunique() > 1).sum())
+
+    assert torn(divided(file(photos, "duplicates: keep"), "runs/first")) > 0
+    assert torn(divided(file(photos), "runs/second")) == 0
+    assert source_of(load_spec(file(photos, "duplicates: drop"))).keep_splits == Path("runs/second")
+    assert source_of(load_spec(file(photos, "duplicates: keep"))).keep_splits == Path("runs/first")
+
+
+def test_a_sweep_of_what_is_left_of_the_photos_is_divided_anew_and_resumes_as_it_was(photos: Path) -> None:
+    first = divided(file(photos), "runs/first").table
+    for path in first["path"][first["split"] != "train"]:
+        (photos / path).unlink()
+    printed = PrintedLines()
+    second = divided(file(photos), "runs/second", printed)
+    assert set(second.table["split"]) == {"train", "validation", "test"}
+    assert any("would leave no image in validation and test, so all are divided anew" in line for line in printed.lines)
+    paths = SweepPaths(Path("runs/second"))
+    paths.manifest.unlink()
+    opened = open_existing(paths.root, file(photos), (), None)
+    with Ledger(paths.ledger) as ledger:
+        again = prepare_data(SweepContext(paths, opened.spec, ledger, print))
+    assert again.fingerprint == second.fingerprint
+
+
+def test_only_as_many_ledgers_are_read_as_are_needed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    divided(file(photos), "runs/first")
+    divided(file(photos, "seed: 1"), "runs/other")
+    for i in range(8):
+        shutil.copytree("runs/other", f"runs/other{i}")
+        SweepPaths(Path(f"runs/other{i}")).manifest.touch()
+    read: list[str] = []
+    whole = kept_splits.read_sweep
+    monkeypatch.setattr(kept_splits, "read_sweep", lambda folder: read.append(folder.name) or whole(folder))
+    assert source_of(load_spec(file(photos, "seed: 1"))).keep_splits == Path("runs/other7")
+    assert read == ["other7"]
+    read.clear()
+    assert source_of(load_spec(file(photos))).keep_splits == Path("runs/first")
+    assert read == ["other7", "first"]
+
+
+def test_the_newest_is_the_one_whose_manifest_is_and_not_whose_ledger_is(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divided(file(photos), "runs/first")
+    divided(file(photos), "runs/second")
+    with Ledger(SweepPaths(Path("runs/first")).ledger) as ledger:
+        ledger.append(EventKind.NOTE, payload={"later": True})
+    assert source_of(load_spec(file(photos))).keep_splits == Path("runs/second")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another"))
+    assert source_of(load_spec(file(photos))).keep_splits == Path("runs/second")
+
+
+def test_a_sweep_in_runs_of_another_store_is_passed_over(photos: Path, tmp_path: Path) -> None:
+    divided(file(photos, tracking="uri: 'http://there:1', enabled: false"), "runs/there")
+    for record in (tmp_path / "home" / "orch" / RECORD, None):
+        assert source_of(load_spec(file(photos))).keep_splits is None
+        assert source_of(load_spec(file(photos, tracking="uri: 'http://there:1'"))).keep_splits == Path("runs/there")
+        if record:
+            record.unlink()
 
 
 def test_a_sweep_of_the_same_folder_comes_before_a_newer_one_of_another(photos: Path, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import ImageOps
@@ -22,8 +24,10 @@ from tests.support.photos_on_disk import (
 )
 from tests.support.pictures import scene
 from trainers.data.build import build_manifest, check_data
+from trainers.data.duplicates import Duplicates, make_groups, members_of
 from trainers.data.listing import Listing, SourceNotes
 from trainers.data.manifest import Manifest
+from trainers.data.near_duplicates import Union
 from trainers.data.splits import FEW_TEST_IMAGES, divide, interval_half_width, keep_splits
 from trainers.errors import TrainerError
 
@@ -199,16 +203,17 @@ def test_keep_splits_that_cannot_be_read_or_holds_nothing_known_is_said(tmp_path
 
 
 def test_photos_that_only_look_like_photos_on_two_sides_are_kept_and_follow_the_most(tmp_path: Path) -> None:
-    earlier = pd.DataFrame({"sha256": ["a", "b", "c"], "split": ["train", "train", "test"], "fold": 0})
-    rows = pd.DataFrame({"sha256": ["a", "b", "c", "new"], "label": "x", "group": "alike"})
-    copies = ["a", "b", "c", "new"]
+    copies = ["a", "b", "c", "new", "d"]
+    earlier = pd.DataFrame({"sha256": list("abcd"), "split": ["train", "train", "test", "validation"], "fold": 0})
+    rows = pd.DataFrame({"sha256": copies, "label": "x", "group": ["alike"] * 4 + ["d"]})
     assert keep_splits(rows, earlier, 0, copies).bridging == []
     assert keep_splits(rows, earlier, 0).bridging == [3]
     notes = SourceNotes()
     listing = Listing(tmp_path, rows.assign(path=rows["sha256"], split=None))
     kept = keep_splits(rows, earlier, 0, copies)
     division = divide(listing, rows, (0.6, 0.2, 0.2), 0, 0, notes, kept)
-    assert division.splits == ["train", "train", "test", "train"]
+    assert division.splits == ["train", "train", "test", "train", "validation"]
+    assert division.torn == [[0, 1, 2, 3]]
 
 
 def test_with_kept_splits_and_folds_a_fold_without_a_class_is_said_and_nothing_else(tmp_path: Path) -> None:
@@ -290,3 +295,127 @@ def test_the_content_finds_a_photo_only_where_the_earlier_file_is_gone() -> None
     rows = pd.DataFrame({"sha256": ["a", "b"], "group": ["a", "b"], "descriptor": [descriptor] * 2})
     assert keep_splits(rows, earlier, 0).splits == ["test", None]
     assert keep_splits(rows.iloc[1:].reset_index(drop=True), earlier, 0).splits == ["test"]
+
+
+Pairs = Sequence[tuple[int, int]]
+
+
+def side_of_each(
+    earlier: Sequence[tuple[str, int]], new: int, near: Pairs, alike: Pairs, folds: int
+) -> tuple[list[tuple[str | None, int]], list[int]]:
+    """(split, fold) of each photo, the ones of ``earlier`` first, and the positions of those that are left out."""
+    total = len(earlier) + new
+    rows = pd.DataFrame({"sha256": [f"{i:016d}" for i in range(total)], "label": "x", "group": None})
+    table = rows[: len(earlier)].assign(split=[s for s, _ in earlier], fold=[number for _, number in earlier])
+    union = Union(total)
+    for a, b in near:
+        union.join(a, b)
+    same = Duplicates([], [*near], members_of(union.labels.tolist()), [], [*alike])
+    copies = make_groups(rows, dataclasses.replace(same, alike=[]), True).names
+    rows["group"] = make_groups(rows, same, True).names
+    kept = keep_splits(rows, table, folds, copies)
+    left = [i for i in range(total) if i not in kept.bridging]
+    rows = rows.iloc[left].reset_index(drop=True)
+    listing = Listing(Path(), rows.assign(path=rows["sha256"], split=None))
+    division = divide(listing, rows, (0.6, 0.2, 0.2), folds, 0, SourceNotes(), kept.without(kept.bridging))
+    sides: list[tuple[str | None, int]] = [(None, 0)] * total
+    for i, split, number in zip(left, division.splits, division.folds, strict=True):
+        sides[i] = split, number
+    return sides, kept.bridging
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_copy_follows_its_photo_and_not_the_more_numerous_look_alikes(folds: int) -> None:
+    train = [("train", i % folds + 1 if folds else 0) for i in range(30)]
+    earlier = [("test", 0), *train, ("test", 0), ("train" if folds else "validation", folds)]
+    new = len(earlier)
+    sides, left_out = side_of_each(earlier, 1, [(0, new)], [(1, new), (3, new), (5, new)], folds)
+    assert (sides[new], left_out) == (("test", 0), [])
+    sides, _ = side_of_each(earlier, 1, [(2, new)], [(1, new), (3, new), (5, new)], folds)
+    assert sides[new] == earlier[2]
+    sides, _ = side_of_each(earlier, 1, [], [(0, new), (1, new), (3, new)], folds)
+    assert sides[new] == earlier[1]
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_no_copies_are_torn_but_those_that_were(folds: int) -> None:
+    looked_at = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        splits = [str(split) for split in random.permutation(["train"] * 12 + ["validation"] * 5 + ["test"] * 5)]
+        earlier = [(s if s == "test" or not folds else "train", int(random.integers(1, 3))) for s in splits]
+        earlier = [(split, number if folds and split == "train" else 0) for split, number in earlier]
+        pairs = [(int(a), int(b)) for a, b in random.integers(0, 32, (20, 2)) if a != b]
+        sides, left_out = side_of_each(earlier, 10, pairs[:6], pairs[6:], folds)
+        assert None not in [side for i, (side, _) in enumerate(sides) if i not in left_out]
+        for a, b in pairs[:6]:
+            if max(a, b) >= len(earlier) and not {a, b} & {*left_out}:
+                looked_at += 1
+                assert sides[a] == sides[b]
+    assert looked_at > 50
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_kept_splits_that_leave_test_empty_are_a_problem_that_names_the_way_out(tmp_path: Path, folds: int) -> None:
+    earlier = sides_of("a", 8, 0 if folds else 3, 3) | sides_of("b", 8, 0 if folds else 3, 3)
+    trained = {name: name[0] for name, side in earlier.items() if side == "train"}
+    assert divided(tmp_path, earlier, trained, folds).problems == [
+        f"no image is in {'test' if folds else 'validation and test'}: the splits that are kept put all of them "
+        "elsewhere. Add images, or set data.keep_splits: none."
+    ]
+    few = {name: label for name, label in trained.items() if name in ("a0", "b0")}
+    (problem,) = [text for text in divided(tmp_path, earlier, few, folds).problems if text.startswith("no image")]
+    assert problem.endswith("put all of them elsewhere. Add images.")  # two cannot be divided anew either
+
+
+def test_a_fold_that_is_left_empty_is_a_problem(tmp_path: Path) -> None:
+    names = [f"{label}{i}" for label in "ab" for i in range(12)]
+    table = pd.DataFrame(
+        {"sha256": names, "split": (["train"] * 9 + ["test"] * 3) * 2, "fold": ([1, 2, 3] * 3 + [0] * 3) * 2}
+    )
+    left = table[table["fold"] != 2].reset_index(drop=True)
+    rows = pd.DataFrame({"sha256": left["sha256"], "label": left["sha256"].str[0], "group": left["sha256"]})
+    notes = SourceNotes()
+    listing = Listing(tmp_path, rows.assign(path=rows["sha256"], split=None))
+    assert divide(listing, rows, (0.6, 0.2, 0.2), 3, 0, notes, keep_splits(rows, table, 3)).empty == ("fold 2",)
+    assert [text.partition(":")[0] for text in notes.problems] == ["no image is in fold 2"]
+
+
+@pytest.mark.parametrize("duplicates", ["group", "drop"])
+def test_what_was_left_of_a_folder_is_divided_anew_where_nobody_named_the_splits(
+    tmp_path: Path, duplicates: str
+) -> None:
+    root = rich_folder(tmp_path / "p", 40)
+    before, _ = build_manifest(source(root))
+    before.write(tmp_path / "m.parquet")
+    for path, (split, _) in split_of(before).items():
+        if split != "train":
+            (root / path).unlink()
+    options = {"keep_splits": tmp_path / "m.parquet", "duplicates": duplicates}
+    manifest, report = build_manifest(source(root, kept_by_default=True, **options))
+    assert split_of(manifest) == split_of(build_manifest(source(root, duplicates=duplicates))[0])
+    assert set(report.splits) == {"train", "validation", "test"}
+    assert report.kept == ()
+    assert report.warnings[0] == (
+        f"the splits of {tmp_path / 'm.parquet'}, the earlier sweep of this model, would leave no image in validation "
+        "and test, so all are divided anew; test may hold photos that earlier models have seen."
+    )
+    assert error_of(source(root, **options)).endswith("Add images, or set data.keep_splits: none.")
+
+
+def test_copies_that_kept_splits_tear_are_named(tmp_path: Path) -> None:
+    root = rich_folder(tmp_path / "p", 30)
+    for i in range(4, 12):
+        scene(i, (96, 72)).save(root / "ab"[i % 2] / f"{i:04d}.jpg", quality=85)
+    before, _ = build_manifest(source(root, duplicates="keep"))
+    before.write(tmp_path / "m.parquet")
+    old = split_of(before)
+    pairs = [[f"{'ab'[i % 2]}/{i:04d}.{end}" for end in ("jpg", "png")] for i in range(4, 12)]
+    torn = sorted(tuple(pair) for pair in pairs if old[pair[0]] != old[pair[1]])
+    assert torn
+    manifest, report = build_manifest(source(root, keep_splits=tmp_path / "m.parquet"))
+    assert split_of(manifest) == old
+    assert sorted(report.straddling) == torn
+    (warning,) = [text for text in report.warnings if text.startswith("the splits that are kept tear ")]
+    assert " ~ ".join(torn[0]) in warning
+    assert warning.endswith("Set data.keep_splits: none to divide them anew.")
