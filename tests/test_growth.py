@@ -1,6 +1,6 @@
 """Data that grow: Clothing's training photos in ten instalments, a sweep and a promotion after each.
 
-Takes 24 minutes on two busy cores: ``pytest -m slow tests/test_growth.py -s`` shows each instalment's figures.
+Takes about an hour on two idle cores: ``pytest -m slow tests/test_growth.py -s`` shows each instalment's figures.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ resources: {{cpus: 2}}
 weights: {weights}
 tracking: {{model: clothing}}
 """
-"""Heads on the frozen part alone. The last instalment is a tenth of the rows, so what does not depend on the photos, the
-start of some eight processes, must be a twentieth of the seconds from cold."""
+"""Heads on the frozen part alone. The last instalment is a tenth of the rows, so what does not depend on the photos,
+the start of some eight processes, must be a twentieth of the seconds from cold."""
 
 
 @dataclass(frozen=True)
