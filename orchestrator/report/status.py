@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ def describe(folder: Path) -> dict[str, Any]:
             "per_class": classes,
             "calibration": sweep.fact(CALIBRATED) if rows else None,
             "mlflow": parent_run(sweep),
-            "looks": {"reads": looks.reads, "sweeps": looks.sweeps} if looks else None,
+            "looks": asdict(looks) if looks else None,
             **({"damaged": damaged} if damaged else {}),
         }
     )

@@ -199,7 +199,7 @@ def test_more_than_one_look_at_the_test_split_is_reported(tmp_path: Path, reads:
         ledger.append(EventKind.STAGE, stage="export", state="BEGUN", payload={"reads_test": 1})
     sentence = "this test split was read 2 times by this sweep; each further look makes"
     assert (sentence in " ".join(_shown(tmp_path / "tiny").split())) == said
-    assert status.describe(tmp_path / "tiny")["looks"] == {"reads": reads, "sweeps": 1}
+    assert status.describe(tmp_path / "tiny")["looks"] == {"reads": reads, "sweeps": 1, "in_part": False}
 
 
 def test_a_damaged_leaderboard_stops_neither_show_nor_its_json(tmp_path: Path) -> None:
