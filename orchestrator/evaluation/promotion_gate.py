@@ -291,8 +291,8 @@ def _lower(challenger: Contender, champion: Contender, found: GateFigures) -> Re
     if found.same_answers and challenger.networks and challenger.networks == champion.networks:
         return Reason(
             NOT_LOWER,
-            "Both are the same networks with the same crop policy, and only the calibration of their probabilities "
-            f"differs, which changes no answer: {figures}.",
+            "Both are the same networks with the same crop policy and differ at most in the calibration of their "
+            f"probabilities, which changes no answer: {figures}.",
         )
     if found.is_significantly_lower:
         return Reason(LOWER_ACCURACY, f"The {what} is lower: {figures}. {found.error_rates}")

@@ -97,8 +97,8 @@ def test_the_same_networks_are_allowed_though_a_photo_is_left_out(images):
     decision = decide_on(new, old, few)
     assert (decision.allowed, decision.left_out) == (True, 1)
     assert decision.reasons[1].sentence.startswith(
-        "Both are the same networks with the same crop policy, and only the calibration of their probabilities "
-        "differs, which changes no answer: trash version 2 has "
+        "Both are the same networks with the same crop policy and differ at most in the calibration of their "
+        "probabilities, which changes no answer: trash version 2 has "
     )
     for networks in ((), ("run", "flip", "b"), ("other", "flip", "a")):
         other = decide_on(dataclasses.replace(new, networks=networks), old, few)
