@@ -35,6 +35,8 @@ from orchestrator.ledger.stages import CALIBRATED
 PART = "calibration"
 LEAST, LOWEST_T, HIGHEST_T = 1e-30, 0.1, 10.0
 OBJECTS_FOR_T, TENTHS, RISK = 50, 10, 0.05
+CHOSEN_EITHER_WAY = 4
+"""First version of the statistics in which final networks that did not train on validation count as chosen there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +61,10 @@ def compare_calibration(judged: JudgedSweep) -> Iterator[Check]:
     validation = _validation(judged, facts)
     temperature = 1.0 if validation is None else _temperature(validation)
     yield compare(PART, "temperature", float(facts["temperature"]), temperature)
-    trials = 1 if _is_held_out(judged) else max(completed_trials(judged), 1)
-    yield compare(PART, "trials that it was chosen among", int(facts.get("chosen_among", 1)), trials)
-    levels = [] if validation is None else _levels(validation, temperature, RISK / trials)
+    chosen_among = int(facts.get("chosen_among", 1))
+    trials = 1 if _is_held_out(judged) and judged.version < CHOSEN_EITHER_WAY else max(completed_trials(judged), 1)
+    yield compare(PART, "trials that it was chosen among", chosen_among, trials)
+    levels = [] if validation is None else _levels(validation, temperature, RISK / max(chosen_among, 1))
     yield compare(PART, "thresholds", len(facts["levels"]), len(levels))
     for recorded, computed in zip(facts["levels"], levels, strict=False):
         for name, value in computed.items():

@@ -108,6 +108,7 @@ STATISTICS: Mapping[int, Callable[[np.ndarray, np.ndarray, np.ndarray, Sequence[
     1: independent_photos,
     2: intervals.grouped_photos,
     3: intervals.smoothed_classes,
+    4: intervals.smoothed_classes,
 }
 """Version of the statistics, as the leaderboard records it -> the figures with an interval, from probabilities, those
 under whole, labels and groups."""
@@ -162,5 +163,6 @@ POLICY_RULES: Mapping[int, Callable[[Sequence[Mapping[str, Any]], Mapping[str, n
     1: most_correct_policy,
     2: intervals.cheapest_near_the_best,
     3: intervals.cheapest_near_the_best,
+    4: intervals.cheapest_near_the_best,
 }
 """Version of the statistics -> the rule that chooses the crop policy, from scores, policy -> bool (photos,), groups."""

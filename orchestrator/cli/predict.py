@@ -89,8 +89,8 @@ def evaluate(
 
     Photos are read as training reads them. Those that the model was trained, chosen or tested on are left out, also
     where they were exported again at another size or quality; mirrored, turned or cropped copies are not recognised.
-    The test split is not read. The distance of a photo is that to its 5th nearest training photo, in the features that
-    the model classifies by (Sun et al. 2022).
+    The test split is not read. The distance of a photo is that to its 5th nearest of up to 2,000 training photos, or
+    its k-th if the smallest class has only k of them, in the features that the model classifies by (Sun et al. 2022).
     """
     if sweep is not None and (model is not None or version is not None):
         usage("--sweep names the model to judge, and so do --model and --version; give one of them.")

@@ -130,7 +130,7 @@ def _promote(candidate: _Candidate, ledger: Ledger, allow: frozenset[str], margi
     version = ""
     while True:
         champion = registry.champion(uri, name)
-        if champion is not None and _is_same(champion, judged, candidate.run_id):
+        if champion is not None and _is_same(champion, judged, candidate.run_id, candidate.sweep.paths.winner):
             this = Contender(name, champion.version, manifest.classes, {}, frozenset())
             return Promotion(name, champion.version, decide(this, this, JudgedImages({}, {})))
         images = _judged_images(manifest)
@@ -202,13 +202,17 @@ def _challenger(candidate: _Candidate) -> Contender:
         raise sweep.kept.damaged(path, FileState.DIFFERENT, "is damaged: it is not a table of photos") from error
 
 
-def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str) -> bool:
-    """Whether the champion is made of the same networks, or of the same trial if it does not name them, and has the
-    same temperature."""
+def _is_same(champion: registry.ChampionInfo, judged: JudgedWinner, run_id: str, folder: Path) -> bool:
+    """Whether the champion is made of the same networks, or of the same trial if it does not name them, has the same
+    temperature, and, where its digest is known, is the model in ``folder`` (so that its thresholds are the same, too).
+    """
     tags, winner = champion.tags, judged.winner
     if champion.run_id != run_id or tags.get("orch.policy") != winner["policy"]:
         return False
     if judged.temperature is not None and tags.get(registry.TEMPERATURE) != repr(judged.temperature):
+        return False
+    known = tags.get(registry.MODEL_SHA256)
+    if known is not None and known != registry.model_digest(registry.folder_hashes(folder)):
         return False
     if "orch.fits" in tags:
         return bool(json.loads(tags["orch.fits"]) == list(judged.fits))

@@ -102,7 +102,7 @@ class LabelledAnswers:
 def calibrate(validation: LabelledAnswers | None, chosen_among: int = 1) -> tuple[Calibration, str]:
     """Fit temperature and thresholds to answers on validation, None if there are none.
 
-    ``chosen_among``: number of trials that these photos chose the model from; 1 if they did not. Returns both, and a
+    ``chosen_among``: number of trials that these photos chose the model from. Returns both, and a
     sentence if the temperature stays 1. Accuracy does not change: neither is looked for there.
     """
     if validation is None or not len(validation.labels):

@@ -5,6 +5,7 @@ The challenger must not be worse by more than a margin (non-inferiority; Liu et 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -167,7 +168,7 @@ def decide(
         found += [
             _different_classes(challenger, champion),
             _seen(challenger, champion, images, unseen),
-            _lower(challenger, champion, figures, not left_out),
+            _lower(challenger, champion, figures),
         ]
     reasons = tuple(
         Reason(r.code, r.sentence, r.code in REFUSALS and bool(overrides & {r.code, FORCE})) for r in found if r
@@ -281,9 +282,7 @@ def _of(number: int, total: int, whose: str = "the") -> str:
     return f"{number} of {whose} {total} test images ({100 * number / total:.1f} %)"
 
 
-def _lower(challenger: Contender, champion: Contender, found: GateFigures, is_whole: bool) -> Reason:
-    """``is_whole``: whether no image was left out. Only then do equal answers show equal models at any size, unless
-    the networks are known to be the same."""
+def _lower(challenger: Contender, champion: Contender, found: GateFigures) -> Reason:
     margin, what = f"{100 * found.margin:g} points", found.words
     figures = (
         f"{challenger.label} has {found.challenger}, the champion {champion.label} has {found.champion} on the same "
@@ -292,23 +291,35 @@ def _lower(challenger: Contender, champion: Contender, found: GateFigures, is_wh
     if found.same_answers and challenger.networks and challenger.networks == champion.networks:
         return Reason(
             NOT_LOWER,
-            "Both are the same networks with the same crop policy, and only the temperature of their probabilities "
-            f"differs, which changes no answer: {figures}.",
+            "Both are the same networks with the same crop policy and differ at most in the calibration of their "
+            f"probabilities, which changes no answer: {figures}.",
         )
-    if found.same_answers and is_whole:
-        return Reason(NOT_LOWER, f"The {what} is the same, and so is every answer: {figures}.")
-    if not found.is_known:
-        return Reason(LOWER_ACCURACY, f"The {what} cannot be compared on so few objects: {figures}.")
     if found.is_significantly_lower:
         return Reason(LOWER_ACCURACY, f"The {what} is lower: {figures}. {found.error_rates}")
-    least = f"with {found.confidence} % confidence at least {signed(found.lower_bound)}"
+    too_small = f" {_too_small(found)}" if found.is_too_small else ""
+    if not found.is_known:
+        return Reason(LOWER_ACCURACY, f"The {what} cannot be compared on so few objects: {figures}.{too_small}")
+    figures += f", with {found.confidence} % confidence at least {signed(found.lower_bound)}"
     if not found.is_within_margin:
-        sentence = f"The {what} may be lower by more than the margin of {margin}: {figures}, {least}."
-        return Reason(LOWER_ACCURACY, f"{sentence} {found.error_rates}")
+        sentence = f"The {what} may be lower by more than the margin of {margin}: {figures}."
+        return Reason(LOWER_ACCURACY, f"{sentence}{too_small} {found.error_rates}")
+    if found.same_answers:
+        return Reason(NOT_LOWER, f"The {what} is the same, and so is every answer: {figures}. {found.error_rates}")
     return Reason(
         NOT_LOWER,
-        f"The {what} is not lower by more than the margin of {margin}: {figures}, {least}. {found.error_rates}",
+        f"The {what} is not lower by more than the margin of {margin}: {figures}. {found.error_rates}",
     )
+
+
+def _too_small(found: GateFigures) -> str:
+    """Say that equal answers would not pass, and what would do."""
+    sentence = (
+        f"On {found.size} even equal answers do not exclude a loss of {100 * found.margin:g} points, which takes "
+        f"{found.photos_for_equal:,} such images"
+    )
+    if math.isfinite(found.margin_for_equal):
+        sentence += f" or, on these, `--margin {100 * found.margin_for_equal:.1f}`"
+    return f"{sentence}."
 
 
 def _percent(number: int, total: int) -> str:

@@ -35,8 +35,8 @@ from trainers.serving.neighbours import NEIGHBOURS_FILE
 if TYPE_CHECKING:
     import pandas as pd
 
-STATISTICS = 3
-"""Version of the formulas of intervals, p and the choice of the policy, for ``audit.figures``, which has them
+STATISTICS = 4
+"""Version of the formulas of intervals, p, the choice of the policy and the calibration, for ``audit``, which has them
 once more: increase it when one changes."""
 
 DESCRIPTOR_VERSION = "descriptor_version"
@@ -117,7 +117,8 @@ def _calibrate(
     """Fit the winner's calibration to photos that the networks asked have not trained on; return what to record.
 
     Those are the final networks if they were trained without the validation photos, else the winning trial's own:
-    docs/decisions/0013-temperature-on-validation.md.
+    docs/decisions/0013-temperature-on-validation.md. Either way these photos chose them among the trials: the first
+    final network has the trial's seed, so that it is the trial again.
     """
     held_out = sweep.spec.final.refit == "train" and not manifest.folds
     fits = [member.fit for member in members] if held_out else [winner.trial]
@@ -131,9 +132,8 @@ def _calibrate(
         validation = LabelledAnswers(ensemble([s["probabilities"] for s in stored]), stored[0]["labels"], groups)
         whose = "the networks that are served" if held_out else "the winning trial, trained on fewer photos"
         source = f"{photos_in_words(len(groups), len({*groups}))} of validation as answered by {whose}"
-    chosen_among = 1 if held_out else winner.chosen_among
-    calibration, reason = calibrate(validation, chosen_among)
-    facts = {"fits": fits, "source": source, "reason": reason, "chosen_among": chosen_among}
+    calibration, reason = calibrate(validation, winner.chosen_among)
+    facts = {"fits": fits, "source": source, "reason": reason, "chosen_among": winner.chosen_among}
     return calibration, calibration.to_dict() | facts
 
 

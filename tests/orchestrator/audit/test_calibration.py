@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from orchestrator.audit.audit import audit_sweep
 from orchestrator.audit.checks import DIFFERENT, EQUAL, Check
@@ -25,24 +26,33 @@ from trainers.data.manifest import Manifest
 Change = Callable[[dict[str, Any]], None]
 
 
-def write_calibration(sweep: SweepPaths, change: Change = lambda facts: None, refit: str = "") -> dict[str, Any]:
-    """Record the calibration of a sweep that has none, as ``build_leaderboard`` does; ``change``: what is recorded."""
+def write_calibration(
+    sweep: SweepPaths, change: Change = lambda facts: None, version: int = STATISTICS, among: int | None = None
+) -> dict[str, Any]:
+    """Record the calibration of a sweep that has none, as ``build_leaderboard`` does; ``change``: what is recorded.
+
+    ``among``: as if chosen among so many; default: the completed trials.
+    """
+    spec = YAML(typ="safe").load(sweep.spec)
+    held_out = spec.get("final", {}).get("refit") == "train"
     with Ledger(sweep.ledger) as ledger:
         record = [e.data for e in ledger.events() if e.stage == "leaderboard" and e.state == "ENDED"][-1]
         winner, manifest = record["judged"], Manifest.read(sweep.manifest)
         answers = {}
-        for split, fits in (("validation", [winner["trial"]]), ("test", record["fits"])):
+        asked = record["fits"] if held_out else [winner["trial"]]
+        for split, fits in (("validation", asked), ("test", record["fits"])):
             table, rows = manifest.split(split).table, []
             for fit in fits:
                 path = sweep.probabilities(fit, split, winner["policy"])
-                stored = dict(np.load(path))
+                first = sweep.probabilities(winner["trial"], split, winner["policy"])
+                stored = dict(np.load(path if path.is_file() else first))
                 np.savez(path, **stored | {"sha256": table["sha256"].to_numpy(str)})
                 rows.append(stored["probabilities"].astype(float))
             answers[split] = LabelledAnswers(np.mean(rows, 0), manifest.split(split).labels(), table["group"].tolist())
         ends = [e for e in ledger.events() if e.kind == EventKind.TRIAL and e.stage == "search"]
-        trials = len({e.trial for e in ends if e.state == "COMPLETED"})
+        trials = among or len({e.trial for e in ends if e.state == "COMPLETED"})
         found, reason = calibrate(answers["validation"], trials)
-        facts = found.to_dict() | {"fits": [winner["trial"]], "source": "validation", "reason": reason}
+        facts = found.to_dict() | {"fits": asked, "source": "validation", "reason": reason}
         facts["chosen_among"] = trials
         facts |= effect_on_test(found, answers["test"])
         described = json.loads((sweep.winner / "model.json").read_text())
@@ -54,7 +64,7 @@ def write_calibration(sweep: SweepPaths, change: Change = lambda facts: None, re
         evidence.loc[evidence["role"] == "test", "probability"] = found.apply(answers["test"].probabilities).max(1)
         evidence.to_parquet(sweep.evidence)
         change(facts)
-        payload = record | {CALIBRATED: facts, "statistics": STATISTICS}
+        payload = record | {CALIBRATED: facts, "statistics": version}
         ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload=payload)
     return facts
 
@@ -80,6 +90,26 @@ def test_what_the_leaderboard_records_is_computed_again(old: SweepPaths) -> None
     assert len(found) > 30
     others = {check.what.split()[-1] for check in audit_sweep(old.root).having(DIFFERENT)}
     assert others <= {*INTERVAL_FIGURES}  # those of the rows are of version 1
+
+
+@pytest.mark.parametrize(
+    ("version", "among", "found"),
+    [
+        (STATISTICS, None, []),
+        (STATISTICS, 1, ["trials that it was chosen among"]),
+        (3, 1, []),
+        (3, None, ["trials that it was chosen among"]),
+    ],
+)
+def test_networks_that_did_not_train_on_validation_were_chosen_there_too(
+    old: SweepPaths, version: int, among: int | None, found: list[str]
+) -> None:
+    """Version 3 of the statistics took them for chosen elsewhere: its thresholds are checked as they were made."""
+    spec = YAML(typ="safe").load(old.spec)
+    spec["final"] = {**spec.get("final", {}), "refit": "train"}
+    YAML(typ="safe").dump(spec, old.spec)
+    assert write_calibration(old, version=version, among=among)["levels"]
+    assert differing(old) == found
 
 
 def doubled(name: str) -> Change:

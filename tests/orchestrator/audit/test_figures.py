@@ -13,6 +13,7 @@ from orchestrator.audit import figures, intervals
 from orchestrator.evaluation.leaderboard import ModelPredictions, rank
 from orchestrator.evaluation.policy_choice import PolicyScore, choose_policy
 from orchestrator.evaluation.selection import Candidate, SelectionRule, choose
+from orchestrator.sweep.leaderboard import STATISTICS
 
 
 @settings(deadline=None, max_examples=80)
@@ -38,7 +39,7 @@ def test_the_leaderboards_figures(photos: int, classes: int, seed: int, sharp: f
     for recorded in rank(models, labels, ("m", "whole"), groups).to_dict("records"):
         own = rows[recorded["policy"]]
         found = figures.point_figures(own, rows["whole"], labels, 2.0)
-        found |= figures.STATISTICS[3](own, rows["whole"], labels, groups)
+        found |= figures.STATISTICS[STATISTICS](own, rows["whole"], labels, groups)
         assert found.keys() == {*figures.POINT_FIGURES, *intervals.INTERVAL_FIGURES}
         for name, value in found.items():
             assert figures.equal(recorded[name], value), (name, recorded[name], value)
@@ -124,7 +125,7 @@ def test_the_choice_of_a_policy(crops: list[int], seed: int, group_size: int) ->
     groups = [str(i // group_size) for i in range(60)]
     scores = [PolicyScore(name, int(correct[name].sum()), 60, 0.1, count) for name, count in names.items()]
     chosen = choose_policy(scores, correct, groups).policy
-    assert figures.POLICY_RULES[3]([vars(score) for score in scores], correct, groups) == chosen
+    assert figures.POLICY_RULES[STATISTICS]([vars(score) for score in scores], correct, groups) == chosen
 
 
 def test_the_older_choice_of_a_policy() -> None:

@@ -38,6 +38,7 @@ from orchestrator.tracking.model_package import ModelDetails
 from tests.support.fake_store import new_store
 from tests.support.places import SUPPORT
 from tests.support.tiny_fits import CLASSES, config, write_manifest
+from trainers.calibration import Calibration, Level
 from trainers.data.manifest import Manifest
 from trainers.files import plain
 from trainers.serving.model import MODEL_FILE
@@ -107,7 +108,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         for job in jobs:
             out = Path(job["output"])
             out.mkdir(exist_ok=True)
-            said = {"classes": job["classes"], "policy": job["policy"], "fits": [Path(f).name for f in job["fits"]]}
+            said = {name: job[name] for name in ("classes", "policy", "calibration")}
+            said["fits"] = [Path(fit).name for fit in job["fits"]]
             assert not (out / MODEL_FILE).exists()
             (out / MODEL_FILE).write_text(json.dumps(said))
 
@@ -163,36 +165,55 @@ def test_a_winner_that_was_retrained_otherwise_is_another_model(sweep: Made, sto
     assert promote(sweep.paths.root).version == "1"
     assert "already" in str(promote(sweep.paths.root))
     sweep.finished("same", "a1", "a2", "a3")
-    assert promote(sweep.paths.root).version == "2"
+    assert promote(sweep.paths.root, TOO_FEW_IMAGES).version == "2"
     assert json.loads(tags(store)["fits"]) == ["a1", "a2", "a3"]
     assert "already" in str(promote(sweep.paths.root))
 
 
-def promote_without(monkeypatch: pytest.MonkeyPatch, tag: str, sweep: Made) -> None:
-    """Promote as a version of orch did that did not write ``tag``."""
+def promote_without(monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...], sweep: Made) -> None:
+    """Promote as a version of orch did that did not write the tags ``left_out``."""
     with monkeypatch.context() as earlier:
-        all_tags = ModelDetails.tags
-        earlier.setattr(ModelDetails, "tags", lambda details: {k: v for k, v in all_tags(details).items() if k != tag})
+        tags_of = ModelDetails.tags
+        earlier.setattr(
+            ModelDetails, "tags", lambda details: {k: v for k, v in tags_of(details).items() if k not in left_out}
+        )
         promote(sweep.paths.root)
+
+
+def test_the_same_networks_with_other_thresholds_are_a_new_version(
+    sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after more trials, of which the same one wins: its thresholds hold for the best of more."""
+    sweep.finished("same", "a1")
+    promote(sweep.paths.root)
+    of_more = Calibration(1.0, (Level(0.9, 0.5, 0.99, 0.95),), 400)
+    monkeypatch.setattr(leaderboard, "calibrate", lambda answers, among: (of_more, ""))
+    sweep.finished("same", "a1")
+    text = str(promote(sweep.paths.root))
+    assert "- Both are the same networks with the same crop policy and differ at most in the calibration" in text
+    assert text.endswith("trash version 2 is the champion.")
+    expected = registry.model_digest(registry.folder_hashes(sweep.paths.winner))
+    assert tags(store)["model_sha256"] == expected
+    assert "already" in str(promote(sweep.paths.root))
 
 
 def test_a_version_that_does_not_name_its_networks_is_known_by_its_trial(
     sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep.finished("same", "a1")
-    promote_without(monkeypatch, "orch.fits", sweep)
+    promote_without(monkeypatch, ("orch.fits", registry.MODEL_SHA256), sweep)
     assert "fits" not in tags(store)
     sweep.finished("same", "a1", "a2")
     assert "already" in str(promote(sweep.paths.root))
     sweep.finished("other", "b1")
-    assert promote(sweep.paths.root).version == "2"
+    assert promote(sweep.paths.root, TOO_FEW_IMAGES).version == "2"
 
 
 def test_a_version_without_a_temperature_gives_way_to_the_calibrated_one(
     sweep: Made, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep.finished("same", "a1")
-    promote_without(monkeypatch, "orch.temperature", sweep)
+    promote_without(monkeypatch, (registry.TEMPERATURE,), sweep)
     assert "temperature" not in tags(store)
     assert promote(sweep.paths.root).version == "2"
     assert tags(store)["temperature"] == "1.0"  # there are no validation photos
@@ -206,10 +227,10 @@ def test_the_same_networks_calibrated_are_promoted_though_own_splits_tear_a_copy
     described(sweep)
     tear(sweep)
     sweep.finished("same", "a1")
-    promote_without(monkeypatch, "orch.temperature", sweep)
+    promote_without(monkeypatch, (registry.TEMPERATURE,), sweep)
     text = str(promote(sweep.paths.root))
     assert "Compared on 11 test photos that neither has seen; 1 more was left out" in text
-    assert "- Both are the same networks with the same crop policy, and only the temperature" in text
+    assert "- Both are the same networks with the same crop policy and differ at most in the calibration" in text
     assert (tags(store)["temperature"], "already" in str(promote(sweep.paths.root))) == ("1.0", True)
     sweep.finished("same", "b1")
     with pytest.raises(PromotionRefused, match="may be lower by more"):
@@ -556,7 +577,7 @@ def test_the_champion_reads_new_photos_a_batch_at_a_time(
     monkeypatch.setattr(registry, "load_champion", recorded)
     monkeypatch.setattr(plain, "AT_ONCE", 5)
     other.finished("new", "b1")
-    decision = promote(other.paths.root).decision
+    decision = promote(other.paths.root, TOO_FEW_IMAGES).decision
     assert sizes == [5, 5, 2]
     assert decision.comparison is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pandas as pd
 import pytest
 
 from orchestrator.cluster import jobs as cluster_jobs
+from orchestrator.evaluation.calibration import LabelledAnswers, calibrate
+from orchestrator.sweep import leaderboard
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.leaderboard import _measure_neighbours, _prefix_of, write_evidence
 from orchestrator.sweep.refit import FinalModel
+from orchestrator.sweep.select import Winner
 from tests.support.printed_lines import PrintedLines
 from tests.support.tiny_fits import config, job, write_manifest
 from trainers.config import TrialConfig
@@ -40,6 +44,29 @@ def test_what_models_share_when_they_predict(changes: dict[str, Any], shares: bo
 
 def test_mixup_and_cutmix_share_with_each_other() -> None:
     assert _prefix_of(TrialConfig(mixup=0.2)) == _prefix_of(TrialConfig(mixup=0.4, cutmix=1.0))
+
+
+@pytest.mark.parametrize("refit", ["train", "train+validation"])
+def test_thresholds_count_the_trials_that_validation_chose_among(
+    open_sweep: Callable[..., SweepContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refit: str
+) -> None:
+    """With ``refit: train`` and one seed the final network is the chosen trial again."""
+    sweep = open_sweep()
+    sweep = replace(
+        sweep, spec=sweep.spec.model_copy(update={"final": sweep.spec.final.model_copy(update={"refit": refit})})
+    )
+    manifest = Manifest.read(write_manifest(tmp_path / "pictures", {"train": 2, "validation": 40, "test": 2}))
+    labels, hashes = manifest.split("validation").labels(), manifest.split("validation").table["sha256"]
+    right = np.eye(3)[np.where(np.arange(len(labels)) % 10 == 0, (labels + 1) % 3, labels)] * 0.6 + 0.4 / 3
+    stored = {"sha256": hashes.to_numpy(str), "labels": labels, "probabilities": right}
+    monkeypatch.setattr(leaderboard, "predict_missing", lambda *arguments, **more: None)
+    monkeypatch.setattr(leaderboard, "read_probabilities", lambda kept, fit, split, policy: stored)
+    winner = Winner("t", config(), "whole", "single", "it is the best.", (), chosen_among=3)
+    found, facts = leaderboard._calibrate(sweep, manifest, winner, [FinalModel("winner/seed-0", "a1", config())])
+    assert (facts["fits"], facts["chosen_among"]) == (["a1"] if refit == "train" else ["t"], 3)
+    answers = LabelledAnswers(right, labels, manifest.split("validation").table["group"].tolist())
+    assert found == calibrate(answers, 3)[0] != calibrate(answers, 1)[0]
+    assert found.highest < calibrate(answers, 1)[0].highest
 
 
 def test_the_winner_keeps_distances_and_is_judged_without_them_where_photos_are_gone(
