@@ -27,6 +27,10 @@ from trainers.files.suffixes import DRAWN
 if TYPE_CHECKING:
     from trainers.data.data_source import DataSource
 
+BAD_FILES = ("path", "reason", "kind")
+SUSPECTS = ("path", "label", "likely_label", "label_probability", "likely_probability")
+"""Columns of the tables that are written, here so that ``--help`` need not import what writes them."""
+
 data_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="Look at the photos before spending a GPU on them.")
 
 
@@ -40,7 +44,11 @@ def data_check(
     ],
     write: Annotated[
         Path | None,
-        output_file("Write a CSV of every file that is left out or suspicious: path, reason, kind.", ".csv"),
+        output_file(
+            "Write a CSV of every file that is left out or suspicious: path, reason, kind.",
+            ".csv",
+            columns=BAD_FILES,
+        ),
     ] = None,
     move_bad: Annotated[
         Path | None,
@@ -118,7 +126,7 @@ def data_preview(
 @verb(data_app, "orch data suspects")
 def data_suspects(
     sweep: Folder = None,
-    out: Annotated[Path, output_file("The table to write, as .csv.", ".csv")] = Path("suspects.csv"),
+    out: Annotated[Path, output_file("The table to write, as .csv.", ".csv", columns=SUSPECTS)] = Path("suspects.csv"),
     sheet: Annotated[Path, output_file("The sheet of photos, as .png or .pdf.", *DRAWN)] = Path("suspects.png"),
     images: Annotated[
         int, number_option(metavar="N", help="Photos on the sheet.", allowed=Numbers(int, "60", 1, 600))

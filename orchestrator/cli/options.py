@@ -74,15 +74,16 @@ def number_option(*names: str, metavar: str, help: str, allowed: Numbers, show_d
     return typer.Option(*names, metavar=metavar, help=help, parser=allowed.read, show_default=show_default)
 
 
-def output_file(help: str, *suffixes: str, replaces: bool = True) -> Any:
+def output_file(help: str, *suffixes: str, replaces: bool = True, columns: Sequence[str] = ()) -> Any:
     """Return a Typer option that names a file to write, which ends in one of ``suffixes``; any without them.
 
     A folder, a device, an empty name, another suffix and a place that cannot be written to are refused before any
-    work. ``replaces``: the verb writes over an existing file, which is then said.
+    work. ``replaces``: the verb writes over an existing file, which is then said. ``columns``: of the table that it
+    writes; it writes over no file that begins with others.
     """
 
     def check(out: Path | None) -> Path | None:
-        return check_out_file(out, suffixes, replaces)
+        return check_out_file(out, suffixes, replaces, columns)
 
     return typer.Option(metavar="FILE", parser=named_path, callback=check, help=help)
 
@@ -111,10 +112,13 @@ def named_path(text: str | Path) -> Path:
     return Path(text)
 
 
-def check_out_file(out: Path | None, suffixes: Sequence[str] = (), replaces: bool = False) -> Path | None:
+def check_out_file(
+    out: Path | None, suffixes: Sequence[str] = (), replaces: bool = False, columns: Sequence[str] = ()
+) -> Path | None:
     """Refuse a folder, a device and the like, and a name that does not end in one of ``suffixes``.
 
-    Says that an existing file will be replaced, if ``replaces``; a picture that is not orch's is not.
+    Says that an existing file will be replaced, if ``replaces``; a picture that is not orch's is not, nor is a table
+    with other ``columns``.
     """
     from trainers.files.atomic import NotAFile, refuse_special
 
@@ -130,6 +134,8 @@ def check_out_file(out: Path | None, suffixes: Sequence[str] = (), replaces: boo
     if replaces and out.is_file():
         if _is_a_photo(out):
             usage(f"{out} exists and may be a photo of yours, so it is not replaced; name another file.")
+        if columns and not _begins_with(out, ",".join(columns)):
+            usage(f"{out} exists and is not a table that this verb wrote, so it is not replaced; name another file.")
         typer.echo(f"note     {out} exists and will be replaced", err=True)
     return out
 
@@ -144,6 +150,13 @@ def _is_a_photo(path: Path) -> bool:
         head = file.read(SEARCHED_BYTES)
         file.seek(max(0, os.fstat(file.fileno()).st_size - SEARCHED_BYTES))
         return b"Matplotlib" not in head + file.read()
+
+
+def _begins_with(path: Path, line: str) -> bool:
+    """Whether the file is empty or its first line is ``line``."""
+    with path.open("rb") as file:
+        first = file.readline(SEARCHED_BYTES)
+    return not first or first.rstrip(b"\r\n") == line.encode()
 
 
 def check_out_folder(context: typer.Context, out: Path | None) -> Path | None:

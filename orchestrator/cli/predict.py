@@ -12,6 +12,8 @@ from orchestrator.cli.options import AsJson, Numbers, console, number_option, ou
 from orchestrator.errors import DataError
 
 CSV_SUFFIX = ".csv"
+JUDGED = ("path", "label", "predicted", "probability", "probabilities", "distance")
+"""Columns of the table of ``orch evaluate``, here so that ``--help`` need not import what writes it."""
 
 
 def predict(
@@ -78,7 +80,7 @@ def evaluate(
     sweep: Annotated[
         str | None, typer.Option(metavar="SWEEP", help="The winner of a sweep instead: its folder or its name.")
     ] = None,
-    csv: Annotated[Path | None, output_file("Write a row per photo to FILE.", CSV_SUFFIX)] = None,
+    csv: Annotated[Path | None, output_file("Write a row per photo to FILE.", CSV_SUFFIX, columns=JUDGED)] = None,
     costs: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Costs of mistakes: a CSV with a row per label and a column per answer."),

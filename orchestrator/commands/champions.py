@@ -119,7 +119,8 @@ def to_rich(name: str, rows: Sequence[Championship]) -> FittedTable:
         Column("instead of", leaves=3),
         Column("overridden", "left"),
     )
-    notes = ["★ in use now; `orch promote --rollback` returns to the one before it"]
+    replaced = any(row.is_champion and row.replaces for row in rows)
+    notes = ["★ in use now" + ("; `orch promote --rollback` returns to the one before it" if replaced else "")]
     table = FittedTable(f"champions of {name}", columns, names=3, notes=notes)
     for row in rows:
         low, high = 100 * row.accuracy_low, 100 * row.accuracy_high

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from trainers.data.listing import Listing
 
 TEST = "test"
+NAMED = "orch evaluate PHOTOS --model NAME"
+"""With what a person names the model."""
 Tell = Callable[[str], None]
 
 
@@ -168,7 +170,7 @@ def registered_model(model: str | None, version: str | None) -> EvaluatedModel:
     """
     from orchestrator.tracking.registry import read_evidence
 
-    champion = find_champion(model) if version is None else _version(model, version)
+    champion = find_champion(model, NAMED) if version is None else _version(model, version)
     found = champion.version
     classes = tuple(json.loads(found.tags.get("orch.classes", "[]")))
     if not classes:
@@ -184,7 +186,7 @@ def registered_model(model: str | None, version: str | None) -> EvaluatedModel:
 def _version(model: str | None, version: str) -> Champion:
     from orchestrator.tracking.champions import versions
 
-    uri, name = model_of(model, "orch evaluate PHOTOS --model NAME")
+    uri, name = model_of(model, NAMED)
     known = {info.version: info for info in versions(uri, name)}
     if version not in known:
         there = f"there are {', '.join(known)}" if known else "it has no versions"

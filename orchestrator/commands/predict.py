@@ -46,12 +46,13 @@ class Champion:
         return load_version(self.uri, self.version)
 
 
-def find_champion(model: str | None) -> Champion:
+def find_champion(model: str | None, command: str = "orch predict PATH --model NAME") -> Champion:
     """Look up the champion of ``model``, by default of the newest sweep's model.
 
-    Raises OrchError if there is no sweep or no champion, TrackingError if MLflow does not answer.
+    ``command``: with which a person names a model. Raises OrchError if there is no sweep or no champion, TrackingError
+    if MLflow does not answer.
     """
-    uri, name = model_of(model, "orch predict PATH --model NAME")
+    uri, name = model_of(model, command)
     from orchestrator.tracking.registry import require_champion
 
     return Champion(uri, require_champion(uri, name))

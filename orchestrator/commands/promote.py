@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from orchestrator.errors import PromotionRefused, TrackingError
+from orchestrator.commands.named_photos import shown
+from orchestrator.errors import DataError, PromotionRefused, TrackingError
 from orchestrator.evaluation.promotion_gate import (
     ALREADY_CHAMPION,
     MARGIN,
@@ -301,11 +302,22 @@ def _champion_contender(
         model = registry.load_champion(uri, champion.name)
         candidate.tell(f"asking the champion about {len(asked)} test images that it has not seen before")
         paths = test.paths()
+        require_there([paths[i] for i in asked])
         given: list[str] = []
         for batch in batches(paths[i] for i in asked):
             given += list(model.predict(pd.DataFrame({"image": [read_plain(path) for path in batch]}))["label"])
         known |= {hashes[i]: str(answer) for i, answer in zip(asked, given, strict=True)}
     return replace(found, answers=known)
+
+
+def require_there(paths: Sequence[Path]) -> None:
+    """Raise DataError, with what to do, if photos to ask the champion about are gone."""
+    gone = [path for path in paths if not path.is_file()]
+    if gone:
+        raise DataError(
+            f"{len(gone)} of the {len(paths)} test photos to ask the champion about are gone, {shown(str(gone[0]))} "
+            "first. Put them back, or sweep again without them, `orch sweep FILE --fresh`, and promote that."
+        )
 
 
 def _details(sweep: Sweep, judged: JudgedWinner, manifest: Manifest, run_id: str) -> ModelDetails:

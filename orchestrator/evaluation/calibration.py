@@ -248,7 +248,8 @@ def calibration_lines(facts: Mapping[str, Any] | None) -> list[str]:
     if len(reached) < len(facts["wanted"]) and facts["levels"]:
         which = "Higher precisions are" if reached else f"A precision of {100 * WANTED[0]:g} % is"
         most = math.floor(1000 * facts["highest"]) / 10  # down, so that it can be asked for
-        lines.append(f"{which} out of reach: {facts['photos']:,} validation photos support at most {most:.1f} %.")
+        which = f"{which} out of reach: with 95 % confidence, {facts['photos']:,} validation photos show at most"
+        lines.append(f"{which} {most:.1f} %.")
     return lines
 
 

@@ -224,7 +224,7 @@ def newest_unfinished(runs: Path = Path(RUNS)) -> Path:
 
 def _list(runs: Path) -> str:
     names = ", ".join(folder.name for folder in list_sweeps(runs))
-    return f"Below {runs}/ there is {names}." if names else f"Below {runs}/ there is none yet; type `orch sweep FILE`."
+    return f"The sweeps in {runs}/: {names}." if names else f"There is none in {runs}/ yet; type `orch sweep FILE`."
 
 
 def read_leaderboard(kept: KeptFiles) -> list[dict[str, Any]]:

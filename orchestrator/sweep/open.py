@@ -58,6 +58,8 @@ def open_new(spec: SweepSpec, out: Path | None, fresh: bool, notes: tuple[str, .
         root = next_free(root)
     paths = SweepPaths(root)
     if os.path.exists(paths.root) and (not paths.root.is_dir() or any(paths.root.iterdir())):
+        if not paths.spec.is_file():
+            raise SweepExists(f"{root} exists already and is no sweep's folder; name another one with `--out DIR`.")
         resume = command_line("sweep", "--resume", "--out", root)
         raise SweepExists(
             f"{root} exists already. Resume that sweep: `{resume}`; or start another with `--out DIR` or `--fresh`."

@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dashboards.style import save
-from orchestrator.cli import app
+from orchestrator.cli import app, data, predict
 from orchestrator.cli.options import Numbers, check_out_file, check_out_folder
+from orchestrator.commands import prediction_rows
+from orchestrator.commands.data import bad_files, confident_learning
+from orchestrator.report import new_photos
 from trainers.files.suffixes import DRAWN
 
 
@@ -140,6 +143,39 @@ def test_a_photo_is_not_replaced(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (40, 40), "red").save(path)
     with pytest.raises(typer.BadParameter, match="may be a photo of yours"):
         check_out_file(path, DRAWN, replaces=True)
+
+
+TABLES = {data.BAD_FILES: bad_files.COLUMNS, data.SUSPECTS: confident_learning.COLUMNS, predict.JUDGED: new_photos.ROWS}
+
+
+@pytest.mark.parametrize("columns", TABLES)
+def test_a_table_of_ones_own_is_not_replaced(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    assert columns == TABLES[columns]
+    path = tmp_path / "labels.csv"
+    for text in (
+        "path,label\na.jpg,a\n",
+        f"{','.join(columns)},mine\n",
+        f"{','.join(prediction_rows.COLUMNS)}\n",
+        "\n",
+    ):
+        path.write_text(text)
+        with pytest.raises(typer.BadParameter, match="not a table that this verb wrote, so it is not replaced; name"):
+            check_out_file(path, (".csv",), replaces=True, columns=columns)
+        assert path.read_text() == text
+    for text in (",".join(columns) + "\r\na,b,c\r\n", ""):
+        path.write_text(text)
+        assert check_out_file(path, (".csv",), replaces=True, columns=columns) == path
+
+
+def test_each_verb_that_replaces_a_table_knows_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text("path,label\na.jpg,a\n")
+    for line in ("data check labels.csv --write", "data suspects --out", "evaluate labels.csv --csv"):
+        assert app.run([*line.split(), "labels.csv"]) == 2
+        assert "labels.csv exists and is not a table that this verb wrote" in capsys.readouterr().err
+    assert Path("labels.csv").read_text() == "path,label\na.jpg,a\n"
 
 
 @pytest.mark.parametrize("suffix", DRAWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_a_model_without_a_champion(store: str, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OrchError, match="there is no MLflow database"):
         list_champions("trash")
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_way_back_is_named_only_where_there_is_one(store: str) -> None:
+    assert set_champion(store, "trash", "3", instead_of="2")
+    name, rows = list_champions("trash")
+    assert "`orch promote --rollback`" in to_rich(name, rows).notes[0]
+    first = [dataclasses.replace(row, replaces="") for row in rows]
+    assert to_rich(name, first).notes == ("★ in use now",)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 140])

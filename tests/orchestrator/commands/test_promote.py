@@ -15,8 +15,8 @@ import pytest
 from orchestrator.cluster import jobs as cluster_jobs
 from orchestrator.commands import evaluate
 from orchestrator.commands.predict import Champion
-from orchestrator.commands.promote import promote
-from orchestrator.errors import OrchError, PromotionRefused, TrackingError
+from orchestrator.commands.promote import promote, require_there
+from orchestrator.errors import DataError, OrchError, PromotionRefused, TrackingError
 from orchestrator.ledger import folder
 from orchestrator.ledger import ledger as ledger_module
 from orchestrator.ledger.folder import read_per_class, read_sweep
@@ -480,6 +480,17 @@ def test_only_photos_that_neither_has_seen_are_compared(
     assert (found["margin"], found["compared_photos"], found["seen_photos"]) == ("3", "10", "5")
 
 
+def test_photos_to_ask_the_champion_about_that_are_gone_are_counted(tmp_path: Path) -> None:
+    there = tmp_path / "a.png"
+    there.touch()
+    require_there([there])
+    gone = [tmp_path / "b.png", tmp_path / "c.png"]
+    with pytest.raises(
+        DataError, match=r"2 of the 3 test photos .* gone, .*b\.png first\. Put them back, or .*--fresh`"
+    ):
+        require_there([there, *gone])
+
+
 def test_too_few_unseen_photos_are_refused_with_the_flag(sweep: Made, store: str, tmp_path: Path) -> None:
     described(sweep)
     sweep.finished("old", "a1", wrong=12)
@@ -608,7 +619,7 @@ def test_a_promoted_version_is_evaluated_by_its_evidence(
     promote(sweep.paths.root)
     monkeypatch.setattr(evaluate, "model_of", lambda model, command: (store, model or "trash"))
     monkeypatch.setattr(
-        evaluate, "find_champion", lambda model: Champion(store, registry.require_champion(store, "trash"))
+        evaluate, "find_champion", lambda model, command: Champion(store, registry.require_champion(store, "trash"))
     )
     for version in (None, "1"):
         model = evaluate.registered_model("trash", version)

@@ -256,7 +256,9 @@ def test_the_lines_say_what_changes_and_what_is_out_of_reach():
     first, *wanted, last = calibration_lines(facts | effect_on_test(found, answers(rows[300:], labels[300:])))
     assert first.startswith(f"Temperature {found.temperature:.3f}, fitted on 300 photos: on test the winner's ECE")
     assert wanted[0].startswith("Precision 80 % wanted, threshold 0.")
-    assert last.startswith("Higher precisions are out of reach: 300 validation photos support at most 9")
+    assert last.startswith(
+        "Higher precisions are out of reach: with 95 % confidence, 300 validation photos show at most 9"
+    )
     assert not any("|" in line for line in [first, *wanted, last])
     assert calibration_lines(None) == []
 

@@ -27,7 +27,7 @@ def test_finding_a_sweep_by_path_by_name_and_the_newest(tmp_path: Path) -> None:
     assert find_sweep(None, Wanted.FINISHED, runs=runs) == runs / "old"
     assert newest_unfinished(runs) == runs / "new"
     assert newest_store(runs) == "sqlite:////x/mlflow.db"
-    with pytest.raises(OrchError, match=r"there is no sweep 'odl'\. Below .*runs/ there is new, old\."):
+    with pytest.raises(OrchError, match=r"there is no sweep 'odl'\. The sweeps in .*runs/: new, old\."):
         find_sweep("odl", runs=runs)
 
 
@@ -89,7 +89,7 @@ def test_nothing_to_find_is_said_with_what_to_do(tmp_path: Path) -> None:
         find_sweep(None, Wanted.FINISHED, runs=tmp_path)
     write_sweep(tmp_path / "done")
     with pytest.raises(
-        OrchError, match=r"no unfinished sweep\. Below .* there is done\..*--resume --out .*--trials \+20"
+        OrchError, match=r"no unfinished sweep\. The sweeps in .*: done\..*--resume --out .*--trials \+20"
     ):
         newest_unfinished(tmp_path)
     with pytest.raises(OrchError, match="is not a sweep's folder: there is no ledger/ in it"):

@@ -28,6 +28,14 @@ def test_new_sweep_writes_its_spec_and_is_refused_the_second_time(tmp_path: Path
         open_new(spec, tmp_path / "a sweep", fresh=False)
 
 
+def test_a_folder_that_is_no_sweeps_is_not_offered_to_resume(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    with pytest.raises(
+        SweepExists, match=r"exists already and is no sweep's folder; name another one with `--out DIR`"
+    ):
+        open_new(load_spec("quick"), tmp_path / "photos", fresh=False)
+
+
 def test_fresh_takes_the_next_free_folder(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
