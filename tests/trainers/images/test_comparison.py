@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from tests.support.pictures import look_at, scene, tile
 from trainers.images.alignment import symmetric_map
-from trainers.images.comparison import ALIKE, SAME, Comparison, ambiguous, compare, verdict
+from trainers.images.comparison import ALIKE, CHROMA, SAME, Comparison, Preview, ambiguous, compare, verdict
 from trainers.images.look import preview_of
 
 
@@ -59,7 +59,9 @@ def test_pictures_without_overlap_or_content_are_not_compared() -> None:
     away = np.array([[1.0, 0, 2.0], [0, 1, 0]])
     assert compare(one, one, away) is None
     assert verdict(None) == ("", 255.0)
-    plain = preview_of(look_at(Image.new("RGB", (256, 192), "white")).preview)
+    white = look_at(Image.new("RGB", (256, 192), "white"))
+    assert (white.comparable, white.preview) == (False, b"")
+    plain = Preview(np.full((96, 128), 255, np.uint8), np.full((CHROMA, CHROMA, 2), 128, np.uint8))
     assert verdict(compare(one, plain, np.eye(3)[:2]))[0] == ""
 
 
