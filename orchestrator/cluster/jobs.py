@@ -17,6 +17,7 @@ from orchestrator.cluster.ray_session import check_fits
 from orchestrator.cluster.worker import call_job
 from orchestrator.cluster.worker_errors import explain
 from orchestrator.errors import Interrupted, OrchError
+from trainers.wording import count
 
 JOB_RETRIES = 2
 """Maximum retries of a job whose worker crashed."""
@@ -60,7 +61,9 @@ def run_jobs(
                     if on_done is not None:
                         on_done(index, result)
                 if signals.received and running.remaining:
-                    raise Interrupted(f"interrupted by {signals.received} with {running.remaining} jobs to go.")
+                    raise Interrupted(
+                        f"interrupted by {signals.received} with {count(running.remaining, 'job')} to go."
+                    )
         finally:
             running.cancel()
     return [results[index] for index in range(len(jobs))]

@@ -15,7 +15,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation.costs import Figure
 from orchestrator.evaluation.intervals import MIN_GROUPS
 from orchestrator.evaluation.leaderboard import signed
-from orchestrator.evaluation.new_photos import CERTAIN_SHARE, FAR_SHARE, Farness, Judged, UnpairedDifference
+from orchestrator.evaluation.new_photos import CERTAIN_SHARE, FAR_SHARE, Answers, Farness, Judged, UnpairedDifference
 from orchestrator.evaluation.per_class import to_rich
 from orchestrator.evaluation.variance import photos_in_words
 from orchestrator.report.terminal import tell
@@ -104,6 +104,18 @@ def write_rows(judged: Judged, file: Path) -> str:
     return f"{count(len(judged.paths), 'row')} in {file}."
 
 
+def _without_photos(answers: Answers) -> str:
+    """Say which classes count in macro F1 though no photo is of them; "" if none does."""
+    labels, wrong = set(answers.labels.tolist()), set(answers.predicted.tolist())
+    if not wrong - labels:
+        return ""
+    absent = len(answers.classes) - len(labels)
+    return (
+        f"; {absent} of {len(answers.classes)} classes have no photo here, and the {len(wrong - labels)} of them that "
+        "were answered all the same count as 0"
+    )
+
+
 def lines(judged: Judged) -> list[str]:
     """Return the lines on all photos. Pure."""
     found, ece = judged.evaluation, judged.evaluation.calibration
@@ -118,7 +130,7 @@ def lines(judged: Judged) -> list[str]:
         f"{'photos':<{INDENT}}{photos_in_words(found.photos, found.groups)}"
         + (f"; left out: {', '.join(said)}" if said else ""),
         f"{'accuracy':<{INDENT}}{_percent(found.accuracy)}",
-        f"{'macro F1':<{INDENT}}{_percent(found.macro_f1)}",
+        f"{'macro F1':<{INDENT}}{_percent(found.macro_f1)}{_without_photos(judged.answers)}",
         f"{'log loss':<{INDENT}}{found.log_loss:.3f}",
         f"{'calibration':<{INDENT}}ECE {100 * ece.measured:.1f} % as measured, {100 * ece.debiased:.1f} % without its "
         f"bias; a perfect model would show about {100 * ece.floor:.1f} % here",

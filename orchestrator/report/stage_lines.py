@@ -11,6 +11,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.stage_times import StageComparison
 from orchestrator.report.plan import comparison_lines, summary
 from orchestrator.report.status import front_lines
+from trainers.wording import count
 
 
 def line(word: str, text: str) -> str:
@@ -84,11 +85,13 @@ def _select_ended(data: Mapping[str, Any]) -> list[str]:
 
 def _refit_begun(data: Mapping[str, Any]) -> list[str]:
     remaining = data["fits"] - data["done"]
-    return [line("refit", f"{remaining} networks on {' + '.join(data['splits'])}, {data['epochs']} epochs each")]
+    networks, epochs = count(remaining, "network"), count(data["epochs"], "epoch")
+    return [line("refit", f"{networks} on {' + '.join(data['splits'])}, {epochs} each")]
 
 
 def _leaderboard_begun(data: Mapping[str, Any]) -> list[str]:
-    return [line("judge", f"{data['networks']} networks under {data['policies']} crop policies on the test split")]
+    policies = "1 crop policy" if data["policies"] == 1 else f"{data['policies']} crop policies"
+    return [line("judge", f"{count(data['networks'], 'network')} under {policies} on the test split")]
 
 
 def _block(word: str, texts: list[str]) -> list[str]:

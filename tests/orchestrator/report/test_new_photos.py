@@ -54,6 +54,15 @@ def test_the_lines_say_what_was_judged_and_what_was_not() -> None:
     assert "certainty 100.0 % of the photos have a highest probability below that of 95 % of the test photos" in said
 
 
+def test_classes_without_photos_that_were_answered_are_said_next_to_macro_f1() -> None:
+    assert "have no photo" not in text(judged())
+    answers = Answers(("a", "b", "c", "d"), np.zeros(20, int), np.eye(4)[[0] * 18 + [1, 2]], list(map(str, range(20))))
+    found = dataclasses.replace(judged(), answers=answers, evaluation=evaluate(answers, None))
+    assert "; 3 of 4 classes have no photo here, and the 2 of them that were answered all the same count as 0" in text(
+        found
+    )
+
+
 @pytest.mark.parametrize(
     ("test_wrong", "objects", "verdict"),
     [
