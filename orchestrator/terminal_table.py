@@ -73,7 +73,7 @@ class FittedTable:
 
         width = options.max_width
         if self.title:
-            yield Text("\n".join(_wrapped(self.title, width)), style="table.title")
+            yield Text(_paragraphs(self.title, width), style="table.title")
         filled = [c for place, c in enumerate(self.columns) if any(cells[place] for cells, _ in self._rows)]
         fitting = self._fitting(filled, console, options)
         shown = filled if fitting is None else fitting[0]
@@ -87,7 +87,7 @@ class FittedTable:
         if left_out := dict.fromkeys(c.name for c in filled if c not in shown):
             notes.append(f"no room for {', '.join(left_out)} in {width} columns; {self._elsewhere}")
         for note in (*self.notes, *notes):
-            yield Text("\n".join(_wrapped(note, width)), style="table.caption")
+            yield Text(_paragraphs(note, width), style="table.caption")
 
     def _fitting(
         self, columns: Sequence[Column], console: Console, options: ConsoleOptions
@@ -129,17 +129,22 @@ class FittedTable:
             else:
                 lines[-1] += ";" if len(lines) > 1 else ""
                 lines.append(" " * INDENT + part)
-        return [lines[0], *(line for text in lines[1:] for line in _wrapped(text, width, INDENT))]
+        return [lines[0], *(wrapped(line, width, INDENT) for line in lines[1:])]
 
 
-def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
-    """Wrap each line of ``text`` between words; a word longer than ``width`` stays whole."""
-    margin = " " * indent
-    return [
-        part
-        for line in text.splitlines()
-        for part in textwrap.wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
-    ]
+def wrapped(line: str, width: int, indent: int = 0) -> str:
+    """Wrap ``line`` to ``width`` columns and indent all lines but the first by ``indent`` columns. Pure.
+
+    A word (a path, an option) is never broken, so a longer one exceeds the width.
+    """
+    if len(line) <= width:
+        return line
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _paragraphs(text: str, width: int) -> str:
+    """Wrap each line of ``text`` that is not empty."""
+    return "\n".join(wrapped(line, width) for line in text.splitlines() if line)
 
 
 def printable(text: str) -> str:

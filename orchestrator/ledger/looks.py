@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger import user_record
 from orchestrator.ledger.folder import Sweep, list_sweeps, read_sweep, reads_of_test
 from orchestrator.ledger.segments import Event
-from orchestrator.paths import SweepPaths, data_folder
-from trainers.files.atomic import make_folders
+from orchestrator.paths import SweepPaths
 from trainers.wording import count
 
 RECORD = "test-looks.jsonl"
@@ -99,19 +98,11 @@ def sweep_id(first: Event) -> str:
 def record_look(paths: SweepPaths, events: list[Event], test: str) -> None:
     """Append the sweep's last look to the user's file; without a home, or where it cannot be written, the ledger's
     record is the only one."""
-    file = _record()
-    if file is None or not events:
+    if not events:
         return
     photos = _short(_test_hashes(paths) or ())[:MOST_PHOTOS]
     look = Look(test, sweep_id(events[0]), str(paths.root.resolve()), events[-1].time_s, photos)
-    with contextlib.suppress(OSError):
-        make_folders(file.parent)
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, (json.dumps(asdict(look)) + "\n").encode())  # one write: lines do not mix
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    user_record.append(RECORD, asdict(look))
 
 
 def looks_at(sweep: Sweep) -> Looks:
@@ -183,17 +174,11 @@ def _short(hashes: Iterable[str]) -> tuple[str, ...]:
 
 def _recorded() -> list[Look]:
     """Read the user's file; lines that are not whole are skipped."""
-    file, found = _record(), []
-    with contextlib.suppress(OSError):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file else ():
-            with contextlib.suppress(ValueError, TypeError):
-                look = Look(**json.loads(line))
-                photos = tuple(look.photos)
-                if all(isinstance(text, str) for text in (look.test, look.sweep, look.folder, *photos)):
-                    found.append(replace(look, time_s=float(look.time_s), photos=photos))
+    found = []
+    for line in user_record.lines(RECORD):
+        with contextlib.suppress(ValueError, TypeError):
+            look = Look(**json.loads(line))
+            photos = tuple(look.photos)
+            if all(isinstance(text, str) for text in (look.test, look.sweep, look.folder, *photos)):
+                found.append(replace(look, time_s=float(look.time_s), photos=photos))
     return found
-
-
-def _record() -> Path | None:
-    folder = data_folder()
-    return folder / RECORD if folder else None

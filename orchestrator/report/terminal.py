@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator.machine.standard_streams import leave_closed_terminal
+from orchestrator.terminal_table import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def wrapped(line: str, width: int, indent: int) -> str:
-    """Wrap ``line`` to ``width`` columns and indent all lines but the first by ``indent`` columns. Pure.
-
-    A word (a path, an option) is never broken, so a longer one exceeds the width.
-    """
-    if len(line) <= width:
-        return line
-    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def tell(console: Console, line: str, indent: int) -> None:

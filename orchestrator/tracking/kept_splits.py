@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import OrchError
+from orchestrator.ledger import user_record
 from orchestrator.ledger.folder import list_sweeps, read_sweep
 from orchestrator.ledger.stages import Stage
-from orchestrator.paths import RUNS, SweepPaths, data_folder
+from orchestrator.paths import RUNS, SweepPaths
 from orchestrator.spec.data_source import data_source
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections.data import AUTO
@@ -27,7 +28,6 @@ from orchestrator.tracking.settings import model_name, name_of_data
 from trainers.data.data_source import DEFAULT_SPLITS, DataSource
 from trainers.data.sources.builtins import BUILTIN
 from trainers.data.sources.read import names_of
-from trainers.files.atomic import make_folders
 
 RECORD = "manifests.jsonl"
 """Name of the user's file: one JSON object a manifest, appended to and never changed."""
@@ -149,18 +149,8 @@ def _is_damaged(folder: Path) -> bool | None:
 def record_manifest(paths: SweepPaths, spec: SweepSpec, time_s: float) -> None:
     """Append a sweep's manifest to the user's file; without a home, or where it cannot be written, only sweeps in
     ``runs/`` are found."""
-    file = _record()
-    if file is None:
-        return
     facts = {"model": model_name(spec), "store": store_uri(spec.tracking.uri), "time_s": time_s}
-    line = json.dumps({**facts, "folder": str(paths.root.resolve())}) + "\n"
-    with contextlib.suppress(OSError):
-        make_folders(file.parent)
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line.encode())  # one write: lines do not mix
-        finally:
-            os.close(descriptor)
+    user_record.append(RECORD, {**facts, "folder": str(paths.root.resolve())})
 
 
 @dataclass(frozen=True)
@@ -175,17 +165,8 @@ class _Entry:
 
 def _recorded() -> Iterator[_Entry]:
     """Yield the lines of the user's file whose folder is there; those that are not whole are skipped."""
-    file = _record()
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file else []
-    for line in lines:
+    for line in user_record.lines(RECORD):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
             if os.path.isdir(entry["folder"]):
                 yield _Entry(str(entry["model"]), str(entry["store"]), Path(entry["folder"]), float(entry["time_s"]))
-
-
-def _record() -> Path | None:
-    folder = data_folder()
-    return folder / RECORD if folder else None

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from orchestrator.terminal_table import Column, FittedTable
+from orchestrator.terminal_table import Column, FittedTable, wrapped
 
 COLUMNS = (
     Column("model", "left"),
@@ -69,3 +69,9 @@ def test_a_cell_cannot_steer_the_terminal() -> None:
     file = io.StringIO()
     table.print(Console(file=file, width=80))
     assert "a\\x1b[2J\\n[bold]" in file.getvalue()
+
+
+def test_wrapping_breaks_no_word_and_leaves_what_fits() -> None:
+    assert wrapped("ab  cd", 6, 2) == "ab  cd"
+    assert wrapped("one two three", 9, 2) == "one two\n  three"
+    assert wrapped("see --no-such-option", 8, 2) == "see\n  --no-such-option"

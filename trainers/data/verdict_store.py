@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from trainers.data.candidates import Candidate
-from trainers.errors import TrainerError
 from trainers.images import alignment, look_store
 from trainers.images.alignment import SYMMETRIES
 from trainers.images.comparison import ALIKE, SAME
@@ -84,8 +83,7 @@ class VerdictStore:
         keys, new = [self._key(code) for code in self._new], [*self._new.values()]
         self._new = {}
         if self._shelf is not None and keys:
-            with contextlib.suppress(NoRoom, TrainerError, OSError):
-                self._shelf.rows(keys, lambda positions: iter([_to_rows([new[i] for i in positions])]))
+            self._shelf.keep(keys, lambda positions: _to_rows([new[i] for i in positions]))
 
     def _read(self) -> None:
         if self._shelf is None:
@@ -97,7 +95,7 @@ class VerdictStore:
         for key in self._shelf.each_key():
             first, second, way = key.split(":")
             if first in places and second in places and places[first] < places[second]:
-                found[(places[first] * len(self._sha256) + places[second]) * WAYS + int(way)] = key
+                found[self._number(places[first], places[second], int(way))] = key
         codes = sorted(found)
 
         def compute(positions: Sequence[int]) -> Iterator[np.ndarray]:
@@ -111,7 +109,10 @@ class VerdictStore:
 
     def _code(self, pair: Candidate) -> int:
         symmetry = len(SYMMETRIES) if pair.symmetry is None else pair.symmetry
-        return (pair.first * len(self._sha256) + pair.second) * WAYS + 2 * symmetry + pair.mirror
+        return self._number(pair.first, pair.second, 2 * symmetry + pair.mirror)
+
+    def _number(self, first: int, second: int, way: int) -> int:
+        return (first * len(self._sha256) + second) * WAYS + way
 
     def _pair(self, code: int) -> Candidate:
         pair, way = divmod(code, WAYS)

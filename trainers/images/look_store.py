@@ -5,7 +5,6 @@ A row holds a whole ``Look``; its key is the SHA-256 of the file. Looks that oth
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import inspect
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from trainers.errors import TrainerError
 from trainers.images import comparison, decode, descriptor, keypoints, look, pillow_reader
 from trainers.images.comparison import CHROMA, PREVIEW
 from trainers.images.look import THUMBNAIL, Look
@@ -70,8 +68,7 @@ class LookStore:
         keys, looks = [*self._new], [*self._new.values()]
         self._new = {}
         if self._shelf is not None and keys:
-            with contextlib.suppress(NoRoom, TrainerError, OSError):
-                self._shelf.rows(keys, lambda positions: iter([np.stack([to_row(looks[i]) for i in positions])]))
+            self._shelf.keep(keys, lambda positions: np.stack([to_row(looks[i]) for i in positions]))
 
     def looks(self, keys: Sequence[str], make: Callable[[int], Look]) -> list[Look]:
         """Return the looks of ``keys``, which are all in the store; ``make`` makes that of a position anew if its row

@@ -10,6 +10,7 @@ again and replaced on disk (``trainers.store.rows``).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -97,6 +98,12 @@ class Shelf:
             raise TrainerError("there are no images to read; the split is empty.")
         request = _Request(self, keys, compute, None if dtype is None else np.dtype(dtype))
         return Rows(request, request.fill([]))
+
+    def keep(self, keys: Sequence[str], rows: Callable[[Sequence[int]], np.ndarray]) -> None:
+        """Store rows that are at hand, those of the positions in ``keys`` that ``rows`` is called with, without reading
+        them again. A store that is full or cannot be written keeps none, and nothing fails."""
+        with contextlib.suppress(NoRoom, TrainerError, OSError):
+            _Request(self, keys, lambda positions: iter([rows(positions)]), None).fill([])
 
     def _files(self) -> list[Path]:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.ledger import looks
+from orchestrator.ledger import looks, user_record
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.looks import TEST, Looks, looks_at, record_look
@@ -75,7 +75,7 @@ def test_deleted_and_moved_sweeps_and_those_of_other_folders_count(tmp_path: Pat
 
 def test_without_the_users_file_the_sweeps_next_to_it_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container with a home of its own, or with none."""
-    monkeypatch.setattr(looks, "data_folder", lambda: None)
+    monkeypatch.setattr(user_record, "data_folder", lambda: None)
     look(tmp_path / "runs" / "a", "t1")
     assert counted(look(tmp_path / "runs" / "b", "t1")) == (2, 2)
 
@@ -151,7 +151,7 @@ def test_looks_at_a_split_that_has_grown_count(tmp_path: Path) -> None:
 def test_looks_at_a_split_that_has_grown_count_by_the_sweeps_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "data_folder", lambda: None)
+    monkeypatch.setattr(user_record, "data_folder", lambda: None)
     first = look_at_photos(tmp_path / "runs" / "a", hashes(0, 100))
     look_at_photos(tmp_path / "runs" / "b", hashes(0, 101))
     look_at_photos(tmp_path / "runs" / "c", hashes(200, 300))

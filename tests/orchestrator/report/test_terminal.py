@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.ledger.segments import EventKind, read_events
-from orchestrator.report.terminal import tell, wrapped
+from orchestrator.report.terminal import tell
 from tests.support.places import ROOT
 
 GOES_ON = """
@@ -45,12 +45,6 @@ def once_closed(*given, **named):
 data.build_manifest = once_closed
 sys.exit(cli.run(["sweep", "quick", "--until", "data", "--set", "tracking.enabled=false"]))
 """
-
-
-def test_wrapping_breaks_no_word_and_leaves_what_fits() -> None:
-    assert wrapped("ab  cd", 6, 2) == "ab  cd"
-    assert wrapped("one two three", 9, 2) == "one two\n  three"
-    assert wrapped("see --no-such-option", 8, 2) == "see\n  --no-such-option"
 
 
 def test_a_line_is_wrapped_on_a_terminal_alone_and_has_no_markup() -> None:

@@ -175,6 +175,15 @@ def test_copies_that_were_torn_by_duplicates_keep_are_mended_by_duplicates_group
     assert source_of(load_spec(file(photos, "duplicates: keep"))).keep_splits == Path("runs/first")
 
 
+def made_again(spec: str, sweep: str) -> Manifest:
+    """The manifest of a resumed sweep that has lost it."""
+    paths = SweepPaths(Path(sweep))
+    paths.manifest.unlink()
+    opened = open_existing(paths.root, spec, (), None)
+    with Ledger(paths.ledger) as ledger:
+        return prepare_data(SweepContext(paths, opened.spec, ledger, print))
+
+
 def test_a_sweep_of_what_is_left_of_the_photos_is_divided_anew_and_resumes_as_it_was(photos: Path) -> None:
     first = divided(file(photos), "runs/first").table
     for path in first["path"][first["split"] != "train"]:
@@ -183,11 +192,7 @@ def test_a_sweep_of_what_is_left_of_the_photos_is_divided_anew_and_resumes_as_it
     second = divided(file(photos), "runs/second", printed)
     assert set(second.table["split"]) == {"train", "validation", "test"}
     assert any("would leave no image in validation and test, so all are divided anew" in line for line in printed.lines)
-    paths = SweepPaths(Path("runs/second"))
-    paths.manifest.unlink()
-    opened = open_existing(paths.root, file(photos), (), None)
-    with Ledger(paths.ledger) as ledger:
-        again = prepare_data(SweepContext(paths, opened.spec, ledger, print))
+    again = made_again(file(photos), "runs/second")
     assert again.fingerprint == second.fingerprint
 
 
@@ -284,11 +289,7 @@ def test_resuming_keeps_what_was_kept_first(photos: Path) -> None:
     first = turned(divided(file(photos), "runs/first"), Path("runs/first"))
     second = divided(file(photos), "runs/second")
     divided(file(photos, "keep_splits: none"), "runs/third")
-    paths = SweepPaths(Path("runs/second"))
-    paths.manifest.unlink()
-    opened = open_existing(paths.root, file(photos), (), None)
-    with Ledger(paths.ledger) as ledger:
-        again = prepare_data(SweepContext(paths, opened.spec, ledger, print))
+    again = made_again(file(photos), "runs/second")
     assert again.fingerprint == second.fingerprint
     assert moved(first, again) == 0
 

@@ -59,6 +59,23 @@ def test_only_missing_rows_are_computed(tmp_path):
     assert sorted(more.asked) == list(range(10))
 
 
+def test_rows_at_hand_are_kept_once_and_where_nothing_can_be_written_nothing_fails(tmp_path):
+    keys, rows = keys_of(40), np.arange(80, dtype=np.float32).reshape(40, 2)
+    asked = []
+
+    def at_hand(positions):
+        asked.extend(positions)
+        return rows[list(positions)]
+
+    shelf = Shelf(tmp_path, "kept", {})
+    shelf.keep(keys[:30], at_hand)
+    shelf.keep(keys, at_hand)
+    assert sorted(asked) == list(range(40))
+    never = Shelf(tmp_path, "kept", {}).rows(keys, lambda positions: pytest.fail("computed again"))
+    np.testing.assert_array_equal(never.take(np.arange(40)), rows)
+    Shelf(Path("/dev/null/cache"), "kept", {}).keep(keys, at_hand)
+
+
 def test_another_description_is_another_shelf(tmp_path):
     for description, start in (({"size": 1}, 0), ({"size": 2}, 100)):
         rows = Shelf(tmp_path, "numbers", description).rows(keys_of(3), Numbers(start))
