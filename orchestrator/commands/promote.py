@@ -184,6 +184,12 @@ def _require_store(sweep: Sweep, uri: str | None) -> None:
     if path is None:
         return
     sent_to = read_cursor(sweep.paths.tracking_cursor).uri
+    if registry.missing_database(sent_to) == path:
+        raise TrackingError(
+            f"the MLflow database {path} is gone, and with it the runs of this sweep, the registered models and their "
+            "history. Put it back from a copy; or send the sweep again with "
+            f"`{command_line('sync', sweep.paths.root)}` and promote again: its winner is then the first champion."
+        )
     raise TrackingError(
         f"there is no MLflow database {path}, so no run of this sweep. Its runs are in {without_password(sent_to)}: "
         "set MLFLOW_TRACKING_URI to that, type the command in the folder where the sweep ran, or send the sweep here "

@@ -56,6 +56,11 @@ class Sweep:
         return bool(states) and states[-1] == FINISHED
 
     @property
+    def judged(self) -> bool:
+        """Whether it has a leaderboard: it finished, perhaps before it was extended."""
+        return any((e.kind, e.stage, e.state) == (EventKind.STAGE, Stage.LEADERBOARD, "ENDED") for e in self.events)
+
+    @property
     def stage(self) -> str:
         """The stage that runs or was interrupted; "finished" after the last, "" before the first."""
         if self.finished:
@@ -145,7 +150,7 @@ def list_sweeps(runs: Path) -> list[Path]:
 
 class Wanted(StrEnum):
     """Which sweeps are good enough where none is named: all; those with trials, finished or running, or all if there is
-    none; finished ones alone."""
+    none; those alone with a leaderboard, even if they were extended since."""
 
     ANY = ""
     STARTED = "started"
@@ -155,7 +160,7 @@ class Wanted(StrEnum):
         """Whether ``sweep`` is one of them."""
         if self is Wanted.STARTED:
             return bool(sweep.trials) or sweep.runner is not None or sweep.finished
-        return self is Wanted.ANY or sweep.finished
+        return self is Wanted.ANY or sweep.finished or sweep.judged
 
 
 def find_sweep(
@@ -183,6 +188,8 @@ def find_sweep(
         if wanted.takes(sweep):
             if newer:
                 tell(_passed_over(newer, wanted))
+            if wanted is Wanted.FINISHED and not sweep.finished:
+                tell(f"{folder} {_how_far(sweep)}; its last leaderboard is used.")
             return folder
         newer.append(sweep)
     if newer and wanted is Wanted.STARTED:

@@ -166,6 +166,18 @@ class ProgressReporter:
         values = {name: last.metrics[name] for name in self._objectives if name != ACCURACY} if last else {}
         return "".join(f"  {OBJECTIVES[name].show(value)}" for name, value in values.items() if value is not None)
 
+    def nothing_to_do(self) -> None:
+        """Print that a resumed sweep is finished already, and what a person who wanted more types."""
+        show = command_line("show", self._root)
+        more = command_line("sweep", "--resume", "--out", self._root, "--trials", "+20")
+        self.print_line(
+            line(
+                "finished",
+                f"nothing is left to do; `{show}` prints the results. More trials: `{more}`. Photos that "
+                "were added since take another sweep, which keeps the splits: `orch sweep FILE --fresh`.",
+            )
+        )
+
     def finished(self, paths: SweepPaths, seconds: float) -> None:
         """Print the leaderboard, and what to type next."""
         import pandas as pd

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator.cluster import interruptions
 from orchestrator.errors import Interrupted, OrchError, TransientError
-from orchestrator.ledger.kept import FILES, checksums
+from orchestrator.ledger.folder import FINISHED
+from orchestrator.ledger.kept import FILES, KeptFiles, checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.machine.places import require_places
 from orchestrator.objectives import ACCURACY
-from orchestrator.paths import RUNS, command_line
+from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.report.progress import ProgressReporter
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.open import OpenSweep, open_existing, open_new, settle_spec
@@ -81,11 +83,26 @@ def _sweep(request: SweepRequest, reporter: ProgressReporter) -> Path:
                 tracker.show(event)
 
         running = SweepContext(opened.paths, opened.spec, ledger, on_event, request.share)
+        whole = opened.resumed and not opened.changed and _is_whole(opened.paths, ledger.events())
+        if whole:
+            request = replace(request, until=None)
         with _recorded(running, request, tracker, reporter):
-            finished = _stages(running, request)
-        if finished:
+            finished = not whole and _stages(running, request)
+        if whole:
+            reporter.nothing_to_do()
+        elif finished:
             reporter.finished(opened.paths, time.monotonic() - began_s)
     return opened.paths.root
+
+
+def _is_whole(paths: SweepPaths, events: Sequence[Event]) -> bool:
+    """Whether the sweep is finished, as this version finishes one, and all its recorded files are as they were."""
+    states = [event.state for event in events if event.kind == EventKind.SWEEP and event.state]
+    boards = [e for e in events if (e.kind, e.stage, e.state) == (EventKind.STAGE, Stage.LEADERBOARD, "ENDED")]
+    if states[-1:] != [FINISHED] or not boards or CALIBRATED not in boards[-1].data:
+        return False
+    kept = KeptFiles.of(paths, events)
+    return not any(kept.state(paths.named(name)).is_damage for name in kept.hashes)
 
 
 def _stages(running: SweepContext, request: SweepRequest) -> bool:
@@ -230,7 +247,7 @@ def _recorded(
         raise
     else:
         until = request.until if request.until in ("data", "search") else None
-        state = "STOPPED" if until else "FINISHED"
+        state = "STOPPED" if until else FINISHED
         reason = f"until {until}, as asked" if until else ""
         running.record(EventKind.SWEEP, state=state, reason=reason, payload={"until": until} if until else {})
     finally:

@@ -423,6 +423,14 @@ def test_from_another_folder_no_store_is_made(
     assert not list(elsewhere.iterdir())
 
 
+def test_where_the_database_of_the_sweeps_runs_is_gone_the_sentence_says_so(sweep: Made, store: str) -> None:
+    sweep.finished("old", "a1")
+    promote(sweep.paths.root)
+    Path(store.removeprefix("sqlite:///")).unlink()
+    with pytest.raises(TrackingError, match=r"mlflow\.db is gone, and with it .* `orch sync .*` and promote again"):
+        promote(sweep.paths.root)
+
+
 def described(made: Made) -> None:
     """Write a descriptor of its own for every photo."""
     table = made.manifest.table.copy()

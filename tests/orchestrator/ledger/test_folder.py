@@ -84,6 +84,20 @@ def test_an_unfinished_sweep_says_how_far_it_came(tmp_path: Path, state: str, wo
     assert told == [f"{tmp_path}/new is newer but is not finished: {words}"]
 
 
+def test_an_extension_that_was_interrupted_leaves_the_leaderboard_to_be_found(tmp_path: Path) -> None:
+    told: list[str] = []
+    paths = write_sweep(tmp_path / "more")
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED")
+        ledger.append(EventKind.SWEEP, state="FINISHED")
+        ledger.append(EventKind.SWEEP, state="RUNNING")
+        ledger.append(EventKind.STAGE, stage=Stage.SEARCH, state="BEGUN")
+        ledger.append(EventKind.SWEEP, state="INTERRUPTED", reason="why.")
+    assert find_sweep(None, Wanted.FINISHED, tmp_path, told.append) == tmp_path / "more"
+    assert told == [f"{tmp_path}/more was interrupted in the stage search: why; its last leaderboard is used."]
+    assert newest_unfinished(tmp_path) == tmp_path / "more"
+
+
 def test_nothing_to_find_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(OrchError, match=r"no finished sweep.*orch sweep FILE"):
         find_sweep(None, Wanted.FINISHED, runs=tmp_path)

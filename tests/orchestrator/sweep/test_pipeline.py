@@ -13,7 +13,9 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.memory_kills import MemoryKill, gave_up
 from orchestrator.errors import DataError, OrchError, TransientError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind, read_events
+from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.open import open_existing, write_spec
 from orchestrator.sweep.pipeline import SweepRequest, _recorded, sweep
@@ -59,6 +61,23 @@ def test_until_data_reads_the_photos_and_stops(out: Path, printed: PrintedLines)
     assert first.data == {"name": "tiny", "budget": budget, "share": True, "precision": "auto", "files": spec}
     sweep(SweepRequest(None, out=out, resume=True, until="data"), printed.reporter)
     assert events(out)[4:] == [("SWEEP", "", "RUNNING"), ("SWEEP", "", "STOPPED")]
+
+
+def test_resuming_a_finished_sweep_has_nothing_to_do_unless_a_file_is_damaged(out: Path, printed: PrintedLines) -> None:
+    folder_of(out.parent / "photos", cat=8, dog=8)
+    Path("tiny.yaml").write_text(FILE.replace("SOURCE", "photos"))
+    sweep(SweepRequest("tiny.yaml", out=out, until="data"), printed.reporter)
+    with Ledger(out / "ledger") as ledger:
+        ledger.append(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload={CALIBRATED: {}})
+        ledger.append(EventKind.SWEEP, state="FINISHED")
+    again = SweepRequest(None, out=out, resume=True, until="data")
+    before = events(out)
+    sweep(again, printed.reporter)
+    assert events(out) == [*before, ("SWEEP", "", "RUNNING"), ("SWEEP", "", "FINISHED")]
+    assert printed.lines[-1].startswith(f"finished nothing is left to do; `orch show {out}` prints the results.")
+    (out / "manifest.parquet").write_bytes(b"junk")
+    sweep(again, printed.reporter)
+    assert ("STAGE", "data", "BEGUN") in events(out)[len(before) + 2 :]
 
 
 def test_a_failure_is_recorded_and_raised(out: Path, printed: PrintedLines) -> None:

@@ -15,12 +15,13 @@ from trainers.wording import count
 def spelled_as_on_disk(table: Path, paths: Sequence[str], notes: SourceNotes) -> list[str]:
     """Return ``paths`` as posix; those that are not there as the one file that differs only in how it is written.
 
-    That is: with the separators of Windows, in upper and lower case, or composed otherwise (NFC and NFD).
+    That is: with the separators of Windows, in upper and lower case, or composed otherwise (NFC and NFD). Absolute
+    paths into the table's folder become relative to it.
     """
     folders: dict[Path, dict[str, list[str]]] = {}
     found, respelled = [], []
     for given in paths:
-        path = Path(given).as_posix()
+        path = _relative(table.parent, Path(given)).as_posix()
         if not is_there(table.parent / path):
             near = _as_on_disk(table.parent, path.replace("\\", "/"), folders)
             if near and near != path:
@@ -33,6 +34,14 @@ def spelled_as_on_disk(table: Path, paths: Sequence[str], notes: SourceNotes) ->
             f"otherwise than the files: {name_some(respelled, 3)}."
         )
     return found
+
+
+def _relative(folder: Path, path: Path) -> Path:
+    """Return an absolute ``path`` into ``folder`` relative to it; any other as it is."""
+    for root in (folder, folder.resolve()):
+        if path.is_absolute() and path.is_relative_to(root) and ".." not in path.parts:
+            return path.relative_to(root)
+    return path
 
 
 def _as_on_disk(folder: Path, path: str, folders: dict[Path, dict[str, list[str]]]) -> str:

@@ -59,12 +59,23 @@ def test_the_advice_for_photos_without_a_common_folder_is_to_copy_them(tmp_path:
     assert f"Copy those photos into {path.parent.resolve()}" in error_of(source(path))
 
 
-def test_absolute_paths_into_the_tables_own_folder_are_to_be_shortened(tmp_path: Path) -> None:
+def test_absolute_paths_into_the_tables_own_folder_are_those_below_it(tmp_path: Path) -> None:
+    """As in the tables that orch writes; in the spelling of a link to the folder, too."""
     root = (tmp_path / "t").resolve()
-    rows = [{**r, "path": f"{root}/{r['path']}"} for r in split_rows(tmp_path / "t")]
-    assert f". Write its paths relative to {root}, the first as a/000.png." in error_of(
-        source(table_of(tmp_path / "t", rows))
-    )
+    (tmp_path / "link").symlink_to(root)
+    rows = split_rows(tmp_path / "t")
+    path = table_of(tmp_path / "t", [{**r, "path": f"{root}/{r['path']}"} for r in rows[:6]] + rows[6:])
+    for spelled in (path, tmp_path / "link" / path.name):
+        found = read_table(spelled)
+        assert (found.rows["path"].tolist(), found.problems) == (sorted(r["path"] for r in rows), ())
+    elsewhere = [*rows[1:], {**rows[0], "path": f"{root}/../other/{rows[0]['path']}"}]
+    assert "paths must be relative to the table's folder" in error_of(source(table_of(tmp_path / "t", elsewhere)))
+
+
+def test_absolute_paths_elsewhere_refuse_the_table_with_the_folder_to_move_it_to(tmp_path: Path) -> None:
+    rows = [{**r, "path": f"{tmp_path.resolve()}/imgs/{r['path']}"} for r in split_rows(tmp_path / "imgs")]
+    text = error_of(source(table_of(tmp_path / "lab", rows)))
+    assert f"Move the table to {tmp_path.resolve()}/imgs and write its paths relative" in text
 
 
 def test_paths_are_found_as_windows_and_macs_write_them(tmp_path: Path) -> None:
