@@ -29,6 +29,10 @@ FUSIONS = ("none", "concat", "sum")
 BALANCES = ("none", "class_weights", "sampling")
 SPREADS = ("even", "proportional")
 STEPS = ("all", "originals")
+BATCH_NORMS = ("inherited", "adapted", "measured", "frozen")
+MEASURED_IMAGES = 2048
+"""Maximum training images over which batch norms are measured after an epoch; Wu & Johnson 2021 find 1,000 to 10,000
+enough."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class TrialConfig:
     ``copies``: whether a multiplier's copies even out the classes or keep their proportions. ``steps``: whether an
     epoch takes all originals and copies, or as many of them as there are originals, so that trials of any multiplier
     take equally many steps.
+    ``bottom_rate``: learning rate of the lowest trained layer of the backbone over the head's; between them the rate
+    falls geometrically, layer by layer (Howard & Ruder 2018, section 3.2).
+    ``margin_warmup``: share of all steps in which a margin grows from nothing.
+    ``ema``: decay of the exponential moving average of the weights that is validated and kept, 0 for none.
+    ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
     """
 
     backbone: str = "mobilenet_1.0"
@@ -77,6 +86,10 @@ class TrialConfig:
     balance: str = "none"
     copies: str = "even"
     steps: str = "all"
+    batch_norm: str = "inherited"
+    bottom_rate: float = 1.0
+    margin_warmup: float = 0.0
+    ema: float = 0.0
     epochs: int = 10
 
     @property
@@ -174,8 +187,12 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
         changes["scale"] = None
     if not top.has_margin or config.margin == top.default_margin:
         changes["margin"] = None
+    if not top.has_margin:
+        changes["margin_warmup"] = 0.0
     if config.multiplier <= 1:
         changes |= {"recipe": "flips", "copies": "even", "steps": "all"}
+    if config.unfrozen_layers == 0:
+        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0}
     return dataclasses.replace(config, **changes)
 
 

@@ -33,6 +33,10 @@ SHORT_FORMS = {
     "balance": "balance={}",
     "copies": "copies={}",
     "steps": "steps={}",
+    "batch_norm": "bn={}",
+    "bottom_rate": "bottom={}",
+    "margin_warmup": "mwarm={}",
+    "ema": "ema={}",
     "epochs": "{}ep",
 }
 """Field -> template of its value in a run's name; other fields show the bare value."""

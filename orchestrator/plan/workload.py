@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.sections.data import SplitRatios
-from trainers.config import PrefixConfig, TrialConfig
+from trainers.config import MEASURED_IMAGES, PrefixConfig, TrialConfig
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import crop_names, distinct_crops, needs_canvas
@@ -235,9 +235,11 @@ def fit_work(
         features = tuple(
             PlannedRows(shelves[view], split, n, recipe, config.copies) for view, split, recipe, n in reads.rows
         )
-    epoch_s = train * speed.train_s + reads.judged * speed.predict_s
+    predicted = reads.judged + (min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0)
+    epoch_s = train * speed.train_s + predicted * speed.predict_s
     prefix = config.prefix(settings.precision)
-    head = config.hidden, config.head, config.optimizer, config.clip_norm, config.loss
+    kind = config.optimizer, config.clip_norm, config.loss
+    step = (*kind, config.batch_norm, config.bottom_rate < 1, config.ema > 0)
     folds = len(photos.folds) if photos.folds and not refit else 1
     wide = config.hidden * (cost.width + 1) if config.hidden else 0
     head_weights = wide + (config.hidden or cost.width) * photos.classes
@@ -250,10 +252,10 @@ def fit_work(
         images=images,
         features=features,
         epoch_s=epoch_s,
-        live_epoch_s=epoch_s + (train + reads.judged) * speed.prefix_s,
-        bare_epoch_s=train * speed.bare_train_s + reads.judged * speed.predict_s,
+        live_epoch_s=epoch_s + (train + predicted) * speed.prefix_s,
+        bare_epoch_s=train * speed.bare_train_s + predicted * speed.predict_s,
         network=(key.backbone, key.image_size, key.output_stride),
-        architecture=(prefix, *head),
+        architecture=(prefix, config.hidden, config.head, *step),
         prefix=(prefix, config.view),
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,

@@ -56,7 +56,8 @@ def feature_set_of(job: FitJob) -> FeatureSet:
 def trace_key(job: FitJob) -> tuple[Any, ...]:
     """Return what decides the traced training step; a warm worker reuses the step for an equal key."""
     config = job.config
-    step = (config.optimizer, config.clip_norm, config.loss)
+    kind = (config.optimizer, config.clip_norm, config.loss)
+    step = (*kind, config.batch_norm, config.bottom_rate < 1, config.ema > 0)
     return (config.prefix_key(job.weights, job.precision), job.share, config.hidden, config.head, *step)
 
 

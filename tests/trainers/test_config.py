@@ -19,6 +19,7 @@ OTHER = {
     **{"optimizer": "sgd", "weight_decay": 0.1, "batch_size": 8, "schedule": "constant", "warmup": 0.1},
     **{"clip_norm": 1.0, "scale": 9.0, "margin": 0.5, "recipe": "rand", "balance": "sampling", "epochs": 3},
     **{"loss": "categorical_focal_crossentropy", "copies": "proportional", "steps": "originals"},
+    **{"batch_norm": "measured", "bottom_rate": 0.1, "margin_warmup": 0.5, "ema": 0.99},
 }
 """Another value for each field."""
 DECIDES_THE_PREFIX = {
@@ -46,7 +47,7 @@ def test_the_architecture_adds_what_is_above_the_prefix() -> None:
         for name, value in OTHER.items()
         if Architecture.of(dataclasses.replace(CONFIG, **{name: value}), "none", 3) != plain
     }
-    assert changed == DECIDES_THE_PREFIX | {"head", "hidden"}
+    assert changed == DECIDES_THE_PREFIX | {"head", "hidden", "batch_norm"}
     assert plain != Architecture.of(CONFIG, "none", 4)
 
 
@@ -112,7 +113,7 @@ def test_every_field_counts_towards_the_id():
     ids = {trial_id(TrialConfig(), 0, "data")}
     for field in dataclasses.fields(TrialConfig):
         ids.add(trial_id(dataclasses.replace(TrialConfig(), **{field.name: other[str(field.type)]}), 0, "data"))
-    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 30
+    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 34
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from trainers.heads import default_scale, head, log_prior
 from trainers.networks.backbone import is_random, preprocess, random_weights
 from trainers.networks.fusion import fuse, fused_width
 from trainers.networks.graph import assign_weights, output_of, refresh
+from trainers.networks.norms import BatchNorms, in_inference
 from trainers.networks.prefix import Prefix, boundary_index, pool
 
 
@@ -29,10 +29,11 @@ class Architecture:
     hidden: int
     head: str
     classes: int
+    batch_norm: str = "inherited"
 
     @classmethod
     def of(cls, config: TrialConfig, weights: str, classes: int, precision: str = "float32") -> Architecture:
-        return cls(config.prefix_key(weights, precision), config.hidden, config.head, classes)
+        return cls(config.prefix_key(weights, precision), config.hidden, config.head, classes, config.batch_norm)
 
 
 class Network:
@@ -54,6 +55,8 @@ class Network:
         self._takes_stage = prefix.layer in prefix.stages[:-1]
         self.tail: keras.Model | None = None
         self._generators: list[keras.random.SeedGenerator] = []
+        self.norms = BatchNorms([], a.batch_norm)
+        self._measure_many: dict[np.dtype, Any] = {}
         if not prefix.is_whole:
             self._open_tail(prefix)
         widths = [int(prefix.model.get_layer(name).output.shape[-1]) for name in prefix.stages]
@@ -87,13 +90,16 @@ class Network:
         assign_weights(tail, shared.get_weights())
         frozen = boundary_index(model, self.architecture.prefix.unfrozen_layers)
         frozen_names = {layer.name for layer in model.layers[:frozen]}
+        trained: list[keras.layers.Layer] = []
         for layer in tail.layers:
             layer.trainable = layer.name not in frozen_names
             for inner in layer._flatten_layers():
                 if layer.trainable:
+                    trained.append(inner)
                     self._generators += inner._seed_generators
                 elif inner._call_has_training_arg:
-                    inner.call = functools.partial(_in_inference, inner.call)
+                    inner.call = functools.partial(in_inference, inner.call)
+        self.norms = BatchNorms(trained, self.architecture.batch_norm)
         self._start = tail.get_weights()
         self._position = {layer.name: i for i, layer in enumerate(model.layers)}
 
@@ -166,10 +172,14 @@ class Network:
             return tf.convert_to_tensor(self.scale)
         return tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(features), 1, keepdims=True), 1e-12))
 
-    def training_logits(self, x: tf.Tensor, target: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def training_logits(
+        self, x: tf.Tensor, target: tf.Tensor, seed: tf.Tensor, margin_share: tf.Tensor | float = 1.0
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return (logits for the loss, logits as at inference).
 
-        ``target``: float32 (n, classes), one-hot or mixed, before smoothing; margins act in proportion to it.
+        ``target``: float32 (n, classes), one-hot or mixed, before smoothing; margins act in proportion to it, and to
+        ``margin_share``, from 0 to 1: f = (1 - share) cos + share turned, the blend of Liu et al. 2017, section 4.1,
+        with share = 1 / (1 + lambda).
         ``seed``: int64 (2,); every random number, here and in the backbone's own layers, comes from it.
         """
         for number, generator in enumerate(self._generators):
@@ -181,7 +191,7 @@ class Network:
         if not self.top.normalised:
             strength = self.top.prior_strength
             return (plain + strength * self.log_prior if strength else plain), plain
-        turned = self.top.apply_margin(plain, target, self.margin) if self.top.has_margin else plain
+        turned = self.top.apply_margin(plain, margin_share * target, self.margin) if self.top.has_margin else plain
         size = self._size(features)
         return size * turned, size * plain
 
@@ -233,6 +243,36 @@ class Network:
         start = tf.constant(0), tf.TensorArray(tf.float32, batches, infer_shape=False, element_shape=shape)
         return tf.while_loop(lambda i, _: i < batches, one, start, parallel_iterations=1)[1].concat()
 
+    def measure_norms(self, rows: np.ndarray, offsets: np.ndarray, first: int) -> None:
+        """Set the batch norms' moving statistics to the mean of those of all batches so far, in one traced call.
+
+        ``rows`` and ``offsets`` are as in ``predict_batches``; the first of these batches is number ``first``, and
+        number 0 starts anew. Everything but the trained batch norms runs in inference mode.
+        """
+        if rows.dtype not in self._measure_many:
+            numbers = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.int32)
+            signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), *numbers]
+            self._measure_many[rows.dtype] = tf.function(
+                self._measure_norms, input_signature=signature, autograph=False
+            )
+        self._measure_many[rows.dtype](rows, offsets, np.int32(first))
+
+    def _measure_norms(self, rows: tf.Tensor, offsets: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+        batches, before = tf.shape(offsets)[0] - 1, self.norms.momentum.read_value()
+
+        def one(i: tf.Tensor) -> tf.Tensor:
+            # With momentum n / (n + 1), the moving average after batch n is the mean of batches 0 to n.
+            number = tf.cast(first + i, tf.float32)
+            self.norms.momentum.assign(number / (number + 1.0))
+            x = tf.cast(rows[offsets[i] : offsets[i + 1]], self.input_spec.dtype)
+            with self.norms.batch_statistics():
+                self.features(x, training=False)
+            return i + 1
+
+        done = tf.while_loop(lambda i: i < batches, one, [tf.constant(0)], parallel_iterations=1)
+        self.norms.momentum.assign(before)
+        return done
+
     def _drop(self, features: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Dropout, scaled in training (Srivastava et al. 2014, section 10). At rate 0 no random number is drawn."""
         keep = 1.0 - self.dropout
@@ -245,11 +285,11 @@ class Network:
 
     def state(self) -> list[np.ndarray]:
         """All weights, in an order that depends on the architecture alone."""
-        return [np.asarray(v) for v in self._all_weights()]
+        return [np.asarray(v) for v in self.weights()]
 
     def load_state(self, arrays: list[np.ndarray]) -> None:
         """Set all weights. Raises TrainerError if ``arrays`` do not have this architecture's shapes."""
-        variables = self._all_weights()
+        variables = self.weights()
         if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
             raise TrainerError("the stored weights do not fit the configuration stored with them.")
         for variable, array in zip(variables, arrays, strict=True):
@@ -257,7 +297,8 @@ class Network:
         if self.tail is not None:
             refresh(self.tail)
 
-    def _all_weights(self) -> list[Any]:
+    def weights(self) -> list[Any]:
+        """The variables of all weights, in an order that depends on the architecture alone."""
         tail = self.tail.weights if self.tail is not None else []
         return [*tail, *(self.hidden.weights if self.architecture.hidden else []), *self._top_weights()]
 
@@ -265,20 +306,22 @@ class Network:
     def nbytes(self) -> int:
         """Bytes of all weights, and of the starting ones if a tail keeps them."""
         copies = 1 if self.tail is None else 2
-        return copies * sum(int(np.prod(v.shape)) * 4 for v in self._all_weights())
+        return copies * sum(int(np.prod(v.shape)) * 4 for v in self.weights())
 
     def trainable_parts(self) -> list[Any]:
         """The variables that training changes."""
         tail = self.tail.trainable_variables if self.tail is not None else []
         return [*tail, *(self.hidden.trainable_variables if self.architecture.hidden else []), *self._top_weights()]
 
+    def depths(self) -> list[float]:
+        """For each of ``trainable_parts``, how deep its layer lies among the backbone's trained ones, from above 0 for
+        the highest to 1 for the lowest; 0 for what is above the backbone."""
+        layers = [layer for layer in self.tail.layers if layer.trainable_variables] if self.tail is not None else []
+        found = [(len(layers) - i) / len(layers) for i, layer in enumerate(layers) for _ in layer.trainable_variables]
+        return found + [0.0] * (len(self.trainable_parts()) - len(found))
+
     def _top_weights(self) -> list[Any]:
         return [self.kernel, *([self.bias] if self.bias is not None else []), *self.neck]
-
-
-def _in_inference(call: Callable[..., Any], *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
-    """Run ``call`` of a frozen layer in inference mode, whatever the mode of the network around it."""
-    return call(*args, training=False, **kwargs)
 
 
 def _glorot(draw: np.random.Generator, shape: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import TrialConfig
+from trainers.config import MEASURED_IMAGES, TrialConfig
 from trainers.contract import EpochMetrics, Fit, FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
@@ -28,13 +28,17 @@ from trainers.training.balance import example_order
 from trainers.training.chunks import chunks
 from trainers.training.cross_validation import FoldedFit
 from trainers.training.features import LabelledRows, fit_examples
-from trainers.training.steps import compiled, prefix_of
+from trainers.training.steps import StepKind, compiled, prefix_of
 from trainers.training.throughput import images_per_second
 
 WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
 STATE_FILE = "state.npz"
 PREDICT_BATCH = 128
+SAME = 1e-6
+"""Maximum difference between the probabilities of two images that a network cannot tell apart."""
+MEASURING = 0x6E6F726D
+"""Part of the seed of the images by which batch norms are measured, so that no other draw equals theirs."""
 
 
 def open_fit(job: FitJob) -> Fit:
@@ -60,20 +64,22 @@ class TrainingFit:
         self.job, self.train, self.validation = job, train, validation
         self.precision = architecture.prefix.precision
         self.epoch = 0
+        self._is_constant = False  # the last validation's probabilities
         self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
-        originals = len(train) if train.originals is None else train.originals
-        self.draws = originals if config.steps == "originals" else len(train)
+        self.originals = len(train) if train.originals is None else train.originals
+        self.draws = self.originals if config.steps == "originals" else len(train)
         self.batches = math.ceil(self.draws / config.batch_size)
 
         # Traced once per process for all trials of this architecture.
-        self.compiled = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
-        self.compiled.reset(config, job.seed, self.class_counts)
+        self.compiled = compiled(architecture, StepKind.of(config))
+        self.compiled.reset(config, job.seed, self.class_counts, self.batches)
         self.images_per_s = (
             images_per_second(prefix_of(architecture.prefix), self.compiled.network) if job.measure_speed else math.nan
         )
 
     def run_epoch(self) -> EpochMetrics:
-        """See ``trainers.contract.Fit``.
+        """See ``trainers.contract.Fit``. Raises Diverged after the last epoch, too, if the network gives all validation
+        images, of several classes, the same probabilities.
 
         ``loss`` is the training loss (with smoothing, margin, dropout, mixing and class weights) over the examples
         drawn; ``accuracy`` compares with the larger label of a mixed image. ``val_loss`` is the plain cross-entropy,
@@ -84,23 +90,33 @@ class TrainingFit:
         order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch, self.draws)
         numbers = np.arange(self.epoch * self.batches, (self.epoch + 1) * self.batches)
         seeds = np.stack([np.full(self.batches, self.job.seed), 2 * numbers], 1).astype(np.int64)
-        rates = [learning_rate(config, step, self.batches * config.epochs) for step in numbers.tolist()]
+        total = self.batches * config.epochs
+        rates = [learning_rate(config, step, total) for step in numbers.tolist()]
+        shares = np.array([margin_share(config, step, total) for step in numbers.tolist()], np.float32)
         losses, correct = 0.0, 0
 
         for chunk in chunks(self.train.rows, np.array_split(order, self.batches)):
             here = slice(chunk.first, chunk.first + len(chunk))
             labels = self.train.labels[chunk.chosen]
-            each, hits = steps.train(chunk.rows, labels, chunk.offsets, np.array(rates[here], np.float32), seeds[here])
+            here_rates = np.array(rates[here], np.float32)
+            each, hits = steps.train(chunk.rows, labels, chunk.offsets, here_rates, shares[here], seeds[here])
             for loss, rate in zip(each.tolist(), rates[here], strict=True):
                 self._check_finite(loss, rate)
             losses += float(each.astype(np.float64) @ np.diff(chunk.offsets))
             correct += int(hits.sum())
 
         trained_s = time.perf_counter() - started
-        validated = self._validate()
+        with steps.averaged():
+            self._measure_norms()
+            validated = self._validate()
         if self.validation is not None:
             self._check_finite(validated["val_loss"], rates[-1])
         self.epoch += 1
+        if self._is_constant and self.epoch >= config.epochs:
+            raise Diverged(
+                f"collapsed: after epoch {self.epoch} every validation image gets the same probabilities; a lower "
+                "learning_rate, a smaller margin or a margin_warmup may help."
+            )
         return EpochMetrics(
             epoch=self.epoch,
             loss=losses / len(order),
@@ -121,6 +137,17 @@ class TrainingFit:
                 "a lower learning_rate or clip_norm may help."
             )
 
+    def _measure_norms(self) -> None:
+        """Measure the batch norms' statistics over training images, without their copies and unmixed, as validation
+        sees them; those images are drawn anew in each epoch."""
+        network = self.compiled.network
+        if not network.norms.is_measured or (self.validation is None and self.epoch + 1 < self.config.epochs):
+            return
+        draw = np.random.default_rng((self.job.seed, self.epoch, MEASURING))
+        chosen = draw.permutation(self.originals)[:MEASURED_IMAGES]
+        for chunk in chunks(self.train.rows, np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))):
+            network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
+
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {"val_loss": math.nan, "val_accuracy": math.nan, "val_macro_f1": math.nan}
@@ -130,6 +157,7 @@ class TrainingFit:
         network = self.compiled.network
         probabilities = np.concatenate([network.predict_batches(c.rows, c.offsets) for c in chunks(rows, parts)])
         predicted = probabilities.argmax(1)
+        self._is_constant = len(set(labels.tolist())) > 1 and bool(np.ptp(probabilities, axis=0).max() < SAME)
         return {
             "val_loss": log_loss(probabilities, labels),
             "val_accuracy": float((predicted == labels).mean()),
@@ -147,7 +175,7 @@ class TrainingFit:
 
     def take_turn(self, state: list[np.ndarray]) -> None:
         """Load what ``state()`` returned, after another fit used the shared network."""
-        self.compiled.set_numbers(self.config, self.class_counts)
+        self.compiled.set_numbers(self.config, self.class_counts, self.batches)
         self.compiled.load_state(state)
 
     def save(self, folder: Path) -> None:
@@ -176,14 +204,17 @@ class TrainingFit:
 
     def check(self) -> None:
         """Raise Diverged if a weight is not finite."""
-        if not all(np.isfinite(a).all() for a in self.compiled.network.state()):
+        with self.compiled.averaged():
+            weights = self.compiled.network.state()
+        if not all(np.isfinite(a).all() for a in weights):
             raise Diverged("diverged: the last steps made weights non-finite; a lower learning_rate may help.")
 
     def finish(self) -> None:
         """See ``trainers.contract.Fit``. Raises Diverged instead of writing a non-finite weight."""
         self.check()
         if self.job.output:
-            write_weights(Path(self.job.output), self.job, self.compiled.network.state())
+            with self.compiled.averaged():
+                write_weights(Path(self.job.output), self.job, self.compiled.network.state())
 
 
 def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
@@ -198,6 +229,11 @@ def learning_rate(config: TrialConfig, step: int, steps: int) -> float:
         return config.learning_rate
     t = min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
+
+
+def margin_share(config: TrialConfig, step: int, steps: int) -> float:
+    """The share of its margin that a head has in a step: from near 0 to 1 in a share ``margin_warmup`` of all steps."""
+    return min((step + 1) / (config.margin_warmup * steps + 1), 1.0)
 
 
 def write_weights(folder: Path, job: FitJob, arrays: list[np.ndarray]) -> None:

@@ -30,7 +30,7 @@ from trainers.networks.prefix import Prefix
 from trainers.training import device, load
 from trainers.training.features import PREFIX_BATCH, LabelledRows
 from trainers.training.loop import PREDICT_BATCH, TrainingFit
-from trainers.training.steps import CompiledNetwork, compiled, prefix_of
+from trainers.training.steps import CompiledNetwork, StepKind, compiled, prefix_of
 
 MAX_PHOTOS = 64
 """Maximum number of photos, spread over the data, on which decoding and augmentation are timed."""
@@ -170,10 +170,10 @@ def _measure_part(
     """Measure one architecture for about ``slice_s``; return its figures and the seconds of a reset."""
     started_s = time.perf_counter()
     prefix = prefix_of(architecture.prefix)
-    steps = compiled(architecture, config.optimizer, config.clip_norm, config.loss)
-    steps.reset(config, 0, np.ones(architecture.classes, int))
+    steps = compiled(architecture, StepKind.of(config))
+    steps.reset(config, 0, np.ones(architecture.classes, int), 1)
     open_s = time.perf_counter() - started_s
-    reset_s = _seconds(lambda: steps.reset(config, 0, np.ones(architecture.classes, int)))
+    reset_s = _seconds(lambda: steps.reset(config, 0, np.ones(architecture.classes, int), 1))
 
     count = min(PREFIX_BATCH, len(photos.copies))
     pixels = np.stack([photos.decoded(i, config.view, architecture.prefix.image_size) for i in range(count)])

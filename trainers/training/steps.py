@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +29,25 @@ MAX_CACHED_BYTES = 512 * 2**20
 MAX_CACHED_NETWORKS = 16
 """Maximum number of cached networks: a trace takes some megabytes, however small the network."""
 _prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MAX_CACHED_PREFIXES)
-_networks: LRUCache[tuple[Architecture, str, float, str], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
+_networks: LRUCache[tuple[Architecture, StepKind], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """The part of a configuration that decides how the step is traced.
+
+    ``graded``: lower layers learn more slowly. ``averaged``: an average of the weights is kept.
+    """
+
+    optimizer: str = "adam"
+    clip_norm: float = 5.0
+    loss: str = "categorical_crossentropy"
+    graded: bool = False
+    averaged: bool = False
+
+    @classmethod
+    def of(cls, config: TrialConfig) -> StepKind:
+        return cls(config.optimizer, config.clip_norm, config.loss, config.bottom_rate < 1, config.ema > 0)
 
 
 def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
@@ -45,16 +65,15 @@ def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
     return prefix
 
 
-def compiled(architecture: Architecture, optimizer: str, clip_norm: float, loss: str) -> CompiledNetwork:
+def compiled(architecture: Architecture, kind: StepKind) -> CompiledNetwork:
     """The network with its traced steps, built once per process for each combination of arguments.
 
     Up to ``MAX_CACHED_NETWORKS`` are cached while their values take up to ``MAX_CACHED_BYTES``; the least recently used
     are evicted first.
     """
-    key = (architecture, optimizer, clip_norm, loss)
+    key = (architecture, kind)
     if key not in _networks:
-        network = Network(architecture, prefix_of(architecture.prefix))
-        _networks[key] = CompiledNetwork(network, optimizer, clip_norm, loss)
+        _networks[key] = CompiledNetwork(Network(architecture, prefix_of(architecture.prefix)), kind)
     found = _networks[key]
     _evict(_networks, MAX_CACHED_BYTES, lambda each: each.nbytes)
     return found
@@ -74,8 +93,8 @@ class _Numbers:
     """The numbers of a configuration, in variables that the traced step reads."""
 
     def __init__(self, classes: int) -> None:
-        self.smoothing, self.weight_decay, self.mixup, self.cutmix = (
-            tf.Variable(0.0, trainable=False) for _ in range(4)
+        self.smoothing, self.weight_decay, self.mixup, self.cutmix, self.ema = (
+            tf.Variable(0.0, trainable=False) for _ in range(5)
         )
         self.class_weights = tf.Variable(tf.ones(classes), trainable=False)
 
@@ -84,6 +103,7 @@ class _Numbers:
         self.weight_decay.assign(config.weight_decay)
         self.mixup.assign(config.mixup)
         self.cutmix.assign(config.cutmix)
+        self.ema.assign(config.ema)
         weighted = config.balance == "class_weights"
         self.class_weights.assign(class_weights(class_counts) if weighted else np.ones(len(class_counts)))
 
@@ -91,37 +111,50 @@ class _Numbers:
 class CompiledNetwork:
     """A network, its optimiser and its traced steps, reset for each trial instead of traced again."""
 
-    def __init__(self, network: Network, optimizer: str, clip_norm: float, loss: str) -> None:
-        self.network = network
+    def __init__(self, network: Network, kind: StepKind) -> None:
+        self.network, self.kind = network, kind
         self.numbers = _Numbers(network.architecture.classes)
         self.variables = network.trainable_parts()
-        self.optimizer = _optimizer(optimizer, clip_norm, network.architecture.prefix.precision)
+        self._depths = np.array(network.depths(), np.float32)
+        self._grades = tf.Variable(tf.ones(len(self.variables)), trainable=False)
+        self.optimizer = _optimizer(kind.optimizer, kind.clip_norm, network.architecture.prefix.precision)
         self.optimizer.build(self.variables)
         self._fresh = [np.array(v) if len(v.shape) == 0 else None for v in self.optimizer.variables]
-        self._loss = _LOSSES[loss]
+        self._averages = [tf.Variable(w, trainable=False) for w in network.weights()] if kind.averaged else []
+        self._loss = _LOSSES[kind.loss]
         self._traced: dict[np.dtype, Any] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes of the starting and current weights and the optimiser's variables."""
         sizes = [int(np.prod(v.shape)) * 4 for v in self.optimizer.variables]
+        sizes += [int(np.prod(v.shape)) * 4 for v in self._averages]
         return sum(sizes) + self.network.nbytes
 
-    def reset(self, config: TrialConfig, seed: int, class_counts: np.ndarray) -> None:
-        """Reset all values for a new trial. ``class_counts``: training examples per class, copies included."""
+    def reset(self, config: TrialConfig, seed: int, class_counts: np.ndarray, steps: int) -> None:
+        """Reset all values for a new trial. ``class_counts``: training examples per class, copies included; ``steps``:
+        of an epoch."""
         self.network.reset(config, seed)
-        self.set_numbers(config, class_counts)
+        self.set_numbers(config, class_counts, steps)
         for variable, fresh in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(tf.zeros(variable.shape, variable.dtype) if fresh is None else fresh)
+        for average, weight in zip(self._averages, self.network.weights() if self._averages else (), strict=True):
+            average.assign(weight)
 
     def train(
-        self, rows: np.ndarray, labels: np.ndarray, offsets: np.ndarray, rates: np.ndarray, seeds: np.ndarray
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        offsets: np.ndarray,
+        rates: np.ndarray,
+        margin_shares: np.ndarray,
+        seeds: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on batches in one traced call, in order: batch i is ``rows[offsets[i]:offsets[i + 1]]``.
 
         ``rows``: (n, ...), output of the prefix or stored rows; ``labels``: int32 (n,); ``offsets``: int32
-        (steps + 1,); ``rates``: float32 (steps,); ``seeds``: int64 (steps, 2). Returns the loss of each step, float32
-        (steps,), and its number of correct examples, int32 (steps,).
+        (steps + 1,); ``rates`` and ``margin_shares``: float32 (steps,); ``seeds``: int64 (steps, 2). Returns the loss
+        of each step, float32 (steps,), and its number of correct examples, int32 (steps,).
         """
         if rows.dtype not in self._traced:
             # One trace for all batch sizes, so that a trial's metrics do not depend on earlier trials.
@@ -130,34 +163,43 @@ class CompiledNetwork:
                 tf.TensorSpec((None,), tf.int32),
                 tf.TensorSpec((None,), tf.int32),
                 tf.TensorSpec((None,), tf.float32),
+                tf.TensorSpec((None,), tf.float32),
                 tf.TensorSpec((None, 2), tf.int64),
             ]
             self._traced[rows.dtype] = tf.function(self._train, input_signature=signature, autograph=False)
-        losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, seeds)
+        losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, margin_shares, seeds)
         return losses.numpy(), hits.numpy()
 
     def _train(
-        self, rows: tf.Tensor, labels: tf.Tensor, offsets: tf.Tensor, rates: tf.Tensor, seeds: tf.Tensor
+        self,
+        rows: tf.Tensor,
+        labels: tf.Tensor,
+        offsets: tf.Tensor,
+        rates: tf.Tensor,
+        margin_shares: tf.Tensor,
+        seeds: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         steps = tf.shape(rates)[0]
 
         def step(i: tf.Tensor, losses: tf.TensorArray, hits: tf.TensorArray) -> tuple[Any, ...]:
             batch = slice(offsets[i], offsets[i + 1])
             x = tf.cast(rows[batch], self.network.input_spec.dtype)
-            loss, right = self._train_step(x, labels[batch], rates[i], seeds[i])
+            loss, right = self._train_step(x, labels[batch], rates[i], margin_shares[i], seeds[i])
             return i + 1, losses.write(i, loss), hits.write(i, right)
 
         start = (tf.constant(0), tf.TensorArray(tf.float32, steps), tf.TensorArray(tf.int32, steps))
         _, losses, hits = tf.while_loop(lambda i, *_: i < steps, step, start, parallel_iterations=1)
         return losses.stack(), hits.stack()
 
-    def set_numbers(self, config: TrialConfig, class_counts: np.ndarray) -> None:
+    def set_numbers(self, config: TrialConfig, class_counts: np.ndarray, steps: int) -> None:
         """Set the configuration's numbers and the class weights; keep everything that training changes."""
         self.network.set_numbers(config, effective_counts(class_counts, config.balance))
+        self.network.norms.adapt(steps)
+        self._grades.assign(np.float32(config.bottom_rate) ** self._depths)
         self.numbers.set(config, class_counts)
 
     def _train_step(
-        self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, seed: tf.Tensor
+        self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, margin_share: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         numbers, classes = self.numbers, self.network.architecture.classes
         plain_target = tf.one_hot(labels, classes)
@@ -168,17 +210,50 @@ class CompiledNetwork:
         target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
         weights = tf.linalg.matvec(plain_target, numbers.class_weights)
         with tf.GradientTape() as tape:
-            logits, plain = self.network.training_logits(x, plain_target, seed)
+            logits, plain = self.network.training_logits(x, plain_target, seed, margin_share)
             loss = tf.reduce_mean(weights * self._loss(target, logits))
             scaled = self.optimizer.scale_loss(loss)
         variables = [getattr(v, "value", v) for v in self.variables]
         gradients = tape.gradient(scaled, variables)
+        graded = [v for v, depth in zip(variables, self._depths, strict=True) if self.kind.graded and depth > 0]
+        before = [tf.identity(v) for v in graded]
         # Decay the weights at which the gradient was taken (Loshchilov & Hutter 2019, algorithm 2).
         tf.cond(numbers.weight_decay > 0, lambda: self._decay(1.0 - rate * numbers.weight_decay), lambda: None)
         self.optimizer.learning_rate = rate
         self.optimizer.apply(gradients, self.variables)
+        for number, (variable, old) in enumerate(zip(graded, before, strict=True)):
+            # Every optimiser's step is proportional to the rate. The backbone's variables come first.
+            variable.assign(old + self._grades[number] * (variable - old))
+        self._average()
         hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
         return loss, hits
+
+    def _average(self) -> None:
+        """w' <- d w' + (1 - d) w after each step, with d = min(ema, (1 + t) / (10 + t)), so that the first steps of a
+        short training are forgotten (as ``tf.train.ExponentialMovingAverage``)."""
+        if self._averages:
+            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of one that scales the loss
+            step = tf.cast(inner.iterations, tf.float32)
+            decay = tf.minimum(self.numbers.ema, (1.0 + step) / (10.0 + step))
+            for average, weight in zip(self._averages, self.network.weights(), strict=True):
+                value = tf.cast(tf.convert_to_tensor(weight), average.dtype)
+                average.assign(decay * average + (1.0 - decay) * value)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Meanwhile, the network holds the averages of its weights, if any are kept; what is changed in it is kept."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        if self._averages:
+            held = [np.array(weight) for weight in self.network.weights()]
+            self.network.load_state([np.array(average) for average in self._averages])
+            for average, weight in zip(self._averages, held, strict=True):
+                average.assign(weight)
 
     def _decay(self, factor: tf.Tensor) -> None:
         for variable in self.variables:
@@ -186,12 +261,13 @@ class CompiledNetwork:
                 variable.assign(variable * factor)
 
     def state(self) -> list[np.ndarray]:
-        return self.network.state() + [np.asarray(v) for v in self.optimizer.variables]
+        kept = [*self.optimizer.variables, *self._averages]
+        return self.network.state() + [np.asarray(v) for v in kept]
 
     def load_state(self, arrays: list[np.ndarray]) -> None:
         count = len(self.network.state())
         self.network.load_state(arrays[:count])
-        for variable, array in zip(self.optimizer.variables, arrays[count:], strict=True):
+        for variable, array in zip([*self.optimizer.variables, *self._averages], arrays[count:], strict=True):
             variable.assign(array)
 
 

@@ -12,6 +12,7 @@ from orchestrator.spec.mistakes import quoted, unknown_value
 from trainers.backbones import BACKBONES, backbone
 from trainers.config import (
     BALANCES,
+    BATCH_NORMS,
     FUSIONS,
     LOSSES,
     OPTIMIZERS,
@@ -222,6 +223,24 @@ FIELDS: dict[str, Numbers | Names] = {
         "Steps of an epoch with a multiplier above 1: all takes every original and copy; originals takes as many of "
         "them as there are originals, so that trials of all multipliers train for equally many steps.",
         lambda: STEPS,
+    ),
+    "batch_norm": Names(
+        "Moving statistics of the trained batch norms: inherited keeps the backbone's momentum, adapted takes one that "
+        "fits the number of steps, measured takes them again over training images after each epoch, frozen keeps those "
+        "of the weights, and the scales, too.",
+        lambda: BATCH_NORMS,
+    ),
+    "bottom_rate": Numbers(
+        "Learning rate of the lowest trained layer of the backbone over that of the head; between them the rate falls "
+        "geometrically, layer by layer.",
+        *(0, 1),
+        open=("low",),
+    ),
+    "margin_warmup": Numbers("Fraction of all steps in which a margin grows from nothing.", 0, 1),
+    "ema": Numbers(
+        "Decay of the exponential moving average of the weights that is validated and kept; 0 = no average.",
+        *(0, 1),
+        open=("high",),
     ),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

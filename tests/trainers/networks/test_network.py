@@ -212,7 +212,7 @@ def test_reset_makes_a_network_as_new(backbone_name):
     first = network.state()
     network.reset(trial, 2)
     second = network.state()
-    for variable in network._all_weights():
+    for variable in network.weights():
         variable.assign(np.full(variable.shape, 7.0, np.float32))
     network.reset(trial, 1)
     assert all(np.array_equal(a, b) for a, b in zip(network.state(), first, strict=True))

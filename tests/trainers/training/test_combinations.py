@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_fits import figures, job
-from trainers.config import LOSSES
+from trainers.config import BATCH_NORMS, LOSSES
 from trainers.heads import HEADS
 from trainers.training.loop import open_fit
 
@@ -30,6 +30,11 @@ OPTIONS = {
     "sum": {"feature_fusion": "sum", "dropout": 0.3},
     "sum, all frozen": {"feature_fusion": "sum", "unfrozen_layers": 0},
     "concat, mixed": {"feature_fusion": "concat", "mixup": 0.4, "unfrozen_layers": 0},
+    **{f"batch norms {mode}": {"batch_norm": mode} for mode in BATCH_NORMS[1:]},
+    "batch norms measured, mixed": {"batch_norm": "measured", "mixup": 0.4, "unfrozen_layers": "all"},
+    "graded": {"bottom_rate": 0.1, "unfrozen_layers": "all", "weight_decay": 0.01},
+    "average": {"ema": 0.9, "batch_norm": "measured", "unfrozen_layers": "all", "optimizer": "sgd"},
+    "margin grows": {"head": "sphereface", "margin": 3.0, "margin_warmup": 0.5},
     **{f"head {name}": {"head": name, "dropout": 0.2} for name in HEADS},
 }
 
@@ -55,8 +60,8 @@ def test_an_interrupted_fit_resumes_as_if_it_had_not_been(manifest, cache, tmp_p
     check_an_interrupted_fit_resumes(manifest, cache, tmp_path, OPTIONS[name])
 
 
-def test_there_were_eighteen_options():
-    assert len(OPTIONS) == 11 + len(HEADS) == 18
+def test_there_were_twentyfive_options():
+    assert len(OPTIONS) == 11 + 7 + len(HEADS) == 25
 
 
 @pytest.mark.slow

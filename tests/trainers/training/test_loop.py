@@ -31,7 +31,7 @@ from trainers.images.decode import square
 from trainers.networks.backbone import build_backbone
 from trainers.training import steps
 from trainers.training.examples import training_set
-from trainers.training.loop import learning_rate, open_fit, read_weights
+from trainers.training.loop import learning_rate, margin_share, open_fit, read_weights
 
 
 def run(fit_job: FitJob, epochs: int | None = None) -> list[dict[str, float]]:
@@ -263,6 +263,16 @@ def test_a_diverged_fit_says_so(manifest, cache, tmp_path, train_splits):
     assert math.isfinite(run(job(manifest, cache, optimizer="sgd", clip_norm=0), 1)[0]["loss"])
 
 
+def test_a_network_that_tells_no_image_from_another_has_collapsed_after_its_last_epoch(manifest, cache):
+    fit = open_fit(job(manifest, cache, unfrozen_layers=0, learning_rate=0.0))
+    fit.compiled.network.kernel.assign(np.zeros(fit.compiled.network.kernel.shape, np.float32))
+    assert [fit.run_epoch().epoch for _ in range(2)] == [1, 2]
+    with pytest.raises(
+        Diverged, match=r"^collapsed: after epoch 3 every validation image gets the same probabilities; "
+    ):
+        fit.run_epoch()
+
+
 def test_weights_that_burst_in_the_last_step_are_seen_by_validation(manifest, cache):
     fit = open_fit(job(manifest, cache, batch_size=64, learning_rate=1e38, clip_norm=0, warmup=0, optimizer="sgd"))
     with pytest.raises(Diverged, match="diverged: the loss became nan in epoch 1"):
@@ -292,6 +302,28 @@ def test_the_learning_rate_at_its_ends(values, rates):
     trial = config(learning_rate=2.0, **values)
     for step, expected in rates.items():
         assert learning_rate(trial, step, 100) == pytest.approx(2.0 * expected, abs=1e-5)
+
+
+def test_a_margin_grows_to_its_whole_in_its_share_of_the_steps():
+    shares = [margin_share(config(head="arcface", margin_warmup=0.5), step, 8) for step in range(8)]
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    assert {margin_share(config(head="arcface"), step, 8) for step in range(8)} == {1.0}
+    assert config(margin_warmup=0.5) == config()  # softmax has no margin
+
+
+def test_an_average_of_the_weights_is_validated_and_kept(manifest, cache, tmp_path):
+    """w' = d w' + (1 - d) w with d = (1 + t) / (10 + t), from the starting weights."""
+    out = tmp_path / "fit"
+    fit = open_fit(job(manifest, cache, unfrozen_layers=0, ema=0.9, epochs=1, batch_size=64, output=str(out)))
+    assert fit.batches == 1
+    before = [np.array(v) for v in fit.compiled.network.weights()]
+    fit.run_epoch()
+    after = [np.array(v) for v in fit.compiled.network.weights()]
+    fit.finish()
+    _, kept = read_weights(out)
+    for first, last, average in zip(before, after, kept, strict=True):
+        np.testing.assert_allclose(average, 2 / 11 * first + 9 / 11 * last, rtol=1e-5, atol=1e-7)
+    assert all((np.array(v) == w).all() for v, w in zip(fit.compiled.network.weights(), after, strict=True))
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])

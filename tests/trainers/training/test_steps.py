@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from trainers.networks.prefix import Prefix
 from trainers.training import steps
 from trainers.training.loop import open_fit
 from trainers.training.mixing import mix
-from trainers.training.steps import CompiledNetwork
+from trainers.training.steps import CompiledNetwork, StepKind
 
 EVEN = np.array([4, 4, 4])
 
@@ -23,15 +24,15 @@ def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwor
     """A head alone over 64 features, reset."""
     trial = config(unfrozen_layers=0, **values)
     architecture = Architecture.of(trial, "none", len(CLASSES))
-    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), trial.optimizer, trial.clip_norm, loss)
-    made.reset(trial, 0, EVEN)
+    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), replace(StepKind.of(trial), loss=loss))
+    made.reset(trial, 0, EVEN, 1)
     return made
 
 
 def train_once(made: CompiledNetwork, x: np.ndarray, y: np.ndarray, rate: float, seed: list[int]) -> tuple[float, int]:
     """(loss, hits) of one step."""
     offsets, rates = np.array([0, len(x)], np.int32), np.array([rate], np.float32)
-    losses, hits = made.train(x, y, offsets, rates, np.array([seed], np.int64))
+    losses, hits = made.train(x, y, offsets, rates, np.ones(1, np.float32), np.array([seed], np.int64))
     return float(losses[0]), int(hits[0])
 
 
@@ -83,7 +84,7 @@ def test_reset_forgets_the_optimizer():
     fresh = [a.copy() for a in made.state()]
     one_step(made, X, Y, 0.1)
     assert not all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
-    made.reset(config(unfrozen_layers=0), 0, EVEN)
+    made.reset(config(unfrozen_layers=0), 0, EVEN, 1)
     assert all(np.array_equal(a, b) for a, b in zip(made.state(), fresh, strict=True))
 
 
@@ -91,14 +92,14 @@ def test_reset_forgets_the_optimizer():
 def test_class_weights_multiply_the_loss_of_each_example(loss):
     trial, counts = config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1, balance="class_weights"), [2, 12, 4]
     made = compiled(loss, optimizer="sgd", smoothing=0.1)
-    made.reset(trial, 0, np.array(counts))
+    made.reset(trial, 0, np.array(counts), 1)
     logits = X @ np.asarray(made.network.kernel)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     target = np.eye(len(CLASSES))[Y] * 0.9 + 0.1 / len(CLASSES)
     each = -(target * ((1 - p) ** 2 if "focal" in loss else 1.0) * np.log(p)).sum(1)
     weights = np.array([3.0, 0.5, 1.5])[Y]  # 18 / (3 counts)
     assert one_step(made, X, Y, 0.0)[0] == pytest.approx((weights * each).mean(), rel=1e-5)
-    made.reset(config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1), 0, np.array(counts))
+    made.reset(config(unfrozen_layers=0, optimizer="sgd", smoothing=0.1), 0, np.array(counts), 1)
     assert one_step(made, X, Y, 0.0)[0] == pytest.approx(each.mean(), rel=1e-5)  # and are gone for the next trial
 
 
@@ -107,7 +108,7 @@ def test_class_weights_multiply_the_loss_of_each_example(loss):
 )
 def test_logit_adjustment_is_reported_the_prior_that_training_sees(balance, shares):
     made = compiled(head="logit_adjusted")
-    made.reset(config(unfrozen_layers=0, head="logit_adjusted", balance=balance), 0, np.array([2, 12, 4]))
+    made.reset(config(unfrozen_layers=0, head="logit_adjusted", balance=balance), 0, np.array([2, 12, 4]), 1)
     adjusted = np.exp(made.network.log_prior.numpy())
     np.testing.assert_allclose(adjusted / adjusted.sum(), shares, rtol=1e-5)
 
@@ -116,10 +117,8 @@ def test_logit_adjustment_is_reported_the_prior_that_training_sees(balance, shar
 def test_a_mixed_step_trains_the_mixed_label_and_counts_the_larger_one(values):
     trial, counts = config(smoothing=0.1, optimizer="sgd", **values), np.array([2, 12, 4])
     architecture = Architecture.of(trial, "none", len(CLASSES))
-    made = CompiledNetwork(
-        Network(architecture, Prefix(architecture.prefix)), "sgd", trial.clip_norm, "categorical_crossentropy"
-    )
-    made.reset(trial, 0, counts)
+    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), StepKind.of(trial))
+    made.reset(trial, 0, counts, 1)
     images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), np.uint8)
     seed = tf.constant([5, 8], tf.int64)
     alphas = (tf.constant(trial.mixup, tf.float32), tf.constant(trial.cutmix, tf.float32))
@@ -140,3 +139,33 @@ def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manife
     assert seen[1] is seen[2]
     epochs = [figures(open_fit(job(manifest, cache, mixup=alpha)).run_epoch()) for alpha in (0.2, 0.8)]
     assert epochs[0] != epochs[1]
+
+
+def test_a_margin_that_is_not_yet_whole_is_blended_in():
+    """f = (1 - share) cos + share turned (Liu et al. 2017, section 4.1, with share = 1 / (1 + lambda))."""
+    made = compiled(head="cosface", margin=0.3)
+    x, target = tf.constant(X), tf.one_hot(Y, len(CLASSES))
+    seed = tf.constant([0, 0], tf.int64)
+    none, half, whole = (made.network.training_logits(x, target, seed, share)[0].numpy() for share in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(half, (none + whole) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(whole, made.network.training_logits(x, target, seed)[0].numpy())
+    assert (none >= whole).all()
+    assert (none > whole).any()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_lower_layers_learn_at_a_lower_rate(manifest, cache, optimizer):
+    """The first step of the lowest layer is bottom_rate times the one without it; the head's is the same."""
+    steps_of = {}
+    for rate in (1.0, 0.1):
+        values = {"optimizer": optimizer, "bottom_rate": rate, "unfrozen_layers": "all", "weight_decay": 0.1}
+        fit = open_fit(job(manifest, cache, batch_size=64, warmup=0.0, clip_norm=0.0, **values))
+        before = [np.array(v) for v in fit.compiled.variables]
+        fit.run_epoch()
+        steps_of[rate] = [np.array(v) - b for v, b in zip(fit.compiled.variables, before, strict=True)]
+    depths = fit.compiled.network.depths()
+    assert fit.batches == 1
+    assert (max(depths), depths[0], depths[-1]) == (1.0, 1.0, 0.0)
+    assert sorted(depths, reverse=True) == depths
+    for depth, plain, graded in zip(depths, steps_of[1.0], steps_of[0.1], strict=True):
+        np.testing.assert_allclose(graded, plain * 0.1**depth, rtol=2e-3, atol=1e-7)

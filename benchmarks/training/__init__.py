@@ -1,0 +1,1 @@
+"""What the words of training bring, measured on validation alone. Start with ``words``."""
