@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from orchestrator.spec.mistakes import mistakes_of, quoted
+from orchestrator.spec.practice import PRACTICE
 from orchestrator.spec.sections.budget import BudgetSpec, SamplerSpec, SchedulerSpec
 from orchestrator.spec.sections.data import DataSpec, SplitRatios
 from orchestrator.spec.sections.final import FinalSpec
@@ -114,7 +115,7 @@ def search() -> str:
     rows = []
     for name, rule in FIELDS.items():
         words = allowed(str(rule.problem(WRONG[0])))
-        rows.append((f"`{name}`", rule.description, f"`{plain(DEFAULTS[name])}`", words))
+        rows.append((f"`{name}`", rule.description, f"`{plain(PRACTICE.get(name, DEFAULTS[name]))}`", words))
     return table(("field", "description", "default", "allowed"), rows)
 
 

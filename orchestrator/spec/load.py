@@ -18,6 +18,7 @@ from orchestrator.errors import SpecError
 from orchestrator.machine.quiet_stderr import without_chatter
 from orchestrator.paths import SweepPaths
 from orchestrator.spec.mistakes import Mistake, mistakes_of
+from orchestrator.spec.practice import with_practice
 from orchestrator.spec.reachable import reachable
 from orchestrator.spec.sections.budget import SAMPLER_PACKAGES
 from orchestrator.spec.sections.data import KEEP_WORDS
@@ -70,13 +71,16 @@ def open_spec(
     ``overrides``: arguments of ``--set``, such as "budget.trials=5". Relative paths in ``data.source`` and ``weights``
     start at the current folder and become absolute. Photos, weights and sampler packages must exist on this machine.
     ``weights: imagenet`` becomes the folder ORCH_WEIGHTS for backbones whose files it holds; optional backbones without
-    weights are left out. ``begun``: spec of a resumed sweep, which keeps its weights. ``needs_weights``: False if
-    nothing will be trained.
+    weights are left out. Fields of the search that the file leaves out take today's practice, see ``practice``.
+    ``begun``: spec of a resumed sweep, which keeps its weights and its practice. ``needs_weights``: False if nothing
+    will be trained.
 
     Raises SpecError with every mistake, one per line, as ``FILE:LINE:COLUMN: field: what to do``.
     """
     path, note = find_file(path_or_name)
-    document, spec, parts, mistakes = _read(path, overrides, environ)
+    document = _read(path, overrides, environ)
+    search = None if begun is None else begun.search
+    spec, parts, mistakes = _validate(with_practice(_with_absolute_paths(document.data), search))
     mistakes += machine_mistakes(parts)
     resolved = _resolved(parts, document, environ, begun) if needs_weights else None
     if resolved is not None:
@@ -95,21 +99,19 @@ def load_spec(
     environ: Mapping[str, str] = os.environ,
     check_machine: bool = True,
 ) -> SweepSpec:
-    """Return the spec of ``open_spec``. With ``check_machine`` False, photos, weights and packages can be missing."""
+    """Return the spec of ``open_spec``. With ``check_machine`` False, photos, weights and packages can be missing, and
+    the search is the file's alone, as for the ``spec.yaml`` of a sweep."""
     if check_machine:
         return open_spec(path_or_name, overrides, environ).spec
-    document, spec, _, mistakes = _read(find_file(path_or_name)[0], overrides, environ)
+    document = _read(find_file(path_or_name)[0], overrides, environ)
+    spec, _, mistakes = _validate(_with_absolute_paths(document.data))
     if spec is None or mistakes or document.mistakes:
         raise document.error(mistakes)
     return spec
 
 
-def _read(
-    path: Path, overrides: Sequence[str], environ: Mapping[str, str]
-) -> tuple[Document, SweepSpec | None, dict[str, Any], list[Mistake]]:
-    """Return the document and the results of ``_validate``."""
-    document = read_document(_text_of(path), str(path)).override(overrides, _SETTINGS).expand(environ)
-    return document, *_validate(_with_absolute_paths(document.data))
+def _read(path: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> Document:
+    return read_document(_text_of(path), str(path)).override(overrides, _SETTINGS).expand(environ)
 
 
 def dump_spec(spec: SweepSpec) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.errors import SpecError
+from orchestrator.spec.practice import PRACTICE
+from orchestrator.spec.space.domains import Constant
+from orchestrator.spec.space.space import Case
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.spec.yaml_file.document import Document
 
@@ -20,6 +23,11 @@ def sweep(search: str = "dropout: {uniform: [0, 0.2]}", budget: str = "", rest: 
         "name: demo\ndata: {source: 'builtin:digits'}\n"
         f"search: {{{search}}}\nbudget: {{trials: 5, epochs: 3{budget}}}\n{rest}"
     )
+
+
+def practice() -> dict[str, list[Case]]:
+    """What the space of a new sweep holds besides its file's fields."""
+    return {name: [Case(Constant(value))] for name, value in PRACTICE.items()}
 
 
 def mistakes(load: Load, text: str, *overrides: str, **environ: str) -> list[str]:

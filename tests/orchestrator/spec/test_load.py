@@ -20,7 +20,7 @@ from orchestrator.spec.space.domains import DEFAULTS, Choice, Uniform
 from orchestrator.spec.space.fields import FIELDS
 from orchestrator.spec.space.space import Case, Space
 from orchestrator.spec.sweep import SweepSpec
-from tests.support.sweep_files import mistakes, sweep
+from tests.support.sweep_files import mistakes, practice, sweep
 
 
 def test_a_small_file_is_complete(load):
@@ -41,6 +41,7 @@ def test_a_small_file_is_complete(load):
         {
             "head": [Case(Choice(("softmax", "arcface")))],
             "margin": [Case(Uniform(0.1, 0.5), (("head", ("arcface",)),))],
+            **practice(),
         }
     )
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.spec.space.domains import Choice, Constant, IntRange, Uniform
 from orchestrator.spec.space.fields import FIELDS
 from orchestrator.spec.space.space import Case, Space
-from tests.support.sweep_files import mistakes, sweep
+from tests.support.sweep_files import mistakes, practice, sweep
 from trainers.backbones import BACKBONES, Backbone
 
 SMALL_BACKBONE = Backbone("mine", "my:builder", preprocessing="tf", native_size=64, smallest_size=8, layers=3)
@@ -37,7 +37,7 @@ SMALL_BACKBONE = Backbone("mine", "my:builder", preprocessing="tf", native_size=
 )
 def test_forms_of_a_search_value(load, text, cases):
     name = text.partition(":")[0]
-    assert load(sweep(text)).space == Space.of({name: cases})
+    assert load(sweep(text)).space == Space.of({name: cases, **practice()})
 
 
 SEARCH_FIELDS = ", ".join(FIELDS)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from orchestrator.spec.practice import PRACTICE
 from tests.support.sweep_files import mistakes, sweep
 
 
@@ -20,9 +21,9 @@ def test_configurations_take_the_constants_next_to_them(load):
     spec = load(text)
     assert spec.budget.trials == 3
     assert spec.configurations == (
-        ("step-1", {"backbone": "vgg16", "image_size": 64, "dropout": 0.5}),
-        ("step-2", {"head": "normface", "image_size": 64, "dropout": 0.0}),
-        ("step-3", {"image_size": 96, "dropout": 0.0}),
+        ("step-1", {"backbone": "vgg16", "image_size": 64, "dropout": 0.5, **PRACTICE}),
+        ("step-2", {"head": "normface", "image_size": 64, "dropout": 0.0, **PRACTICE}),
+        ("step-3", {"image_size": 96, "dropout": 0.0, **PRACTICE}),
     )
     assert [name for name, _ in load(text, "budget.trials=2").configurations] == ["step-1", "step-2"]
 
