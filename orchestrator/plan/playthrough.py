@@ -104,6 +104,9 @@ class SimulatedSweep:
             scale=None,
             margin=None,
             warmup=0.0,
+            margin_warmup=0.0,
+            bottom_rate=0.5 if config.bottom_rate < 1 else 1.0,
+            ema=0.5 if config.ema else 0.0,
         )
         key = plain, refit
         if key not in self._works:

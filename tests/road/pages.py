@@ -54,6 +54,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "runs for minutes to an hour, for those who work on orch": (
         *(
             "make test-slow",
+            "make growth",
             "make space",
             "make serve-test",
             "make search-quality",

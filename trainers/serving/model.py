@@ -122,10 +122,13 @@ class ServedModel:
         self._open(fit, starting, members)
 
     def _open(self, fit: FitJob, starting: list[np.ndarray], members: list[list[np.ndarray]]) -> None:
+        import tensorflow as tf
+
         from trainers.networks.backbone import build_backbone
         from trainers.networks.network import Architecture, Network
         from trainers.networks.prefix import Prefix
 
+        device.grow_gpu_memory(tf)  # trials may be running on it
         # Built for this model only: other models in the same process keep their own weights.
         whole = build_backbone(fit.config.backbone, "none", self.image_size, SERVED_PRECISION)
         if [w.shape for w in whole.get_weights()] != [w.shape for w in starting]:

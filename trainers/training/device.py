@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -55,9 +56,19 @@ def limit_gpu_memory(tf: Any, share: float, total_mb: Callable[[], int] = total_
     return limits
 
 
+def grow_gpu_memory(tf: Any) -> None:
+    """Let TensorFlow take a GPU's memory as it needs it, instead of all of it at once; for a process without a share.
+
+    Does nothing once the device is in use: whoever uses it has decided.
+    """
+    with contextlib.suppress(RuntimeError):
+        limit_gpu_memory(tf, 1.0)
+
+
 def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
     """Configure this process before its first fit; return the Keras dtype policy to build networks with.
 
+    ``gpu_memory_share``: 0 for a process that was given no GPU; on a machine with one, it takes what it needs.
     "auto" is float32 on CPUs, mixed_bfloat16 on GPUs of compute capability 8 or more, mixed_float16 on other GPUs. The
     policy does not become Keras' default, since a process may train trials of several precisions. float32 disables
     TF32, whose 10-bit mantissa changes features by about 1e-3: stored rows are shared with CPUs and other GPUs.
@@ -67,6 +78,8 @@ def prepare(threads: int, gpu_memory_share: float, precision: str) -> str:
     if not _prepared:
         if gpu_memory_share > 0:
             _prepared["limits_mb"] = limit_gpu_memory(tf, gpu_memory_share)
+        else:
+            grow_gpu_memory(tf)
         _prepared["threads"] = _limit_threads(tf, threads)
     policy = precision if precision != "auto" else _automatic_precision(tf)
     tf.config.experimental.enable_tensor_float_32_execution(policy != "float32")

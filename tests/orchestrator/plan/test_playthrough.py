@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.plan.draws import trials_of
 from orchestrator.plan.plan import PLANNED_STAGES
 from orchestrator.plan.playthrough import DRAWING_S, DRIVER_BYTES, START, TOTAL, SimulatedOutcome, SimulatedSweep
 from tests.support.sweep_costs import CALIBRATION, situation, spec_of
+from trainers.config import TrialConfig
 
 HEADS = {"backbone": "mobilenet_1.0", "unfrozen_layers": 0, "dropout": {"uniform": [0, 0.5]}}
 
@@ -55,6 +57,18 @@ def test_sharing_and_stored_rows_save_time() -> None:
     assert again.stages[Stage.PREFILL] == 0.0
     assert {(built, kept) for _, built, kept in again.rows} == {(0, 100), (0, 20)}
     assert warm.floor_s(again.fits) < simulated.floor_s(shared.fits) <= shared.stages[Stage.SEARCH]
+
+
+def test_numbers_that_cost_nothing_make_no_fit_of_their_own() -> None:
+    simulated = SimulatedSweep(spec_of(HEADS), situation())
+    plain = TrialConfig("mobilenet_1.0", unfrozen_layers=5)
+
+    def works(**values: list[float]) -> int:
+        ((name, numbers),) = values.items()
+        return len({simulated.work(dataclasses.replace(plain, **{name: number})) for number in numbers})
+
+    assert works(dropout=[0.0, 0.1, 0.2]) == works(margin_warmup=[0.0, 0.1, 0.2]) == 1
+    assert works(bottom_rate=[1.0, 0.3, 0.1]) == works(ema=[0.0, 0.9, 0.99]) == 2
 
 
 def test_no_more_workers_than_trials_that_may_run_at_once() -> None:

@@ -96,6 +96,12 @@ def test_an_epoch_of_as_many_examples_as_originals_costs_as_much_without_copies(
     assert equal.features == doubled.features
 
 
+def test_measuring_batch_norms_costs_a_prediction_of_each_original_image() -> None:
+    whole, measured = (work(unfrozen_layers="all", multiplier=2.0, batch_norm=b) for b in ("adapted", "measured"))
+    assert measured.epoch_s == pytest.approx(whole.epoch_s + 100 * 16e-3)
+    assert whole.architecture != measured.architecture
+
+
 def test_copies_spread_otherwise_are_other_rows() -> None:
     even, proportional = ({r.place for r in work(multiplier=1.5, copies=c).images} for c in ("even", "proportional"))
     assert len(even - proportional) == len(proportional - even) == 1

@@ -23,6 +23,7 @@ class FakeTensorFlow:
     capability: tuple[int, int] = (8, 0)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     fixed: bool = False
+    in_use: bool = False
 
     @property
     def config(self) -> SimpleNamespace:
@@ -31,7 +32,7 @@ class FakeTensorFlow:
             set_logical_device_configuration=lambda gpu, limits: self.calls.append((gpu, limits)),
             LogicalDeviceConfiguration=lambda memory_limit: memory_limit,
             experimental=SimpleNamespace(
-                set_memory_growth=lambda gpu, grows: self.calls.append((gpu, grows)),
+                set_memory_growth=self._set_growth,
                 get_device_details=lambda gpu: {"compute_capability": self.capability},
             ),
             threading=SimpleNamespace(
@@ -40,6 +41,11 @@ class FakeTensorFlow:
                 get_intra_op_parallelism_threads=lambda: 0,
             ),
         )
+
+    def _set_growth(self, gpu: str, grows: bool) -> None:
+        if self.in_use:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+        self.calls.append((gpu, grows))
 
     def _set_threads(self, count: int) -> None:
         if self.fixed:
@@ -70,6 +76,16 @@ def test_whole_gpus_grow():
     fake = FakeTensorFlow(["gpu0", "gpu1"])
     assert device.limit_gpu_memory(fake, 1.0, lambda: pytest.fail("the memory is not needed")) == [0, 0]
     assert fake.calls == [("gpu0", True), ("gpu1", True)]
+
+
+def test_a_process_without_a_share_takes_what_it_needs_of_a_gpu():
+    """As `orch predict` and `orch promote` do while trials run on it."""
+    fake = FakeTensorFlow(["gpu0"])
+    device.grow_gpu_memory(fake)
+    assert fake.calls == [("gpu0", True)]
+    used = FakeTensorFlow(["gpu0"], in_use=True)
+    device.grow_gpu_memory(used)
+    assert used.calls == []
 
 
 def test_without_a_gpu_nothing_is_held():
