@@ -189,8 +189,9 @@ def _read_segments(segments: Sequence[LedgerSegment], folder: Path) -> list[Even
 
     events: list[Event] = []
     resume = command_line("sweep", "--resume", "--out", folder.parent)
-    for segment in segments:
-        content = segment.path.read_bytes()
+    # All bytes before the first is parsed, which takes a hundred times as long: a writer may merge segments meanwhile.
+    contents = [segment.path.read_bytes() for segment in segments]
+    for segment, content in zip(segments, contents, strict=True):
         if hashlib.sha256(content).hexdigest()[:12] != segment.checksum:
             raise OrchError(
                 f"{segment.path} is damaged: its bytes do not match the checksum in its name. "
