@@ -53,6 +53,7 @@ class TrialConfig:
     take equally many steps.
     ``bottom_rate``: learning rate of the lowest trained layer of the backbone over the head's; between them the rate
     falls geometrically, layer by layer (Howard & Ruder 2018, section 3.2).
+    ``warm_head``: epochs in which the head alone is trained first, see ``head_first``.
     ``margin_warmup``: share of all steps in which a margin grows from nothing.
     ``ema``: decay of the exponential moving average of the weights that is validated and kept, 0 for none.
     ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
@@ -90,6 +91,7 @@ class TrialConfig:
     bottom_rate: float = 1.0
     margin_warmup: float = 0.0
     ema: float = 0.0
+    warm_head: int = 0
     epochs: int = 10
 
     @property
@@ -192,8 +194,19 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
     if config.multiplier <= 1:
         changes |= {"recipe": "flips", "copies": "even", "steps": "all"}
     if config.unfrozen_layers == 0:
-        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0}
+        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0}
     return dataclasses.replace(config, **changes)
+
+
+def head_first(config: TrialConfig) -> TrialConfig:
+    """Return the configuration whose head a trial with ``warm_head`` begins with: everything frozen, no copies.
+
+    Its features are stored, so it costs seconds. It keeps what shapes the head and how it is trained.
+    """
+    plain = TrialConfig()
+    deeper = ("multiplier", "recipe", "copies", "steps", "mixup", "cutmix", "batch_norm", "bottom_rate", "ema")
+    defaults = {name: getattr(plain, name) for name in (*deeper, "warm_head")}
+    return dataclasses.replace(config, **defaults, unfrozen_layers=0, epochs=config.warm_head)
 
 
 def _typed(name: str, value: Any) -> Any:

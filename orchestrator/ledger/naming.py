@@ -37,6 +37,7 @@ SHORT_FORMS = {
     "bottom_rate": "bottom={}",
     "margin_warmup": "mwarm={}",
     "ema": "ema={}",
+    "warm_head": "warm={}",
     "epochs": "{}ep",
 }
 """Field -> template of its value in a run's name; other fields show the bare value."""

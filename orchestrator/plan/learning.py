@@ -168,7 +168,10 @@ def _frozen(
     """Return the seconds per row of the frozen part, without tracing, which occurs once per prefill."""
     spent: dict[PartKey, list[tuple[float, int]]] = {}
     for event in _builds(events, configs):
-        key = PartKey.of(configs[event.data["for"]], precision)
+        config = configs[event.data["for"]]
+        key = PartKey.of(config, precision)
+        if config.warm_head:  # its build runs two frozen parts
+            continue
         if event.data["features"] and key in calibration.parts:
             seconds = event.data["prefix_s"] - calibration.parts[key].prefix_trace_s
             spent.setdefault(key, []).append((seconds, event.data["features"]))

@@ -11,7 +11,7 @@ from orchestrator.plan.calibration import Calibration, PartKey
 from orchestrator.plan.draws import many_of
 from orchestrator.plan.estimates import cost_of
 from orchestrator.spec.sweep import SweepSpec
-from trainers.config import TrialConfig
+from trainers.config import TrialConfig, head_first
 from trainers.networks.costs import layers_of
 
 SAME_BACKBONE = 0.4
@@ -63,6 +63,7 @@ def measurement_plan(spec: SweepSpec, precision: str = "float32") -> Measurement
     ``precision``: dtype policy of the workers.
     """
     configs = many_of(spec)
+    configs += [head_first(config) for config in configs if config.warm_head]
     counts = Counter(PartKey.of(config, precision) for config in configs)
     first = {PartKey.of(config, precision): config for config in reversed(configs)}
     parts = {

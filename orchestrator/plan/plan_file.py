@@ -32,7 +32,7 @@ from orchestrator.spec.sections.data import DataSpec
 from orchestrator.spec.slots import Resources, slots_of
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.tracking.kept_splits import source_of
-from trainers.config import TrialConfig
+from trainers.config import TrialConfig, head_first
 from trainers.data.build import build_manifest
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -181,14 +181,15 @@ def stored_rows(request: CalibrationRequest, situation: SweepConditions) -> dict
     # The largest multiplier first: its copies hold those of all others.
     for config in sorted(many_of(spec), key=lambda config: -config.multiplier):
         work = fit_work(config, situation.photos, speeds, settings=settings)
-        for rows in (*work.images, *work.features):
+        for rows in work.rows:
             if rows.place in asked:
                 continue
             asked.add(rows.place)
             view, size = rows.shelf.view, rows.shelf.image_size
             if rows.shelf.layer:
                 weights = spec.weights_for(config.backbone)
-                shelf = find(cache, config, weights, situation.precision, situation.store_dtype, view)
+                own = head_first(config) if rows in work.head_features else config
+                shelf = find(cache, own, weights, situation.precision, situation.store_dtype, view)
             else:
                 shelf = known_images(cache, size, view)
             if shelf is not None and os.path.isdir(shelf.folder):

@@ -85,7 +85,6 @@ class SimulatedSweep:
         self.speeds = Speeds(situation.calibration, self._machine())
         self._settings = StoreSettings(situation.precision, VALUE_BYTES[situation.store_dtype])
         self._works: dict[tuple[TrialConfig, tuple[str, ...]], FitWork] = {}
-        self._prefix_s: dict[str, float] = {}
         self._cost = PrefillCost(self.speeds.decode_s, self.speeds.augment_s)
 
     def _machine(self) -> Machine:
@@ -112,7 +111,6 @@ class SimulatedSweep:
         if key not in self._works:
             made = fit_work(plain, self.situation.photos, self.speeds, refit, self._settings)
             self._works[key] = made
-            self._prefix_s.update({rows.shelf.name: made.speed.prefix_s for rows in made.features})
         return self._works[key]
 
     def run(self, trials: Sequence[TrialConfig], seed: str, share: bool = True) -> SimulatedOutcome:
@@ -200,7 +198,7 @@ class SimulatedSweep:
     def _rows(self, works: Sequence[FitWork], built: Mapping[str, int]) -> tuple[tuple[PlannedRows, int, int], ...]:
         most: dict[str, PlannedRows] = {}
         for work in dict.fromkeys(works):
-            for rows in (*work.images, *work.features):
+            for rows in work.rows:
                 if rows.place not in most or most[rows.place].count < rows.count:
                     most[rows.place] = rows
         stored = self.situation.stored
@@ -209,7 +207,7 @@ class SimulatedSweep:
 
     def row_s(self, rows: PlannedRows) -> float:
         """Return the seconds to compute one row of a simulated fit on one worker."""
-        return self._prefix_s[rows.shelf.name] if rows.shelf.layer else self._cost.of_image(rows)
+        return rows.prefix_s if rows.shelf.layer else self._cost.of_image(rows)
 
     def floor_s(self, fits: Sequence[tuple[FitWork, int]]) -> float:
         """Return the minimum wall time of ``fits``, each with its epochs.
@@ -228,14 +226,16 @@ class SimulatedSweep:
         for work, epochs in fits:
             if not epochs:
                 continue
-            through = {(r.split, r.recipe, r.shelf.view): want(r, work.speed.prefix_s) for r in work.features}
+            through = {(r.split, r.recipe, r.shelf.view): want(r, r.prefix_s) for r in work.features}
+            for rows in work.head_features:
+                want(rows, rows.prefix_s)
             for rows in work.images:
                 if through.get((rows.split, rows.recipe, rows.shelf.view), True):
                     # A copy is made from a decoded photo.
                     copy_s = self.speeds.augment_s(rows.recipe, rows.shelf.image_size)
                     want(rows, copy_s if rows.recipe else self._cost.of_image(rows))
         seconds = sum(count * each_s for count, each_s in lacking.values())
-        seconds += sum(epochs * work.bare_epoch_s for work, epochs in fits)
+        seconds += sum(epochs * work.bare_epoch_s + work.head_s for work, epochs in fits if epochs)
         return seconds / self.speeds.machine.workers
 
     def final_floor_s(self, outcome: SimulatedOutcome) -> float:
@@ -264,5 +264,5 @@ class SimulatedSweep:
         """Return the seconds of the longest trial with stored rows, including opening and tracing."""
         epochs = self.spec.budget.epochs
         epoch_s = [work.epoch_s if share else work.live_epoch_s for work in works]
-        once_s = [work.speed.open_s + work.speed.trace_s for work in works]
+        once_s = [work.speed.open_s + work.speed.trace_s + work.head_s for work in works]
         return max((once + epochs * each for once, each in zip(once_s, epoch_s, strict=True)), default=0.0)

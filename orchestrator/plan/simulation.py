@@ -269,7 +269,8 @@ class _Run:
         return [(each, have.get(each.place, 0)) for each in rows if have.get(each.place, 0) < each.count]
 
     def _needed(self, work: FitWork) -> tuple[PlannedRows, ...]:
-        return work.features if self._stored(work) else work.images
+        own = work.features if self._stored(work) else work.images
+        return own + (work.head_features if self.terms.share else ())
 
     def _stored(self, work: FitWork) -> bool:
         """Return whether the fit reads features from the store; otherwise it runs its prefix in every epoch."""
@@ -279,9 +280,10 @@ class _Run:
 
     def _start(self, worker: int, trial: _Trial) -> None:
         work = self.works[trial.place]
+        once_s = self.terms.trial_s + self._opening_s(worker, work)
         if trial.epoch == 0:
             self.rule.add(trial.place)
-        once_s = self.terms.trial_s + self._opening_s(worker, work)
+            once_s += work.head_s + (0.0 if self.terms.share else work.head_features_s)
         self.running[worker] = trial
         self._train(worker, trial, once_s)
 
@@ -373,7 +375,7 @@ class _Run:
             if lacking:
                 made.append((image, rows.count - lacking))
             if rows.shelf.layer:
-                seconds += (rows.count - there) * work.speed.prefix_s
+                seconds += (rows.count - there) * rows.prefix_s
                 made.append((rows, there))
         through = any(rows.shelf.layer for rows, _ in open_rows)
         speed = work.speed

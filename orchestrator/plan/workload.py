@@ -6,14 +6,14 @@ import dataclasses
 import functools
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.sections.data import SplitRatios
-from trainers.config import MEASURED_IMAGES, PrefixConfig, TrialConfig
+from trainers.config import MEASURED_IMAGES, PrefixConfig, TrialConfig, head_first
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import crop_names, distinct_crops, needs_canvas
@@ -103,6 +103,7 @@ class PlannedShelf:
 class PlannedRows:
     """``count`` rows of one ``shelf``: the originals of a split, or copies of a ``recipe``, spread as in ``copies``.
 
+    ``prefix_s``: seconds that the prefix takes for one, 0 for decoded images.
     The copies of a smaller multiplier are among those of a larger one, so a count identifies them.
     """
 
@@ -111,6 +112,7 @@ class PlannedRows:
     count: int
     recipe: str = ""
     copies: str = "even"
+    prefix_s: float = dataclasses.field(default=0.0, compare=False)
 
     @functools.cached_property
     def place(self) -> str:
@@ -186,7 +188,8 @@ def _copies(counts: tuple[int, ...], multiplier: float, spread: str) -> np.ndarr
 class FitWork:
     """The costs of one fit; compared by identity.
 
-    ``images``, ``features``: the rows that it reads, decoded and through the prefix. ``epoch_s``: seconds of an epoch
+    ``images``, ``features``: the rows that it reads, decoded and through the prefix; ``head_features``: those by which
+    its head is trained first, and ``head_s``: the seconds of that. ``epoch_s``: seconds of an epoch
     that reads the store; ``live_epoch_s``: of one that runs the prefix again; ``bare_epoch_s``: at the best speed of
     the trainable part. ``network``, ``architecture``: what a worker opens and traces once for all fits with equal
     values. ``model_bytes``: of the trained weights; ``state_bytes``: of a checkpoint. ``memory_bytes``: of training,
@@ -206,10 +209,22 @@ class FitWork:
     model_bytes: int
     state_bytes: int
     memory_bytes: int
+    head_features: tuple[PlannedRows, ...] = ()
+    head_s: float = 0.0
 
     @property
     def has_prefix(self) -> bool:
         return bool(self.features)
+
+    @property
+    def rows(self) -> tuple[PlannedRows, ...]:
+        """Return all rows that it reads."""
+        return (*self.images, *self.features, *self.head_features)
+
+    @property
+    def head_features_s(self) -> float:
+        """Seconds to compute ``head_features``."""
+        return sum(rows.count * rows.prefix_s for rows in self.head_features)
 
 
 def fit_work(
@@ -233,7 +248,8 @@ def fit_work(
     if not cost.is_identity:
         shelves = {view: _feature_shelf(key, view, settings.value_bytes) for view, *_ in reads.rows}
         features = tuple(
-            PlannedRows(shelves[view], split, n, recipe, config.copies) for view, split, recipe, n in reads.rows
+            PlannedRows(shelves[view], split, n, recipe, config.copies, speed.prefix_s)
+            for view, split, recipe, n in reads.rows
         )
     predicted = reads.judged + (min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0)
     epoch_s = train * speed.train_s + predicted * speed.predict_s
@@ -260,7 +276,21 @@ def fit_work(
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,
         memory_bytes=int(kept + 3 * trained * HEAD_BYTES),
+        **_head_costs(config, photos, speeds, refit, settings),
     )
+
+
+def _head_costs(
+    config: TrialConfig, photos: PhotoCounts, speeds: Speeds, refit: tuple[str, ...], settings: StoreSettings
+) -> dict[str, Any]:
+    """Return ``head_features`` and ``head_s`` of a fit, which trains its head on the originals first."""
+    if not config.warm_head or config.unfrozen_layers == 0:
+        return {}
+    work = fit_work(head_first(config), photos, speeds, refit, settings)
+    trained = reads_of(photos, config.view, 1.0, "", refit).originals
+    rows = tuple(r for r in work.features if r.split in (refit or (TRAIN,)) and r.shelf.view == config.view)
+    seconds = config.warm_head * trained * work.speed.train_s + work.speed.open_s + work.speed.trace_s
+    return {"head_features": rows, "head_s": seconds}
 
 
 @dataclass(frozen=True)

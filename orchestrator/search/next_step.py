@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainers.config import head_first
 from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
@@ -28,11 +29,12 @@ class FeatureSet:
     """One set of rows; trials with equal feature sets read the same rows.
 
     ``images``: what decides which images are decoded and how. ``prefix``: what decides the prefix that runs over them;
-    () if the trial reads decoded images alone.
+    () if the trial reads decoded images alone. ``head``: the same of the features by which its head is trained first.
     """
 
     images: tuple[Any, ...]
     prefix: tuple[Any, ...] = ()
+    head: tuple[Any, ...] = ()
 
 
 NO_FEATURES = FeatureSet(())
@@ -48,9 +50,11 @@ def feature_set_of(job: FitJob) -> FeatureSet:
     key = config.prefix_key(job.weights, job.precision)
     copies = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
     images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
-    if not job.share or key.reads_images:
+    if not job.share:
         return FeatureSet(images)
-    return FeatureSet(images, (key, job.store_dtype))
+    first = head_first(config).prefix_key(job.weights, job.precision) if config.warm_head else None
+    head = () if first is None else (first, job.store_dtype)
+    return FeatureSet(images, () if key.reads_images else (key, job.store_dtype), head)
 
 
 def trace_key(job: FitJob) -> tuple[Any, ...]:

@@ -287,6 +287,15 @@ class Network:
         """All weights, in an order that depends on the architecture alone."""
         return [np.asarray(v) for v in self.weights()]
 
+    def head_state(self) -> list[np.ndarray]:
+        """The weights above the backbone: hidden layer, head and neck."""
+        return [np.asarray(v) for v in self._above()]
+
+    def load_head(self, arrays: list[np.ndarray]) -> None:
+        """Set what ``head_state`` returned, perhaps of a network that trains fewer layers of the same backbone."""
+        for variable, array in zip(self._above(), arrays, strict=True):
+            variable.assign(array)
+
     def load_state(self, arrays: list[np.ndarray]) -> None:
         """Set all weights. Raises TrainerError if ``arrays`` do not have this architecture's shapes."""
         variables = self.weights()
@@ -300,7 +309,10 @@ class Network:
     def weights(self) -> list[Any]:
         """The variables of all weights, in an order that depends on the architecture alone."""
         tail = self.tail.weights if self.tail is not None else []
-        return [*tail, *(self.hidden.weights if self.architecture.hidden else []), *self._top_weights()]
+        return [*tail, *self._above()]
+
+    def _above(self) -> list[Any]:
+        return [*(self.hidden.weights if self.architecture.hidden else []), *self._top_weights()]
 
     @property
     def nbytes(self) -> int:

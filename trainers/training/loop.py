@@ -30,6 +30,7 @@ from trainers.training.cross_validation import FoldedFit
 from trainers.training.features import LabelledRows, fit_examples
 from trainers.training.steps import StepKind, compiled, prefix_of
 from trainers.training.throughput import images_per_second
+from trainers.training.warm_head import HeadStart, head_starts
 
 WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
@@ -48,20 +49,26 @@ def open_fit(job: FitJob) -> Fit:
     architecture = Architecture.of(config, job.weights, len(manifest.classes), precision)
 
     parts = fit_examples(job, manifest, prefix_of(architecture.prefix, Path(job.cache)))
+    starts: list[HeadStart | None] = [*head_starts(job, manifest, precision)] or [None] * len(parts)
     if job.folds:
-        return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1]))
-    return TrainingFit(job, architecture, *parts[0])
+        return FoldedFit(job, lambda own, fold: TrainingFit(own, architecture, *parts[fold - 1], starts[fold - 1]))
+    return TrainingFit(job, architecture, *parts[0], starts[0])
 
 
 class TrainingFit:
     """One configuration trained once. See ``trainers.contract.Fit``."""
 
     def __init__(
-        self, job: FitJob, architecture: Architecture, train: LabelledRows, validation: LabelledRows | None
+        self,
+        job: FitJob,
+        architecture: Architecture,
+        train: LabelledRows,
+        validation: LabelledRows | None,
+        start: HeadStart | None = None,
     ) -> None:
-        """Validation metrics are NaN if ``validation`` is None."""
+        """Validation metrics are NaN if ``validation`` is None. ``start``: how the head is trained before the rest."""
         config = self.config = job.config
-        self.job, self.train, self.validation = job, train, validation
+        self.job, self.train, self.validation, self.start = job, train, validation, start
         self.precision = architecture.prefix.precision
         self.epoch = 0
         self._is_constant = False  # the last validation's probabilities
@@ -87,6 +94,10 @@ class TrainingFit:
         """
         started = time.perf_counter()
         config, steps = self.config, self.compiled
+        if self.start is not None and self.epoch == 0:
+            self._begin_with(self.start)
+            self.start = None
+        began_s = time.perf_counter()
         order = example_order(self.train.labels, config.balance, self.job.seed, self.epoch, self.draws)
         numbers = np.arange(self.epoch * self.batches, (self.epoch + 1) * self.batches)
         seeds = np.stack([np.full(self.batches, self.job.seed), 2 * numbers], 1).astype(np.int64)
@@ -105,7 +116,7 @@ class TrainingFit:
             losses += float(each.astype(np.float64) @ np.diff(chunk.offsets))
             correct += int(hits.sum())
 
-        trained_s = time.perf_counter() - started
+        trained_s = time.perf_counter() - began_s
         with steps.averaged():
             self._measure_norms()
             validated = self._validate()
@@ -129,6 +140,13 @@ class TrainingFit:
             train_images_per_s=len(order) / trained_s,
             images_per_s=self.images_per_s,
         )
+
+    def _begin_with(self, start: HeadStart) -> None:
+        """Train the head alone and take its weights. Raises Diverged."""
+        head = TrainingFit(start.job, start.architecture, start.rows, None)
+        for _ in range(start.job.config.epochs):
+            head.run_epoch()
+        self.compiled.load_head(head.compiled.network.head_state())
 
     def _check_finite(self, loss: float, rate: float) -> None:
         if not math.isfinite(loss):

@@ -13,6 +13,7 @@ from trainers.networks.prefix import Prefix
 from trainers.training import device
 from trainers.training.features import ReadCost, fit_examples
 from trainers.training.steps import prefix_of
+from trainers.training.warm_head import head_starts
 
 
 def fill(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def fill(job: Mapping[str, Any]) -> dict[str, Any]:
     prefix = prefix_of(fit.config.prefix_key(fit.weights, precision), Path(fit.cache))
     cost, opened = ReadCost(), time.perf_counter()
     fit_examples(fit, manifest, prefix, cost)
+    head_starts(fit, manifest, precision, cost)
     now = time.perf_counter()
     return {
         "what": described(prefix),

@@ -138,8 +138,7 @@ class CompiledNetwork:
         self.set_numbers(config, class_counts, steps)
         for variable, fresh in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(tf.zeros(variable.shape, variable.dtype) if fresh is None else fresh)
-        for average, weight in zip(self._averages, self.network.weights() if self._averages else (), strict=True):
-            average.assign(weight)
+        self._average_anew()
 
     def train(
         self,
@@ -239,6 +238,11 @@ class CompiledNetwork:
                 value = tf.cast(tf.convert_to_tensor(weight), average.dtype)
                 average.assign(decay * average + (1.0 - decay) * value)
 
+    def _average_anew(self) -> None:
+        """Begin the averages with the weights of this moment."""
+        for average, weight in zip(self._averages, self.network.weights() if self._averages else (), strict=True):
+            average.assign(weight)
+
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Meanwhile, the network holds the averages of its weights, if any are kept; what is changed in it is kept."""
@@ -263,6 +267,11 @@ class CompiledNetwork:
     def state(self) -> list[np.ndarray]:
         kept = [*self.optimizer.variables, *self._averages]
         return self.network.state() + [np.asarray(v) for v in kept]
+
+    def load_head(self, arrays: list[np.ndarray]) -> None:
+        """Set the weights above the backbone, in the average, too."""
+        self.network.load_head(arrays)
+        self._average_anew()
 
     def load_state(self, arrays: list[np.ndarray]) -> None:
         count = len(self.network.state())

@@ -242,5 +242,10 @@ FIELDS: dict[str, Numbers | Names] = {
         *(0, 1),
         open=("high",),
     ),
+    "warm_head": Numbers(
+        "Epochs in which the head alone is trained first, on the stored features of the frozen backbone; 0 = none.",
+        *(0, 10_000),
+        whole=True,
+    ),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

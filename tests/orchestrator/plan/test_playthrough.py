@@ -71,6 +71,17 @@ def test_numbers_that_cost_nothing_make_no_fit_of_their_own() -> None:
     assert works(bottom_rate=[1.0, 0.3, 0.1]) == works(ema=[0.0, 0.9, 0.99]) == 2
 
 
+def test_heads_that_are_trained_first_share_the_features_of_their_backbone() -> None:
+    deep = {**HEADS, "unfrozen_layers": "all"}
+    plain, warm = (SimulatedSweep(spec_of({**deep, "warm_head": n}), situation()) for n in (0, 3))
+    without, shared, alone = play(plain), play(warm), play(warm, share=False)
+    through = [(rows.count, built) for rows, built, _ in shared.rows if rows.shelf.layer]
+    assert (100, 100) in through  # by twelve trials, once
+    assert not [rows for rows, *_ in without.rows if rows.shelf.layer]
+    assert without.stages[Stage.SEARCH] < shared.stages[Stage.SEARCH] < alone.stages[Stage.SEARCH]
+    assert warm.floor_s(shared.fits) > plain.floor_s(without.fits)
+
+
 def test_no_more_workers_than_trials_that_may_run_at_once() -> None:
     simulated = SimulatedSweep(spec_of(HEADS, budget={"concurrent": 1}), situation(4))
     assert simulated.speeds.machine.workers == 1

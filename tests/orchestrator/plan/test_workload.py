@@ -102,6 +102,18 @@ def test_measuring_batch_norms_costs_a_prediction_of_each_original_image() -> No
     assert whole.architecture != measured.architecture
 
 
+def test_a_head_that_is_trained_first_reads_the_features_of_the_originals_to_train_on() -> None:
+    alone, deep = work(unfrozen_layers=0), work(unfrozen_layers="all", multiplier=2.0, warm_head=4)
+    (rows,) = deep.head_features
+    assert rows.place in {each.place for each in alone.features}
+    assert rows.count == 100
+    assert deep.head_features_s == pytest.approx(100 * 16e-3)
+    assert deep.head_s == pytest.approx(4 * 100 * alone.speed.train_s + alone.speed.open_s + alone.speed.trace_s)
+    assert deep.epoch_s == work(unfrozen_layers="all", multiplier=2.0).epoch_s
+    assert work(warm_head=4).head_features == ()  # the head alone
+    assert len(work(FOLDED, unfrozen_layers=5, warm_head=4, view="random_crop").head_features) == 1
+
+
 def test_copies_spread_otherwise_are_other_rows() -> None:
     even, proportional = ({r.place for r in work(multiplier=1.5, copies=c).images} for c in ("even", "proportional"))
     assert len(even - proportional) == len(proportional - even) == 1

@@ -48,6 +48,8 @@ OTHER = [
     {"share": False},
     {"splits": ("train", "validation")},
     {"dtype": "float16"},
+    {"unfrozen_layers": 5, "warm_head": 2},
+    {"unfrozen_layers": "all", "warm_head": 2},
 ]
 
 

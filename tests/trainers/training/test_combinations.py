@@ -34,6 +34,8 @@ OPTIONS = {
     "batch norms measured, mixed": {"batch_norm": "measured", "mixup": 0.4, "unfrozen_layers": "all"},
     "graded": {"bottom_rate": 0.1, "unfrozen_layers": "all", "weight_decay": 0.01},
     "average": {"ema": 0.9, "batch_norm": "measured", "unfrozen_layers": "all", "optimizer": "sgd"},
+    "head first": {"warm_head": 2, "hidden": 8, "dropout": 0.2},
+    "head first, mixed": {"warm_head": 1, "unfrozen_layers": "all", "mixup": 0.4, "ema": 0.9, "multiplier": 1.5},
     "margin grows": {"head": "sphereface", "margin": 3.0, "margin_warmup": 0.5},
     **{f"head {name}": {"head": name, "dropout": 0.2} for name in HEADS},
 }
@@ -60,8 +62,8 @@ def test_an_interrupted_fit_resumes_as_if_it_had_not_been(manifest, cache, tmp_p
     check_an_interrupted_fit_resumes(manifest, cache, tmp_path, OPTIONS[name])
 
 
-def test_there_were_twentyfive_options():
-    assert len(OPTIONS) == 11 + 7 + len(HEADS) == 25
+def test_there_were_twentyseven_options():
+    assert len(OPTIONS) == 11 + 9 + len(HEADS) == 27
 
 
 @pytest.mark.slow
