@@ -30,7 +30,7 @@ INSTALMENTS = 10
 MARK = 0.15
 """Maximum share of the seconds from cold, for all but training, in the last step.
 
-Measured on 2026-11-30 on two idle cores with multiplier 5 instead of 10: 20 % (138 of 695 s). Some 76 s of each do not
+Measured on 2026-11-30 on two idle cores with multiplier 5 instead of 15: 20 % (138 of 695 s). Some 76 s of each do not
 depend on the number of photos: Ray, four starts of a worker with TensorFlow, eight networks traced, MLflow, promotion.
 With a tenth of the photos new, 15 % is reached by a sweep that takes 17 times that, or 23 minutes, from cold.
 """
@@ -44,7 +44,7 @@ search:
   backbone: [mobilenet_0.5, mobilenet_0.75, mobilenet_1.0, mobilenet_v2]
   image_size: [192, 224]
   unfrozen_layers: 0
-  multiplier: 10
+  multiplier: 15
   learning_rate: 0.003
 budget: {{trials: 8, epochs: 3, scheduler: none, concurrent: 1}}
 final: {{seeds: 1, runners_up: 0, policies: [whole, centre, flip, ten_crop, random_5, pyramid]}}

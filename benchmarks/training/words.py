@@ -54,24 +54,31 @@ STUDIES: dict[str, Study] = {
             "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
             "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
         },
-        {str(rate): {"bottom_rate": rate, "batch_norm": "measured"} for rate in (1.0, 0.3, 0.1, 0.03)},
+        {str(rate): {"bottom_rate": rate, "batch_norm": "adapted"} for rate in (1.0, 0.3, 0.1, 0.03)},
+    ),
+    "warm_head": Study(
+        {
+            "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
+            "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
+        },
+        {str(epochs): {"warm_head": epochs, "batch_norm": "adapted"} for epochs in (0, 3, 10)},
     ),
     "ema": Study(
         {
             "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
             "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
         },
-        {str(decay): {"ema": decay, "batch_norm": "measured"} for decay in (0.0, 0.9, 0.99)},
+        {str(decay): {"ema": decay, "batch_norm": "adapted"} for decay in (0.0, 0.9, 0.99)},
     ),
     "margin_warmup": Study(
         {
             "mobilenet_0.25, all, hidden 512": {
                 **{"backbone": "mobilenet_0.25", "unfrozen_layers": "all", "hidden": 512, "head": "sphereface"},
-                **{"batch_norm": "measured", **SMALL},
+                **{"batch_norm": "adapted", **SMALL},
             },
             "mobilenet_1.0, 20 layers": {
                 **{"backbone": "mobilenet_1.0", "unfrozen_layers": 20, "head": "sphereface"},
-                **{"batch_norm": "measured", **SMALL},
+                **{"batch_norm": "adapted", **SMALL},
             },
         },
         {str(share): {"margin_warmup": share} for share in (0.0, 0.25, 0.5, 1.0)},
