@@ -38,6 +38,10 @@ class Study:
 
 
 SMALL = {"image_size": 128, "epochs": 6}
+DEEP = {
+    "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
+    "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
+}
 STUDIES: dict[str, Study] = {
     "batch_norm": Study(
         {
@@ -50,24 +54,15 @@ STUDIES: dict[str, Study] = {
         {mode: {"batch_norm": mode} for mode in ("inherited", "adapted", "measured", "frozen")},
     ),
     "bottom_rate": Study(
-        {
-            "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
-            "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
-        },
+        DEEP,
         {str(rate): {"bottom_rate": rate, "batch_norm": "adapted"} for rate in (1.0, 0.3, 0.1, 0.03)},
     ),
     "warm_head": Study(
-        {
-            "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
-            "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
-        },
+        DEEP,
         {str(epochs): {"warm_head": epochs, "batch_norm": "adapted"} for epochs in (0, 3, 10)},
     ),
     "ema": Study(
-        {
-            "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
-            "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
-        },
+        DEEP,
         {str(decay): {"ema": decay, "batch_norm": "adapted"} for decay in (0.0, 0.9, 0.99)},
     ),
     "margin_warmup": Study(

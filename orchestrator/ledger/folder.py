@@ -58,7 +58,7 @@ class Sweep:
     @property
     def judged(self) -> bool:
         """Whether it has a leaderboard: it finished, perhaps before it was extended."""
-        return any((e.kind, e.stage, e.state) == (EventKind.STAGE, Stage.LEADERBOARD, "ENDED") for e in self.events)
+        return bool(leaderboards(self.events))
 
     @property
     def stage(self) -> str:
@@ -100,6 +100,11 @@ class Sweep:
                 if isinstance(data, Mapping) and data.get(name) is not None:
                     return data[name]
         return None
+
+
+def leaderboards(events: Iterable[Event]) -> list[Event]:
+    """Return the events with which a leaderboard ended."""
+    return [e for e in events if (e.kind, e.stage, e.state) == (EventKind.STAGE, Stage.LEADERBOARD, "ENDED")]
 
 
 def reads_of_test(events: Iterable[Event]) -> list[Event]:

@@ -17,10 +17,10 @@ import numpy as np
 
 from orchestrator.errors import OrchError
 from orchestrator.evaluation.leaderboard import ensemble
-from orchestrator.ledger.folder import Sweep
+from orchestrator.ledger.folder import Sweep, leaderboards
 from orchestrator.ledger.kept import FILES, FileState
-from orchestrator.ledger.segments import Event, EventKind
-from orchestrator.ledger.stages import CALIBRATED, Stage
+from orchestrator.ledger.segments import Event
+from orchestrator.ledger.stages import CALIBRATED
 from orchestrator.paths import SweepPaths, command_line
 from orchestrator.sweep.probabilities import read_probabilities
 from trainers.calibration import Calibration, tempered
@@ -110,8 +110,7 @@ def judged_winner(sweep: Sweep) -> JudgedWinner:
 
 def _last_record(events: Sequence[Event]) -> dict[str, Any] | None:
     """Return the payload with which the last leaderboard ended; None if none recorded what it judged."""
-    ended = [e for e in events if e.kind == EventKind.STAGE and e.state == "ENDED" and e.stage == Stage.LEADERBOARD]
-    records = [e.data for e in ended if {"judged", "winner_row", "fits"} <= {*e.data}]
+    records = [e.data for e in leaderboards(events) if {"judged", "winner_row", "fits"} <= {*e.data}]
     return dict(records[-1]) if records else None
 
 

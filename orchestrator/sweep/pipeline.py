@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator.cluster import interruptions
 from orchestrator.errors import Interrupted, OrchError, TransientError
-from orchestrator.ledger.folder import FINISHED
+from orchestrator.ledger.folder import FINISHED, leaderboards
 from orchestrator.ledger.kept import FILES, KeptFiles, checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import Event, EventKind
-from orchestrator.ledger.stages import CALIBRATED, Stage
+from orchestrator.ledger.stages import CALIBRATED
 from orchestrator.machine.places import require_places
 from orchestrator.objectives import ACCURACY
 from orchestrator.paths import RUNS, SweepPaths, command_line
@@ -98,7 +98,7 @@ def _sweep(request: SweepRequest, reporter: ProgressReporter) -> Path:
 def _is_whole(paths: SweepPaths, events: Sequence[Event]) -> bool:
     """Whether the sweep is finished, as this version finishes one, and all its recorded files are as they were."""
     states = [event.state for event in events if event.kind == EventKind.SWEEP and event.state]
-    boards = [e for e in events if (e.kind, e.stage, e.state) == (EventKind.STAGE, Stage.LEADERBOARD, "ENDED")]
+    boards = leaderboards(events)
     if states[-1:] != [FINISHED] or not boards or CALIBRATED not in boards[-1].data:
         return False
     kept = KeptFiles.of(paths, events)

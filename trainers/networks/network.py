@@ -323,7 +323,7 @@ class Network:
     def trainable_parts(self) -> list[Any]:
         """The variables that training changes."""
         tail = self.tail.trainable_variables if self.tail is not None else []
-        return [*tail, *(self.hidden.trainable_variables if self.architecture.hidden else []), *self._top_weights()]
+        return [*tail, *self._above()]
 
     def depths(self) -> list[float]:
         """For each of ``trainable_parts``, how deep its layer lies among the backbone's trained ones, from above 0 for

@@ -30,7 +30,7 @@ from trainers.training.cross_validation import FoldedFit
 from trainers.training.features import LabelledRows, fit_examples
 from trainers.training.steps import StepKind, compiled, prefix_of
 from trainers.training.throughput import images_per_second
-from trainers.training.warm_head import HeadStart, head_starts
+from trainers.training.warm_head import HeadStart, computed_once, head_starts
 
 WEIGHTS_FILE = "weights.npz"
 JOB_FILE = "job.json"
@@ -143,7 +143,7 @@ class TrainingFit:
 
     def _begin_with(self, start: HeadStart) -> None:
         """Train the head alone and take its weights. Raises Diverged."""
-        head = TrainingFit(start.job, start.architecture, start.rows, None)
+        head = TrainingFit(start.job, start.architecture, computed_once(start.rows), None)
         for _ in range(start.job.config.epochs):
             head.run_epoch()
         self.compiled.load_head(head.compiled.network.head_state())

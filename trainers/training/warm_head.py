@@ -54,8 +54,7 @@ class _RowsInMemory:
 def head_starts(job: FitJob, manifest: Manifest, precision: str, cost: ReadCost | None = None) -> list[HeadStart]:
     """Read what the head of each fold of ``job`` is trained on first (without folds, of the one fit).
 
-    [] if the configuration has no ``warm_head``. Features that are not stored are computed once and kept in memory: a
-    pooled row is a few kilobytes. Raises TrainerError.
+    [] if the configuration has no ``warm_head``. Raises TrainerError.
     """
     if not job.config.warm_head:
         return []
@@ -65,12 +64,12 @@ def head_starts(job: FitJob, manifest: Manifest, precision: str, cost: ReadCost 
     reading = ReadSettings(own.share, own.store_dtype, cost or ReadCost())
     prefix = prefix_of(architecture.prefix, Path(own.cache))
     return [
-        HeadStart(own, architecture, _computed_once(rows))
-        for rows in read_sets(sets, own.config, prefix, Path(own.cache), reading)
+        HeadStart(own, architecture, rows) for rows in read_sets(sets, own.config, prefix, Path(own.cache), reading)
     ]
 
 
-def _computed_once(read: LabelledRows) -> LabelledRows:
+def computed_once(read: LabelledRows) -> LabelledRows:
+    """Return ``read`` with features that are not stored computed now and kept in memory, a few kilobytes each."""
     rows = read.rows.rows if isinstance(read.rows, RowSubset) else read.rows
     if not isinstance(rows, RecomputedRows):
         return read
