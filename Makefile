@@ -51,7 +51,7 @@ road: $(READY) ## outside the checkout, editable and as a wheel: every command t
 road-pythons: $(READY) ## the wheel under each other Python from 3.11 to 3.13 that is here, or PYTHONS="3.12 3.13"
 	@$(BIN)/python -m tests.road.walk --install wheel --pythons "$(PYTHONS)"
 
-test-slow: $(READY) ## the slow tests alone, in JOBS processes (2); about 25 minutes
+test-slow: $(READY) ## the slow tests alone, in JOBS processes (2); half an hour to an hour
 	@$(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/test_growth.py
 
 growth: $(READY) ## photos in ten instalments, a sweep and a promotion after each; about an hour on two idle cores
