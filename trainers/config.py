@@ -56,6 +56,8 @@ class TrialConfig:
     ``warm_head``: epochs in which the head alone is trained first, see ``head_first``.
     ``margin_warmup``: share of all steps in which a margin grows from nothing.
     ``ema``: decay of the exponential moving average of the weights that is validated and kept, 0 for none.
+    ``accumulation_steps``: equal parts of a batch that pass through the network one after another, whose gradients are
+    averaged before the step, so that a batch needs the memory of a part; batch norms see one part at a time.
     ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
     """
 
@@ -92,6 +94,7 @@ class TrialConfig:
     margin_warmup: float = 0.0
     ema: float = 0.0
     warm_head: int = 0
+    accumulation_steps: int = 1
     epochs: int = 10
 
     @property
@@ -131,6 +134,33 @@ class TrialConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """The part of a configuration, apart from its network, that decides how the training step is traced.
+
+    ``graded``: lower layers learn more slowly. ``averaged``: an average of the weights is kept. ``accumulated``: a
+    batch is trained in parts.
+    """
+
+    optimizer: str = "adam"
+    clip_norm: float = 5.0
+    loss: str = "categorical_crossentropy"
+    graded: bool = False
+    averaged: bool = False
+    accumulated: bool = False
+
+    @classmethod
+    def of(cls, config: TrialConfig) -> StepKind:
+        return cls(
+            optimizer=config.optimizer,
+            clip_norm=config.clip_norm,
+            loss=config.loss,
+            graded=config.bottom_rate < 1,
+            averaged=config.ema > 0,
+            accumulated=config.accumulation_steps > 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -194,7 +224,9 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
     if config.multiplier <= 1:
         changes |= {"recipe": "flips", "copies": "even", "steps": "all"}
     if config.unfrozen_layers == 0:
-        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0}
+        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0, "accumulation_steps": 1}
+    elif config.accumulation_steps > config.batch_size:
+        changes["accumulation_steps"] = config.batch_size
     return dataclasses.replace(config, **changes)
 
 
@@ -205,7 +237,7 @@ def head_first(config: TrialConfig) -> TrialConfig:
     """
     plain = TrialConfig()
     deeper = ("multiplier", "recipe", "copies", "steps", "mixup", "cutmix", "batch_norm", "bottom_rate", "ema")
-    defaults = {name: getattr(plain, name) for name in (*deeper, "warm_head")}
+    defaults = {name: getattr(plain, name) for name in (*deeper, "accumulation_steps", "warm_head")}
     return dataclasses.replace(config, **defaults, unfrozen_layers=0, epochs=config.warm_head)
 
 

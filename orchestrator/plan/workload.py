@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +14,7 @@ import numpy as np
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.sections.data import SplitRatios
-from trainers.config import MEASURED_IMAGES, PrefixConfig, TrialConfig, head_first
+from trainers.config import MEASURED_IMAGES, PrefixConfig, StepKind, TrialConfig, head_first
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import crop_names, distinct_crops, needs_canvas
@@ -254,14 +255,12 @@ def fit_work(
     predicted = reads.judged + (min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0)
     epoch_s = train * speed.train_s + predicted * speed.predict_s
     prefix = config.prefix(settings.precision)
-    kind = config.optimizer, config.clip_norm, config.loss
-    step = (*kind, config.batch_norm, config.bottom_rate < 1, config.ema > 0)
     folds = len(photos.folds) if photos.folds and not refit else 1
     wide = config.hidden * (cost.width + 1) if config.hidden else 0
     head_weights = wide + (config.hidden or cost.width) * photos.classes
     weights = cost.tail_weights + head_weights
     trained = cost.trainable + head_weights
-    kept = config.batch_size * cost.kept_values * 4
+    kept = math.ceil(config.batch_size / config.accumulation_steps) * cost.kept_values * 4
     return FitWork(
         key=key,
         speed=speed,
@@ -271,7 +270,7 @@ def fit_work(
         live_epoch_s=epoch_s + (train + predicted) * speed.prefix_s,
         bare_epoch_s=train * speed.bare_train_s + predicted * speed.predict_s,
         network=(key.backbone, key.image_size, key.output_stride),
-        architecture=(prefix, config.hidden, config.head, *step),
+        architecture=(prefix, config.hidden, config.head, config.batch_norm, StepKind.of(config)),
         prefix=(prefix, config.view),
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.config import head_first
+from trainers.config import StepKind, head_first
 from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
@@ -60,9 +60,8 @@ def feature_set_of(job: FitJob) -> FeatureSet:
 def trace_key(job: FitJob) -> tuple[Any, ...]:
     """Return what decides the traced training step; a warm worker reuses the step for an equal key."""
     config = job.config
-    kind = (config.optimizer, config.clip_norm, config.loss)
-    step = (*kind, config.batch_norm, config.bottom_rate < 1, config.ema > 0)
-    return (config.prefix_key(job.weights, job.precision), job.share, config.hidden, config.head, *step)
+    network = (config.prefix_key(job.weights, job.precision), config.hidden, config.head, config.batch_norm)
+    return (*network, job.share, StepKind.of(config))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ OTHER = {
     **{"clip_norm": 1.0, "scale": 9.0, "margin": 0.5, "recipe": "rand", "balance": "sampling", "epochs": 3},
     **{"loss": "categorical_focal_crossentropy", "copies": "proportional", "steps": "originals"},
     **{"batch_norm": "measured", "bottom_rate": 0.1, "margin_warmup": 0.5, "ema": 0.99, "warm_head": 2},
+    **{"accumulation_steps": 4},
 }
 """Another value for each field."""
 DECIDES_THE_PREFIX = {
@@ -113,7 +114,7 @@ def test_every_field_counts_towards_the_id():
     ids = {trial_id(TrialConfig(), 0, "data")}
     for field in dataclasses.fields(TrialConfig):
         ids.add(trial_id(dataclasses.replace(TrialConfig(), **{field.name: other[str(field.type)]}), 0, "data"))
-    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 35
+    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 36
 
 
 @pytest.mark.parametrize(

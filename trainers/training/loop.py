@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import MEASURED_IMAGES, TrialConfig
+from trainers.config import MEASURED_IMAGES, StepKind, TrialConfig
 from trainers.contract import EpochMetrics, Fit, FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
@@ -28,7 +28,7 @@ from trainers.training.balance import example_order
 from trainers.training.chunks import chunks
 from trainers.training.cross_validation import FoldedFit
 from trainers.training.features import LabelledRows, fit_examples
-from trainers.training.steps import StepKind, compiled, prefix_of
+from trainers.training.steps import compiled, prefix_of
 from trainers.training.throughput import images_per_second
 from trainers.training.warm_head import HeadStart, computed_once, head_starts
 

@@ -247,5 +247,11 @@ FIELDS: dict[str, Numbers | Names] = {
         *(0, 10_000),
         whole=True,
     ),
+    "accumulation_steps": Numbers(
+        "Parts of a batch that pass through the network one after another; their gradients are averaged before the "
+        "step, so a batch needs the memory of one part.",
+        *(1, 65_536),
+        whole=True,
+    ),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

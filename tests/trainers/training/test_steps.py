@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 from tests.support.tiny_fits import CLASSES, config, figures, job
+from trainers.config import StepKind
 from trainers.networks.network import Architecture, Network
 from trainers.networks.prefix import Prefix
 from trainers.training import steps
 from trainers.training.loop import open_fit
 from trainers.training.mixing import mix
-from trainers.training.steps import CompiledNetwork, StepKind
+from trainers.training.steps import CompiledNetwork
 
 EVEN = np.array([4, 4, 4])
 
@@ -169,3 +170,34 @@ def test_lower_layers_learn_at_a_lower_rate(manifest, cache, optimizer):
     assert sorted(depths, reverse=True) == depths
     for depth, plain, graded in zip(depths, steps_of[1.0], steps_of[0.1], strict=True):
         np.testing.assert_allclose(graded, plain * 0.1**depth, rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8, 20])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
+    """Also where the parts are uneven, and where there are more parts than examples."""
+    values = {"optimizer": "sgd", "smoothing": 0.1, "balance": "class_weights", "clip_norm": 0.5, "batch_size": 32}
+    network = {"backbone": "tests.support.tiny_fits:RESIDUAL", "image_size": 24, "unfrozen_layers": "all"}
+    trial = config(**network, batch_norm="frozen", accumulation_steps=parts, **values)
+    whole = config(**network, batch_norm="frozen", **values)
+    images = np.random.default_rng(2).integers(0, 256, (8, 24, 24, 3), np.uint8)
+    seen = []
+    for each in (whole, trial):
+        architecture = Architecture.of(each, "none", len(CLASSES))
+        made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), StepKind.of(each))
+        made.reset(each, 0, np.array([8, 4, 2]), 1)
+        before = made.network.state()
+        seen.append((*train_once(made, images, Y, 0.1, [0, 0]), before, made.network.state()))
+    (loss, hits, before, after), (parts_loss, parts_hits, _, parts_after) = seen
+    assert (parts_loss, parts_hits) == (pytest.approx(loss, rel=1e-5), hits)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, after, strict=True))
+    for one, other in zip(after, parts_after, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_each_part_draws_a_dropout_of_its_own():
+    made = compiled(optimizer="sgd", dropout=0.5, batch_size=8)
+    parted = CompiledNetwork(made.network, replace(made.kind, accumulated=True))
+    parted.reset(config(unfrozen_layers=0, dropout=0.5, optimizer="sgd", batch_size=8), 0, EVEN, 1)
+    parted.numbers.parts.assign(8)
+    _, before, after = one_step(parted, np.repeat(X[:1], 8, 0), np.zeros(8, np.int32), 1.0)
+    assert (after != before).any(1).mean() > 0.9  # with one mask for all parts, half of the features do not move
