@@ -155,7 +155,11 @@ def _check_patches(sizes: Sequence[int], names: Sequence[str], here: SpaceMistak
     for row in map(backbone, names):
         why = next(filter(None, (size_refusal(row, size) for size in sizes if size >= row.smallest_size)), None)
         if why:
-            own = "" if len(names) == 1 else f" Give it sizes of its own with a condition, when: {{backbone: {row.name}}}."
+            own = (
+                ""
+                if len(names) == 1
+                else f" Give it sizes of its own with a condition, when: {{backbone: {row.name}}}."
+            )
             here.add(f"{why}{own}")
             return
 

@@ -62,9 +62,7 @@ def build_vit(
     if any(side % of.patch for side in input_shape[:2]):
         raise ValueError(f"the sides of images must be multiples of {of.patch}, not {input_shape[:2]}.")
     inputs = keras.Input(input_shape, name="images")
-    x = keras.layers.Conv2D(
-        of.width, of.patch, strides=of.patch, kernel_initializer=_normal(), name="patches"
-    )(inputs)
+    x = keras.layers.Conv2D(of.width, of.patch, strides=of.patch, kernel_initializer=_normal(), name="patches")(inputs)
     x = Tokens(of.grid, 1 + of.registers, name="tokens")(x)
     for number in range(1, of.depth + 1):
         is_last = number == of.depth

@@ -88,7 +88,11 @@ VIT, DINO = "vit_small_16_deit", "vit_small_14_dinov2"
             "vit_small_14_dinov2 cuts images into patches of 14 px, so 240 px are not possible; the nearest sizes are "
             "238 and 252. Give it sizes of its own with a condition, when: {backbone: vit_small_14_dinov2}.",
         ),
-        ({"backbone": DINO, "image_size": 14}, "image_size", "14 pixels are too few for vit_small_14_dinov2; use at least 28."),
+        (
+            {"backbone": DINO, "image_size": 14},
+            "image_size",
+            "14 pixels are too few for vit_small_14_dinov2; use at least 28.",
+        ),
         (
             {"backbone": "vgg16", "pooling": "token"},
             "pooling",
