@@ -50,7 +50,7 @@ def measure(name: str) -> dict[str, Any]:
 
 def _of_transformer(model: Any) -> dict[str, Any]:
     """The fields that only transformers have, as ``trainers.networks.costs.Layers`` describes them; {} for others."""
-    from trainers.networks.transformers.vit import Tokens, TransformerBlock
+    from trainers.networks.architectures.vit import Tokens, TransformerBlock
 
     first = next((layer for layer in model.layers if isinstance(layer, Tokens)), None)
     if first is None:
@@ -67,7 +67,7 @@ def macs(layer: Any) -> int:
     """Multiplications with additions of a layer for one image; 0 for one that only normalises, adds or pools."""
     import keras
 
-    from trainers.networks.transformers.vit import TransformerBlock
+    from trainers.networks.architectures.vit import TransformerBlock
 
     if isinstance(layer, TransformerBlock):
         kernels = sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) == 2)

@@ -27,7 +27,7 @@ RESIDUAL = Backbone("residual", "tests.support.tiny_fits:build_residual", "tf", 
 """Two residual blocks of seven layers: ``tests.support.tiny_fits:RESIDUAL``."""
 VIT = Backbone(
     "tiny_vit",
-    "trainers.networks.transformers.vit:build_vit",
+    "trainers.networks.architectures.vit:build_vit",
     "torch",
     native_size=16,
     smallest_size=8,

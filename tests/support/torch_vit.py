@@ -1,7 +1,8 @@
-"""timm's side of the comparison of vision transformers: random weights, and the tokens that they give. Needs torch, timm.
+"""timm's side of the comparison of vision transformers: random weights, and their tokens. Needs torch and timm.
 
-``python -m tests.support.torch_vit`` writes the fixtures of test_vit.py again: two blocks of width 16. With a folder it
-writes the whole networks' there. Runs apart: torch after TensorFlow in one process crashes.
+``python -m tests.support.torch_vit`` writes the fixtures of test_vit.py again: two blocks of width 16. With a folder,
+one of our backbones and image sizes it writes the whole network's there. Runs apart: torch after TensorFlow in one
+process crashes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,6 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 
 from tests.support.places import FIXTURES
 
-CASES = {
-    "vit_small_16_deit": ("deit_small_patch16_224", (224, 160, 288)),
-    "vit_small_14_dinov2": ("vit_small_patch14_dinov2", (518, 224, 70)),
-    "vit_small_14_reg4_dinov2": ("vit_small_patch14_reg4_dinov2", (224,)),
-}
-"""Our backbone -> timm's, and the image sizes that are compared."""
 NARROW = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
 NARROWS: dict[str, dict[str, Any]] = {
     "narrow_vit": {},
@@ -72,17 +67,23 @@ def write(make: Callable[..., Any], state: dict[str, Any], sizes: Sequence[int],
         np.savez_compressed(folder / f"{name}_{size}.npz", images=images, **tokens_of(make, size, state, images))
 
 
-def main(folder: Path | None) -> None:
-    if folder is None:
+def timms_name(ours: str) -> str:
+    """vit_small_16_deit -> deit_small_patch16_224, vit_small_14_dinov2 -> vit_small_patch14_dinov2"""
+    _, size, patch, rest = ours.split("_", 3)
+    return f"deit_{size}_patch16_224" if rest == "deit" else f"vit_{size}_patch{patch}_{rest}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    if not arguments:
         for name, more in NARROWS.items():
             make = functools.partial(VisionTransformer, **NARROW, **more)
             state = randomised(make(img_size=NARROW_SIZE)).state_dict()
             write(make, state, NARROW_SIZES, FIXTURES, name)
         return
-    for ours, (timms, sizes) in CASES.items():
-        make = functools.partial(timm.create_model, timms, pretrained=False, num_classes=0)
-        write(make, randomised(make()).state_dict(), sizes, folder, ours)
+    folder, ours, *sizes = arguments
+    make = functools.partial(timm.create_model, timms_name(ours), pretrained=False, num_classes=0)
+    write(make, randomised(make()).state_dict(), [int(size) for size in sizes], Path(folder), ours)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    main(sys.argv[1:])

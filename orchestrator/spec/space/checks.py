@@ -14,7 +14,6 @@ from trainers.backbones import BACKBONES, Backbone, backbone, fusion_refusal, po
 from trainers.config import TrialConfig, canonical
 from trainers.heads import Head, head
 
-
 REFUSALS = {"pooling": pooling_refusal, "feature_fusion": fusion_refusal}
 """Field -> why a backbone's output does not allow a word of it; None if it does."""
 

@@ -1,7 +1,8 @@
 """The weights of a vision transformer from the state dict of timm's ``VisionTransformer``. Pure numpy.
 
 timm keeps the class token's position in the table of DeiT and DINOv2, where it is added to the token; with registers
-the table has none. Facebook's own files of DINOv2 have the same names, apart from ``mask_token`` and ``register_tokens``.
+the table has none. Facebook's own files of DINOv2 have the same names, apart from ``mask_token`` and
+``register_tokens``.
 """
 
 from __future__ import annotations
@@ -10,10 +11,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainers.networks.transformers.positions import resized
+from trainers.networks.architectures.positions import resized
 
-IGNORED = ("head.", "mask_token", "fc_norm.")
+LEFT_OUT = ("head.", "mask_token", "fc_norm.")
 """Starts of names that belong to training or to a classifier."""
+HINTS = {
+    "dist_token": "It looks like DeiT's distilled network, which has a second token; take timm's deit_*_patch16_224.",
+    "reg_token": "It has registers: its network is vit_small_14_reg4_dinov2 or vit_base_14_reg4_dinov2.",
+    "blocks.0.ls1": "It has LayerScale: its network is one of DINOv2, or DeiT III, which cannot be converted.",
+}
+"""Start of an unknown name -> the network that has it."""
 RENAMED = {"register_tokens": "reg_token"}
 """Facebook's name -> timm's."""
 PARTS = {

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import keras
 import numpy as np
 import pytest
 
+from tests.support import parity, parity_vit
 from tests.support.places import FIXTURES
 from trainers.backbones import backbone
+from trainers.networks.architectures.vit import START_OF_SCALE, TransformerBlock, build_vit
+from trainers.networks.architectures.vit_names import rearranged
 from trainers.networks.backbone import build_backbone
-from trainers.networks.convert import read_state_dict
+from trainers.networks.conversion.convert import fill
+from trainers.networks.conversion.published import PUBLISHED
+from trainers.networks.conversion.state_dict import read_state_dict
 from trainers.networks.prefix import pool
-from trainers.networks.transformers.timm_names import axes_of, name_of, rearranged
-from trainers.networks.transformers.vit import START_OF_SCALE, TransformerBlock, build_vit
 
 NARROW = {"patch": 4, "grid": 5, "width": 16, "heads": 2, "depth": 2}
 NARROWS = {"narrow_vit": {}, "narrow_vit_reg": {"layer_scale": True, "registers": 2}}
@@ -21,11 +27,10 @@ NARROWS = {"narrow_vit": {}, "narrow_vit_reg": {"layer_scale": True, "registers"
 def narrow(name: str, size: int) -> keras.Model:
     """The network of the fixture ``name`` for images of ``size``, with the fixture's weights."""
     model = build_vit((size, size, 3), **NARROW, **NARROWS[name])
-    tensors = rearranged(read_state_dict(FIXTURES / f"{name}.safetensors"), NARROW["grid"])
-    for layer in model.layers:
-        places = [(name_of(layer.name, weight.name), axes_of(layer.name, weight.shape)) for weight in layer.weights]
-        layer.set_weights([tensors.pop(name).transpose(axes) for name, axes in places])
-    assert tensors == {}
+    prepare = functools.partial(rearranged, grid=NARROW["grid"])
+    published = dataclasses.replace(PUBLISHED["vit_small_16_deit"], prepare=prepare)
+    used, ignored, _ = fill(model, read_state_dict(FIXTURES / f"{name}.safetensors"), "the fixture", published)
+    assert (len(used), ignored) == (len(model.weights), ())
     return model
 
 
@@ -107,3 +112,13 @@ def test_a_top_weights_or_half_patches_are_refused():
         build_vit((20, 20, 3), include_top=True, **NARROW)
     with pytest.raises(ValueError, match="multiples of 4"):
         build_vit((22, 22, 3), **NARROW)
+
+
+@pytest.mark.parity
+@pytest.mark.slow
+@pytest.mark.skipif(bool(parity.missing()), reason="needs the extra: torch, timm and safetensors")
+@pytest.mark.parametrize("name", parity_vit.SIZES)
+def test_the_whole_network_gives_what_timms_gives(name):
+    found = parity_vit.differences(name)
+    assert len(found) == 3 * len(parity_vit.SIZES[name])
+    assert parity.excess(found) <= 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.networks.transformers.positions import resize_matrix, resized
+from trainers.networks.architectures.positions import resize_matrix, resized
 
 
 @pytest.mark.parametrize(("old", "new"), [(14, 10), (14, 18), (37, 16), (37, 5), (16, 37), (2, 9), (9, 2)])

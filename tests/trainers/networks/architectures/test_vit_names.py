@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainers.networks.transformers.timm_names import axes_of, name_of, rearranged
+from trainers.networks.architectures.vit_names import axes_of, name_of, rearranged
 
 WIDTH = 6
 

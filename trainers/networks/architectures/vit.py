@@ -1,15 +1,15 @@
 """Vision transformers (Dosovitskiy et al. 2021) whose weights fit timm's ``VisionTransformer``: DeiT, DINOv2.
 
-With x the tokens (n, t, width), equations 2 to 4 of section 3.1, and LayerScale (Touvron et al. 2021, "Going deeper with
-image transformers", section 2.1) where the weights have it:
+With x the tokens (n, t, width), equations 2 to 4 of section 3.1, and LayerScale (Touvron et al. 2021, "Going deeper
+with image transformers", section 2.1) where the weights have it:
 
     x <- x + s1 * attention(norm(x))
     x <- x + s2 * mlp(norm(x))
     output = norm(x)
 
-A block is one layer, so that the last n layers are the last n blocks; the last norm belongs to the last block. Tokens are
-the class token, then registers (Darcet et al. 2024), if any, then the patches, row by row. A position table belongs to a
-grid of patches, but the layer resizes it to the grid of its images, so that one weight file serves every image size.
+A block is one layer, so that the last n layers are the last n blocks; the last norm belongs to the last block. Tokens
+are the class token, then registers (Darcet et al. 2024), if any, then the patches, row by row. A position table belongs
+to a grid of patches, but the layer resizes it to the grid of its images, so that one weight file serves every size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from trainers.networks.transformers.positions import resize_matrix
+from trainers.networks.architectures.positions import resize_matrix
 
 EPSILON = 1e-6
 """Added to the variance by every norm."""
@@ -53,8 +53,8 @@ def build_vit(
 ) -> keras.Model:
     """Build a transformer from preprocessed images to its tokens (n, 1 + registers + patches, width).
 
-    ``shape``: the fields of ``Shape``. Layers are named images, patches, tokens, block_1 and so on. Raises ValueError for a
-    top or for weights, and for a side that is no multiple of the patch's.
+    ``shape``: the fields of ``Shape``. Layers are named images, patches, tokens, block_1 and so on. Raises ValueError
+    for a top or for weights, and for a side that is no multiple of the patch's.
     """
     if include_top or weights is not None:
         raise ValueError("vision transformers are built without a top and without weights; load a converted file.")
@@ -115,8 +115,8 @@ class Tokens(keras.layers.Layer):
 class TransformerBlock(keras.layers.Layer):
     """Tokens (n, t, width) -> tokens of the same shape: attention and an MLP, each after a norm and added to its input.
 
-    ``layer_scale``: whether a factor per channel multiplies what is added. ``normalised``: whether a norm follows. Kernels
-    are (inputs, outputs); ``qkv_kernel`` holds queries, keys and values in this order.
+    ``layer_scale``: whether a factor per channel multiplies what is added. ``normalised``: whether a norm follows.
+    Kernels are (inputs, outputs); ``qkv_kernel`` holds queries, keys and values in this order.
     """
 
     def __init__(self, heads: int, layer_scale: bool = False, normalised: bool = False, **settings: Any) -> None:
