@@ -57,7 +57,7 @@ test-slow: $(READY) ## the slow tests alone, in JOBS processes (2); half an hour
 growth: $(READY) ## photos in ten instalments, a sweep and a promotion after each; about an hour on two idle cores
 	@$(BIN)/python -m pytest -m slow --capture no --timeout 7200 tests/test_growth.py
 
-parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
+parity: ## converted backbones against PyTorch with the same weights; sets up a second environment with torch the first time
 	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \
 	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
 	@$(PARITY)/bin/python -m tests.support.parity
