@@ -60,7 +60,7 @@ growth: $(READY) ## photos in ten instalments, a sweep and a promotion after eac
 parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
 	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \
 	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
-	@$(PARITY)/bin/python -m tests.support.parity_senet50
+	@$(PARITY)/bin/python -m tests.support.parity
 
 space: $(READY) ## every backbone and every head through an epoch of orch sweep full, on digits
 	@$(BIN)/python -m benchmarks.space_coverage
