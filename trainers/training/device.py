@@ -93,6 +93,24 @@ def kind() -> str:
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
+def devices(count: int) -> tuple[str, ...]:
+    """Names of the ``count`` devices to divide a batch among, () for one: the default device needs no name.
+
+    GPUs, or on a machine without any TensorFlow's CPU devices. Raises TrainerError if there are fewer.
+    """
+    if count <= 1:
+        return ()
+    import tensorflow as tf
+
+    names = [each.name for each in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
+    if len(names) < count:
+        raise TrainerError(
+            f"a trial was given {count} GPUs and TensorFlow sees {len(names) if kind() == 'gpu' else 'none'}; "
+            "look at CUDA_VISIBLE_DEVICES and the driver, or set resources.gpus to 1."
+        )
+    return tuple(names[:count])
+
+
 def _limit_threads(tf: Any, threads: int) -> int:
     """Limit an operation to ``threads`` CPU threads; return the limit in force (0: one per core)."""
     try:

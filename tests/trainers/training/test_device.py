@@ -151,3 +151,9 @@ def test_a_silent_nvidia_smi_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TrainerError, match=r"nvidia-smi.*is not installed"):
         device.total_gpu_memory_mb()
+
+
+def test_one_device_has_no_name_and_more_than_there_are_is_a_sentence():
+    assert device.devices(1) == ()
+    with pytest.raises(TrainerError, match="a trial was given 2 GPUs and TensorFlow sees none; look at CUDA_VISIBLE"):
+        device.devices(2)
