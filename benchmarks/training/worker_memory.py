@@ -11,6 +11,7 @@ size after every trial, and ends with exit code 1 unless it is flat: after the f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import statistics
 import tempfile
@@ -72,6 +73,7 @@ def run(trials: int, folder: Path) -> Iterator[dict[str, Any]]:
 
     from trainers.config import canonical
     from trainers.contract import FitJob
+    from trainers.errors import Diverged
     from trainers.training.loop import open_fit
 
     manifest, kinds = _manifest(folder), architectures()
@@ -83,9 +85,10 @@ def run(trials: int, folder: Path) -> Iterator[dict[str, Any]]:
         began_s = time.perf_counter()
         job = FitJob(f"trial-{number}", config, number, str(manifest), "none", cache=str(folder / "cache"))
         fit = open_fit(replace(job, output=str(folder / "fit")))
-        for _ in range(config.epochs):
-            fit.run_epoch()
-        fit.finish()
+        with contextlib.suppress(Diverged):  # a worker goes on, too
+            for _ in range(config.epochs):
+                fit.run_epoch()
+            fit.finish()
         del fit
         seconds = time.perf_counter() - began_s
         rss = process.memory_info().rss / 10**6
