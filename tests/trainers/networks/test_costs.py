@@ -54,6 +54,10 @@ def test_the_check_tells_a_row_that_is_out_of_date() -> None:
         ("densenet121", 2.83),  # 2.87 G is the usual count
         ("efficientnet_b0", 0.387),  # Tan & Le 2019, table 2: 0.39 G
         ("convnext_tiny", 4.46),  # Liu et al. 2022, table 1: 4.5 G
+        ("convnext_v2_atto", 0.55),  # facebookresearch/ConvNeXt-V2, its tables of models
+        ("convnext_v2_nano", 2.45),
+        ("convnext_v2_base", 15.4),
+        ("resnet50v1.5", 4.09),  # torchvision's documentation
         ("nasnet_mobile", 0.563),  # Zoph et al. 2018, table 2: 564 M
     ],
 )
