@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainers.store.rows import Rows
-from trainers.training.features import ReadRows, RowSubset
+from trainers.training.features import FreshRows, ReadRows, RowSubset
 
 CHUNK_BYTES = 64 * 2**20
 """Maximum bytes of the rows of a chunk, which holds at least one batch. The next chunk may be read at the same time."""
@@ -32,9 +32,10 @@ class Chunk:
 
 
 def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
-    """Yield ``batches`` of indices, in order, with their rows. Rows on disk are read one chunk ahead, in a thread."""
+    """Yield ``batches`` of indices, in order, with their rows. Rows on disk, and those that are drawn
+    in each epoch, are read one chunk ahead, in a thread."""
     groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize))
-    if not _on_disk(rows) or len(groups) < 2:
+    if not _read_ahead(rows) or len(groups) < 2:
         for first, group in groups:
             yield _read(rows, first, group)
         return
@@ -61,8 +62,9 @@ def _read(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Chunk:
     return Chunk(first, chosen, offsets, rows.take(chosen))
 
 
-def _on_disk(rows: ReadRows) -> bool:
-    """Whether taking rows waits for files; rows computed on each read would only compete with the step for threads."""
+def _read_ahead(rows: ReadRows) -> bool:
+    """Whether taking rows waits for files or draws images; features computed on each read would only compete with the
+    step for threads."""
     while isinstance(rows, RowSubset):
         rows = rows.rows
-    return isinstance(rows, Rows) and not rows.is_in_memory
+    return isinstance(rows, FreshRows) or (isinstance(rows, Rows) and not rows.is_in_memory)
