@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 
 from trainers.dotted import lookup
 from trainers.errors import TrainerError
-from trainers.images.published import rand, trivial
+from trainers.images.published import crop, erase, inception, rand, trivial
 
 Generator = np.random.Generator
 
@@ -192,6 +192,9 @@ RECIPES: dict[str, Recipe] = {
         Recipe("rich", rich),
         Recipe("trivial", trivial),
         Recipe("rand", rand),
+        Recipe("crop", crop),
+        Recipe("inception", inception),
+        Recipe("erase", erase),
     )
 }
 
