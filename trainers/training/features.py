@@ -10,17 +10,16 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
 from trainers.config import TrialConfig
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
-from trainers.images.decoder import Decoder, ImageCopy
+from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy, in_order
 from trainers.images.fresh_draws import FreshDraws
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
@@ -28,7 +27,7 @@ from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
 from trainers.training.examples import ExampleSet, example_sets, row_keys
 
-PREFIX_BATCH = 32
+PREFIX_BATCH = BATCH_IMAGES
 """Images per batch through the prefix. A row does not depend on its batch, except for rounding."""
 
 
@@ -71,12 +70,16 @@ class RowSubset:
 
 @dataclass(frozen=True)
 class RecomputedRows:
-    """Rows that are not stored: ``compute`` runs each time they are taken, on up to PREFIX_BATCH indices at once."""
+    """Rows that are not stored: ``compute`` runs each time they are taken, on the indices, and yields batches of rows.
 
-    compute: Callable[[np.ndarray], np.ndarray]
+    ``ahead``: whether a reader may take the next rows on another thread while it uses the present ones.
+    """
+
+    compute: Callable[[np.ndarray], Iterator[np.ndarray]]
     shape: tuple[int, ...]
     dtype: np.dtype
     count: int
+    ahead: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -84,9 +87,10 @@ class RecomputedRows:
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The rows at ``indices``, shape (len(indices), *shape)."""
         out = np.empty((len(indices), *self.shape), self.dtype)
-        for start in range(0, len(indices), PREFIX_BATCH):
-            chosen = slice(start, start + PREFIX_BATCH)
-            out[chosen] = self.compute(indices[chosen])
+        start = 0
+        for batch in self.compute(indices):
+            out[start : start + len(batch)] = batch
+            start += len(batch)
         return out
 
 
@@ -94,7 +98,8 @@ class RecomputedRows:
 class FreshRows:
     """Images (n, size, size, 3) as ``epoch`` (from 0) sees them, drawn each time they are taken, by ``threads``.
 
-    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read.
+    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read. ``ahead``:
+    see ``trainers.training.chunks``.
     """
 
     draws: FreshDraws
@@ -102,6 +107,7 @@ class FreshRows:
     decoded: ReadRows | None
     threads: int = 1
     epoch: int = 0
+    ahead: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,15 +126,15 @@ class FreshRows:
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The images at ``indices``, shape (len(indices), size, size, 3)."""
-        out = np.empty((len(indices), *self.shape), np.uint8) if self.decoded is None else self.decoded.take(indices)
+        squares = None if self.decoded is None else self.decoded.take(indices)
+        out = np.empty((len(indices), *self.shape), np.uint8)
 
-        def draw(place: int) -> None:
+        def draw(place: int) -> np.ndarray:
             picture = self.pictures[indices[place]]
-            out[place] = self.draws.image(picture, self.epoch, None if self.decoded is None else out[place])
+            return self.draws.image(picture, self.epoch, None if squares is None else squares[place])
 
-        with ThreadPoolExecutor(max(self.threads, 1), "draw-images") as pool:
-            for _ in pool.map(draw, range(len(indices))):
-                pass
+        for place, image in enumerate(in_order(draw, range(len(indices)), self.threads)):
+            out[place] = image
         return out
 
 
@@ -164,13 +170,14 @@ class ReadCost:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How rows are stored. ``share``, ``store_dtype`` and ``threads``: see ``FitJob``; ``seed``: of fresh draws."""
+    """How rows are stored and read. ``share``, ``store_dtype`` and ``threads``, which decode and draw: see ``FitJob``;
+    ``seed``: of fresh draws."""
 
     share: bool = True
     store_dtype: str = "float32"
+    threads: int = 1
     cost: ReadCost = field(default_factory=ReadCost)
     seed: int = 0
-    threads: int = 1
 
 
 def fit_examples(
@@ -182,7 +189,7 @@ def fit_examples(
     """
     pairs = example_sets(job, manifest)
     wanted = [examples for pair in pairs for examples in pair if examples is not None]
-    reading = ReadSettings(job.share, job.store_dtype, cost or ReadCost(), job.seed, job.threads)
+    reading = ReadSettings(job.share, job.store_dtype, job.threads, cost or ReadCost(), job.seed)
     read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
     rows_of = {id(examples): next(read) for examples in wanted}
     return [(rows_of[id(train)], None if held_out is None else rows_of[id(held_out)]) for train, held_out in pairs]
@@ -210,7 +217,7 @@ def read_sets(
                 images.setdefault(key, image)
             places[number] = np.array([row_of.setdefault(key, len(row_of)) for key in keys], np.int64)
         first = sets[here[0]]
-        decode = Decoder(first.root, config.recipe, view, prefix.key.image_size, first.seed)
+        decode = Decoder(first.root, config.recipe, view, prefix.key.image_size, first.seed, reading.threads)
         rows = _RowReader(images, decode, prefix, cache, reading).rows()
         for number in here:
             originals = sum(image.copy == 0 for image in sets[number].images)
@@ -305,7 +312,7 @@ class _RowReader:
             finally:
                 self.cost.bytes += (self.images.written - written) * int(np.prod(shape))
         return RecomputedRows(
-            lambda here: next(self._decode([copies[i] for i in here])), shape, np.dtype("uint8"), len(keys)
+            lambda here: self._decode([copies[i] for i in here]), shape, np.dtype("uint8"), len(keys), ahead=True
         )
 
     def _decode(self, copies: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
@@ -320,9 +327,7 @@ class _RowReader:
             yield batch
 
     def _features(self, places: Sequence[int]) -> Iterator[np.ndarray]:
-        decoded = self._decoded(places)
-        for start in range(0, len(places), PREFIX_BATCH):
-            yield self._run(decoded.take(np.arange(start, min(start + PREFIX_BATCH, len(places)))))
+        return map(self._run, _batches(self._decoded(places), np.arange(len(places))))
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         started = time.perf_counter()
@@ -335,5 +340,17 @@ class _RowReader:
         """The prefix's output, computed from the decoded images on each read."""
         decoded, spec = self._decoded(range(len(self.keys))), self.prefix.spec
         return RecomputedRows(
-            lambda here: self._run(decoded.take(here)), tuple(spec.shape[1:]), np.dtype("float32"), len(self.keys)
+            lambda here: map(self._run, _batches(decoded, here)),
+            tuple(spec.shape[1:]),
+            np.dtype("float32"),
+            len(self.keys),
         )
+
+
+def _batches(rows: ReadRows, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows at ``indices``, PREFIX_BATCH at a time; those that are decoded for it, while the last are used."""
+    if isinstance(rows, RecomputedRows):
+        yield from rows.compute(indices)
+        return
+    for start in range(0, len(indices), PREFIX_BATCH):
+        yield rows.take(indices[start : start + PREFIX_BATCH])

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,16 @@ def test_validation_images_are_never_drawn(manifest: Path, cache: Path, case: st
 def test_images_are_drawn_ahead_of_the_step(manifest: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = fresh(manifest, cache, "copies")
     expected = epochs(asked)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 10 * 16 * 16 * 3)
+    monkeypatch.setattr(chunks, "COMPUTED_BYTES", 10 * 16 * 16 * 3)
+    take, on_the_training_thread = FreshRows.take, []
+
+    def noting(rows: FreshRows, indices: np.ndarray) -> np.ndarray:
+        on_the_training_thread.append(threading.current_thread() is threading.main_thread())
+        return take(rows, indices)
+
+    monkeypatch.setattr(FreshRows, "take", noting)
     assert epochs(asked) == expected
-    assert isinstance(opened(asked).train.rows, FreshRows)
+    assert on_the_training_thread == [False] * 3 * 8  # chunks of one batch of 8
 
 
 @pytest.mark.parametrize("case", ["copies", "crops and copies, mixed"])
