@@ -1,8 +1,8 @@
 """Published ways to augment, over Pillow's operations: TrivialAugment, RandAugment, random crops, Random Erasing.
 
-The first two papers' own code uses these very operations of Pillow. The magnitudes are torchvision's readings of the papers
-(``TrivialAugmentWide()`` and ``RandAugment(num_ops=2, magnitude=9, num_magnitude_bins=11)``, both bilinear and with a
-grey fill), with whose results the tests compare every operation. Imports without TensorFlow.
+The first two papers' own code uses these very operations of Pillow. The magnitudes are torchvision's readings of the
+papers (``TrivialAugmentWide()`` and ``RandAugment(num_ops=2, magnitude=9, num_magnitude_bins=11)``, both bilinear and
+with a grey fill), with whose results the tests compare every operation. Imports without TensorFlow.
 """
 
 from __future__ import annotations
