@@ -131,7 +131,7 @@ def _draw(picture: Picture, space: Magnitudes, strength: float, random: np.rando
 def crop(image: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:
     """A crop of 0.35 to 1 of the area and of proportions 3:4 to 4:3, enlarged; mirrored half the time.
 
-    The random resized crop of ``inception``, milder, as is usual for fine-tuning.
+    A random resized crop, milder than the recipe inception, as is usual for fine-tuning.
     """
     return np.asarray(_resized_crop(_mirrored_half_the_time(image, random), CROP_AREA, random))
 
@@ -171,7 +171,7 @@ def crop_box(
     its proportions uniform. The largest central box of allowed proportions if no draw lies in the image."""
     for _ in range(ATTEMPTS["crop"]):
         pixels = width * height * random.uniform(*area)
-        ratio = math.exp(random.uniform(*map(math.log, CROP_RATIO)))
+        ratio = math.exp(random.uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])))
         across, down = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < across <= width and 0 < down <= height:
             left, top = int(random.integers(width - across + 1)), int(random.integers(height - down + 1))
