@@ -191,9 +191,9 @@ class FitWork:
 
     ``images``, ``features``: the rows that it reads from the store, decoded and through the prefix; ``head_features``:
     those by which its head is trained first, and ``head_s``: the seconds of that. ``epoch_s``: seconds of an epoch that
-    reads the store, with what is drawn anew in it; ``live_epoch_s``: of one that runs the prefix again;
-    ``bare_epoch_s``: at the best speed of the trainable part. ``network``, ``architecture``: what a worker opens and
-    traces once for all fits with equal values. ``model_bytes``: of the trained weights; ``state_bytes``: of a
+    reads the store; ``live_epoch_s``: of one that runs the prefix again; ``bare_epoch_s``: at the best speed of the
+    trainable part; ``drawn_s``: the part of each that draws images anew. ``network``, ``architecture``: what a worker
+    opens and traces once for all fits with equal values. ``model_bytes``: of the trained weights; ``state_bytes``: of a
     checkpoint. ``memory_bytes``: of training, without the process itself.
     """
 
@@ -212,6 +212,7 @@ class FitWork:
     memory_bytes: int
     head_features: tuple[PlannedRows, ...] = ()
     head_s: float = 0.0
+    drawn_s: float = 0.0
 
     @property
     def has_prefix(self) -> bool:
@@ -277,6 +278,7 @@ def fit_work(
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,
         memory_bytes=int(kept + 3 * trained * HEAD_BYTES),
+        drawn_s=drawn_s,
         **_head_costs(config, photos, speeds, refit, settings),
     )
 
