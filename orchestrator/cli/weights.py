@@ -49,6 +49,6 @@ def weights_convert(
     from trainers.dotted import load_dotted
 
     with without_chatter():  # builds the network: TensorFlow, in this process alone
-        converted = load_dotted("trainers.networks.convert:convert")(source, backbone, out)
+        converted = load_dotted("trainers.networks.conversion.convert:convert")(source, backbone, out)
     for line in converted.lines():
         typer.echo(line)

@@ -40,6 +40,10 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         'pip install "orch?gp?"',
         "make parity",
     ),
+    "needs a GPU; tests/test_gpu_check.py runs it without one": (
+        "make gpu-check",
+        "pip install 'tensorflow?and-cuda?'",
+    ),
     "takes days of GPUs and 6 GB of downloaded weights; the card is its dry run": (
         "orch sweep full",
         "orch sweep ladder",
@@ -55,6 +59,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         *(
             "make test-slow",
             "make growth",
+            "make worker-memory",
             "make space",
             "make serve-test",
             "make search-quality",
