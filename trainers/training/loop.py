@@ -115,7 +115,7 @@ class TrainingFit:
         shares = np.array([margin_share(config, step, total) for step in numbers.tolist()], np.float32)
         losses, correct = 0.0, 0
 
-        for chunk in chunks(self.train.rows, np.array_split(order, self.batches)):
+        for chunk in chunks(self.train.in_epoch(self.epoch), np.array_split(order, self.batches)):
             here = slice(chunk.first, chunk.first + len(chunk))
             labels = self.train.labels[chunk.chosen]
             here_rates = np.array(rates[here], np.float32)
@@ -172,7 +172,8 @@ class TrainingFit:
             return
         draw = np.random.default_rng((self.job.seed, self.epoch, MEASURING))
         chosen = draw.permutation(self.originals)[:MEASURED_IMAGES]
-        for chunk in chunks(self.train.rows, np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))):
+        rows = self.train.in_epoch(self.epoch)
+        for chunk in chunks(rows, np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))):
             network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
 
     def _validate(self) -> dict[str, float]:
