@@ -29,6 +29,7 @@ FUSIONS = ("none", "concat", "sum")
 BALANCES = ("none", "class_weights", "sampling")
 SPREADS = ("even", "proportional")
 STEPS = ("all", "originals")
+DRAWS = ("fixed", "fresh")
 BATCH_NORMS = ("inherited", "adapted", "measured", "frozen")
 MEASURED_IMAGES = 2048
 """Maximum training images over which batch norms are measured after an epoch; Wu & Johnson 2021 find 1,000 to 10,000
@@ -59,6 +60,8 @@ class TrialConfig:
     ``ema``: decay of the exponential moving average of the weights that is validated and kept, 0 for none.
     ``accumulation_steps``: equal parts of a batch that pass through the network one after another, whose gradients are
     averaged before the step, so that a batch needs the memory of a part; batch norms see one part at a time.
+    ``draws``: whether copies and random crops are the same in every epoch and trial, or drawn anew in each epoch where
+    everything passes through the whole backbone, see ``trainers.images.fresh_draws``.
     ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
     """
 
@@ -96,6 +99,7 @@ class TrialConfig:
     ema: float = 0.0
     warm_head: int = 0
     accumulation_steps: int = 1
+    draws: str = "fixed"
     epochs: int = 10
 
     @property
@@ -199,7 +203,8 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
 
     A field without effect takes its default: a margin if the head has none, a recipe without copies, the backbone's
     native size. Unfreezing as many layers as the backbone has, or more, becomes "all". Numbers take the type of their
-    field, so 5 and 5.0 are the same trial.
+    field, so 5 and 5.0 are the same trial. Draws are fresh only where the configuration alone says that rows are
+    decoded images, whatever is stored, and only if anything is drawn.
 
     Raises TrainerError for an unknown field or name, and for a fraction where a whole number is needed.
     """
@@ -224,6 +229,10 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
         changes["margin_warmup"] = 0.0
     if config.multiplier <= 1:
         changes |= {"recipe": "flips", "copies": "even", "steps": "all"}
+    reads_images = config.mixes_images or changes.get("unfrozen_layers", config.unfrozen_layers) == "all"
+    is_drawn = config.view == "random_crop" or (config.multiplier > 1 and config.recipe != "none")
+    if not (reads_images and is_drawn):
+        changes["draws"] = "fixed"
     if config.unfrozen_layers == 0:
         changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0, "accumulation_steps": 1}
     elif config.accumulation_steps > config.batch_size:
@@ -237,7 +246,7 @@ def head_first(config: TrialConfig) -> TrialConfig:
     Its features are stored, so it costs seconds. It keeps what shapes the head and how it is trained.
     """
     plain = TrialConfig()
-    deeper = ("multiplier", "recipe", "copies", "steps", "mixup", "cutmix", "batch_norm", "bottom_rate", "ema")
+    deeper = ("multiplier", "recipe", "copies", "steps", "mixup", "cutmix", "batch_norm", "bottom_rate", "ema", "draws")
     defaults = {name: getattr(plain, name) for name in (*deeper, "accumulation_steps", "warm_head")}
     return dataclasses.replace(config, **defaults, unfrozen_layers=0, epochs=config.warm_head)
 

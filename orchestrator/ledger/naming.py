@@ -39,6 +39,7 @@ SHORT_FORMS = {
     "ema": "ema={}",
     "warm_head": "warm={}",
     "accumulation_steps": "accumulate={}",
+    "draws": "draws={}",
     "epochs": "{}ep",
 }
 """Field -> template of its value in a run's name; other fields show the bare value."""

@@ -43,12 +43,15 @@ NO_FEATURES = FeatureSet(())
 def feature_set_of(job: FitJob) -> FeatureSet:
     """Return what ``job`` reads from the store.
 
-    Decoded images alone if nothing is frozen, if training mixes images, or if nothing is shared. Two feature sets may
+    Decoded images alone if nothing is frozen, if training mixes images, or if nothing is shared; of these the originals
+    alone, and the validation's for random crops, if copies are drawn anew in each epoch. Two feature sets may
     differ and yet name the same rows (the last layers of a backbone that cannot be cut there); never the reverse.
     """
     config = job.config
     key = config.prefix_key(job.weights, job.precision)
-    copies = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
+    copies: tuple[Any, ...] = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
+    if config.draws == "fresh":
+        copies = (config.draws,) if config.view == "random_crop" else ()
     images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
     if not job.share:
         return FeatureSet(images)

@@ -54,6 +54,8 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         *(
             "make test-slow",
             "make growth",
+            "make worker-memory",
+            "make gpu-check",
             "make space",
             "make serve-test",
             "make search-quality",

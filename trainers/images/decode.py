@@ -65,12 +65,19 @@ class DecodedPhoto:
 
     def square(self, size: int, view: str, crop_seed: int | None = None) -> np.ndarray:
         """See ``trainers.images.square``."""
+        return self.squares(size, view, [crop_seed])[0]
+
+    def squares(self, size: int, view: str, crop_seeds: Sequence[int | None]) -> list[np.ndarray]:
+        """Return ``square`` for each of ``crop_seeds``, from one decoding; equal squares are one array."""
         if view not in VIEWS:
             raise TrainerError(f"there is no view {view!r}; known are {', '.join(VIEWS)}.")
+        made: dict[tuple[float, float, float, float] | None, np.ndarray] = {}
         with self._loaded(size) as image:
-            box = None if view == "squash" else _square_box(image.size, crop_seed if view == "random_crop" else None)
-            small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-            return np.array(small, np.uint8)
+            boxes = [None if view == "squash" else _square_box(image.size, _seed_of(view, seed)) for seed in crop_seeds]
+            for box in dict.fromkeys(boxes):
+                small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+                made[box] = np.array(small, np.uint8)
+        return [made[box] for box in boxes]
 
     @contextlib.contextmanager
     def _loaded(self, size: int) -> Iterator[Image.Image]:
@@ -97,6 +104,10 @@ def reduced(source: Path | str | bytes, side: int) -> tuple[int, int, np.ndarray
         across, down = (max(round(length * scale), SHORTEST) for length in image.size)
         small = image.resize((across, down), Image.Resampling.LANCZOS, reducing_gap=3.0)
         return width, height, np.array(small, np.uint8)
+
+
+def _seed_of(view: str, crop_seed: int | None) -> int | None:
+    return crop_seed if view == "random_crop" else None
 
 
 def _square_box(size: tuple[int, int], crop_seed: int | None) -> tuple[float, float, float, float]:

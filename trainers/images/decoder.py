@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, read_plain
 from trainers.images.augment import augment
-from trainers.images.decode import square
+from trainers.images.decode import DecodedPhoto
 
 BATCH_IMAGES = 32
 """Images of one batch."""
+COPIES_AT_ONCE = 16
+"""Maximum copies of a photo that one thread makes before it hands them over; more are made from another decoding."""
+AHEAD_PER_THREAD = 4
+"""Pieces of work per thread that ``in_order`` has begun or finished ahead of its reader."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +41,68 @@ class ImageCopy:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Pictures -> batches of uint8 images (n, size, size, 3). ``seed`` is the data's."""
+    """Pictures -> batches of uint8 images (n, size, size, 3). ``seed`` is the data's.
+
+    Files are read, hashed, decoded and augmented by ``threads`` threads, a bounded number of images ahead of the reader.
+    Copies of one photo that follow each other are made from one decoding, up to COPIES_AT_ONCE. A recipe of the user's
+    own is called by several threads.
+    """
 
     root: Path
     recipe: str
     view: str
     size: int
     seed: int
+    threads: int = 1
 
     def __call__(self, pictures: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
+        images = self.each(pictures)
         for start in range(0, len(pictures), BATCH_IMAGES):
-            yield np.stack([self._one(picture) for picture in pictures[start : start + BATCH_IMAGES]])
+            yield np.stack([*itertools.islice(images, min(BATCH_IMAGES, len(pictures) - start))])
 
-    def _one(self, picture: ImageCopy) -> np.ndarray:
-        crop_seed = int(picture.sha256[:8], 16) + picture.copy if self.view == "random_crop" else None
-        path = self.root / picture.path
-        data = bytes_of(path, picture.sha256)
+    def each(self, pictures: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
+        """Yield the images one by one, in order. Raises Unreadable or TrainerError for the first that cannot be read."""
+        for made in in_order(self._made, _same_photo(pictures), self.threads):
+            yield from made
+
+    def _made(self, copies: Sequence[ImageCopy]) -> list[np.ndarray]:
+        """Return the images of copies of one photo, which is decoded once."""
+        photo = copies[0]
+        path = self.root / photo.path
+        data = bytes_of(path, photo.sha256)
+        crops = [int(photo.sha256[:8], 16) + each.copy if self.view == "random_crop" else None for each in copies]
         with named(path):
-            image = square(data, self.size, self.view, crop_seed)
-        return augment(image, picture.sha256, picture.copy, self.recipe, self.seed) if picture.copy else image
+            squares = DecodedPhoto(data).squares(self.size, self.view, crops)
+        return [
+            augment(square.copy(), each.sha256, each.copy, self.recipe, self.seed) if each.copy else square
+            for square, each in zip(squares, copies, strict=True)
+        ]
+
+
+def _same_photo(pictures: Sequence[ImageCopy]) -> Iterator[Sequence[ImageCopy]]:
+    """Divide ``pictures`` where the photo changes, and after COPIES_AT_ONCE."""
+    for _, run in itertools.groupby(pictures, lambda each: (each.path, each.sha256)):
+        while part := [*itertools.islice(run, COPIES_AT_ONCE)]:
+            yield part
+
+
+def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+    """Yield ``work(item)`` for each of ``items``, in order, computed by ``threads`` threads ahead of the reader.
+
+    At most AHEAD_PER_THREAD results per thread wait for it. The first error, by the order of ``items``, is raised when
+    its turn comes. No thread is left when the iterator ends, fails or is closed.
+    """
+    pool = ThreadPoolExecutor(max(threads, 1), "decode")
+    waiting: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD_PER_THREAD * max(threads, 1):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from trainers.training.features import ReadRows, RowSubset
 
 CHUNK_BYTES = 64 * 2**20
 """Maximum bytes of the rows of a chunk, which holds at least one batch. The next chunk may be read at the same time."""
+COMPUTED_BYTES = 16 * 2**20
+"""The same for rows that are computed as they are taken, so that the first chunk is there soon."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +34,43 @@ class Chunk:
 
 
 def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
-    """Yield ``batches`` of indices, in order, with their rows. Rows on disk are read one chunk ahead, in a thread."""
-    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize))
-    if not _on_disk(rows) or len(groups) < 2:
+    """Yield ``batches`` of indices, in order, with their rows.
+
+    Rows on disk, and those with an attribute ``ahead`` that is true, are read one chunk ahead, in a thread, whose errors
+    are raised here. Where the iterator is left early, at most the chunk that is being read is read to its end.
+    """
+    computed = bool(getattr(_innermost(rows), "ahead", False))
+    most = COMPUTED_BYTES if computed else CHUNK_BYTES
+    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize), most)
+    if not (computed or _on_disk(rows)) or len(groups) < 2:
         for first, group in groups:
             yield _read(rows, first, group)
         return
-    with ThreadPoolExecutor(1, "read-rows") as reader:
-        upcoming = reader.submit(_read, rows, *groups[0])
+    upcoming = _begin(rows, *groups[0])
+    try:
         for first, group in groups[1:]:
             chunk = upcoming.result()
-            upcoming = reader.submit(_read, rows, first, group)
+            upcoming = _begin(rows, first, group)
             yield chunk
         yield upcoming.result()
+    finally:
+        wait([upcoming])
 
 
-def _groups(batches: Sequence[np.ndarray], row_bytes: int) -> list[tuple[int, Sequence[np.ndarray]]]:
-    """(index of the first batch, batches) of each chunk: up to CHUNK_BYTES, divided evenly."""
+def _begin(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Future[Chunk]:
+    """Read a chunk in a thread of its own, which ends with it."""
+    reader = ThreadPoolExecutor(1, "read-rows")
+    try:
+        return reader.submit(_read, rows, first, batches)
+    finally:
+        reader.shutdown(wait=False)
+
+
+def _groups(batches: Sequence[np.ndarray], row_bytes: int, most: int) -> list[tuple[int, Sequence[np.ndarray]]]:
+    """(index of the first batch, batches) of each chunk: up to ``most`` bytes, divided evenly."""
     sizes = np.array([len(batch) for batch in batches])
-    most = max(1, CHUNK_BYTES // max(1, int(sizes.max()) * row_bytes))
-    parts = np.array_split(np.arange(len(batches)), -(-len(batches) // most))
+    at_once = max(1, most // max(1, int(sizes.max()) * row_bytes))
+    parts = np.array_split(np.arange(len(batches)), -(-len(batches) // at_once))
     return [(int(part[0]), batches[int(part[0]) : int(part[-1]) + 1]) for part in parts]
 
 
@@ -61,8 +80,14 @@ def _read(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Chunk:
     return Chunk(first, chosen, offsets, rows.take(chosen))
 
 
-def _on_disk(rows: ReadRows) -> bool:
-    """Whether taking rows waits for files; rows computed on each read would only compete with the step for threads."""
+def _innermost(rows: ReadRows) -> ReadRows:
     while isinstance(rows, RowSubset):
         rows = rows.rows
-    return isinstance(rows, Rows) and not rows.is_in_memory
+    return rows
+
+
+def _on_disk(rows: ReadRows) -> bool:
+    """Whether taking rows waits for files. Features that are computed on each read are not read ahead: their prefix
+    would only compete with the step for threads."""
+    found = _innermost(rows)
+    return isinstance(found, Rows) and not found.is_in_memory

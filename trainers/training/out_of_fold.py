@@ -17,7 +17,7 @@ from trainers.errors import TrainerError
 from trainers.files.atomic import atomic_write
 from trainers.training import device
 from trainers.training.examples import evaluation_set
-from trainers.training.features import read_sets
+from trainers.training.features import ReadSettings, read_sets
 from trainers.training.steps import prefix_of
 
 FOLDS = 5
@@ -44,7 +44,8 @@ def predict_out_of_fold(job: Mapping[str, Any]) -> dict[str, Any]:
     precision = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest = Manifest.read(Path(job["manifest"])).split(*job["splits"])
     prefix = prefix_of(config.prefix_key(job["weights"], precision), Path(job["cache"]))
-    (rows,) = read_sets([evaluation_set(manifest, config)], config, prefix, Path(job["cache"]))
+    reading = ReadSettings(threads=job["threads"])
+    (rows,) = read_sets([evaluation_set(manifest, config)], config, prefix, Path(job["cache"]), reading)
     features = _pooled(rows.rows.take(np.arange(len(rows))))
     probabilities = cross_predict(features, rows.labels, manifest.table["group"].tolist(), len(manifest.classes))
     with atomic_write(Path(job["output"])) as temporary, temporary.open("wb") as file:

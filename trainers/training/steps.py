@@ -14,7 +14,7 @@ import tensorflow as tf
 from cachetools import Cache, LRUCache
 
 from trainers.config import PrefixKey, StepKind, TrialConfig
-from trainers.networks.network import Architecture, Network
+from trainers.networks.network import Architecture, BatchPart, Network
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import recall
 from trainers.training.balance import class_weights, effective_counts
@@ -31,7 +31,7 @@ MAX_CACHED_BYTES = 512 * 2**20
 MAX_CACHED_NETWORKS = 16
 """Maximum number of cached networks: a trace takes some megabytes, however small the network."""
 _prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MAX_CACHED_PREFIXES)
-_networks: LRUCache[tuple[Architecture, StepKind], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
+_networks: LRUCache[tuple[Architecture, StepKind, tuple[str, ...]], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
 
 
 def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
@@ -49,15 +49,15 @@ def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
     return prefix
 
 
-def compiled(architecture: Architecture, kind: StepKind) -> CompiledNetwork:
+def compiled(architecture: Architecture, kind: StepKind, devices: tuple[str, ...] = ()) -> CompiledNetwork:
     """The network with its traced steps, built once per process for each combination of arguments.
 
     Up to ``MAX_CACHED_NETWORKS`` are cached while their values take up to ``MAX_CACHED_BYTES``; the least recently used
     are evicted first.
     """
-    key = (architecture, kind)
+    key = (architecture, kind, devices)
     if key not in _networks:
-        _networks[key] = CompiledNetwork(Network(architecture, prefix_of(architecture.prefix)), kind)
+        _networks[key] = CompiledNetwork(Network(architecture, prefix_of(architecture.prefix)), kind, devices)
     found = _networks[key]
     _evict(_networks, MAX_CACHED_BYTES, lambda each: each.nbytes)
     return found
@@ -113,8 +113,9 @@ class _Examples:
 class CompiledNetwork:
     """A network, its optimiser and its traced steps, reset for each trial instead of traced again."""
 
-    def __init__(self, network: Network, kind: StepKind) -> None:
-        self.network, self.kind = network, kind
+    def __init__(self, network: Network, kind: StepKind, devices: tuple[str, ...] = ()) -> None:
+        """``devices``: names of the devices that each batch is divided among; () for the default one."""
+        self.network, self.kind, self.devices = network, kind, devices
         self.numbers = _Numbers(network.architecture.classes)
         self.variables = network.trainable_parts()
         self._depths = np.array(network.depths(), np.float32)
@@ -211,7 +212,7 @@ class CompiledNetwork:
         target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
         weights = tf.linalg.matvec(plain_target, numbers.class_weights)
         examples = _Examples(x, labels, plain_target, target, weights)
-        gradients_of = self._accumulated if self.kind.accumulated else self._gradients
+        gradients_of = self._accumulated if self.kind.accumulated else self._on_devices
         variables = [getattr(v, "value", v) for v in self.variables]
         loss, hits, gradients = gradients_of(examples, variables, margin_share, seed)
         graded = [v for v, depth in zip(variables, self._depths, strict=True) if self.kind.graded and depth > 0]
@@ -227,28 +228,62 @@ class CompiledNetwork:
         return loss, hits
 
     def _gradients(
-        self, examples: _Examples, variables: list[tf.Variable], margin_share: tf.Tensor, seed: tf.Tensor
+        self,
+        examples: _Examples,
+        variables: list[tf.Variable],
+        margin_share: tf.Tensor,
+        seed: tf.Tensor,
+        part: BatchPart | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """The mean loss of ``examples``, their number of correct answers, and the gradients of the loss, as the
-        optimiser scales it."""
+        optimiser scales it. If they are a ``part`` of others, each is its addend to that of all of them."""
         with tf.GradientTape() as tape:
-            logits, plain = self.network.training_logits(examples.x, examples.plain_target, seed, margin_share)
-            loss = tf.reduce_mean(examples.weights * self._loss(examples.target, logits))
+            logits, plain = self.network.training_logits(examples.x, examples.plain_target, seed, margin_share, part)
+            losses = examples.weights * self._loss(examples.target, logits)
+            loss = tf.reduce_mean(losses) if part is None else tf.reduce_sum(losses) / tf.cast(part.size, losses.dtype)
             scaled = self.optimizer.scale_loss(loss)
         hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == examples.labels, tf.int32))
         return loss, hits, tape.gradient(scaled, variables)
 
+    def _on_devices(
+        self, examples: _Examples, variables: list[tf.Variable], margin_share: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """``_gradients``; with several devices of a part of ``examples`` on each, added up on the first.
+
+        Each device reads the weights from the first. Batch norms see the examples of their own device, and their
+        moving statistics become the mean of what the parts make of them, weighted by size.
+        """
+        if not self.devices:
+            return self._gradients(examples, variables, margin_share, seed)
+        size, count = tf.shape(examples.labels)[0], len(self.devices)
+        moving = [getattr(v, "value", v) for v in self.network.norms.moving]
+        before = [tf.identity(v) for v in moving]
+        found, moved, shares = [], [], []
+        for number, name in enumerate(self.devices):
+            part = BatchPart(number, size * number // count, size * (number + 1) // count, size)
+            own = examples.part(slice(part.start, part.stop))
+            with tf.device(name):  # with a tape of its own: gradients are computed where the tape is asked for them
+                found.append(self._gradients(own, variables, margin_share, seed, part))
+            moved.append([tf.identity(v) for v in moving])
+            shares.append(tf.cast(part.stop - part.start, tf.float32) / tf.cast(size, tf.float32))
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+        for variable, values in zip(moving, zip(*moved, strict=True), strict=True):
+            variable.assign(tf.add_n([share * value for share, value in zip(shares, values, strict=True)]))
+        losses, hits, gradients = zip(*found, strict=True)
+        return tf.add_n(losses), tf.add_n(hits), [tf.add_n(each) for each in zip(*gradients, strict=True)]
+
     def _accumulated(
         self, examples: _Examples, variables: list[tf.Variable], margin_share: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """``_gradients`` of all ``examples``, of which one part at a time passes through the network."""
+        """``_on_devices`` of all ``examples``, of which one part at a time passes through the network."""
         count = tf.shape(examples.labels)[0]
         parts = tf.minimum(self.numbers.parts, count)
 
         def add(i: tf.Tensor, loss: tf.Tensor, hits: tf.Tensor, *sums: tf.Tensor) -> tuple[Any, ...]:
             here = slice(i * count // parts, (i + 1) * count // parts)
             # Every part draws its own dropout; the step's number is in the last place of ``seed``.
-            part_loss, part_hits, gradients = self._gradients(
+            part_loss, part_hits, gradients = self._on_devices(
                 examples.part(here), variables, margin_share, seed + tf.stack([tf.cast(i, tf.int64) * 2**32, 0])
             )
             share = tf.cast(here.stop - here.start, tf.float32) / tf.cast(count, tf.float32)

@@ -61,7 +61,7 @@ def head_starts(job: FitJob, manifest: Manifest, precision: str, cost: ReadCost 
     own = dataclasses.replace(job, config=head_first(job.config), output="", checkpoint="", measure_speed=False)
     architecture = Architecture.of(own.config, own.weights, len(manifest.classes), precision)
     sets = [train for train, _ in example_sets(own, manifest)]
-    reading = ReadSettings(own.share, own.store_dtype, cost or ReadCost())
+    reading = ReadSettings(own.share, own.store_dtype, own.threads, cost or ReadCost())
     prefix = prefix_of(architecture.prefix, Path(own.cache))
     return [
         HeadStart(own, architecture, rows) for rows in read_sets(sets, own.config, prefix, Path(own.cache), reading)

@@ -13,6 +13,7 @@ from trainers.backbones import BACKBONES, backbone
 from trainers.config import (
     BALANCES,
     BATCH_NORMS,
+    DRAWS,
     FUSIONS,
     LOSSES,
     OPTIMIZERS,
@@ -255,6 +256,11 @@ FIELDS: dict[str, Numbers | Names] = {
         "step, so a batch needs the memory of one part.",
         *(1, 65_536),
         whole=True,
+    ),
+    "draws": Names(
+        "Whether copies and random crops are drawn anew in each epoch (fresh) or once (fixed). Only where everything "
+        "is trained or images are mixed; stored features need fixed ones.",
+        lambda: DRAWS,
     ),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

@@ -7,6 +7,7 @@ the reason.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,19 @@ def convert(source: Path, backbone: str, output: Path | None = None) -> Conversi
     tensors = read_state_dict(source)
     row = row_of(backbone)
     size = row.native_size if published.at_native_size else row.smallest_size
+    _hide_gpus()
     model = load_builder(row)(input_shape=(size, size, 3), include_top=False, weights=None, **row.arguments)
     used, ignored, warnings = fill(model, tensors, f"{source} as {backbone}", published)
     _write(model, target)
     return Conversion(target, used, ignored, warnings)
+
+
+def _hide_gpus() -> None:
+    """Build the network without a GPU, whose memory TensorFlow would take; do nothing if TensorFlow is in use."""
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
 
 
 def _published(backbone: str) -> Published:
