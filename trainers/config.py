@@ -19,6 +19,7 @@ from trainers.heads import head
 SCHEMA_VERSION = 1
 """Version of the meaning of ``TrialConfig``'s fields, part of a trial's id. A new field with a default keeps it."""
 VIEWS = ("squash", "centre_crop", "random_crop")
+DECODES = ("ample", "needed")
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 SCHEDULES = ("constant", "cosine")
 POOLINGS = ("average", "max")
@@ -56,6 +57,7 @@ class TrialConfig:
     ``warm_head``: epochs in which the head alone is trained first, see ``head_first``.
     ``margin_warmup``: share of all steps in which a margin grows from nothing.
     ``ema``: decay of the exponential moving average of the weights that is validated and kept, 0 for none.
+    ``decode``: how small a JPEG may be decoded, see ``trainers.images.decode``.
     ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
     """
 
@@ -92,12 +94,18 @@ class TrialConfig:
     margin_warmup: float = 0.0
     ema: float = 0.0
     warm_head: int = 0
+    decode: str = "ample"
     epochs: int = 10
 
     @property
     def resolved_image_size(self) -> int:
         """Side of the square image in pixels. Raises TrainerError for an unknown backbone."""
         return self.image_size or backbone(self.backbone).native_size
+
+    @property
+    def framing(self) -> str:
+        """How a photo becomes pixels: the view, and after a plus sign ``decode``, unless that is "ample"."""
+        return self.view if self.decode == "ample" else f"{self.view}+{self.decode}"
 
     @property
     def mixes_images(self) -> bool:
@@ -196,6 +204,17 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
     if config.unfrozen_layers == 0:
         changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0}
     return dataclasses.replace(config, **changes)
+
+
+def parts_of(framing: str) -> tuple[str, str]:
+    """Return (view, decode) of ``TrialConfig.framing``."""
+    view, _, decode = framing.partition("+")
+    return view, decode or "ample"
+
+
+def evaluated(framing: str) -> str:
+    """Return the framing of photos that are predicted: a random crop becomes the centre crop."""
+    return framing.replace("random_crop", "centre_crop")
 
 
 def head_first(config: TrialConfig) -> TrialConfig:

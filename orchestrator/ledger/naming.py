@@ -38,6 +38,7 @@ SHORT_FORMS = {
     "margin_warmup": "mwarm={}",
     "ema": "ema={}",
     "warm_head": "warm={}",
+    "decode": "decode={}",
     "epochs": "{}ep",
 }
 """Field -> template of its value in a run's name; other fields show the bare value."""

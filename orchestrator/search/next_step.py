@@ -49,7 +49,7 @@ def feature_set_of(job: FitJob) -> FeatureSet:
     config = job.config
     key = config.prefix_key(job.weights, job.precision)
     copies = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
-    images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
+    images = (job.manifest, job.train_splits, job.folds, key.image_size, config.framing, *copies)
     if not job.share:
         return FeatureSet(images)
     first = head_first(config).prefix_key(job.weights, job.precision) if config.warm_head else None

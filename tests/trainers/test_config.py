@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainers.backbones import backbone
-from trainers.config import PrefixConfig, PrefixKey, TrialConfig, canonical, trial_id
+from trainers.config import PrefixConfig, PrefixKey, TrialConfig, canonical, evaluated, parts_of, trial_id
 from trainers.errors import TrainerError
 
 CONFIG = TrialConfig(backbone="small_cnn")
@@ -19,7 +19,14 @@ OTHER = {
     **{"optimizer": "sgd", "weight_decay": 0.1, "batch_size": 8, "schedule": "constant", "warmup": 0.1},
     **{"clip_norm": 1.0, "scale": 9.0, "margin": 0.5, "recipe": "rand", "balance": "sampling", "epochs": 3},
     **{"loss": "categorical_focal_crossentropy", "copies": "proportional", "steps": "originals"},
-    **{"batch_norm": "measured", "bottom_rate": 0.1, "margin_warmup": 0.5, "ema": 0.99, "warm_head": 2},
+    **{
+        "batch_norm": "measured",
+        "bottom_rate": 0.1,
+        "margin_warmup": 0.5,
+        "ema": 0.99,
+        "warm_head": 2,
+        "decode": "needed",
+    },
 }
 """Another value for each field."""
 DECIDES_THE_PREFIX = {
@@ -113,7 +120,7 @@ def test_every_field_counts_towards_the_id():
     ids = {trial_id(TrialConfig(), 0, "data")}
     for field in dataclasses.fields(TrialConfig):
         ids.add(trial_id(dataclasses.replace(TrialConfig(), **{field.name: other[str(field.type)]}), 0, "data"))
-    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 35
+    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 36
 
 
 @pytest.mark.parametrize(
@@ -170,3 +177,14 @@ def test_different_values_are_different_trials(one, other):
 def test_a_wrong_value_is_a_sentence(values, sentence):
     with pytest.raises(TrainerError, match=sentence):
         canonical(values)
+
+
+def test_the_framing_names_how_a_jpeg_is_decoded_only_where_it_is_not_as_it_was() -> None:
+    assert CONFIG.framing == "squash"
+    other = dataclasses.replace(CONFIG, view="random_crop", decode="needed")
+    assert other.framing == "random_crop+needed"
+    assert evaluated(other.framing) == "centre_crop+needed"
+    assert [parts_of(framing) for framing in (CONFIG.framing, other.framing)] == [
+        ("squash", "ample"),
+        ("random_crop", "needed"),
+    ]

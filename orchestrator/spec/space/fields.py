@@ -13,6 +13,7 @@ from trainers.backbones import BACKBONES, backbone
 from trainers.config import (
     BALANCES,
     BATCH_NORMS,
+    DECODES,
     FUSIONS,
     LOSSES,
     OPTIMIZERS,
@@ -247,5 +248,6 @@ FIELDS: dict[str, Numbers | Names] = {
         *(0, 10_000),
         whole=True,
     ),
+    "decode": Names("How small a large JPEG may be decoded before it is made square.", lambda: DECODES),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""
