@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support import parity, parity_vit
 from tests.support.places import FIXTURES
 from trainers.backbones import backbone
 from trainers.networks.architectures.vit import START_OF_SCALE, TransformerBlock, build_vit
@@ -112,13 +111,3 @@ def test_a_top_weights_or_half_patches_are_refused():
         build_vit((20, 20, 3), include_top=True, **NARROW)
     with pytest.raises(ValueError, match="multiples of 4"):
         build_vit((22, 22, 3), **NARROW)
-
-
-@pytest.mark.parity
-@pytest.mark.slow
-@pytest.mark.skipif(bool(parity.missing()), reason="needs the extra: torch, timm and safetensors")
-@pytest.mark.parametrize("name", parity_vit.SIZES)
-def test_the_whole_network_gives_what_timms_gives(name):
-    found = parity_vit.differences(name)
-    assert len(found) == 3 * len(parity_vit.SIZES[name])
-    assert parity.excess(found) <= 1
