@@ -75,7 +75,7 @@ def rearranged(tensors: Mapping[str, np.ndarray], grid: int, registers: int = 0)
     if in_table > 1 or first.shape[:2] != (1, 1) or table.shape[0] != 1:
         return found
     leading = [first[0] + table[0, :in_table].sum(0)]
-    if registers and found.get("reg_token", first).shape == (1, registers, first.shape[2]):
+    if registers and "reg_token" in found and found["reg_token"].shape == (1, registers, first.shape[2]):
         leading.append(found.pop("reg_token")[0])
     found["cls_token"] = np.concatenate(leading)
     found["pos_embed"] = resized(table[0, in_table:], grid)

@@ -122,7 +122,11 @@ def test_what_transformers_and_others_cannot_do(raw: dict[str, Any], place: str,
 
 
 def test_what_transformers_can_do() -> None:
-    sizes = [{"choice": [224, 256], "when": {"backbone": VIT}}, {"choice": [224, 252], "when": {"backbone": DINO}}, 200]
+    sizes = [
+        {"choice": [224, 256], "when": {"backbone": VIT}},
+        {"choice": [224, 252], "when": {"backbone": DINO}},
+        {"value": 200},
+    ]
     pooling = [{"choice": ["average", "max"], "when": {"backbone": "vgg16"}}, {"choice": ["token", "average"]}]
     read_search({"backbone": [VIT, DINO, "vgg16"], "image_size": sizes, "pooling": pooling})
 
