@@ -62,7 +62,9 @@ def test_full_starts_with_the_photos_alone(environ):
     others, senet = sorted(line for line in opened.notes if "left out" in line)
     assert "senet50 is left out" in senet
     assert "export ORCH_SENET50=FILE" in senet
-    assert re.search(r" and 8 more are left out: Keras has no weights of them .* --set weights.NAME=FILE ", others)
+    more = len(converted) - 2 - 6  # without small_cnn, senet50 and the six that are named
+    assert f" and {more} more are left out: Keras has no weights of them to download" in others
+    assert "--set weights.NAME=FILE" in others
     for name, expected in (("ORCH_SENET50", {"senet50"}), ("ORCH_WEIGHTS", converted - {"small_cnn"})):
         found = open_spec("full", environ={"ORCH_PHOTOS": environ["ORCH_PHOTOS"], name: environ[name]})
         assert listed(found.spec.space, "backbone") == set(BACKBONES) - converted | expected
@@ -199,7 +201,7 @@ def test_every_backbone_of_full_has_a_batch_size_of_its_kind(environ):
     for name in listed(space, "backbone"):
         _, domain = space.field("batch_size").active({"backbone": name})
         found[domain] = found.get(domain, 0) + 1
-    assert found == {Choice((32, 64, 128)): 23, Choice((8, 16, 32)): 13, Choice((32, 64)): 26}
+    assert found == {Choice((32, 64, 128)): 23, Choice((8, 16, 32)): 16, Choice((32, 64)): 30}
 
 
 @pytest.mark.parametrize("name", ["ladder", "ladder_small"])

@@ -133,8 +133,8 @@ def test_a_picture_of_the_photos_needs_no_weights(tmp_path, monkeypatch, offline
 def test_doctor_counts_the_files(folder):
     finding = weights({"ORCH_WEIGHTS": str(folder)})
     assert (finding.level, why_unreachable.cache_info().currsize) == ("OK", 0)  # conftest's cache has the rest
-    assert "of 62 backbones: 3 in ORCH_WEIGHTS, 45 in " in finding.text
-    assert finding.text.endswith(", 14 to be converted first (docs/backbones.md)")
+    assert "of 69 backbones: 3 in ORCH_WEIGHTS, 45 in " in finding.text
+    assert finding.text.endswith(", 21 to be converted first (docs/backbones.md)")
 
 
 # Optional
@@ -156,7 +156,7 @@ def test_several_that_are_left_out_for_one_reason_are_one_line(tmp_path):
     assert "resnet18 is left out: Keras has no weights of it" in own
     assert "export NET=FILE" in own
     assert both == (
-        "space    efficientnet_lite0, senet50 are left out: Keras has no weights of them to download, and no weight "
+        "space    efficientnet_lite0 and senet50 are left out: Keras has no weights of them to download, and no weight "
         "file is given. To include one: --set weights.NAME=FILE (docs/backbones.md)"
     )
 
