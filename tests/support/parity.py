@@ -42,6 +42,8 @@ def ends(backbone: str, layers: list[str]) -> dict[str, str]:
 
 def differences(backbone: str) -> dict[str, tuple[float, float]]:
     """Of each stage the largest absolute difference, and the largest value for comparison."""
+    if backbone in parity_vit.SIZES:
+        return parity_vit.differences(backbone)
     import keras
 
     from trainers.networks.backbone import build_backbone
@@ -78,7 +80,7 @@ def main(names: list[str]) -> int:
 
     worst = 0.0
     for backbone in names or PUBLISHED:
-        found = parity_vit.differences(backbone) if backbone in parity_vit.SIZES else differences(backbone)
+        found = differences(backbone)
         for stage, (difference, value) in found.items():
             print(f"{backbone} {stage} {difference:.2e} of values up to {value:.1f}", flush=True)
         worst = max(worst, excess(found))
