@@ -11,7 +11,7 @@ CODE   := orchestrator trainers dashboards benchmarks tests docs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-BENCHMARKS := head_only mixed_depth all_layers floor overhead startup inference
+BENCHMARKS := head_only mixed_depth all_layers floor overhead startup inference feed
 
 .PHONY: help setup sweep check test road road-pythons test-slow growth gpu-check worker-memory parity space serve-test search-quality bench format docs dist clean
 

@@ -19,6 +19,7 @@ from trainers.heads import head
 SCHEMA_VERSION = 1
 """Version of the meaning of ``TrialConfig``'s fields, part of a trial's id. A new field with a default keeps it."""
 VIEWS = ("squash", "centre_crop", "random_crop")
+DECODES = ("ample", "needed")
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 SCHEDULES = ("constant", "cosine")
 POOLINGS = ("average", "max")
@@ -61,6 +62,7 @@ class TrialConfig:
     averaged before the step, so that a batch needs the memory of a part; batch norms see one part at a time.
     ``draws``: whether copies and random crops are the same in every epoch and trial, or drawn anew in each epoch where
     everything passes through the whole backbone, see ``trainers.images.fresh_draws``.
+    ``decode``: how small a JPEG may be decoded, see ``trainers.images.decode``.
     ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
     """
 
@@ -99,12 +101,18 @@ class TrialConfig:
     warm_head: int = 0
     accumulation_steps: int = 1
     draws: str = "fixed"
+    decode: str = "ample"
     epochs: int = 10
 
     @property
     def resolved_image_size(self) -> int:
         """Side of the square image in pixels. Raises TrainerError for an unknown backbone."""
         return self.image_size or backbone(self.backbone).native_size
+
+    @property
+    def framing(self) -> str:
+        """How a photo becomes pixels: the view, and after a plus sign ``decode``, unless that is "ample"."""
+        return self.view if self.decode == "ample" else f"{self.view}+{self.decode}"
 
     @property
     def mixes_images(self) -> bool:
@@ -237,6 +245,17 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
     elif config.accumulation_steps > config.batch_size:
         changes["accumulation_steps"] = config.batch_size
     return dataclasses.replace(config, **changes)
+
+
+def parts_of(framing: str) -> tuple[str, str]:
+    """Return (view, decode) of ``TrialConfig.framing``."""
+    view, _, decode = framing.partition("+")
+    return view, decode or "ample"
+
+
+def evaluated(framing: str) -> str:
+    """Return the framing of photos that are predicted: a random crop becomes the centre crop."""
+    return framing.replace("random_crop", "centre_crop")
 
 
 def head_first(config: TrialConfig) -> TrialConfig:

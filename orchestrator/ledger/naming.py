@@ -40,6 +40,7 @@ SHORT_FORMS = {
     "warm_head": "warm={}",
     "accumulation_steps": "accumulate={}",
     "draws": "draws={}",
+    "decode": "decode={}",
     "epochs": "{}ep",
 }
 """Field -> template of its value in a run's name; other fields show the bare value."""

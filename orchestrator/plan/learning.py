@@ -187,7 +187,7 @@ def _decoding(events: Sequence[Event], configs: Mapping[str, TrialConfig]) -> di
     for event in _builds(events, configs):
         config = configs[event.data["for"]]
         if config.multiplier <= 1 and config.view != "random_crop" and event.data["images"]:
-            name = f"{config.view}/{PartKey.of(config).image_size}"
+            name = f"{config.framing}/{PartKey.of(config).image_size}"
             spent.setdefault(name, []).append((event.data["decode_s"], event.data["images"]))
     totals = {name: (sum(s for s, _ in rows), sum(n for _, n in rows)) for name, rows in spent.items()}
     return {name: seconds / count for name, (seconds, count) in totals.items() if seconds >= LEAST_BUILD_S}

@@ -11,7 +11,7 @@ from orchestrator.plan.calibration import Calibration, PartKey
 from orchestrator.plan.draws import many_of
 from orchestrator.plan.estimates import cost_of
 from orchestrator.spec.sweep import SweepSpec
-from trainers.config import TrialConfig, head_first
+from trainers.config import TrialConfig, evaluated, head_first
 from trainers.networks.costs import layers_of
 
 SAME_BACKBONE = 0.4
@@ -95,7 +95,7 @@ def _work(key: PartKey) -> float:
 
 def _views(config: TrialConfig) -> tuple[str, ...]:
     """Return the views of training and validation; a random crop is validated on the centre crop."""
-    return ("random_crop", "centre_crop") if config.view == "random_crop" else (config.view,)
+    return tuple(dict.fromkeys((config.framing, evaluated(config.framing))))
 
 
 def _one_size(recipes: Counter[tuple[str, int]]) -> tuple[tuple[str, int], ...]:

@@ -231,9 +231,7 @@ class SimulatedSweep:
                 want(rows, rows.prefix_s)
             for rows in work.images:
                 if through.get((rows.split, rows.recipe, rows.shelf.view), True):
-                    # A copy is made from a decoded photo.
-                    copy_s = self.speeds.augment_s(rows.recipe, rows.shelf.image_size)
-                    want(rows, copy_s if rows.recipe else self._cost.of_image(rows))
+                    want(rows, self._cost.of_image(rows))
         seconds = sum(count * each_s for count, each_s in lacking.values())
         seconds += sum(epochs * work.bare_epoch_s + work.head_s for work, epochs in fits if epochs)
         return seconds / self.speeds.machine.workers

@@ -45,9 +45,25 @@ class PrefillCost:
     augment: Callable[[str, int], float]
 
     def of_image(self, rows: PlannedRows) -> float:
-        """Return the seconds of one decoded image; a copy is decoded again and then augmented."""
-        copy_s = self.augment(rows.recipe, rows.shelf.image_size) if rows.recipe else 0.0
-        return self.decode(rows.shelf.view, rows.shelf.image_size) + copy_s
+        """Return the seconds of one decoded image, or of one copy: its photo is decoded once for all of them."""
+        if rows.recipe:
+            return self.augment(rows.recipe, rows.shelf.image_size)
+        return self.decode(rows.shelf.view, rows.shelf.image_size)
+
+    def of_images(self, made: Sequence[tuple[PlannedRows, int]], images: Sequence[PlannedRows]) -> float:
+        """Return the seconds of the images that one build makes: (rows, how many of them).
+
+        ``images``: all that the fit reads. Photos whose originals are stored already are decoded again for new copies.
+        """
+        seconds = sum(count * self.of_image(rows) for rows, count in made)
+        decoded = {(rows.split, rows.shelf.view): count for rows, count in made if not rows.recipe}
+        photos = {(rows.split, rows.shelf.view): rows for rows in images if not rows.recipe}
+        for rows, count in made:
+            original = photos.get((rows.split, rows.shelf.view))
+            if rows.recipe and original is not None:
+                again = min(count, original.count) - decoded.get((rows.split, rows.shelf.view), 0)
+                seconds += max(again, 0) * self.of_image(original)
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -366,17 +382,19 @@ class _Run:
         work = self.works[trial.place]
         have, seconds = self.cluster.have[store], 0.0
         made: list[tuple[PlannedRows, int]] = []
+        decoded: list[tuple[PlannedRows, int]] = []
         images = {(r.split, r.recipe, r.shelf.view): r for r in work.images}
         claimed = self._claimed(store)
         for rows, there in open_rows:
             image = images[rows.split, rows.recipe, rows.shelf.view]
             lacking = max(rows.count - max(there, have.get(image.place, 0), claimed.get(image.place, 0)), 0)
-            seconds += lacking * self.terms.cost.of_image(image)
             if lacking:
+                decoded.append((image, lacking))
                 made.append((image, rows.count - lacking))
             if rows.shelf.layer:
                 seconds += (rows.count - there) * rows.prefix_s
                 made.append((rows, there))
+        seconds += self.terms.cost.of_images(decoded, work.images)
         through = any(rows.shelf.layer for rows, _ in open_rows)
         speed = work.speed
         build = _Build(

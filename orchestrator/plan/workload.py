@@ -14,7 +14,15 @@ import numpy as np
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.sections.data import SplitRatios
-from trainers.config import MEASURED_IMAGES, PrefixConfig, StepKind, TrialConfig, head_first
+from trainers.config import (
+    MEASURED_IMAGES,
+    PrefixConfig,
+    StepKind,
+    TrialConfig,
+    evaluated,
+    head_first,
+    parts_of,
+)
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import crop_names, distinct_crops, needs_canvas
@@ -149,7 +157,7 @@ def reads_of(
 
     With folds a trial reads every fold k - 1 times to train and once to validate, from rows that are stored once.
     """
-    judged_view = "centre_crop" if view == "random_crop" else view
+    judged_view = evaluated(view)
     if photos.folds and not refit:
         parts = [np.array(photos.train) - np.array(fold) for fold in photos.folds]
         copied = [_copies(tuple(part.tolist()), multiplier, spread) for part in parts]
@@ -240,7 +248,7 @@ def fit_work(
     settings = settings or StoreSettings()
     key = PartKey.of(config, settings.precision)
     cost, speed = cost_of(key), speeds.of(key)
-    reads = reads_of(photos, config.view, config.multiplier, config.recipe, refit, config.copies)
+    reads = reads_of(photos, config.framing, config.multiplier, config.recipe, refit, config.copies)
     train = reads.originals if config.steps == "originals" else reads.train
     images = tuple(
         PlannedRows(_image_shelf(view, key.image_size), split, n, recipe, config.copies)
@@ -274,7 +282,7 @@ def fit_work(
         bare_epoch_s=train * speed.bare_train_s + predicted * speed.predict_s + drawn_s,
         network=(key.backbone, key.image_size, key.output_stride),
         architecture=(prefix, config.hidden, config.head, config.batch_norm, StepKind.of(config)),
-        prefix=(prefix, config.view),
+        prefix=(prefix, config.framing),
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,
         memory_bytes=int(kept + 3 * trained * HEAD_BYTES),
@@ -288,7 +296,7 @@ def _is_drawn(config: TrialConfig, view: str, recipe: str) -> bool:
     except those by which a head is trained first."""
     if config.draws != "fresh":
         return False
-    return bool(recipe) or (view == "random_crop" and not config.warm_head)
+    return bool(recipe) or (parts_of(view)[0] == "random_crop" and not config.warm_head)
 
 
 def _drawn_s(config: TrialConfig, reads: EpochReads, speeds: Speeds) -> float:
@@ -302,7 +310,7 @@ def _drawn_s(config: TrialConfig, reads: EpochReads, speeds: Speeds) -> float:
     seconds = copies * speeds.augment_s(config.recipe, size) if copies else 0.0
     if config.view == "random_crop":
         measured = min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0
-        seconds += (drawn + measured) * speeds.decode_s(config.view, size)
+        seconds += (drawn + measured) * speeds.decode_s(config.framing, size)
     return seconds
 
 
@@ -313,8 +321,8 @@ def _head_costs(
     if not config.warm_head or config.unfrozen_layers == 0:
         return {}
     work = fit_work(head_first(config), photos, speeds, refit, settings)
-    trained = reads_of(photos, config.view, 1.0, "", refit).originals
-    rows = tuple(r for r in work.features if r.split in (refit or (TRAIN,)) and r.shelf.view == config.view)
+    trained = reads_of(photos, config.framing, 1.0, "", refit).originals
+    rows = tuple(r for r in work.features if r.split in (refit or (TRAIN,)) and r.shelf.view == config.framing)
     seconds = config.warm_head * trained * work.speed.train_s + work.speed.open_s + work.speed.trace_s
     return {"head_features": rows, "head_s": seconds}
 

@@ -52,7 +52,7 @@ def feature_set_of(job: FitJob) -> FeatureSet:
     copies: tuple[Any, ...] = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
     if config.draws == "fresh":
         copies = (config.draws,) if config.view == "random_crop" else ()
-    images = (job.manifest, job.train_splits, job.folds, key.image_size, config.view, *copies)
+    images = (job.manifest, job.train_splits, job.folds, key.image_size, config.framing, *copies)
     if not job.share:
         return FeatureSet(images)
     first = head_first(config).prefix_key(job.weights, job.precision) if config.warm_head else None

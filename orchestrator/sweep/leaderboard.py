@@ -196,7 +196,7 @@ def _warn_of_looks(sweep: SweepContext) -> None:
 
 def _prefix_of(config: TrialConfig) -> Hashable:
     """Return what decides the frozen part and its input; models that agree in it share its work."""
-    return config.prefix(), config.view
+    return config.prefix(), config.framing
 
 
 def _facts(model: FinalModel) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainers.backbones import backbone
-from trainers.config import PrefixConfig, PrefixKey, TrialConfig, canonical, trial_id
+from trainers.config import PrefixConfig, PrefixKey, TrialConfig, canonical, evaluated, parts_of, trial_id
 from trainers.errors import TrainerError
 
 CONFIG = TrialConfig(backbone="small_cnn")
@@ -20,7 +20,7 @@ OTHER = {
     **{"clip_norm": 1.0, "scale": 9.0, "margin": 0.5, "recipe": "rand", "balance": "sampling", "epochs": 3},
     **{"loss": "categorical_focal_crossentropy", "copies": "proportional", "steps": "originals"},
     **{"batch_norm": "measured", "bottom_rate": 0.1, "margin_warmup": 0.5, "ema": 0.99, "warm_head": 2},
-    **{"accumulation_steps": 4, "draws": "fresh"},
+    **{"accumulation_steps": 4, "draws": "fresh", "decode": "needed"},
 }
 """Another value for each field."""
 DECIDES_THE_PREFIX = {
@@ -114,7 +114,7 @@ def test_every_field_counts_towards_the_id():
     ids = {trial_id(TrialConfig(), 0, "data")}
     for field in dataclasses.fields(TrialConfig):
         ids.add(trial_id(dataclasses.replace(TrialConfig(), **{field.name: other[str(field.type)]}), 0, "data"))
-    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 37
+    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 38
 
 
 @pytest.mark.parametrize(
@@ -196,3 +196,14 @@ def test_draws_are_fresh_where_the_configuration_alone_allows_it(values: dict, e
     assert config.draws == expected
     assert canonical(values).draws == "fixed"
     assert config.draws == "fixed" or config.prefix().reads_images
+
+
+def test_the_framing_names_how_a_jpeg_is_decoded_only_where_it_is_not_as_it_was() -> None:
+    assert CONFIG.framing == "squash"
+    other = dataclasses.replace(CONFIG, view="random_crop", decode="needed")
+    assert other.framing == "random_crop+needed"
+    assert evaluated(other.framing) == "centre_crop+needed"
+    assert [parts_of(framing) for framing in (CONFIG.framing, other.framing)] == [
+        ("squash", "ample"),
+        ("random_crop", "needed"),
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from trainers.config import parts_of
 from trainers.export.formats import ExportFormat
 from trainers.export.run import float_tensors, takes_xnnpack
 from trainers.images.crops import PYRAMID_SCALES, SMALLEST_RANDOM_CROP, ZOOM
@@ -35,7 +36,7 @@ def how_to_cut(served: ServedModel) -> list[str]:
     output to the answer."""
     size, crops = served.image_size, len(served.crop_names)
     side = round(size / ZOOM) if needs_canvas(served.crop_names) else size
-    square = "" if served.view == "squash" else "take the central square, "
+    square = "" if parts_of(served.view)[0] == "squash" else "take the central square, "
     steps = [
         "decode to 8-bit RGB; apply the EXIF orientation; lay transparency on white",
         f"{square}resize to {side} x {side}, bilinear with antialiasing",

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.config import parts_of
 from trainers.export.decoding import resized_square, rgb
 from trainers.serving.model import ServedModel
 
@@ -51,7 +52,7 @@ def bytes_graph(served: ServedModel) -> Any:
 
     Applies ``bytes_policy``. Decoding and resizing are those of ``trainers.export.decoding``.
     """
-    size, view, flips = served.image_size, served.view, bytes_policy(served) == "flip"
+    size, view, flips = served.image_size, parts_of(served.view)[0], bytes_policy(served) == "flip"
 
     def square(photo: tf.Tensor) -> tf.Tensor:
         return resized_square(rgb(photo), size, squash=view == "squash")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainers.config import evaluated, parts_of
 from trainers.export.describe import how_to_cut
 from trainers.images.crops import PLACES, SCALES, SMALLEST_RANDOM_CROP, ZOOM
-from trainers.images.decode import SMALLEST_CROP
+from trainers.images.decode import least_side
 from trainers.images.policies import BOX, CENTRE, MIRRORED, RANDOM, WHOLE, box_named
 from trainers.serving.model import ServedModel
 
@@ -43,14 +44,14 @@ def preprocessing(served: ServedModel) -> dict[str, Any]:
         "range": [0, 255],
         "background": [255, 255, 255],
         "exif_orientation": True,
-        "square": None if served.view == "squash" else "centre",
+        "square": None if parts_of(served.view)[0] == "squash" else "centre",
         "resize": "bilinear, antialiased",
-        "crops": [_crop(name, served.image_size) for name in served.crop_names],
+        "crops": [_crop(name, served.image_size, served.view) for name in served.crop_names],
         "average": "arithmetic mean of the crops' probabilities",
     }
 
 
-def _crop(name: str, size: int) -> dict[str, Any]:
+def _crop(name: str, size: int, view: str) -> dict[str, Any]:
     """Return a crop: ``name``, ``photo`` (side in px to which the photo is resized first), and ``mirrored``.
 
     ``jpeg_at_least``: a JPEG is decoded at a half, quarter or eighth if both sides keep this many px.
@@ -62,7 +63,7 @@ def _crop(name: str, size: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": name,
         "photo": canvas,
-        "jpeg_at_least": int(2 * canvas / SMALLEST_CROP),
+        "jpeg_at_least": least_side(canvas, evaluated(view)),
         "mirrored": name != original,
     }
     if original.startswith(RANDOM):

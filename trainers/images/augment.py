@@ -131,7 +131,7 @@ def flips(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
     Copies 4 to 7 are the original and the three flips shifted one way, 8 to 11 another, through eight directions;
     how far is random. What comes in at the edge is the image reflected.
     """
-    flipped = image[:, ::-1] if k % 4 in (1, 3) else image
+    flipped = _mirrored(image) if k % 4 in (1, 3) else image
     flipped = flipped[::-1] if k % 4 in (2, 3) else flipped
     if k < 4:
         return flipped
@@ -165,7 +165,7 @@ def contest(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
 
 def colour(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
     """Left to right with probability 1/2; brightness, contrast and saturation times 0.7 to 1.3 each."""
-    flipped = image[:, ::-1] if random.random() < 0.5 else image
+    flipped = _mirrored(image) if random.random() < 0.5 else image
     return _jitter(flipped, 0.3, random)
 
 
@@ -197,6 +197,11 @@ RECIPES: dict[str, Recipe] = {
         Recipe("erase", erase),
     )
 }
+
+
+def _mirrored(image: np.ndarray) -> np.ndarray:
+    """Left to right; Pillow takes a quarter of the time of a copy of numpy's reversed view."""
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
 
 def _warp(image: np.ndarray, degrees: float, zoom: np.ndarray, shear: float, shift: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from trainers.config import evaluated
 from trainers.images.decode import DecodedPhoto
 from trainers.images.policies import (
     BOX,
@@ -91,7 +92,7 @@ def cut(
 
     ``sha256`` draws the random crops. A random view becomes the central square. Raises Unreadable.
     """
-    view = "centre_crop" if view == "random_crop" else view
+    view = evaluated(view)
     cutter = _Cutter(DecodedPhoto(source), size, view, sha256, clock or Clock())
     return np.stack([cutter.crop(name) for name in names])
 
@@ -130,7 +131,7 @@ class _Cutter:
     def _square(self, side: int, what: str) -> np.ndarray:
         if not self._decoded:  # a second size may need more pixels: a large JPEG's square then holds their decoding
             with self._clock.measure(DECODE):
-                self._photo.decode(side)
+                self._photo.decode(side, self._view)
             self._decoded = True
         with self._clock.measure(what):
             return self._photo.square(side, self._view)

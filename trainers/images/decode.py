@@ -6,19 +6,23 @@ Imports without TensorFlow. Every failure names the file and the reason.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from trainers.config import VIEWS
+from trainers.config import DECODES, VIEWS, parts_of
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, read_plain
 from trainers.images.pillow_reader import TooLarge, open_photo, upright, without_remarks
 
 SMALLEST_CROP = 0.7
 """Minimum side of a random crop, as a share of the image's shorter side."""
+LEAST_PIXELS = 1.25
+"""Minimum side of a JPEG that is decoded at a half, quarter or eighth, over the side that the view needs, where
+``TrialConfig.decode`` is "needed": so much is left for the antialiasing filter."""
 SHORTEST = 8
 """Minimum shorter side, in px, of a reduced image."""
 BAND_PIXELS = 2**21
@@ -43,7 +47,8 @@ def square(source: Path | str | bytes, size: int, view: str, crop_seed: int | No
 
     ``view``: "squash" ignores the aspect ratio; "centre_crop" takes the central square; "random_crop" takes the
     square that ``crop_seed`` names, of side 0.7 to 1 times the shorter side, placed uniformly (without a seed: the
-    central square). Raises Unreadable as ``decode`` does, and TrainerError for an unknown view.
+    central square). After a plus sign it may hold ``TrialConfig.decode``, see ``least_side``.
+    Raises Unreadable as ``decode`` does, and TrainerError for an unknown view.
     """
     return DecodedPhoto(source).square(size, view, crop_seed)
 
@@ -51,16 +56,16 @@ def square(source: Path | str | bytes, size: int, view: str, crop_seed: int | No
 class DecodedPhoto:
     """One picture that is made square more than once: decoded once for all sizes that take the same pixels.
 
-    A large JPEG is decoded at a half, quarter or eighth where that still leaves twice the pixels that a size needs.
+    A large JPEG is decoded at a half, quarter or eighth where that still leaves ``least_side`` pixels.
     """
 
     def __init__(self, source: Path | str | bytes) -> None:
         self._source = source
         self._decoded: dict[tuple[int, int], Image.Image] = {}
 
-    def decode(self, size: int) -> Image.Image:
+    def decode(self, size: int, view: str = "squash") -> Image.Image:
         """RGB with the pixels that a square of ``size`` needs. Raises Unreadable."""
-        with self._loaded(size) as image:
+        with self._loaded(size, view) as image:
             return image
 
     def square(self, size: int, view: str, crop_seed: int | None = None) -> np.ndarray:
@@ -69,20 +74,32 @@ class DecodedPhoto:
 
     def squares(self, size: int, view: str, crop_seeds: Sequence[int | None]) -> list[np.ndarray]:
         """Return ``square`` for each of ``crop_seeds``, from one decoding; equal squares are one array."""
-        if view not in VIEWS:
+        kind, decode = parts_of(view)
+        if kind not in VIEWS or decode not in DECODES:
             raise TrainerError(f"there is no view {view!r}; known are {', '.join(VIEWS)}.")
         made: dict[tuple[float, float, float, float] | None, np.ndarray] = {}
-        with self._loaded(size) as image:
-            boxes = [None if view == "squash" else _square_box(image.size, _seed_of(view, seed)) for seed in crop_seeds]
+        with self._loaded(size, view) as image:
+            boxes = [None if kind == "squash" else _square_box(image.size, _seed_of(kind, seed)) for seed in crop_seeds]
             for box in dict.fromkeys(boxes):
                 small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
                 made[box] = np.array(small, np.uint8)
         return [made[box] for box in boxes]
 
     @contextlib.contextmanager
-    def _loaded(self, size: int) -> Iterator[Image.Image]:
-        with _loaded(self._source, int(2 * size / SMALLEST_CROP), self._decoded) as (image, _, _):
+    def _loaded(self, size: int, view: str) -> Iterator[Image.Image]:
+        with _loaded(self._source, least_side(size, view), self._decoded) as (image, _, _):
             yield image
+
+
+def least_side(size: int, view: str) -> int:
+    """Return the pixels a side that a reduced JPEG has at least, for a square of ``size``.
+
+    "ample": twice what a random crop needs, for every view. "needed": LEAST_PIXELS times what this view needs.
+    """
+    kind, decode = parts_of(view)
+    if decode == "ample":
+        return int(2 * size / SMALLEST_CROP)
+    return math.ceil(LEAST_PIXELS * size / (SMALLEST_CROP if kind == "random_crop" else 1.0))
 
 
 def batch(paths: Sequence[Path], size: int, view: str, crop_seeds: Sequence[int] | None = None) -> np.ndarray:

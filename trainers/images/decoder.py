@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from trainers.config import parts_of
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable, read_plain
 from trainers.images.augment import augment
@@ -41,9 +42,11 @@ class ImageCopy:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Pictures -> batches of uint8 images (n, size, size, 3). ``seed`` is the data's.
+    """Pictures -> batches of uint8 images (n, size, size, 3). ``seed``: the data's.
 
-    Files are read, hashed, decoded and augmented by ``threads`` threads, a bounded number of images ahead of the reader.
+    ``view``: a ``TrialConfig.framing``.
+
+    Files are read, hashed, decoded and augmented by ``threads`` threads, a bounded number ahead of the reader.
     Copies of one photo that follow each other are made from one decoding, up to COPIES_AT_ONCE. A recipe of the user's
     own is called by several threads.
     """
@@ -60,8 +63,8 @@ class Decoder:
         for start in range(0, len(pictures), BATCH_IMAGES):
             yield np.stack([*itertools.islice(images, min(BATCH_IMAGES, len(pictures) - start))])
 
-    def each(self, pictures: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
-        """Yield the images one by one, in order. Raises Unreadable or TrainerError for the first that cannot be read."""
+    def each(self, pictures: Sequence[ImageCopy]) -> Generator[np.ndarray, None, None]:
+        """Yield the images one by one, in order. Raises TrainerError for the first that cannot be read."""
         for made in in_order(self._made, _same_photo(pictures), self.threads):
             yield from made
 
@@ -70,7 +73,8 @@ class Decoder:
         photo = copies[0]
         path = self.root / photo.path
         data = bytes_of(path, photo.sha256)
-        crops = [int(photo.sha256[:8], 16) + each.copy if self.view == "random_crop" else None for each in copies]
+        random = parts_of(self.view)[0] == "random_crop"
+        crops = [int(photo.sha256[:8], 16) + each.copy if random else None for each in copies]
         with named(path):
             squares = DecodedPhoto(data).squares(self.size, self.view, crops)
         return [

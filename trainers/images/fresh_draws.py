@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainers.config import parts_of
 from trainers.images.augment import find_recipe
 from trainers.images.decode import square
 from trainers.images.decoder import ImageCopy, bytes_of, named
@@ -19,7 +20,11 @@ from trainers.images.decoder import ImageCopy, bytes_of, named
 
 @dataclass(frozen=True)
 class FreshDraws:
-    """How one trial draws. ``seed`` is the trial's; ``size``: side in px; ``root``: folder of the images' paths."""
+    """How one trial draws.
+
+    ``root``: folder of the images' paths. ``view``: a ``TrialConfig.framing``. ``size``: side in px. ``seed``: the
+    trial's.
+    """
 
     root: Path
     recipe: str
@@ -30,7 +35,7 @@ class FreshDraws:
     @property
     def reads_files(self) -> bool:
         """Whether images are decoded from their files for each draw, since each random crop takes other pixels."""
-        return self.view == "random_crop"
+        return parts_of(self.view)[0] == "random_crop"
 
     def image(self, picture: ImageCopy, epoch: int, decoded: np.ndarray | None = None) -> np.ndarray:
         """Return ``picture`` as ``epoch`` (from 0) sees it, uint8 (size, size, 3).

@@ -68,10 +68,10 @@ def find(
 ) -> FeatureLocation | None:
     """Find where the rows of ``config`` belong; None without a valid note.
 
-    ``precision``: a Keras dtype policy, never "auto". ``view``: None for the configuration's; rows that a fit is
-    evaluated on may have another one.
+    ``precision``: a Keras dtype policy, never "auto". ``view``: a framing, None for the configuration's; rows that
+    a fit is evaluated on may have another one.
     """
-    key, view = config.prefix_key(weights, precision), view or config.view
+    key, view = config.prefix_key(weights, precision), view or config.framing
     if key.reads_images:
         return known_images(cache, key.image_size, view)
     record = recall(cache, key)

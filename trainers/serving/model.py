@@ -90,7 +90,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
         "members": len(fits),
         "fits": [Path(folder).name for folder in job["fits"]],
         "image_size": size,
-        "view": first.config.view,
+        "view": first.config.framing,
         "fit": first.to_dict() | {"manifest": "", "output": "", "cache": ""},
     }
     described |= {CALIBRATION: job[CALIBRATION]} if job.get(CALIBRATION) else {}

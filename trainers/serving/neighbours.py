@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainers.config import evaluated
 from trainers.errors import TrainerError
 from trainers.files.arrays import write_arrays
 from trainers.images.crops import cut
@@ -129,8 +130,7 @@ def write_neighbours(job: Mapping[str, Any]) -> dict[str, Any]:
     fit, arrays = read_weights(Path(job["fit"]))
     manifest = Manifest.read(Path(job["manifest"]))
     network = open_network(fit, arrays, len(manifest.classes))
-    prefix, view = prefix_of(network.architecture.prefix), fit.config.view
-    view = "centre_crop" if view == "random_crop" else view
+    prefix, view = prefix_of(network.architecture.prefix), evaluated(fit.config.framing)
     shelf = row_shelf(job, prefix, view)
     try:
         drawn = _drawn(manifest, fit.train_splits)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trainers.config import evaluated
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -122,13 +123,13 @@ def _open(
         fit, arrays = read_weights(fold_folder(Path(folder), 1) if folds else Path(folder))
         network = open_network(fit, arrays, shape[-1], precision)
         prefixes.append(prefix_of(network.architecture.prefix))
-        views.add(fit.config.view)
+        views.add(evaluated(fit.config.framing))
         models.append(TrainedModel(name, Path(folder), network, np.zeros(shape, np.float32)))
     if not models:
         raise TrainerError("no model was given to predict with.")
     if len(views) > 1 or any(p.description() != prefixes[0].description() for p in prefixes):
         raise TrainerError("models of different prefixes or views cannot be predicted in one job.")
-    return prefixes[0], models, "centre_crop" if views == {"random_crop"} else views.pop()
+    return prefixes[0], models, views.pop()
 
 
 def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:

@@ -36,7 +36,7 @@ class Chunk:
 def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
     """Yield ``batches`` of indices, in order, with their rows.
 
-    Rows on disk, and those with an attribute ``ahead`` that is true, are read one chunk ahead, in a thread, whose errors
+    Rows on disk, and those with an attribute ``ahead`` that is true, are read one chunk ahead, in a thread. Its errors
     are raised here. Where the iterator is left early, at most the chunk that is being read is read to its end.
     """
     computed = bool(getattr(_innermost(rows), "ahead", False))

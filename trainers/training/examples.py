@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.code_digest import digest_of
-from trainers.config import TrialConfig
+from trainers.config import TrialConfig, evaluated
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
@@ -23,7 +23,7 @@ from trainers.images.decoder import ImageCopy
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Labelled images that are read together, in order, each made square by ``view``.
+    """Labelled images that are read together, in order, each made square by ``view`` (``TrialConfig.framing``).
 
     ``labels``: int32 (images,). ``root``: folder of the images' paths. ``seed``: the data's.
     """
@@ -37,26 +37,26 @@ class ExampleSet:
 
 def training_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
     """Return one epoch's examples: every image of ``manifest``, then the copies that the multiplier adds."""
-    originals, copies = _originals(manifest, config.view), augmented_set(manifest, config)
+    originals, copies = _originals(manifest, config.framing), augmented_set(manifest, config)
     labels = np.concatenate([originals.labels, copies.labels])
-    return ExampleSet(originals.images + copies.images, labels, config.view, manifest.root, manifest.seed)
+    return ExampleSet(originals.images + copies.images, labels, config.framing, manifest.root, manifest.seed)
 
 
 def augmented_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
     """Return only the copies that the multiplier adds to ``manifest``, spread over the classes by ``config.copies``."""
-    originals = _originals(manifest, config.view)
+    originals = _originals(manifest, config.framing)
     counts = plan_copies(originals.labels, config.multiplier, config.copies)
     images = [
         ImageCopy(image.path, image.sha256, number)
         for image, count in zip(originals.images, counts.tolist(), strict=True)
         for number in range(1, count + 1)
     ]
-    return ExampleSet(images, np.repeat(originals.labels, counts), config.view, manifest.root, manifest.seed)
+    return ExampleSet(images, np.repeat(originals.labels, counts), config.framing, manifest.root, manifest.seed)
 
 
 def evaluation_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
     """Return every image of ``manifest`` once, not augmented; a random crop becomes the centre crop."""
-    return _originals(manifest, "centre_crop" if config.view == "random_crop" else config.view)
+    return _originals(manifest, evaluated(config.framing))
 
 
 def _originals(manifest: Manifest, view: str) -> ExampleSet:

@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
-from trainers.config import TrialConfig
+from trainers.config import TrialConfig, parts_of
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy, in_order
@@ -231,7 +231,7 @@ def _fresh_sets(
     """``read_sets`` of a configuration that draws anew in each epoch what is no original or is cropped at random."""
     fixed = replace(config, draws="fixed")
     stored = [replace(each, images=[replace(image, copy=0) for image in each.images]) for each in sets]
-    squares = [each for each in stored if each.view != "random_crop"]
+    squares = [each for each in stored if parts_of(each.view)[0] != "random_crop"]
     read = iter(read_sets(squares, fixed, prefix, cache, reading))
     found = []
     for examples in sets:

@@ -6,6 +6,7 @@ slot of the machine at once, so that the figures include contention between work
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import sys
@@ -64,7 +65,9 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     precision = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest = Manifest.read(Path(job["manifest"]))
     photos, loads = _Photos.of(manifest), [load.sample()]
-    decode = [{**each, "seconds": _decode_s(photos, each["view"], each["size"])} for each in job["decode"]]
+    decode = [
+        {**each, "seconds": _decode_s(photos, each["view"], each["size"], job["threads"])} for each in job["decode"]
+    ]
     recipes = [{**each, "seconds": _copy_s(photos, each["recipe"], each["size"])} for each in job["recipes"]]
     parts = []
     for place, part in enumerate(job["parts"]):
@@ -133,9 +136,18 @@ class _RepeatedRows:
         return self.some[indices % len(self.some)]
 
 
-def _decode_s(photos: _Photos, view: str, size: int) -> float:
-    """Mean seconds per photo from disk to a square of ``size``."""
-    return _mean_s(len(photos.copies), lambda number: photos.decoded(number, view, size), DECODE_S)
+def _decode_s(photos: _Photos, view: str, size: int, threads: int) -> float:
+    """Mean seconds per photo from disk to a square of ``size``, decoded by ``threads`` threads as for the store."""
+    photos.decoded(0, view, size)
+    order = np.random.default_rng(0).permutation(len(photos.copies))
+    images = Decoder(photos.root, "flips", view, size, 0, threads).each([photos.copies[place] for place in order])
+    started_s, done = time.perf_counter(), 0
+    with contextlib.closing(images):
+        for _ in images:
+            done += 1
+            if time.perf_counter() - started_s >= DECODE_S:
+                break
+    return (time.perf_counter() - started_s) / done
 
 
 def _copy_s(photos: _Photos, recipe: str, size: int) -> float:
@@ -176,7 +188,7 @@ def _measure_part(
     reset_s = _seconds(lambda: steps.reset(config, 0, np.ones(architecture.classes, int), 1))
 
     count = min(PREFIX_BATCH, len(photos.copies))
-    pixels = np.stack([photos.decoded(i, config.view, architecture.prefix.image_size) for i in range(count)])
+    pixels = np.stack([photos.decoded(i, config.framing, architecture.prefix.image_size) for i in range(count)])
     slice_s = max(slice_s - (time.perf_counter() - started_s), 0.25 * slice_s)
     prefix_trace_s, prefix_s = _prefix_s(prefix, pixels, 0.25 * slice_s)
     rows = np.concatenate([prefix(pixels[i : i + 1]).numpy() for i in range(min(len(pixels), 4))])

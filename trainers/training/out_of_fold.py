@@ -38,9 +38,8 @@ def predict_out_of_fold(job: Mapping[str, Any]) -> dict[str, Any]:
     has fewer groups than there are folds to train on (2).
     """
     given = TrialConfig(**job["config"])
-    config = canonical(
-        {"backbone": given.backbone, "image_size": given.image_size, "view": given.view, "pooling": given.pooling}
-    )
+    kept = ("backbone", "image_size", "view", "decode", "pooling")
+    config = canonical({name: getattr(given, name) for name in kept})
     precision = device.prepare(job["threads"], job["gpu_memory_share"], job["precision"])
     manifest = Manifest.read(Path(job["manifest"])).split(*job["splits"])
     prefix = prefix_of(config.prefix_key(job["weights"], precision), Path(job["cache"]))

@@ -13,6 +13,7 @@ from trainers.backbones import BACKBONES, backbone
 from trainers.config import (
     BALANCES,
     BATCH_NORMS,
+    DECODES,
     DRAWS,
     FUSIONS,
     LOSSES,
@@ -259,5 +260,6 @@ FIELDS: dict[str, Numbers | Names] = {
         "is trained or images are mixed; stored features need fixed ones.",
         lambda: DRAWS,
     ),
+    "decode": Names("How small a large JPEG may be decoded before it is made square.", lambda: DECODES),
 }
 """Fields of ``TrialConfig``, in the same order, without epochs, which belong to the budget."""

@@ -128,7 +128,7 @@ def test_what_is_known_measures_nothing(request_on_digits: CalibrationRequest) -
     assert known(request_on_digits) is None
     write_calibration(request_on_digits.cache, CalibrationFile(calibration(machine)))
     assert known(request_on_digits) is None
-    little = calibration(machine, decode_s={"squash/16": 1e-3})
+    little = calibration(machine, decode_s={"squash+needed/16": 1e-3})
     write_calibration(
         request_on_digits.cache, CalibrationFile(little, frozenset({asked.digest}))
     )  # what did not fit in then
@@ -136,7 +136,7 @@ def test_what_is_known_measures_nothing(request_on_digits: CalibrationRequest) -
     whole = calibration(
         machine,
         parts=dict.fromkeys(asked.parts, SPEED),
-        decode_s={"squash/16": 1e-3},
+        decode_s={"squash+needed/16": 1e-3},
         augment_s={"rich/16": 1e-3},
     )
     write_calibration(request_on_digits.cache, CalibrationFile(whole))
@@ -147,7 +147,7 @@ def test_photos_of_other_data_are_decoded_again_and_nothing_else(
     request_on_digits: CalibrationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, machine = measurement_plan(request_on_digits.spec), machine_name(request_on_digits.slots)
-    others = calibration(machine, parts=dict.fromkeys(asked.parts, SPEED), decode_s={"squash/16": 5.0})
+    others = calibration(machine, parts=dict.fromkeys(asked.parts, SPEED), decode_s={"squash+needed/16": 5.0})
     others = dataclasses.replace(others, augment_s={"rich/16": 1e-3}, trial_s=0.7)
     write_calibration(request_on_digits.cache, CalibrationFile(others, frozenset({asked.digest}), "elsewhere"))
     assert known(request_on_digits) is None
@@ -155,13 +155,13 @@ def test_photos_of_other_data_are_decoded_again_and_nothing_else(
 
     def measure(asked: MeasurementPlan, request: CalibrationRequest, ray_s: float, tell: object) -> Calibration:
         measured.append(asked)
-        return calibration(machine, decode_s={"squash/16": 1e-3})
+        return calibration(machine, decode_s={"squash+needed/16": 1e-3})
 
     monkeypatch.setattr(calibrate, "measure", measure)
     monkeypatch.setattr("orchestrator.cluster.ray_session.ray_session", lambda address: contextlib.nullcontext())
     found = calibrated(request_on_digits)
     assert measured == [MeasurementPlan({}, asked.decode, ())]
-    assert (found.decode_s, found.parts, found.trial_s) == ({"squash/16": 1e-3}, others.parts, 0.7)
+    assert (found.decode_s, found.parts, found.trial_s) == ({"squash+needed/16": 1e-3}, others.parts, 0.7)
     assert known(request_on_digits) == found
 
 
@@ -171,7 +171,7 @@ def test_what_is_in_doubt_is_measured_again_once_the_machine_is_quiet(
 ) -> None:
     asked, machine = measurement_plan(request_on_digits.spec), machine_name(request_on_digits.slots)
     doubtful = dataclasses.replace(SPEED, doubtful=True)
-    figures = {"decode_s": {"squash/16": 1e-3}, "augment_s": {"rich/16": 1e-3}}
+    figures = {"decode_s": {"squash+needed/16": 1e-3}, "augment_s": {"rich/16": 1e-3}}
     first, *others = asked.parts
     other_space = {PartKey("resnet50", 224, 0): SPEED}
     busy = calibration(machine, parts={first: doubtful, **dict.fromkeys(others, SPEED), **other_space}, **figures)

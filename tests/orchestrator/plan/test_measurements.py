@@ -14,7 +14,7 @@ def test_a_space_asks_for_every_part_that_its_trials_have(tmp_path: Path) -> Non
     asked = measurement_plan(spec_of(tmp_path, SPACE))
     assert len(asked.parts) == 2 * 3
     assert sum(part.share for part in asked.parts.values()) == pytest.approx(1.0)
-    assert set(asked.decode) == {("squash", 224), ("random_crop", 224), ("centre_crop", 224)}
+    assert set(asked.decode) == {(f"{view}+needed", 224) for view in ("squash", "random_crop", "centre_crop")}
     assert set(asked.recipes) == {("flips", 224), ("rich", 224)}
     order = [(key.backbone, key.unfrozen_layers) for key in asked.parts]
     assert order[0][0] == "resnet50"
@@ -39,9 +39,9 @@ def test_named_configurations_are_asked_for(tmp_path: Path) -> None:
 def test_what_is_known_is_not_asked_again(tmp_path: Path) -> None:
     asked = measurement_plan(spec_of(tmp_path, SPACE))
     first = next(iter(asked.parts))
-    there = calibration(parts={first: SPEED}, decode_s={"squash/224": 1e-3}, augment_s={"rich/224": 1e-3})
+    there = calibration(parts={first: SPEED}, decode_s={"squash+needed/224": 1e-3}, augment_s={"rich/224": 1e-3})
     missing = asked.missing(there)
     assert len(missing.parts) == len(asked.parts) - 1
-    assert ("squash", 224) not in missing.decode
+    assert ("squash+needed", 224) not in missing.decode
     assert missing.recipes == (("flips", 224),)
     assert asked.missing(None) == asked

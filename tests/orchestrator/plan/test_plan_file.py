@@ -65,7 +65,7 @@ def test_what_the_store_holds_is_not_planned_again(tmp_path: Path) -> None:
     config = next(iter(measurement_plan(spec).parts.values())).config
     train, validation = request.manifest.split("train"), request.manifest.split("validation")
     keys = row_keys(training_set(train, config), "flips") + row_keys(evaluation_set(validation, config), "flips")
-    shelf = known_images(request.cache, 16, "squash").shelf(request.cache)
+    shelf = known_images(request.cache, 16, "squash+needed").shelf(request.cache)
     shelf.rows(keys, lambda places: iter([np.zeros((len(places), 16, 16, 3), np.uint8)]))
     after = planned(request, calibration).plan
     assert [(build.rows, build.stored) for build in before.builds] == [(len(keys), 0)]

@@ -40,6 +40,7 @@ OTHER = [
     {"unfrozen_layers": "all"},
     {"image_size": 160},
     {"view": "centre_crop"},
+    {"decode": "needed"},
     {"multiplier": 2.0},
     {"output_stride": 16},
     {"feature_fusion": "sum"},

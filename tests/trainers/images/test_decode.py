@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from trainers.config import VIEWS
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable
 from trainers.files.suffixes import PHOTOS
-from trainers.images.decode import batch, decode, reduced, square
+from trainers.images.decode import DecodedPhoto, batch, decode, least_side, reduced, square
 from trainers.images.pillow_reader import FORMATS
 
 
@@ -254,3 +255,49 @@ def test_reduced_jpeg_is_close_to_the_whole_picture_reduced() -> None:
     width, height, small = reduced(encoded(image, "JPEG", quality=95), 32)
     assert (width, height) == (1000, 750)
     assert np.abs(small.astype(int) - reduced(encoded(image, "PNG"), 32)[2].astype(int)).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("framing", "least"),
+    [
+        ("squash", 640),
+        ("centre_crop", 640),
+        ("random_crop", 640),
+        ("squash+needed", 280),
+        ("centre_crop+needed", 280),
+        ("random_crop+needed", 400),
+    ],
+)
+def test_a_jpeg_is_asked_only_for_the_pixels_that_its_framing_needs(framing: str, least: int) -> None:
+    assert least_side(224, framing) == least
+    scales = [scale for scale in (1, 2, 4, 8) if 1500 // scale >= least]
+    taken = DecodedPhoto(encoded(photo(2000, 1500), "JPEG", quality=90))
+    assert taken.decode(224, framing).size == (-(-2000 // scales[-1]), -(-1500 // scales[-1]))
+
+
+def test_needed_pixels_change_a_photo_little_and_no_photo_below_twice_the_size() -> None:
+    noise = np.random.default_rng(0).normal(0, 8, (768, 1024, 3))
+    sharp = np.asarray(photo(1024, 768)) + noise
+    data = encoded(Image.fromarray(np.clip(sharp, 0, 255).astype(np.uint8)), "JPEG", quality=90)
+    full, needed = (square(data, 300, view).astype(int) for view in ("squash", "squash+needed"))
+    difference = np.abs(full - needed)
+    assert 0 < difference.mean() < 1.5
+    assert difference.max() < 24
+    np.testing.assert_array_equal(square(data, 308, "squash+needed"), square(data, 308, "squash"))
+    with pytest.raises(TrainerError, match="there is no view 'squash\\+fast'"):
+        square(data, 8, "squash+fast")
+
+
+def test_several_crops_come_from_one_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(photo(600, 400), "JPEG")
+    alone = [square(data, 32, "random_crop", seed) for seed in (1, 2, 3)]
+    opened = []
+    monkeypatch.setattr(
+        "PIL.JpegImagePlugin.JpegImageFile.load_prepare", lambda self, own=_prepare: opened.append(1) or own(self)
+    )
+    together = DecodedPhoto(data).squares(32, "random_crop", [1, 2, 3])
+    np.testing.assert_array_equal(together, alone)
+    assert len(opened) == 1
+
+
+_prepare = JpegImageFile.load_prepare

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,19 @@ import pytest
 from tests.support.photos_on_disk import write_photo
 from trainers.errors import TrainerError
 from trainers.files.plain import Unreadable
+from trainers.images import decoder as decoder_module
 from trainers.images.augment import augment
 from trainers.images.decode import square
-from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy, bytes_of, named
+from trainers.images.decoder import (
+    AHEAD_PER_THREAD,
+    BATCH_IMAGES,
+    COPIES_AT_ONCE,
+    Decoder,
+    ImageCopy,
+    bytes_of,
+    in_order,
+    named,
+)
 
 
 def hash_of(path: Path) -> str:
@@ -59,3 +72,73 @@ def test_what_is_no_image_is_named(photo: Path) -> None:
         next(decode([ImageCopy("a.png", hash_of(photo), 0)]))
     with pytest.raises(Unreadable, match=r"^b\.png cannot be read: it is torn\."), named(Path("b.png")):
         raise Unreadable("the image", "it is torn")
+
+
+@pytest.mark.parametrize("view", ["squash", "random_crop"])
+def test_copies_of_a_photo_are_made_from_one_decoding_and_equal_those_made_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    copies = []
+    for number in range(3):
+        write_photo(tmp_path / f"{number}.png", number)
+        sha256 = hash_of(tmp_path / f"{number}.png")
+        copies += [ImageCopy(f"{number}.png", sha256, copy) for copy in range(COPIES_AT_ONCE + 1)]
+    read: list[str] = []
+
+    def noting(path: Path, sha256: str) -> bytes:
+        read.append(path.name)
+        return bytes_of(path, sha256)
+
+    monkeypatch.setattr(decoder_module, "bytes_of", noting)
+    for recipe in ("rich", "colour", "flips"):
+        read.clear()
+        alone = np.stack([next(Decoder(tmp_path, recipe, view, 16, 7)([copy]))[0] for copy in copies])
+        assert len(read) == len(copies)
+        for threads in (1, 3):
+            read.clear()
+            together = np.concatenate([*Decoder(tmp_path, recipe, view, 16, 7, threads)(copies)])
+            np.testing.assert_array_equal(together, alone)
+            assert len(read) == 6  # each photo twice: COPIES_AT_ONCE, and the one that is left
+
+
+def test_the_first_broken_photo_by_order_is_named_whatever_the_threads(tmp_path: Path) -> None:
+    copies = []
+    for number in range(20):
+        path = tmp_path / f"{number:02d}.png"
+        write_photo(path, number)
+        if number in (11, 12):
+            path.write_bytes(f"no picture {number}".encode())
+        copies.append(ImageCopy(path.name, hash_of(path), 0))
+    for threads in (1, 4):
+        images = Decoder(tmp_path, "flips", "squash", 16, 0, threads).each(copies)
+        assert len([*itertools.islice(images, 11)]) == 11
+        with pytest.raises(Unreadable, match=r"11\.png cannot be read"):
+            next(images)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_work_is_done_in_order_by_several_threads_and_a_bounded_number_ahead() -> None:
+    begun: list[int] = []
+    together, most = [0], [0]
+    lock = threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            begun.append(item)
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        time.sleep(0.001 * (item % 3))
+        with lock:
+            together[0] -= 1
+        return item * item
+
+    found = in_order(work, range(60), 2)
+    assert [next(found) for _ in range(3)] == [0, 1, 4]
+    time.sleep(0.05)
+    assert len(begun) <= 3 + AHEAD_PER_THREAD * 2
+    assert [*found] == [item * item for item in range(3, 60)]
+    assert most[0] == 2
+    left = in_order(work, range(60), 2)
+    next(left)
+    left.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]

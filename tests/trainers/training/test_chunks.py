@@ -20,10 +20,10 @@ from trainers.training.features import RecomputedRows, RowSubset
 ROW_BYTES = 4 * 5
 
 
-def live(count: int) -> RecomputedRows:
+def live(count: int, ahead: bool = False) -> RecomputedRows:
     """Row i is five times i."""
     return RecomputedRows(
-        lambda here: np.repeat(here[:, None], 5, 1).astype(np.float32), (5,), np.dtype("float32"), count
+        lambda here: iter([np.repeat(here[:, None], 5, 1).astype(np.float32)]), (5,), np.dtype("float32"), count, ahead
     )
 
 
@@ -79,3 +79,38 @@ def test_what_goes_wrong_while_reading_ahead_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(Rows, "take", broken)
     with pytest.raises(TrainerError, match="the disk is gone"):
         list(chunks(rows, np.array_split(np.arange(40), 8)))
+
+
+def test_rows_that_say_so_are_computed_ahead_in_smaller_chunks(monkeypatch):
+    monkeypatch.setattr(chunks_module, "COMPUTED_BYTES", 10 * ROW_BYTES)
+    for ahead, count in ((True, 4), (False, 1)):
+        found = list(chunks(RowSubset(live(40, ahead), np.arange(40)), np.array_split(np.arange(40), 8)))
+        assert len(found) == count
+        np.testing.assert_array_equal(np.concatenate([chunk.rows for chunk in found])[:, 0], np.arange(40))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_thread_is_left_where_the_reader_stops_early(monkeypatch, fails):
+    monkeypatch.setattr(chunks_module, "COMPUTED_BYTES", 10 * ROW_BYTES)
+    before = threading.active_count()
+    taken = []
+
+    def compute(here):
+        taken.append(len(here))
+        yield np.zeros((len(here), 5), np.float32)
+
+    rows = RecomputedRows(compute, (5,), np.dtype("float32"), 40, ahead=True)
+    kept = None
+    try:
+        for _ in chunks(rows, np.array_split(np.arange(40), 8)):
+            if fails:
+                raise ValueError("diverged")
+            break
+    except ValueError as error:
+        kept = error  # whose traceback holds the iterator
+    for thread in threading.enumerate():
+        if thread.name.startswith("read-rows"):
+            thread.join(5)
+    assert threading.active_count() == before
+    assert len(taken) == 2  # the chunk that was used, and the one that was being read
+    assert fails == (kept is not None)

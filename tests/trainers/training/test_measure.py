@@ -35,7 +35,7 @@ def test_one_worker_measures_small_networks(
     found = worker.measure({**job, **more, "gpu_memory_share": 0.0, "precision": "auto"})
     result = calibration_of([found], [job], "float32", calibration())
     assert set(result.parts) == set(asked.parts)
-    assert set(result.decode_s) == {"squash/16"}
+    assert set(result.decode_s) == {"squash+needed/16"}
     assert set(result.augment_s) == {"rich/16"}
     for key, speed in result.parts.items():
         assert 0 < speed.floor_train_s <= speed.train_s < 1
