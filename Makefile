@@ -63,7 +63,7 @@ gpu-check: $(READY) ## on a machine with an NVIDIA GPU: memory shares, precision
 worker-memory: $(READY) ## memory of a warm worker over 500 small trials of 20 architectures; about ten minutes
 	@$(BIN)/python -m benchmarks.training.worker_memory
 
-parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
+parity: ## converted backbones against PyTorch with the same weights; sets up a second environment with torch the first time
 	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \
 	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
 	@$(PARITY)/bin/python -m tests.support.parity

@@ -23,12 +23,15 @@ class Backbone:
     """One row.
 
     ``builder``: dotted "module:function", called with ``input_shape``, ``include_top=False``, ``weights=None`` and
-    ``arguments``; returns a ``keras.Model`` from float images to one feature map.
+    ``arguments``; returns a ``keras.Model`` from float images to one feature map, or to tokens.
     ``preprocessing``: "tf" (x / 127.5 - 1), "caffe" (BGR, ImageNet means subtracted), "torch" (x / 255, ImageNet means
     subtracted, divided by their deviations) or "none" (the network does it itself); input is 0..255 RGB.
     ``layers``: length of the model's ``layers``. ``imagenet``: whether Keras can download weights for it.
     ``files``: patterns of a weight file's name in a weights folder, separated by spaces.
     ``output_strides``: supported values of ``TrialConfig.output_stride``; 16 if the last stride can become 1.
+    ``patch``: side in pixels of a transformer's patches, of which an image's side must be a multiple; 0 for any side.
+    ``tokens``: number of tokens before those of the patches in the output (n, tokens + patches, width), the class token
+    first; 0 if the output is a feature map.
     ``source``, ``licence``: origin of the ImageNet weights and their licence.
     """
 
@@ -42,6 +45,8 @@ class Backbone:
     files: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     output_strides: tuple[int, ...] = (32,)
+    patch: int = 0
+    tokens: int = 0
     source: str = ""
     licence: str = ""
 
@@ -119,6 +124,22 @@ def _efficientnet_lite(number: int, layers: int, native_size: int, width: float,
     name, builder = f"efficientnet_lite{number}", "efficientnet_lite:build_efficientnet_lite"
     arguments = {"width": width, "depth": depth}
     return _built(_EFFICIENTNET_LITE, name, builder, layers, native_size=native_size, arguments=arguments)
+
+
+def _vit(name: str, timm_name: str, native_size: int, registers: int = 0, **arguments: Any) -> Backbone:
+    """A vision transformer with 12 blocks, each one layer, after the images, the patches and the tokens."""
+    _, size, patch, *_ = name.split("_")
+    width = {"tiny": 192, "small": 384, "base": 768}[size]
+    side = int(patch)
+    shape = {"patch": side, "grid": native_size // side, "width": width, "heads": width // 64, "registers": registers}
+    family = _family("torch", f"timm/{timm_name} (Hugging Face), converted", "Apache-2.0", output_strides=(32,))
+    sizes = {"native_size": native_size, "smallest_size": 2 * side}
+    tokens = {"patch": side, "tokens": 1 + registers}
+    return _built(family, name, "vit:build_vit", 15, arguments=shape | arguments, **sizes, **tokens)
+
+
+def _dinov2(name: str, timm_name: str, registers: int = 0) -> Backbone:
+    return _vit(name, f"{timm_name}.lvd142m", 518, registers, layer_scale=True)
 
 
 _SLIM = "tensorflow/models, ported by Keras"
@@ -211,6 +232,13 @@ BACKBONES: dict[str, Backbone] = {
         _convnext_v2("tiny", 136, (3, 3, 9, 3), 96),
         _convnext_v2("base", 262, (3, 3, 27, 3), 128),
         _row(_NASNET, "nasnet_mobile", "NASNetMobile", 769),
+        _vit("vit_tiny_16_deit", "deit_tiny_patch16_224.fb_in1k", 224),
+        _vit("vit_small_16_deit", "deit_small_patch16_224.fb_in1k", 224),
+        _vit("vit_base_16_deit", "deit_base_patch16_224.fb_in1k", 224),
+        _dinov2("vit_small_14_dinov2", "vit_small_patch14_dinov2"),
+        _dinov2("vit_base_14_dinov2", "vit_base_patch14_dinov2"),
+        _dinov2("vit_small_14_reg4_dinov2", "vit_small_patch14_reg4_dinov2", registers=4),
+        _dinov2("vit_base_14_reg4_dinov2", "vit_base_patch14_reg4_dinov2", registers=4),
     )
 }
 
@@ -218,6 +246,33 @@ BACKBONES: dict[str, Backbone] = {
 def backbone(name: str) -> Backbone:
     """Return the row called ``name``, or the ``Backbone`` at a dotted name. Raises TrainerError."""
     return lookup(name, BACKBONES, Backbone)
+
+
+def size_refusal(row: Backbone, image_size: int) -> str | None:
+    """Why the backbone cannot take images of ``image_size`` pixels, and which sizes are nearest; None if it can."""
+    if image_size < row.smallest_size:
+        return f"{row.name} takes images of {row.smallest_size} px or more, not {image_size}."
+    if row.patch and image_size % row.patch:
+        below = image_size // row.patch * row.patch
+        return (
+            f"{row.name} cuts images into patches of {row.patch} px, so {image_size} px are not possible; "
+            f"the nearest sizes are {below} and {below + row.patch}."
+        )
+    return None
+
+
+def pooling_refusal(row: Backbone, pooling: str) -> str | None:
+    """Why the backbone's output cannot be pooled so, and what to write instead; None if it can."""
+    if pooling == "token" and not row.tokens:
+        return f"{row.name} is convolutional and has no class token; take pooling average or max."
+    return None
+
+
+def fusion_refusal(row: Backbone, feature_fusion: str) -> str | None:
+    """Why the backbone's stages cannot be fused; None if they can."""
+    if feature_fusion != "none" and row.tokens:
+        return f"{row.name} is a transformer and has no stages to fuse; take feature_fusion none."
+    return None
 
 
 def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:

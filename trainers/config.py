@@ -22,7 +22,7 @@ VIEWS = ("squash", "centre_crop", "random_crop")
 DECODES = ("ample", "needed")
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 SCHEDULES = ("constant", "cosine")
-POOLINGS = ("average", "max")
+POOLINGS = ("average", "max", "token")
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 OUTPUT_STRIDES = (16, 32)
@@ -46,6 +46,7 @@ class TrialConfig:
     ``multiplier``: size of the training set over its original size (1: no augmentation).
     ``weight_decay`` is decoupled (Loshchilov & Hutter 2019): w <- w - lr * weight_decay * w, kernels only.
     ``scale`` and ``margin``: None if the head has none. ``hidden``: units of a dense layer, 0 for none.
+    ``pooling``: of the feature map or of a transformer's patches; "token" takes the transformer's class token.
     ``output_stride``: side of the image over the side of the last feature map.
     ``feature_fusion``: pooled features of several stages, concatenated, or summed through a small neck.
     ``mixup`` and ``cutmix``: alpha of their Beta distribution, 0 for none. ``balance``: how classes are weighted in

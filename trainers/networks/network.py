@@ -161,7 +161,8 @@ class Network:
         return fuse([*vectors, *map(self._pooled, ends)], self.neck)
 
     def _pooled(self, x: tf.Tensor) -> tf.Tensor:
-        return pool(x, self.architecture.prefix.pooling) if len(x.shape) == 4 else tf.cast(x, "float32")
+        is_pooled = len(x.shape) == 2
+        return tf.cast(x, "float32") if is_pooled else pool(x, self.architecture.prefix.pooling, self.row.tokens)
 
     def plain_logits(self, features: tf.Tensor) -> tf.Tensor:
         """Logits as at inference, without margin: x W + b, or cosines if the head is normalised.

@@ -21,6 +21,8 @@ from trainers.training.balance import class_weights, effective_counts
 from trainers.training.mixing import mix
 
 T = TypeVar("T")
+NOT_DECAYED = ("leading", "positions")
+"""Names of tables that weight decay leaves alone, although they have two axes: a transformer's tokens and positions."""
 MAX_CACHED_PREFIXES = 4
 MAX_COPIED_BYTES = 512 * 2**20
 """Maximum bytes of the folded copies of all cached prefixes together."""
@@ -327,7 +329,7 @@ class CompiledNetwork:
 
     def _decay(self, factor: tf.Tensor) -> None:
         for variable in self.variables:
-            if len(variable.shape) > 1:
+            if len(variable.shape) > 1 and variable.name not in NOT_DECAYED:
                 variable.assign(variable * factor)
 
     def state(self) -> list[np.ndarray]:

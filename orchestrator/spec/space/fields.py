@@ -180,7 +180,10 @@ FIELDS: dict[str, Numbers | Names] = {
     "schedule": Names("Learning-rate schedule after the warm-up.", lambda: SCHEDULES),
     "warmup": Numbers("Fraction of all steps in which the learning rate rises to its peak.", 0, 1, open=("high",)),
     "clip_norm": Numbers("Maximum global norm of the gradient; 0 = no clipping.", 0, 1_000_000),
-    "pooling": Names("Global pooling of the feature map.", lambda: POOLINGS),
+    "pooling": Names(
+        "Global pooling of the feature map, or of a transformer's patches; token takes a transformer's class token.",
+        lambda: POOLINGS,
+    ),
     "hidden": Numbers("Units of a dense layer between pooling and head; 0 = no such layer.", 0, 65_536, whole=True),
     "scale": Numbers(
         "Scale of a normalised head.", 0, 1000, open=("low",), null="the default for the number of classes"

@@ -1,7 +1,8 @@
 """Convert a PyTorch state dict to a Keras weight file, checking every name and shape.
 
-The networks here are built so that published weights fit as they are: arrays are transposed, never computed. A network
-of the same name with other arithmetic is refused with the reason.
+The networks here are built so that published weights fit as they are: arrays are transposed, never
+computed, but for the position table of a transformer. A network of the same name with other arithmetic is refused with
+the reason.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ def fill(
 
     Changes nothing unless everything fits. Raises TrainerError about ``what`` with every mistake.
     """
+    tensors = published.prepare(tensors)
     places = [(layer, [published.tensor(layer, variable) for variable in layer.weights]) for layer in model.layers]
     needed = {tensor.name: tensor for _, layer_tensors in places for tensor in layer_tensors}
     _check(needed, tensors, what, published)

@@ -6,6 +6,7 @@ A network of ``networks.architectures`` joins by a row of PUBLISHED. Its module 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from trainers.networks.architectures import convnext_v2, efficientnet_lite, resnet
+from trainers.networks.architectures import convnext_v2, efficientnet_lite, resnet, vit_names
 
 PARTS = {
     **{"kernel": "weight", "depthwise_kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"},
@@ -38,7 +39,8 @@ class Published:
     ``origin``: the project whose names they are. ``tensor``: (Keras layer, one of its variables) -> ``Tensor``;
     several arrays may come from one tensor. ``left_out``: prefixes of tensors to leave out, as the classifier's.
     ``hints``: prefix of an unknown name -> a sentence about the network that has it. ``at_native_size``: build the
-    network for images of the native size instead of the smallest, because an array depends on it.
+    network for images of the native size instead of the smallest, because an array depends on it. ``prepare``: merges
+    or resizes tensors before their names and shapes are compared.
     """
 
     origin: str
@@ -46,6 +48,7 @@ class Published:
     left_out: tuple[str, ...] = ("fc.", "head.", "classifier.")
     hints: Mapping[str, str] = field(default_factory=dict)
     at_native_size: bool = False
+    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def tensor_of(layer: Any, variable: Any, name: str) -> Tensor:
@@ -71,6 +74,19 @@ def by_layer(name_of: Callable[[str], str]) -> Callable[[Any, Any], Tensor]:
     return lambda layer, variable: tensor_of(layer, variable, name_of(layer.name))
 
 
+def _of_vit(layer: Any, variable: Any) -> Tensor:
+    """The tensor of a variable of ``architectures.vit``."""
+    shape = tuple(int(n) for n in variable.shape)
+    order = vit_names.axes_of(layer.name, shape)
+    source = tuple(shape[order.index(axis)] for axis in range(len(shape)))
+    return Tensor(vit_names.name_of(layer.name, variable.name), source, lambda values: values.transpose(order))
+
+
+def _vit(grid: int) -> Published:
+    prepare = functools.partial(vit_names.rearranged, grid=grid)
+    return Published("timm", _of_vit, left_out=vit_names.LEFT_OUT, hints=vit_names.HINTS, prepare=prepare)
+
+
 def fits(tensor: Tensor, values: np.ndarray) -> bool:
     """Whether ``values`` has the tensor's shape. A dense layer may be stored as a convolution of 1x1."""
     return values.shape == tensor.shape or (len(tensor.shape) == 2 and values.shape == (*tensor.shape, 1, 1))
@@ -88,6 +104,8 @@ PUBLISHED: dict[str, Published] = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50v1.5", "resnet101v1.5", "resnet152v1.5"), _RESNET),
     **{f"convnext_v2_{size}": _CONVNEXT_V2 for size in ("atto", "femto", "pico", "nano", "tiny", "base")},
     **{f"efficientnet_lite{number}": _LITE for number in (0, 1, 2)},
+    **{f"vit_{size}_16_deit": _vit(grid=14) for size in ("tiny", "small", "base")},
+    **{f"vit_{size}_14_{kind}": _vit(grid=37) for size in ("small", "base") for kind in ("dinov2", "reg4_dinov2")},
 }
 REFUSED = {
     "resnet": "PyTorch's ResNets have the stride in the 3x3 convolution, no biases and batch norms with 1e-5, Keras' "
