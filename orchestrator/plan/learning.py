@@ -148,9 +148,11 @@ def _configs(events: Sequence[Event]) -> dict[str, TrialConfig]:
 
 
 def _training(events: Sequence[Event], configs: Mapping[str, TrialConfig], precision: str) -> dict[PartKey, _Trained]:
+    """Return what trials teach of training; those that also draw images in each epoch teach nothing of it."""
     epochs: dict[PartKey, list[tuple[float, float]]] = {}
+    fixed = {trial for trial, config in configs.items() if config.draws == "fixed"}
     for event in events:
-        if event.kind == EventKind.EPOCH and not event.fold and event.epoch > 1 and event.trial in configs:
+        if event.kind == EventKind.EPOCH and not event.fold and event.epoch > 1 and event.trial in fixed:
             rate, seconds = event.train_images_per_s, event.seconds
             if rate and seconds and math.isfinite(rate) and rate > 0:
                 key = PartKey.of(configs[event.trial], precision)

@@ -29,6 +29,8 @@ DRAWS = 20
 """Default number of simulated sweeps."""
 FEWEST_DRAWS = 5
 """Minimum number of simulated sweeps."""
+DRAWN = "Images that are drawn in each epoch are counted on one thread and as if training waited for them."
+"""Assumption of a plan with trials that draw copies or random crops anew."""
 TRIALS_PLAYED = 10_000
 """Maximum simulated trials in all sweeps together; the mean of large sweeps varies less."""
 
@@ -162,7 +164,10 @@ def make_plan(spec: SweepSpec, situation: SweepConditions, draws: int = DRAWS, s
         machine=simulated.speeds.machine,
         measured_parts=len(keys) - len(estimated),
         estimated_parts=len(estimated),
-        assumptions=_assumptions(spec, situation, keys, estimated),
+        assumptions=(
+            *_assumptions(spec, situation, keys, estimated),
+            *([DRAWN] if any(work.drawn_s for outcome in shared for work in outcome.works) else []),
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +14,15 @@ import numpy as np
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.sections.data import SplitRatios
-from trainers.config import MEASURED_IMAGES, PrefixConfig, TrialConfig, evaluated, head_first
+from trainers.config import (
+    MEASURED_IMAGES,
+    PrefixConfig,
+    StepKind,
+    TrialConfig,
+    evaluated,
+    head_first,
+    parts_of,
+)
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import crop_names, distinct_crops, needs_canvas
@@ -188,12 +197,12 @@ def _copies(counts: tuple[int, ...], multiplier: float, spread: str) -> np.ndarr
 class FitWork:
     """The costs of one fit; compared by identity.
 
-    ``images``, ``features``: the rows that it reads, decoded and through the prefix; ``head_features``: those by which
-    its head is trained first, and ``head_s``: the seconds of that. ``epoch_s``: seconds of an epoch
-    that reads the store; ``live_epoch_s``: of one that runs the prefix again; ``bare_epoch_s``: at the best speed of
-    the trainable part. ``network``, ``architecture``: what a worker opens and traces once for all fits with equal
-    values. ``model_bytes``: of the trained weights; ``state_bytes``: of a checkpoint. ``memory_bytes``: of training,
-    without the process itself.
+    ``images``, ``features``: the rows that it reads from the store, decoded and through the prefix; ``head_features``:
+    those by which its head is trained first, and ``head_s``: the seconds of that. ``epoch_s``: seconds of an epoch that
+    reads the store; ``live_epoch_s``: of one that runs the prefix again; ``bare_epoch_s``: at the best speed of the
+    trainable part; ``drawn_s``: the part of each that draws images anew. ``network``, ``architecture``: what a worker
+    opens and traces once for all fits with equal values. ``model_bytes``: of the trained weights; ``state_bytes``: of a
+    checkpoint. ``memory_bytes``: of training, without the process itself.
     """
 
     key: PartKey
@@ -211,6 +220,7 @@ class FitWork:
     memory_bytes: int
     head_features: tuple[PlannedRows, ...] = ()
     head_s: float = 0.0
+    drawn_s: float = 0.0
 
     @property
     def has_prefix(self) -> bool:
@@ -243,6 +253,7 @@ def fit_work(
     images = tuple(
         PlannedRows(_image_shelf(view, key.image_size), split, n, recipe, config.copies)
         for view, split, recipe, n in reads.rows
+        if not _is_drawn(config, view, recipe)
     )
     features: tuple[PlannedRows, ...] = ()
     if not cost.is_identity:
@@ -252,16 +263,15 @@ def fit_work(
             for view, split, recipe, n in reads.rows
         )
     predicted = reads.judged + (min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0)
-    epoch_s = train * speed.train_s + predicted * speed.predict_s
+    drawn_s = _drawn_s(config, reads, speeds)
+    epoch_s = train * speed.train_s + predicted * speed.predict_s + drawn_s
     prefix = config.prefix(settings.precision)
-    kind = config.optimizer, config.clip_norm, config.loss
-    step = (*kind, config.batch_norm, config.bottom_rate < 1, config.ema > 0)
     folds = len(photos.folds) if photos.folds and not refit else 1
     wide = config.hidden * (cost.width + 1) if config.hidden else 0
     head_weights = wide + (config.hidden or cost.width) * photos.classes
     weights = cost.tail_weights + head_weights
     trained = cost.trainable + head_weights
-    kept = config.batch_size * cost.kept_values * 4
+    kept = math.ceil(config.batch_size / config.accumulation_steps) * cost.kept_values * 4
     return FitWork(
         key=key,
         speed=speed,
@@ -269,15 +279,39 @@ def fit_work(
         features=features,
         epoch_s=epoch_s,
         live_epoch_s=epoch_s + (train + predicted) * speed.prefix_s,
-        bare_epoch_s=train * speed.bare_train_s + predicted * speed.predict_s,
+        bare_epoch_s=train * speed.bare_train_s + predicted * speed.predict_s + drawn_s,
         network=(key.backbone, key.image_size, key.output_stride),
-        architecture=(prefix, config.hidden, config.head, *step),
+        architecture=(prefix, config.hidden, config.head, config.batch_norm, StepKind.of(config)),
         prefix=(prefix, config.framing),
         model_bytes=folds * weights * HEAD_BYTES,
         state_bytes=folds * (weights + OPTIMIZER_COPIES[config.optimizer] * trained) * HEAD_BYTES,
         memory_bytes=int(kept + 3 * trained * HEAD_BYTES),
+        drawn_s=drawn_s,
         **_head_costs(config, photos, speeds, refit, settings),
     )
+
+
+def _is_drawn(config: TrialConfig, view: str, recipe: str) -> bool:
+    """Return whether such rows are drawn in each epoch instead of stored: copies, and random crops of the originals,
+    except those by which a head is trained first."""
+    if config.draws != "fresh":
+        return False
+    return bool(recipe) or (parts_of(view)[0] == "random_crop" and not config.warm_head)
+
+
+def _drawn_s(config: TrialConfig, reads: EpochReads, speeds: Speeds) -> float:
+    """Return the seconds to draw an epoch's images on one thread. Copies are made from stored images, random crops from
+    the files; images that batch norms are measured on are drawn once more."""
+    if config.draws != "fresh":
+        return 0.0
+    size = config.resolved_image_size
+    drawn = reads.originals if config.steps == "originals" else reads.train
+    copies = drawn * (1 - reads.originals / reads.train)
+    seconds = copies * speeds.augment_s(config.recipe, size) if copies else 0.0
+    if config.view == "random_crop":
+        measured = min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0
+        seconds += (drawn + measured) * speeds.decode_s(config.framing, size)
+    return seconds
 
 
 def _head_costs(

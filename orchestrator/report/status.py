@@ -17,6 +17,7 @@ from orchestrator.ledger.folder import Sweep, read_leaderboard, read_per_class, 
 from orchestrator.ledger.kept import DamagedFile, KeptFiles
 from orchestrator.ledger.looks import looks_at
 from orchestrator.ledger.naming import label, legend
+from orchestrator.ledger.segments import REPLACED_WORKER
 from orchestrator.ledger.stages import CALIBRATED, Stage
 from orchestrator.ledger.state import TrialRecord, TrialState
 from orchestrator.objectives import ACCURACY, OBJECTIVES
@@ -48,7 +49,8 @@ def describe(folder: Path) -> dict[str, Any]:
     (rows), ``per_class`` (rows of the winner on the test split, [] in older sweeps), ``calibration`` (as the
     leaderboard recorded it, None in older sweeps), ``mlflow`` (the parent run's id,
     None if MLflow does not have the sweep), ``looks`` (at the test split: ``reads`` by ``sweeps``, None before the
-    first). A table whose file is damaged is [] with a sentence in ``damaged``. Non-finite numbers are None.
+    first), ``replaced_workers`` (``jobs`` and ``rss_bytes`` of each). A table whose file is damaged is [] with a
+    sentence in ``damaged``. Non-finite numbers are None.
 
     With several objectives a trial also has ``objectives`` (name -> value) and the winner ``front``, the Pareto
     front; with folds a trial has ``folds``, its validation accuracy in each.
@@ -81,6 +83,7 @@ def describe(folder: Path) -> dict[str, Any]:
             "calibration": sweep.fact(CALIBRATED) if rows else None,
             "mlflow": parent_run(sweep),
             "looks": asdict(looks) if looks else None,
+            "replaced_workers": [{name: row[name] for name in ("jobs", "rss_bytes")} for row in _replaced(sweep)],
             **({"damaged": damaged} if damaged else {}),
         }
     )
@@ -168,11 +171,21 @@ def status_lines(sweep: Sweep, now_s: float) -> list[str]:
         lines.append(f"rate     {count(round(done.per_hour), 'trial')} an hour over {_duration(done.elapsed_s)}")
     if sweep.runner and sweep.stage == Stage.SEARCH and math.isfinite(done.left_s) and done.left_s > 0:
         lines.append(f"left     about {_duration(done.left_s)} of search at that rate")
+    if replaced := _replaced(sweep):
+        largest = max(row["rss_bytes"] for row in replaced) / 1e9
+        lines.append(
+            f"workers  {count(len(replaced), 'worker')} replaced for memory; the largest held {largest:.1f} GB"
+        )
     failed = [record for record in sweep.trials if record.state == TrialState.FAILED]
     if failed:
         lines.append(f"failed   {failed[-1].id}: {failed[-1].reason}")
     lines.append(f"next     {_next_words(sweep)}")
     return lines
+
+
+def _replaced(sweep: Sweep) -> list[Mapping[str, Any]]:
+    """Return the payload of each worker that was replaced because it had outgrown its memory."""
+    return [event.data[REPLACED_WORKER] for event in sweep.state.notes if REPLACED_WORKER in event.data]
 
 
 def print_sweep(folder: Path, console: Console) -> None:

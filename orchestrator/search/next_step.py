@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.config import head_first
+from trainers.config import StepKind, head_first
 from trainers.contract import FitJob
 
 LOOK_AHEAD = 4
@@ -43,12 +43,15 @@ NO_FEATURES = FeatureSet(())
 def feature_set_of(job: FitJob) -> FeatureSet:
     """Return what ``job`` reads from the store.
 
-    Decoded images alone if nothing is frozen, if training mixes images, or if nothing is shared. Two feature sets may
+    Decoded images alone if nothing is frozen, if training mixes images, or if nothing is shared; of these the originals
+    alone, and the validation's for random crops, if copies are drawn anew in each epoch. Two feature sets may
     differ and yet name the same rows (the last layers of a backbone that cannot be cut there); never the reverse.
     """
     config = job.config
     key = config.prefix_key(job.weights, job.precision)
-    copies = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
+    copies: tuple[Any, ...] = (config.multiplier, config.recipe, config.copies) if config.multiplier > 1 else ()
+    if config.draws == "fresh":
+        copies = (config.draws,) if config.view == "random_crop" else ()
     images = (job.manifest, job.train_splits, job.folds, key.image_size, config.framing, *copies)
     if not job.share:
         return FeatureSet(images)
@@ -60,9 +63,8 @@ def feature_set_of(job: FitJob) -> FeatureSet:
 def trace_key(job: FitJob) -> tuple[Any, ...]:
     """Return what decides the traced training step; a warm worker reuses the step for an equal key."""
     config = job.config
-    kind = (config.optimizer, config.clip_norm, config.loss)
-    step = (*kind, config.batch_norm, config.bottom_rate < 1, config.ema > 0)
-    return (config.prefix_key(job.weights, job.precision), job.share, config.hidden, config.head, *step)
+    network = (config.prefix_key(job.weights, job.precision), config.hidden, config.head, config.batch_norm)
+    return (*network, job.share, StepKind.of(config))
 
 
 @dataclass(frozen=True)

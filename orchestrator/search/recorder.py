@@ -22,7 +22,7 @@ from orchestrator.cluster.worker_errors import explain
 from orchestrator.errors import Interrupted, OrchError
 from orchestrator.ledger.kept import FILES, checksums, files_below
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.segments import METRICS, Event, EventKind
+from orchestrator.ledger.segments import METRICS, REPLACED_WORKER, Event, EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import SweepState, TrialRecord, TrialState, derive
 from orchestrator.objectives import ACCURACY
@@ -165,6 +165,7 @@ class TrialRecorder:
     # --- what Tune reports
 
     def on_start(self, trial: Trial) -> None:
+        self._record_replaced()
         if is_prefill(trial):
             self.queue.prefills[trial.trial_id].trial = trial
             return
@@ -197,6 +198,11 @@ class TrialRecorder:
         known = all(math.isfinite(value) for value in values)
         metrics = {name: result[name] for name in METRICS}
         self.record(EventKind.EPOCH, objectives=values if known else (), **metrics, **about)
+
+    def _record_replaced(self) -> None:
+        """Record each worker that was replaced since the last call because it had outgrown its memory."""
+        while self.scheduler.replaced:
+            self.record(EventKind.NOTE, payload={REPLACED_WORKER: self.scheduler.replaced.pop(0)})
 
     def _restart(self, live: LiveTrial, reason: str) -> None:
         """Discard the kept epochs: the worker could not use the checkpoint and trains them again."""
@@ -241,6 +247,7 @@ class TrialRecorder:
     def on_end(self, trial: Trial) -> None:
         """Record that the worker finished, or that the scheduler stopped the trial."""
         last, epochs = trial.last_result or {}, self.settings.epochs
+        self._record_replaced()
         if is_prefill(trial):
             state = "ENDED" if last.get("outcome") == "built" else "FAILED"
             self._end_prefill(trial, state, last.get("reason", ""), last.get("built", {}))
@@ -267,6 +274,7 @@ class TrialRecorder:
 
         Trials that were requested and not started stay PENDING either way; a search with more hours runs them.
         """
+        self._record_replaced()
         if self.broken is not None:
             raise self.broken
         unended = [*self.live.values(), *self.queue.waiting]

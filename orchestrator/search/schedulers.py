@@ -91,6 +91,7 @@ class WatchedScheduler(TrialScheduler):
     ``survived``: Tune's id -> epochs that an earlier driver let the trial pass, set by the recorder; reported again,
     they reach ``inner`` but stop no trial.
     A worker that has outgrown its share of the memory, given ``workers`` on a machine, is replaced once its trial ends.
+    ``replaced``: ``worker_memory.measure`` of each such worker, until the recorder takes it.
     """
 
     def __init__(self, inner: TrialScheduler, metric: str = ACCURACY, workers: int = 1) -> None:
@@ -102,6 +103,7 @@ class WatchedScheduler(TrialScheduler):
         self._seen: dict[str, int] = {}  # Tune's id -> epochs passed to inner
         self.survived: dict[str, int] = {}
         self.pruned: set[str] = set()
+        self.replaced: list[dict[str, int]] = []
         self.decisions: dict[str, str] = {}
         self.supports_buffered = inner.supports_buffered_results
 
@@ -155,6 +157,7 @@ class WatchedScheduler(TrialScheduler):
         if "rss_bytes" in result and outgrown(result, self._workers):
             # Tune reuses only actors in this set and ends all others.
             tune_controller._started_actors.discard(tune_controller._trial_to_actor.get(trial))
+            self.replaced.append({name: result[name] for name in ("jobs", "rss_bytes", "machine_bytes")})
         if is_prefill(trial):
             return
         if _is_number(result.get(self.watched)):

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.spec.space.domains import Value
 from orchestrator.spec.space.section import Search, plain_search
 
-PRACTICE: dict[str, Value] = {"batch_norm": "adapted", "decode": "needed"}
+PRACTICE: dict[str, Value] = {"batch_norm": "adapted", "draws": "fresh", "decode": "needed"}
 """Field -> value; docs/results.md has what it was chosen by."""
 
 

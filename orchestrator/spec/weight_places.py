@@ -25,6 +25,7 @@ FOLDER = "ORCH_WEIGHTS"
 LISTED = 6
 """Maximum backbones that a message names; the rest are counted."""
 PAGE = "docs/backbones.md"
+UNPUBLISHED = "Keras has no weights of {} to download"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def resolve(asked: Asked, environ: Mapping[str, str] = os.environ) -> Resolved:
     )
     settled = {name: place for name, place in places.items() if name not in left_out}
     mistakes = [*missing_weights(asked.weights, asked.sizes), *_mistakes(asked, lacking, left_out, folder)]
-    notes = _notes(asked, settled, lacking, folder) + [_left_out(name, asked, lacking) for name in left_out]
+    notes = _notes(asked, settled, lacking, folder) + _left_out(left_out, asked, lacking)
     weights = _merged(asked.weights, settled, left_out)
     if asked.begun is not None:
         mistakes += missing_weights(weights, [name for name, place in settled.items() if place != IMAGENET])
@@ -174,13 +175,27 @@ def _notes(asked: Asked, settled: Mapping[str, str], lacking: _Lacking, folder: 
     return notes
 
 
-def _left_out(name: str, asked: Asked, lacking: _Lacking) -> str:
-    if asked.begun is not None and name not in asked.begun:
-        return f"space    {name} is left out, as when the sweep began"
-    why = "Keras has no weights of it to download" if name in lacking.unpublished else lacking.reason.rstrip(".")
-    variable = asked.variables.get(name)
-    way = f"export {variable}=FILE" if variable else f"--set weights.{name}=FILE"
-    return f"space    {name} is left out: {why}, and no weight file is given. To include it: {way} ({PAGE})"
+def _left_out(names: Sequence[str], asked: Asked, lacking: _Lacking) -> list[str]:
+    """Return a line for the backbones left out for one reason and included in one way."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        why, way = "as when the sweep began", ""
+        if asked.begun is None or name in asked.begun:
+            why = UNPUBLISHED if name in lacking.unpublished else lacking.reason.rstrip(".")
+            variable = asked.variables.get(name)
+            way = f"export {variable}=FILE" if variable else "--set weights.{}=FILE"
+        groups.setdefault((why, way), []).append(name)
+    return [_left_out_line(each, why, way) for (why, way), each in groups.items()]
+
+
+def _left_out_line(names: Sequence[str], why: str, way: str) -> str:
+    are, them, name = ("is", "it", names[0]) if len(names) == 1 else ("are", "them", "NAME")
+    line = f"space    {listed(names)} {are} left out"
+    if not way:
+        return f"{line}, {why}"
+    include = "it" if len(names) == 1 else "one"
+    why = why.replace("{}", them)
+    return f"{line}: {why}, and no weight file is given. To include {include}: {way.replace('{}', name)} ({PAGE})"
 
 
 def _merged(weights: Weights, settled: Mapping[str, str], left_out: Sequence[str]) -> Weights:

@@ -34,8 +34,8 @@ AGAIN_PHOTOS = 8
 LOOK_AT_MOST = 200
 """Maximum test photos to look for on the disk until ``AGAIN_PHOTOS`` are found."""
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.05
-"""Maximum change of a probability between the leaderboard and now: judged in float32, and in half precision, since a
-winner is served in float32. Machines differ by less than 1e-5 in float32, two swapped classes by up to 1."""
+"""Maximum change of a probability between the leaderboard and now: judged in float32, as it is served, and in half
+precision, as on GPUs before 2026-12. Machines differ by less than 1e-5 in float32, two swapped classes by up to 1."""
 JUDGED_IN = "judged_in"
 """Key of the record: the precision and device in which the winner's networks predicted, and the tolerance of that."""
 

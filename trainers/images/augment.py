@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 
 from trainers.dotted import lookup
 from trainers.errors import TrainerError
-from trainers.images.published import rand, trivial
+from trainers.images.published import crop, erase, inception, rand, trivial
 
 Generator = np.random.Generator
 
@@ -81,10 +81,18 @@ class Recipe:
     """One way to augment.
 
     ``apply``: (image uint8 (h, w, 3), k = 1, 2, ..., random generator of this copy) -> uint8 of the same shape.
+    Where copies are drawn anew in each epoch the generator is of this copy and epoch. ``fresh``: the same function for
+    such copies; None: ``apply``, whose copy k then differs between epochs in what it takes from the generator. Both may
+    be called by several threads at once.
     """
 
     name: str
     apply: Callable[[np.ndarray, int, Generator], np.ndarray]
+    fresh: Callable[[np.ndarray, int, Generator], np.ndarray] | None = None
+
+    def draw(self, image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+        """Copy ``k`` of ``image`` as drawn in one epoch."""
+        return np.ascontiguousarray((self.fresh or self.apply)(image, k, random))
 
 
 def augment(image: np.ndarray, sha256: str, k: int, recipe: str, seed: int) -> np.ndarray:
@@ -108,6 +116,10 @@ def find_recipe(name: str) -> Recipe:
     return lookup(name, RECIPES, Recipe)
 
 
+FLIPS_SHIFTS = 8
+"""Directions in which ``flips`` shifts."""
+
+
 def repeat(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
     """Every copy is the image again: balances the classes and changes nothing else."""
     return image
@@ -125,9 +137,14 @@ def flips(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
         return flipped
     height, width = image.shape[:2]
     far = [int(random.integers(1, max(1, round(side / 10)) + 1)) for side in (height, width)]
-    way = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))[(k // 4 - 1) % 8]
+    way = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))[(k // 4 - 1) % FLIPS_SHIFTS]
     down, right = way[0] * far[0], way[1] * far[1]
     return _shifted(_shifted(flipped, down).transpose(1, 0, 2), right).transpose(1, 0, 2)
+
+
+def fresh_flips(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
+    """``flips`` drawn anew: copy k keeps its flip (k modulo 4); the shift is none or one of the eight, each alike."""
+    return flips(image, k % 4 + 4 * int(random.integers(FLIPS_SHIFTS + 1)), random)
 
 
 def contest(image: np.ndarray, k: int, random: Generator) -> np.ndarray:
@@ -168,12 +185,15 @@ RECIPES: dict[str, Recipe] = {
     row.name: row
     for row in (
         Recipe("none", repeat),
-        Recipe("flips", flips),
+        Recipe("flips", flips, fresh_flips),
         Recipe("contest", contest),
         Recipe("colour", colour),
         Recipe("rich", rich),
         Recipe("trivial", trivial),
         Recipe("rand", rand),
+        Recipe("crop", crop),
+        Recipe("inception", inception),
+        Recipe("erase", erase),
     )
 }
 

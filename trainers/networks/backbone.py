@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.backbones import Backbone, backbone, load_builder, weight_file
+from trainers.backbones import Backbone, backbone, load_builder, size_refusal, weight_file
 from trainers.errors import TrainerError
 from trainers.networks.prefix_index import identify
 from trainers.networks.strides import with_output_stride
@@ -44,8 +44,8 @@ def build_backbone(
 
 def _check(row: Backbone, weights: str, image_size: int, output_stride: int) -> None:
     """Raise TrainerError if the backbone cannot be built so."""
-    if image_size < row.smallest_size:
-        raise TrainerError(f"{row.name} takes images of {row.smallest_size} px or more, not {image_size}.")
+    if refusal := size_refusal(row, image_size):
+        raise TrainerError(refusal)
     if output_stride != 32 and output_stride not in row.output_strides:
         able = " or ".join(map(str, row.output_strides))
         raise TrainerError(f"{row.name} cannot have output stride {output_stride}; it takes {able}.")

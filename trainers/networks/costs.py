@@ -24,6 +24,8 @@ VALUE_WORK = 25.0
 Fitted on one CPU thread: eight backbones from 0.04 to 15 billion multiplications per image (four MobileNets, ResNets,
 VGG16) then run within 20 % of one speed; by multiplications alone they differ by a factor of 3.6.
 """
+OF_TRANSFORMERS = ("tokens", "inner", "attention", "scores")
+"""Fields of ``Layers`` that only the rows of transformers hold."""
 BACKWARD = 2.0
 """Work of a layer's backward pass (gradients of its input and of its weights) over that of its forward pass."""
 
@@ -33,7 +35,11 @@ class Layers:
     """One backbone's layers, one value per layer: ``macs`` and ``sides`` at ``image_size``, ``trainable`` weights.
 
     ``boundaries``: q -> name of layer q - 1, for each q at which one tensor carries all that the layers from q need.
-    ``stages``: positions of the layers that feature fusion takes, including the last layer.
+    ``stages``: positions of the layers that feature fusion takes, including the last layer; () if it takes none.
+
+    For a transformer, 0 for every other layer: ``tokens``, those before the patches in the layer's output, which holds
+    sides * sides + tokens of them; ``inner``, values per token that the layer writes apart from its output;
+    ``attention`` and ``scores``, multiplications (among ``macs``) and values that grow with the square of the tokens.
     """
 
     name: str
@@ -44,6 +50,10 @@ class Layers:
     channels: np.ndarray
     boundaries: dict[int, str]
     stages: tuple[int, ...]
+    tokens: np.ndarray
+    inner: np.ndarray
+    attention: np.ndarray
+    scores: np.ndarray
 
     def __len__(self) -> int:
         return len(self.macs)
@@ -103,6 +113,7 @@ def _table() -> dict[str, Layers]:
 
 
 def _read(row: dict[str, Any]) -> Layers:
+    none = [[0, len(row["macs"])]]
     return Layers(
         name=row["name"],
         image_size=row["image_size"],
@@ -112,6 +123,7 @@ def _read(row: dict[str, Any]) -> Layers:
         channels=_spread(row["channels"]),
         boundaries={int(q): name for q, name in row["boundaries"].items()},
         stages=tuple(row["stages"]),
+        **{name: _spread(row.get(name, none)) for name in OF_TRANSFORMERS},
     )
 
 
@@ -136,8 +148,7 @@ def cost(
     if layers is None:
         return None
     count = len(layers)
-    sides, macs = _scaled(layers, image_size or layers.image_size, output_stride)
-    values = sides**2 * layers.channels
+    sides, macs, values = _scaled(layers, image_size or layers.image_size, output_stride)
     work = macs + VALUE_WORK * values
     frozen = 0 if unfrozen_layers == "all" else max(count - int(unfrozen_layers), 0)
     length = 0 if mixes else max((q for q in layers.boundaries if q <= frozen), default=0)
@@ -162,8 +173,8 @@ def cost(
     )
 
 
-def _scaled(layers: Layers, image_size: int, output_stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale (sides, multiplications) of each layer to another image size and output stride.
+def _scaled(layers: Layers, image_size: int, output_stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scale (sides, multiplications, values) of each layer to another image size and output stride.
 
     A map's side is the image's over its stride, rounded up (a network with other padding may have one less if the
     image's side is not a multiple of 32). Layers without a map are unchanged.
@@ -171,7 +182,10 @@ def _scaled(layers: Layers, image_size: int, output_stride: int) -> tuple[np.nda
     sides = np.where(layers.sides > 1, np.ceil(layers.sides * (image_size / layers.image_size) - 1e-9), layers.sides)
     if output_stride == 16:
         sides = np.where(_finer(layers), 2 * sides, sides)
-    return sides, layers.macs * (sides / layers.sides) ** 2
+    places = sides**2 + layers.tokens
+    growth = places / (layers.sides**2 + layers.tokens)
+    macs = (layers.macs - layers.attention) * growth + layers.attention * growth**2
+    return sides, macs, places * (layers.channels + layers.inner) + layers.scores * growth**2
 
 
 def _finer(layers: Layers) -> np.ndarray:
@@ -183,7 +197,8 @@ def _row_shape(layers: Layers, sides: np.ndarray, start: int, stages: tuple[int,
     if not start:
         return (int(sides[0]), int(sides[0]), 3)
     pooled = start == len(layers)
-    shape = (int(sides[start - 1]), int(sides[start - 1]), int(layers.channels[start - 1]))
+    side, channels, tokens = int(sides[start - 1]), int(layers.channels[start - 1]), int(layers.tokens[start - 1])
+    shape = (side * side + tokens, channels) if tokens else (side, side, channels)
     below = [int(layers.channels[place]) for place in stages if place < start - 1]
     if not below:
         return (shape[-1],) if pooled else shape

@@ -36,6 +36,16 @@ class Architecture:
         return cls(config.prefix_key(weights, precision), config.hidden, config.head, classes, config.batch_norm)
 
 
+@dataclass(frozen=True)
+class BatchPart:
+    """Examples ``start`` to ``stop`` of a batch of ``size``, int32 scalars: the part number ``number``, from 0."""
+
+    number: int
+    start: tf.Tensor
+    stop: tf.Tensor
+    size: tf.Tensor
+
+
 class Network:
     """Everything above the prefix: the rest of the backbone, pooling, dropout, hidden layer, head.
 
@@ -151,7 +161,8 @@ class Network:
         return fuse([*vectors, *map(self._pooled, ends)], self.neck)
 
     def _pooled(self, x: tf.Tensor) -> tf.Tensor:
-        return pool(x, self.architecture.prefix.pooling) if len(x.shape) == 4 else tf.cast(x, "float32")
+        is_pooled = len(x.shape) == 2
+        return tf.cast(x, "float32") if is_pooled else pool(x, self.architecture.prefix.pooling, self.row.tokens)
 
     def plain_logits(self, features: tf.Tensor) -> tf.Tensor:
         """Logits as at inference, without margin: x W + b, or cosines if the head is normalised.
@@ -173,20 +184,28 @@ class Network:
         return tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(features), 1, keepdims=True), 1e-12))
 
     def training_logits(
-        self, x: tf.Tensor, target: tf.Tensor, seed: tf.Tensor, margin_share: tf.Tensor | float = 1.0
+        self,
+        x: tf.Tensor,
+        target: tf.Tensor,
+        seed: tf.Tensor,
+        margin_share: tf.Tensor | float = 1.0,
+        part: BatchPart | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return (logits for the loss, logits as at inference).
 
         ``target``: float32 (n, classes), one-hot or mixed, before smoothing; margins act in proportion to it, and to
         ``margin_share``, from 0 to 1: f = (1 - share) cos + share turned, the blend of Liu et al. 2017, section 4.1,
         with share = 1 / (1 + lambda).
-        ``seed``: int64 (2,); every random number, here and in the backbone's own layers, comes from it.
+        ``seed``: int64 (2,); every random number, here and in the backbone's own layers, comes from it. ``part``: what
+        ``x`` is of a batch, None for all of it. Dropout is then that of the whole batch; the backbone's own layers,
+        which draw for the examples that they see, draw other numbers.
         """
+        own = seed if part is None or part.number == 0 else tf.random.experimental.stateless_fold_in(seed, -part.number)
         for number, generator in enumerate(self._generators):
-            generator.state.assign(tf.random.experimental.stateless_fold_in(seed, number))
-        features = self._drop(self.features(x, training=True), seed)
+            generator.state.assign(tf.random.experimental.stateless_fold_in(own, number))
+        features = self._drop(self.features(x, training=True), seed, part)
         if self.architecture.hidden:
-            features = self._drop(self.hidden(features), seed + 1)
+            features = self._drop(self.hidden(features), seed + 1, part)
         plain = self.plain_logits(features)
         if not self.top.normalised:
             strength = self.top.prior_strength
@@ -273,13 +292,15 @@ class Network:
         self.norms.momentum.assign(before)
         return done
 
-    def _drop(self, features: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def _drop(self, features: tf.Tensor, seed: tf.Tensor, part: BatchPart | None) -> tf.Tensor:
         """Dropout, scaled in training (Srivastava et al. 2014, section 10). At rate 0 no random number is drawn."""
         keep = 1.0 - self.dropout
 
         def dropped() -> tf.Tensor:
-            mask = tf.cast(tf.random.stateless_uniform(tf.shape(features), seed) < keep, features.dtype)
-            return features * mask / keep
+            shape = tf.shape(features) if part is None else tf.stack([part.size, tf.shape(features)[1]])
+            drawn = tf.random.stateless_uniform(shape, seed)
+            drawn = drawn if part is None else drawn[part.start : part.stop]
+            return features * tf.cast(drawn < keep, features.dtype) / keep
 
         return tf.cond(self.dropout > 0, dropped, lambda: features)
 

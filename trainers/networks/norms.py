@@ -33,7 +33,7 @@ class BatchNorms:
     """The batch norms among ``layers``, a network's trained ones, kept as ``mode`` says.
 
     One variable holds their momentum, so that one traced step serves trials of any length; ``inherited`` leaves each
-    layer its own constant.
+    layer its own constant. ``moving``: the variables of the statistics that a training step moves.
     """
 
     def __init__(self, layers: Sequence[keras.layers.Layer], mode: str) -> None:
@@ -41,6 +41,7 @@ class BatchNorms:
         self.inherited = min((float(layer.momentum) for layer in norms), default=0.0)
         self.momentum = tf.Variable(self.inherited, trainable=False, name="batch_norm_momentum")
         self._norms = norms if mode in ("adapted", "measured") else []
+        self.moving = [] if mode == "frozen" else [v for n in norms for v in (n.moving_mean, n.moving_variance)]
         self.is_measured = mode == "measured" and bool(norms)
         for layer in self._norms:
             layer.momentum = self.momentum

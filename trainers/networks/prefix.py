@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.backbones import BACKBONES, backbone
+from trainers.backbones import BACKBONES, backbone, fusion_refusal, pooling_refusal
 from trainers.config import PrefixKey
 from trainers.errors import TrainerError
 from trainers.networks.backbone import cached_backbone, cached_identity, preprocess
@@ -46,10 +46,16 @@ def prefix_length(model: keras.Model, frozen: int) -> int:
     return next((q for q in range(frozen, 0, -1) if carries_all(model_edges, q)), 0)
 
 
-def pool(features: tf.Tensor, pooling: str) -> tf.Tensor:
-    """(n, h, w, c) to float32 (n, c)."""
-    features = tf.cast(features, "float32")
-    return tf.reduce_mean(features, (1, 2)) if pooling == "average" else tf.reduce_max(features, (1, 2))
+def pool(features: tf.Tensor, pooling: str, tokens: int = 0) -> tf.Tensor:
+    """(n, h, w, c), or the tokens (n, t, c) of a transformer, to float32 (n, c).
+
+    ``tokens``: number of tokens before those of the patches. "token" takes the first of all, the others pool patches.
+    """
+    if pooling == "token":
+        return tf.cast(features[:, 0], "float32")
+    features = tf.cast(features[:, tokens:] if tokens else features, "float32")
+    axes = tuple(range(1, len(features.shape) - 1))
+    return tf.reduce_mean(features, axes) if pooling == "average" else tf.reduce_max(features, axes)
 
 
 class Prefix:
@@ -68,6 +74,8 @@ class Prefix:
         the backbone is then built only when the first image runs through it.
         """
         self.key, self.row = key, backbone(key.backbone)
+        if why := pooling_refusal(self.row, key.pooling) or fusion_refusal(self.row, key.feature_fusion):
+            raise TrainerError(why)
         self._given, self._known = model, known
         if known is None:
             self._measure()
@@ -178,10 +186,13 @@ class Prefix:
         """uint8 (n, s, s, 3) -> ``spec``, as operations of the graph being traced. Not for an identity."""
         outputs = self._frozen(preprocess(self.row, pixels), training=False)
         if self.packing is None:
-            return pool(outputs, self.pooling) if self.pooling else tf.cast(outputs, "float32")
+            return self._pooled(outputs) if self.pooling else tf.cast(outputs, "float32")
         image_map, *below = outputs
         ends = [*below, image_map] if self.packing.shape is None else below
-        return self.packing.pack(image_map, [pool(end, self.pooling) for end in ends])
+        return self.packing.pack(image_map, [self._pooled(end) for end in ends])
+
+    def _pooled(self, features: tf.Tensor) -> tf.Tensor:
+        return pool(features, self.pooling, self.row.tokens)
 
     def description(self) -> dict[str, Any]:
         """Everything that the output depends on except the images, as JSON takes it: the key of the stored features.

@@ -163,7 +163,7 @@ def _code() -> str:
     """Digest of the modules on disk that build a backbone: this package, the table of backbones, the code digest."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in (here.parent / "backbones.py", here.parent / "code_digest.py", *sorted(here.glob("*.py"))):
+    for file in (here.parent / "backbones.py", here.parent / "code_digest.py", *sorted(here.rglob("*.py"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

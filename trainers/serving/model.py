@@ -37,7 +37,8 @@ CALIBRATION = "calibration"
 """Key of ``model.json``; models from before 2026-12 lack it."""
 BACKBONE_FILE = "backbone.npz"
 SERVED_PRECISION = "float32"
-"""Precision of every served model, whatever its training precision, so that it runs on any CPU."""
+"""Precision of every served model, whatever its training precision, so that it runs on any CPU. Finished fits are
+judged in it, too."""
 BATCH_CROPS = 16
 """Crops per batch of the network. On CPUs the time per crop is the same from 16 to 128, and memory grows with it."""
 DECODING_THREADS = min(8, os.cpu_count() or 1)

@@ -12,13 +12,38 @@ from typing import Any
 from trainers.errors import TrainerError
 
 _prepared: dict[str, Any] = {}
+SMALL_GPU_MB = 2048
+"""Memory in MiB below which a GPU counts as small."""
 
 
-def memory_limit_mb(share: float, total_mb: int) -> int:
-    """GPU memory in MiB that a trial with ``share`` of the GPU may use, rounded down."""
+def context_mb(total_mb: int, capability: int) -> int:
+    """GPU memory in MiB that a process needs outside TensorFlow's allocator: the CUDA context, cuDNN, cuBLAS, kernels.
+
+    ``capability``: major compute capability. What TensorFlow itself leaves free for them when it may take a whole GPU:
+    ``MinSystemMemory`` in tensorflow/core/common_runtime/gpu/gpu_device.cc. It subtracts nothing from an explicit
+    limit.
+    """
+    if total_mb < SMALL_GPU_MB:
+        return 225
+    return 500 if capability <= 6 else 1050 if capability <= 7 else 1536
+
+
+def memory_limit_mb(share: float, total_mb: int, capability: int) -> int:
+    """Limit in MiB, rounded down, of the allocator of a trial with ``share`` of a GPU.
+
+    That share of what is left of ``total_mb`` once each of the processes that can share the GPU, 1 / share rounded
+    down, has its ``context_mb``. Raises TrainerError if that is nothing.
+    """
     if not 0 < share <= 1:
         raise TrainerError(f"a trial's share of a GPU must lie in (0, 1], not {share}.")
-    return int(total_mb * share)
+    processes, each = max(1, int(1 / share + 1e-9)), context_mb(total_mb, capability)
+    limit = int(share * (total_mb - processes * each))
+    if limit <= 0:
+        raise TrainerError(
+            f"{processes} trials cannot share a GPU of {total_mb:,} MiB: CUDA alone takes about {each:,} MiB of each; "
+            f"set resources.gpus to {1 / max(1, total_mb // (2 * each)):.2g} or more."
+        )
+    return limit
 
 
 def total_gpu_memory_mb() -> int:
@@ -42,7 +67,8 @@ def total_gpu_memory_mb() -> int:
 def limit_gpu_memory(tf: Any, share: float, total_mb: Callable[[], int] = total_gpu_memory_mb) -> list[int]:
     """Limit TensorFlow to ``share`` of each visible GPU; return the limits in MiB (0: grows as needed).
 
-    With a share of 1, memory grows as needed. Must run before TensorFlow initialises the device.
+    With a share of 1, as of a trial with one or several whole GPUs, memory grows as needed. Must run before TensorFlow
+    initialises the device. Raises TrainerError.
     """
     limits = []
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -50,7 +76,7 @@ def limit_gpu_memory(tf: Any, share: float, total_mb: Callable[[], int] = total_
             tf.config.experimental.set_memory_growth(gpu, True)
             limits.append(0)
         else:
-            limit = memory_limit_mb(share, total_mb())
+            limit = memory_limit_mb(share, total_mb(), _capability(tf, gpu))
             tf.config.set_logical_device_configuration(gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=limit)])
             limits.append(limit)
     return limits
@@ -93,6 +119,24 @@ def kind() -> str:
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
+def devices(count: int) -> tuple[str, ...]:
+    """Names of the ``count`` devices to divide a batch among, () for one: the default device needs no name.
+
+    GPUs, or on a machine without any TensorFlow's CPU devices. Raises TrainerError if there are fewer.
+    """
+    if count <= 1:
+        return ()
+    import tensorflow as tf
+
+    names = [each.name for each in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
+    if len(names) < count:
+        raise TrainerError(
+            f"a trial was given {count} GPUs and TensorFlow sees {len(names) if kind() == 'gpu' else 'none'}; "
+            "look at CUDA_VISIBLE_DEVICES and the driver, or set resources.gpus to 1."
+        )
+    return tuple(names[:count])
+
+
 def _limit_threads(tf: Any, threads: int) -> int:
     """Limit an operation to ``threads`` CPU threads; return the limit in force (0: one per core)."""
     try:
@@ -108,5 +152,9 @@ def _automatic_precision(tf: Any) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return "float32"
-    major, _ = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-    return "mixed_bfloat16" if major >= 8 else "mixed_float16"
+    return "mixed_bfloat16" if _capability(tf, gpus[0]) >= 8 else "mixed_float16"
+
+
+def _capability(tf: Any, gpu: Any) -> int:
+    """Major compute capability of a physical device; 0 where it is not known."""
+    return int(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))[0])

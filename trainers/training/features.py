@@ -10,16 +10,17 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
-from trainers.config import TrialConfig
+from trainers.config import TrialConfig, parts_of
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
-from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy
+from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy, in_order
+from trainers.images.fresh_draws import FreshDraws
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.eviction import NoRoom
@@ -94,6 +95,50 @@ class RecomputedRows:
 
 
 @dataclass(frozen=True)
+class FreshRows:
+    """Images (n, size, size, 3) as ``epoch`` (from 0) sees them, drawn each time they are taken, by ``threads``.
+
+    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read. ``ahead``:
+    see ``trainers.training.chunks``.
+    """
+
+    draws: FreshDraws
+    pictures: Sequence[ImageCopy]
+    decoded: ReadRows | None
+    threads: int = 1
+    epoch: int = 0
+    ahead: ClassVar[bool] = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.draws.size, self.draws.size, 3)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype("uint8")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def in_epoch(self, epoch: int) -> Self:
+        """Return the same images as another epoch sees them."""
+        return replace(self, epoch=epoch)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The images at ``indices``, shape (len(indices), size, size, 3)."""
+        squares = None if self.decoded is None else self.decoded.take(indices)
+        out = np.empty((len(indices), *self.shape), np.uint8)
+
+        def draw(place: int) -> np.ndarray:
+            picture = self.pictures[indices[place]]
+            return self.draws.image(picture, self.epoch, None if squares is None else squares[place])
+
+        for place, image in enumerate(in_order(draw, range(len(indices)), self.threads)):
+            out[place] = image
+        return out
+
+
+@dataclass(frozen=True)
 class LabelledRows:
     """Rows and their labels, int32 (n,). ``originals``: number of rows that are no copies; None for all."""
 
@@ -103,6 +148,10 @@ class LabelledRows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def in_epoch(self, epoch: int) -> ReadRows:
+        """Return the rows as ``epoch`` (from 0) reads them; others than ``FreshRows`` are the same in each."""
+        return self.rows.in_epoch(epoch) if isinstance(self.rows, FreshRows) else self.rows
 
 
 @dataclass
@@ -121,12 +170,14 @@ class ReadCost:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How rows are stored and read. ``share``, ``store_dtype`` and ``threads``, which decode: see ``FitJob``."""
+    """How rows are stored and read. ``share``, ``store_dtype`` and ``threads``, which decode and draw: see ``FitJob``;
+    ``seed``: of fresh draws."""
 
     share: bool = True
     store_dtype: str = "float32"
     threads: int = 1
     cost: ReadCost = field(default_factory=ReadCost)
+    seed: int = 0
 
 
 def fit_examples(
@@ -138,7 +189,7 @@ def fit_examples(
     """
     pairs = example_sets(job, manifest)
     wanted = [examples for pair in pairs for examples in pair if examples is not None]
-    reading = ReadSettings(job.share, job.store_dtype, job.threads, cost or ReadCost())
+    reading = ReadSettings(job.share, job.store_dtype, job.threads, cost or ReadCost(), job.seed)
     read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
     rows_of = {id(examples): next(read) for examples in wanted}
     return [(rows_of[id(train)], None if held_out is None else rows_of[id(held_out)]) for train, held_out in pairs]
@@ -149,9 +200,11 @@ def read_sets(
 ) -> list[LabelledRows]:
     """Read the rows of each of ``sets``; those of one view share one set of rows, which holds every key once.
 
-    All ``sets`` are of one data set.
+    All ``sets`` are of one data set. Of fresh draws only the originals' images are shared, and none of a random crop.
     """
     reading = reading or ReadSettings()
+    if config.draws == "fresh":
+        return _fresh_sets(sets, config, prefix, cache, reading)
     found: dict[int, LabelledRows] = {}
     for view in dict.fromkeys(examples.view for examples in sets):
         images: dict[str, ImageCopy] = {}
@@ -170,6 +223,26 @@ def read_sets(
             originals = sum(image.copy == 0 for image in sets[number].images)
             found[number] = LabelledRows(RowSubset(rows, places[number]), sets[number].labels, originals)
     return [found[number] for number in range(len(sets))]
+
+
+def _fresh_sets(
+    sets: Sequence[ExampleSet], config: TrialConfig, prefix: Prefix, cache: Path, reading: ReadSettings
+) -> list[LabelledRows]:
+    """``read_sets`` of a configuration that draws anew in each epoch what is no original or is cropped at random."""
+    fixed = replace(config, draws="fixed")
+    stored = [replace(each, images=[replace(image, copy=0) for image in each.images]) for each in sets]
+    squares = [each for each in stored if parts_of(each.view)[0] != "random_crop"]
+    read = iter(read_sets(squares, fixed, prefix, cache, reading))
+    found = []
+    for examples in sets:
+        draws = FreshDraws(examples.root, config.recipe, examples.view, prefix.key.image_size, reading.seed)
+        decoded = None if draws.reads_files else next(read).rows
+        originals = sum(image.copy == 0 for image in examples.images)
+        rows: ReadRows = FreshRows(draws, examples.images, decoded, reading.threads)
+        if decoded is not None and originals == len(examples.images):
+            rows = decoded
+        found.append(LabelledRows(rows, examples.labels, originals))
+    return found
 
 
 class _RowReader:

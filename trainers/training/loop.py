@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import MEASURED_IMAGES, TrialConfig
+from trainers.config import MEASURED_IMAGES, StepKind, TrialConfig
 from trainers.contract import EpochMetrics, Fit, FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import Diverged, TrainerError
@@ -28,7 +28,7 @@ from trainers.training.balance import example_order
 from trainers.training.chunks import chunks
 from trainers.training.cross_validation import FoldedFit
 from trainers.training.features import LabelledRows, fit_examples
-from trainers.training.steps import StepKind, compiled, prefix_of
+from trainers.training.steps import compiled, prefix_of
 from trainers.training.throughput import images_per_second
 from trainers.training.warm_head import HeadStart, computed_once, head_starts
 
@@ -66,7 +66,10 @@ class TrainingFit:
         validation: LabelledRows | None,
         start: HeadStart | None = None,
     ) -> None:
-        """Validation metrics are NaN if ``validation`` is None. ``start``: how the head is trained before the rest."""
+        """Validation metrics are NaN if ``validation`` is None. ``start``: how the head is trained before the rest.
+
+        Raises TrainerError if the job wants more devices than there are, or than a batch has examples.
+        """
         config = self.config = job.config
         self.job, self.train, self.validation, self.start = job, train, validation, start
         self.precision = architecture.prefix.precision
@@ -76,9 +79,15 @@ class TrainingFit:
         self.originals = len(train) if train.originals is None else train.originals
         self.draws = self.originals if config.steps == "originals" else len(train)
         self.batches = math.ceil(self.draws / config.batch_size)
+        fewest = self.draws // self.batches // config.accumulation_steps
+        if fewest < job.devices > 1:
+            raise TrainerError(
+                f"a batch of {fewest} examples cannot be divided among {job.devices} GPUs; choose a larger batch_size, "
+                "fewer accumulation_steps or fewer resources.gpus."
+            )
 
         # Traced once per process for all trials of this architecture.
-        self.compiled = compiled(architecture, StepKind.of(config))
+        self.compiled = compiled(architecture, StepKind.of(config), device.devices(job.devices))
         self.compiled.reset(config, job.seed, self.class_counts, self.batches)
         self.images_per_s = (
             images_per_second(prefix_of(architecture.prefix), self.compiled.network) if job.measure_speed else math.nan
@@ -106,7 +115,7 @@ class TrainingFit:
         shares = np.array([margin_share(config, step, total) for step in numbers.tolist()], np.float32)
         losses, correct = 0.0, 0
 
-        for chunk in chunks(self.train.rows, np.array_split(order, self.batches)):
+        for chunk in chunks(self.train.in_epoch(self.epoch), np.array_split(order, self.batches)):
             here = slice(chunk.first, chunk.first + len(chunk))
             labels = self.train.labels[chunk.chosen]
             here_rates = np.array(rates[here], np.float32)
@@ -163,7 +172,8 @@ class TrainingFit:
             return
         draw = np.random.default_rng((self.job.seed, self.epoch, MEASURING))
         chosen = draw.permutation(self.originals)[:MEASURED_IMAGES]
-        for chunk in chunks(self.train.rows, np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))):
+        rows = self.train.in_epoch(self.epoch)
+        for chunk in chunks(rows, np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))):
             network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
 
     def _validate(self) -> dict[str, float]:

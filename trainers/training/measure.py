@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.config import TrialConfig
+from trainers.config import StepKind, TrialConfig
 from trainers.contract import FitJob, PartFigures
 from trainers.data.manifest import Manifest
 from trainers.images.augment import augment
@@ -31,7 +31,7 @@ from trainers.networks.prefix import Prefix
 from trainers.training import device, load
 from trainers.training.features import PREFIX_BATCH, LabelledRows
 from trainers.training.loop import PREDICT_BATCH, TrainingFit
-from trainers.training.steps import CompiledNetwork, StepKind, compiled, prefix_of
+from trainers.training.steps import CompiledNetwork, compiled, prefix_of
 
 MAX_PHOTOS = 64
 """Maximum number of photos, spread over the data, on which decoding and augmentation are timed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,14 +13,16 @@ import numpy as np
 import tensorflow as tf
 from cachetools import Cache, LRUCache
 
-from trainers.config import PrefixKey, TrialConfig
-from trainers.networks.network import Architecture, Network
+from trainers.config import PrefixKey, StepKind, TrialConfig
+from trainers.networks.network import Architecture, BatchPart, Network
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import recall
 from trainers.training.balance import class_weights, effective_counts
 from trainers.training.mixing import mix
 
 T = TypeVar("T")
+NOT_DECAYED = ("leading", "positions")
+"""Names of tables that weight decay leaves alone, although they have two axes: a transformer's tokens and positions."""
 MAX_CACHED_PREFIXES = 4
 MAX_COPIED_BYTES = 512 * 2**20
 """Maximum bytes of the folded copies of all cached prefixes together."""
@@ -29,25 +31,7 @@ MAX_CACHED_BYTES = 512 * 2**20
 MAX_CACHED_NETWORKS = 16
 """Maximum number of cached networks: a trace takes some megabytes, however small the network."""
 _prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MAX_CACHED_PREFIXES)
-_networks: LRUCache[tuple[Architecture, StepKind], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
-
-
-@dataclass(frozen=True)
-class StepKind:
-    """The part of a configuration that decides how the step is traced.
-
-    ``graded``: lower layers learn more slowly. ``averaged``: an average of the weights is kept.
-    """
-
-    optimizer: str = "adam"
-    clip_norm: float = 5.0
-    loss: str = "categorical_crossentropy"
-    graded: bool = False
-    averaged: bool = False
-
-    @classmethod
-    def of(cls, config: TrialConfig) -> StepKind:
-        return cls(config.optimizer, config.clip_norm, config.loss, config.bottom_rate < 1, config.ema > 0)
+_networks: LRUCache[tuple[Architecture, StepKind, tuple[str, ...]], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
 
 
 def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
@@ -65,15 +49,15 @@ def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
     return prefix
 
 
-def compiled(architecture: Architecture, kind: StepKind) -> CompiledNetwork:
+def compiled(architecture: Architecture, kind: StepKind, devices: tuple[str, ...] = ()) -> CompiledNetwork:
     """The network with its traced steps, built once per process for each combination of arguments.
 
     Up to ``MAX_CACHED_NETWORKS`` are cached while their values take up to ``MAX_CACHED_BYTES``; the least recently used
     are evicted first.
     """
-    key = (architecture, kind)
+    key = (architecture, kind, devices)
     if key not in _networks:
-        _networks[key] = CompiledNetwork(Network(architecture, prefix_of(architecture.prefix)), kind)
+        _networks[key] = CompiledNetwork(Network(architecture, prefix_of(architecture.prefix)), kind, devices)
     found = _networks[key]
     _evict(_networks, MAX_CACHED_BYTES, lambda each: each.nbytes)
     return found
@@ -97,6 +81,7 @@ class _Numbers:
             tf.Variable(0.0, trainable=False) for _ in range(5)
         )
         self.class_weights = tf.Variable(tf.ones(classes), trainable=False)
+        self.parts = tf.Variable(1, trainable=False)
 
     def set(self, config: TrialConfig, class_counts: np.ndarray) -> None:
         self.smoothing.assign(config.smoothing)
@@ -104,15 +89,33 @@ class _Numbers:
         self.mixup.assign(config.mixup)
         self.cutmix.assign(config.cutmix)
         self.ema.assign(config.ema)
+        self.parts.assign(config.accumulation_steps)
         weighted = config.balance == "class_weights"
         self.class_weights.assign(class_weights(class_counts) if weighted else np.ones(len(class_counts)))
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """A batch: inputs ``x`` (n, ...), ``labels`` int32 (n,), targets (n, classes) before and after smoothing, and the
+    ``weights`` of the examples in the loss (n,)."""
+
+    x: tf.Tensor
+    labels: tf.Tensor
+    plain_target: tf.Tensor
+    target: tf.Tensor
+    weights: tf.Tensor
+
+    def part(self, here: slice) -> _Examples:
+        """The examples at ``here``."""
+        return _Examples(*(getattr(self, field.name)[here] for field in fields(self)))
 
 
 class CompiledNetwork:
     """A network, its optimiser and its traced steps, reset for each trial instead of traced again."""
 
-    def __init__(self, network: Network, kind: StepKind) -> None:
-        self.network, self.kind = network, kind
+    def __init__(self, network: Network, kind: StepKind, devices: tuple[str, ...] = ()) -> None:
+        """``devices``: names of the devices that each batch is divided among; () for the default one."""
+        self.network, self.kind, self.devices = network, kind, devices
         self.numbers = _Numbers(network.architecture.classes)
         self.variables = network.trainable_parts()
         self._depths = np.array(network.depths(), np.float32)
@@ -193,7 +196,7 @@ class CompiledNetwork:
     def set_numbers(self, config: TrialConfig, class_counts: np.ndarray, steps: int) -> None:
         """Set the configuration's numbers and the class weights; keep everything that training changes."""
         self.network.set_numbers(config, effective_counts(class_counts, config.balance))
-        self.network.norms.adapt(steps)
+        self.network.norms.adapt(steps * config.accumulation_steps)
         self._grades.assign(np.float32(config.bottom_rate) ** self._depths)
         self.numbers.set(config, class_counts)
 
@@ -208,12 +211,10 @@ class CompiledNetwork:
         # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.
         target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
         weights = tf.linalg.matvec(plain_target, numbers.class_weights)
-        with tf.GradientTape() as tape:
-            logits, plain = self.network.training_logits(x, plain_target, seed, margin_share)
-            loss = tf.reduce_mean(weights * self._loss(target, logits))
-            scaled = self.optimizer.scale_loss(loss)
+        examples = _Examples(x, labels, plain_target, target, weights)
+        gradients_of = self._accumulated if self.kind.accumulated else self._on_devices
         variables = [getattr(v, "value", v) for v in self.variables]
-        gradients = tape.gradient(scaled, variables)
+        loss, hits, gradients = gradients_of(examples, variables, margin_share, seed)
         graded = [v for v, depth in zip(variables, self._depths, strict=True) if self.kind.graded and depth > 0]
         before = [tf.identity(v) for v in graded]
         # Decay the weights at which the gradient was taken (Loshchilov & Hutter 2019, algorithm 2).
@@ -224,8 +225,75 @@ class CompiledNetwork:
             # Every optimiser's step is proportional to the rate. The backbone's variables come first.
             variable.assign(old + self._grades[number] * (variable - old))
         self._average()
-        hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == labels, tf.int32))
         return loss, hits
+
+    def _gradients(
+        self,
+        examples: _Examples,
+        variables: list[tf.Variable],
+        margin_share: tf.Tensor,
+        seed: tf.Tensor,
+        part: BatchPart | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """The mean loss of ``examples``, their number of correct answers, and the gradients of the loss, as the
+        optimiser scales it. If they are a ``part`` of others, each is its addend to that of all of them."""
+        with tf.GradientTape() as tape:
+            logits, plain = self.network.training_logits(examples.x, examples.plain_target, seed, margin_share, part)
+            losses = examples.weights * self._loss(examples.target, logits)
+            loss = tf.reduce_mean(losses) if part is None else tf.reduce_sum(losses) / tf.cast(part.size, losses.dtype)
+            scaled = self.optimizer.scale_loss(loss)
+        hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == examples.labels, tf.int32))
+        return loss, hits, tape.gradient(scaled, variables)
+
+    def _on_devices(
+        self, examples: _Examples, variables: list[tf.Variable], margin_share: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """``_gradients``; with several devices of a part of ``examples`` on each, added up on the first.
+
+        Each device reads the weights from the first. Batch norms see the examples of their own device, and their
+        moving statistics become the mean of what the parts make of them, weighted by size.
+        """
+        if not self.devices:
+            return self._gradients(examples, variables, margin_share, seed)
+        size, count = tf.shape(examples.labels)[0], len(self.devices)
+        moving = [getattr(v, "value", v) for v in self.network.norms.moving]
+        before = [tf.identity(v) for v in moving]
+        found, moved, shares = [], [], []
+        for number, name in enumerate(self.devices):
+            part = BatchPart(number, size * number // count, size * (number + 1) // count, size)
+            own = examples.part(slice(part.start, part.stop))
+            with tf.device(name):  # with a tape of its own: gradients are computed where the tape is asked for them
+                found.append(self._gradients(own, variables, margin_share, seed, part))
+            moved.append([tf.identity(v) for v in moving])
+            shares.append(tf.cast(part.stop - part.start, tf.float32) / tf.cast(size, tf.float32))
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+        for variable, values in zip(moving, zip(*moved, strict=True), strict=True):
+            variable.assign(tf.add_n([share * value for share, value in zip(shares, values, strict=True)]))
+        losses, hits, gradients = zip(*found, strict=True)
+        return tf.add_n(losses), tf.add_n(hits), [tf.add_n(each) for each in zip(*gradients, strict=True)]
+
+    def _accumulated(
+        self, examples: _Examples, variables: list[tf.Variable], margin_share: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """``_on_devices`` of all ``examples``, of which one part at a time passes through the network."""
+        count = tf.shape(examples.labels)[0]
+        parts = tf.minimum(self.numbers.parts, count)
+
+        def add(i: tf.Tensor, loss: tf.Tensor, hits: tf.Tensor, *sums: tf.Tensor) -> tuple[Any, ...]:
+            here = slice(i * count // parts, (i + 1) * count // parts)
+            # Every part draws its own dropout; the step's number is in the last place of ``seed``.
+            part_loss, part_hits, gradients = self._on_devices(
+                examples.part(here), variables, margin_share, seed + tf.stack([tf.cast(i, tf.int64) * 2**32, 0])
+            )
+            share = tf.cast(here.stop - here.start, tf.float32) / tf.cast(count, tf.float32)
+            added = [total + share * tf.cast(each, tf.float32) for total, each in zip(sums, gradients, strict=True)]
+            return i + 1, loss + share * part_loss, hits + part_hits, *added
+
+        zeros = [tf.zeros(v.shape) for v in variables]
+        start = (tf.constant(0), tf.constant(0.0), tf.constant(0), *zeros)
+        _, loss, hits, *gradients = tf.while_loop(lambda i, *_: i < parts, add, start, parallel_iterations=1)
+        return loss, hits, [tf.cast(each, v.dtype) for each, v in zip(gradients, variables, strict=True)]
 
     def _average(self) -> None:
         """w' <- d w' + (1 - d) w after each step, with d = min(ema, (1 + t) / (10 + t)), so that the first steps of a
@@ -261,7 +329,7 @@ class CompiledNetwork:
 
     def _decay(self, factor: tf.Tensor) -> None:
         for variable in self.variables:
-            if len(variable.shape) > 1:
+            if len(variable.shape) > 1 and variable.name not in NOT_DECAYED:
                 variable.assign(variable * factor)
 
     def state(self) -> list[np.ndarray]:

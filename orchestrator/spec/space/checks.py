@@ -10,9 +10,12 @@ from orchestrator.spec.mistakes import Keys, Mistake, quoted
 from orchestrator.spec.space.domains import DEFAULTS, Choice, Constant, Uniform, Value
 from orchestrator.spec.space.fields import HIGHEST_MARGIN
 from orchestrator.spec.space.space import Case, Space
-from trainers.backbones import BACKBONES, Backbone, backbone
+from trainers.backbones import BACKBONES, Backbone, backbone, fusion_refusal, pooling_refusal, size_refusal
 from trainers.config import TrialConfig, canonical
 from trainers.heads import Head, head
+
+REFUSALS = {"pooling": pooling_refusal, "feature_fusion": fusion_refusal}
+"""Field -> why a backbone's output does not allow a word of it; None if it does."""
 
 
 class SpaceMistakes:
@@ -76,6 +79,11 @@ def _check_named_backbone(values: Mapping[str, Any], row: Backbone, here: SpaceM
     size, stride = values.get("image_size"), values.get("output_stride", DEFAULTS["output_stride"])
     if size is not None and size < row.smallest_size:
         here.add(f"image_size is {size}, but {row.name} needs at least {row.smallest_size} pixels.")
+    elif size is not None and (why := size_refusal(row, size)):
+        here.add(f"image_size is {size}: {why}")
+    for name, refusal in REFUSALS.items():
+        if why := refusal(row, values.get(name, DEFAULTS[name])):
+            here.add(f"{name} is {values[name]}: {why}")
     if stride not in row.output_strides:
         allowed = " or ".join(map(str, row.output_strides))
         here.add(f"output_stride is {stride}, but {row.name} only takes {allowed}.")
@@ -97,6 +105,7 @@ def check_space(space: Space, notes: SpaceMistakes) -> None:
     """Check every case against the backbones and heads that it can be combined with."""
     _check_sizes(space, notes)
     _check_strides(space, notes)
+    _check_outputs(space, notes)
     _check_effects(space, notes)
     _check_margins(space, notes)
 
@@ -137,6 +146,43 @@ def _check_sizes(space: Space, notes: SpaceMistakes) -> None:
             names = ", ".join(row.name for row in small)
             need = max(row.smallest_size for row in small)
             here.add(f"{smallest} pixels are too few for {names}; use at least {need}.")
+        _check_patches([int(size) for size in options if isinstance(size, int)], met, here)
+
+
+def _check_patches(sizes: Sequence[int], names: Sequence[str], here: SpaceMistakes) -> None:
+    """Reject the first image size that is no multiple of the side of a transformer's patches."""
+    for row in map(backbone, names):
+        why = next(filter(None, (size_refusal(row, size) for size in sizes if size >= row.smallest_size)), None)
+        if why:
+            own = (
+                ""
+                if len(names) == 1
+                else f" Give it sizes of its own with a condition, when: {{backbone: {row.name}}}."
+            )
+            here.add(f"{why}{own}")
+            return
+
+
+def _check_outputs(space: Space, notes: SpaceMistakes) -> None:
+    """Reject ways to pool and to fuse that the output of a backbone does not allow."""
+    for name, refusal in REFUSALS.items():
+        for case, met, here in _met(space, name, "backbone", notes):
+            rows, words = [backbone(each) for each in met], [str(word) for word in case.domain.values() or ()]
+            for word in words:
+                cannot = [row for row in rows if refusal(row, word)]
+                if not cannot:
+                    continue
+                if len(cannot) == len(rows):
+                    here.add(str(refusal(rows[0], word)))
+                    continue
+                names = ", ".join(row.name for row in cannot)
+                kept = [each for each in words if each != word and not any(refusal(row, each) for row in cannot)]
+                kept = kept or [each for each in (str(DEFAULTS[name]),) if each != word]
+                remedy = f"value: {kept[0]}" if len(kept) == 1 else f"choice: [{', '.join(kept)}]"
+                here.add(
+                    f"{word} is not possible with {names}; add an earlier case, such as "
+                    f"{{{remedy}, when: {{backbone: [{names}]}}}}."
+                )
 
 
 def _check_strides(space: Space, notes: SpaceMistakes) -> None:

@@ -14,6 +14,7 @@ from trainers.config import (
     BALANCES,
     BATCH_NORMS,
     DECODES,
+    DRAWS,
     FUSIONS,
     LOSSES,
     OPTIMIZERS,
@@ -179,7 +180,10 @@ FIELDS: dict[str, Numbers | Names] = {
     "schedule": Names("Learning-rate schedule after the warm-up.", lambda: SCHEDULES),
     "warmup": Numbers("Fraction of all steps in which the learning rate rises to its peak.", 0, 1, open=("high",)),
     "clip_norm": Numbers("Maximum global norm of the gradient; 0 = no clipping.", 0, 1_000_000),
-    "pooling": Names("Global pooling of the feature map.", lambda: POOLINGS),
+    "pooling": Names(
+        "Global pooling of the feature map, or of a transformer's patches; token takes a transformer's class token.",
+        lambda: POOLINGS,
+    ),
     "hidden": Numbers("Units of a dense layer between pooling and head; 0 = no such layer.", 0, 65_536, whole=True),
     "scale": Numbers(
         "Scale of a normalised head.", 0, 1000, open=("low",), null="the default for the number of classes"
@@ -247,6 +251,17 @@ FIELDS: dict[str, Numbers | Names] = {
         "Epochs in which the head alone is trained first, on the stored features of the frozen backbone; 0 = none.",
         *(0, 10_000),
         whole=True,
+    ),
+    "accumulation_steps": Numbers(
+        "Parts of a batch that pass through the network one after another; their gradients are averaged before the "
+        "step, so a batch needs the memory of one part.",
+        *(1, 65_536),
+        whole=True,
+    ),
+    "draws": Names(
+        "Whether copies and random crops are drawn anew in each epoch (fresh) or once (fixed). Only where everything "
+        "is trained or images are mixed; stored features need fixed ones.",
+        lambda: DRAWS,
     ),
     "decode": Names("How small a large JPEG may be decoded before it is made square.", lambda: DECODES),
 }

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from orchestrator.plan.calibration import Machine
 from orchestrator.plan.draws import trials_of
-from orchestrator.plan.plan import PLANNED_STAGES, Estimate, Plan, cautions, format_duration, make_plan, refusals
+from orchestrator.plan.plan import (
+    DRAWN,
+    PLANNED_STAGES,
+    Estimate,
+    Plan,
+    cautions,
+    format_duration,
+    make_plan,
+    refusals,
+)
 from orchestrator.plan.playthrough import SimulatedSweep
 from orchestrator.plan.stage_times import compare_stages
 from orchestrator.plan.workload import PhotoCounts
@@ -45,6 +54,20 @@ def test_a_sweep_of_heads_by_hand() -> None:
     assert plan.floor_s == pytest.approx((120 * (16e-3 + 4e-3) + bare_s) / 2)
     assert plan.saving > 2
     assert (plan.measured_parts, plan.estimated_parts) == (1, 0)
+
+
+def test_trials_that_draw_in_each_epoch_store_no_copies_and_take_longer() -> None:
+    deep = {"backbone": "mobilenet_1.0", "unfrozen_layers": "all", "multiplier": 3, "recipe": "contest"}
+    budget = {"trials": 1, "epochs": 9, "scheduler": "none"}
+    fixed, fresh = (plan_of({**deep, "draws": draws}, budget=budget) for draws in ("fixed", "fresh"))
+    copied = 240  # by the refit, on validation, too
+    assert [sum(build.rows for build in plan.builds) for plan in (fixed, fresh)] == [120 + copied, 120]
+    assert fresh.disk["images"] == 120 * 224 * 224 * 3
+    copies_s = 9 * 200 * situation().calibration.augment("contest", 224)
+    assert copies_s > 0
+    assert fresh.floor_s > fixed.floor_s
+    assert fresh.longest_trial_s == pytest.approx(fixed.longest_trial_s + copies_s)
+    assert [DRAWN in plan.assumptions for plan in (fixed, fresh)] == [False, True]
 
 
 def test_a_warm_store_has_no_prefixes_to_build() -> None:

@@ -114,6 +114,34 @@ def test_a_head_that_is_trained_first_reads_the_features_of_the_originals_to_tra
     assert len(work(FOLDED, unfrozen_layers=5, warm_head=4, view="random_crop").head_features) == 1
 
 
+def test_what_is_drawn_in_each_epoch_is_no_row_and_costs_its_seconds_in_each() -> None:
+    deep = {"unfrozen_layers": "all", "multiplier": 3.0, "recipe": "contest"}
+    fixed, fresh, plain = work(**deep), work(**deep, draws="fresh"), work(unfrozen_layers="all")
+    assert fresh.images == plain.images
+    assert fresh.epoch_s == pytest.approx(fixed.epoch_s + 200 * SPEEDS.augment_s("contest", 224))
+    assert fresh.bare_epoch_s - fixed.bare_epoch_s == pytest.approx(fresh.epoch_s - fixed.epoch_s)
+    equal = work(**deep, draws="fresh", steps="originals")
+    assert equal.epoch_s == pytest.approx(plain.epoch_s + 100 * 2 / 3 * SPEEDS.augment_s("contest", 224))
+    assert fresh.architecture == fixed.architecture
+
+
+def test_random_crops_drawn_in_each_epoch_are_decoded_in_each() -> None:
+    crops = {"unfrozen_layers": "all", "view": "random_crop"}
+    fixed, fresh = work(**crops), work(**crops, draws="fresh")
+    decode_s = SPEEDS.decode_s("random_crop", 224)
+    assert {(rows.shelf.view, rows.split) for rows in fresh.images} == {("centre_crop", "validation")}
+    assert fresh.epoch_s == pytest.approx(fixed.epoch_s + 100 * decode_s)
+    measured = (
+        work(**crops, draws="fresh", batch_norm="measured").epoch_s - work(**crops, batch_norm="measured").epoch_s
+    )
+    assert measured == pytest.approx(200 * decode_s)
+    assert work(**crops, draws="fresh", refit=("train", "validation")).images == ()
+    warm = work(**crops, draws="fresh", warm_head=2)  # the head's images are fixed
+    assert {(rows.split, rows.shelf.view, rows.recipe) for rows in warm.head_features} <= {
+        (rows.split, rows.shelf.view, rows.recipe) for rows in warm.images
+    }
+
+
 def test_copies_spread_otherwise_are_other_rows() -> None:
     even, proportional = ({r.place for r in work(multiplier=1.5, copies=c).images} for c in ("even", "proportional"))
     assert len(even - proportional) == len(proportional - even) == 1

@@ -17,7 +17,7 @@ from orchestrator.evaluation.per_class import per_class, write
 from orchestrator.ledger.folder import read_sweep
 from orchestrator.ledger.kept import checksums
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.segments import REPLACED_WORKER, EventKind
 from orchestrator.paths import SweepPaths
 from orchestrator.plain_json import json_ready
 from orchestrator.report import status
@@ -38,6 +38,7 @@ def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> 
         "calibration",
         "mlflow",
         "looks",
+        "replaced_workers",
     ]
     assert list(found) == names
     assert found["name"] == "tiny"
@@ -55,6 +56,19 @@ def test_describe_has_exactly_the_keys_that_programs_rely_on(tmp_path: Path) -> 
     assert (pruned["state"], pruned["reason"]) == ("PRUNED", "stopped at rung 1")
     assert (failed["state"], failed["val_accuracy"]) == ("FAILED", None)
     json.dumps(found, allow_nan=False)
+
+
+def test_workers_that_were_replaced_for_their_memory_are_counted(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "tiny")
+    assert not [line for line in status.status_lines(read_sweep(tmp_path / "tiny"), 0.0) if "replaced" in line]
+    with Ledger(tmp_path / "tiny" / "ledger") as ledger:
+        for jobs, held in ((9, 3_000_000_000), (42, 4_810_000_000)):
+            row = {"jobs": jobs, "rss_bytes": held, "machine_bytes": 16 * 10**9}
+            ledger.append(EventKind.NOTE, payload={REPLACED_WORKER: row})
+    said = status.status_lines(read_sweep(tmp_path / "tiny"), 0.0)
+    assert "workers  2 workers replaced for memory; the largest held 4.8 GB" in said
+    found = status.describe(tmp_path / "tiny")["replaced_workers"]
+    assert found == [{"jobs": 9, "rss_bytes": 3_000_000_000}, {"jobs": 42, "rss_bytes": 4_810_000_000}]
 
 
 def test_retrained_models_are_no_trials_of_the_search(tmp_path: Path) -> None:
@@ -78,6 +92,7 @@ def test_a_sweep_that_only_just_began_is_described(tmp_path: Path) -> None:
         "calibration": None,
         "mlflow": None,
         "looks": None,
+        "replaced_workers": [],
     }
 
 

@@ -67,6 +67,18 @@ def test_what_freezes_nothing_needs_decoded_images_alone() -> None:
     assert needs.pop().prefix == ()
 
 
+def test_trials_that_draw_in_each_epoch_share_the_originals_alone() -> None:
+    deep = {"unfrozen_layers": "all", "draws": "fresh"}
+    copied = {feature_set_of(job(**deep, multiplier=m, recipe=r)) for m in (2.0, 3.0) for r in ("rand", "flips")}
+    assert copied == {feature_set_of(job(unfrozen_layers="all"))}
+    crops = {"view": "random_crop", **deep}
+    cropped = {feature_set_of(job(**crops, multiplier=m)) for m in (1.0, 2.0)}
+    fixed = [feature_set_of(job(unfrozen_layers="all", view=view)) for view in ("random_crop", "centre_crop")]
+    assert len(cropped) == 1
+    assert not cropped & set(fixed)
+    assert trace_key(job(**deep)) == trace_key(job(unfrozen_layers="all"))
+
+
 def test_a_warm_step_serves_other_numbers_and_not_another_head() -> None:
     assert trace_key(job(dropout=0.3, learning_rate=0.1, smoothing=0.1)) == trace_key(job())
     for values in ({"head": "normface"}, {"optimizer": "sgd"}, {"hidden": 8}, {"share": False}, {"unfrozen_layers": 1}):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.segments import Event, EventKind
+from orchestrator.ledger.segments import REPLACED_WORKER, Event, EventKind
 from orchestrator.ledger.state import SweepState, TrialState, derive
 from orchestrator.search import schedulers
 from orchestrator.search.run import run_trials
@@ -118,8 +118,11 @@ def test_a_worker_that_has_grown_is_replaced(tmp_path: Path, ray_up: None, monke
         return measured["jobs"] == 2
 
     monkeypatch.setattr(schedulers, "outgrown", outgrown)
-    outcome, _, _ = search(tmp_path, [request_of(n, tmp_path) for n in range(4)], concurrent=1, fill="")
+    outcome, state, _ = search(tmp_path, [request_of(n, tmp_path) for n in range(4)], concurrent=1, fill="")
     assert outcome.states == {"COMPLETED": 4}
     pids = [next(row["pid"] for row in rows(tmp_path, "epochs.jsonl") if row["id"] == f"trial0{n}") for n in range(4)]
     assert seen == [(1, 1), (2, 1), (1, 1), (2, 1)]
+    notes = [event.data[REPLACED_WORKER] for event in state.notes if REPLACED_WORKER in event.data]
+    assert [note["jobs"] for note in notes] == [2, 2]
+    assert all(note["rss_bytes"] > 10**7 for note in notes)
     assert pids[0] == pids[1] != pids[2] == pids[3]

@@ -195,6 +195,15 @@ def test_a_device_never_holds_more_trials_than_its_fractions_allow(
         assert most_at_once([row for row in rows if row["devices"] == device]) == per_device
 
 
+def test_a_trial_with_two_gpus_has_both_whole_and_divides_its_batches(tmp_path: Path, ray_up: None) -> None:
+    requests = [request_of(n, tmp_path) for n in range(2)]
+    outcome, _, _ = search(tmp_path, requests, epochs=1, gpus=2.0)
+    assert outcome.states == {"COMPLETED": 2}
+    seen = notes(tmp_path)
+    found = {(",".join(sorted(row["devices"].split(","))), row["gpu_memory_share"], row["parts"]) for row in seen}
+    assert found == {("0,1", 1.0, 2)}
+
+
 def test_a_trial_without_a_gpu_sees_none_and_knows_its_threads(tmp_path: Path, ray_up: None) -> None:
     search(tmp_path, [request_of(1, tmp_path)], cpus=2.0)
     assert {(row["devices"], row["gpu_memory_share"], row["threads"]) for row in notes(tmp_path)} == {("", 0.0, 2)}

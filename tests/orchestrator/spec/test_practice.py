@@ -42,7 +42,8 @@ def test_a_new_sweep_takes_todays_practice_and_writes_it_down(file: Path) -> Non
 
 
 def test_what_the_file_says_stays(file: Path) -> None:
-    file.write_text(FILE.replace("all}", "all, batch_norm: [frozen, inherited], decode: ample}"))
+    given = "all, batch_norm: [frozen, inherited], draws: fixed, decode: ample}"
+    file.write_text(FILE.replace("all}", given))
     assert dump_spec(open_spec(str(file)).spec) == dump_spec(load_spec(str(file), check_machine=False))
 
 

@@ -19,6 +19,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.probabilities import missing_jobs, predict_missing, read_probabilities
 from tests.support.tiny_fits import job, write_manifest
+from trainers.serving.model import SERVED_PRECISION
 from trainers.serving.predict import predict
 from trainers.training.loop import open_fit
 
@@ -67,6 +68,13 @@ def test_dozens_of_networks_are_predicted_a_few_at_a_time(sweep: SweepContext) -
     jobs = missing_jobs(sweep, fits, "test")
     assert [len(j["models"]) for j in jobs] == [8, 8, 3]
     assert [fit for j in jobs for fit in j["models"]] == [fit for fit in fits if fit != "fit03"]
+
+
+@pytest.mark.parametrize("precision", ["auto", "mixed_float16", "mixed_bfloat16", "float32"])
+def test_fits_are_judged_in_the_precision_in_which_they_are_served(sweep: SweepContext, precision: str) -> None:
+    resources = sweep.spec.resources.model_copy(update={"precision": precision})
+    trained = dataclasses.replace(sweep, spec=sweep.spec.model_copy(update={"resources": resources}))
+    assert {job["precision"] for job in missing_jobs(trained, ["a"], "validation")} == {SERVED_PRECISION} == {"float32"}
 
 
 def test_without_sharing_each_fit_and_policy_is_a_job_of_its_own(sweep: SweepContext) -> None:

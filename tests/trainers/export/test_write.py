@@ -55,6 +55,11 @@ NETWORKS = [
     {"head": "cosface", "hidden": 6},
     {"feature_fusion": "concat", "unfrozen_layers": 0},
     pytest.param({"unfrozen_layers": "all", "pooling": "max"}, marks=pytest.mark.slow),
+    pytest.param(
+        {"backbone": "tests.support.tiny_fits:VIT", "pooling": "token", "unfrozen_layers": 1},
+        id="transformer",
+        marks=pytest.mark.slow,
+    ),
     pytest.param({"backbone": "tests.support.tiny_fits:RESIDUAL", "unfrozen_layers": 8}, marks=pytest.mark.slow),
     pytest.param({"mixup": 0.2, "head": "subcentre_arcface"}, marks=pytest.mark.slow),
 ]

@@ -14,7 +14,22 @@ from PIL import Image
 
 from tests.support.places import FIXTURES
 from trainers.images import published
-from trainers.images.published import ONE_SIDED, OPERATIONS, RAND, RAND_STEPS, WIDE, WIDE_STEPS, rand, trivial
+from trainers.images.published import (
+    CROP_AREA,
+    INCEPTION_AREA,
+    ONE_SIDED,
+    OPERATIONS,
+    RAND,
+    RAND_STEPS,
+    WIDE,
+    WIDE_STEPS,
+    crop,
+    crop_box,
+    erase,
+    inception,
+    rand,
+    trivial,
+)
 
 TORCHVISION = FIXTURES / "torchvision_augmentation.npz"
 """What torchvision 0.28 makes of one picture (bilinear, fill 128), and its magnitudes at 224 pixels."""
@@ -110,13 +125,68 @@ def test_half_the_copies_are_mirrored(recipe: object, drawn: list[tuple[str, flo
     assert 150 < mirrored < 250
 
 
-@given(IMAGES, st.integers(0, 2**32), st.sampled_from([trivial, rand]))
+@given(IMAGES, st.integers(0, 2**32), st.sampled_from([trivial, rand, crop, inception, erase]))
 @settings(max_examples=150, deadline=None)
 def test_any_image_keeps_its_shape_and_type(image: np.ndarray, seed: int, recipe: object) -> None:
     before = image.copy()
     copy = recipe(image, 1, np.random.default_rng(seed))  # type: ignore[operator]
     assert (copy.shape, copy.dtype) == (image.shape, np.uint8)
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("area", [CROP_AREA, INCEPTION_AREA])
+def test_a_crops_area_and_proportions_are_drawn_evenly(area: tuple[float, float]) -> None:
+    """Those of torchvision's RandomResizedCrop; a large crop that is not square is drawn again, so it is rarer."""
+    random = np.random.default_rng(0)
+    boxes = np.array([crop_box(224, 224, area, random) for _ in range(3000)])
+    across, down = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= 224).all()
+    share, ratio = across * down / 224**2, across / down
+    assert area[0] - 0.01 < share.min() < area[0] + 0.01
+    assert share.max() > 0.95
+    assert 0.73 < ratio.min() < 0.77 < 1.29 < ratio.max() < 1.36
+    small = share < 0.7  # each of these fits
+    assert abs(np.log(ratio[small]).mean()) < 0.02
+    assert np.median(share[small]) == pytest.approx((area[0] + 0.7) / 2, abs=0.02)
+    assert (boxes[:, 0] == 0).any()
+    assert (boxes[:, 3] == 224).any()
+
+
+def test_where_no_draw_lies_in_the_image_the_crop_is_central() -> None:
+    assert crop_box(100, 10, (1.0, 1.0), np.random.default_rng(0)) == (43, 0, 56, 10)
+    assert crop_box(10, 100, (1.0, 1.0), np.random.default_rng(0)) == (0, 43, 10, 56)
+    assert crop_box(1, 1, CROP_AREA, np.random.default_rng(0)) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("recipe", [crop, inception])
+def test_a_crop_is_a_part_of_the_image_enlarged_and_half_the_time_mirrored(recipe: object) -> None:
+    """In a picture whose colours rise to the right and downwards, every crop's do, but for the mirrored ones."""
+    right, down = np.meshgrid(np.arange(64), np.arange(64))
+    image = np.stack([3 * right, 3 * down, 0 * down], -1).astype(np.uint8)
+    random, mirrored = np.random.default_rng(0), 0
+    for k in range(200):
+        copy = recipe(image, k, random).astype(int)  # type: ignore[operator]
+        rises = copy[0, -1, 0] > copy[0, 0, 0]
+        mirrored += not rises
+        assert copy[-1, 0, 1] > copy[0, 0, 1]
+        assert abs(copy[0, -1, 0] - copy[0, 0, 0]) < 3 * 64
+    assert 75 < mirrored < 125
+
+
+def test_half_the_copies_have_a_rectangle_of_noise_of_up_to_two_fifths() -> None:
+    image, random = np.full((100, 100, 3), 7, np.uint8), np.random.default_rng(0)
+    shares = []
+    for k in range(600):
+        noise = (erase(image, k, random) != 7).any(-1)
+        rows, columns = np.flatnonzero(noise.any(1)), np.flatnonzero(noise.any(0))
+        if noise.any():
+            assert noise.sum() > 0.99 * len(rows) * len(columns)
+            shares.append(noise.mean())
+    assert 250 < len(shares) < 350
+    assert 0.015 < min(shares) < 0.05
+    assert 0.36 < max(shares) < 0.41
+    assert np.mean(shares) == pytest.approx(0.2, abs=0.03)
 
 
 @pytest.mark.parity

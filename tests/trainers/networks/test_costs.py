@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,8 @@ def test_every_backbone_of_the_table_is_in_it_with_its_layers() -> None:
         assert sizes == {row.layers}, name
         assert layers.image_size == row.native_size
         assert layers.boundaries[row.layers], "the whole network is a prefix"
-        assert layers.stages[-1] == row.layers - 1
+        assert row.tokens or layers.stages[-1] == row.layers - 1
+        assert set(layers.tokens.tolist()) == ({0, row.tokens} if row.tokens else {0})
 
 
 def test_the_check_tells_a_row_that_is_out_of_date() -> None:
@@ -54,6 +56,12 @@ def test_the_check_tells_a_row_that_is_out_of_date() -> None:
         ("densenet121", 2.83),  # 2.87 G is the usual count
         ("efficientnet_b0", 0.387),  # Tan & Le 2019, table 2: 0.39 G
         ("convnext_tiny", 4.46),  # Liu et al. 2022, table 1: 4.5 G
+        ("vit_small_16_deit", 4.6),  # Touvron et al. 2021, table 5: 4.6 G
+        ("vit_base_16_deit", 17.6),  # 17.6 G
+        ("convnext_v2_atto", 0.55),  # facebookresearch/ConvNeXt-V2, its tables of models
+        ("convnext_v2_nano", 2.45),
+        ("convnext_v2_base", 15.4),
+        ("resnet50v1.5", 4.09),  # torchvision's documentation
         ("nasnet_mobile", 0.563),  # Zoph et al. 2018, table 2: 564 M
     ],
 )
@@ -122,7 +130,21 @@ CASES = [
     ("mobilenet_0.25", 20, {"image_size": 96, "feature_fusion": "concat"}),
     ("mobilenet_0.25", 0, {"image_size": 96, "feature_fusion": "concat"}),
     ("mobilenet_v2_0.35", 10, {"image_size": 96}),
+    ("vit_tiny_16_deit", 0, {"image_size": 96}),
+    ("vit_tiny_16_deit", 3, {"image_size": 96}),
+    ("vit_tiny_16_deit", 13, {"image_size": 96}),
+    ("vit_small_14_reg4_dinov2", 5, {"image_size": 112}),
 ]
+
+
+def test_attention_grows_with_the_square_of_the_tokens() -> None:
+    """Everything of a block but attention grows with the tokens, which is what an image's area gives a convolution."""
+    small, large = (_cost("vit_small_14_dinov2", 0, image_size=size) for size in (224, 448))
+    tokens = np.array([16 * 16 + 1, 32 * 32 + 1])
+    linear = 12 * 12 * 384**2 * tokens + 3 * 14**2 * 384 * (tokens - 1)
+    attention = 12 * 2 * 384 * tokens**2
+    assert [small.prefix_macs, large.prefix_macs] == pytest.approx((linear + attention).tolist())
+    assert small.width == large.width == 384
 
 
 @pytest.mark.parametrize(("name", "unfrozen", "settings"), CASES)

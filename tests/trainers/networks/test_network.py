@@ -149,6 +149,35 @@ def test_prefix_then_tail_is_the_whole_network_for_each_family(name):
     assert cut >= (1 if name == "nasnet_mobile" else 3)
 
 
+VIT = "tests.support.tiny_fits:VIT"
+
+
+@pytest.mark.parametrize("pooling", ["token", "average", "max"])
+@pytest.mark.parametrize(("unfrozen", "layer"), [(0, "block_2"), (1, "block_1"), (2, "tokens"), (3, "patches"), (4, "")])
+def test_prefix_then_tail_is_the_whole_transformer(unfrozen, layer, pooling):
+    """Each block is one layer: 1 trains the last block, 2 both, 3 the tokens, too."""
+    prefix, network = network_of(VIT, unfrozen, pooling=pooling)
+    images = IMAGES[:, :16, :16]
+    tokens = np.asarray(prefix.model(preprocess(network.row, tf.constant(images)), training=False))
+    assert tokens.shape == (3, 2 + 16, 32)  # the class token, a register, the patches
+    expected = {"token": tokens[:, 0], "average": tokens[:, 2:].mean(1), "max": tokens[:, 2:].max(1)}[pooling]
+    assert np.abs(expected).max() > 0.1
+    assert_close(network.features(prefix(images), training=False), expected)
+    assert (prefix.layer, prefix.pooling) == (layer, pooling if unfrozen == 0 else "")
+    shapes = {"block_2": (32,), "block_1": (18, 32), "tokens": (18, 32), "patches": (4, 4, 32), "": (16, 16, 3)}
+    assert tuple(prefix.spec.shape[1:]) == shapes[layer]
+    trained = {weight.path.split("/")[-2] for weight in network.trainable_parts() if "block" in weight.path}
+    assert trained == {f"block_{number}" for number in range(3 - min(unfrozen, 2), 3)}
+
+
+def test_a_transformer_trains_with_rates_that_fall_block_by_block():
+    _, network = network_of(VIT, 2, pooling="token")
+    in_block = {1.0, 0.5}
+    assert set(network.depths()) == in_block | {0.0}
+    assert network.depths().count(1.0) == 12  # two norms, four dense layers
+    assert network.depths().count(0.5) == 14  # and the last norm
+
+
 def test_prefix_then_tail_of_the_other_residual_network():
     prefix, network = network_of("resnet50", 8, pooling="max")
     expected = pool(prefix.model(preprocess(network.row, tf.constant(IMAGES)), training=False), "max")

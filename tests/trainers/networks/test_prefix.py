@@ -62,6 +62,35 @@ def test_a_description_changes_with_all_that_the_features_depend_on(tmp_path):
     assert description(head="arcface", dropout=0.5, learning_rate=1.0) == different[0]
 
 
+VIT = "tests.support.tiny_fits:VIT"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"backbone": "small_cnn", "pooling": "token"}, "small_cnn is convolutional and has no class token; take pooling"),
+        ({"backbone": VIT, "feature_fusion": "concat"}, "tiny_vit is a transformer and has no stages to fuse"),
+        (
+            {"backbone": VIT, "image_size": 18},
+            "tiny_vit cuts images into patches of 4 px, so 18 px are not possible; the nearest sizes are 16 and 20",
+        ),
+        ({"backbone": VIT, "output_stride": 16}, "tiny_vit cannot have output stride 16; it takes 32"),
+    ],
+)
+def test_what_a_backbone_cannot_do_is_a_sentence(values, sentence):
+    with pytest.raises(TrainerError, match=sentence):
+        _ = Prefix(TrialConfig(**{"image_size": 16} | values).prefix_key("none")).model
+
+
+def test_features_of_a_token_and_of_a_mean_are_kept_apart_and_tokens_are_shared():
+    def description(pooling: str, unfrozen: int) -> dict:
+        chosen = TrialConfig(backbone=VIT, image_size=16, pooling=pooling, unfrozen_layers=unfrozen)
+        return Prefix(chosen.prefix_key("none")).description()
+
+    assert description("token", 0) != description("average", 0)
+    assert description("token", 1) == description("average", 1)
+
+
 def build_with_slope(slope: float):
     def build(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
         inputs = keras.Input(input_shape)

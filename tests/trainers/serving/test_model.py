@@ -25,7 +25,7 @@ from trainers.errors import TrainerError
 from trainers.export.describe import how_to_cut
 from trainers.networks.backbone import build_backbone
 from trainers.serving import _load_pyfunc, inputs
-from trainers.serving.model import BATCH_CROPS, ServedModel, UnreadableImages, assemble
+from trainers.serving.model import BATCH_CROPS, SERVED_PRECISION, ServedModel, UnreadableImages, assemble
 from trainers.training.loop import open_fit
 
 TRIAL = {"backbone": "tests.support.tiny_fits:TINY", "head": "cosface", "hidden": 6, "view": "centre_crop", "epochs": 1}
@@ -90,6 +90,28 @@ def test_the_served_model_agrees_with_the_leaderboard(made, policy):
     rows = served.probabilities([path.read_bytes() for path in made["paths"]])
     np.testing.assert_allclose(rows, made["expected"][policy], atol=1e-5)
     assert served.classes == CLASSES
+
+
+def test_a_network_trained_in_half_precision_is_judged_as_it_is_served(made, tmp_path):
+    """In ``SERVED_PRECISION``: judged in bfloat16, as it was trained, it would be another model."""
+    weights, paths = weights_in(tmp_path / "weights", 5), made["paths"]
+    trial = config(**TRIAL | {"unfrozen_layers": 3, "batch_norm": "adapted"})
+    files = {"output": str(tmp_path / "fit"), "cache": str(tmp_path / "cache")}
+    wanted = FitJob("half", trial, 1, str(made["manifest"]), weights, precision="mixed_bfloat16", **files)
+    fit = open_fit(wanted)
+    fit.run_epoch()
+    assert fit.precision == "mixed_bfloat16"
+    fit.finish()
+    put_together([wanted.output], tmp_path / "model", "whole")
+    rows = ServedModel(tmp_path / "model").probabilities([path.read_bytes() for path in paths])
+    judged = {}
+    for precision in (SERVED_PRECISION, "mixed_bfloat16"):
+        file = str(tmp_path / f"{precision}.npz")
+        asked = {"models": {0: wanted.output}, "manifest": str(made["manifest"]), "split": "test"}
+        predict_into({"whole": {0: file}}, **asked, precision=precision)
+        judged[precision] = np.load(file)["probabilities"]
+    np.testing.assert_allclose(rows, judged[SERVED_PRECISION], atol=1e-6)
+    assert np.abs(rows - judged["mixed_bfloat16"]).max() > 1e-5
 
 
 def test_a_served_model_knows_its_crops_without_the_policys_module(made, tmp_path):

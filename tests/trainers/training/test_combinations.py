@@ -36,6 +36,9 @@ OPTIONS = {
     "average": {"ema": 0.9, "batch_norm": "measured", "unfrozen_layers": "all", "optimizer": "sgd"},
     "head first": {"warm_head": 2, "hidden": 8, "dropout": 0.2},
     "head first, mixed": {"warm_head": 1, "unfrozen_layers": "all", "mixup": 0.4, "ema": 0.9, "multiplier": 1.5},
+    "accumulated": {"accumulation_steps": 3, "batch_norm": "adapted", "dropout": 0.3, "hidden": 8},
+    "fresh copies": {"draws": "fresh", "multiplier": 2.0, "unfrozen_layers": "all", "recipe": "contest"},
+    "fresh crops, mixed": {"draws": "fresh", "view": "random_crop", "cutmix": 1.0, "multiplier": 1.5},
     "margin grows": {"head": "sphereface", "margin": 3.0, "margin_warmup": 0.5},
     **{f"head {name}": {"head": name, "dropout": 0.2} for name in HEADS},
 }
@@ -62,8 +65,8 @@ def test_an_interrupted_fit_resumes_as_if_it_had_not_been(manifest, cache, tmp_p
     check_an_interrupted_fit_resumes(manifest, cache, tmp_path, OPTIONS[name])
 
 
-def test_there_were_twentyseven_options():
-    assert len(OPTIONS) == 11 + 9 + len(HEADS) == 27
+def test_there_were_thirty_options():
+    assert len(OPTIONS) == 11 + 12 + len(HEADS) == 30
 
 
 @pytest.mark.slow

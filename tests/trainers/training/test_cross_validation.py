@@ -46,6 +46,7 @@ VALUES = {
     "weighted": {"balance": "class_weights", "head": "arcface"},
     "sampled": {"balance": "sampling", "batch_size": 7},
     "cropped": {"view": "random_crop", "unfrozen_layers": "all"},
+    "drawn anew": {"draws": "fresh", "view": "random_crop", "multiplier": 1.5, "unfrozen_layers": "all"},
     "head first": {"warm_head": 2, "batch_norm": "measured", "ema": 0.9, "bottom_rate": 0.1},
     "mixed": {"mixup": 0.5, "cutmix": 1.0, "optimizer": "sgd"},
     "adjusted": {"head": "logit_adjusted"},

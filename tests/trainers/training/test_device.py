@@ -54,22 +54,42 @@ class FakeTensorFlow:
 
 
 @pytest.mark.parametrize(
-    ("share", "total", "expected"), [(1.0, 16384, 16384), (0.5, 16384, 8192), (0.25, 16280, 4070), (0.3, 1000, 300)]
+    ("share", "total", "capability", "expected"),
+    [
+        (1.0, 16384, 7, 15334),  # one process: 16384 - 1050
+        (0.5, 16384, 7, 7142),  # (16384 - 2 * 1050) / 2
+        (0.5, 16384, 6, 7692),
+        (0.5, 81920, 8, 39424),
+        (0.4, 24576, 8, 8601),  # two fit, not two and a half
+        (0.3, 16384, 7, 3970),
+        (1 / 3, 16384, 7, 4411),  # three fit
+        (0.25, 16280, 9, 2534),
+        (0.5, 2000, 5, 775),
+        (0.1, 16384, 7, 588),
+    ],
 )
-def test_a_share_of_the_memory(share, total, expected):
-    assert device.memory_limit_mb(share, total) == expected
+def test_a_share_of_the_memory_leaves_room_for_the_context_of_each_process(share, total, capability, expected):
+    limit = device.memory_limit_mb(share, total, capability)
+    assert limit == expected
+    assert int(1 / share + 1e-9) * (limit + device.context_mb(total, capability)) <= total
+
+
+@pytest.mark.parametrize(("share", "advice"), [(0.05, "0.14"), (0.0625, "0.14")])
+def test_more_processes_than_there_is_room_for_are_a_sentence(share, advice):
+    with pytest.raises(TrainerError, match=rf"trials cannot share a GPU of 16,384 MiB.*1,050 MiB.*gpus to {advice}"):
+        device.memory_limit_mb(share, 16384, 7)
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5])
 def test_a_share_that_is_none(share):
     with pytest.raises(TrainerError, match=rf"share of a GPU must lie in \(0, 1\], not {share}"):
-        device.memory_limit_mb(share, 1000)
+        device.memory_limit_mb(share, 1000, 7)
 
 
 def test_a_fraction_is_held_to_its_share():
     fake = FakeTensorFlow(["gpu0"])
-    assert device.limit_gpu_memory(fake, 0.25, lambda: 16000) == [4000]
-    assert fake.calls == [("gpu0", [4000])]
+    assert device.limit_gpu_memory(fake, 0.25, lambda: 16000) == [(16000 - 4 * 1536) // 4]
+    assert fake.calls == [("gpu0", [2464])]
 
 
 def test_whole_gpus_grow():
@@ -151,3 +171,9 @@ def test_a_silent_nvidia_smi_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TrainerError, match=r"nvidia-smi.*is not installed"):
         device.total_gpu_memory_mb()
+
+
+def test_one_device_has_no_name_and_more_than_there_are_is_a_sentence():
+    assert device.devices(1) == ()
+    with pytest.raises(TrainerError, match="a trial was given 2 GPUs and TensorFlow sees none; look at CUDA_VISIBLE"):
+        device.devices(2)

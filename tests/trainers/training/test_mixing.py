@@ -138,6 +138,17 @@ def test_with_both_half_of_the_batches_are_cut():
     assert 70 < cut < 130
 
 
+def test_smoothing_a_mixed_label_is_mixing_smoothed_ones():
+    """As timm does: each of the two labels is smoothed, then they are mixed."""
+    smoothing, (_, mixed) = 0.1, mixed_with(3, mixup=0.4, cutmix=0.0)
+    partners = [parts(mixed, row)[0] for row in range(CLASSES)]
+    own = np.array([parts(mixed, row)[1] for row in range(CLASSES)])[:, None]
+    smooth = ONE_HOT * (1 - smoothing) + smoothing / CLASSES
+    np.testing.assert_allclose(
+        mixed * (1 - smoothing) + smoothing / CLASSES, own * smooth + (1 - own) * smooth[partners], atol=1e-6
+    )
+
+
 def test_the_same_seed_mixes_the_same_and_another_otherwise():
     one, again, other = (mixed_with(number, 0.4, 0.0)[0] for number in (1, 1, 2))
     np.testing.assert_array_equal(one, again)

@@ -73,6 +73,22 @@ def test_sharing_changes_no_epoch(manifest, cache, head, multiplier, depth):
     np.testing.assert_allclose(alone, shared, rtol=1e-5)
 
 
+TOKENS = [("token", 0), ("average", 1), ("token", 2), ("max", 2), ("average", "all")]
+
+
+@pytest.mark.parametrize(("pooling", "unfrozen"), TOKENS)
+def test_sharing_changes_no_epoch_of_a_transformer(manifest, tmp_path, pooling, unfrozen):
+    """Frozen, the last block, both blocks, everything; rows are pooled features, tokens, or images."""
+    values = {"backbone": "tests.support.tiny_fits:VIT", "pooling": pooling, "unfrozen_layers": unfrozen}
+    rate = 0.3 if unfrozen == 0 else 0.05
+    fit_job = job(manifest, tmp_path, image_size=24, optimizer="sgd", batch_size=4, learning_rate=rate, **values)
+    shared, alone = losses(fit_job), losses(black_box(fit_job))
+    shape = {0: (32,), 1: (38, 32), 2: (38, 32), "all": (24, 24, 3)}[unfrozen]
+    assert open_fit(fit_job).train.rows.shape == shape
+    assert shared[2, 0] <= 0.9 * shared[0, 0]
+    np.testing.assert_allclose(alone, shared, rtol=1e-5)
+
+
 def test_every_head_and_depth_is_among_the_cases():
     assert len(EVERY) == 8 * len(HEADS)
     assert set(QUICK) < set(EVERY)

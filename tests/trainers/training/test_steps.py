@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import two_devices
 from tests.support.tiny_fits import CLASSES, config, figures, job
+from trainers.config import StepKind
+from trainers.errors import TrainerError
 from trainers.networks.network import Architecture, Network
 from trainers.networks.prefix import Prefix
 from trainers.training import steps
 from trainers.training.loop import open_fit
 from trainers.training.mixing import mix
-from trainers.training.steps import CompiledNetwork, StepKind
+from trainers.training.steps import CompiledNetwork
 
 EVEN = np.array([4, 4, 4])
 
@@ -169,3 +172,144 @@ def test_lower_layers_learn_at_a_lower_rate(manifest, cache, optimizer):
     assert sorted(depths, reverse=True) == depths
     for depth, plain, graded in zip(depths, steps_of[1.0], steps_of[0.1], strict=True):
         np.testing.assert_allclose(graded, plain * 0.1**depth, rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8, 20])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
+    """Also where the parts are uneven, and where there are more parts than examples."""
+    values = {"optimizer": "sgd", "smoothing": 0.1, "balance": "class_weights", "clip_norm": 0.5, "batch_size": 32}
+    network = {"backbone": "tests.support.tiny_fits:RESIDUAL", "image_size": 24, "unfrozen_layers": "all"}
+    trial = config(**network, batch_norm="frozen", accumulation_steps=parts, **values)
+    whole = config(**network, batch_norm="frozen", **values)
+    images = np.random.default_rng(2).integers(0, 256, (8, 24, 24, 3), np.uint8)
+    seen = []
+    for each in (whole, trial):
+        architecture = Architecture.of(each, "none", len(CLASSES))
+        made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), StepKind.of(each))
+        made.reset(each, 0, np.array([8, 4, 2]), 1)
+        before = made.network.state()
+        seen.append((*train_once(made, images, Y, 0.1, [0, 0]), before, made.network.state()))
+    (loss, hits, before, after), (parts_loss, parts_hits, _, parts_after) = seen
+    assert (parts_loss, parts_hits) == (pytest.approx(loss, rel=1e-5), hits)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, after, strict=True))
+    for one, other in zip(after, parts_after, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_each_part_draws_a_dropout_of_its_own():
+    made = compiled(optimizer="sgd", dropout=0.5, batch_size=8)
+    parted = CompiledNetwork(made.network, replace(made.kind, accumulated=True))
+    parted.reset(config(unfrozen_layers=0, dropout=0.5, optimizer="sgd", batch_size=8), 0, EVEN, 1)
+    parted.numbers.parts.assign(8)
+    _, before, after = one_step(parted, np.repeat(X[:1], 8, 0), np.zeros(8, np.int32), 1.0)
+    assert (after != before).any(1).mean() > 0.9  # with one mask for all parts, half of the features do not move
+
+
+TWICE = ("/device:CPU:0", "/device:CPU:0")
+"""Two parts of each batch on one device."""
+PICTURES = np.random.default_rng(4).integers(0, 256, (9, 16, 16, 3), np.uint8)
+THEIRS = np.random.default_rng(5).integers(0, len(CLASSES), 9).astype(np.int32)
+
+
+def last_block(devices: tuple[str, ...] = (), **values) -> tuple[CompiledNetwork, np.ndarray]:
+    """The last block of ``small_cnn`` over 16 px, reset, and its rows of ``PICTURES``."""
+    trial = config(**values)
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    prefix = Prefix(architecture.prefix)
+    made = CompiledNetwork(Network(architecture, prefix), StepKind.of(trial), devices)
+    made.reset(trial, 0, EVEN, 1)
+    return made, prefix(PICTURES).numpy()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("count", [9, 8, 2])
+def test_a_divided_batch_is_the_whole_step(optimizer, count):
+    """Mean loss, clipping after the sum, dropout, class weights: nothing depends on the number of parts."""
+    values = {"batch_norm": "frozen", "optimizer": optimizer, "clip_norm": 0.1, "dropout": 0.5, "hidden": 4}
+    values |= {"balance": "class_weights", "weight_decay": 0.1, "smoothing": 0.1}
+    found = []
+    for devices in ((), TWICE, (TWICE * 2)[: min(4, count)]):
+        made, rows = last_block(devices, **values)
+        made.numbers.class_weights.assign([3.0, 0.5, 1.5])
+        steps = [train_once(made, rows[:count], THEIRS[:count], 0.1, [7, step]) for step in range(3)]
+        found.append((steps, made.state()))
+    (whole, state), *parts = found
+    assert len({loss for loss, _ in whole}) == 3
+    for steps, parted in parts:
+        assert [hits for _, hits in steps] == [hits for _, hits in whole]
+        np.testing.assert_allclose([loss for loss, _ in steps], [loss for loss, _ in whole], rtol=1e-5)
+        for one, other in zip(state, parted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_the_parts_of_an_accumulated_batch_are_divided_too():
+    found = []
+    for devices, parts in [((), 1), (TWICE, 2)]:
+        values = {"batch_norm": "frozen", "optimizer": "sgd", "clip_norm": 0.1, "accumulation_steps": parts}
+        made, rows = last_block(devices, **values)
+        found.append(([train_once(made, rows, THEIRS, 0.1, [7, step]) for step in range(3)], made.state()))
+    (whole, state), (divided, parted) = found
+    np.testing.assert_allclose(divided, whole, rtol=1e-5)
+    for one, other in zip(state, parted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_batch_norms_see_their_own_part_and_their_statistics_become_the_mean():
+    """As without SyncBatchNorm elsewhere: normalised by the part; moving statistics weighted by the parts' sizes."""
+    moved = {}
+    for name, devices, chosen in [
+        ("whole", (), slice(0, 9)),
+        ("parts", TWICE, slice(0, 9)),
+        ("first", (), slice(0, 4)),
+        ("second", (), slice(4, 9)),
+    ]:
+        made, rows = last_block(devices, batch_norm="inherited")
+        train_once(made, rows[chosen], THEIRS[chosen], 0.0, [0, 0])
+        moved[name] = [v.numpy() for v in made.network.norms.moving]
+    (mean, variance), whole = moved["parts"], moved["whole"]
+    expected = [4 / 9 * a + 5 / 9 * b for a, b in zip(moved["first"], moved["second"], strict=True)]
+    np.testing.assert_allclose(mean, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, expected[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mean, whole[0], rtol=1e-5, atol=1e-6)  # the variance between parts is not in theirs
+    assert (variance <= whole[1] + 1e-6).all()
+    assert (variance < whole[1] - 1e-5).any()
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_is_divided_too(precision):
+    found = []
+    for devices in ((), TWICE):
+        trial = config(batch_norm="frozen", optimizer="sgd", clip_norm=0.0)
+        architecture = Architecture.of(trial, "none", len(CLASSES), precision)
+        prefix = Prefix(architecture.prefix)
+        made = CompiledNetwork(Network(architecture, prefix), StepKind.of(trial), devices)
+        made.reset(trial, 0, EVEN, 1)
+        found.append([train_once(made, prefix(PICTURES).numpy(), THEIRS, 0.05, [0, step])[0] for step in range(4)])
+    np.testing.assert_allclose(found[1], found[0], rtol=0.02)
+    assert found[0][-1] < found[0][0]
+
+
+def test_a_batch_smaller_than_the_number_of_gpus_is_a_sentence(manifest, cache):
+    wanted = replace(job(manifest, cache, batch_size=1), devices=1)
+    open_fit(wanted)
+    with pytest.raises(TrainerError, match="a batch of 1 examples cannot be divided among 2 GPUs; choose a larger"):
+        open_fit(replace(wanted, devices=2))
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(tmp_path):
+    found = two_devices.compare(tmp_path)
+    equal = [name for name in two_devices.CASES if not name.endswith("batch norms") or name.startswith("frozen")]
+    assert len(equal) == 5
+    for name in equal:
+        one, two = found[name]["1"], found[name]["2"]
+        assert len(one) == two_devices.EPOCHS
+        for here, there in zip(one, two, strict=True):
+            assert there == pytest.approx(here, abs=1e-4, nan_ok=True), name
+        assert one[-1]["loss"] < one[0]["loss"]
+    both = [f"CPU:{number} {kind}" for number in (0, 1) for kind in ("Conv2D", "Conv2DBackpropFilter")]
+    assert all(found["places"]["2"].get(each) for each in both), found["places"]
+    for name in ("trained batch norms", "measured batch norms"):  # per device: other curves, as good an end
+        one, two = found[name]["1"], found[name]["2"]
+        assert one[0]["loss"] != pytest.approx(two[0]["loss"], abs=1e-4)
+        assert two[-1]["val_accuracy"] == pytest.approx(one[-1]["val_accuracy"], abs=0.05)

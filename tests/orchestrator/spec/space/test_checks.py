@@ -70,6 +70,76 @@ def test_strides_that_fit() -> None:
     assert place == "output_stride.1"
 
 
+VIT, DINO = "vit_small_16_deit", "vit_small_14_dinov2"
+
+
+@pytest.mark.parametrize(
+    ("raw", "place", "text"),
+    [
+        (
+            {"backbone": VIT, "image_size": 230},
+            "image_size",
+            "vit_small_16_deit cuts images into patches of 16 px, so 230 px are not possible; the nearest sizes are "
+            "224 and 240.",
+        ),
+        (
+            {"backbone": [VIT, DINO, "vgg16"], "image_size": [224, 240]},
+            "image_size",
+            "vit_small_14_dinov2 cuts images into patches of 14 px, so 240 px are not possible; the nearest sizes are "
+            "238 and 252. Give it sizes of its own with a condition, when: {backbone: vit_small_14_dinov2}.",
+        ),
+        (
+            {"backbone": DINO, "image_size": 14},
+            "image_size",
+            "14 pixels are too few for vit_small_14_dinov2; use at least 28.",
+        ),
+        (
+            {"backbone": "vgg16", "pooling": "token"},
+            "pooling",
+            "vgg16 is convolutional and has no class token; take pooling average or max.",
+        ),
+        (
+            {"backbone": [VIT, "vgg16", "resnet50"], "pooling": ["token", "average"]},
+            "pooling",
+            "token is not possible with vgg16, resnet50; add an earlier case, such as "
+            "{value: average, when: {backbone: [vgg16, resnet50]}}.",
+        ),
+        (
+            {"backbone": [VIT, "vgg16"], "feature_fusion": ["none", "concat"]},
+            "feature_fusion",
+            "concat is not possible with vit_small_16_deit; add an earlier case, such as "
+            "{value: none, when: {backbone: [vit_small_16_deit]}}.",
+        ),
+        (
+            {"backbone": VIT, "feature_fusion": "sum"},
+            "feature_fusion",
+            "vit_small_16_deit is a transformer and has no stages to fuse; take feature_fusion none.",
+        ),
+    ],
+)
+def test_what_transformers_and_others_cannot_do(raw: dict[str, Any], place: str, text: str) -> None:
+    assert mistakes(raw) == [(place, text)]
+
+
+def test_what_transformers_can_do() -> None:
+    sizes = [{"choice": [224, 256], "when": {"backbone": VIT}}, {"choice": [224, 252], "when": {"backbone": DINO}}, 200]
+    pooling = [{"choice": ["average", "max"], "when": {"backbone": "vgg16"}}, {"choice": ["token", "average"]}]
+    read_search({"backbone": [VIT, DINO, "vgg16"], "image_size": sizes, "pooling": pooling})
+
+
+def test_a_named_transformer_is_checked_alike() -> None:
+    named = [
+        {"name": "a", "backbone": VIT, "image_size": 200},
+        {"name": "b", "backbone": "vgg16", "pooling": "token"},
+        {"name": "c", "backbone": DINO, "feature_fusion": "concat"},
+    ]
+    assert [(place, text.partition(":")[0]) for place, text in mistakes({"configurations": named})] == [
+        ("configurations.0", "image_size is 200"),
+        ("configurations.1", "pooling is token"),
+        ("configurations.2", "feature_fusion is concat"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("raw", "place", "text"),
     [

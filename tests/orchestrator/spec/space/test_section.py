@@ -52,7 +52,7 @@ def test_an_unknown_condition_names_the_gpu_too():
     ((place, text),) = mistakes({"batch_size": {"value": 64, "when": {"gpu_memory": 16}}})
     assert place == "batch_size.when.gpu_memory"
     assert text.startswith('no such field; did you mean "gpu_memory_gb"?')
-    assert "warm_head, decode, gpu_memory_gb." in text
+    assert "draws, decode, gpu_memory_gb." in text
 
 
 def test_configurations_take_the_constants_of_the_gpu():

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support import parity_senet50
+from tests.support import parity
 from tests.support.places import FIXTURES
-from trainers.networks.convert import fill, read_state_dict
-from trainers.networks.senet import build_se_resnet, build_senet50, reduced
+from trainers.networks.architectures.senet import build_se_resnet, build_senet50, reduced
+from trainers.networks.conversion.convert import fill
+from trainers.networks.conversion.published import PUBLISHED
+from trainers.networks.conversion.state_dict import read_state_dict
 
 NARROW_ENDS = {
     "stem": "stem_pool",
@@ -25,7 +27,8 @@ def test_every_stage_gives_what_timms_gives():
     expected = dict(np.load(FIXTURES / "narrow_seresnet_features.npz"))
     images = expected.pop("images")
     model = build_se_resnet(images.shape[1:], depths=(2, 1, 1, 1), widths=(4, 4, 8, 8))
-    used, ignored, warnings = fill(model, read_state_dict(FIXTURES / "narrow_seresnet.safetensors"), "the fixture")
+    tensors = read_state_dict(FIXTURES / "narrow_seresnet.safetensors")
+    used, ignored, warnings = fill(model, tensors, "the fixture", PUBLISHED["senet50"])
     assert (len(used), ignored, warnings) == (len(model.weights), ("fc.bias", "fc.weight"), ())
     outputs = {stage: model.get_layer(layer).output for stage, layer in NARROW_ENDS.items()}
     found = keras.Model(model.input, outputs)(images)
@@ -60,8 +63,8 @@ def test_a_top_or_weights_are_refused():
 
 @pytest.mark.parity
 @pytest.mark.slow
-@pytest.mark.skipif(bool(parity_senet50.missing()), reason="needs the extra: torch, timm and safetensors")
+@pytest.mark.skipif(bool(parity.missing()), reason="needs the extra: torch, timm and safetensors")
 def test_the_whole_network_gives_what_timms_gives():
-    found = parity_senet50.differences()
+    found = parity.differences()
     assert len(found) == 5
-    assert max(difference for difference, _ in found.values()) <= parity_senet50.BOUND
+    assert max(difference for difference, _ in found.values()) <= parity.BOUND
