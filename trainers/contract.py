@@ -24,8 +24,9 @@ class FitJob:
     computed on "validation", or NaN if it is trained on. A fit never reads "test".
     ``weights``: "imagenet", "none", a folder of weight files, or one file that fits the configuration's backbone.
     ``output``: folder where ``Fit.finish`` writes ``weights.npz``; "" to write nothing.
-    ``threads``: CPU threads for TensorFlow, and for decoding. ``gpu_memory_share``: in (0, 1], 0 without a GPU.
-    ``devices``: number of GPUs that each training batch is divided among; without a GPU, of TensorFlow's CPU devices.
+    ``threads``: CPU threads for TensorFlow, and for decoding and drawing. ``gpu_memory_share``: in (0, 1], 0 without a
+    GPU. ``devices``: number of GPUs that each training batch is divided among; without a GPU, of TensorFlow's CPU
+    devices.
     ``cache``: folder of decoded images and features.
     ``folds``: 0 for one fit on the manifest's own split; k >= 2 for k fits in step, each validated on its own fold,
     whose metrics are averaged; ``Fit.finish`` then writes ``fold-1`` to ``fold-k`` below ``output``.
