@@ -153,7 +153,9 @@ VIT = "tests.support.tiny_fits:VIT"
 
 
 @pytest.mark.parametrize("pooling", ["token", "average", "max"])
-@pytest.mark.parametrize(("unfrozen", "layer"), [(0, "block_2"), (1, "block_1"), (2, "tokens"), (3, "patches"), (4, "")])
+@pytest.mark.parametrize(
+    ("unfrozen", "layer"), [(0, "block_2"), (1, "block_1"), (2, "tokens"), (3, "patches"), (4, "")]
+)
 def test_prefix_then_tail_is_the_whole_transformer(unfrozen, layer, pooling):
     """Each block is one layer: 1 trains the last block, 2 both, 3 the tokens, too."""
     prefix, network = network_of(VIT, unfrozen, pooling=pooling)
