@@ -112,7 +112,8 @@ def _val_accuracy(last: Event, folds: Mapping[tuple[int, int], float], table: pd
 def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
     sweep, part = judged.sweep, "choice of the crop policy"
     selects = [e.data for e in sweep.events if (e.kind, e.stage) == ("STAGE", "select") and e.seq <= judged.until]
-    scores = next((s.get("policies") for s in reversed(selects) if s.get("winner") == winner), None)
+    same = (s for s in reversed(selects) if _choice(s.get("winner") or {}) == _choice(winner))
+    scores = next((s.get("policies") for s in same), None)
     if not scores:
         yield Check(part, "scores on validation", NOT_CHECKABLE, reason="the ledger does not hold them")
         return
@@ -133,6 +134,11 @@ def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
         yield Check(part, "policy", NOT_CHECKABLE, reason=unknown_version(judged))
     else:
         yield compare(part, "policy", winner["policy"], rule(scores, correct, groups))
+
+
+def _choice(winner: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what is chosen with the crop policy; the form is chosen later."""
+    return winner.get("trial"), winner.get("policy")
 
 
 def _groups(judged: JudgedSweep, stored: Mapping[str, np.ndarray]) -> list[str]:

@@ -88,7 +88,8 @@ def _identity(job: FitJob) -> dict[str, Any]:
     """Return what a fit's metrics depend on, as JSON values; no paths and no speeds."""
     everything = json.loads(json.dumps(job.to_dict()))
     names = ("id", "config", "seed", "weights", "train_splits", "precision", "folds", "measure_speed", "store_dtype")
-    return {name: everything[name] for name in names}
+    more = {name: everything[name] for name in ("start_seed", "distillation") if everything[name] is not None}
+    return {name: everything[name] for name in names} | more
 
 
 class CheckpointSaver:
