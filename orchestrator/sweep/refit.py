@@ -20,7 +20,7 @@ from trainers.data.manifest import Manifest
 
 WINNER = "winner"
 """Name of the winner's models on the leaderboard; the others are ``runner-up-1``, ``runner-up-2``, ..."""
-REHEARSAL = "rehearsal"
+HELD_OUT = "held-out"
 """Name of the winner's networks that are trained without the validation photos, to choose its form on those; they are
 on no leaderboard."""
 
@@ -55,8 +55,8 @@ class FinalModel:
 def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[FinalModel]:
     """Retrain the winner and the runners-up, each with every seed; leave out those that fail, with a warning.
 
-    Where a form of the winner is to be chosen, it is also trained without the validation photos: see ``rehearsed``.
-    Raises NoWinner if every fit of the winner fails.
+    Where a form of the winner is to be chosen, it is also trained without the validation photos: see
+    ``held_out_networks``. Raises NoWinner if every fit of the winner fails.
     """
     from orchestrator.search.run import run_trials
     from orchestrator.search.source import FixedTrials, TrialRequest
@@ -66,8 +66,8 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     start = sweep.spec.budget.seed if final.shares_start else None
     planned = _planned(sweep, manifest, winner)
     asked = [(model, seed, splits) for model, seed in planned]
-    if final.rehearses:
-        asked += [(model, seed, ("train",)) for model, seed in _rehearsal(sweep, manifest, winner)]
+    if final.trains_held_out:
+        asked += [(model, seed, ("train",)) for model, seed in _held_out(sweep, manifest, winner)]
     requests = [
         TrialRequest(model.fit, model.name, number, sweep.fit_job(model.fit, model.config, seed, those, start))
         for number, (model, seed, those) in enumerate(asked, start=1)
@@ -93,7 +93,9 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     return good
 
 
-def rehearsed(sweep: SweepContext, manifest: Manifest, winner: Winner, models: list[FinalModel]) -> list[FinalModel]:
+def held_out_networks(
+    sweep: SweepContext, manifest: Manifest, winner: Winner, models: list[FinalModel]
+) -> list[FinalModel]:
     """Return the winner's networks that were trained without the validation photos.
 
     They are those of ``models`` where all are trained so; else those that ``refit`` trained besides, if they did not
@@ -102,7 +104,7 @@ def rehearsed(sweep: SweepContext, manifest: Manifest, winner: Winner, models: l
     if "validation" not in sweep.spec.final.splits:
         return [model for model in models if model.group == WINNER]
     records = sweep.state().trials
-    found = [model for model, _ in _rehearsal(sweep, manifest, winner) if model.fit in records]
+    found = [model for model, _ in _held_out(sweep, manifest, winner) if model.fit in records]
     return [model for model in found if records[model.fit].state == TrialState.COMPLETED]
 
 
@@ -123,9 +125,9 @@ def _planned(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[tu
     return found
 
 
-def _rehearsal(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[tuple[FinalModel, int]]:
+def _held_out(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[tuple[FinalModel, int]]:
     """List the winner's networks to train without the validation photos, each with its seed."""
-    return _with_each_seed(sweep, REHEARSAL, winner.config, fit_data(sweep, manifest, ("train",)))
+    return _with_each_seed(sweep, HELD_OUT, winner.config, fit_data(sweep, manifest, ("train",)))
 
 
 def _with_each_seed(

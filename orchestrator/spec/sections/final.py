@@ -171,6 +171,6 @@ class FinalSpec(Section):
         return SOUP in self.forms
 
     @property
-    def rehearses(self) -> bool:
+    def trains_held_out(self) -> bool:
         """Whether the winner is also retrained without the validation photos, to choose on them."""
         return self.makes_forms and "validation" in self.splits

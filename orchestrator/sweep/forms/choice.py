@@ -18,7 +18,7 @@ from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.forms.distilled import Lesson, distil
 from orchestrator.sweep.forms.soup import average, greedy_soup, soup_in_words
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
-from orchestrator.sweep.refit import WINNER, FinalModel, rehearsed
+from orchestrator.sweep.refit import WINNER, FinalModel, held_out_networks
 from orchestrator.sweep.select import Winner
 from trainers.data.manifest import Manifest
 from trainers.metrics import log_loss
@@ -45,7 +45,7 @@ def add_forms(
             _record(sweep, winner, {})
         return winner, shown
     members = [model for model in models if model.group == WINNER]
-    judged = rehearsed(sweep, manifest, winner, shown)
+    judged = held_out_networks(sweep, manifest, winner, shown)
     if len(members) < 2 or len(judged) < 2:
         sweep.warn(f"{' and '.join(final.forms)} are not compared: fewer than two networks of the winner are left")
         return winner, shown
@@ -72,7 +72,7 @@ def _make(
         forms.append(soup)
     if DISTILLED in final.forms:
         lessons = [Lesson(tuple(judged), ("train",)), Lesson(tuple(members), final.splits)]
-        students = distil(sweep, manifest, lessons[: 1 + int(final.rehearses)])
+        students = distil(sweep, manifest, lessons[: 1 + int(final.trains_held_out)])
         if students:
             facts = {"teacher": [member.fit for member in members]}
             forms.append(Form(DISTILLED, (students[0].fit,), students[-1], facts))

@@ -7,6 +7,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
@@ -50,16 +52,12 @@ def distil(sweep: SweepContext, manifest: Manifest, lessons: Sequence[Lesson]) -
     ]
     source = FixedTrials(requests)
     source.replay(sweep.ledger.events())
-    if not source.exhausted:
-        jobs = [
-            _teaching(sweep, lesson, job)
-            for lesson, (model, job) in zip(lessons, students, strict=True)
-            if model.fit not in source.results
-        ]
+    jobs = [_teaching(sweep, lesson, job) for lesson, (_, job) in zip(lessons, students, strict=True)]
+    if wanted := [job for job in jobs if job is not None]:
         cpus, gpus = sweep.spec.resources.cpus, sweep.gpus_per_trial()
-        given = [job for job in jobs if job is not None]
-        run_jobs("trainers.forms.teacher:answer", given, cpus, gpus=gpus, tell=sweep.warn)
-        sweep.keep(sweep.paths.probabilities(model.fit, "train", TEACHER) for model, _ in students)
+        run_jobs("trainers.forms.teacher:answer", wanted, cpus, gpus=gpus, tell=sweep.warn)
+        sweep.keep(Path(job["output"]) for job in wanted)
+    if not source.exhausted:
         epochs = students[0][0].config.epochs
         begun = {"fits": len(requests), "done": len(source.results), "splits": list(lessons[-1].splits)}
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="BEGUN", payload=begun | {"epochs": epochs})
@@ -87,7 +85,7 @@ def _student(sweep: SweepContext, manifest: Manifest, lesson: Lesson) -> tuple[F
     return FinalModel(f"{first.group}/{DISTILLED}", fit, config, first.configuration), job
 
 
-def _teaching(sweep: SweepContext, lesson: Lesson, job: FitJob) -> dict[str, object] | None:
+def _teaching(sweep: SweepContext, lesson: Lesson, job: FitJob) -> dict[str, Any] | None:
     """Return the job that writes a lesson's answers; None if they are there and whole."""
     kept, file = sweep.kept(), sweep.paths.probabilities(job.id, "train", TEACHER)
     if kept.recorded(file) is not None and not kept.state(file).is_damage:
@@ -105,4 +103,4 @@ def _teaching(sweep: SweepContext, lesson: Lesson, job: FitJob) -> dict[str, obj
 def _numbers(sweep: SweepContext) -> int:
     """Count the refit's other networks, after which the students are numbered."""
     final = sweep.spec.final
-    return final.seeds * (1 + final.runners_up + int(final.rehearses))
+    return final.seeds * (1 + final.runners_up + int(final.trains_held_out))
