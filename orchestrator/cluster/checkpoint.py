@@ -88,8 +88,7 @@ def _identity(job: FitJob) -> dict[str, Any]:
     """Return what a fit's metrics depend on, as JSON values; no paths and no speeds."""
     everything = json.loads(json.dumps(job.to_dict()))
     names = ("id", "config", "seed", "weights", "train_splits", "precision", "folds", "measure_speed", "store_dtype")
-    more = {name: everything[name] for name in ("start_seed", "distillation") if everything[name] is not None}
-    return {name: everything[name] for name in names} | more
+    return {name: everything[name] for name in names}
 
 
 class CheckpointSaver:

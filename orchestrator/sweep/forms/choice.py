@@ -15,7 +15,7 @@ from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.spec.sections.final import DISTILLED, ENSEMBLE, SOUP
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.forms.distilled import Lesson, distil
+from orchestrator.sweep.forms.distilled import Teacher, distil
 from orchestrator.sweep.forms.soup import average, greedy_soup, soup_in_words
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from orchestrator.sweep.refit import WINNER, FinalModel, held_out_networks
@@ -41,17 +41,15 @@ def add_forms(
     """Return the winner with the form that validation chooses, and ``models`` with its other forms."""
     final, shown = sweep.spec.final, list(models)
     if not final.makes_forms:
-        if Stage.FORMS in sweep.state().stages:  # the file asked for forms before
-            _record(sweep, winner, {})
-        return winner, shown
+        return _plain(sweep, winner), shown
     members = [model for model in models if model.group == WINNER]
     judged = held_out_networks(sweep, manifest, winner, shown)
     if len(members) < 2 or len(judged) < 2:
         sweep.warn(f"{' and '.join(final.forms)} are not compared: fewer than two networks of the winner are left")
-        return winner, shown
+        return _plain(sweep, winner), shown
     forms = _make(sweep, manifest, winner, members, judged)
     if not forms:
-        return winner, shown
+        return _plain(sweep, winner), shown
     scores, correct, groups = _scores(sweep, manifest, winner.policy, forms)
     choice = choose_form(scores, correct, groups)
     winner = dataclasses.replace(winner, form=choice.form, reason=f"{winner.reason} {choice.reason}")
@@ -59,6 +57,13 @@ def add_forms(
     facts = {form.name: {"fits": list(form.fits)} | form.facts for form in forms}
     _record(sweep, winner, {"forms": [dataclasses.asdict(s) for s in scores], "made_of": facts, "why": choice.reason})
     return winner, shown
+
+
+def _plain(sweep: SweepContext, winner: Winner) -> Winner:
+    """Return ``winner``, recorded once more if the ledger holds one whose form was chosen."""
+    if Stage.FORMS in sweep.state().stages:
+        _record(sweep, winner, {})
+    return winner
 
 
 def _make(
@@ -71,8 +76,8 @@ def _make(
     if SOUP in final.forms and (soup := _soup(sweep, winner.policy, members, judged)):
         forms.append(soup)
     if DISTILLED in final.forms:
-        lessons = [Lesson(tuple(judged), ("train",)), Lesson(tuple(members), final.splits)]
-        students = distil(sweep, manifest, lessons[: 1 + int(final.trains_held_out)])
+        teachers = [Teacher(tuple(judged), ("train",)), Teacher(tuple(members), final.splits)]
+        students = distil(sweep, manifest, teachers[: 1 + int(final.trains_held_out)])
         if students:
             facts = {"teacher": [member.fit for member in members]}
             forms.append(Form(DISTILLED, (students[0].fit,), students[-1], facts))

@@ -21,45 +21,45 @@ from trainers.config import trial_id
 from trainers.contract import Distillation, FitJob
 from trainers.data.manifest import Manifest
 
-TEACHER = "teacher"
+ANSWERS = "teacher"
 """Name of the file of a teacher's answers, in place of a crop policy's."""
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """``members``: the networks that teach; ``splits``: what they and their student train on."""
+class Teacher:
+    """``members``: networks whose mean probabilities a student learns; ``splits``: what they and it train on."""
 
     members: tuple[FinalModel, ...]
     splits: tuple[str, ...]
 
 
-def distil(sweep: SweepContext, manifest: Manifest, lessons: Sequence[Lesson]) -> list[FinalModel] | None:
-    """Train a student of each lesson; return them, or None with a warning if one fails or cannot be trained."""
+def distil(sweep: SweepContext, manifest: Manifest, teachers: Sequence[Teacher]) -> list[FinalModel] | None:
+    """Train a student of each teacher; return them, or None with a warning if one fails or cannot be trained."""
     from orchestrator.cluster.jobs import run_jobs  # Ray: seconds to import
     from orchestrator.search.run import run_trials
     from orchestrator.search.source import FixedTrials, TrialRequest
 
-    if lessons[0].members[0].config.mixes_images:
+    if teachers[0].members[0].config.mixes_images:
         sweep.warn(
             "there is no distilled network: the winner mixes images (mixup, cutmix), and the ensemble's probabilities "
             "are of whole photos"
         )
         return None
-    students = [_student(sweep, manifest, lesson) for lesson in lessons]
+    students = [_student(sweep, manifest, teacher) for teacher in teachers]
     requests = [
         TrialRequest(model.fit, model.name, number, job)
         for number, (model, job) in enumerate(students, start=1 + _numbers(sweep))
     ]
     source = FixedTrials(requests)
     source.replay(sweep.ledger.events())
-    jobs = [_teaching(sweep, lesson, job) for lesson, (_, job) in zip(lessons, students, strict=True)]
+    jobs = [_teaching(sweep, teacher, job) for teacher, (_, job) in zip(teachers, students, strict=True)]
     if wanted := [job for job in jobs if job is not None]:
         cpus, gpus = sweep.spec.resources.cpus, sweep.gpus_per_trial()
         run_jobs("trainers.forms.teacher:answer", wanted, cpus, gpus=gpus, tell=sweep.warn)
         sweep.keep(Path(job["output"]) for job in wanted)
     if not source.exhausted:
         epochs = students[0][0].config.epochs
-        begun = {"fits": len(requests), "done": len(source.results), "splits": list(lessons[-1].splits)}
+        begun = {"fits": len(requests), "done": len(source.results), "splits": list(teachers[-1].splits)}
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="BEGUN", payload=begun | {"epochs": epochs})
         run_trials(source, refit_settings(sweep, epochs), sweep.ledger, sweep.on_event)
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="ENDED", payload={})
@@ -71,28 +71,28 @@ def distil(sweep: SweepContext, manifest: Manifest, lessons: Sequence[Lesson]) -
     return [model for model, _ in students]
 
 
-def _student(sweep: SweepContext, manifest: Manifest, lesson: Lesson) -> tuple[FinalModel, FitJob]:
-    """Return the network to train on a lesson, and its job."""
-    first, how = lesson.members[0], sweep.spec.final.distillation
-    config = dataclasses.replace(first.config, epochs=how.epochs or first.config.epochs)
-    seed, fits = sweep.spec.budget.seed, sorted(member.fit for member in lesson.members)
+def _student(sweep: SweepContext, manifest: Manifest, teacher: Teacher) -> tuple[FinalModel, FitJob]:
+    """Return the network that learns from a teacher, and its job. Its copies are fixed: the answers are stored."""
+    first, how = teacher.members[0], sweep.spec.final.distillation
+    config = dataclasses.replace(first.config, epochs=how.epochs or first.config.epochs, draws="fixed")
+    seed, fits = sweep.spec.budget.seed, sorted(member.fit for member in teacher.members)
     taught = hashlib.sha256(json.dumps([fits, how.temperature, how.alpha]).encode()).hexdigest()[:10]
-    fit = trial_id(config, seed, f"{fit_data(sweep, manifest, lesson.splits)}:distilled-{taught}")
-    teacher = str(sweep.paths.probabilities(fit, "train", TEACHER).resolve())
+    fit = trial_id(config, seed, f"{fit_data(sweep, manifest, teacher.splits)}:distilled-{taught}")
+    answers = str(sweep.paths.probabilities(fit, "train", ANSWERS).resolve())
     start = seed if sweep.spec.final.shares_start else None
-    distillation = Distillation(teacher, how.temperature, how.alpha)
-    job = sweep.fit_job(fit, config, seed, lesson.splits, start, distillation)
+    distillation = Distillation(answers, how.temperature, how.alpha)
+    job = sweep.fit_job(fit, config, seed, teacher.splits, start, distillation)
     return FinalModel(f"{first.group}/{DISTILLED}", fit, config, first.configuration), job
 
 
-def _teaching(sweep: SweepContext, lesson: Lesson, job: FitJob) -> dict[str, Any] | None:
-    """Return the job that writes a lesson's answers; None if they are there and whole."""
-    kept, file = sweep.kept(), sweep.paths.probabilities(job.id, "train", TEACHER)
+def _teaching(sweep: SweepContext, teacher: Teacher, job: FitJob) -> dict[str, Any] | None:
+    """Return the job that writes a teacher's answers; None if they are there and whole."""
+    kept, file = sweep.kept(), sweep.paths.probabilities(job.id, "train", ANSWERS)
     if kept.recorded(file) is not None and not kept.state(file).is_damage:
         return None
-    kept.require(*(each for member in lesson.members for each in kept.below(sweep.paths.fit(member.fit))))
+    kept.require(*(each for member in teacher.members for each in kept.below(sweep.paths.fit(member.fit))))
     return {
-        "fits": [str(sweep.paths.fit(member.fit).resolve()) for member in lesson.members],
+        "fits": [str(sweep.paths.fit(member.fit).resolve()) for member in teacher.members],
         "student": job.to_dict(),
         "output": str(file.resolve()),
         "threads": 1,

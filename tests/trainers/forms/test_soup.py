@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[FitJob]:
     return jobs
 
 
-def cook(jobs: list[FitJob], output: Path) -> list[np.ndarray]:
+def averaged(jobs: list[FitJob], output: Path) -> list[np.ndarray]:
     soup = dataclasses.replace(jobs[0], id="soup", output=str(output))
     job = {"fits": [each.output for each in jobs], "soup": soup.to_dict(), "threads": 1, "gpu_memory_share": 0.0}
     assert average(job) == {"ingredients": len(jobs)}
@@ -42,7 +42,7 @@ def cook(jobs: list[FitJob], output: Path) -> list[np.ndarray]:
 
 def test_weights_are_averaged_and_batch_norms_measured_anew(trained: list[FitJob], tmp_path: Path) -> None:
     both = [read_weights(Path(job.output))[1] for job in trained[:2]]
-    found = cook(trained[:2], tmp_path / "soup")
+    found = averaged(trained[:2], tmp_path / "soup")
     different = [i for i, pair in enumerate(zip(found, mean_of(both), strict=True)) if not np.array_equal(*pair)]
     assert len(found) == 8  # a convolution, a batch norm of four, the head's kernel and bias
     assert [found[i].shape for i in different] == [(64,), (64,)]
@@ -51,13 +51,13 @@ def test_weights_are_averaged_and_batch_norms_measured_anew(trained: list[FitJob
 
 def test_a_soup_of_one_network_is_that_network(trained: list[FitJob], tmp_path: Path) -> None:
     (own,) = [read_weights(Path(job.output))[1] for job in trained[:1]]
-    for mine, its in zip(cook(trained[:1], tmp_path / "soup"), own, strict=True):
+    for mine, its in zip(averaged(trained[:1], tmp_path / "soup"), own, strict=True):
         np.testing.assert_array_equal(mine, its)
 
 
 def test_networks_of_different_starts_are_refused(trained: list[FitJob], tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="start from the same weights can be averaged"):
-        cook([trained[0], trained[2]], tmp_path / "soup")
+        averaged([trained[0], trained[2]], tmp_path / "soup")
 
 
 def test_the_mean_is_taken_in_double_precision_and_kept_in_the_networks_own() -> None:
