@@ -40,6 +40,7 @@ class InProcess:
         jobs: Sequence[Mapping[str, Any]],
         cpus: float = 1.0,
         on_done: Callable[[int, Any], None] | None = None,
+        gpus: float = 0.0,
         **more: Any,
     ) -> list[Any]:
         found = []
