@@ -17,6 +17,19 @@ from trainers.config import TrialConfig
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """A teacher's stored answers, and how a fit learns from them (Hinton, Vinyals and Dean 2015, section 2).
+
+    ``teacher``: file with its probabilities on every training example of the fit, copies included.
+    ``temperature``: T >= 1, by which the logits of both are divided. ``alpha``: share of the teacher in the loss.
+    """
+
+    teacher: str
+    temperature: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class FitJob:
     """Everything that a worker needs to train one configuration once. Every path is readable on every node.
 
@@ -34,6 +47,9 @@ class FitJob:
     ``share``: store features and share them between trials; if False, the frozen part runs again in every epoch.
     ``store_dtype``: dtype of stored features, "float32" or "float16".
     ``checkpoint``: folder for the state of this fit while it is unfinished; "" for none.
+    ``start_seed``: seed of the weights that the fit starts from, those of ``warm_head`` included; None for ``seed``.
+    Fits that share it, and differ in ``seed``, differ in their order and dropout alone.
+    ``distillation``: a teacher to learn from; None to learn from the labels alone.
     """
 
     id: str
@@ -53,15 +69,24 @@ class FitJob:
     store_dtype: str = "float32"
     checkpoint: str = ""
     devices: int = 1
+    start_seed: int | None = None
+    distillation: Distillation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of the weights that the fit starts from."""
+        return self.seed if self.start_seed is None else self.start_seed
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitJob:
         values = dict(values)
         values["config"] = TrialConfig(**values["config"])
         values["train_splits"] = tuple(values["train_splits"])
+        if values.get("distillation"):
+            values["distillation"] = Distillation(**values["distillation"])
         return cls(**values)
 
 
