@@ -18,7 +18,6 @@ RELEASE_BYTES = 32 * 2**20
 """Bytes of mapped pages read before they are released."""
 FAULT_BYTES = 2 * 2**20
 """Bytes of read-ahead assumed per row: Linux may map a whole large page of the file at once."""
-
 COPIED_ALONE_BYTES = 16 * 2**10
 """Minimum bytes of a row that is copied by itself; gathering many of them would copy each twice."""
 
