@@ -24,7 +24,7 @@ from orchestrator.spec.mistakes import mistakes_of, quoted
 from orchestrator.spec.practice import PRACTICE
 from orchestrator.spec.sections.budget import BudgetSpec, SamplerSpec, SchedulerSpec
 from orchestrator.spec.sections.data import DataSpec, SplitRatios
-from orchestrator.spec.sections.final import FinalSpec
+from orchestrator.spec.sections.final import DistillationSpec, FinalSpec
 from orchestrator.spec.sections.resources import ResourcesSpec
 from orchestrator.spec.sections.tracking import TrackingSpec
 from orchestrator.spec.space.domains import DEFAULTS
@@ -175,6 +175,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "budget": lambda: fields(BudgetSpec),
     "scheduler": lambda: fields(SchedulerSpec),
     "sampler": lambda: fields(SamplerSpec),
+    "distillation": lambda: fields(DistillationSpec),
     "final": lambda: fields(FinalSpec),
     "policies": policies,
     "resources": lambda: fields(ResourcesSpec),

@@ -154,7 +154,7 @@ class StepKind:
     """The part of a configuration, apart from its network, that decides how the training step is traced.
 
     ``graded``: lower layers learn more slowly. ``averaged``: an average of the weights is kept. ``accumulated``: a
-    batch is trained in parts.
+    batch is trained in parts. ``distilled``: a teacher's probabilities are learnt besides the labels.
     """
 
     optimizer: str = "adam"
@@ -163,9 +163,10 @@ class StepKind:
     graded: bool = False
     averaged: bool = False
     accumulated: bool = False
+    distilled: bool = False
 
     @classmethod
-    def of(cls, config: TrialConfig) -> StepKind:
+    def of(cls, config: TrialConfig, distilled: bool = False) -> StepKind:
         return cls(
             optimizer=config.optimizer,
             clip_norm=config.clip_norm,
@@ -173,6 +174,7 @@ class StepKind:
             graded=config.bottom_rate < 1,
             averaged=config.ema > 0,
             accumulated=config.accumulation_steps > 1,
+            distilled=distilled,
         )
 
 

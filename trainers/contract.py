@@ -17,6 +17,19 @@ from trainers.config import TrialConfig
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """A teacher's stored answers, and how a fit learns from them (Hinton, Vinyals and Dean 2015, section 2).
+
+    ``teacher``: file with its probabilities on every training example of the fit, copies included.
+    ``temperature``: T >= 1, by which the logits of both are divided. ``alpha``: share of the teacher in the loss.
+    """
+
+    teacher: str
+    temperature: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class FitJob:
     """Everything that a worker needs to train one configuration once. Every path is readable on every node.
 
@@ -24,8 +37,9 @@ class FitJob:
     computed on "validation", or NaN if it is trained on. A fit never reads "test".
     ``weights``: "imagenet", "none", a folder of weight files, or one file that fits the configuration's backbone.
     ``output``: folder where ``Fit.finish`` writes ``weights.npz``; "" to write nothing.
-    ``threads``: CPU threads for TensorFlow, and for decoding. ``gpu_memory_share``: in (0, 1], 0 without a GPU.
-    ``devices``: number of GPUs that each training batch is divided among; without a GPU, of TensorFlow's CPU devices.
+    ``threads``: CPU threads for TensorFlow, and for decoding and drawing. ``gpu_memory_share``: in (0, 1], 0 without a
+    GPU. ``devices``: number of GPUs that each training batch is divided among; without a GPU, of TensorFlow's CPU
+    devices.
     ``cache``: folder of decoded images and features.
     ``folds``: 0 for one fit on the manifest's own split; k >= 2 for k fits in step, each validated on its own fold,
     whose metrics are averaged; ``Fit.finish`` then writes ``fold-1`` to ``fold-k`` below ``output``.
@@ -33,6 +47,9 @@ class FitJob:
     ``share``: store features and share them between trials; if False, the frozen part runs again in every epoch.
     ``store_dtype``: dtype of stored features, "float32" or "float16".
     ``checkpoint``: folder for the state of this fit while it is unfinished; "" for none.
+    ``start_seed``: seed of the weights that the fit starts from, those of ``warm_head`` included; None for ``seed``.
+    Fits that share it, and differ in ``seed``, differ in their order and dropout alone.
+    ``distillation``: a teacher to learn from; None to learn from the labels alone.
     """
 
     id: str
@@ -52,15 +69,24 @@ class FitJob:
     store_dtype: str = "float32"
     checkpoint: str = ""
     devices: int = 1
+    start_seed: int | None = None
+    distillation: Distillation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of the weights that the fit starts from."""
+        return self.seed if self.start_seed is None else self.start_seed
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitJob:
         values = dict(values)
         values["config"] = TrialConfig(**values["config"])
         values["train_splits"] = tuple(values["train_splits"])
+        if values.get("distillation"):
+            values["distillation"] = Distillation(**values["distillation"])
         return cls(**values)
 
 

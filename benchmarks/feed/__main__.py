@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse("What the input side delivers, against tf.data and Keras.", arguments)
     hold_cores()
     size, repeats = ("small", 1) if asked.small else ("full", 3)
-    counts = (64, 4, 512, 64) if asked.small else (256, 32, 16384, 2048)
+    counts = (64, 4, 512, 64) if asked.small else (128, 16, 8192, 1536)
     chosen = cases((64,), (1,)) if asked.small else cases((224, 600), (1, 2))
     folder = Path(asked.keep or tempfile.mkdtemp(prefix="orch-feed-")).resolve()
     folder.mkdir(parents=True, exist_ok=True)

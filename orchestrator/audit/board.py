@@ -74,7 +74,9 @@ def _models(judged: JudgedSweep, policies: Iterable[str]) -> dict[tuple[str, str
             if "sha256" in stored and stored["sha256"].tolist() != test:
                 raise Unreadable("leaderboard", sweep.paths.name_of(path), "is not of the manifest's test photos")
             found[model["model"], policy] = stored["probabilities"], float(stored["seconds"])
-            groups.setdefault(model["model"].split("/")[0], []).append(stored)
+            group, _, member = model["model"].partition("/")
+            if member.startswith("seed-"):  # else another form of the group's networks
+                groups.setdefault(group, []).append(stored)
         for group, members in groups.items():
             if len(members) > 1:
                 mean = np.mean([m["probabilities"].astype(float) for m in members], axis=0)

@@ -60,6 +60,7 @@ def choose_again(judged: JudgedSweep) -> Iterator[Check]:
     runners_up = [*winner.get("runners_up", [])]
     yield compare(part, "runners-up", runners_up, order[1 : 1 + len(runners_up)])
     yield from _policy(judged, winner)
+    yield from _form(judged, winner)
 
 
 def completed_trials(judged: JudgedSweep) -> int:
@@ -112,7 +113,8 @@ def _val_accuracy(last: Event, folds: Mapping[tuple[int, int], float], table: pd
 def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
     sweep, part = judged.sweep, "choice of the crop policy"
     selects = [e.data for e in sweep.events if (e.kind, e.stage) == ("STAGE", "select") and e.seq <= judged.until]
-    scores = next((s.get("policies") for s in reversed(selects) if s.get("winner") == winner), None)
+    same = (s for s in reversed(selects) if _choice(s.get("winner") or {}) == _choice(winner))
+    scores = next((s.get("policies") for s in same), None)
     if not scores:
         yield Check(part, "scores on validation", NOT_CHECKABLE, reason="the ledger does not hold them")
         return
@@ -133,6 +135,43 @@ def _policy(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
         yield Check(part, "policy", NOT_CHECKABLE, reason=unknown_version(judged))
     else:
         yield compare(part, "policy", winner["policy"], rule(scores, correct, groups))
+
+
+def _form(judged: JudgedSweep, winner: Mapping[str, Any]) -> Iterator[Check]:
+    """Choose the winner's form again, if it was chosen, and the ingredients of its soup."""
+    sweep, part = judged.sweep, "choice of the form"
+    made = [e.data for e in sweep.events if (e.kind, e.stage) == ("STAGE", "forms") and e.seq <= judged.until]
+    chosen = next((m for m in reversed(made) if m.get("winner") == winner and "forms" in m), None)
+    if chosen is None:
+        return
+    correct: dict[str, np.ndarray] = {}
+    groups: list[str] = []
+    scores = [{**score, "policy": score["form"], "crops": score["networks"]} for score in chosen["forms"]]
+    for score in scores:
+        form, fits = score["form"], chosen["made_of"][score["form"]]["fits"]
+        files = [sweep.paths.probabilities(fit, "validation", winner["policy"]) for fit in fits]
+        stored = [read_arrays(sweep, file, part) for file in files]
+        rows, labels = np.mean([s["probabilities"].astype(float) for s in stored], axis=0), stored[0]["labels"]
+        correct[form] = rows.argmax(1) == labels
+        groups = _groups(judged, stored[0])
+        yield compare(part, f"{form}: networks", score["networks"], len(fits))
+        yield compare(part, f"{form}: correct on validation", score["correct"], int(correct[form].sum()))
+        yield compare(part, f"{form}: photos", score["total"], len(labels))
+        yield compare(part, f"{form}: log loss", float(score["log_loss"]), figures.log_loss(rows, labels))
+    rule = figures.POLICY_RULES.get(judged.version)
+    if rule is None:
+        yield Check(part, "form", NOT_CHECKABLE, reason=unknown_version(judged))
+    else:
+        yield compare(part, "form", winner["model"], rule(scores, correct, groups))
+    best = 0
+    for step in chosen["made_of"].get("soup", {}).get("steps", []):
+        yield compare(part, f"{step['model']} is in the soup", step["kept"], step["correct"] >= best)
+        best = max(best, step["correct"])
+
+
+def _choice(winner: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what is chosen with the crop policy; the form is chosen later."""
+    return winner.get("trial"), winner.get("policy")
 
 
 def _groups(judged: JudgedSweep, stored: Mapping[str, np.ndarray]) -> list[str]:

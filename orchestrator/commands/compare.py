@@ -62,14 +62,19 @@ class _Network:
     fit: str
     configuration: str
 
+    @property
+    def is_form(self) -> bool:
+        """Whether it is another form of a group's networks, and so none of them."""
+        return self.group == self.model
+
 
 def compare_configurations(folder: Path, against: str = "winner", policy: str = WHOLE) -> Comparison:
     """Every final model of the sweep in ``folder`` against the one called ``against``, under one crop policy.
 
     ``against`` decides what is compared: the name of a configuration, or ``winner``, ``runner-up-1`` and so on:
-    configurations, each the mean over its seeds; a name of the leaderboard as ``winner/ensemble`` or ``winner/seed-0``:
-    the ensembles, or the networks one by one. Raises OrchError for an unknown name or policy, and if the sweep has no
-    leaderboard.
+    configurations, each the mean over its seeds; a name of the leaderboard as ``winner/ensemble``, ``winner/soup`` or
+    ``winner/seed-0``: the ensembles and other forms, or the networks one by one. Raises OrchError for an unknown name
+    or policy, and if the sweep has no leaderboard.
     """
     sweep, networks = _open_under(folder, policy)
     group, kind = _find(networks, against)
@@ -112,7 +117,7 @@ def compare_policies(folder: Path, configuration: str = "") -> Comparison:
     if configuration:
         group, _ = _find(networks, configuration)
         networks = [n for n in networks if n.group == group]
-    judged = []
+    networks, judged = [n for n in networks if not n.is_form], []
     for name in policies:
         correct = _correct([read_probabilities(sweep.kept, n.fit, "test", name) for n in networks])
         judged.append(ScoredModel(name, "", correct))
@@ -153,14 +158,23 @@ def _open_under(folder: Path, policy: str) -> tuple[Sweep, list[_Network]]:
 
 
 def _networks(sweep: Sweep) -> list[_Network]:
-    """List the networks on the leaderboard; sweeps that did not record them have them in the refit's trials."""
+    """List the networks on the leaderboard; sweeps that did not record them have them in the refit's trials.
+
+    Another form of the winner, such as ``winner/soup``, is a group of its own.
+    """
     listed = sweep.fact("models")
     if listed is None:
         names = {row["model"] for row in read_leaderboard(sweep.kept)}
         done = [r for r in sweep.state.trials.values() if r.stage == Stage.REFIT and r.state == TrialState.COMPLETED]
         latest = {r.name: r.id for r in done if r.name in names}
         listed = [{"model": name, "fit": fit, "configuration": ""} for name, fit in latest.items()]
-    return [_Network(m["model"].partition("/")[0], m["model"], m["fit"], m["configuration"]) for m in listed]
+    return [_Network(_group_of(m["model"]), m["model"], m["fit"], m["configuration"]) for m in listed]
+
+
+def _group_of(model: str) -> str:
+    """Return whose networks a name on the leaderboard is among: its own for another form of them."""
+    group, _, member = model.partition("/")
+    return group if member.startswith("seed-") else model
 
 
 def _find(networks: Sequence[_Network], name: str) -> tuple[str, str]:
@@ -172,8 +186,10 @@ def _find(networks: Sequence[_Network], name: str) -> tuple[str, str]:
         if name and name == network.configuration:
             return network.group, "configuration"
     for network in networks:
-        if name in (network.group, f"{network.group}/{ENSEMBLE}"):
-            return network.group, "configuration" if name == network.group else ENSEMBLE
+        if name == f"{network.group}/{ENSEMBLE}" or (name == network.group and network.is_form):
+            return network.group, ENSEMBLE
+        if name == network.group:
+            return network.group, "configuration"
         if name == network.model:
             return network.group, "network"
     known = dict.fromkeys([*(n.configuration for n in networks if n.configuration), *(n.group for n in networks)])
@@ -188,7 +204,8 @@ def _judged(
         return [ScoredModel(n.model, n.configuration, _correct([stored[n.fit]])) for n in networks]
     groups: dict[str, list[_Network]] = {}
     for network in networks:
-        groups.setdefault(network.group, []).append(network)
+        if kind == ENSEMBLE or not network.is_form:  # a form is one network, and has no mean over seeds
+            groups.setdefault(network.group, []).append(network)
     found = []
     for group, members in groups.items():
         parts = [stored[n.fit] for n in members]

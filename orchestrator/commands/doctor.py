@@ -123,7 +123,9 @@ def weights(environment: Mapping[str, str]) -> Finding:
     own = {row.name for row in rows if fits(row, names)}
     kept = {row.name for row in rows if row.name not in own and is_cached(row, [row.native_size], cached)}
     rest = [row for row in rows if row.imagenet and row.name not in own | kept]
+    to_convert = len([row for row in rows if not row.imagenet and row.name not in own | kept])
     where = [*([f"{len(own)} in {FOLDER}"] if own else []), f"{len(kept)} in {keras_cache()}"]
+    where += [f"{to_convert} to be converted first ({PAGE})"] if to_convert else []
     text = f"ImageNet weights of {len(rows)} backbones: {', '.join(where)}"
     if rest and (reason := why_unreachable()):
         advice = (

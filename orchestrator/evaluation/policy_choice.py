@@ -1,4 +1,4 @@
-"""Choose the crop policy on validation: the cheapest that is not clearly worse than the best. Pure."""
+"""Choose the crop policy, and the winner's form, on validation: the cheapest not clearly worse than the best. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from orchestrator.evaluation.intervals import difference_spread
 from orchestrator.evaluation.selection import WHOLE
 from orchestrator.evaluation.variance import Groups, difference_components
+from trainers.wording import count
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,26 @@ class PolicyChoice:
     reason: str
 
 
+@dataclass(frozen=True)
+class FormScore:
+    """One form of the winner on validation: ``correct`` of ``total`` images, ``log_loss`` in nats, ``networks`` that
+    predict each image."""
+
+    form: str
+    correct: int
+    total: int
+    log_loss: float
+    networks: int
+
+
+@dataclass(frozen=True)
+class FormChoice:
+    """The chosen form's name and the reason."""
+
+    form: str
+    reason: str
+
+
 def choose_policy(
     scores: Iterable[PolicyScore], correct: Mapping[str, np.ndarray], groups: Sequence[str] | None = None
 ) -> PolicyChoice:
@@ -51,11 +72,51 @@ def choose_policy(
         raise ValueError(f"`{WHOLE}` must be among the policies; got {[s.policy for s in ranked]}")
     if whole.total <= 0 or any(s.total != whole.total or len(correct[s.policy]) != s.total for s in ranked):
         raise ValueError(f"all policies need the same images, at least 1; got {[s.total for s in ranked]}")
-    grouped, best = Groups.of(groups, whole.total), ranked[0]
-    bounds = {s.policy: _bound(correct[s.policy], correct[best.policy], grouped, len(ranked)) for s in ranked}
-    near = [s for s in ranked if (best.correct - s.correct) / s.total <= bounds[s.policy]]
+    best = ranked[0]
+    as_good = _as_good_as(best.policy, {s.policy: correct[s.policy] for s in ranked}, groups)
+    near = [s for s in ranked if s.policy in as_good]
     chosen = min(near, key=lambda s: (s.crops, s.policy != WHOLE, -s.correct, _last(s.log_loss), s.policy))
     return PolicyChoice(chosen.policy, _reason(chosen, best, whole, ranked))
+
+
+def choose_form(
+    scores: Iterable[FormScore], correct: Mapping[str, np.ndarray], groups: Sequence[str] | None = None
+) -> FormChoice:
+    """Choose the form with the fewest networks among those as good as the most accurate within chance.
+
+    By the rule of ``choose_policy``, whose arguments these are. Among equally cheap ones: more correct images, the
+    lower log loss, the name. Raises ValueError unless all were measured on the same number of images, at least 1.
+    """
+    ranked = sorted(scores, key=lambda s: (-s.correct, s.networks, _last(s.log_loss), s.form))
+    if not ranked or ranked[0].total <= 0 or any(len(correct[s.form]) != ranked[0].total for s in ranked):
+        raise ValueError(f"all forms need the same images, at least 1; got {[s.total for s in ranked]}")
+    best = ranked[0]
+    as_good = _as_good_as(best.form, {s.form: correct[s.form] for s in ranked}, groups)
+    near = [s for s in ranked if s.form in as_good]
+    chosen = min(near, key=lambda s: (s.networks, -s.correct, _last(s.log_loss), s.form))
+    figure = f"{100 * chosen.correct / chosen.total:.2f} % ({chosen.correct} of {chosen.total} images)"
+    if len(ranked) == 1:
+        return FormChoice(chosen.form, f"{chosen.form} is the only form, with {figure} on validation.")
+    networks = count(chosen.networks, "network")
+    if chosen is not best:
+        others = f"{best.form} with {best.correct} ({count(best.networks, 'network')})"
+        text = f"{chosen.form}, {figure} on validation, is the cheapest ({networks}) of {len(ranked)} forms"
+        return FormChoice(chosen.form, f"{text} that are as good as the best within chance, {others}.")
+    cheaper = any(s.networks < chosen.networks for s in ranked)
+    why = "no cheaper one is as good within chance" if cheaper else f"none needs fewer than {networks}"
+    text = f"{chosen.form} has the highest validation accuracy of {len(ranked)} forms, {figure}, and {why}."
+    return FormChoice(chosen.form, text)
+
+
+def _as_good_as(best: str, correct: Mapping[str, np.ndarray], groups: Sequence[str] | None) -> list[str]:
+    """Return the names in ``correct`` whose accuracy is below that of ``best`` by no more than ``_bound``."""
+    grouped = Groups.of(groups, len(correct[best]))
+    return [
+        name
+        for name, hits in correct.items()
+        if (int(correct[best].sum()) - int(hits.sum())) / len(hits)
+        <= _bound(hits, correct[best], grouped, len(correct))
+    ]
 
 
 def _bound(correct: np.ndarray, best: np.ndarray, groups: Groups, policies: int) -> float:

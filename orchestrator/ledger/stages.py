@@ -4,7 +4,8 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """A step of a sweep, as events and plans name it. PREFILL is one job within SEARCH or REFIT, not a step."""
+    """A step of a sweep, as events and plans name it. PREFILL is one job within SEARCH or REFIT, not a
+    step; FORMS ends REFIT, and plans count its time there."""
 
     DATA = "data"
     PLAN = "plan"
@@ -12,6 +13,7 @@ class Stage(StrEnum):
     PREFILL = "prefill"
     SELECT = "select"
     REFIT = "refit"
+    FORMS = "forms"
     LEADERBOARD = "leaderboard"
     EXPORT = "export"
 

@@ -13,10 +13,12 @@ from orchestrator.plan.calibration import Calibration, Machine
 from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
 from orchestrator.plan.stopping import Never, StoppingRule, rule_of
-from orchestrator.plan.workload import FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
+from orchestrator.plan.workload import TRAIN, FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
 from orchestrator.search.next_step import known_ahead
+from orchestrator.spec.sections.final import DISTILLED, SOUP
 from orchestrator.spec.sweep import SweepSpec
-from trainers.config import TrialConfig
+from trainers.config import MEASURED_IMAGES, TrialConfig
+from trainers.images.policies import WHOLE
 
 START = "start"
 """Time until the first worker begins the search's work, without reading data and planning; no stage of the ledger."""
@@ -132,17 +134,22 @@ class SimulatedSweep:
             cluster.cool_down()
             select_s = self._judging_s([self.work(chosen[0])], self.situation.photos.to_choose_on, share)
             stages[Stage.SELECT] = once.worker_start_s + self._spread_s([self.work(chosen[0])], select_s)
-            again = self._refits(chosen)
-            refitted = simulate(
-                [work for work, _ in again], Never(again[0][1]), self._terms(share, known=math.inf), cluster, draw
-            )
-            stages[Stage.REFIT] = once.worker_start_s + refitted.seconds
-            stages[Stage.PREFILL] += refitted.build_s
-            built = {place: built.get(place, 0) + refitted.built.get(place, 0) for place in {*built, *refitted.built}}
-            models = [work for work, _ in again]
+            again, terms = self._refits(chosen), self._terms(share, known=math.inf)
+            rounds = [again, self._students(chosen[0])]
+            for fits_of_round in filter(None, rounds):
+                epochs = fits_of_round[0][1]
+                refitted = simulate([work for work, _ in fits_of_round], Never(epochs), terms, cluster, draw)
+                stages[Stage.REFIT] += once.worker_start_s + refitted.seconds
+                stages[Stage.PREFILL] += refitted.build_s
+                built = {p: built.get(p, 0) + refitted.built.get(p, 0) for p in {*built, *refitted.built}}
+                cluster.cool_down()
+            forms_s = self._forms_s(chosen[0], share)
+            stages[Stage.REFIT] += self._spread_s([self.work(chosen[0])], forms_s) if forms_s else 0.0
+            again = [each for fits_of_round in rounds for each in fits_of_round]
+            models = self._shown(chosen)
             board_s = self._judging_s(models, sum(self.situation.photos.test), share)
             stages[Stage.LEADERBOARD] = DRAWING_S + once.worker_start_s + self._spread_s(models, board_s)
-            refits, judged_s = tuple(again), select_s + board_s
+            refits, judged_s = tuple(again), select_s + forms_s + board_s
         stages[TOTAL] = sum(seconds for stage, seconds in stages.items() if stage != Stage.PREFILL)
         return SimulatedOutcome(
             stages,
@@ -182,10 +189,44 @@ class SimulatedSweep:
         )
 
     def _refits(self, chosen: Sequence[TrialConfig]) -> list[tuple[FitWork, int]]:
+        """List the networks to retrain with their epochs, the winner's first, those without validation photos last."""
+        final, epochs = self.spec.final, self.spec.final.epochs or self.spec.budget.epochs
+        found = [(self.work(config, final.splits), epochs) for config in chosen for _ in range(final.seeds)]
+        held_out = final.seeds if final.trains_held_out else 0
+        return found + [(self.work(chosen[0], (TRAIN,)), epochs)] * held_out
+
+    def _students(self, winner: TrialConfig) -> list[tuple[FitWork, int]]:
+        """List the distilled networks to train with their epochs; [] if none is asked for or images are mixed."""
         final = self.spec.final
-        splits = ("train", "validation") if final.refit == "train+validation" else ("train",)
-        epochs = final.epochs or self.spec.budget.epochs
-        return [(self.work(config, splits), epochs) for config in chosen for _ in range(final.seeds)]
+        if DISTILLED not in final.forms or winner.mixes_images:
+            return []
+        epochs = final.distillation.epochs or final.epochs or self.spec.budget.epochs
+        every = [final.splits, (TRAIN,)] if final.trains_held_out else [final.splits]
+        return [(self.work(winner, splits), epochs) for splits in every]
+
+    def _forms_s(self, winner: TrialConfig, share: bool) -> float:
+        """Return the worker-seconds to predict validation for the choice of the winner's form, and to make soups and a
+        teacher's answers."""
+        final, work = self.spec.final, self.work(winner, self.spec.final.splits)
+        if not final.makes_forms:
+            return 0.0
+        predicted, trained = final.seeds, 0
+        if SOUP in final.forms:
+            predicted += final.seeds - 1
+            trained += (final.seeds - 1) * min(MEASURED_IMAGES, sum(self.situation.photos.train))
+        if students := self._students(winner):
+            predicted += 1
+            examples = round(max(winner.multiplier, 1.0) * sum(self.situation.photos.train))
+            trained += final.seeds * examples * len(students)
+        validation_s = judging_s([work] * predicted, self.speeds, self.situation.photos.to_choose_on, [WHOLE], share)
+        return validation_s + trained * work.speed.predict_s
+
+    def _shown(self, chosen: Sequence[TrialConfig]) -> list[FitWork]:
+        """List the networks on the leaderboard."""
+        final = self.spec.final
+        forms = int(SOUP in final.forms) + len(self._students(chosen[0])[:1])
+        seeds = [self.work(config, final.splits) for config in chosen for _ in range(final.seeds)]
+        return seeds + [self.work(chosen[0], final.splits)] * forms
 
     def _judging_s(self, works: Sequence[FitWork], images: int, share: bool) -> float:
         return judging_s(works, self.speeds, images, self.spec.final.policies, share)
@@ -253,9 +294,11 @@ class SimulatedSweep:
         return self.speeds.machine.workers * max((work.state_bytes for work in works), default=0)
 
     def model_bytes(self, outcome: SimulatedOutcome) -> float:
-        """Return the bytes of the weights of complete trials and refits, the winner's twice."""
-        winners = [work for work, _ in outcome.refits[: self.spec.final.seeds]]
-        models = [*outcome.complete, *(work for work, _ in outcome.refits), *winners]
+        """Return the bytes of the weights of complete trials and refits, the winner's twice, and of its soups."""
+        final = self.spec.final
+        winners = [work for work, _ in outcome.refits[: final.seeds]]
+        soups = winners * (1 + int(final.trains_held_out)) if SOUP in final.forms else []
+        models = [*outcome.complete, *(work for work, _ in outcome.refits), *winners, *soups]
         return float(sum(work.model_bytes for work in models))
 
     def longest_s(self, works: Sequence[FitWork], share: bool = True) -> float:

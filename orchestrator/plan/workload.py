@@ -14,7 +14,15 @@ import numpy as np
 from orchestrator.plan.calibration import PartKey, PartSpeed
 from orchestrator.plan.estimates import Speeds, cost_of
 from orchestrator.spec.sections.data import SplitRatios
-from trainers.config import MEASURED_IMAGES, PrefixConfig, StepKind, TrialConfig, evaluated, head_first
+from trainers.config import (
+    MEASURED_IMAGES,
+    PrefixConfig,
+    StepKind,
+    TrialConfig,
+    evaluated,
+    head_first,
+    parts_of,
+)
 from trainers.data.manifest import Manifest
 from trainers.images.augment import plan_copies
 from trainers.images.policies import crop_names, distinct_crops, needs_canvas
@@ -288,7 +296,7 @@ def _is_drawn(config: TrialConfig, view: str, recipe: str) -> bool:
     except those by which a head is trained first."""
     if config.draws != "fresh":
         return False
-    return bool(recipe) or (view == "random_crop" and not config.warm_head)
+    return bool(recipe) or (parts_of(view)[0] == "random_crop" and not config.warm_head)
 
 
 def _drawn_s(config: TrialConfig, reads: EpochReads, speeds: Speeds) -> float:

@@ -89,6 +89,11 @@ def _refit_begun(data: Mapping[str, Any]) -> list[str]:
     return [line("refit", f"{networks} on {' + '.join(data['splits'])}, {epochs} each")]
 
 
+def _forms_ended(data: Mapping[str, Any]) -> list[str]:
+    texts = [facts["text"] for facts in data.get("made_of", {}).values() if "text" in facts]
+    return _block("forms", [*texts, data["why"]]) if "why" in data else []
+
+
 def _leaderboard_begun(data: Mapping[str, Any]) -> list[str]:
     policies = "1 crop policy" if data["policies"] == 1 else f"{data['policies']} crop policies"
     return [line("judge", f"{count(data['networks'], 'network')} under {policies} on the test split")]
@@ -110,5 +115,6 @@ _STAGES: dict[tuple[str, str], Callable[[Mapping[str, Any]], list[str]]] = {
     (Stage.SEARCH, "ENDED"): _search_ended,
     (Stage.SELECT, "ENDED"): _select_ended,
     (Stage.REFIT, "BEGUN"): _refit_begun,
+    (Stage.FORMS, "ENDED"): _forms_ended,
     (Stage.LEADERBOARD, "BEGUN"): _leaderboard_begun,
 }

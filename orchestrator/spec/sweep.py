@@ -149,7 +149,8 @@ def cross_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
     ``budget.first`` must lie in the space for at least one.
     """
     search, budget, resources = parts.get("search"), parts.get("budget"), parts.get("resources")
-    found = _fold_mistakes(parts.get("data"), parts.get("final"))
+    data, final = parts.get("data"), parts.get("final")
+    found = _fold_mistakes(data, final) + _form_mistakes(data, final)
     if search is None or budget is None:
         return found
     if search.named:
@@ -184,6 +185,25 @@ def _fold_mistakes(data: DataSpec | None, final: FinalSpec | None) -> list[Mista
         "cover every image outside the test split. Write train+validation, or remove this line."
     )
     return [Mistake(("final", "refit"), text)]
+
+
+def _form_mistakes(data: DataSpec | None, final: FinalSpec | None) -> list[Mistake]:
+    if final is None or not final.makes_forms:
+        return []
+    found, forms = [], ", ".join(final.forms)
+    if data is not None and data.folds:
+        text = (
+            f"found [{forms}], but with data.folds {data.folds} every network is retrained on all photos outside the "
+            "test split, so none is left to choose a form on. Remove this line, or data.folds."
+        )
+        found.append(Mistake(("final", "forms"), text))
+    if final.seeds < 2:
+        text = f"found [{forms}], which are made of several networks, but final.seeds is 1; write at least 2."
+        found.append(Mistake(("final", "forms"), text))
+    if final.winner_form == "single":
+        text = f"found single, but final.forms [{forms}] lets validation choose the form; remove one of the two lines."
+        found.append(Mistake(("final", "winner_form"), text))
+    return found
 
 
 def _configuration_mistakes(search: Search, budget: BudgetSpec) -> list[Mistake]:

@@ -16,7 +16,7 @@ from orchestrator.paths import SweepPaths, cache_folder
 from orchestrator.spec.slots import gpus_of
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import TrialConfig
-from trainers.contract import FitJob
+from trainers.contract import Distillation, FitJob
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,15 @@ class SweepContext:
 
         return gpus_of(self.spec.resources.gpus, machine_resources().gpus)
 
-    def fit_job(self, fit_id: str, config: TrialConfig, seed: int, splits: tuple[str, ...]) -> FitJob:
+    def fit_job(
+        self,
+        fit_id: str,
+        config: TrialConfig,
+        seed: int,
+        splits: tuple[str, ...],
+        start_seed: int | None = None,
+        distillation: Distillation | None = None,
+    ) -> FitJob:
         return FitJob(
             id=fit_id,
             config=config,
@@ -78,4 +86,6 @@ class SweepContext:
             share=self.share,
             store_dtype=self.spec.resources.store_dtype,
             checkpoint=str(self.paths.checkpoint(fit_id).resolve()),
+            start_seed=start_seed,
+            distillation=distillation,
         )

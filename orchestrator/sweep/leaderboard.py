@@ -58,9 +58,9 @@ def build_leaderboard(
 ) -> Leaderboard:
     """Read the test split: rank every model under every policy, and write the files and the winner's folder."""
     reads = {"networks": len(models), "policies": len(sweep.spec.final.policies)}
-    winners = [m for m in models if m.group == WINNER]
-    form = winner.form if len(winners) > 1 else "single"
-    members = winners if form == "ensemble" else winners[:1]
+    winners = [m for m in models if m.group == WINNER and not m.is_form]
+    others = [m for m in models if m.group == WINNER and m.is_form and m.member == winner.form]
+    members = others or (winners if winner.form == "ensemble" else winners[:1])
     calibration, facts = _calibrate(sweep, manifest, winner, members)
 
     def reads_test(jobs: int, again: bool) -> None:
@@ -76,7 +76,7 @@ def build_leaderboard(
     predict_missing(sweep, list(prefixes.values()), "test", reads_test)
 
     predictions, labels, hashes = _predictions(sweep, models)
-    winner_row = (f"{WINNER}/ensemble" if form == "ensemble" else winners[0].name, winner.policy)
+    winner_row = (f"{WINNER}/ensemble" if len(members) > 1 else members[0].name, winner.policy)
     test = manifest.split("test").table
     groups = groups_of_hashes(hashes, test["sha256"], test["group"])
     frame = rank(predictions, labels, winner_row, groups)
@@ -217,7 +217,8 @@ def _predictions(
             labels, hashes = stored["labels"], stored["sha256"]
             seconds, given = float(stored["seconds"]), model.configuration
             predictions.append(ModelPredictions(model.name, name, stored["probabilities"], seconds, given))
-            groups.setdefault(model.group, []).append(stored)
+            if not model.is_form:
+                groups.setdefault(model.group, []).append(stored)
         for group, members in groups.items():
             if len(members) > 1:
                 shared = max(float(m["shared_seconds"]) for m in members)

@@ -108,6 +108,7 @@ def _is_whole(paths: SweepPaths, events: Sequence[Event]) -> bool:
 def _stages(running: SweepContext, request: SweepRequest) -> bool:
     """Run the stages; return whether the leaderboard was reached."""
     from orchestrator.sweep.data import prepare_data
+    from orchestrator.sweep.forms.choice import add_forms
     from orchestrator.sweep.refit import refit
     from orchestrator.sweep.search import search
     from orchestrator.sweep.select import select
@@ -139,7 +140,7 @@ def _stages(running: SweepContext, request: SweepRequest) -> bool:
             compare_with_plan(running)
             return False
         winner = select(running, manifest)
-        models = refit(running, manifest, winner)
+        winner, models = add_forms(running, manifest, winner, refit(running, manifest, winner))
         board = build_leaderboard(running, manifest, winner, models)
         draw_pictures(running, manifest, board)
         compare_with_plan(running)

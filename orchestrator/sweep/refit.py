@@ -20,6 +20,9 @@ from trainers.data.manifest import Manifest
 
 WINNER = "winner"
 """Name of the winner's models on the leaderboard; the others are ``runner-up-1``, ``runner-up-2``, ..."""
+HELD_OUT = "held-out"
+"""Name of the winner's networks that are trained without the validation photos, to choose its form on those; they are
+on no leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,36 @@ class FinalModel:
     def group(self) -> str:
         return self.name.partition("/")[0]
 
+    @property
+    def member(self) -> str:
+        """The name within its group: ``seed-0``, or that of a form, such as ``soup``."""
+        return self.name.partition("/")[2]
+
+    @property
+    def is_form(self) -> bool:
+        """Whether it is another form of the networks of its group, and so none of them."""
+        return not self.member.startswith("seed-")
+
 
 def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[FinalModel]:
     """Retrain the winner and the runners-up, each with every seed; leave out those that fail, with a warning.
 
-    Raises NoWinner if every fit of the winner fails.
+    Where a form of the winner is to be chosen, it is also trained without the validation photos: see
+    ``held_out_networks``. Raises NoWinner if every fit of the winner fails.
     """
     from orchestrator.search.run import run_trials
     from orchestrator.search.source import FixedTrials, TrialRequest
 
-    splits = ("train", "validation") if sweep.spec.final.refit == "train+validation" else ("train",)
-    epochs = sweep.spec.final.epochs or sweep.spec.budget.epochs
-    planned = _planned(sweep, manifest, winner, splits, epochs)
+    final = sweep.spec.final
+    splits, epochs = final.splits, final.epochs or sweep.spec.budget.epochs
+    start = sweep.spec.budget.seed if final.shares_start else None
+    planned = _planned(sweep, manifest, winner)
+    asked = [(model, seed, splits) for model, seed in planned]
+    if final.trains_held_out:
+        asked += [(model, seed, ("train",)) for model, seed in _held_out(sweep, manifest, winner)]
     requests = [
-        TrialRequest(model.fit, model.name, number, sweep.fit_job(model.fit, model.config, seed, splits))
-        for number, (model, seed) in enumerate(planned, start=1)
+        TrialRequest(model.fit, model.name, number, sweep.fit_job(model.fit, model.config, seed, those, start))
+        for number, (model, seed, those) in enumerate(asked, start=1)
     ]
     source = FixedTrials(requests)
     source.replay(sweep.ledger.events())
@@ -75,18 +93,49 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     return good
 
 
-def _planned(
-    sweep: SweepContext, manifest: Manifest, winner: Winner, splits: tuple[str, ...], epochs: int
-) -> list[tuple[FinalModel, int]]:
+def held_out_networks(
+    sweep: SweepContext, manifest: Manifest, winner: Winner, models: list[FinalModel]
+) -> list[FinalModel]:
+    """Return the winner's networks that were trained without the validation photos.
+
+    They are those of ``models`` where all are trained so; else those that ``refit`` trained besides, if they did not
+    fail.
+    """
+    if "validation" not in sweep.spec.final.splits:
+        return [model for model in models if model.group == WINNER]
+    records = sweep.state().trials
+    found = [model for model, _ in _held_out(sweep, manifest, winner) if model.fit in records]
+    return [model for model in found if records[model.fit].state == TrialState.COMPLETED]
+
+
+def fit_data(sweep: SweepContext, manifest: Manifest, splits: tuple[str, ...]) -> str:
+    """Return what the ids of final fits hash of the data and of their start."""
+    shared = f":start-{sweep.spec.budget.seed}" if sweep.spec.final.shares_start else ""
+    return f"{data_identity(manifest)}:{'+'.join(splits)}{shared}"
+
+
+def _planned(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[tuple[FinalModel, int]]:
     """List the networks to train, the winner's first, each with its seed."""
-    known, data = sweep.state().trials, f"{data_identity(manifest)}:{'+'.join(splits)}"
-    first = sweep.spec.budget.seed
+    known, data = sweep.state().trials, fit_data(sweep, manifest, sweep.spec.final.splits)
     found = []
     for place, (trial, chosen) in enumerate([(winner.trial, winner.config), *winner.runners_up]):
         group = f"runner-up-{place}" if place else WINNER
         given = given_name(known[trial]) if trial in known else ""
-        config = dataclasses.replace(chosen, epochs=epochs)
-        for seed in range(first, first + sweep.spec.final.seeds):
-            model = FinalModel(f"{group}/seed-{seed}", trial_id(config, seed, data), config, given)
-            found.append((model, seed))
+        found += _with_each_seed(sweep, group, chosen, data, given)
     return found
+
+
+def _held_out(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[tuple[FinalModel, int]]:
+    """List the winner's networks to train without the validation photos, each with its seed."""
+    return _with_each_seed(sweep, HELD_OUT, winner.config, fit_data(sweep, manifest, ("train",)))
+
+
+def _with_each_seed(
+    sweep: SweepContext, group: str, chosen: TrialConfig, data: str, given: str = ""
+) -> list[tuple[FinalModel, int]]:
+    first, final = sweep.spec.budget.seed, sweep.spec.final
+    config = dataclasses.replace(chosen, epochs=final.epochs or sweep.spec.budget.epochs)
+    return [
+        (FinalModel(f"{group}/seed-{seed}", trial_id(config, seed, data), config, given), seed)
+        for seed in range(first, first + final.seeds)
+    ]

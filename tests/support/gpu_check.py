@@ -305,7 +305,7 @@ def _share(gpu: Gpu, folder: Path) -> Finding:
 
     with Watch() as watch:
         found = answer(start("hold", SHARE))
-    return share_held(found["limit_mb"], found["taken_mb"], watch.most_mb - gpu.used_mb, context_mb(gpu.total_mb, 8))
+    return share_held(found["limit_mb"], found["taken_mb"], watch.most_mb - gpu.used_mb, context_mb(gpu.total_mb, 9))
 
 
 def _two_trials(gpu: Gpu, folder: Path) -> Finding:

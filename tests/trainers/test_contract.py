@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainers.backbones import BACKBONES
 from trainers.config import canonical, trial_id
-from trainers.contract import EpochMetrics, FitJob
+from trainers.contract import Distillation, EpochMetrics, FitJob
 from trainers.heads import HEADS
 
 configurations = st.fixed_dictionaries(
@@ -47,3 +47,11 @@ def test_an_epoch_knows_whether_it_diverged(loss, diverged):
     metrics = EpochMetrics(1, loss, 0.5, math.nan, math.nan, math.nan, 0.1, 1.0, 10.0)
     assert metrics.diverged is diverged
     assert EpochMetrics(**metrics.to_dict()).epoch == 1
+
+
+def test_a_job_with_a_teacher_survives_json_and_one_from_before_there_was_any_has_none() -> None:
+    job = FitJob("id", canonical({}), 3, "m", start_seed=1, distillation=Distillation("t.npz", 2.0, 0.9))
+    assert FitJob.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    assert job.first_seed == 1
+    older = {name: value for name, value in job.to_dict().items() if name not in ("start_seed", "distillation")}
+    assert (FitJob.from_dict(older).first_seed, FitJob.from_dict(older).distillation) == (3, None)

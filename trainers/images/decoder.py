@@ -59,14 +59,39 @@ class Decoder:
     threads: int = 1
 
     def __call__(self, pictures: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
-        images = self.each(pictures)
-        for start in range(0, len(pictures), BATCH_IMAGES):
-            yield np.stack([*itertools.islice(images, min(BATCH_IMAGES, len(pictures) - start))])
+        begun: deque[np.ndarray] = deque()
+        done = 0
+        for made in in_order(self._fill, self._places(pictures, begun), self.threads):
+            done += made
+            while begun and done >= len(begun[0]):
+                done -= len(begun[0])
+                yield begun.popleft()
 
     def each(self, pictures: Sequence[ImageCopy]) -> Generator[np.ndarray, None, None]:
         """Yield the images one by one, in order. Raises TrainerError for the first that cannot be read."""
         for made in in_order(self._made, _same_photo(pictures), self.threads):
             yield from made
+
+    def _places(
+        self, pictures: Sequence[ImageCopy], begun: deque[np.ndarray]
+    ) -> Iterator[tuple[Sequence[ImageCopy], list[np.ndarray]]]:
+        """Yield the copies of each photo and their places in batches; append each new batch to ``begun``."""
+
+        def places() -> Iterator[np.ndarray]:
+            for start in range(0, len(pictures), BATCH_IMAGES):
+                count = min(BATCH_IMAGES, len(pictures) - start)
+                begun.append(np.empty((count, self.size, self.size, 3), np.uint8))
+                yield from begun[-1]
+
+        free = places()
+        for copies in _same_photo(pictures):
+            yield copies, [*itertools.islice(free, len(copies))]
+
+    def _fill(self, work: tuple[Sequence[ImageCopy], list[np.ndarray]]) -> int:
+        copies, places = work
+        for place, image in zip(places, self._made(copies), strict=True):
+            place[...] = image
+        return len(copies)
 
     def _made(self, copies: Sequence[ImageCopy]) -> list[np.ndarray]:
         """Return the images of copies of one photo, which is decoded once."""

@@ -91,7 +91,7 @@ def assemble(job: Mapping[str, Any]) -> dict[str, Any]:
         "fits": [Path(folder).name for folder in job["fits"]],
         "image_size": size,
         "view": first.config.framing,
-        "fit": first.to_dict() | {"manifest": "", "output": "", "cache": ""},
+        "fit": first.to_dict() | {"manifest": "", "output": "", "cache": "", "distillation": None},
     }
     described |= {CALIBRATION: job[CALIBRATION]} if job.get(CALIBRATION) else {}
     atomic_write_text(out / MODEL_FILE, json.dumps(described, indent=1))

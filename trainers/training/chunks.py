@@ -13,8 +13,6 @@ from trainers.training.features import ReadRows, RowSubset
 
 CHUNK_BYTES = 64 * 2**20
 """Maximum bytes of the rows of a chunk, which holds at least one batch. The next chunk may be read at the same time."""
-COMPUTED_BYTES = 16 * 2**20
-"""The same for rows that are computed as they are taken, so that the first chunk is there soon."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,8 @@ def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
     Rows on disk, and those with an attribute ``ahead`` that is true, are read one chunk ahead, in a thread. Its errors
     are raised here. Where the iterator is left early, at most the chunk that is being read is read to its end.
     """
-    computed = bool(getattr(_innermost(rows), "ahead", False))
-    most = COMPUTED_BYTES if computed else CHUNK_BYTES
-    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize), most)
-    if not (computed or _on_disk(rows)) or len(groups) < 2:
+    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize))
+    if not (_on_disk(rows) or getattr(_innermost(rows), "ahead", False)) or len(groups) < 2:
         for first, group in groups:
             yield _read(rows, first, group)
         return
@@ -66,10 +62,10 @@ def _begin(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Future[
         reader.shutdown(wait=False)
 
 
-def _groups(batches: Sequence[np.ndarray], row_bytes: int, most: int) -> list[tuple[int, Sequence[np.ndarray]]]:
-    """(index of the first batch, batches) of each chunk: up to ``most`` bytes, divided evenly."""
+def _groups(batches: Sequence[np.ndarray], row_bytes: int) -> list[tuple[int, Sequence[np.ndarray]]]:
+    """(index of the first batch, batches) of each chunk: up to CHUNK_BYTES, divided evenly."""
     sizes = np.array([len(batch) for batch in batches])
-    at_once = max(1, most // max(1, int(sizes.max()) * row_bytes))
+    at_once = max(1, CHUNK_BYTES // max(1, int(sizes.max()) * row_bytes))
     parts = np.array_split(np.arange(len(batches)), -(-len(batches) // at_once))
     return [(int(part[0]), batches[int(part[0]) : int(part[-1]) + 1]) for part in parts]
 

@@ -25,7 +25,7 @@ def context_mb(total_mb: int, capability: int) -> int:
     """
     if total_mb < SMALL_GPU_MB:
         return 225
-    return 500 if capability <= 6 else 1050 if capability <= 7 else 1536
+    return next((mb for highest, mb in ((6, 500), (7, 1050), (8, 1536)) if capability <= highest), 1800)
 
 
 def memory_limit_mb(share: float, total_mb: int, capability: int) -> int:

@@ -17,6 +17,7 @@ from trainers.config import TrialConfig, evaluated
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
+from trainers.files.arrays import DAMAGED, write_arrays
 from trainers.images.augment import RECIPES, Recipe, find_recipe, plan_copies
 from trainers.images.decoder import ImageCopy
 
@@ -104,6 +105,24 @@ def row_keys(examples: ExampleSet, recipe: str) -> list[str]:
     if recipe not in RECIPES and any(image.copy for image in examples.images):
         tail += f":{_digest_of_recipe(find_recipe(recipe))}"
     return [f"{i.sha256}:{i.copy}:{tail}" if i.copy else i.sha256 for i in examples.images]
+
+
+def read_teacher(file: Path, keys: Sequence[str]) -> np.ndarray:
+    """Return a teacher's probabilities on the examples of these keys, float32 (n, classes), as ``write_teacher`` stored
+    them. Raises TrainerError if they are missing, damaged or of other examples."""
+    try:
+        with np.load(file) as stored:
+            known, probabilities = stored["sha256"].tolist(), np.asarray(stored["probabilities"], np.float32)
+    except DAMAGED as error:
+        raise TrainerError(f"the teacher's answers in {file} cannot be read ({type(error).__name__}).") from error
+    if known != list(keys):
+        raise TrainerError(f"the teacher's answers in {file} are on other examples than those of this fit.")
+    return probabilities
+
+
+def write_teacher(file: Path, keys: Sequence[str], probabilities: np.ndarray) -> None:
+    """Write a teacher's probabilities (n, classes) on the examples of these keys."""
+    write_arrays(file, {"sha256": np.array(keys), "probabilities": np.asarray(probabilities, np.float32)})
 
 
 def keys_by_view(pairs: Sequence[tuple[ExampleSet, ExampleSet | None]], recipe: str) -> dict[str, list[str]]:

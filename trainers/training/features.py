@@ -25,7 +25,7 @@ from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
-from trainers.training.examples import ExampleSet, example_sets, row_keys
+from trainers.training.examples import ExampleSet, example_sets, read_teacher, row_keys
 
 PREFIX_BATCH = BATCH_IMAGES
 """Images per batch through the prefix. A row does not depend on its batch, except for rounding."""
@@ -140,11 +140,13 @@ class FreshRows:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows and their labels, int32 (n,). ``originals``: number of rows that are no copies; None for all."""
+    """Rows and their labels, int32 (n,). ``originals``: number of rows that are no copies; None for all. ``teacher``: a
+    teacher's probabilities, float32 (n, classes); None without one."""
 
     rows: ReadRows
     labels: np.ndarray
     originals: int | None = None
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,7 +158,8 @@ class LabelledRows:
 
 @dataclass
 class ReadCost:
-    """Work done to read rows, added up as they are computed. ``stored``: every row read is in the store now;
+    """Work done to read rows, added up as they are computed. ``decode_s``: spent waiting for decoded images, which come
+    from other threads while the prefix runs. ``stored``: every row read is in the store now;
     ``refused``: the message of the error that kept rows out of it, if any."""
 
     images: int = 0
@@ -192,6 +195,10 @@ def fit_examples(
     reading = ReadSettings(job.share, job.store_dtype, job.threads, cost or ReadCost(), job.seed)
     read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
     rows_of = {id(examples): next(read) for examples in wanted}
+    if job.distillation is not None:
+        for train, _ in pairs:
+            answers = read_teacher(Path(job.distillation.teacher), row_keys(train, job.config.recipe))
+            rows_of[id(train)] = replace(rows_of[id(train)], teacher=answers)
     return [(rows_of[id(train)], None if held_out is None else rows_of[id(held_out)]) for train, held_out in pairs]
 
 

@@ -22,7 +22,7 @@ from trainers.errors import Diverged, TrainerError
 from trainers.files.arrays import DAMAGED, read_list, write_list
 from trainers.files.atomic import atomic_write_text
 from trainers.metrics import log_loss, macro_f1
-from trainers.networks.network import Architecture
+from trainers.networks.network import Architecture, Network
 from trainers.training import device
 from trainers.training.balance import example_order
 from trainers.training.chunks import chunks
@@ -87,8 +87,11 @@ class TrainingFit:
             )
 
         # Traced once per process for all trials of this architecture.
-        self.compiled = compiled(architecture, StepKind.of(config), device.devices(job.devices))
-        self.compiled.reset(config, job.seed, self.class_counts, self.batches)
+        kind = StepKind.of(config, job.distillation is not None)
+        self.compiled = compiled(architecture, kind, device.devices(job.devices))
+        self.compiled.reset(config, job.first_seed, self.class_counts, self.batches)
+        if job.distillation is not None:
+            self.compiled.learn_from(job.distillation)
         self.images_per_s = (
             images_per_second(prefix_of(architecture.prefix), self.compiled.network) if job.measure_speed else math.nan
         )
@@ -119,7 +122,8 @@ class TrainingFit:
             here = slice(chunk.first, chunk.first + len(chunk))
             labels = self.train.labels[chunk.chosen]
             here_rates = np.array(rates[here], np.float32)
-            each, hits = steps.train(chunk.rows, labels, chunk.offsets, here_rates, shares[here], seeds[here])
+            taught = None if self.train.teacher is None else self.train.teacher[chunk.chosen]
+            each, hits = steps.train(chunk.rows, labels, chunk.offsets, here_rates, shares[here], seeds[here], taught)
             for loss, rate in zip(each.tolist(), rates[here], strict=True):
                 self._check_finite(loss, rate)
             losses += float(each.astype(np.float64) @ np.diff(chunk.offsets))
@@ -168,13 +172,8 @@ class TrainingFit:
         """Measure the batch norms' statistics over training images, without their copies and unmixed, as validation
         sees them; those images are drawn anew in each epoch."""
         network = self.compiled.network
-        if not network.norms.is_measured or (self.validation is None and self.epoch + 1 < self.config.epochs):
-            return
-        draw = np.random.default_rng((self.job.seed, self.epoch, MEASURING))
-        chosen = draw.permutation(self.originals)[:MEASURED_IMAGES]
-        rows = self.train.in_epoch(self.epoch)
-        for chunk in chunks(rows, np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))):
-            network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
+        if network.norms.is_measured and (self.validation is not None or self.epoch + 1 >= self.config.epochs):
+            measure_norms(network, self.train, self.job.seed, self.epoch)
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -243,6 +242,16 @@ class TrainingFit:
         if self.job.output:
             with self.compiled.averaged():
                 write_weights(Path(self.job.output), self.job, self.compiled.network.state())
+
+
+def measure_norms(network: Network, train: LabelledRows, seed: int, epoch: int) -> None:
+    """Measure the batch norms' statistics of ``network`` over up to ``MEASURED_IMAGES`` of the originals of ``train``,
+    drawn by ``seed`` and ``epoch`` and read as in that epoch."""
+    originals = len(train) if train.originals is None else train.originals
+    chosen = np.random.default_rng((seed, epoch, MEASURING)).permutation(originals)[:MEASURED_IMAGES]
+    parts = np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))
+    for chunk in chunks(train.in_epoch(epoch), parts):
+        network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
 
 
 def learning_rate(config: TrialConfig, step: int, steps: int) -> float:

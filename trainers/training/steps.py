@@ -14,6 +14,7 @@ import tensorflow as tf
 from cachetools import Cache, LRUCache
 
 from trainers.config import PrefixKey, StepKind, TrialConfig
+from trainers.contract import Distillation
 from trainers.networks.network import Architecture, BatchPart, Network
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import recall
@@ -82,6 +83,7 @@ class _Numbers:
         )
         self.class_weights = tf.Variable(tf.ones(classes), trainable=False)
         self.parts = tf.Variable(1, trainable=False)
+        self.temperature, self.alpha = tf.Variable(1.0, trainable=False), tf.Variable(0.0, trainable=False)
 
     def set(self, config: TrialConfig, class_counts: np.ndarray) -> None:
         self.smoothing.assign(config.smoothing)
@@ -96,18 +98,21 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Examples:
-    """A batch: inputs ``x`` (n, ...), ``labels`` int32 (n,), targets (n, classes) before and after smoothing, and the
-    ``weights`` of the examples in the loss (n,)."""
+    """A batch: inputs ``x`` (n, ...), ``labels`` int32 (n,), targets (n, classes) before and after smoothing, the
+    ``weights`` of the examples in the loss (n,), and the probabilities of a ``teacher`` (n, classes), if there is one.
+    """
 
     x: tf.Tensor
     labels: tf.Tensor
     plain_target: tf.Tensor
     target: tf.Tensor
     weights: tf.Tensor
+    teacher: tf.Tensor | None = None
 
     def part(self, here: slice) -> _Examples:
         """The examples at ``here``."""
-        return _Examples(*(getattr(self, field.name)[here] for field in fields(self)))
+        every = [getattr(self, field.name) for field in fields(self)]
+        return _Examples(*(None if each is None else each[here] for each in every))
 
 
 class CompiledNetwork:
@@ -143,6 +148,11 @@ class CompiledNetwork:
             variable.assign(tf.zeros(variable.shape, variable.dtype) if fresh is None else fresh)
         self._average_anew()
 
+    def learn_from(self, distillation: Distillation) -> None:
+        """Set how the steps of a distilled kind learn from their teacher."""
+        self.numbers.temperature.assign(distillation.temperature)
+        self.numbers.alpha.assign(distillation.alpha)
+
     def train(
         self,
         rows: np.ndarray,
@@ -151,12 +161,14 @@ class CompiledNetwork:
         rates: np.ndarray,
         margin_shares: np.ndarray,
         seeds: np.ndarray,
+        teacher: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on batches in one traced call, in order: batch i is ``rows[offsets[i]:offsets[i + 1]]``.
 
         ``rows``: (n, ...), output of the prefix or stored rows; ``labels``: int32 (n,); ``offsets``: int32
-        (steps + 1,); ``rates`` and ``margin_shares``: float32 (steps,); ``seeds``: int64 (steps, 2). Returns the loss
-        of each step, float32 (steps,), and its number of correct examples, int32 (steps,).
+        (steps + 1,); ``rates`` and ``margin_shares``: float32 (steps,); ``seeds``: int64 (steps, 2); ``teacher``:
+        a teacher's probabilities, float32 (n, classes), if the kind is distilled. Returns the loss of each step,
+        float32 (steps,), and its number of correct examples, int32 (steps,).
         """
         if rows.dtype not in self._traced:
             # One trace for all batch sizes, so that a trial's metrics do not depend on earlier trials.
@@ -168,8 +180,11 @@ class CompiledNetwork:
                 tf.TensorSpec((None,), tf.float32),
                 tf.TensorSpec((None, 2), tf.int64),
             ]
+            if self.kind.distilled:
+                signature.append(tf.TensorSpec((None, self.network.architecture.classes), tf.float32))
             self._traced[rows.dtype] = tf.function(self._train, input_signature=signature, autograph=False)
-        losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, margin_shares, seeds)
+        more = [] if teacher is None else [teacher]
+        losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, margin_shares, seeds, *more)
         return losses.numpy(), hits.numpy()
 
     def _train(
@@ -180,13 +195,15 @@ class CompiledNetwork:
         rates: tf.Tensor,
         margin_shares: tf.Tensor,
         seeds: tf.Tensor,
+        teacher: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         steps = tf.shape(rates)[0]
 
         def step(i: tf.Tensor, losses: tf.TensorArray, hits: tf.TensorArray) -> tuple[Any, ...]:
             batch = slice(offsets[i], offsets[i + 1])
             x = tf.cast(rows[batch], self.network.input_spec.dtype)
-            loss, right = self._train_step(x, labels[batch], rates[i], margin_shares[i], seeds[i])
+            taught = None if teacher is None else teacher[batch]
+            loss, right = self._train_step(x, labels[batch], rates[i], margin_shares[i], seeds[i], taught)
             return i + 1, losses.write(i, loss), hits.write(i, right)
 
         start = (tf.constant(0), tf.TensorArray(tf.float32, steps), tf.TensorArray(tf.int32, steps))
@@ -201,7 +218,13 @@ class CompiledNetwork:
         self.numbers.set(config, class_counts)
 
     def _train_step(
-        self, x: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, margin_share: tf.Tensor, seed: tf.Tensor
+        self,
+        x: tf.Tensor,
+        labels: tf.Tensor,
+        rate: tf.Tensor,
+        margin_share: tf.Tensor,
+        seed: tf.Tensor,
+        teacher: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         numbers, classes = self.numbers, self.network.architecture.classes
         plain_target = tf.one_hot(labels, classes)
@@ -211,7 +234,7 @@ class CompiledNetwork:
         # Szegedy et al. 2016, section 7: q(k) = (1 - e) [k = y] + e / K.
         target = plain_target * (1.0 - numbers.smoothing) + numbers.smoothing / classes
         weights = tf.linalg.matvec(plain_target, numbers.class_weights)
-        examples = _Examples(x, labels, plain_target, target, weights)
+        examples = _Examples(x, labels, plain_target, target, weights, teacher)
         gradients_of = self._accumulated if self.kind.accumulated else self._on_devices
         variables = [getattr(v, "value", v) for v in self.variables]
         loss, hits, gradients = gradients_of(examples, variables, margin_share, seed)
@@ -240,6 +263,9 @@ class CompiledNetwork:
         with tf.GradientTape() as tape:
             logits, plain = self.network.training_logits(examples.x, examples.plain_target, seed, margin_share, part)
             losses = examples.weights * self._loss(examples.target, logits)
+            if examples.teacher is not None:
+                alpha, soft = self.numbers.alpha, soft_cross_entropy(examples.teacher, plain, self.numbers.temperature)
+                losses = alpha * soft + (1.0 - alpha) * losses
             loss = tf.reduce_mean(losses) if part is None else tf.reduce_sum(losses) / tf.cast(part.size, losses.dtype)
             scaled = self.optimizer.scale_loss(loss)
         hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == examples.labels, tf.int32))
@@ -346,6 +372,16 @@ class CompiledNetwork:
         self.network.load_state(arrays[:count])
         for variable, array in zip([*self.optimizer.variables, *self._averages], arrays[count:], strict=True):
             variable.assign(array)
+
+
+def soft_cross_entropy(teacher: tf.Tensor, logits: tf.Tensor, temperature: tf.Tensor | float) -> tf.Tensor:
+    """-T^2 sum_k q(k) log p(k), shape (n,), with q and p at temperature T: q ~ teacher^(1/T), p ~ exp(logits / T).
+
+    Hinton, Vinyals and Dean 2015, section 2: T^2 keeps the size of the gradients. ``teacher``: probabilities
+    (n, classes).
+    """
+    softened = tf.nn.softmax(tf.math.log(tf.maximum(teacher, 1e-7)) / temperature)
+    return -tf.square(temperature) * tf.reduce_sum(softened * tf.nn.log_softmax(logits / temperature), 1)
 
 
 def _optimizer(name: str, clip_norm: float, precision: str) -> Any:

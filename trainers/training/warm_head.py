@@ -58,7 +58,15 @@ def head_starts(job: FitJob, manifest: Manifest, precision: str, cost: ReadCost 
     """
     if not job.config.warm_head:
         return []
-    own = dataclasses.replace(job, config=head_first(job.config), output="", checkpoint="", measure_speed=False)
+    own = dataclasses.replace(
+        job,
+        config=head_first(job.config),
+        seed=job.first_seed,
+        output="",
+        checkpoint="",
+        measure_speed=False,
+        distillation=None,
+    )
     architecture = Architecture.of(own.config, own.weights, len(manifest.classes), precision)
     sets = [train for train, _ in example_sets(own, manifest)]
     reading = ReadSettings(own.share, own.store_dtype, own.threads, cost or ReadCost())

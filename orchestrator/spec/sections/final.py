@@ -8,9 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from orchestrator.objectives import ACCURACY, MACRO_F1, OBJECTIVES
-from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_field
+from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_field, unknown_value
 from orchestrator.spec.sections.base import Section
 from trainers.images.policies import valid_policy
+
+ENSEMBLE, SOUP, DISTILLED = FORMS = ("ensemble", "soup", "distilled")
+"""Forms of the winner: the mean of the networks' probabilities, the mean of their weights, and one network that learns
+the ensemble's probabilities."""
 
 
 def _read_policies(value: Any) -> tuple[str, ...]:
@@ -77,6 +81,41 @@ class ChooseSpec(Section):
         return tuple(dict.fromkeys([*([self.best] if self.best else []), *self.at_least, *self.at_most]))
 
 
+def _read_forms(value: Any) -> tuple[str, ...]:
+    example = "a list of forms, as in [ensemble, soup]"
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"found {quoted(value)}; allowed: {example}.")
+    found = []
+    for i, name in enumerate(value):
+        if not isinstance(name, str) or name not in FORMS:
+            found.append(Mistake((i,), unknown_value(name, list(FORMS))))
+        elif name in value[:i]:
+            found.append(Mistake((i,), f"found {quoted(name)} twice in the list."))
+    if found:
+        raise Mistakes(found)
+    return tuple(value)
+
+
+class DistillationSpec(Section):
+    """How one network is trained on the ensemble's probabilities (Hinton, Vinyals and Dean 2015)."""
+
+    temperature: float = Field(
+        default=2.0,
+        ge=1,
+        le=100,
+        description="Temperature by which the logits of the ensemble and the network are divided.",
+    )
+    alpha: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Share of the ensemble's probabilities in the loss; the labels have the rest.",
+    )
+    epochs: int | None = Field(
+        default=None, ge=1, le=10_000, description="Epochs of the distilled network; null: those of each retraining."
+    )
+
+
 class FinalSpec(Section):
     """How the winner is chosen, retrained and evaluated."""
 
@@ -99,8 +138,39 @@ class FinalSpec(Section):
         default="ensemble",
         description="What is registered: the ensemble of all seeds' networks, or the first network (single).",
     )
+    forms: Annotated[tuple[str, ...], BeforeValidator(_read_forms)] = Field(
+        default=(ENSEMBLE,),
+        description="Forms of the winner among which validation chooses the one that is registered: ensemble; soup, "
+        "the average of the weights of the networks that are best together, which then all start from the same head; "
+        "distilled, one network trained on the ensemble's probabilities. With refit: train+validation the winner is "
+        "trained twice, also without the validation photos, to choose on those. By default nothing is chosen, and "
+        "winner_form decides.",
+    )
+    distillation: DistillationSpec = Field(
+        default=DistillationSpec(), description="How the distilled form is trained, if forms lists it."
+    )
     choose: ChooseSpec = Field(
         default=ChooseSpec(),
         description="How to choose the winner: the best trial by one metric among those within bounds, as in "
         "{best: val_accuracy, at_least: {images_per_s: 50}}; by default, the best trial by the first objective.",
     )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the networks are retrained on."""
+        return ("train", "validation") if self.refit == "train+validation" else ("train",)
+
+    @property
+    def makes_forms(self) -> bool:
+        """Whether there are other forms than the ensemble."""
+        return self.forms != (ENSEMBLE,)
+
+    @property
+    def shares_start(self) -> bool:
+        """Whether all networks of a configuration start from the same weights, so that they can be averaged."""
+        return SOUP in self.forms
+
+    @property
+    def trains_held_out(self) -> bool:
+        """Whether the winner is also retrained without the validation photos, to choose on them."""
+        return self.makes_forms and "validation" in self.splits

@@ -75,6 +75,26 @@ def test_the_name_decides_what_is_compared(
     assert (found.policy, found.images) == ("flip", IMAGES)
 
 
+@pytest.mark.parametrize(
+    ("against", "models"),
+    [
+        ("winner", {"winner", "runner-up-1", "runner-up-2"}),
+        ("winner/soup", {"winner/ensemble", "winner/soup", "runner-up-1/ensemble", "runner-up-2/seed-0"}),
+    ],
+)
+def test_another_form_of_the_winner_is_compared_with_ensembles(tmp_path: Path, against: str, models: set[str]) -> None:
+    paths = finished(tmp_path / "s")
+    with Ledger(paths.ledger) as ledger:
+        listed = [event.data["models"] for event in ledger.events() if "models" in event.data][-1]
+        soup = {"model": "winner/soup", "fit": "r0", "configuration": ""}
+        ledger.append(EventKind.STAGE, stage="leaderboard", state="ENDED", payload={"models": [*listed, soup]})
+    found = compare.compare_configurations(paths.root, against)
+    assert set(found.frame["model"]) == models
+    assert found.frame.loc[found.frame["baseline"], "model"].tolist() == [against]
+    policies = compare.compare_policies(paths.root)
+    assert policies.frame["networks"].tolist() == [5, 5]
+
+
 def test_a_comparison_is_printed_and_handed_on(tmp_path: Path) -> None:
     found = compare.compare_configurations(finished(tmp_path / "s").root, "base")
     rows = compare.records(found)

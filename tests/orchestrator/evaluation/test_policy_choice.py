@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.policy_choice import PolicyScore, choose_policy
+from orchestrator.evaluation.policy_choice import FormScore, PolicyScore, choose_form, choose_policy
 
 TOTAL = 495
 
@@ -104,3 +104,44 @@ def test_six_equal_policies_keep_whole(copies):
 
 def test_a_policy_that_is_better_by_3_points_is_chosen():
     assert chosen(0.2, 60)["whole"] <= 12
+
+
+def form(name: str, correct: int, networks: int, log_loss: float = 0.3) -> FormScore:
+    return FormScore(name, correct, TOTAL, log_loss, networks)
+
+
+@pytest.mark.parametrize(
+    ("scores", "name", "reason"),
+    [
+        (
+            [form("ensemble", 465, 3), form("soup", 463, 1)],
+            "soup",
+            "soup, 93.54 % (463 of 495 images) on validation, is the cheapest (1 network) of 2 forms that are as good "
+            "as the best within chance, ensemble with 465 (3 networks).",
+        ),
+        (
+            [form("ensemble", 467, 3), form("soup", 440, 1), form("distilled", 441, 1)],
+            "ensemble",
+            "ensemble has the highest validation accuracy of 3 forms, 94.34 % (467 of 495 images), and no cheaper one "
+            "is as good within chance.",
+        ),
+        (
+            [form("ensemble", 460, 3), form("soup", 463, 1, 0.3), form("distilled", 463, 1, 0.2)],
+            "distilled",
+            "distilled has the highest validation accuracy of 3 forms, 93.54 % (463 of 495 images), and none needs "
+            "fewer than 1 network.",
+        ),
+        ([form("soup", 463, 1)], "soup", "soup is the only form, with 93.54 % (463 of 495 images) on validation."),
+    ],
+)
+def test_the_cheapest_form_as_good_as_the_best_within_chance(scores: list[FormScore], name: str, reason: str) -> None:
+    correct = {s.form: np.arange(s.total) < s.correct for s in scores}
+    for order in itertools.permutations(scores):
+        choice = choose_form(order, correct)
+        assert (choice.form, choice.reason) == (name, reason)
+
+
+def test_forms_need_the_same_images() -> None:
+    for scores in ([], [form("soup", 3, 1), form("ensemble", 3, 2)]):
+        with pytest.raises(ValueError, match="all forms need the same images"):
+            choose_form(scores, {"soup": np.ones(4, bool), "ensemble": np.ones(TOTAL, bool)})

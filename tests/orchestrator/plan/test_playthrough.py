@@ -35,6 +35,25 @@ def test_every_stage_has_its_seconds() -> None:
     assert (again.stages, again.epochs) == (found.stages, found.epochs)
 
 
+def test_forms_of_the_winner_are_counted() -> None:
+    plain = play(SimulatedSweep(spec_of(HEADS), situation()))
+
+    def forms(names: list[str], **more: object) -> SimulatedOutcome:
+        return play(SimulatedSweep(spec_of(HEADS, final={"seeds": 2, "forms": names, **more}), situation()))
+
+    soup, both = forms(["ensemble", "soup"]), forms(["ensemble", "soup", "distilled"])
+    assert len(soup.refits) == 2 * 2 + 2  # the winner once more, without the validation photos
+    assert len(both.refits) == len(soup.refits) + 2  # a distilled network with and one without them
+    assert len(forms(["ensemble", "soup"], refit="train").refits) == 2 * 2
+    assert plain.stages[Stage.REFIT] < soup.stages[Stage.REFIT] < both.stages[Stage.REFIT]
+    assert plain.stages[Stage.LEADERBOARD] < soup.stages[Stage.LEADERBOARD] < both.stages[Stage.LEADERBOARD]
+    assert plain.stages[Stage.SEARCH] == soup.stages[Stage.SEARCH]
+    longer = forms(["ensemble", "distilled"], distillation={"epochs": 30})
+    assert longer.refits[-1][1] == 30
+    simulated = SimulatedSweep(spec_of(HEADS, final={"seeds": 2, "forms": ["ensemble", "soup"]}), situation())
+    assert simulated.model_bytes(soup) > simulated.model_bytes(plain)
+
+
 def test_a_search_that_its_hours_end_has_fewer_trials_and_one_without_a_complete_trial_no_winner() -> None:
     whole = {**HEADS, "unfrozen_layers": "all"}
     some = play(SimulatedSweep(spec_of(whole, budget={"hours": 0.05}), situation()))

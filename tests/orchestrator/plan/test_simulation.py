@@ -229,3 +229,15 @@ def test_what_trains_longer_wins_more_often() -> None:
     works = [work(unfrozen_layers=5 if place % 2 else 0) for place in range(20)]
     best = [played(works, terms(2), seed=seed).complete[0] for seed in range(100)]
     assert 70 <= sum(place % 2 for place in best) <= 99
+
+
+def test_a_photo_is_decoded_once_for_all_its_copies_and_again_for_new_ones() -> None:
+    rows = work(multiplier=3.0, unfrozen_layers="all").images
+    train = next(r for r in rows if r.split == "train" and not r.recipe)
+    copies = next(r for r in rows if r.recipe)
+    photo_s, copy_s = COST.of_image(train), COST.of_image(copies)
+    assert (train.count, copies.count) == (100, 200)
+    assert COST.of_images([(train, 100), (copies, 200)], rows) == pytest.approx(100 * photo_s + 200 * copy_s)
+    assert COST.of_images([(copies, 200)], rows) == pytest.approx(100 * photo_s + 200 * copy_s)
+    assert COST.of_images([(copies, 20)], rows) == pytest.approx(20 * photo_s + 20 * copy_s)
+    assert COST.of_images([], rows) == 0

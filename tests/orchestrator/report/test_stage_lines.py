@@ -58,6 +58,16 @@ def test_a_line_for_each_event(stage: str, state: str, payload: dict[str, Any], 
     assert lines(stage, state, payload) == expected
 
 
+def test_forms_say_what_was_made_and_chosen() -> None:
+    made = {"soup": {"fits": ["a"], "text": "The soup averages 2 of 3 networks."}, "ensemble": {"fits": ["b", "c"]}}
+    payload = {"winner": {}, "made_of": made, "why": "soup is the cheapest."}
+    assert lines("forms", "ENDED", payload) == [
+        "forms    The soup averages 2 of 3 networks.",
+        "         soup is the cheapest.",
+    ]
+    assert lines("forms", "ENDED", {"winner": {}}) == []
+
+
 def test_a_note_with_a_reason_is_a_warning() -> None:
     assert lines("prefill", "", {}, reason="the disk is full.") == ["warning  the disk is full."]
 

@@ -100,6 +100,15 @@ def test_folds_leave_nothing_to_refit_on_train_alone(load: Load) -> None:
     assert load(sweep("final: {refit: train}")).final.refit == "train"
 
 
+def test_folds_leave_nothing_to_choose_a_form_on(load: Load) -> None:
+    data = "{source: 'builtin:digits', folds: 5}"
+    [found] = mistakes(load, sweep("final: {forms: [ensemble, soup]}", data=data))
+    assert found == (
+        "5:16: final.forms: found [ensemble, soup], but with data.folds 5 every network is retrained on all photos "
+        "outside the test split, so none is left to choose a form on. Remove this line, or data.folds."
+    )
+
+
 # --- weights ------------------------------------------------------------------------------------------------------
 
 BACKBONES = "backbone: [mobilenet_0.5, vgg16, small_cnn]"

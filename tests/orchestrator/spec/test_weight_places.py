@@ -133,7 +133,8 @@ def test_a_picture_of_the_photos_needs_no_weights(tmp_path, monkeypatch, offline
 def test_doctor_counts_the_files(folder):
     finding = weights({"ORCH_WEIGHTS": str(folder)})
     assert (finding.level, why_unreachable.cache_info().currsize) == ("OK", 0)  # conftest's cache has the rest
-    assert "of 48 backbones: 3 in ORCH_WEIGHTS, 45 in " in finding.text
+    assert "of 69 backbones: 3 in ORCH_WEIGHTS, 45 in " in finding.text
+    assert finding.text.endswith(", 21 to be converted first (docs/backbones.md)")
 
 
 # Optional
@@ -145,6 +146,19 @@ def test_an_optional_backbone_without_weights_is_left_out(tmp_path):
     (line,) = found.notes
     assert "senet50 is left out: Keras has no weights of it" in line
     assert "--set weights.senet50=FILE" in line
+
+
+def test_several_that_are_left_out_for_one_reason_are_one_line(tmp_path):
+    some = "{senet50: optional, efficientnet_lite0: optional, resnet18: '${NET:-optional}'}"
+    found = opened(tmp_path, "[resnet50, efficientnet_lite0, senet50, resnet18]", some)
+    assert backbones(found.spec) == ("resnet50",)
+    both, own = sorted(found.notes)
+    assert "resnet18 is left out: Keras has no weights of it" in own
+    assert "export NET=FILE" in own
+    assert both == (
+        "space    efficientnet_lite0 and senet50 are left out: Keras has no weights of them to download, and no weight "
+        "file is given. To include one: --set weights.NAME=FILE (docs/backbones.md)"
+    )
 
 
 def test_an_optional_backbone_that_cannot_be_downloaded_is_left_out_and_others_are_not(tmp_path, folder, offline):  # noqa: F811

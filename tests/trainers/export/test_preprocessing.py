@@ -44,6 +44,14 @@ def test_crops_are_places_in_pixels(policy: str, expected: list[tuple[int, int, 
     assert {crop["jpeg_at_least"] for crop in crops} == {int(2 * crop["photo"] / 0.7) for crop in crops}
 
 
+@pytest.mark.parametrize("view", ["squash+needed", "random_crop+needed"])
+def test_a_jpeg_is_decoded_as_in_training(view: str) -> None:
+    found = preprocessing(served("ten_crop", view))
+    assert {crop["jpeg_at_least"] for crop in found["crops"]} == {320}  # 1.25 * 256
+    assert found["square"] == (None if "squash" in view else "centre")
+    assert ("take the central square" in " ".join(how_to_cut(served("whole", view)))) == ("squash" not in view)
+
+
 def test_a_random_crop_is_its_draw() -> None:
     crops = preprocessing(served("random_3"))["crops"]
     assert [(crop["draw"], crop["smallest"], crop["photo"]) for crop in crops] == [(i, 0.7, 256) for i in range(3)]

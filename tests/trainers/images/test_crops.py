@@ -130,3 +130,14 @@ def test_the_clock_charges_each_policy_what_it_needs(photo):
     assert clock.seconds_an_image(names) > random > centre > 0
     assert clock.seconds_an_image(crop_names("ten_crop")) > centre
     assert clock.seconds_an_image(names) < random + whole + clock.seconds_an_image(crop_names("ten_crop"))
+
+
+def test_a_jpeg_is_decoded_as_the_framing_of_the_training_says() -> None:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    Image.fromarray(pixels).resize((512, 384), Image.Resampling.BICUBIC).save(file, "JPEG", quality=95)
+    data = file.getvalue()
+    (before,), (today,) = (crops(data, 140, framing, "whole", SHA) for framing in ("random_crop", "random_crop+needed"))
+    np.testing.assert_array_equal(before, square(data, 140, "centre_crop"))
+    np.testing.assert_array_equal(today, square(data, 140, "centre_crop+needed"))
+    assert (before != today).any()

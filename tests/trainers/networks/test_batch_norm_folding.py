@@ -202,6 +202,8 @@ def test_what_is_stored_is_described_as_it_is_computed_and_looked_at_once(monkey
         ("efficientnet_b0", 64, 49),
         ("densenet121", 64, 59),
         ("mobilenet_v3_small", 64, 34),
+        ("efficientnet_lite0", 64, 49),
+        ("resnet18", 64, 20),
     ],
 )
 def test_the_shipped_backbones_give_the_same_features(name: str, size: int, least: int) -> None:

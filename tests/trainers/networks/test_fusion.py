@@ -85,6 +85,9 @@ SLOW_STAGES = {
     "densenet121": ("pool3_conv", "pool4_conv", "relu"),
     "inception_v3": ("mixed2", "mixed7", "mixed10"),
     "efficientnet_b0": ("block4a_expand_activation", "block6a_expand_activation", "top_activation"),
+    "efficientnet_lite0": ("block5_expand_relu", "block11_expand_relu", "top_relu"),
+    "resnet18": ("stage2_block2_out", "stage3_block2_out", "stage4_block2_out"),
+    "convnext_v2_atto": ("stage3_downsample_norm", "stage4_downsample_norm", "norm"),
 }
 
 

@@ -113,6 +113,7 @@ def test_prefix_then_tail_is_the_whole_network(unfrozen):
 FAMILIES = [
     *("vgg16", "resnet50", "resnet50v2", "senet50", "xception", "inception_v3", "inception_resnet_v2", "densenet121"),
     *("mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny", "nasnet_mobile"),
+    *("efficientnet_lite0", "resnet18", "resnet50v1.5", "convnext_v2_atto"),
 ]
 
 

@@ -20,10 +20,10 @@ from trainers.training.features import RecomputedRows, RowSubset
 ROW_BYTES = 4 * 5
 
 
-def live(count: int, ahead: bool = False) -> RecomputedRows:
+def live(count: int) -> RecomputedRows:
     """Row i is five times i."""
     return RecomputedRows(
-        lambda here: iter([np.repeat(here[:, None], 5, 1).astype(np.float32)]), (5,), np.dtype("float32"), count, ahead
+        lambda here: iter([np.repeat(here[:, None], 5, 1).astype(np.float32)]), (5,), np.dtype("float32"), count
     )
 
 
@@ -81,17 +81,25 @@ def test_what_goes_wrong_while_reading_ahead_is_said(tmp_path, monkeypatch):
         list(chunks(rows, np.array_split(np.arange(40), 8)))
 
 
-def test_rows_that_say_so_are_computed_ahead_in_smaller_chunks(monkeypatch):
-    monkeypatch.setattr(chunks_module, "COMPUTED_BYTES", 10 * ROW_BYTES)
-    for ahead, count in ((True, 4), (False, 1)):
-        found = list(chunks(RowSubset(live(40, ahead), np.arange(40)), np.array_split(np.arange(40), 8)))
-        assert len(found) == count
-        np.testing.assert_array_equal(np.concatenate([chunk.rows for chunk in found])[:, 0], np.arange(40))
+@pytest.mark.parametrize("ahead", [False, True])
+def test_rows_that_say_so_are_computed_by_another_thread(monkeypatch, ahead):
+    monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 10 * ROW_BYTES)
+    readers = set()
+
+    def compute(here):
+        readers.add(threading.current_thread() is threading.main_thread())
+        yield np.repeat(here[:, None], 5, 1).astype(np.float32)
+
+    rows = RecomputedRows(compute, (5,), np.dtype("float32"), 40, ahead)
+    found = list(chunks(RowSubset(rows, np.arange(40)), np.array_split(np.arange(40), 8)))
+    assert len(found) == 4
+    np.testing.assert_array_equal(np.concatenate([chunk.rows for chunk in found])[:, 0], np.arange(40))
+    assert readers == {not ahead}
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_thread_is_left_where_the_reader_stops_early(monkeypatch, fails):
-    monkeypatch.setattr(chunks_module, "COMPUTED_BYTES", 10 * ROW_BYTES)
+    monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 10 * ROW_BYTES)
     before = threading.active_count()
     taken = []
 

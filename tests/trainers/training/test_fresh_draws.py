@@ -28,7 +28,13 @@ CASES: dict[str, dict[str, Any]] = {
     "copies of the central square": {"unfrozen_layers": "all", "multiplier": 1.5, "view": "centre_crop"},
     "crops": {"unfrozen_layers": "all", "view": "random_crop", "batch_norm": "measured"},
     "mixed": {"mixup": 0.4, "multiplier": 2.0, "steps": "originals"},
-    "crops and copies, mixed": {"cutmix": 1.0, "multiplier": 2.0, "view": "random_crop", "recipe": "rand"},
+    "crops and copies, mixed": {
+        "cutmix": 1.0,
+        "multiplier": 2.0,
+        "view": "random_crop",
+        "recipe": "rand",
+        "decode": "needed",
+    },
 }
 
 

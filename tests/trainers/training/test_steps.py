@@ -12,13 +12,14 @@ import tensorflow as tf
 from tests.support import two_devices
 from tests.support.tiny_fits import CLASSES, config, figures, job
 from trainers.config import StepKind
+from trainers.contract import Distillation
 from trainers.errors import TrainerError
 from trainers.networks.network import Architecture, Network
 from trainers.networks.prefix import Prefix
 from trainers.training import steps
 from trainers.training.loop import open_fit
 from trainers.training.mixing import mix
-from trainers.training.steps import CompiledNetwork
+from trainers.training.steps import CompiledNetwork, soft_cross_entropy
 
 EVEN = np.array([4, 4, 4])
 
@@ -313,3 +314,31 @@ def test_two_devices_train_as_one(tmp_path):
         one, two = found[name]["1"], found[name]["2"]
         assert one[0]["loss"] != pytest.approx(two[0]["loss"], abs=1e-4)
         assert two[-1]["val_accuracy"] == pytest.approx(one[-1]["val_accuracy"], abs=0.05)
+
+
+def test_soft_cross_entropy_is_that_of_both_at_the_temperature() -> None:
+    teacher = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    logits = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    soft = teacher ** (1 / 2) / (teacher ** (1 / 2)).sum(1, keepdims=True)
+    p = np.exp(logits / 2) / np.exp(logits / 2).sum(1, keepdims=True)
+    found = soft_cross_entropy(tf.constant(teacher, tf.float32), tf.constant(logits, tf.float32), 2.0)
+    np.testing.assert_allclose(found, -4 * (soft * np.log(p)).sum(1), rtol=1e-5)
+    certain = soft_cross_entropy(tf.constant([[1.0, 0.0, 0.0]]), tf.constant(logits[:1], tf.float32), 1.0)
+    np.testing.assert_allclose(certain, -np.log(np.exp(2) / np.exp([2.0, 1, 0]).sum()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_a_distilled_kind_learns_in_shares_from_the_teacher_and_from_the_labels(alpha: float) -> None:
+    trial = config(unfrozen_layers=0, smoothing=0.1)
+    architecture = Architecture.of(trial, "none", len(CLASSES))
+    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), StepKind.of(trial, distilled=True))
+    made.reset(trial, 0, EVEN, 1)
+    made.learn_from(Distillation("", 3.0, alpha))
+    logits = X @ np.asarray(made.network.kernel) + np.asarray(made.network.bias)
+    teacher = np.random.default_rng(2).dirichlet(np.ones(len(CLASSES)), len(X)).astype(np.float32)
+    offsets, one = np.array([0, len(X)], np.int32), np.ones(1, np.float32)
+    losses, _ = made.train(X, Y, offsets, 0 * one, one, np.array([[0, 0]], np.int64), teacher)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    hard = -((0.9 * np.eye(len(CLASSES))[Y] + 0.1 / len(CLASSES)) * log_p).sum(1).mean()
+    soft = float(np.mean(soft_cross_entropy(tf.constant(teacher), tf.constant(logits), 3.0)))
+    assert losses[0] == pytest.approx(alpha * soft + (1 - alpha) * hard, rel=1e-4)

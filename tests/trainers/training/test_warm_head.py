@@ -85,3 +85,16 @@ def test_what_the_head_keeps_of_a_configuration() -> None:
     assert not first.prefix().mixes
     assert (first.ema, first.batch_norm, first.bottom_rate) == (0.0, TrialConfig().batch_norm, 1.0)
     assert config(unfrozen_layers=0, warm_head=3) == config(unfrozen_layers=0)
+
+
+def test_fits_that_share_their_start_train_the_same_head_first(manifest: Path, cache: Path) -> None:
+    heads = []
+    for seed, start in ((1, 0), (2, 0), (2, None)):
+        fit = open_fit(dataclasses.replace(job(manifest, cache, seed=seed, **DEEP), start_seed=start))
+        assert isinstance(fit, TrainingFit)
+        assert fit.start is not None
+        fit._begin_with(fit.start)
+        heads.append(head_of(fit))
+    for one, other, own in zip(*heads, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert (one != own).any()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.sections.final import ChooseSpec, FinalSpec
-from tests.support.sweep_files import Load, sweep
+from tests.support.sweep_files import Load, mistakes, sweep
 
 
 def test_policies_always_hold_whole_first(load: Load) -> None:
@@ -45,3 +45,38 @@ def test_the_rule_names_every_metric_once() -> None:
 def test_a_bound_that_makes_no_sense_is_a_sentence(rule: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         ChooseSpec(**rule)
+
+
+def test_forms_are_chosen_among_only_where_the_file_says_so(load: Load) -> None:
+    plain = load(sweep(rest="final: {seeds: 3}\n")).final
+    assert (plain.forms, plain.makes_forms, plain.shares_start, plain.trains_held_out) == (("ensemble",), *3 * [False])
+    some = load(sweep(rest="final: {forms: [ensemble, distilled]}\n")).final
+    assert (some.makes_forms, some.shares_start, some.trains_held_out) == (True, False, True)
+    assert some.splits == ("train", "validation")
+    soup = load(sweep(rest="final: {forms: [soup], refit: train}\n")).final
+    assert (soup.makes_forms, soup.shares_start, soup.trains_held_out, soup.splits) == (True, True, False, ("train",))
+
+
+@pytest.mark.parametrize(
+    ("final", "sentence"),
+    [
+        (
+            "forms: [soop]",
+            '5:17: final.forms.0: found "soop"; did you mean "soup"? Allowed: ensemble, soup, distilled.',
+        ),
+        ("forms: [soup, soup]", 'final.forms.1: found "soup" twice in the list.'),
+        ("forms: []", "allowed: a list of forms, as in [ensemble, soup]."),
+        ("forms: [soup], seeds: 1", "found [soup], which are made of several networks, but final.seeds is 1; write at"),
+        (
+            "forms: [soup], winner_form: single",
+            "final.winner_form: found single, but final.forms [soup] lets validation",
+        ),
+        (
+            "distillation: {temperature: 0.5}",
+            "final.distillation.temperature: found 0.5; allowed: a number, at least 1",
+        ),
+    ],
+)
+def test_forms_that_make_no_sense_are_a_sentence(load: Load, final: str, sentence: str) -> None:
+    (found,) = mistakes(load, sweep(rest=f"final: {{{final}}}\n"))
+    assert sentence in found

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support import parity
 from tests.support.places import FIXTURES
 from trainers.networks.architectures.senet import build_se_resnet, build_senet50, reduced
 from trainers.networks.conversion.convert import fill
@@ -20,7 +19,7 @@ NARROW_ENDS = {
     "layer3": "stage3_block1_out",
     "layer4": "stage4_block1_out",
 }
-"""timm's name of a stage of the narrow network in tests/torch_senet.py -> the Keras layer that ends it."""
+"""timm's name of a stage of the narrow network in tests/support/torch_models.py -> the Keras layer that ends it."""
 
 
 def test_every_stage_gives_what_timms_gives():
@@ -59,12 +58,3 @@ def test_a_gate_leaves_a_sixteenth(channels, middle):
 def test_a_top_or_weights_are_refused():
     with pytest.raises(ValueError, match="senet50 is built without a top and without weights; load a converted"):
         build_senet50((32, 32, 3), include_top=True)
-
-
-@pytest.mark.parity
-@pytest.mark.slow
-@pytest.mark.skipif(bool(parity.missing()), reason="needs the extra: torch, timm and safetensors")
-def test_the_whole_network_gives_what_timms_gives():
-    found = parity.differences()
-    assert len(found) == 5
-    assert max(difference for difference, _ in found.values()) <= parity.BOUND

@@ -77,7 +77,8 @@ def test_kernels_are_transposed_and_the_rest_is_copied():
         assert kernel.to_keras(values).shape == shape
         if name == "conv":
             assert kernel.to_keras(values)[3, 4, 1, 2] == values[2, 1, 3, 4]
-        assert (bias.name, bias.to_keras(values[0]).shape) == (f"{layer.name.upper()}.bias", values[0].shape)
+        assert (bias.name, bias.shape) == (f"{layer.name.upper()}.bias", tuple(layer.bias.shape))
+        np.testing.assert_array_equal(bias.to_keras(np.arange(3.0)), np.arange(3.0))
     norm = keras.layers.BatchNormalization()
     norm.build((None, 2))
     names = [tensor_of(norm, variable, "bn").name for variable in norm.weights]

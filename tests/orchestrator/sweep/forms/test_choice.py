@@ -1,0 +1,83 @@
+"""The winner's forms: which are made of what, which is chosen, and that nothing is made twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from orchestrator.ledger.segments import EventKind
+from orchestrator.ledger.stages import Stage
+from orchestrator.sweep.forms.choice import add_forms
+from orchestrator.sweep.refit import refit
+from tests.orchestrator.sweep.forms.conftest import WINNER, Chosen
+from tests.support.in_process import InProcess
+from tests.support.printed_lines import PrintedLines
+from trainers.training.loop import read_weights
+
+FORMS = ("ensemble", "soup", "distilled")
+
+
+@pytest.mark.parametrize("splits", ["train", "train+validation"])
+def test_the_forms_of_the_winner(chosen: Chosen, in_process: InProcess, printed: PrintedLines, splits: str) -> None:
+    sweep, manifest = chosen(forms=FORMS, refit=splits)
+    found, models = add_forms(sweep, manifest, WINNER, refit(sweep, manifest, WINNER))
+    assert [m.name for m in models] == ["winner/seed-0", "winner/seed-1", "winner/soup", "winner/distilled"]
+    held_out = ["held-out/seed-0", "held-out/seed-1"] if splits != "train" else []
+    students = [*(["held-out/distilled"] if held_out else []), "winner/distilled"]
+    assert in_process.trained == ["winner/seed-0", "winner/seed-1", *held_out, *students]
+    jobs = {model.name: read_weights(sweep.paths.fit(model.fit))[0] for model in models}
+    assert {job.train_splits for job in jobs.values()} == {tuple(splits.split("+"))}
+    assert [(job.seed, job.first_seed) for job in jobs.values()] == [(0, 0), (1, 0), (0, 0), (0, 0)]
+    assert jobs["winner/distilled"].distillation is not None
+
+    (event,) = [e for e in sweep.ledger.events() if e.stage == Stage.FORMS]
+    assert event.data["winner"] == found.to_dict()
+    assert found.form in FORMS
+    assert found.reason.startswith("It is the best. ")
+    scores = {score["form"]: score for score in event.data["forms"]}
+    assert {name: (score["networks"], score["total"]) for name, score in scores.items()} == {
+        "ensemble": (2, 24),
+        "soup": (1, 24),
+        "distilled": (1, 24),
+    }
+    steps = event.data["made_of"]["soup"]["steps"]
+    assert scores["soup"]["correct"] == max(step["correct"] for step in steps if step["kept"])
+
+    calls, trained, before = list(in_process.calls), list(in_process.trained), len(sweep.ledger.events())
+    assert add_forms(sweep, manifest, WINNER, refit(sweep, manifest, WINNER)) == (found, models)
+    assert (in_process.calls, in_process.trained, len(sweep.ledger.events())) == (calls, trained, before)
+    assert not any(line.startswith("warning") for line in printed.lines)
+
+
+def test_a_sweep_without_forms_is_as_ever(chosen: Chosen, in_process: InProcess) -> None:
+    sweep, manifest = chosen()
+    models = refit(sweep, manifest, WINNER)
+    assert add_forms(sweep, manifest, WINNER, models) == (WINNER, models)
+    assert {read_weights(sweep.paths.fit(model.fit))[0].start_seed for model in models} == {None}
+    assert in_process.calls == []
+    assert Stage.FORMS not in sweep.state().stages
+
+
+def test_a_sweep_that_no_longer_asks_for_forms_records_the_plain_winner(chosen: Chosen) -> None:
+    sweep, manifest = chosen()
+    other = dataclasses.replace(WINNER, form="soup")
+    sweep.record(EventKind.STAGE, stage=Stage.FORMS, state="ENDED", payload={"winner": other.to_dict()})
+    add_forms(sweep, manifest, WINNER, [])
+    assert json.loads(sweep.ledger.events()[-1].payload) == {"winner": WINNER.to_dict()}
+
+
+def test_a_winner_of_one_network_has_no_other_form(chosen: Chosen, printed: PrintedLines) -> None:
+    sweep, manifest = chosen(forms=FORMS, refit="train")
+    models = refit(sweep, manifest, WINNER)[:1]
+    assert add_forms(sweep, manifest, WINNER, models) == (WINNER, models)
+    assert printed.lines[-1].endswith("are not compared: fewer than two networks of the winner are left")
+
+
+def test_a_winner_that_mixes_images_is_not_distilled(chosen: Chosen, printed: PrintedLines) -> None:
+    sweep, manifest = chosen(forms=("ensemble", "distilled"), refit="train")
+    mixed = dataclasses.replace(WINNER, config=dataclasses.replace(WINNER.config, mixup=0.2))
+    found, models = add_forms(sweep, manifest, mixed, refit(sweep, manifest, mixed))
+    assert (found.form, [m.member for m in models]) == ("ensemble", ["seed-0", "seed-1"])
+    assert "there is no distilled network: the winner mixes images" in " ".join(printed.lines)

@@ -1,0 +1,69 @@
+"""The average of several networks' weights as a network of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import tiny_fits
+from trainers.contract import FitJob
+from trainers.errors import TrainerError
+from trainers.forms.soup import average, mean_of
+from trainers.training.loop import open_fit, read_weights
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[FitJob]:
+    """Two fits that start from the same weights, and one that does not."""
+    folder = tmp_path_factory.mktemp("soup")
+    manifest = tiny_fits.write_manifest(folder / "pictures")
+    jobs = []
+    for number, (seed, start) in enumerate([(0, 0), (1, 0), (1, None)]):
+        job = tiny_fits.job(manifest, folder / "cache", seed, str(folder / f"fit-{number}"), batch_norm="adapted")
+        job = dataclasses.replace(job, start_seed=start)
+        fit = open_fit(job)
+        fit.run_epoch()
+        fit.finish()
+        jobs.append(job)
+    return jobs
+
+
+def averaged(jobs: list[FitJob], output: Path) -> list[np.ndarray]:
+    soup = dataclasses.replace(jobs[0], id="soup", output=str(output))
+    job = {"fits": [each.output for each in jobs], "soup": soup.to_dict(), "threads": 1, "gpu_memory_share": 0.0}
+    assert average(job) == {"ingredients": len(jobs)}
+    written, weights = read_weights(output)
+    assert (written.id, written.config, written.first_seed) == ("soup", jobs[0].config, 0)
+    return weights
+
+
+def test_weights_are_averaged_and_batch_norms_measured_anew(trained: list[FitJob], tmp_path: Path) -> None:
+    both = [read_weights(Path(job.output))[1] for job in trained[:2]]
+    found = averaged(trained[:2], tmp_path / "soup")
+    different = [i for i, pair in enumerate(zip(found, mean_of(both), strict=True)) if not np.array_equal(*pair)]
+    assert len(found) == 7  # a convolution, a batch norm of four, the head's two
+    assert [found[i].shape for i in different] == [(64,), (64,)]
+    assert not np.array_equal(both[0][0], both[1][0])
+
+
+def test_a_soup_of_one_network_is_that_network(trained: list[FitJob], tmp_path: Path) -> None:
+    (own,) = [read_weights(Path(job.output))[1] for job in trained[:1]]
+    for mine, its in zip(averaged(trained[:1], tmp_path / "soup"), own, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_networks_of_different_starts_are_refused(trained: list[FitJob], tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="start from the same weights can be averaged"):
+        averaged([trained[0], trained[2]], tmp_path / "soup")
+
+
+def test_the_mean_is_taken_in_double_precision_and_kept_in_the_networks_own() -> None:
+    ones = [[np.full(2, value, np.float32)] for value in (1.0, 2.0, 4.5)]
+    (mean,) = mean_of(ones)
+    assert mean.dtype == np.float32
+    assert mean.tolist() == [2.5, 2.5]
+    with pytest.raises(TrainerError, match="same shapes"):
+        mean_of([[np.zeros(2)], [np.zeros(3)]])
