@@ -18,6 +18,8 @@ RELEASE_BYTES = 32 * 2**20
 """Bytes of mapped pages read before they are released."""
 FAULT_BYTES = 2 * 2**20
 """Bytes of read-ahead assumed per row: Linux may map a whole large page of the file at once."""
+COPIED_ALONE_BYTES = 16 * 2**10
+"""Minimum bytes of a row that is copied by itself; gathering many of them would copy each twice."""
 
 
 class RowSource(Protocol):
@@ -67,7 +69,7 @@ class Rows:
         Raises TrainerError if a damaged row stays damaged after it was computed again.
         """
         if self._dense is not None:
-            return self._dense[indices]
+            return np.take(self._dense, indices, axis=0)
         return self._gather(np.asarray(indices, np.int64))
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
@@ -130,7 +132,7 @@ class _MappedReader:
             pieces = -(-touched // RELEASE_BYTES)
             for chosen in np.array_split(order[begin:end], pieces) if pieces > 1 else (order[begin:end],):
                 rows = places[chosen, 1]
-                out[chosen] = segment.rows[rows]
+                _copy(segment.rows, rows, out, chosen)
                 damaged.append(_damaged_rows(segment, rows, chosen, out))
                 self._count(segment, touched // pieces)
         return np.concatenate(damaged)
@@ -142,6 +144,15 @@ class _MappedReader:
             segments, self._segments, self._bytes = self._segments, set(), 0
             for used in segments:
                 used.release()
+
+
+def _copy(rows: np.ndarray, taken: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+    """Copy ``rows[taken]`` to ``out[places]``; large rows one by one, which copies them once."""
+    if len(taken) and rows[0].nbytes < COPIED_ALONE_BYTES:
+        out[places] = rows[taken]
+        return
+    for place, row in zip(places.tolist(), taken.tolist(), strict=True):
+        out[place] = rows[row]
 
 
 def _damaged_rows(segment: OpenSegment, rows: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -159,7 +159,8 @@ class LabelledRows:
 
 @dataclass
 class ReadCost:
-    """Work done to read rows, added up as they are computed. ``stored``: every row read is in the store now;
+    """Work done to read rows, added up as they are computed. ``decode_s``: spent waiting for decoded images, which come
+    from other threads while the prefix runs. ``stored``: every row read is in the store now;
     ``refused``: the message of the error that kept rows out of it, if any."""
 
     images: int = 0

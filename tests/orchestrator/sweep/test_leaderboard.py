@@ -69,6 +69,29 @@ def test_thresholds_count_the_trials_that_validation_chose_among(
     assert found.highest < calibrate(answers, 1)[0].highest
 
 
+def test_another_form_of_the_winner_has_a_row_and_is_no_part_of_the_ensemble(
+    open_sweep: Callable[..., SweepContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = {"a": 0.6, "b": 0.8, "s": 1.0}
+
+    def stored(kept: object, fit: str, split: str, policy: str) -> dict[str, np.ndarray]:
+        rows = np.array([[sure[fit], 1 - sure[fit]]])
+        arrays = {"probabilities": rows, "labels": np.zeros(1, np.int32), "sha256": np.array(["x"])}
+        return arrays | {"seconds": np.float64(2.0), "shared_seconds": np.float64(1.5)}
+
+    monkeypatch.setattr(leaderboard, "read_probabilities", stored)
+    names = {"winner/seed-0": "a", "winner/seed-1": "b", "winner/soup": "s"}
+    models = [FinalModel(name, fit, config()) for name, fit in names.items()]
+    predictions, _, _ = leaderboard._predictions(open_sweep(), models)
+    whole = {p.model: (float(p.probabilities[0, 0]), p.seconds) for p in predictions if p.policy == "whole"}
+    assert whole == {
+        "winner/seed-0": (0.6, 2.0),
+        "winner/seed-1": (0.8, 2.0),
+        "winner/soup": (1.0, 2.0),
+        "winner/ensemble": (pytest.approx(0.7), 2.5),
+    }
+
+
 def test_the_winner_keeps_distances_and_is_judged_without_them_where_photos_are_gone(
     open_sweep: Callable[..., SweepContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: PrintedLines
 ) -> None:

@@ -55,11 +55,6 @@ NETWORKS = [
     {"head": "cosface", "hidden": 6},
     {"feature_fusion": "concat", "unfrozen_layers": 0},
     pytest.param({"unfrozen_layers": "all", "pooling": "max"}, marks=pytest.mark.slow),
-    pytest.param(
-        {"backbone": "tests.support.tiny_fits:VIT", "pooling": "token", "unfrozen_layers": 1},
-        id="transformer",
-        marks=pytest.mark.slow,
-    ),
     pytest.param({"backbone": "tests.support.tiny_fits:RESIDUAL", "unfrozen_layers": 8}, marks=pytest.mark.slow),
     pytest.param({"mixup": 0.2, "head": "subcentre_arcface"}, marks=pytest.mark.slow),
 ]
@@ -74,6 +69,21 @@ def test_every_kind_of_network_converts(tmp_path: Path, trial: dict[str, Any]) -
     assert ("of its tensors stay float32" in answer["notes"].get("tflite-int8", "")) == fused
     expected = np.load(paths.probabilities("fit-1", "test", POLICY))["probabilities"]
     for name, tolerance in (("original", 1e-5), ("tflite", 1e-4), ("tflite-int8", 0.15)):
+        found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
+        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_transformer_is_written_in_every_format(tmp_path: Path) -> None:
+    """At another size than that of its position table, half of it trained."""
+    pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
+    trial = {"backbone": "tests.support.tiny_fits:VIT", "image_size": 24, "pooling": "token", "unfrozen_layers": 1}
+    paths = write_sweep(tmp_path / "sweep", members=1, **trial)
+    answer = ask_worker(paths, (*WITHOUT_EXTRAS, "onnx"), tmp_path)
+    assert answer["failed"] == {}
+    expected = np.load(paths.probabilities("fit-1", "test", POLICY))["probabilities"]
+    tolerances = {"savedmodel": 1e-5, "tflite": 1e-4, "tflite-fp16": 0.02, "tflite-int8": 0.15, "onnx": 1e-4}
+    for name, tolerance in tolerances.items():
         found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
         np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
 

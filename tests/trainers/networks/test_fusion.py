@@ -276,7 +276,8 @@ def test_fused_rows_are_float32_whatever_the_network(precision):
 def test_every_backbone_takes_every_stride_and_fusion():
     """Shapes for each row of the table, at its smallest size, the boundary in the middle."""
     seen, finer = 0, 0
-    for name, row in sorted(BACKBONES.items()):
+    with_stages = {name: row for name, row in sorted(BACKBONES.items()) if not row.tokens}
+    for name, row in with_stages.items():
         for stride in row.output_strides:
             model = build_backbone(name, "none", row.smallest_size, output_stride=stride)
             expected = -(-row.smallest_size // stride) if name != "small_cnn" else row.smallest_size // 4
@@ -296,5 +297,5 @@ def test_every_backbone_takes_every_stride_and_fusion():
         seen += 1
         del model, prefix, tail
         keras.backend.clear_session()
-    assert seen == len(BACKBONES)
+    assert seen == len(with_stages) == len(BACKBONES) - 7
     assert finer > 30

@@ -68,10 +68,7 @@ VIT = "tests.support.tiny_fits:VIT"
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        (
-            {"backbone": "small_cnn", "pooling": "token"},
-            "small_cnn is convolutional and has no class token; take pooling",
-        ),
+        ({"backbone": "small_cnn", "pooling": "token"}, "small_cnn is convolutional and has no class token"),
         ({"backbone": VIT, "feature_fusion": "concat"}, "tiny_vit is a transformer and has no stages to fuse"),
         (
             {"backbone": VIT, "image_size": 18},

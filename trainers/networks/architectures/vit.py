@@ -14,6 +14,7 @@ to a grid of patches, but the layer resizes it to the grid of its images, so tha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +152,7 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(self, tokens: Any) -> Any:
         x = tokens + _scaled(self._attention(_norm(tokens, self.norm1)), self.scale1)
-        hidden = ops.gelu(_dense(_norm(x, self.norm2), self.fc1), approximate=False)
+        hidden = _gelu(_dense(_norm(x, self.norm2), self.fc1))
         x = x + _scaled(_dense(hidden, self.fc2), self.scale2)
         return _norm(x, self.norm) if self.norm is not None else x
 
@@ -198,6 +199,14 @@ def _norm(x: Any, weights: list[Any]) -> Any:
 def _dense(x: Any, weights: list[Any]) -> Any:
     kernel, bias = weights
     return ops.add(ops.matmul(x, kernel), bias)
+
+
+def _gelu(x: Any) -> Any:
+    """x times the normal distribution's share below x (Hendrycks & Gimpel 2016), from erf.
+
+    ``keras.ops.gelu`` is the same from TensorFlow's Erfc, which tf2onnx does not know.
+    """
+    return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 
 
 def _scaled(x: Any, scale: Any) -> Any:

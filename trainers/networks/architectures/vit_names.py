@@ -60,12 +60,12 @@ def axes_of(layer: str, shape: Sequence[int]) -> tuple[int, ...]:
     return {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[len(shape)]
 
 
-def rearranged(tensors: Mapping[str, np.ndarray], grid: int) -> dict[str, np.ndarray]:
+def rearranged(tensors: Mapping[str, np.ndarray], grid: int, registers: int = 0) -> dict[str, np.ndarray]:
     """Return ``tensors`` with the tokens and the position table as ``vit.Tokens`` has them.
 
     ``cls_token`` becomes (1 + registers, width), the class token with its position and the registers; ``pos_embed``
-    becomes (grid * grid, width), resized if the table has another grid. What has another form is left as it is, for the
-    comparison of shapes to find.
+    becomes (grid * grid, width), resized if the table has another grid. What has another form than a network with so
+    many ``registers`` needs is left as it is, for the comparison of names and shapes to find.
     """
     found = {RENAMED.get(name, name): value for name, value in tensors.items()}
     first, table = found.get("cls_token"), found.get("pos_embed")
@@ -74,8 +74,9 @@ def rearranged(tensors: Mapping[str, np.ndarray], grid: int) -> dict[str, np.nda
     in_table = table.shape[1] - int(table.shape[1] ** 0.5) ** 2
     if in_table > 1 or first.shape[:2] != (1, 1) or table.shape[0] != 1:
         return found
-    registers = found.pop("reg_token", None)
-    leading = [first[0] + table[0, :in_table].sum(0), *([] if registers is None else [registers[0]])]
+    leading = [first[0] + table[0, :in_table].sum(0)]
+    if registers and found.get("reg_token", first).shape == (1, registers, first.shape[2]):
+        leading.append(found.pop("reg_token")[0])
     found["cls_token"] = np.concatenate(leading)
     found["pos_embed"] = resized(table[0, in_table:], grid)
     return found

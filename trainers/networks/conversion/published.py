@@ -82,8 +82,8 @@ def _of_vit(layer: Any, variable: Any) -> Tensor:
     return Tensor(vit_names.name_of(layer.name, variable.name), source, lambda values: values.transpose(order))
 
 
-def _vit(grid: int) -> Published:
-    prepare = functools.partial(vit_names.rearranged, grid=grid)
+def _vit(grid: int, registers: int = 0) -> Published:
+    prepare = functools.partial(vit_names.rearranged, grid=grid, registers=registers)
     return Published("timm", _of_vit, left_out=vit_names.LEFT_OUT, hints=vit_names.HINTS, prepare=prepare)
 
 
@@ -105,7 +105,8 @@ PUBLISHED: dict[str, Published] = {
     **{f"convnext_v2_{size}": _CONVNEXT_V2 for size in ("atto", "femto", "pico", "nano", "tiny", "base")},
     **{f"efficientnet_lite{number}": _LITE for number in (0, 1, 2)},
     **{f"vit_{size}_16_deit": _vit(grid=14) for size in ("tiny", "small", "base")},
-    **{f"vit_{size}_14_{kind}": _vit(grid=37) for size in ("small", "base") for kind in ("dinov2", "reg4_dinov2")},
+    **{f"vit_{size}_14_dinov2": _vit(grid=37) for size in ("small", "base")},
+    **{f"vit_{size}_14_reg4_dinov2": _vit(grid=37, registers=4) for size in ("small", "base")},
 }
 REFUSED = {
     "resnet": "PyTorch's ResNets have the stride in the 3x3 convolution, no biases and batch norms with 1e-5, Keras' "

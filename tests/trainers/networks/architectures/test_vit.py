@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support import parity, parity_vit
 from tests.support.places import FIXTURES
 from trainers.backbones import backbone
+from trainers.errors import TrainerError
 from trainers.networks.architectures.vit import START_OF_SCALE, TransformerBlock, build_vit
 from trainers.networks.architectures.vit_names import rearranged
 from trainers.networks.backbone import build_backbone
@@ -27,7 +27,8 @@ NARROWS = {"narrow_vit": {}, "narrow_vit_reg": {"layer_scale": True, "registers"
 def narrow(name: str, size: int) -> keras.Model:
     """The network of the fixture ``name`` for images of ``size``, with the fixture's weights."""
     model = build_vit((size, size, 3), **NARROW, **NARROWS[name])
-    prepare = functools.partial(rearranged, grid=NARROW["grid"])
+    registers = NARROWS[name].get("registers", 0)
+    prepare = functools.partial(rearranged, grid=NARROW["grid"], registers=registers)
     published = dataclasses.replace(PUBLISHED["vit_small_16_deit"], prepare=prepare)
     used, ignored, _ = fill(model, read_state_dict(FIXTURES / f"{name}.safetensors"), "the fixture", published)
     assert (len(used), ignored) == (len(model.weights), ())
@@ -67,6 +68,29 @@ def test_the_networks_are_the_papers(name, weights, tokens):
     assert model.layers[-1].name == "block_12"
     assert [layer.normalised for layer in model.layers if isinstance(layer, TransformerBlock)] == [False] * 11 + [True]
     assert all(layer.layer_scale == ("dinov2" in name) for layer in model.layers[3:])
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"dist_token": (1, 1, 16)}, "1 unknown: dist_token. It looks like DeiT's distilled network"),
+        (
+            {"blocks.0.ls1.gamma": (16,)},
+            "1 unknown: blocks.0.ls1.gamma. It has LayerScale: its network is one of DINOv2",
+        ),
+        ({"cls_token": (1, 1, 8)}, "2 of another shape: cls_token is 1x1x8, not 1x16, pos_embed is 1x26x16, not 25x16"),
+        ({"reg_token": (1, 2, 16)}, "1 unknown: reg_token. It has registers: its network is vit_small_14_reg4_dinov2"),
+    ],
+)
+def test_a_file_of_another_transformer_is_a_sentence(more, sentence):
+    tensors = read_state_dict(FIXTURES / "narrow_vit.safetensors")
+    tensors |= {name: np.zeros(shape, np.float32) for name, shape in more.items()}
+    model = build_vit((20, 20, 3), **NARROW)
+    prepare = functools.partial(rearranged, grid=NARROW["grid"])
+    published = dataclasses.replace(PUBLISHED["vit_small_16_deit"], prepare=prepare)
+    with pytest.raises(TrainerError) as error:
+        fill(model, tensors, "the file", published)
+    assert sentence in str(error.value)
 
 
 def test_a_network_is_saved_and_read_with_its_weights(tmp_path):
@@ -112,13 +136,3 @@ def test_a_top_weights_or_half_patches_are_refused():
         build_vit((20, 20, 3), include_top=True, **NARROW)
     with pytest.raises(ValueError, match="multiples of 4"):
         build_vit((22, 22, 3), **NARROW)
-
-
-@pytest.mark.parity
-@pytest.mark.slow
-@pytest.mark.skipif(bool(parity.missing()), reason="needs the extra: torch, timm and safetensors")
-@pytest.mark.parametrize("name", parity_vit.SIZES)
-def test_the_whole_network_gives_what_timms_gives(name):
-    found = parity_vit.differences(name)
-    assert len(found) == 3 * len(parity_vit.SIZES[name])
-    assert parity.excess(found) <= 1

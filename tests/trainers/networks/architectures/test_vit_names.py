@@ -25,7 +25,7 @@ def test_a_class_token_takes_its_position_out_of_the_table():
 
 def test_registers_follow_the_class_token_which_has_no_position_then():
     given = state(16, reg_token=(1, 4, WIDTH))
-    found = rearranged(given, 4)
+    found = rearranged(given, 4, registers=4)
     assert set(found) == {"cls_token", "pos_embed"}
     np.testing.assert_array_equal(found["cls_token"], np.concatenate([given["cls_token"][0], given["reg_token"][0]]))
     np.testing.assert_array_equal(found["pos_embed"], given["pos_embed"][0])
@@ -40,9 +40,17 @@ def test_facebooks_own_file_with_registers_gives_what_timms_gives():
         "register_tokens": timms["reg_token"],
         "mask_token": np.zeros((1, WIDTH), np.float32),
     }
-    found, expected = rearranged(own, 4), rearranged(timms, 4)
+    found, expected = rearranged(own, 4, registers=4), rearranged(timms, 4, registers=4)
     np.testing.assert_allclose(found["cls_token"], expected["cls_token"], atol=1e-6)
     np.testing.assert_array_equal(found["pos_embed"], expected["pos_embed"])
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+def test_registers_that_the_network_lacks_are_left(registers):
+    found = rearranged(state(16, reg_token=(1, 4, WIDTH)), 4, registers)
+    assert found["cls_token"].shape == (1, WIDTH)
+    assert found["reg_token"].shape == (1, 4, WIDTH)
+    assert rearranged(state(16), 4, registers)["cls_token"].shape == (1, WIDTH)
 
 
 def test_a_table_of_another_grid_is_resized():

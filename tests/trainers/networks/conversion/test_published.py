@@ -27,6 +27,13 @@ KNOWN = {
     "efficientnet_lite0": ("_blocks.0._depthwise_conv.weight", (32, 1, 3, 3)),
     "efficientnet_lite1": ("_blocks.20._project_conv.weight", (320, 1152, 1, 1)),
     "efficientnet_lite2": ("_conv_head.weight", (1280, 352, 1, 1)),
+    "vit_tiny_16_deit": ("blocks.11.attn.qkv.weight", (576, 192)),
+    "vit_small_16_deit": ("patch_embed.proj.weight", (384, 3, 16, 16)),
+    "vit_base_16_deit": ("norm.bias", (768,)),
+    "vit_small_14_dinov2": ("blocks.0.ls2.gamma", (384,)),
+    "vit_base_14_dinov2": ("blocks.5.mlp.fc1.weight", (3072, 768)),
+    "vit_small_14_reg4_dinov2": ("cls_token", (5, 384)),  # merged by ``prepare``, as the next
+    "vit_base_14_reg4_dinov2": ("pos_embed", (1369, 768)),
 }
 """Backbone -> a tensor of the published state dict and its shape there."""
 
