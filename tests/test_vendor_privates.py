@@ -131,6 +131,12 @@ def is_in_file_of_keras() -> bool:
     return "_layer_checkpoint_dependencies" in inspect.getsource(saving_lib)
 
 
+def tflite_has_a_schema() -> bool:
+    from tensorflow.lite.python import schema_py_generated
+
+    return hasattr(schema_py_generated.ModelT, "InitFromObj")
+
+
 PRIVATES = [
     Private("ray", "_private", "the package of the next one", quiets_workers),
     Private("ray", "_worker_logs_enabled", "no paragraph on stdout for each worker that dies", quiets_workers),
@@ -207,6 +213,7 @@ PRIVATES = [
         "keras", "_call_has_training_arg", "frozen layers in inference", lambda: layer_has("_call_has_training_arg")
     ),
     Private("keras", "_layer_checkpoint_dependencies", "files of weights", is_in_file_of_keras),
+    Private("tensorflow", "InitFromObj", "reads the graph of a .tflite file", tflite_has_a_schema, True),
 ]
 
 

@@ -167,7 +167,8 @@ def _minutes(sweeps: Sequence[Path]) -> str:
 def pooled(table: pd.DataFrame) -> Iterator[str]:
     """Yield the accuracies over all photos of ``table`` and their paired difference with its interval, by groups of
     photos, and, since the networks of a split err together, by splits."""
-    from orchestrator.evaluation.intervals import Groups, paired_difference, student
+    from orchestrator.evaluation.intervals import paired_difference, student
+    from orchestrator.evaluation.variance import Groups
 
     right = [(table[f"predicted_{side}"] == table["label"]).to_numpy() for side in SIDES]
     found = paired_difference(right[0], right[1], Groups.of(table["group"].to_numpy(), len(table)))

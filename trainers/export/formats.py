@@ -41,7 +41,8 @@ FORMATS: dict[str, ExportFormat] = {
             "model-int8.tflite",
             _ONE,
             "probabilities: uint8 (1, classes); value = scale * (code - zero point), both stored in the file",
-            "LiteRT in 8-bit integers from pixels to answer, calibrated on training images: a quarter of the size",
+            "LiteRT in 8-bit integers from pixels to answer, calibrated and corrected on training images: a quarter of "
+            "the size",
         ),
         ExportFormat(
             "onnx", "model.onnx", _MANY, _FLOATS, "for ONNX Runtime and others", ("tf2onnx", "onnx", "onnxruntime")

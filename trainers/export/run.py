@@ -22,13 +22,22 @@ def _open_savedmodel(path: Path, threads: int) -> Runner:
     return lambda cut: loaded.signatures[SERVE_PIXELS](pixels=tf.constant(cut))["probabilities"].numpy()
 
 
-def open_interpreter(path: Path, threads: int, delegate: bool = True) -> Any:
-    """Open a .tflite file. ``delegate``: let XNNPACK, the default delegate, run what it can."""
+def open_interpreter(file: Path | bytes, threads: int, delegate: bool = True, keep: bool = False) -> Any:
+    """Open a .tflite file, or its content.
+
+    ``delegate``: let XNNPACK, the default delegate, run what it can. ``keep``: keep every layer's output, for reading.
+    """
+    source = {"model_content": file} if isinstance(file, bytes) else {"model_path": str(file)}
     kinds = tf.lite.experimental.OpResolverType
     kind = kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the interpreter will move to another package
-        interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads, experimental_op_resolver_type=kind)
+        interpreter = tf.lite.Interpreter(
+            **source,
+            num_threads=threads,
+            experimental_op_resolver_type=kind,
+            experimental_preserve_all_tensors=keep,
+        )
     interpreter.allocate_tensors()
     return interpreter
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
+from trainers.export.bias_correction import corrected
 from trainers.export.embedded import add_to_onnx, add_to_savedmodel, add_to_tflite
 from trainers.export.graph import SERVE_BYTES, SERVE_PIXELS, bytes_graph, crop_graph
 from trainers.export.preprocessing import usage
@@ -38,28 +39,32 @@ def _write_savedmodel(served: ServedModel, manifest: Manifest, path: Path) -> No
 
 
 def _write_tflite(served: ServedModel, manifest: Manifest, path: Path) -> None:
-    _save_tflite(served, _converter(served, "uint8"), path)
+    _save_tflite(served, _converter(served, "uint8").convert(), path)
 
 
 def _write_tflite_fp16(served: ServedModel, manifest: Manifest, path: Path) -> None:
     converter = _converter(served, "uint8")
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    _save_tflite(served, converter, path)
+    _save_tflite(served, converter.convert(), path)
 
 
 def _write_tflite_int8(served: ServedModel, manifest: Manifest, path: Path) -> None:
-    """Quantise weights and activations after training (Jacob et al. 2018), integers from input to output."""
+    """Quantise weights and activations after training (Jacob et al. 2018), integers from input to output.
+
+    Then correct the biases (``trainers.export.bias_correction``).
+    """
     converter = _converter(served, "float32")
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.uint8
-    converter.representative_dataset = lambda: _calibration(served, manifest)
-    _save_tflite(served, converter, path)
+    crops = _calibration(served, manifest)
+    converter.representative_dataset = lambda: ([crop.astype(np.float32)] for crop in crops)
+    _save_tflite(served, corrected(converter.convert(), _converter(served, "float32").convert(), crops), path)
 
 
-def _save_tflite(served: ServedModel, converter: Any, path: Path) -> None:
-    path.write_bytes(converter.convert())
+def _save_tflite(served: ServedModel, content: bytes, path: Path) -> None:
+    path.write_bytes(content)
     add_to_tflite(path, usage(served))
 
 
@@ -76,16 +81,21 @@ def _converter(served: ServedModel, dtype: str) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
 
 
-def _calibration(served: ServedModel, manifest: Manifest) -> Iterator[list[np.ndarray]]:
-    """Yield one crop per image of a sample of training images, seeded by the manifest; the policy's crops alternate."""
+def _calibration(served: ServedModel, manifest: Manifest) -> list[np.ndarray]:
+    """Return one crop per image of a sample of training images, uint8 (1, size, size, 3).
+
+    The manifest seeds the sample; the policy's crops alternate.
+    """
     part = manifest.split("train")
     paths, hashes = part.paths(), part.table["sha256"].tolist()
     if not paths:
         raise TrainerError("int8 calibration needs training images, and the split train is empty.")
     drawn = np.random.default_rng((manifest.seed, 8)).permutation(len(paths))[:CALIBRATION_IMAGES]
+    crops = []
     for turn, i in enumerate(drawn):
         pixels = cut(paths[i], served.image_size, served.view, served.crop_names, hashes[i])
-        yield [pixels[turn % len(pixels)][None].astype(np.float32)]
+        crops.append(pixels[turn % len(pixels)][None])
+    return crops
 
 
 def _write_onnx(served: ServedModel, manifest: Manifest, path: Path) -> None:

@@ -36,9 +36,13 @@ def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
 
     Rows on disk, and those with an attribute ``ahead`` that is true, are read one chunk ahead, in a thread. Its errors
     are raised here. Where the iterator is left early, at most the chunk that is being read is read to its end.
+    An attribute ``chunk_bytes`` replaces CHUNK_BYTES. An epoch's loss is summed chunk by chunk, so only rows that are
+    read in the same way with and without the store may have it.
     """
-    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize))
-    if not (_on_disk(rows) or getattr(_innermost(rows), "ahead", False)) or len(groups) < 2:
+    innermost = _innermost(rows)
+    most = getattr(innermost, "chunk_bytes", CHUNK_BYTES)
+    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize), most)
+    if not (_on_disk(rows) or getattr(innermost, "ahead", False)) or len(groups) < 2:
         for first, group in groups:
             yield _read(rows, first, group)
         return
@@ -62,10 +66,10 @@ def _begin(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Future[
         reader.shutdown(wait=False)
 
 
-def _groups(batches: Sequence[np.ndarray], row_bytes: int) -> list[tuple[int, Sequence[np.ndarray]]]:
-    """(index of the first batch, batches) of each chunk: up to CHUNK_BYTES, divided evenly."""
+def _groups(batches: Sequence[np.ndarray], row_bytes: int, most: int) -> list[tuple[int, Sequence[np.ndarray]]]:
+    """(index of the first batch, batches) of each chunk: up to ``most`` bytes, divided evenly."""
     sizes = np.array([len(batch) for batch in batches])
-    at_once = max(1, CHUNK_BYTES // max(1, int(sizes.max()) * row_bytes))
+    at_once = max(1, most // max(1, int(sizes.max()) * row_bytes))
     parts = np.array_split(np.arange(len(batches)), -(-len(batches) // at_once))
     return [(int(part[0]), batches[int(part[0]) : int(part[-1]) + 1]) for part in parts]
 

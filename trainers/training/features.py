@@ -98,8 +98,8 @@ class RecomputedRows:
 class FreshRows:
     """Images (n, size, size, 3) as ``epoch`` (from 0) sees them, drawn each time they are taken, by ``threads``.
 
-    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read. ``ahead``:
-    see ``trainers.training.chunks``.
+    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read. ``ahead``
+    and ``chunk_bytes``: see ``trainers.training.chunks``; training waits for an epoch's first chunk, so it is small.
     """
 
     draws: FreshDraws
@@ -108,6 +108,7 @@ class FreshRows:
     threads: int = 1
     epoch: int = 0
     ahead: ClassVar[bool] = True
+    chunk_bytes: ClassVar[int] = 8 * 2**20
 
     @property
     def shape(self) -> tuple[int, ...]:
