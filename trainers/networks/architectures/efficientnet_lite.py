@@ -19,6 +19,11 @@ from trainers.networks.architectures.resnet import refuse_top
 
 EPSILON, MOMENTUM = 1e-3, 0.99
 STEM, HEAD = 32, 1280
+INITIALIZER = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
+}
+"""Kernels' random values, as in Keras' EfficientNet; by Keras' default images would get nearly the same features."""
 STAGES = (
     *((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3)),
     *((5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1)),
@@ -37,7 +42,9 @@ def build_efficientnet_lite(
     """
     refuse_top("EfficientNet-Lite", include_top, weights)
     inputs = keras.Input(input_shape, name="images")
-    x = layers.Conv2D(STEM, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(inputs)
+    x = layers.Conv2D(
+        STEM, 3, strides=2, padding="same", use_bias=False, kernel_initializer=INITIALIZER, name="stem_conv"
+    )(inputs)
     x = layers.ReLU(6.0, name="stem_relu")(_norm(x, "stem_bn"))
     number = 0
     for stage, (kernel, stride, expansion, filters, repeats) in enumerate(STAGES):
@@ -46,7 +53,7 @@ def build_efficientnet_lite(
             step = stride if repeat == 0 else 1
             x = _block(x, kernel, step, expansion, rounded(filters * width), f"block{number}")
             number += 1
-    x = layers.Conv2D(HEAD, 1, use_bias=False, name="top_conv")(x)
+    x = layers.Conv2D(HEAD, 1, use_bias=False, kernel_initializer=INITIALIZER, name="top_conv")(x)
     return keras.Model(inputs, layers.ReLU(6.0, name="top_relu")(_norm(x, "top_bn")), name="efficientnet_lite")
 
 
@@ -74,11 +81,18 @@ def _block(x: Any, kernel: int, stride: int, expansion: int, filters: int, name:
     """An inverted residual block."""
     y = x
     if expansion != 1:
-        y = layers.Conv2D(x.shape[-1] * expansion, 1, use_bias=False, name=f"{name}_expand_conv")(y)
+        y = layers.Conv2D(
+            x.shape[-1] * expansion, 1, use_bias=False, kernel_initializer=INITIALIZER, name=f"{name}_expand_conv"
+        )(y)
         y = layers.ReLU(6.0, name=f"{name}_expand_relu")(_norm(y, f"{name}_expand_bn"))
-    y = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{name}_dwconv")(y)
+    y = layers.DepthwiseConv2D(
+        kernel, stride, padding="same", use_bias=False, depthwise_initializer=INITIALIZER, name=f"{name}_dwconv"
+    )(y)
     y = layers.ReLU(6.0, name=f"{name}_dw_relu")(_norm(y, f"{name}_dw_bn"))
-    y = _norm(layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project_conv")(y), f"{name}_project_bn")
+    y = _norm(
+        layers.Conv2D(filters, 1, use_bias=False, kernel_initializer=INITIALIZER, name=f"{name}_project_conv")(y),
+        f"{name}_project_bn",
+    )
     return layers.Add(name=f"{name}_add")([y, x]) if stride == 1 and x.shape[-1] == filters else y
 
 
