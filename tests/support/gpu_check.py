@@ -226,7 +226,8 @@ def predict(fit: Path, folder: Path) -> dict[str, Any]:
 
 
 def rates(folder: Path, size: int) -> dict[str, Any]:
-    """Images a second that are decoded, and rows a second that are read from the store."""
+    """Images a second that are decoded into the store, rows a second that are read from it, and images a second
+    through a frozen network."""
     from trainers.config import canonical
     from trainers.contract import FitJob
     from trainers.data.manifest import Manifest
@@ -235,17 +236,21 @@ def rates(folder: Path, size: int) -> dict[str, Any]:
     from trainers.training.features import ReadCost, fit_examples
 
     device.prepare(1, 0.0, "float32")
-    config = canonical({"backbone": "mobilenet_0.25", "image_size": size, "unfrozen_layers": 0})
-    cost, path = ReadCost(), _manifest(folder)
-    job = FitJob("check", config, 0, str(path), "none", cache=str(folder / f"rates-{size}"))
-    ((rows, _),) = fit_examples(job, Manifest.read(path), Prefix(config.prefix_key("none")), cost)
+    path, costs = _manifest(folder), []
+    for unfrozen in ("all", 0):  # decoded images first, then features of the stored ones
+        config = canonical({"backbone": "mobilenet_0.25", "image_size": size, "unfrozen_layers": unfrozen})
+        job = FitJob("check", config, 0, str(path), "none", cache=str(folder / f"rates-{size}"))
+        prefix, cost, began_s = Prefix(config.prefix_key("none")), ReadCost(), time.perf_counter()
+        ((rows, _),) = fit_examples(job, Manifest.read(path), prefix, cost)
+        costs.append((cost, time.perf_counter() - began_s))
+    (decoding, decoding_s), (computing, _) = costs
     began_s, read, numbers = time.perf_counter(), 0, np.random.default_rng(0).permutation(len(rows))
     while time.perf_counter() - began_s < 1:
         read += len(rows.rows.take(numbers))
     return {
-        "decoded_per_s": cost.images / cost.decode_s,
+        "decoded_per_s": decoding.images / decoding_s,
         "rows_per_s": read / (time.perf_counter() - began_s),
-        "features_per_s": cost.features / cost.prefix_s,
+        "features_per_s": computing.features / computing.prefix_s,
     }
 
 
