@@ -18,8 +18,8 @@ RELEASE_BYTES = 32 * 2**20
 """Bytes of mapped pages read before they are released."""
 FAULT_BYTES = 2 * 2**20
 """Bytes of read-ahead assumed per row: Linux may map a whole large page of the file at once."""
-COPIED_ALONE_BYTES = 16 * 2**10
-"""Minimum bytes of a row that is copied by itself; gathering many of them would copy each twice."""
+READ_ALONE_BYTES = 16 * 2**10
+"""Minimum bytes of a row that is read from its file by itself: mapping and releasing its pages takes longer."""
 
 
 class RowSource(Protocol):
@@ -126,13 +126,18 @@ class _MappedReader:
             if not segment.is_whole:
                 damaged.append(order[begin:end])
                 continue
+            if row_bytes >= READ_ALONE_BYTES:
+                step = max(1, RELEASE_BYTES // row_bytes)
+                for start in range(begin, end, step):
+                    damaged.append(_read_alone(segment, places, order[start : min(start + step, end)], out))
+                continue
             first, last = (int(places[order[place], 1]) for place in (begin, end - 1))
             span = (last - first + 1) * row_bytes + FAULT_BYTES
             touched = min(span, (end - begin) * (row_bytes + FAULT_BYTES))
             pieces = -(-touched // RELEASE_BYTES)
             for chosen in np.array_split(order[begin:end], pieces) if pieces > 1 else (order[begin:end],):
                 rows = places[chosen, 1]
-                _copy(segment.rows, rows, out, chosen)
+                out[chosen] = segment.rows[rows]
                 damaged.append(_damaged_rows(segment, rows, chosen, out))
                 self._count(segment, touched // pieces)
         return np.concatenate(damaged)
@@ -146,13 +151,12 @@ class _MappedReader:
                 used.release()
 
 
-def _copy(rows: np.ndarray, taken: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-    """Copy ``rows[taken]`` to ``out[places]``; large rows one by one, which copies them once."""
-    if len(taken) and rows[0].nbytes < COPIED_ALONE_BYTES:
-        out[places] = rows[taken]
-        return
-    for place, row in zip(places.tolist(), taken.tolist(), strict=True):
-        out[place] = rows[row]
+def _read_alone(segment: OpenSegment, places: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Read the rows at ``places[chosen]`` into ``out[chosen]`` one by one; return the damaged part of ``chosen``."""
+    rows = places[chosen, 1]
+    whole = [segment.read(row, out[place]) for place, row in zip(chosen.tolist(), rows.tolist(), strict=True)]
+    read = np.array(whole, bool)
+    return np.concatenate([chosen[~read], _damaged_rows(segment, rows[read], chosen[read], out)])
 
 
 def _damaged_rows(segment: OpenSegment, rows: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -169,8 +170,10 @@ class OpenSegment:
     ``rows`` (n, *shape) is read-only. Pages read from it count as this process's memory until ``release``.
     """
 
-    def __init__(self, header: SegmentHeader, memory: mmap.mmap) -> None:
-        self.header, self._memory = header, memory
+    def __init__(self, header: SegmentHeader, memory: mmap.mmap, file: int) -> None:
+        """``file``: descriptor of the mapped file, which this object closes."""
+        self.header, self._memory, self._file = header, memory, file
+        weakref.finalize(self, os.close, file)
         flat = np.frombuffer(memory, np.uint8, len(header.keys) * header.row_bytes, header.offset)
         self.rows = flat.view(header.dtype).reshape(len(header.keys), *header.shape)
 
@@ -185,6 +188,11 @@ class OpenSegment:
             return self.header.data.stat().st_ino == self.header.data_identity[0]
         except FileNotFoundError:
             return False
+
+    def read(self, row: int, out: np.ndarray) -> bool:
+        """Read a row into ``out``, contiguous, without mapping its pages; False if the file ends before it does."""
+        place = self.header.offset + row * self.header.row_bytes
+        return os.preadv(self._file, [out.reshape(-1).view(np.uint8).data], place) == self.header.row_bytes
 
     def release(self) -> None:
         """Return the pages read so far to the system; later reads load them from the file again."""
@@ -210,11 +218,12 @@ def open_segment(header: SegmentHeader, touch: bool = True) -> OpenSegment | Non
         if _identity(os.fstat(file)) != header.data_identity:
             return None
         memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)  # duplicates the descriptor, and so keeps the lock
+        kept = os.dup(file)
     finally:
         os.close(file)
     if touch:
         _touch(header.keys_file)
-    return OpenSegment(header, memory)
+    return OpenSegment(header, memory, kept)
 
 
 def _touch(keys_file: Path) -> None:

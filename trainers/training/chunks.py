@@ -11,8 +11,12 @@ import numpy as np
 from trainers.store.rows import Rows
 from trainers.training.features import ReadRows, RowSubset
 
-CHUNK_BYTES = 64 * 2**20
-"""Maximum bytes of the rows of a chunk, which holds at least one batch. The next chunk may be read at the same time."""
+CHUNK_BYTES = 24 * 2**20
+"""Maximum bytes of the rows of a chunk, which holds at least one batch. The next chunk may be read at the same time.
+
+Below 32 MB, from where on the C library maps new pages for each chunk, which takes longer than to fill them."""
+SUMMED_BYTES = 64 * 2**20
+"""The same of chunks before 2026-12, by which ``weighted_sum`` still adds up."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,11 @@ def chunks(rows: ReadRows, batches: Sequence[np.ndarray]) -> Iterator[Chunk]:
 
     Rows on disk, and those with an attribute ``ahead`` that is true, are read one chunk ahead, in a thread. Its errors
     are raised here. Where the iterator is left early, at most the chunk that is being read is read to its end.
-    An attribute ``chunk_bytes`` replaces CHUNK_BYTES. An epoch's loss is summed chunk by chunk, so only rows that are
-    read in the same way with and without the store may have it.
+    An attribute ``chunk_bytes`` replaces CHUNK_BYTES.
     """
     innermost = _innermost(rows)
     most = getattr(innermost, "chunk_bytes", CHUNK_BYTES)
-    groups = _groups(batches, max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize), most)
+    groups = _groups(batches, rows, most)
     if not (_on_disk(rows) or getattr(innermost, "ahead", False)) or len(groups) < 2:
         for first, group in groups:
             yield _read(rows, first, group)
@@ -66,8 +69,18 @@ def _begin(rows: ReadRows, first: int, batches: Sequence[np.ndarray]) -> Future[
         reader.shutdown(wait=False)
 
 
-def _groups(batches: Sequence[np.ndarray], row_bytes: int, most: int) -> list[tuple[int, Sequence[np.ndarray]]]:
+def weighted_sum(values: np.ndarray, batches: Sequence[np.ndarray], rows: ReadRows) -> float:
+    """Return the sum over ``batches`` of each one's value times its size, rounded as in sweeps of any age."""
+    total = 0.0
+    for first, group in _groups(batches, rows, SUMMED_BYTES):
+        sizes = np.array([len(batch) for batch in group], np.int32)
+        total += float(values[first : first + len(group)].astype(np.float64) @ sizes)
+    return total
+
+
+def _groups(batches: Sequence[np.ndarray], rows: ReadRows, most: int) -> list[tuple[int, Sequence[np.ndarray]]]:
     """(index of the first batch, batches) of each chunk: up to ``most`` bytes, divided evenly."""
+    row_bytes = max(1, int(np.prod(rows.shape)) * np.dtype(rows.dtype).itemsize)
     sizes = np.array([len(batch) for batch in batches])
     at_once = max(1, most // max(1, int(sizes.max()) * row_bytes))
     parts = np.array_split(np.arange(len(batches)), -(-len(batches) // at_once))

@@ -25,7 +25,7 @@ from trainers.metrics import log_loss, macro_f1
 from trainers.networks.network import Architecture, Network
 from trainers.training import device
 from trainers.training.balance import example_order
-from trainers.training.chunks import chunks
+from trainers.training.chunks import chunks, weighted_sum
 from trainers.training.cross_validation import FoldedFit
 from trainers.training.features import LabelledRows, fit_examples
 from trainers.training.steps import compiled, prefix_of
@@ -116,9 +116,10 @@ class TrainingFit:
         total = self.batches * config.epochs
         rates = [learning_rate(config, step, total) for step in numbers.tolist()]
         shares = np.array([margin_share(config, step, total) for step in numbers.tolist()], np.float32)
-        losses, correct = 0.0, 0
+        rows, batches = self.train.in_epoch(self.epoch), np.array_split(order, self.batches)
+        losses, correct = np.zeros(self.batches, np.float32), 0
 
-        for chunk in chunks(self.train.in_epoch(self.epoch), np.array_split(order, self.batches)):
+        for chunk in chunks(rows, batches):
             here = slice(chunk.first, chunk.first + len(chunk))
             labels = self.train.labels[chunk.chosen]
             here_rates = np.array(rates[here], np.float32)
@@ -126,7 +127,7 @@ class TrainingFit:
             each, hits = steps.train(chunk.rows, labels, chunk.offsets, here_rates, shares[here], seeds[here], taught)
             for loss, rate in zip(each.tolist(), rates[here], strict=True):
                 self._check_finite(loss, rate)
-            losses += float(each.astype(np.float64) @ np.diff(chunk.offsets))
+            losses[here] = each
             correct += int(hits.sum())
 
         trained_s = time.perf_counter() - began_s
@@ -143,7 +144,7 @@ class TrainingFit:
             )
         return EpochMetrics(
             epoch=self.epoch,
-            loss=losses / len(order),
+            loss=weighted_sum(losses, batches, rows) / len(order),
             accuracy=correct / len(order),
             val_loss=validated["val_loss"],
             val_accuracy=validated["val_accuracy"],

@@ -14,7 +14,7 @@ from trainers.errors import TrainerError
 from trainers.store.rows import Rows
 from trainers.store.shelf import Shelf
 from trainers.training import chunks as chunks_module
-from trainers.training.chunks import chunks
+from trainers.training.chunks import chunks, weighted_sum
 from trainers.training.features import RecomputedRows, RowSubset
 
 ROW_BYTES = 4 * 5
@@ -97,10 +97,13 @@ def test_rows_that_say_so_are_computed_by_another_thread(monkeypatch, ahead):
     assert readers == {not ahead}
 
 
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read-rows")]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_thread_is_left_where_the_reader_stops_early(monkeypatch, fails):
     monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 10 * ROW_BYTES)
-    before = threading.active_count()
     taken = []
 
     def compute(here):
@@ -116,9 +119,19 @@ def test_no_thread_is_left_where_the_reader_stops_early(monkeypatch, fails):
             break
     except ValueError as error:
         kept = error  # whose traceback holds the iterator
-    for thread in threading.enumerate():
-        if thread.name.startswith("read-rows"):
-            thread.join(5)
-    assert threading.active_count() == before
+    for thread in readers():
+        thread.join(5)
+    assert not readers()
     assert len(taken) == 2  # the chunk that was used, and the one that was being read
     assert fails == (kept is not None)
+
+
+def test_a_sum_over_batches_is_rounded_as_it_was_whatever_the_chunks(monkeypatch):
+    monkeypatch.setattr(chunks_module, "SUMMED_BYTES", 10 * ROW_BYTES)
+    batches = np.array_split(np.arange(40), 9)
+    values = np.random.default_rng(0).random(9).astype(np.float32)
+    sizes = np.array([len(batch) for batch in batches])
+    before = 0.0
+    for part in np.array_split(np.arange(9), 5):  # of two batches of five rows at most
+        before += float(values[part].astype(np.float64) @ sizes[part])
+    assert weighted_sum(values, batches, live(40)) == before
