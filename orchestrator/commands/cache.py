@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchError
 from orchestrator.terminal_table import Column, FittedTable
+from trainers.config import parts_of
 from trainers.store import eviction
 from trainers.store.eviction import Removed
 from trainers.store.inventory import OTHER_FOLDERS, Contents, ShelfFolder, contents, rows_of, verify
@@ -72,14 +73,15 @@ def _shelf_entry(shelf: ShelfFolder, check: bool) -> Entry:
 
 
 def in_words(kind: str, description: dict[str, Any]) -> str:
-    """Describe a row by what it depends on: "photos at 224 px, squash"."""
-    view = description.get("view", "")
+    """Describe a row by what it depends on: "photos at 224 px, squash, decode needed"."""
+    view, decode = parts_of(description.get("view", ""))
+    framing = view if decode == "ample" else f"{view}, decode {decode}"
     if kind == "images" and "size" in description:
-        return ", ".join(filter(None, [f"photos at {description['size']} px", view]))
+        return ", ".join(filter(None, [f"photos at {description['size']} px", framing]))
     if kind == "features" and "backbone" in description:
         layer = description.get("layer") or "its end"
         words = f"{description['backbone']} at {description.get('image_size', '?')} px to {layer}"
-        more = [view, description.get("dtype", "")]
+        more = [framing, description.get("dtype", "")]
         if description.get("output_stride"):
             more.append(f"stride {description['output_stride']}")
         if description.get("stages"):

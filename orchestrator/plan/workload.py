@@ -356,7 +356,8 @@ def _feature_shelf(key: PartKey, view: str, value_bytes: int) -> PlannedShelf:
     return PlannedShelf(what, view, key.image_size, size, cost.layer, key.backbone, tuple(details.values()))
 
 
-def _view_words(view: str) -> str:
+def _view_words(framing: str) -> str:
+    view, _ = parts_of(framing)
     return "" if view == "squash" else f", {view.replace('_', ' ')}"
 
 
