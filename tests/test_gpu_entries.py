@@ -144,6 +144,8 @@ ARGUMENTS: dict[str, Callable[[Path], tuple[Any, ...]]] = {
     "trainers.training.out_of_fold:predict_out_of_fold": lambda folder: (AnyJob(config=vars(config())),),
     "trainers.training.measure:measure": lambda folder: (AnyJob(asked_at=0.0, seconds=1.0),),
     "trainers.training.prefill:fill": lambda folder: (job(folder).to_dict(),),
+    "trainers.forms.soup:average": lambda folder: (AnyJob(soup=job(folder).to_dict()),),
+    "trainers.forms.teacher:answer": lambda folder: (AnyJob(student=job(folder).to_dict()),),
     "trainers.serving:_load_pyfunc": lambda folder: (str(served(folder)),),
     "trainers.serving.model:ServedModel": lambda folder: (served(folder),),
     "trainers.networks.conversion.convert:convert": lambda folder: (state_dict(folder), "senet50", folder),
@@ -160,7 +162,7 @@ ENTRIES = sorted(entries())
 
 
 def test_every_entry_is_known():
-    assert len(ENTRIES) == 11, ENTRIES
+    assert len(ENTRIES) == 13, ENTRIES
     assert set(ARGUMENTS) <= set(ENTRIES)
 
 

@@ -292,7 +292,7 @@ class Network:
         self.norms.momentum.assign(before)
         return done
 
-    def _drop(self, features: tf.Tensor, seed: tf.Tensor, part: BatchPart | None) -> tf.Tensor:
+    def _drop(self, features: tf.Tensor, seed: tf.Tensor, part: BatchPart | None = None) -> tf.Tensor:
         """Dropout, scaled in training (Srivastava et al. 2014, section 10). At rate 0 no random number is drawn."""
         keep = 1.0 - self.dropout
 
