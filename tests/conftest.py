@@ -9,6 +9,10 @@ import pytest
 
 from benchmarks.common.keras_home import fill_keras_home
 
+# One thread, as tests' fits ask for: some processors round otherwise with more, and the first test that uses TensorFlow
+# decides for its process.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 OF_THE_MACHINE = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 
 

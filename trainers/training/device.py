@@ -143,7 +143,8 @@ def _limit_threads(tf: Any, threads: int) -> int:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        # TensorFlow is already in use in this process, so its threads are fixed; this affects speed only.
+        # TensorFlow is already in use in this process, so its threads are fixed; this affects speed, and on some
+        # processors rounding.
         return tf.config.threading.get_intra_op_parallelism_threads()
     return threads
 

@@ -193,7 +193,8 @@ def test_maps_of_a_float16_network_are_read_where_trials_keep_them(manifest, fit
     np.testing.assert_allclose(found.probabilities["whole"]["one"], expected, atol=2e-3)
     again = run(manifest, {"one": fits["one"]}, ["whole", "flip"], **asked)
     assert (again.computed, again.read) == (0, 30)
-    np.testing.assert_array_equal(again.probabilities["whole"]["one"], found.probabilities["whole"]["one"])
+    # The same rows in batches of other sizes, which some processors round differently.
+    np.testing.assert_allclose(again.probabilities["whole"]["one"], found.probabilities["whole"]["one"], rtol=1e-6)
 
 
 def test_a_policy_is_charged_its_own_crops(manifest, fits):

@@ -63,7 +63,9 @@ def test_stored_features_change_nothing(manifest: Path, cache: Path, values: dic
     for share in (True, False):
         fit = open_fit(dataclasses.replace(asked, share=share))
         epochs.append([figures(fit.run_epoch()) for _ in range(2)])
-    assert epochs[0] == epochs[1]
+    # Frozen layers run in batches of other sizes, which some processors round differently.
+    for stored, recomputed in zip(*epochs, strict=True):
+        assert stored == pytest.approx(recomputed, rel=1e-5)
 
 
 def test_a_prefill_computes_its_features_too(manifest: Path, tmp_path: Path) -> None:
