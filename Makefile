@@ -60,7 +60,7 @@ growth: $(READY) ## photos in ten instalments, a sweep and a promotion after eac
 gpu-check: $(READY) ## on a machine with an NVIDIA GPU: memory shares, precision, features, speeds; at most 8 minutes
 	@$(BIN)/python -m tests.support.gpu_check
 
-worker-memory: $(READY) ## memory of a warm worker over 500 small trials of 20 architectures; about ten minutes
+worker-memory: $(READY) ## memory of a warm worker over 500 small trials of 20 architectures
 	@$(BIN)/python -m benchmarks.training.worker_memory
 
 parity: ## converted backbones against PyTorch with the same weights; sets up a second environment with torch the first time

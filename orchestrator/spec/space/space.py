@@ -102,7 +102,10 @@ class Space:
         return Space(tuple(field for field in fields if field.cases))
 
     def without(self, name: str, values: Collection[Value]) -> Space | None:
-        """Return the space without ``values`` of the field ``name``; None if the field then has no value left."""
+        """Return the space without ``values`` of the field ``name``; None if the field then has no value left.
+
+        Cases whose condition can no longer be met are dropped: the space equals one that never named the values.
+        """
         field = self.field(name)
         if field is None:
             return None if DEFAULTS[name] in values else self
@@ -110,7 +113,12 @@ class Space:
         if not cases or (len(cases) < len(field.cases) and cases[-1].is_conditional and DEFAULTS[name] in values):
             return None
         replaced = Field(name, tuple(cases))
-        return Space(tuple(replaced if each is field else each for each in self.fields))
+        rest = Space(tuple(replaced if each is field else each for each in self.fields))
+        fields = [
+            Field(each.name, tuple(case for case in each.cases if rest.can_meet(case) or not self.can_meet(case)))
+            for each in rest.fields
+        ]
+        return Space(tuple(each for each in fields if each.cases))
 
     def field(self, name: str) -> Field | None:
         return next((field for field in self.fields if field.name == name), None)

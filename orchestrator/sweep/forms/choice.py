@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,7 @@ def _scores(
 def _record(sweep: SweepContext, winner: Winner, facts: dict[str, Any]) -> None:
     """Record the winner with its form, unless that is what the ledger says last."""
     events = sweep.ledger.events()
-    said = [e.data["winner"] for e in events if e.kind == EventKind.STAGE and '"winner"' in e.payload]
+    stages = [e.data.get("winner") for e in events if e.kind == EventKind.STAGE and '"winner"' in e.payload]
+    said = [each for each in stages if isinstance(each, Mapping)]  # the leaderboard's row has a flag of that name
     if not said or said[-1] != winner.to_dict():
         sweep.record(EventKind.STAGE, stage=Stage.FORMS, state="ENDED", payload={"winner": winner.to_dict()} | facts)

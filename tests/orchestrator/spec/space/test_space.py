@@ -196,6 +196,20 @@ def test_without_the_gpu_a_field_keeps_its_default():
     assert not space.on_gpu(16).is_conditional
 
 
+def test_without_a_value_the_cases_that_need_it_are_gone():
+    backbones = ("vgg16", "small_cnn", "mobilenet_1.0")
+    deep, head = Choice((0, 3, 11)), Choice((0, 5))
+    wide = {
+        "backbone": [Case(Choice(backbones))],
+        "unfrozen_layers": [Case(deep, (("backbone", ("vgg16",)),)), Case(head)],
+        "hidden": [Case(Constant(64), (("unfrozen_layers", (11,)),))],
+    }
+    narrow = {"backbone": [Case(Choice(backbones[1:]))], "unfrozen_layers": [Case(head)]}
+    assert Space.of(wide).without("backbone", ["vgg16"]) == Space.of(narrow)
+    kept = Space.of(wide).without("backbone", ["small_cnn"])
+    assert kept.field("unfrozen_layers") == Space.of(wide).field("unfrozen_layers")
+
+
 POOL = {
     "backbone": [Constant("mobilenet_1.0"), Choice(("mobilenet_1.0", "small_cnn", "vgg16"))],
     "unfrozen_layers": [Choice((0, 13, "all")), IntRange(0, 100, 20), Choice((86, "all"))],

@@ -45,6 +45,8 @@ def test_the_forms_of_the_winner(chosen: Chosen, in_process: InProcess, printed:
     steps = event.data["made_of"]["soup"]["steps"]
     assert scores["soup"]["correct"] == max(step["correct"] for step in steps if step["kept"])
 
+    # A sweep that was killed after its leaderboard, or is extended, asks again.
+    sweep.record(EventKind.STAGE, stage=Stage.LEADERBOARD, state="ENDED", payload={"winner_row": {"winner": True}})
     calls, trained, before = list(in_process.calls), list(in_process.trained), len(sweep.ledger.events())
     assert add_forms(sweep, manifest, WINNER, refit(sweep, manifest, WINNER)) == (found, models)
     assert (in_process.calls, in_process.trained, len(sweep.ledger.events())) == (calls, trained, before)
