@@ -32,7 +32,7 @@ def answer(job: Mapping[str, Any]) -> dict[str, int]:
     ``job``: ``fits`` (folders of the teacher's networks), ``student`` (``FitJob.to_dict`` of the fit that learns from
     it), ``output`` (file, as ``trainers.training.examples.read_teacher`` reads it), ``threads`` and
     ``gpu_memory_share``. Returns ``{"examples": count}``. Raises TrainerError if teacher and student read different
-    rows, or if the student mixes images.
+    rows, or if the student mixes images or draws copies anew.
     """
     student = dataclasses.replace(
         FitJob.from_dict(job["student"]),
@@ -40,6 +40,8 @@ def answer(job: Mapping[str, Any]) -> dict[str, int]:
         gpu_memory_share=job["gpu_memory_share"],
         distillation=None,
     )
+    if student.config.draws == "fresh":
+        raise TrainerError("a distilled network takes draws: fixed, since the teacher answers once on each copy.")
     if student.config.mixes_images:
         raise TrainerError("a network that trains on mixed images cannot be distilled: the teacher answers on photos.")
     precision = device.prepare(student.threads, student.gpu_memory_share, student.precision)

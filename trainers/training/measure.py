@@ -141,13 +141,14 @@ def _decode_s(photos: _Photos, view: str, size: int, threads: int) -> float:
     photos.decoded(0, view, size)
     order = np.random.default_rng(0).permutation(len(photos.copies))
     images = Decoder(photos.root, "flips", view, size, 0, threads).each([photos.copies[place] for place in order])
-    started_s, done = time.perf_counter(), 0
+    started_s, elapsed_s, done = time.perf_counter(), 0.0, 0
     with contextlib.closing(images):
         for _ in images:
             done += 1
-            if time.perf_counter() - started_s >= DECODE_S:
+            elapsed_s = time.perf_counter() - started_s  # before closing, which waits for photos that are not counted
+            if elapsed_s >= DECODE_S:
                 break
-    return (time.perf_counter() - started_s) / done
+    return elapsed_s / done
 
 
 def _copy_s(photos: _Photos, recipe: str, size: int) -> float:

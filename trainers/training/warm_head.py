@@ -62,6 +62,7 @@ def head_starts(job: FitJob, manifest: Manifest, precision: str, cost: ReadCost 
         job,
         config=head_first(job.config),
         seed=job.first_seed,
+        devices=1,
         output="",
         checkpoint="",
         measure_speed=False,

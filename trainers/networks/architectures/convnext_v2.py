@@ -22,6 +22,8 @@ from trainers.networks.architectures.resnet import refuse_top
 
 EPSILON = 1e-6
 EXPANSION = 4
+LEAST_SQUARES = 1e-12
+"""Minimum sum of squares of a channel whose root GRN takes."""
 
 
 @keras.saving.register_keras_serializable("orch")
@@ -38,7 +40,8 @@ class GlobalResponseNormalization(layers.Layer):
     def call(self, inputs: Any) -> Any:
         """(n, h, w, c) -> the same shape."""
         x = ops.cast(inputs, "float32")
-        g = ops.sqrt(ops.sum(ops.square(x), axis=(1, 2), keepdims=True))
+        # Above 0, where the root has a gradient: a channel may be 0 over the whole map.
+        g = ops.sqrt(ops.maximum(ops.sum(ops.square(x), axis=(1, 2), keepdims=True), LEAST_SQUARES))
         n = g / (ops.mean(g, axis=-1, keepdims=True) + EPSILON)
         gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
         return ops.cast(gamma * (x * n) + beta + x, self.compute_dtype)

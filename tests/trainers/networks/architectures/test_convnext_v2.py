@@ -33,6 +33,21 @@ def test_every_stage_gives_what_timms_gives():
         np.testing.assert_allclose(np.asarray(found[stage]), features, atol=1e-4, rtol=0, err_msg=stage)
 
 
+def test_grn_has_a_gradient_where_a_channel_is_zero():
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    x[..., 1] = 0
+    layer = GlobalResponseNormalization()
+    layer.build(x.shape)
+    layer.gamma.assign(np.ones(5))
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = tf.reduce_sum(layer(inputs) ** 2)
+    assert np.isfinite(tape.gradient(loss, inputs)).all()
+
+
 def test_grn_is_the_papers_equations():
     rng = np.random.default_rng(0)
     x, gamma, beta = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=5), rng.normal(size=5)
