@@ -45,6 +45,9 @@ def test_the_answers_are_the_mean_over_the_teachers_networks(tmp_path: Path) -> 
     wide = dataclasses.replace(student, config=dataclasses.replace(student.config, hidden=8))
     with pytest.raises(TrainerError, match="of the student's own architecture"):
         answer({**job, "fits": [fits[0].output], "student": wide.to_dict()})
+    fresh = dataclasses.replace(student, config=dataclasses.replace(student.config, draws="fresh"))
+    with pytest.raises(TrainerError, match="takes draws: fixed"):
+        answer({**job, "fits": [fits[0].output], "student": fresh.to_dict()})
     mixed = dataclasses.replace(student, config=dataclasses.replace(student.config, mixup=0.2))
     with pytest.raises(TrainerError, match="trains on mixed images cannot be distilled"):
         answer({**job, "fits": [fits[0].output], "student": mixed.to_dict()})

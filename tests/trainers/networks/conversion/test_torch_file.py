@@ -93,6 +93,22 @@ def test_only_parts_of_a_state_dict_may_be_named(tmp_path, named):
         read_torch_file(zipped(tmp_path / "x.pth", {"x/data.pkl": b"\x80\x02" + named}))
 
 
+def test_a_pickle_sets_no_attribute_of_what_rebuilds_tensors(tmp_path):
+    """Of a function it could: its defaults, for all files read later by the process."""
+    state = pickle.dumps({"__defaults__": (1,)}, 2)[2:-1]
+    setting = b"\x80\x02ctorch._utils\n_rebuild_parameter\n" + state + b"b."
+    with pytest.raises(AttributeError):
+        read_torch_file(zipped(tmp_path / "x.pth", {"x/data.pkl": setting}))
+
+
+def test_a_member_that_unpacks_to_many_times_its_size_is_refused(tmp_path):
+    file = tmp_path / "x.pth"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(10**7))
+    with pytest.raises(Refused, match=r"its x/data.pkl would unpack to 10,000,000 bytes from "):
+        read_torch_file(file)
+
+
 def test_a_program_is_refused(tmp_path):
     members = {"x/data.pkl": pickle.dumps({}, 2), "x/constants.pkl": pickle.dumps((), 2)}
     with pytest.raises(Refused, match="it is a TorchScript archive, a program, and no state dict"):
