@@ -202,7 +202,8 @@ class SimulatedSweep:
             return []
         epochs = final.distillation.epochs or final.epochs or self.spec.budget.epochs
         every = [final.splits, (TRAIN,)] if final.trains_held_out else [final.splits]
-        return [(self.work(winner, splits), epochs) for splits in every]
+        fixed = dataclasses.replace(winner, draws="fixed")  # the teacher answers once on each copy
+        return [(self.work(fixed, splits), epochs) for splits in every]
 
     def _forms_s(self, winner: TrialConfig, share: bool) -> float:
         """Return the worker-seconds to predict validation for the choice of the winner's form, and to make soups and a

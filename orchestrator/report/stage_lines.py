@@ -86,7 +86,8 @@ def _select_ended(data: Mapping[str, Any]) -> list[str]:
 def _refit_begun(data: Mapping[str, Any]) -> list[str]:
     remaining = data["fits"] - data["done"]
     networks, epochs = count(remaining, "network"), count(data["epochs"], "epoch")
-    return [line("refit", f"{networks} on {' + '.join(data['splits'])}, {epochs} each")]
+    own = f", {data['held_out']} of them on train alone" if data.get("held_out") else ""
+    return [line("refit", f"{networks} on {' + '.join(data['splits'])}{own}, {epochs} each")]
 
 
 def _forms_ended(data: Mapping[str, Any]) -> list[str]:

@@ -76,6 +76,8 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     source.replay(sweep.ledger.events())
     if not source.exhausted:
         begun = {"fits": len(requests), "done": len(source.results), "splits": list(splits), "epochs": epochs}
+        if final.trains_held_out:
+            begun["held_out"] = sum(m.group == HELD_OUT and m.fit not in source.results for m, *_ in asked)
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="BEGUN", payload=begun)
         run_trials(source, refit_settings(sweep, epochs), sweep.ledger, sweep.on_event)
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="ENDED", payload={})
@@ -83,11 +85,11 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     if all(record.state.is_final for record in records.values()):
         remove_checkpoint(sweep.paths.checkpoints)  # a killed worker may have left files there
     good = []
-    for model, _ in planned:
-        if records[model.fit].state == TrialState.COMPLETED:
-            good.append(model)
-        else:
+    for model, *_ in asked:
+        if records[model.fit].state != TrialState.COMPLETED:
             sweep.warn(f"{model.name} is left out: {records[model.fit].reason}")
+        elif model.group != HELD_OUT:
+            good.append(model)
     if not any(m.group == WINNER for m in good):
         raise NoWinner(f"every retraining of the winner failed; the logs are in {sweep.paths.logs}.")
     return good

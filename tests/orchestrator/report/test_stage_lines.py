@@ -39,6 +39,8 @@ def test_data_come_with_their_classes_and_warnings() -> None:
          ["search   2 COMPLETED, 1 FAILED. Time is up."]),
         ("refit", "BEGUN", {"fits": 6, "done": 2, "splits": ["train", "validation"], "epochs": 9},
          ["refit    4 networks on train + validation, 9 epochs each"]),
+        ("refit", "BEGUN", {"fits": 6, "done": 0, "splits": ["train", "validation"], "epochs": 9, "held_out": 3},
+         ["refit    6 networks on train + validation, 3 of them on train alone, 9 epochs each"]),
         ("leaderboard", "BEGUN", {"reads_test": 3, "networks": 6, "policies": 2},
          ["judge    6 networks under 2 crop policies on the test split"]),
         ("refit", "BEGUN", {"fits": 1, "done": 0, "splits": ["train"], "epochs": 1},
