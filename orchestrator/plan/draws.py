@@ -49,12 +49,11 @@ def trials_of(
         return list(found)
     space, budget, sampler = spec.space, spec.budget, spec.budget.sampler
     prefers = epoch_s if sampler.name in LEARNING else None
-    # A continuous range yields no duplicates, so canonical forms are not needed.
     is_endless = any(isinstance(domain, Uniform) for domain in space.parameters().values())
 
     def drawn() -> TrialConfig:
         values = {**space.resolve(lambda _, domain: sample(domain, draw)), "epochs": budget.epochs}
-        return TrialConfig(**values) if is_endless else canonical(values)
+        return canonical(values)
 
     whole = None if is_endless else _whole(space, budget.epochs, budget.trials)
     if whole is not None:

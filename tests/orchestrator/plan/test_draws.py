@@ -116,3 +116,17 @@ def test_a_sampler_that_has_learnt_prefers_what_trains_longest() -> None:
     assert depths(learning, slice(200, 400)) == pytest.approx(37.5, abs=4)
     by_chance = budget.model_copy(update={"sampler": SamplerSpec(name="random")})
     assert depths(spec.model_copy(update={"budget": by_chance}), slice(200, 400)) == pytest.approx(25, abs=4)
+
+
+def test_samples_of_a_continuous_space_are_canonical() -> None:
+    """Else a plan would take a trial on stored features for one that draws its copies anew."""
+    search = {
+        **{"backbone": "mobilenet_1.0", "unfrozen_layers": [5, "all"], "multiplier": [1, 2], "draws": "fresh"},
+        **{"learning_rate": {"loguniform": [0.001, 0.01]}},
+    }
+    spec = spec_of(search, budget={"trials": 40, "epochs": 2, "scheduler": "none"})
+    found = trials_of(spec, random.Random(0))
+    assert {(config.draws, config.unfrozen_layers, config.multiplier) for config in found} == {
+        *(("fixed", 5, 1.0), ("fixed", 5, 2.0)),
+        *(("fixed", "all", 1.0), ("fresh", "all", 2.0)),
+    }
