@@ -7,7 +7,6 @@ teacher is patient and consistent", section 3).
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from trainers.training import device
 from trainers.training.chunks import chunks
 from trainers.training.examples import example_sets, row_keys, write_teacher
 from trainers.training.features import fit_examples
-from trainers.training.loop import PREDICT_BATCH, read_weights
+from trainers.training.loop import prediction_batches, read_weights
 from trainers.training.steps import prefix_of
 
 
@@ -58,10 +57,9 @@ def answer(job: Mapping[str, Any]) -> dict[str, int]:
         network.load_state(weights)
         networks.append(network)
     train, _ = fit_examples(student, manifest, prefix)[0]
-    parts = np.array_split(np.arange(len(train)), math.ceil(len(train) / PREDICT_BATCH))
     rows = [
         np.mean([network.predict_batches(chunk.rows, chunk.offsets) for network in networks], axis=0)
-        for chunk in chunks(train.rows, parts)
+        for chunk in chunks(train.rows, prediction_batches(np.arange(len(train))))
     ]
     keys = row_keys(example_sets(student, manifest)[0][0], student.config.recipe)
     write_teacher(Path(job["output"]), keys, np.concatenate(rows))

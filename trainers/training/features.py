@@ -152,6 +152,11 @@ class LabelledRows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def original_count(self) -> int:
+        """Number of rows that are no copies; they come first."""
+        return len(self) if self.originals is None else self.originals
+
     def in_epoch(self, epoch: int) -> ReadRows:
         """Return the rows as ``epoch`` (from 0) reads them; others than ``FreshRows`` are the same in each."""
         return self.rows.in_epoch(epoch) if isinstance(self.rows, FreshRows) else self.rows

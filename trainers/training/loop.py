@@ -76,7 +76,7 @@ class TrainingFit:
         self.epoch = 0
         self._is_constant = False  # the last validation's probabilities
         self.class_counts = np.bincount(train.labels, minlength=architecture.classes)
-        self.originals = len(train) if train.originals is None else train.originals
+        self.originals = train.original_count
         self.draws = self.originals if config.steps == "originals" else len(train)
         self.batches = math.ceil(self.draws / config.batch_size)
         fewest = self.draws // self.batches // config.accumulation_steps
@@ -181,7 +181,7 @@ class TrainingFit:
             return {"val_loss": math.nan, "val_accuracy": math.nan, "val_macro_f1": math.nan}
         labels = self.validation.labels
         rows = self.validation.rows
-        parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / PREDICT_BATCH))
+        parts = prediction_batches(np.arange(len(rows)))
         network = self.compiled.network
         probabilities = np.concatenate([network.predict_batches(c.rows, c.offsets) for c in chunks(rows, parts)])
         predicted = probabilities.argmax(1)
@@ -248,11 +248,14 @@ class TrainingFit:
 def measure_norms(network: Network, train: LabelledRows, seed: int, epoch: int) -> None:
     """Measure the batch norms' statistics of ``network`` over up to ``MEASURED_IMAGES`` of the originals of ``train``,
     drawn by ``seed`` and ``epoch`` and read as in that epoch."""
-    originals = len(train) if train.originals is None else train.originals
-    chosen = np.random.default_rng((seed, epoch, MEASURING)).permutation(originals)[:MEASURED_IMAGES]
-    parts = np.array_split(chosen, math.ceil(len(chosen) / PREDICT_BATCH))
-    for chunk in chunks(train.in_epoch(epoch), parts):
+    chosen = np.random.default_rng((seed, epoch, MEASURING)).permutation(train.original_count)[:MEASURED_IMAGES]
+    for chunk in chunks(train.in_epoch(epoch), prediction_batches(chosen)):
         network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
+
+
+def prediction_batches(indices: np.ndarray) -> list[np.ndarray]:
+    """Divide ``indices`` (n,), at least one, into as few batches of up to ``PREDICT_BATCH`` as there can be, evenly."""
+    return np.array_split(indices, math.ceil(len(indices) / PREDICT_BATCH))
 
 
 def learning_rate(config: TrialConfig, step: int, steps: int) -> float:

@@ -54,7 +54,7 @@ def convert(source: Path, backbone: str, output: Path | None = None) -> Conversi
     target = _output(source, backbone, output)
     tensors = read_state_dict(source)
     row = row_of(backbone)
-    size = row.native_size if published.at_native_size else row.smallest_size
+    size = row.smallest_size
     _hide_gpus()
     model = load_builder(row)(input_shape=(size, size, 3), include_top=False, weights=None, **row.arguments)
     used, ignored, warnings = fill(model, tensors, f"{source} as {backbone}", published)

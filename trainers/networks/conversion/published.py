@@ -38,16 +38,14 @@ class Published:
 
     ``origin``: the project whose names they are. ``tensor``: (Keras layer, one of its variables) -> ``Tensor``;
     several arrays may come from one tensor. ``left_out``: prefixes of tensors to leave out, as the classifier's.
-    ``hints``: prefix of an unknown name -> a sentence about the network that has it. ``at_native_size``: build the
-    network for images of the native size instead of the smallest, because an array depends on it. ``prepare``: merges
-    or resizes tensors before their names and shapes are compared.
+    ``hints``: prefix of an unknown name -> a sentence about the network that has it. ``prepare``: merges or
+    resizes tensors before their names and shapes are compared.
     """
 
     origin: str
     tensor: Callable[[Any, Any], Tensor]
     left_out: tuple[str, ...] = ("fc.", "head.", "classifier.")
     hints: Mapping[str, str] = field(default_factory=dict)
-    at_native_size: bool = False
     prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 

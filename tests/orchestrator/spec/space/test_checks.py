@@ -128,7 +128,8 @@ def test_what_transformers_can_do() -> None:
         {"value": 200},
     ]
     pooling = [{"choice": ["average", "max"], "when": {"backbone": "vgg16"}}, {"choice": ["token", "average"]}]
-    read_search({"backbone": [VIT, DINO, "vgg16"], "image_size": sizes, "pooling": pooling})
+    found = read_search({"backbone": [VIT, DINO, "vgg16"], "image_size": sizes, "pooling": pooling}).space
+    assert {field.name for field in found.fields} == {"backbone", "image_size", "pooling"}
 
 
 def test_a_named_transformer_is_checked_alike() -> None:
