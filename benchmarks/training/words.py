@@ -4,7 +4,8 @@
     python -m benchmarks.training.words --report
 
 Needs TrashNet and Clothing in ORCH_DATA and weights in ORCH_WEIGHTS. Rows that words.csv holds already are not trained
-again, so a run that was stopped goes on. The test splits are never read.
+again, so a run that was stopped goes on, and a configuration that two studies share is trained once. The test splits
+are never read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +101,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the words of training bring on validation.")
     parser.add_argument("--study", choices=STUDIES, action="append", help="these studies alone; else all")
     parser.add_argument("--data", choices=DATA, action="append", help="these photos alone; else both")
+    parser.add_argument("--base", action="append", help="these bases alone; else all of each study")
     parser.add_argument("--cache", type=Path, help="where features are stored; else a temporary folder")
     parser.add_argument("--report", action="store_true", help="train nothing; print the table")
     asked = parser.parse_args()
     if not asked.report:
         with tempfile.TemporaryDirectory() as folder:
             for name in asked.study or STUDIES:
-                run(name, asked.data or list(DATA), asked.cache or Path(folder))
+                run(
+                    name, asked.data or list(DATA), asked.base or list(STUDIES[name].bases), asked.cache or Path(folder)
+                )
     for line in report(read()):
         print(line)
 
@@ -118,18 +123,39 @@ def read() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def run(name: str, data: Sequence[str], cache: Path) -> None:
-    """Train what the table lacks of the study called ``name``; append a row for each fit."""
-    known = {tuple(row[c] for c in COLUMNS[:5]) for row in read()}
+def run(name: str, data: Sequence[str], bases: Sequence[str], cache: Path) -> None:
+    """Train what the table lacks of the study called ``name``; append a row for each fit.
+
+    A configuration that another study has trained on the same photos with the same seed is copied from its row.
+    """
     study = STUDIES[name]
     for source in data:
         manifest = manifest_of(source, cache)
-        for base, of_base in study.bases.items():
-            for value, of_value in study.values.items():
-                for seed in SEEDS:
-                    if (name, source, base, value, str(seed)) not in known:
-                        row = trained({**of_base, **of_value}, seed, manifest, cache)
-                        append({"study": name, "data": source, "base": base, "value": value, "seed": seed, **row})
+        for base, value, seed in product(study.bases, study.values, SEEDS):
+            rows = read()
+            known = {tuple(row[c] for c in COLUMNS[:5]) for row in rows}
+            if base not in bases or (name, source, base, value, str(seed)) in known:
+                continue
+            row = shared(name, source, base, value, seed, rows)
+            row = row or trained({**study.bases[base], **study.values[value]}, seed, manifest, cache)
+            append({"study": name, "data": source, "base": base, "value": value, "seed": seed, **row})
+
+
+def shared(
+    name: str, source: str, base: str, value: str, seed: int, rows: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """The figures of the row in ``rows`` with the same configuration, photos and seed; empty if there is none."""
+    from trainers.config import canonical
+
+    def configuration(study: str, base: str, value: str) -> Any:
+        return canonical({**STUDIES[study].bases[base], **STUDIES[study].values[value]})
+
+    wanted = configuration(name, base, value)
+    for row in rows:
+        is_same_data = (row["data"], row["seed"]) == (source, str(seed))
+        if is_same_data and configuration(row["study"], row["base"], row["value"]) == wanted:
+            return {column: row[column] for column in ("val_accuracy", "val_loss", "seconds")}
+    return {}
 
 
 def manifest_of(source: str, cache: Path) -> Path:
