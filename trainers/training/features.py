@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
-from trainers.config import TrialConfig, parts_of
+from trainers.config import TrialConfig, evaluated, parts_of
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy, in_order
@@ -25,7 +25,7 @@ from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
-from trainers.training.examples import ExampleSet, example_sets, read_teacher, row_keys
+from trainers.training.examples import ExampleSet, example_sets, inference_set, read_teacher, row_keys
 
 PREFIX_BATCH = BATCH_IMAGES
 """Images per batch through the prefix. A row does not depend on its batch, except for rounding."""
@@ -141,13 +141,18 @@ class FreshRows:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows and their labels, int32 (n,). ``originals``: number of rows that are no copies; None for all. ``teacher``: a
-    teacher's probabilities, float32 (n, classes); None without one."""
+    """Rows and their labels, int32 (n,).
+
+    ``originals``: number of rows that are no copies; None for all. ``teacher``: a teacher's probabilities, float32
+    (n, classes); None without one. ``measured``: the originals as inference sees them, by which batch norms are
+    measured; None where ``rows`` begins with them.
+    """
 
     rows: ReadRows
     labels: np.ndarray
     originals: int | None = None
     teacher: np.ndarray | None = None
+    measured: ReadRows | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -194,13 +199,18 @@ def fit_examples(
 ) -> list[tuple[LabelledRows, LabelledRows | None]]:
     """Read what each fold of ``job`` trains on and is validated on (None if the fit trains on that too).
 
-    Folds overlap, so they share one set of rows in memory. Raises TrainerError.
+    Folds overlap, so they share one set of rows in memory. Where batch norms are measured and training sees random
+    crops, the originals are read as centre crops, too. Raises TrainerError.
     """
     pairs = example_sets(job, manifest)
     wanted = [examples for pair in pairs for examples in pair if examples is not None]
+    of_measured = job.config.batch_norm == "measured" and evaluated(job.config.framing) != job.config.framing
+    inferred = [inference_set(train) for train, _ in pairs] if of_measured else []
     reading = ReadSettings(job.share, job.store_dtype, job.threads, cost or ReadCost(), job.seed)
-    read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
+    read = iter(read_sets([*wanted, *inferred], job.config, prefix, Path(job.cache), reading))
     rows_of = {id(examples): next(read) for examples in wanted}
+    for (train, _), found in zip(pairs, read, strict=False):
+        rows_of[id(train)] = replace(rows_of[id(train)], measured=found.rows)
     if job.distillation is not None:
         for train, _ in pairs:
             answers = read_teacher(Path(job.distillation.teacher), row_keys(train, job.config.recipe))

@@ -170,8 +170,8 @@ class TrainingFit:
             )
 
     def _measure_norms(self) -> None:
-        """Measure the batch norms' statistics over training images, without their copies and unmixed, as validation
-        sees them; those images are drawn anew in each epoch."""
+        """Measure the batch norms' statistics over training images, without their copies and unmixed, as inference
+        sees them; which images is drawn anew in each epoch."""
         network = self.compiled.network
         if network.norms.is_measured and (self.validation is not None or self.epoch + 1 >= self.config.epochs):
             measure_norms(network, self.train, self.job.seed, self.epoch)
@@ -247,9 +247,10 @@ class TrainingFit:
 
 def measure_norms(network: Network, train: LabelledRows, seed: int, epoch: int) -> None:
     """Measure the batch norms' statistics of ``network`` over up to ``MEASURED_IMAGES`` of the originals of ``train``,
-    drawn by ``seed`` and ``epoch`` and read as in that epoch."""
+    drawn by ``seed`` and ``epoch`` and made square as in inference, which the statistics are for."""
     chosen = np.random.default_rng((seed, epoch, MEASURING)).permutation(train.original_count)[:MEASURED_IMAGES]
-    for chunk in chunks(train.in_epoch(epoch), prediction_batches(chosen)):
+    rows = train.in_epoch(epoch) if train.measured is None else train.measured
+    for chunk in chunks(rows, prediction_batches(chosen)):
         network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
 
 
