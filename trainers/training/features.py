@@ -25,6 +25,7 @@ from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
+from trainers.training.balance import occurrences
 from trainers.training.examples import ExampleSet, example_sets, inference_set, read_teacher, row_keys
 
 PREFIX_BATCH = BATCH_IMAGES
@@ -98,8 +99,9 @@ class RecomputedRows:
 class FreshRows:
     """Images (n, size, size, 3) as ``epoch`` (from 0) sees them, drawn each time they are taken, by ``threads``.
 
-    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read. ``ahead``
-    and ``chunk_bytes``: see ``trainers.training.chunks``; training waits for an epoch's first chunk, so it is small.
+    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read.
+    ``occurrences``: how often each came before in the epoch, int (n,); None for never. ``ahead`` and ``chunk_bytes``:
+    see ``trainers.training.chunks``; training waits for an epoch's first chunk, so it is small.
     """
 
     draws: FreshDraws
@@ -107,6 +109,7 @@ class FreshRows:
     decoded: ReadRows | None
     threads: int = 1
     epoch: int = 0
+    occurrences: np.ndarray | None = None
     ahead: ClassVar[bool] = True
     chunk_bytes: ClassVar[int] = 8 * 2**20
 
@@ -125,6 +128,12 @@ class FreshRows:
         """Return the same images as another epoch sees them."""
         return replace(self, epoch=epoch)
 
+    def ordered(self, order: np.ndarray) -> Self:
+        """Return the images at ``order``, int (n,), in that order; one that comes again there is drawn again."""
+        decoded = None if self.decoded is None else RowSubset(self.decoded, order)
+        pictures = [self.pictures[place] for place in order.tolist()]
+        return replace(self, pictures=pictures, decoded=decoded, occurrences=occurrences(order))
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The images at ``indices``, shape (len(indices), size, size, 3)."""
         squares = None if self.decoded is None else self.decoded.take(indices)
@@ -132,7 +141,8 @@ class FreshRows:
 
         def draw(place: int) -> np.ndarray:
             picture = self.pictures[indices[place]]
-            return self.draws.image(picture, self.epoch, None if squares is None else squares[place])
+            occurrence = 0 if self.occurrences is None else int(self.occurrences[indices[place]])
+            return self.draws.image(picture, self.epoch, None if squares is None else squares[place], occurrence)
 
         for place, image in enumerate(in_order(draw, range(len(indices)), self.threads)):
             out[place] = image
@@ -165,6 +175,14 @@ class LabelledRows:
     def in_epoch(self, epoch: int) -> ReadRows:
         """Return the rows as ``epoch`` (from 0) reads them; others than ``FreshRows`` are the same in each."""
         return self.rows.in_epoch(epoch) if isinstance(self.rows, FreshRows) else self.rows
+
+    def of_epoch(self, epoch: int, order: np.ndarray) -> ReadRows:
+        """Return the rows at ``order``, int (n,), in that order, as ``epoch`` (from 0) trains on them.
+
+        Others than ``FreshRows`` are the same each time that they come in ``order``.
+        """
+        rows = self.in_epoch(epoch)
+        return rows.ordered(order) if isinstance(rows, FreshRows) else RowSubset(rows, order)
 
 
 @dataclass

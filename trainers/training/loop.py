@@ -116,14 +116,15 @@ class TrainingFit:
         total = self.batches * config.epochs
         rates = [learning_rate(config, step, total) for step in numbers.tolist()]
         shares = np.array([margin_share(config, step, total) for step in numbers.tolist()], np.float32)
-        rows, batches = self.train.in_epoch(self.epoch), np.array_split(order, self.batches)
+        rows, batches = self.train.of_epoch(self.epoch, order), np.array_split(np.arange(len(order)), self.batches)
         losses, correct = np.zeros(self.batches, np.float32), 0
 
         for chunk in chunks(rows, batches):
             here = slice(chunk.first, chunk.first + len(chunk))
-            labels = self.train.labels[chunk.chosen]
+            chosen = order[chunk.chosen]
+            labels = self.train.labels[chosen]
             here_rates = np.array(rates[here], np.float32)
-            taught = None if self.train.teacher is None else self.train.teacher[chunk.chosen]
+            taught = None if self.train.teacher is None else self.train.teacher[chosen]
             each, hits = steps.train(chunk.rows, labels, chunk.offsets, here_rates, shares[here], seeds[here], taught)
             for loss, rate in zip(each.tolist(), rates[here], strict=True):
                 self._check_finite(loss, rate)
