@@ -293,6 +293,15 @@ def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
         return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
 
 
+def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
+    """Build the trained network of a finished fit from what ``read_weights`` returned."""
+    architecture = Architecture.of(fit.config, fit.weights, classes, precision)
+    network = Network(architecture, prefix_of(architecture.prefix))
+    network.set_numbers(fit.config)
+    network.load_state(arrays)
+    return network
+
+
 @contextlib.contextmanager
 def _damage_reported(what: str) -> Iterator[None]:
     """Turn an error from reading damaged files into a TrainerError that names ``what``."""
