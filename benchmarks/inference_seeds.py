@@ -14,8 +14,7 @@ from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.networks.backbone import build_backbone
 from trainers.networks.network import Network
-from trainers.serving.predict import open_network
-from trainers.training.loop import open_fit, read_weights
+from trainers.training.loop import open_fit, open_network, read_weights
 
 
 def as_keras(network: Network) -> keras.Model:

@@ -249,18 +249,18 @@ def fit_work(
     key = PartKey.of(config, settings.precision)
     cost, speed = cost_of(key), speeds.of(key)
     reads = reads_of(photos, config.framing, config.multiplier, config.recipe, refit, config.copies)
-    train = reads.originals if config.steps == "originals" else reads.train
+    train, read = reads.originals if config.steps == "originals" else reads.train, _with_measured(config, reads.rows)
     images = tuple(
         PlannedRows(_image_shelf(view, key.image_size), split, n, recipe, config.copies)
-        for view, split, recipe, n in reads.rows
+        for view, split, recipe, n in read
         if not _is_drawn(config, view, recipe)
     )
     features: tuple[PlannedRows, ...] = ()
     if not cost.is_identity:
-        shelves = {view: _feature_shelf(key, view, settings.value_bytes) for view, *_ in reads.rows}
+        shelves = {view: _feature_shelf(key, view, settings.value_bytes) for view, *_ in read}
         features = tuple(
             PlannedRows(shelves[view], split, n, recipe, config.copies, speed.prefix_s)
-            for view, split, recipe, n in reads.rows
+            for view, split, recipe, n in read
         )
     predicted = reads.judged + (min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0)
     drawn_s = _drawn_s(config, reads, speeds)
@@ -291,6 +291,17 @@ def fit_work(
     )
 
 
+def _with_measured(
+    config: TrialConfig, rows: tuple[tuple[str, str, str, int], ...]
+) -> tuple[tuple[str, str, str, int], ...]:
+    """Return ``EpochReads.rows`` with those that batch norms are measured on, where training sees random crops."""
+    view = evaluated(config.framing)
+    if config.batch_norm != "measured" or view == config.framing:
+        return rows
+    originals = [(split, count) for own, split, recipe, count in rows if own == config.framing and not recipe]
+    return tuple(dict.fromkeys([*rows, *((view, split, "", count) for split, count in originals)]))
+
+
 def _is_drawn(config: TrialConfig, view: str, recipe: str) -> bool:
     """Return whether such rows are drawn in each epoch instead of stored: copies, and random crops of the originals,
     except those by which a head is trained first."""
@@ -301,7 +312,7 @@ def _is_drawn(config: TrialConfig, view: str, recipe: str) -> bool:
 
 def _drawn_s(config: TrialConfig, reads: EpochReads, speeds: Speeds) -> float:
     """Return the seconds to draw an epoch's images on one thread. Copies are made from stored images, random crops from
-    the files; images that batch norms are measured on are drawn once more."""
+    the files."""
     if config.draws != "fresh":
         return 0.0
     size = config.resolved_image_size
@@ -309,8 +320,7 @@ def _drawn_s(config: TrialConfig, reads: EpochReads, speeds: Speeds) -> float:
     copies = drawn * (1 - reads.originals / reads.train)
     seconds = copies * speeds.augment_s(config.recipe, size) if copies else 0.0
     if config.view == "random_crop":
-        measured = min(reads.originals, MEASURED_IMAGES) if config.batch_norm == "measured" else 0
-        seconds += (drawn + measured) * speeds.decode_s(config.framing, size)
+        seconds += drawn * speeds.decode_s(config.framing, size)
     return seconds
 
 

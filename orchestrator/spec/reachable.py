@@ -32,7 +32,7 @@ def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
         fields = tuple(field for field in spec.space.fields if field.name in _needed(spec.space, names))
         whole = [{**DEFAULTS, **values} for values in _combinations(fields, {}, _values_in_conditions(fields))]
     found = [_canonical(values, names) for values in whole]
-    return [values for i, values in enumerate(found) if values not in found[:i]]
+    return list({tuple(values.items()): values for values in found}.values())
 
 
 def values_of(spec: Searched, name: str) -> list[Any]:

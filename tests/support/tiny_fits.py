@@ -38,6 +38,19 @@ VIT = Backbone(
     tokens=2,
 )
 """A vision transformer of two blocks with a register: ``tests.support.tiny_fits:VIT``."""
+CONVNEXT = Backbone(
+    "tiny_convnext",
+    "trainers.networks.architectures.convnext_v2:build_convnext_v2",
+    "torch",
+    native_size=64,
+    smallest_size=32,
+    layers=38,
+    imagenet=False,
+    arguments={"depths": (1, 1, 1, 1), "widths": (4, 4, 8, 8)},
+)
+"""A narrow ConvNeXt V2: ``tests.support.tiny_fits:CONVNEXT``."""
+GROUPED = Backbone("grouped", "tests.support.tiny_fits:build_grouped", "tf", 16, 8, 2, imagenet=False)
+"""A convolution in groups, which Keras compiles with XLA: ``tests.support.tiny_fits:GROUPED``."""
 OWN_POLICY = Policy("own", ("whole", Box(0, 0.25, 0.5), Box(0.5, 0.375, 0.5, mirrored=True)))
 """``tests.support.tiny_fits:OWN_POLICY``."""
 COUNTS = {"train": 12, "validation": 5, "test": 4}
@@ -54,6 +67,13 @@ def build_residual(input_shape: tuple[int, int, int], include_top: bool, weights
         y = BatchNormalization()(Conv2D(8, 3, padding="same", name=f"{block}_conv")(y))
         x = ReLU(name=f"{block}_out")(Add()([x, y]))
     return keras.Model(inputs, x)
+
+
+def build_grouped(input_shape: tuple[int, int, int], include_top: bool, weights: None) -> keras.Model:
+    import keras
+
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, keras.layers.Conv2D(6, 3, groups=3)(inputs))
 
 
 def picture(label: int, seed: int, size: tuple[int, int] = (20, 24)) -> np.ndarray:

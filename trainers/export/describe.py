@@ -15,16 +15,17 @@ from trainers.images.policies import describe_crop, needs_canvas
 from trainers.serving.model import ServedModel
 
 
-def notes(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return format -> sentences about the limits of its file; formats without limits are left out."""
+def notes(files: Mapping[str, Path], lacking: Mapping[str, str]) -> dict[str, str]:
+    """Return format -> sentences about the limits of its file; formats without limits are left out.
+
+    ``lacking``: format -> what its writer says that the file lacks, "" for nothing.
+    """
     found: dict[str, str] = {}
     for name, path in files.items():
-        if path.suffix != ".tflite":
-            continue
-        sentences = []
+        sentences = [lacking[name]] if lacking.get(name) else []
         if name == "tflite-int8" and (floats := float_tensors(path)):
             sentences.append(f"{floats} of its tensors stay float32, so integer-only hardware cannot run it.")
-        if not takes_xnnpack(path):
+        if path.suffix == ".tflite" and not takes_xnnpack(path):
             sentences.append("XNNPACK, the delegate for CPUs, cannot run it; measured without, which is slower.")
         if sentences:
             found[name] = " ".join(sentences)

@@ -47,7 +47,7 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
     manifest, served = Manifest.read(Path(job["manifest"])), ServedModel(Path(job["model"]))
     outputs, answers = ({name: Path(path) for name, path in job[key].items()} for key in ("outputs", "answers"))
     part = manifest.split(job["split"])
-    written, failed = _write_all(served, manifest, outputs, job["threads"])
+    written, failed, lacking = _write_all(served, manifest, outputs, job["threads"])
     original = Measured(ORIGINAL, run_original(served), sum(size_mb(p) for p in Path(job["model"]).glob("*.npz")))
     failed |= measure(served, part, [original, *written])
     forms = [form for form in (original, *written) if form.name not in failed]
@@ -59,7 +59,7 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "measured": {form.name: form.figures() for form in forms},
         "failed": failed,
-        "notes": notes(kept),
+        "notes": notes(kept, lacking),
         "input": f"pixels from 0 to 255, red, green, blue, of {served.image_size} x {served.image_size}",
         "usage": usage(served),
         "interfaces": {name: interface(path, bytes_policy(served)) for name, path in kept.items()},
@@ -71,20 +71,24 @@ def export(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_all(
     served: ServedModel, manifest: Manifest, outputs: Mapping[str, Path], threads: int
-) -> tuple[list[Measured], dict[str, str]]:
-    """Write and open every format of ``outputs``; return those that succeeded, and format -> reason for the others."""
+) -> tuple[list[Measured], dict[str, str], dict[str, str]]:
+    """Write and open every format of ``outputs``.
+
+    Returns those that succeeded, format -> reason for the others, and format -> what the writer says that a file lacks.
+    """
     written: list[Measured] = []
     failed: dict[str, str] = {}
+    lacking: dict[str, str] = {}
     for name, path in outputs.items():
         try:
             _require(FORMATS[name])
-            WRITERS[name](served, manifest, _cleared(path))
+            lacking[name] = WRITERS[name](served, manifest, _cleared(path))
             written.append(Measured(name, OPENERS[name](path, threads), size_mb(path)))
         except TrainerError as error:
             failed[name] = str(error)
         except Exception as error:  # each vendor's converter raises its own types
             failed[name] = f"{name} could not be written: {first_line(error)}"
-    return written, failed
+    return written, failed, lacking
 
 
 def _require(row: ExportFormat) -> None:

@@ -67,6 +67,7 @@ def _with_measured_norms(soup: FitJob, weights: list[np.ndarray], precision: str
         return weights
     network.set_numbers(soup.config)
     network.load_state(weights)
-    train, _ = fit_examples(soup, manifest, prefix)[0]
+    reader = dataclasses.replace(soup, config=dataclasses.replace(soup.config, batch_norm="measured"))
+    train, _ = fit_examples(reader, manifest, prefix)[0]
     measure_norms(network, train, soup.first_seed, 0)
     return network.state()

@@ -16,12 +16,12 @@ import numpy as np
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
-from trainers.networks.network import Architecture, Network
+from trainers.networks.network import Architecture
 from trainers.training import device
 from trainers.training.chunks import chunks
 from trainers.training.examples import example_sets, row_keys, write_teacher
 from trainers.training.features import fit_examples
-from trainers.training.loop import prediction_batches, read_weights
+from trainers.training.loop import open_network, prediction_batches, read_weights
 from trainers.training.steps import prefix_of
 
 
@@ -52,10 +52,7 @@ def answer(job: Mapping[str, Any]) -> dict[str, int]:
         fit, weights = read_weights(Path(folder))
         if Architecture.of(fit.config, fit.weights, len(manifest.classes), precision) != architecture:
             raise TrainerError("only networks of the student's own architecture can be its teacher.")
-        network = Network(architecture, prefix)
-        network.set_numbers(fit.config)
-        network.load_state(weights)
-        networks.append(network)
+        networks.append(open_network(fit, weights, len(manifest.classes), precision))
     train, _ = fit_examples(student, manifest, prefix)[0]
     rows = [
         np.mean([network.predict_batches(chunk.rows, chunk.offsets) for network in networks], axis=0)

@@ -25,7 +25,9 @@ BATCH_IMAGES = 32
 COPIES_AT_ONCE = 16
 """Maximum copies of a photo that one thread makes before it hands them over; more are made from another decoding."""
 AHEAD_PER_THREAD = 4
-"""Pieces of work per thread that ``in_order`` has begun or finished ahead of its reader."""
+"""Maximum pieces of work per thread that ``in_order`` has begun or finished ahead of its reader."""
+AHEAD_BYTES = 8 * 2**20
+"""Maximum bytes per thread of images that are made ahead of their reader: of 7 copies at 600 px, of 55 at 224 px."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -46,9 +48,9 @@ class Decoder:
 
     ``view``: a ``TrialConfig.framing``.
 
-    Files are read, hashed, decoded and augmented by ``threads`` threads, a bounded number ahead of the reader.
-    Copies of one photo that follow each other are made from one decoding, up to COPIES_AT_ONCE. A recipe of the user's
-    own is called by several threads.
+    Files are read, hashed, decoded and augmented by ``threads`` threads, up to AHEAD_BYTES each ahead of the reader.
+    Copies of one photo that follow each other are made from one decoding, up to ``copies_at_once``. A recipe of the
+    user's own is called by several threads.
     """
 
     root: Path
@@ -61,7 +63,8 @@ class Decoder:
     def __call__(self, pictures: Sequence[ImageCopy]) -> Iterator[np.ndarray]:
         begun: deque[np.ndarray] = deque()
         done = 0
-        for made in in_order(self._fill, self._places(pictures, begun), self.threads):
+        work = self._places(pictures, begun)
+        for made in in_order(self._fill, work, self.threads, lambda piece: len(piece[0]) * self._image_bytes):
             done += made
             while begun and done >= len(begun[0]):
                 done -= len(begun[0])
@@ -69,8 +72,18 @@ class Decoder:
 
     def each(self, pictures: Sequence[ImageCopy]) -> Generator[np.ndarray, None, None]:
         """Yield the images one by one, in order. Raises TrainerError for the first that cannot be read."""
-        for made in in_order(self._made, _same_photo(pictures), self.threads):
+        work = _same_photo(pictures, self.copies_at_once)
+        for made in in_order(self._made, work, self.threads, lambda copies: len(copies) * self._image_bytes):
             yield from made
+
+    @property
+    def copies_at_once(self) -> int:
+        """Maximum copies of a photo that are made from one decoding: COPIES_AT_ONCE, or fewer large ones."""
+        return max(1, min(COPIES_AT_ONCE, AHEAD_BYTES // self._image_bytes))
+
+    @property
+    def _image_bytes(self) -> int:
+        return self.size**2 * 3
 
     def _places(
         self, pictures: Sequence[ImageCopy], begun: deque[np.ndarray]
@@ -84,7 +97,7 @@ class Decoder:
                 yield from begun[-1]
 
         free = places()
-        for copies in _same_photo(pictures):
+        for copies in _same_photo(pictures, self.copies_at_once):
             yield copies, [*itertools.islice(free, len(copies))]
 
     def _fill(self, work: tuple[Sequence[ImageCopy], list[np.ndarray]]) -> int:
@@ -108,28 +121,36 @@ class Decoder:
         ]
 
 
-def _same_photo(pictures: Sequence[ImageCopy]) -> Iterator[Sequence[ImageCopy]]:
-    """Divide ``pictures`` where the photo changes, and after COPIES_AT_ONCE."""
+def _same_photo(pictures: Sequence[ImageCopy], most: int) -> Iterator[Sequence[ImageCopy]]:
+    """Divide ``pictures`` where the photo changes, and after ``most`` copies."""
     for _, run in itertools.groupby(pictures, lambda each: (each.path, each.sha256)):
-        while part := [*itertools.islice(run, COPIES_AT_ONCE)]:
+        while part := [*itertools.islice(run, most)]:
             yield part
 
 
-def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+def in_order(
+    work: Callable[[Item], Made], items: Iterable[Item], threads: int, size_of: Callable[[Item], int] = lambda item: 0
+) -> Iterator[Made]:
     """Yield ``work(item)`` for each of ``items``, in order, computed by ``threads`` threads ahead of the reader.
 
-    At most AHEAD_PER_THREAD results per thread wait for it. The first error, by the order of ``items``, is raised when
-    its turn comes. No thread is left when the iterator ends, fails or is closed.
+    ``size_of``: bytes of an item's result. Results that wait for the reader are at most AHEAD_PER_THREAD per thread,
+    and together of AHEAD_BYTES per thread, or one alone; the one begun last comes on top. The first error, by the order
+    of ``items``, is raised when its turn comes. No thread is left when the iterator ends, fails or is closed.
     """
-    pool = ThreadPoolExecutor(max(threads, 1), "decode")
-    waiting: deque[Future[Made]] = deque()
+    threads = max(threads, 1)
+    pool = ThreadPoolExecutor(threads, "decode")
+    waiting: deque[tuple[Future[Made], int]] = deque()
+    held = 0
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > AHEAD_PER_THREAD * max(threads, 1):
-                yield waiting.popleft().result()
+            waiting.append((pool.submit(work, item), size_of(item)))
+            held += waiting[-1][1]
+            while len(waiting) > AHEAD_PER_THREAD * threads or (held > AHEAD_BYTES * threads and len(waiting) > 1):
+                future, size = waiting.popleft()
+                held -= size
+                yield future.result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

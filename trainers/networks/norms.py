@@ -4,7 +4,8 @@ inherited: x <- m x + (1 - m) batch, with the backbone's own momentum m (Ioffe &
 come with m up to 0.9997, made for schedules of a million steps; after a few hundred, x is still that of ImageNet.
 adapted: the same with an m that fits the number of steps, see ``adapted_momentum``.
 measured: after each epoch, the mean of the statistics of batches of training images, with the weights of that moment
-(Wu & Johnson 2021, "Rethinking Batch in BatchNorm", section 3.2).
+(Wu & Johnson 2021, "Rethinking Batch in BatchNorm", section 3.2), made square as in inference, since sizes of objects
+in random crops are others (Touvron et al. 2019, "Fixing the train-test resolution discrepancy", section 3).
 frozen: x, scale and offset stay as they were loaded, and only convolutions are trained.
 """
 

@@ -121,9 +121,9 @@ def write_neighbours(job: Mapping[str, Any]) -> dict[str, Any]:
     the manifest. Where a photo can no longer be read, ``reason`` instead, and nothing is written.
     """
     from trainers.data.manifest import Manifest
-    from trainers.serving.predict import open_network, row_shelf
+    from trainers.serving.predict import row_shelf
     from trainers.training import device
-    from trainers.training.loop import read_weights
+    from trainers.training.loop import open_network, read_weights
     from trainers.training.steps import prefix_of
 
     device.prepare(job["threads"], job["gpu_memory_share"], "float32")

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from trainers.config import evaluated
-from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.images.policies import crop_names, distinct_crops
-from trainers.networks.network import Architecture, Network
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description
 from trainers.serving.crop_predictor import CropPredictor, SplitImages, TrainedModel, prefix_sample_s
@@ -22,7 +20,7 @@ from trainers.serving.parts import PredictionPart
 from trainers.store.shelf import Shelf
 from trainers.training import device
 from trainers.training.cross_validation import fold_folder
-from trainers.training.loop import read_weights
+from trainers.training.loop import open_network, read_weights
 from trainers.training.steps import prefix_of
 
 
@@ -130,12 +128,3 @@ def _open(
     if len(views) > 1 or any(p.description() != prefixes[0].description() for p in prefixes):
         raise TrainerError("models of different prefixes or views cannot be predicted in one job.")
     return prefixes[0], models, views.pop()
-
-
-def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
-    """Build the trained network of a finished fit."""
-    architecture = Architecture.of(fit.config, fit.weights, classes, precision)
-    network = Network(architecture, prefix_of(architecture.prefix))
-    network.set_numbers(fit.config)
-    network.load_state(arrays)
-    return network

@@ -15,7 +15,7 @@ from trainers.store.segments import OpenSegment, checksums_of
 IN_MEMORY_BYTES = 256 * 2**20
 """Maximum bytes of a set of rows that is copied into memory; larger sets are read from the files."""
 RELEASE_BYTES = 32 * 2**20
-"""Bytes of mapped pages read before they are released."""
+"""Maximum bytes of mapped pages at a time."""
 FAULT_BYTES = 2 * 2**20
 """Bytes of read-ahead assumed per row: Linux may map a whole large page of the file at once."""
 READ_ALONE_BYTES = 16 * 2**10
@@ -45,12 +45,11 @@ class Rows:
         self._source = source
         self._count = len(source.keys)
         self._located = _locate(source.keys, segments)
-        self._reader = _MappedReader()
         self.shape, self.dtype = segments[0].header.shape, segments[0].header.dtype
         self._dense: np.ndarray | None = None
         if self.nbytes <= IN_MEMORY_BYTES:
             self._dense = self._gather(np.arange(len(self)))
-            self._located, self._reader = ([], np.empty((0, 2), np.int64)), _MappedReader()  # drop the files
+            self._located = [], np.empty((0, 2), np.int64)  # drop the files
 
     def __len__(self) -> int:
         return self._count
@@ -75,7 +74,7 @@ class Rows:
     def _gather(self, indices: np.ndarray) -> np.ndarray:
         out = np.empty((len(indices), *self.shape), self.dtype)
         segments, places = self._located
-        damaged = self._reader.read(segments, places[indices], out)
+        damaged = _read(segments, places[indices], out)
         if len(damaged):
             affected = [segments[number] for number in np.unique(places[indices[damaged], 0])]
             again = np.empty((len(damaged), *self.shape), self.dtype)
@@ -84,7 +83,7 @@ class Rows:
                 self._located = segments, places = _locate(self._source.keys, repaired)
             except NoRoom:  # a later reader may be able to replace them
                 return self._with_computed(out, damaged, indices)
-            if len(self._reader.read(segments, places[indices[damaged]], again)):
+            if len(_read(segments, places[indices[damaged]], again)):
                 raise TrainerError(
                     f"rows in {segments[0].header.keys_file.parent} were damaged, computed again, and are damaged "
                     "again; check the disk, or set ORCH_CACHE to a folder on another one."
@@ -107,48 +106,35 @@ def _locate(keys: Sequence[str], segments: list[OpenSegment]) -> tuple[list[Open
     return segments, np.array([places[key] for key in keys], np.int64)
 
 
-class _MappedReader:
-    """Reads rows from mapped segments, and releases the pages after each RELEASE_BYTES."""
+def _read(segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Copy the rows at ``places`` into ``out``; return the positions in ``out`` of damaged rows.
 
-    def __init__(self) -> None:
-        self._segments: set[OpenSegment] = set()
-        self._bytes = 0
-
-    def read(self, segments: Sequence[OpenSegment], places: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy the rows at ``places`` into ``out``; return the positions in ``out`` of damaged rows."""
-        row_bytes = segments[0].header.row_bytes
-        damaged = [np.empty(0, np.int64)]
-        order = np.lexsort((places[:, 1], places[:, 0]))
-        numbers = places[order, 0]
-        begins = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(order)]
-        for begin, end in itertools.pairwise(begins) if len(order) else ():
-            segment = segments[numbers[begin]]
-            if not segment.is_whole:
-                damaged.append(order[begin:end])
-                continue
-            if row_bytes >= READ_ALONE_BYTES:
-                step = max(1, RELEASE_BYTES // row_bytes)
-                for start in range(begin, end, step):
-                    damaged.append(_read_alone(segment, places, order[start : min(start + step, end)], out))
-                continue
-            first, last = (int(places[order[place], 1]) for place in (begin, end - 1))
-            span = (last - first + 1) * row_bytes + FAULT_BYTES
-            touched = min(span, (end - begin) * (row_bytes + FAULT_BYTES))
-            pieces = -(-touched // RELEASE_BYTES)
-            for chosen in np.array_split(order[begin:end], pieces) if pieces > 1 else (order[begin:end],):
-                rows = places[chosen, 1]
-                out[chosen] = segment.rows[rows]
-                damaged.append(_damaged_rows(segment, rows, chosen, out))
-                self._count(segment, touched // pieces)
-        return np.concatenate(damaged)
-
-    def _count(self, segment: OpenSegment, touched: int) -> None:
-        self._segments.add(segment)
-        self._bytes += touched
-        if self._bytes > RELEASE_BYTES:
-            segments, self._segments, self._bytes = self._segments, set(), 0
-            for used in segments:
-                used.release()
+    At most RELEASE_BYTES of the files' pages are mapped at a time.
+    """
+    row_bytes = segments[0].header.row_bytes
+    damaged = [np.empty(0, np.int64)]
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    numbers = places[order, 0]
+    begins = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(order)]
+    for begin, end in itertools.pairwise(begins) if len(order) else ():
+        segment = segments[numbers[begin]]
+        if not segment.is_whole:
+            damaged.append(order[begin:end])
+            continue
+        if row_bytes >= READ_ALONE_BYTES:
+            step = max(1, RELEASE_BYTES // row_bytes)
+            for start in range(begin, end, step):
+                damaged.append(_read_alone(segment, places, order[start : min(start + step, end)], out))
+            continue
+        first, last = (int(places[order[place], 1]) for place in (begin, end - 1))
+        span = (last - first + 1) * row_bytes + FAULT_BYTES
+        touched = min(span, (end - begin) * (row_bytes + FAULT_BYTES))
+        pieces = -(-touched // RELEASE_BYTES)
+        for chosen in np.array_split(order[begin:end], pieces) if pieces > 1 else (order[begin:end],):
+            rows = places[chosen, 1]
+            out[chosen] = segment.rows[rows]
+            damaged.append(_damaged_rows(segment, rows, chosen, out))
+    return np.concatenate(damaged)
 
 
 def _read_alone(segment: OpenSegment, places: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:

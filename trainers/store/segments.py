@@ -5,7 +5,7 @@ everything after the first line as eight hex digits; a line of JSON (format, dty
 seconds spent computing them); a crc32 per row; the keys, one per line. ``.keys`` is renamed into place last and removed
 first, so a segment exists if and only if its ``.keys`` does. The mtime of ``.keys`` is when the segment was last used.
 
-The files of a bucket change only under that bucket's lock. A process that has mapped a segment holds a shared lock on
+The files of a bucket change only under that bucket's lock. A process that has opened a segment holds a shared lock on
 its ``.npy``, which protects the segment from eviction.
 """
 
@@ -165,22 +165,28 @@ def checksums_of(rows: np.ndarray) -> np.ndarray:
 
 
 class OpenSegment:
-    """A mapped segment. While this object lives, the segment is not evicted.
+    """An open segment, one file descriptor. While this object lives, the segment is not evicted."""
 
-    ``rows`` (n, *shape) is read-only. Pages read from it count as this process's memory until ``release``.
-    """
-
-    def __init__(self, header: SegmentHeader, memory: mmap.mmap, file: int) -> None:
-        """``file``: descriptor of the mapped file, which this object closes."""
-        self.header, self._memory, self._file = header, memory, file
+    def __init__(self, header: SegmentHeader, file: int) -> None:
+        """``file``: descriptor of the rows' file, which this object closes."""
+        self.header, self._file = header, file
         weakref.finalize(self, os.close, file)
-        flat = np.frombuffer(memory, np.uint8, len(header.keys) * header.row_bytes, header.offset)
-        self.rows = flat.view(header.dtype).reshape(len(header.keys), *header.shape)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows (n, *shape), read-only, mapped anew.
+
+        Pages read from it count as this process's memory, and the mapping holds another descriptor, until the array and
+        its views are gone. The file must be whole.
+        """
+        memory = mmap.mmap(self._file, self.header.data_bytes, access=mmap.ACCESS_READ)
+        flat = np.frombuffer(memory, np.uint8, offset=self.header.offset)
+        return flat.view(self.header.dtype).reshape(len(self.header.keys), *self.header.shape)
 
     @property
     def is_whole(self) -> bool:
         """False if the file was truncated after it was opened: reading past its end would kill the process."""
-        return self._memory.size() >= self.header.data_bytes
+        return os.fstat(self._file).st_size >= self.header.data_bytes
 
     def is_on_disk(self) -> bool:
         """Whether the file has been neither removed nor replaced since it was opened."""
@@ -194,36 +200,26 @@ class OpenSegment:
         place = self.header.offset + row * self.header.row_bytes
         return os.preadv(self._file, [out.reshape(-1).view(np.uint8).data], place) == self.header.row_bytes
 
-    def release(self) -> None:
-        """Return the pages read so far to the system; later reads load them from the file again."""
-        self._memory.madvise(mmap.MADV_DONTNEED)
-
     def intact(self, begin: int, end: int) -> np.ndarray:
         """Verify the checksums of ``rows[begin:end]``, bool (end - begin,)."""
         if not self.is_whole:
             return np.zeros(end - begin, bool)
-        intact = checksums_of(self.rows[begin:end]) == self.header.checksums[begin:end]
-        self.release()
-        return intact
+        return checksums_of(self.rows[begin:end]) == self.header.checksums[begin:end]
 
 
 def open_segment(header: SegmentHeader, touch: bool = True) -> OpenSegment | None:
-    """Map a segment and, with ``touch``, record its use. None if it has been removed or replaced."""
+    """Open a segment and, with ``touch``, record its use. None if it has been removed or replaced."""
     try:
         file = os.open(header.data, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH)  # waits briefly while another process tests or evicts it
-        if _identity(os.fstat(file)) != header.data_identity:
-            return None
-        memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)  # duplicates the descriptor, and so keeps the lock
-        kept = os.dup(file)
-    finally:
-        os.close(file)
+    segment = OpenSegment(header, file)
+    fcntl.flock(file, fcntl.LOCK_SH)  # waits briefly while another process tests or evicts it
+    if _identity(os.fstat(file)) != header.data_identity:
+        return None
     if touch:
         _touch(header.keys_file)
-    return OpenSegment(header, memory, kept)
+    return segment
 
 
 def _touch(keys_file: Path) -> None:

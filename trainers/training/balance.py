@@ -57,6 +57,16 @@ def example_order(labels: np.ndarray, balance: str, seed: int, epoch: int, draws
     return np.concatenate(passes)
 
 
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """Return how often each of ``order``, int (n,), came before it in ``order``, int64 (n,)."""
+    by_value = np.argsort(order, kind="stable")
+    ordered, places = np.asarray(order)[by_value], np.arange(len(order))
+    is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(order)]
+    found = np.empty(len(order), np.int64)
+    found[by_value] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return found
+
+
 def epoch_order(labels: np.ndarray, seed: int, epoch: int, draws: int | None = None) -> np.ndarray:
     """Indices of ``draws`` (None: n = len(labels) >= 1) examples with balanced classes, in random order.
 

@@ -137,11 +137,21 @@ def devices(count: int) -> tuple[str, ...]:
     return tuple(names[:count])
 
 
+def concurrent_operations(gpus: int) -> int:
+    """Maximum operations that a process with ``gpus`` visible GPUs runs at once: one per GPU, at least one.
+
+    A GPU waits while one thread starts the operations of another's part of the batch. On CPUs an operation
+    already has all threads.
+    """
+    return max(gpus, 1)
+
+
 def _limit_threads(tf: Any, threads: int) -> int:
     """Limit an operation to ``threads`` CPU threads; return the limit in force (0: one per core)."""
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        tf.config.threading.set_inter_op_parallelism_threads(concurrent_operations(gpus))
     except RuntimeError:
         # TensorFlow is already in use in this process, so its threads are fixed; this affects speed, and on some
         # processors rounding.

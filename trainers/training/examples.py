@@ -7,7 +7,7 @@ A copy's key also holds its recipe, the data's seed and, for a recipe of the use
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,12 @@ def augmented_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
 def evaluation_set(manifest: Manifest, config: TrialConfig) -> ExampleSet:
     """Return every image of ``manifest`` once, not augmented; a random crop becomes the centre crop."""
     return _originals(manifest, evaluated(config.framing))
+
+
+def inference_set(examples: ExampleSet) -> ExampleSet:
+    """Return the originals of ``examples``, which come first, made square as those that are predicted."""
+    images = [image for image in examples.images if not image.copy]
+    return replace(examples, images=images, labels=examples.labels[: len(images)], view=evaluated(examples.view))
 
 
 def _originals(manifest: Manifest, view: str) -> ExampleSet:

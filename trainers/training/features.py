@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
-from trainers.config import TrialConfig, parts_of
+from trainers.config import TrialConfig, evaluated, parts_of
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.images.decoder import BATCH_IMAGES, Decoder, ImageCopy, in_order
@@ -25,7 +25,8 @@ from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import features_description, known_images, stored_dtype
 from trainers.store.eviction import NoRoom
 from trainers.store.shelf import Shelf
-from trainers.training.examples import ExampleSet, example_sets, read_teacher, row_keys
+from trainers.training.balance import occurrences
+from trainers.training.examples import ExampleSet, example_sets, inference_set, read_teacher, row_keys
 
 PREFIX_BATCH = BATCH_IMAGES
 """Images per batch through the prefix. A row does not depend on its batch, except for rounding."""
@@ -98,8 +99,9 @@ class RecomputedRows:
 class FreshRows:
     """Images (n, size, size, 3) as ``epoch`` (from 0) sees them, drawn each time they are taken, by ``threads``.
 
-    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read. ``ahead``
-    and ``chunk_bytes``: see ``trainers.training.chunks``; training waits for an epoch's first chunk, so it is small.
+    ``pictures``: the n originals and copies. ``decoded``: the original of each; None if the files are read.
+    ``occurrences``: how often each came before in the epoch, int (n,); None for never. ``ahead`` and ``chunk_bytes``:
+    see ``trainers.training.chunks``; training waits for an epoch's first chunk, so it is small.
     """
 
     draws: FreshDraws
@@ -107,6 +109,7 @@ class FreshRows:
     decoded: ReadRows | None
     threads: int = 1
     epoch: int = 0
+    occurrences: np.ndarray | None = None
     ahead: ClassVar[bool] = True
     chunk_bytes: ClassVar[int] = 8 * 2**20
 
@@ -125,6 +128,12 @@ class FreshRows:
         """Return the same images as another epoch sees them."""
         return replace(self, epoch=epoch)
 
+    def ordered(self, order: np.ndarray) -> Self:
+        """Return the images at ``order``, int (n,), in that order; one that comes again there is drawn again."""
+        decoded = None if self.decoded is None else RowSubset(self.decoded, order)
+        pictures = [self.pictures[place] for place in order.tolist()]
+        return replace(self, pictures=pictures, decoded=decoded, occurrences=occurrences(order))
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The images at ``indices``, shape (len(indices), size, size, 3)."""
         squares = None if self.decoded is None else self.decoded.take(indices)
@@ -132,7 +141,8 @@ class FreshRows:
 
         def draw(place: int) -> np.ndarray:
             picture = self.pictures[indices[place]]
-            return self.draws.image(picture, self.epoch, None if squares is None else squares[place])
+            occurrence = 0 if self.occurrences is None else int(self.occurrences[indices[place]])
+            return self.draws.image(picture, self.epoch, None if squares is None else squares[place], occurrence)
 
         for place, image in enumerate(in_order(draw, range(len(indices)), self.threads)):
             out[place] = image
@@ -141,13 +151,18 @@ class FreshRows:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows and their labels, int32 (n,). ``originals``: number of rows that are no copies; None for all. ``teacher``: a
-    teacher's probabilities, float32 (n, classes); None without one."""
+    """Rows and their labels, int32 (n,).
+
+    ``originals``: number of rows that are no copies; None for all. ``teacher``: a teacher's probabilities, float32
+    (n, classes); None without one. ``measured``: the originals as inference sees them, by which batch norms are
+    measured; None where ``rows`` begins with them.
+    """
 
     rows: ReadRows
     labels: np.ndarray
     originals: int | None = None
     teacher: np.ndarray | None = None
+    measured: ReadRows | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -160,6 +175,14 @@ class LabelledRows:
     def in_epoch(self, epoch: int) -> ReadRows:
         """Return the rows as ``epoch`` (from 0) reads them; others than ``FreshRows`` are the same in each."""
         return self.rows.in_epoch(epoch) if isinstance(self.rows, FreshRows) else self.rows
+
+    def of_epoch(self, epoch: int, order: np.ndarray) -> ReadRows:
+        """Return the rows at ``order``, int (n,), in that order, as ``epoch`` (from 0) trains on them.
+
+        Others than ``FreshRows`` are the same each time that they come in ``order``.
+        """
+        rows = self.in_epoch(epoch)
+        return rows.ordered(order) if isinstance(rows, FreshRows) else RowSubset(rows, order)
 
 
 @dataclass
@@ -194,13 +217,18 @@ def fit_examples(
 ) -> list[tuple[LabelledRows, LabelledRows | None]]:
     """Read what each fold of ``job`` trains on and is validated on (None if the fit trains on that too).
 
-    Folds overlap, so they share one set of rows in memory. Raises TrainerError.
+    Folds overlap, so they share one set of rows in memory. Where batch norms are measured and training sees random
+    crops, the originals are read as centre crops, too. Raises TrainerError.
     """
     pairs = example_sets(job, manifest)
     wanted = [examples for pair in pairs for examples in pair if examples is not None]
+    of_measured = job.config.batch_norm == "measured" and evaluated(job.config.framing) != job.config.framing
+    inferred = [inference_set(train) for train, _ in pairs] if of_measured else []
     reading = ReadSettings(job.share, job.store_dtype, job.threads, cost or ReadCost(), job.seed)
-    read = iter(read_sets(wanted, job.config, prefix, Path(job.cache), reading))
+    read = iter(read_sets([*wanted, *inferred], job.config, prefix, Path(job.cache), reading))
     rows_of = {id(examples): next(read) for examples in wanted}
+    for (train, _), found in zip(pairs, read, strict=False):
+        rows_of[id(train)] = replace(rows_of[id(train)], measured=found.rows)
     if job.distillation is not None:
         for train, _ in pairs:
             answers = read_teacher(Path(job.distillation.teacher), row_keys(train, job.config.recipe))

@@ -116,14 +116,15 @@ class TrainingFit:
         total = self.batches * config.epochs
         rates = [learning_rate(config, step, total) for step in numbers.tolist()]
         shares = np.array([margin_share(config, step, total) for step in numbers.tolist()], np.float32)
-        rows, batches = self.train.in_epoch(self.epoch), np.array_split(order, self.batches)
+        rows, batches = self.train.of_epoch(self.epoch, order), np.array_split(np.arange(len(order)), self.batches)
         losses, correct = np.zeros(self.batches, np.float32), 0
 
         for chunk in chunks(rows, batches):
             here = slice(chunk.first, chunk.first + len(chunk))
-            labels = self.train.labels[chunk.chosen]
+            chosen = order[chunk.chosen]
+            labels = self.train.labels[chosen]
             here_rates = np.array(rates[here], np.float32)
-            taught = None if self.train.teacher is None else self.train.teacher[chunk.chosen]
+            taught = None if self.train.teacher is None else self.train.teacher[chosen]
             each, hits = steps.train(chunk.rows, labels, chunk.offsets, here_rates, shares[here], seeds[here], taught)
             for loss, rate in zip(each.tolist(), rates[here], strict=True):
                 self._check_finite(loss, rate)
@@ -170,8 +171,8 @@ class TrainingFit:
             )
 
     def _measure_norms(self) -> None:
-        """Measure the batch norms' statistics over training images, without their copies and unmixed, as validation
-        sees them; those images are drawn anew in each epoch."""
+        """Measure the batch norms' statistics over training images, without their copies and unmixed, as inference
+        sees them; which images is drawn anew in each epoch."""
         network = self.compiled.network
         if network.norms.is_measured and (self.validation is not None or self.epoch + 1 >= self.config.epochs):
             measure_norms(network, self.train, self.job.seed, self.epoch)
@@ -247,9 +248,10 @@ class TrainingFit:
 
 def measure_norms(network: Network, train: LabelledRows, seed: int, epoch: int) -> None:
     """Measure the batch norms' statistics of ``network`` over up to ``MEASURED_IMAGES`` of the originals of ``train``,
-    drawn by ``seed`` and ``epoch`` and read as in that epoch."""
+    drawn by ``seed`` and ``epoch`` and made square as in inference, which the statistics are for."""
     chosen = np.random.default_rng((seed, epoch, MEASURING)).permutation(train.original_count)[:MEASURED_IMAGES]
-    for chunk in chunks(train.in_epoch(epoch), prediction_batches(chosen)):
+    rows = train.in_epoch(epoch) if train.measured is None else train.measured
+    for chunk in chunks(rows, prediction_batches(chosen)):
         network.measure_norms(chunk.rows, chunk.offsets, chunk.first)
 
 
@@ -289,6 +291,15 @@ def read_weights(folder: Path) -> tuple[FitJob, list[np.ndarray]]:
         raise TrainerError(f"there is no trained model in {folder}.")
     with _damage_reported(f"the trained model in {folder}"):
         return FitJob.from_dict(json.loads((folder / JOB_FILE).read_text())), read_list(folder / WEIGHTS_FILE)
+
+
+def open_network(fit: FitJob, arrays: list[np.ndarray], classes: int, precision: str = "float32") -> Network:
+    """Build the trained network of a finished fit from what ``read_weights`` returned."""
+    architecture = Architecture.of(fit.config, fit.weights, classes, precision)
+    network = Network(architecture, prefix_of(architecture.prefix))
+    network.set_numbers(fit.config)
+    network.load_state(arrays)
+    return network
 
 
 @contextlib.contextmanager

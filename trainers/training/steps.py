@@ -259,7 +259,11 @@ class CompiledNetwork:
         part: BatchPart | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """The mean loss of ``examples``, their number of correct answers, and the gradients of the loss, as the
-        optimiser scales it. If they are a ``part`` of others, each is its addend to that of all of them."""
+        optimiser scales it. If they are a ``part`` of others, each is its addend to that of all of them.
+
+        The gradient of a variable that the loss does not depend on is 0, which can be added up. Momentum and clipping
+        leave 0 as it is, so such a variable keeps its value, as if the optimiser skipped it; decay still acts on it.
+        """
         with tf.GradientTape() as tape:
             logits, plain = self.network.training_logits(examples.x, examples.plain_target, seed, margin_share, part)
             losses = examples.weights * self._loss(examples.target, logits)
@@ -269,7 +273,8 @@ class CompiledNetwork:
             loss = tf.reduce_mean(losses) if part is None else tf.reduce_sum(losses) / tf.cast(part.size, losses.dtype)
             scaled = self.optimizer.scale_loss(loss)
         hits = tf.reduce_sum(tf.cast(tf.argmax(plain, 1, tf.int32) == examples.labels, tf.int32))
-        return loss, hits, tape.gradient(scaled, variables)
+        gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return loss, hits, gradients
 
     def _on_devices(
         self, examples: _Examples, variables: list[tf.Variable], margin_share: tf.Tensor, seed: tf.Tensor

@@ -1,6 +1,7 @@
 """`orch data preview`: a contact sheet of what the network will see in training.
 
-Shows training photos only. The data's seed decides which, and how they are mixed.
+Shows training photos only. The data's seed decides which, and how they are mixed. What trials draw anew in each epoch
+is shown as the first epoch draws it; if some trials draw a recipe's copies anew and others once, as the former.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from orchestrator.spec.reachable import reachable, values_of
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.tracking.kept_splits import source_of
 from trainers.backbones import backbone
+from trainers.config import TrialConfig, parts_of
 from trainers.data.build import build_manifest
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
 from trainers.files.suffixes import DRAWN
 from trainers.images.augment import augment, plan_copies
 from trainers.images.decode import square
+from trainers.images.decoder import ImageCopy
+from trainers.images.fresh_draws import FreshDraws
 
 MOST_PICTURES, FEWEST_PHOTOS = 2400, 12
 """Maximum pictures on a sheet; a sheet of many columns gets fewer photos, but at least the second number."""
@@ -43,11 +47,11 @@ BLENDS = 2
 def draw_preview(spec: SweepSpec, images: int, out: Path, progress: Callable[[str], None] | None = None) -> Path:
     """Draw ``images`` training photos as the trials of ``spec`` may see them, spread over the classes; returns ``out``.
 
-    Columns: each view; copies 1 to k of every recipe at the largest multiplier it can have; mixup and cutmix at each
-    alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the splits), decodes
-    those shown, which are fewer if there are many columns. ``progress`` is called with a line for each step. A space
-    that depends on the GPU's memory is that of this machine. Raises DataError if the photos cannot be used, SpecError
-    if the suffix of ``out`` is no format of pictures, or ``out`` lies among the photos.
+    Columns: each view and decoding; copies 1 to k of every recipe at the largest multiplier it can have; mixup and
+    cutmix at each alpha. A copy that the multiplier does not ask for stays empty. Reads every photo once (for the
+    splits), decodes those shown, which are fewer if there are many columns. ``progress`` is called with a line for
+    each step. A space that depends on the GPU's memory is that of this machine. Raises DataError if the photos
+    cannot be used, SpecError if the suffix of ``out`` is no format of pictures, or ``out`` lies among the photos.
     """
     tell = progress or (lambda line: None)
     if out.suffix.lower() not in DRAWN:
@@ -99,6 +103,31 @@ def recipes_shown(spec: SweepSpec) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True)
+class DrawnAnew:
+    """What some trials draw anew in each epoch: the copies of ``recipes``, and with ``crops`` random crops."""
+
+    recipes: frozenset[str]
+    crops: bool
+
+    @classmethod
+    def of(cls, spec: SweepSpec) -> DrawnAnew:
+        fields = ("draws", "recipe", "multiplier", "view", "unfrozen_layers", "mixup", "cutmix")
+        fresh = [values for values in reachable(spec, *fields) if values["draws"] == "fresh"]
+        recipes = {str(values["recipe"]) for values in fresh if float(values["multiplier"]) > 1}  # type: ignore[arg-type]
+        return cls(frozenset(recipes), any(values["view"] == "random_crop" for values in fresh))
+
+
+def framings_shown(spec: SweepSpec) -> dict[str, str]:
+    """Map a title to each framing that a trial can have: its view, and ``decode`` where trials differ in that."""
+    pairs = [(str(v["view"]), str(v["decode"])) for v in reachable(spec, "view", "decode")]
+    one_decode = len({decode for _, decode in pairs}) == 1
+    return {
+        view if one_decode else f"{view}, decode {decode}": TrialConfig(view=view, decode=decode).framing
+        for view, decode in pairs
+    }
+
+
 def largest_size(spec: SweepSpec) -> int:
     """Return the side in pixels of the largest image that a trial can have."""
     pairs = reachable(spec, "backbone", "image_size")
@@ -128,23 +157,29 @@ def blend(
 
 @dataclass(frozen=True)
 class _Sheet:
-    """What the sheet shows: ``rows`` are photos of ``manifest``, which holds the training images only."""
+    """What the sheet shows: ``rows`` are photos of ``manifest``, which holds the training images only.
+
+    ``views``: title -> framing. ``seed``: the trials'.
+    """
 
     manifest: Manifest
     rows: list[int]
     size: int
-    views: list[str]
+    views: dict[str, str]
     recipes: dict[str, float]
     mixtures: list[tuple[str, float]]
+    drawn_anew: DrawnAnew
+    seed: int
 
     @classmethod
     def of(cls, manifest: Manifest, spec: SweepSpec, images: int) -> _Sheet:
         mixtures = [(kind, float(a)) for kind in ("mixup", "cutmix") for a in values_of(spec, kind) if a > 0]
-        views, recipes = [str(view) for view in values_of(spec, "view")], recipes_shown(spec)
+        views, recipes = framings_shown(spec), recipes_shown(spec)
         columns = len(views) + MOST_COPIES * len(recipes) + BLENDS * len(mixtures)
         most = max(FEWEST_PHOTOS, MOST_PICTURES // columns)
         rows = choose_rows(manifest, min(images, most))
-        return cls(manifest, rows, largest_size(spec), views, recipes, mixtures)
+        drawn_anew = DrawnAnew.of(spec)
+        return cls(manifest, rows, largest_size(spec), views, recipes, mixtures, drawn_anew, spec.budget.seed)
 
     def draw(self, out: Path) -> Path:
         from dashboards.contact_sheet import Cell, Row, Strip, contact_sheet  # matplotlib: half a second
@@ -160,7 +195,7 @@ class _Sheet:
         strips += [Strip(f"{kind}, alpha {alpha:g}", ("",) * BLENDS) for kind, alpha in self.mixtures]
         rows = []
         for place, row in enumerate(self.rows):
-            cells: list[Cell | None] = [Cell(_small(self._square(row, view))) for view in self.views]
+            cells: list[Cell | None] = [Cell(_small(self._square(row, view))) for view in self.views.values()]
             for recipe, count in columns.items():
                 wanted = copies[recipe][place]
                 cells += [
@@ -181,8 +216,13 @@ class _Sheet:
         some = "" if shown == classes else f" {shown} of {classes} classes."
         empty = " Empty: the multiplier asks for no such copy of this photo." if gaps else ""
         rest = f" Some have more copies than the {MOST_COPIES} shown." if more else ""
-        view = f" Copies are of the view {self.views[0]}." if self.recipes and len(self.views) > 1 else ""
-        return f"{len(self.rows)} training photos at {self.size} x {self.size} pixels.{some}{view}{empty}{rest}"
+        view = f" Copies are of the view {next(iter(self.views))}." if self.recipes and len(self.views) > 1 else ""
+        fresh = " Other copies and crops in each epoch; here the first." if self._is_fresh else ""
+        return f"{len(self.rows)} training photos at {self.size} x {self.size} pixels.{some}{view}{fresh}{empty}{rest}"
+
+    @property
+    def _is_fresh(self) -> bool:
+        return self.drawn_anew.crops or not self.drawn_anew.recipes.isdisjoint(self.recipes)
 
     def _copies(self, multiplier: float) -> np.ndarray:
         return plan_copies(self.manifest.labels(), multiplier)[self.rows]
@@ -193,23 +233,42 @@ class _Sheet:
     def _label(self, row: int) -> str:
         return self._of(row, "label")
 
-    def _square(self, row: int, view: str, copy: int = 0) -> np.ndarray:
-        crop_seed = int(self._of(row, "sha256")[:8], 16) + copy if view == "random_crop" else None
-        return square(self._paths[row], self.size, view, crop_seed)
+    def _square(self, row: int, framing: str, copy: int = 0) -> np.ndarray:
+        is_cropped = parts_of(framing)[0] == "random_crop"
+        if is_cropped and self.drawn_anew.crops and not copy:
+            return self._fresh("none", framing).image(self._picture(row, 0), 0)
+        crop_seed = int(self._of(row, "sha256")[:8], 16) + copy if is_cropped else None
+        return square(self._paths[row], self.size, framing, crop_seed)
+
+    def _fresh(self, recipe: str, framing: str) -> FreshDraws:
+        return FreshDraws(self.manifest.root, recipe, framing, self.size, self.seed)
+
+    def _picture(self, row: int, copy: int) -> ImageCopy:
+        return ImageCopy(self._of(row, "path"), self._of(row, "sha256"), copy)
 
     @cached_property
     def _paths(self) -> list[Path]:
         return self.manifest.paths()
 
+    @cached_property
+    def _first_view(self) -> str:
+        return next(iter(self.views.values()))
+
     def _copy(self, row: int, recipe: str, k: int) -> np.ndarray:
-        image = self._square(row, self.views[0], k)
+        if recipe in self.drawn_anew.recipes:
+            draws = self._fresh(recipe, self._first_view)
+            decoded = None if draws.reads_files else self._square(row, self._first_view)
+            return draws.image(self._picture(row, k), 0, decoded)
+        image = self._square(row, self._first_view, k)
         return augment(image, self._of(row, "sha256"), k, recipe, self.manifest.seed)
 
     def _blend(self, row: int, kind: str, alpha: float, number: int) -> tuple[np.ndarray, str]:
         random = np.random.default_rng((self.manifest.seed, 2, row, number, kind == "cutmix", round(1000 * alpha)))
         others = [each for each in self.rows if each != row] or [row]
         other = others[int(random.integers(len(others)))]
-        mixed, share = blend(self._square(row, self.views[0]), self._square(other, self.views[0]), kind, alpha, random)
+        mixed, share = blend(
+            self._square(row, self._first_view), self._square(other, self._first_view), kind, alpha, random
+        )
         labels = [(share, self._label(row)), (1 - share, self._label(other))]
         return _small(mixed), "\n".join(f"{100 * part:.0f} % {label[:LONGEST_LABEL]}" for part, label in labels)
 

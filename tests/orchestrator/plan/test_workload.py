@@ -102,6 +102,26 @@ def test_measuring_batch_norms_costs_a_prediction_of_each_original_image() -> No
     assert whole.architecture != measured.architecture
 
 
+@pytest.mark.parametrize("photos", [PHOTOS, FOLDED], ids=["plain", "folds"])
+@pytest.mark.parametrize("refit", [(), ("train", "validation")], ids=["trial", "refit"])
+def test_batch_norms_are_measured_on_centre_crops_of_what_is_cropped_at_random(
+    photos: PhotoCounts, refit: tuple[str, ...]
+) -> None:
+    measured, plain = (
+        {(r.shelf.view, r.split, r.recipe): r.count for r in work(photos, refit, unfrozen_layers=5, **values).features}
+        for values in (
+            {"view": "random_crop", "multiplier": 2.0, "batch_norm": "measured"},
+            {"view": "random_crop", "multiplier": 2.0},
+        )
+    )
+    trained = [split for split in refit or ("train",) if ("random_crop", split, "") in plain]
+    more = {("centre_crop", split, ""): plain["random_crop", split, ""] for split in trained}
+    assert more
+    assert measured == plain | more
+    squares = {"unfrozen_layers": 5, "view": "centre_crop"}
+    assert work(photos, refit, **squares, batch_norm="measured").features == work(photos, refit, **squares).features
+
+
 def test_a_head_that_is_trained_first_reads_the_features_of_the_originals_to_train_on() -> None:
     alone, deep = work(unfrozen_layers=0), work(unfrozen_layers="all", multiplier=2.0, warm_head=4)
     (rows,) = deep.head_features
@@ -131,10 +151,9 @@ def test_random_crops_drawn_in_each_epoch_are_decoded_in_each() -> None:
     decode_s = SPEEDS.decode_s("random_crop", 224)
     assert {(rows.shelf.view, rows.split) for rows in fresh.images} == {("centre_crop", "validation")}
     assert fresh.epoch_s == pytest.approx(fixed.epoch_s + 100 * decode_s)
-    measured = (
-        work(**crops, draws="fresh", batch_norm="measured").epoch_s - work(**crops, batch_norm="measured").epoch_s
-    )
-    assert measured == pytest.approx(200 * decode_s)
+    measured = work(**crops, draws="fresh", batch_norm="measured")
+    assert measured.epoch_s - work(**crops, batch_norm="measured").epoch_s == pytest.approx(100 * decode_s)
+    assert {(r.shelf.view, r.split) for r in measured.images} == {("centre_crop", n) for n in ("train", "validation")}
     assert work(**crops, draws="fresh", refit=("train", "validation")).images == ()
     warm = work(**crops, draws="fresh", warm_head=2)  # the head's images are fixed
     assert {(rows.split, rows.shelf.view, rows.recipe) for rows in warm.head_features} <= {

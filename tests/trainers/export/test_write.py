@@ -15,7 +15,7 @@ from tests.trainers.serving.test_model import finish
 from trainers.data.build import build_manifest
 from trainers.data.data_source import DataSource
 from trainers.data.manifest import Manifest
-from trainers.export import export, run, write
+from trainers.export import export, run, tflite_graph, write
 from trainers.export.formats import FORMATS
 from trainers.serving.model import ServedModel, assemble
 
@@ -43,6 +43,21 @@ def test_int8_holds_integers_alone_and_is_calibrated_on_training_images(
     assert set(seen) == set(manifest.split("train").paths())
     assert run.float_tensors(path) == 0
     assert run.float_tensors(written(ServedModel(sweep.winner), manifest, path)) > 0
+
+
+def test_int8_is_written_uncorrected_and_says_so_where_the_correction_fails(
+    sweep: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converter may write constants of a type that the correction does not know."""
+    known = dict(tflite_graph.DTYPES)
+    monkeypatch.setattr(tflite_graph, "DTYPES", {code: known[code] for code in known if known[code] is not np.int32})
+    answer = ask_worker(sweep, ("tflite-int8",), tmp_path)
+    assert answer["failed"] == {}
+    assert answer["notes"]["tflite-int8"] == (
+        "Its biases could not be corrected (KeyError: 2), so it may be less accurate."
+    )
+    monkeypatch.setattr(tflite_graph, "DTYPES", known)
+    assert ask_worker(sweep, ("tflite-int8",), tmp_path)["notes"] == {}
 
 
 def written(served: ServedModel, manifest: Manifest, path: Path) -> Path:
@@ -86,6 +101,39 @@ def test_a_transformer_is_written_in_every_format(tmp_path: Path) -> None:
     for name, tolerance in tolerances.items():
         found = np.load(tmp_path / "answers" / f"{name}.npz")["probabilities"]
         np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
+
+
+ONNX_NETWORKS = [
+    {"backbone": "tests.support.tiny_fits:CONVNEXT", "image_size": 64, "unfrozen_layers": 8},
+    pytest.param({"backbone": "convnext_v2_atto", "image_size": 64, "unfrozen_layers": 0}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("trial", ONNX_NETWORKS, ids=lambda trial: trial["backbone"])
+def test_a_network_with_gelu_and_grn_answers_alike_in_onnx(tmp_path: Path, trial: dict[str, Any]) -> None:
+    pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
+    paths = write_sweep(tmp_path / "sweep", members=1, **trial)
+    assert ask_worker(paths, ("onnx",), tmp_path)["failed"] == {}
+    found, expected = (np.load(tmp_path / "answers" / f"{n}.npz")["probabilities"] for n in ("onnx", "original"))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["tests.support.tiny_fits:GROUPED", pytest.param("convnext_tiny", marks=pytest.mark.slow)],
+)
+def test_an_operator_without_a_translation_is_a_sentence(tmp_path: Path, backbone: str) -> None:
+    """Keras compiles convolutions in groups, ConvNeXt's first version among them, with XLA."""
+    pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
+    size = 16 if "tiny_fits" in backbone else 32
+    paths = write_sweep(tmp_path / "sweep", members=1, backbone=backbone, image_size=size, unfrozen_layers=0)
+    answer = ask_worker(paths, ("onnx", "tflite"), tmp_path)
+    assert answer["failed"] == {
+        "onnx": f"tf2onnx has no translation of StatefulPartitionedCall in {backbone}; export savedmodel or tflite "
+        "instead."
+    }
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def ask_worker(paths: SweepPaths, formats: tuple[str, ...], out: Path) -> dict[str, Any]:

@@ -10,9 +10,13 @@ import pytest
 
 from tests.support import tiny_fits
 from trainers.contract import FitJob
+from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
+from trainers.forms import soup
 from trainers.forms.soup import average, mean_of
+from trainers.training.features import LabelledRows, fit_examples
 from trainers.training.loop import open_fit, read_weights
+from trainers.training.steps import prefix_of
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[FitJob]:
 
 
 def averaged(jobs: list[FitJob], output: Path) -> list[np.ndarray]:
-    soup = dataclasses.replace(jobs[0], id="soup", output=str(output))
-    job = {"fits": [each.output for each in jobs], "soup": soup.to_dict(), "threads": 1, "gpu_memory_share": 0.0}
+    fit = dataclasses.replace(jobs[0], id="soup", output=str(output))
+    job = {"fits": [each.output for each in jobs], "soup": fit.to_dict(), "threads": 1, "gpu_memory_share": 0.0}
     assert average(job) == {"ingredients": len(jobs)}
     written, weights = read_weights(output)
     assert (written.id, written.config, written.first_seed) == ("soup", jobs[0].config, 0)
@@ -47,6 +51,23 @@ def test_weights_are_averaged_and_batch_norms_measured_anew(trained: list[FitJob
     assert len(found) == 7  # a convolution, a batch norm of four, the head's two
     assert [found[i].shape for i in different] == [(64,), (64,)]
     assert not np.array_equal(both[0][0], both[1][0])
+
+
+def test_batch_norms_of_a_soup_are_measured_as_inference_sees_photos(
+    trained: list[FitJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[LabelledRows] = []
+    monkeypatch.setattr(soup, "measure_norms", lambda network, train, seed, epoch: read.append(train))
+    weights = tiny_fits.config(view="random_crop", batch_norm="adapted")
+    fit = dataclasses.replace(trained[0], config=weights, id="soup", output="")
+    soup._with_measured_norms(fit, read_weights(Path(trained[0].output))[1], "float32")
+    centred = dataclasses.replace(fit, config=tiny_fits.config(view="centre_crop"))
+    (expected, _) = fit_examples(centred, Manifest.read(Path(fit.manifest)), prefix_of(fit.config.prefix_key("none")))[
+        0
+    ]
+    assert read[0].measured is not None
+    places = np.arange(len(expected))
+    np.testing.assert_array_equal(read[0].measured.take(places), expected.rows.take(places))
 
 
 def test_a_soup_of_one_network_is_that_network(trained: list[FitJob], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from trainers.images import decoder as decoder_module
 from trainers.images.augment import augment
 from trainers.images.decode import square
 from trainers.images.decoder import (
+    AHEAD_BYTES,
     AHEAD_PER_THREAD,
     BATCH_IMAGES,
     COPIES_AT_ONCE,
@@ -115,6 +116,55 @@ def test_the_first_broken_photo_by_order_is_named_whatever_the_threads(tmp_path:
         with pytest.raises(Unreadable, match=r"11\.png cannot be read"):
             next(images)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+@pytest.mark.parametrize(
+    ("threads", "sizes", "held"),
+    [
+        (2, [1] * 60, 8),  # AHEAD_PER_THREAD pieces of each thread
+        (2, [AHEAD_BYTES // 3] * 60, 6),
+        (2, [AHEAD_BYTES // 5] * 3 + [AHEAD_BYTES] * 20, 4),
+        (1, [2 * AHEAD_BYTES] * 20, 1),  # larger than allowed: one alone
+    ],
+)
+def test_what_is_made_ahead_is_bounded_by_its_bytes(threads: int, sizes: list[int], held: int) -> None:
+    begun: list[int] = []
+    found = in_order(begun.append, range(len(sizes)), threads, sizes.__getitem__)
+    most = 0
+    for taken, _ in enumerate(found, 1):
+        time.sleep(0.002)
+        most = max(most, len(begun) - taken)
+    assert len(begun) == len(sizes)
+    assert most <= held
+
+
+def test_copies_of_one_decoding_are_fewer_where_they_are_large() -> None:
+    sizes = (96, 224, 600, 1024, 4000)
+    at_once = [Decoder(Path(), "rich", "squash", size, 0).copies_at_once for size in sizes]
+    assert at_once == [COPIES_AT_ONCE, COPIES_AT_ONCE, 7, 2, 1]
+    assert max(n * size**2 * 3 for n, size in zip(at_once, sizes, strict=True) if n > 1) <= AHEAD_BYTES
+
+
+def test_large_copies_wait_for_their_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies count, not photos: of each photo all five, and of no more photos than the bytes allow."""
+    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 5 * 16**2 * 3)
+    copies = []
+    for number in range(12):
+        write_photo(tmp_path / f"{number}.png", number)
+        copies += [ImageCopy(f"{number}.png", hash_of(tmp_path / f"{number}.png"), copy) for copy in range(5)]
+    read: list[str] = []
+
+    def noting(path: Path, sha256: str) -> bytes:
+        read.append(path.name)
+        return bytes_of(path, sha256)
+
+    monkeypatch.setattr(decoder_module, "bytes_of", noting)
+    images = Decoder(tmp_path, "flips", "squash", 16, 0, threads=2).each(copies)
+    next(images)
+    time.sleep(0.1)
+    assert len(read) == 3  # the one that is read, and one of each thread
+    assert len([*images]) == len(copies) - 1
+    assert len(read) == 12
 
 
 def test_work_is_done_in_order_by_several_threads_and_a_bounded_number_ahead() -> None:

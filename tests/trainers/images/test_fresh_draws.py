@@ -36,7 +36,9 @@ def decoded(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("view", ["squash", "random_crop"])
-def test_a_draw_depends_on_seed_epoch_image_and_copy_alone(tmp_path: Path, photo: ImageCopy, view: str) -> None:
+def test_a_draw_depends_on_seed_epoch_image_copy_and_occurrence_alone(
+    tmp_path: Path, photo: ImageCopy, view: str
+) -> None:
     own, image = draws(tmp_path, view=view), decoded(tmp_path)
     first = own.image(photo, 0, image)
     assert (first.shape, first.dtype) == ((SIZE, SIZE, 3), np.uint8)
@@ -45,6 +47,7 @@ def test_a_draw_depends_on_seed_epoch_image_and_copy_alone(tmp_path: Path, photo
         own.image(photo, 1, image),
         draws(tmp_path, view=view, seed=1).image(photo, 0, image),
         own.image(dataclasses.replace(photo, copy=2), 0, image),
+        own.image(photo, 0, image, occurrence=1),
     ]
     if view == "squash":  # a file has one hash
         others.append(own.image(dataclasses.replace(photo, sha256="0" * 64), 0, image))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_fits import config, job
+from trainers.networks.backbone import preprocess
 from trainers.networks.norms import adapted_momentum
 from trainers.training.loop import TrainingFit, open_fit
 
@@ -66,6 +67,22 @@ def test_measured_statistics_are_those_of_the_training_images(manifest: Path, ca
     np.testing.assert_allclose(np.array(first.moving_mean), seen.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.array(first.moving_variance), seen.var((0, 1, 2)), rtol=1e-3, atol=1e-5)
     assert float(fit.compiled.network.norms.momentum) == pytest.approx(adapted_momentum(fit.batches))
+
+
+@pytest.mark.parametrize("values", [{}, {"draws": "fresh", "mixup": 0.2}], ids=["fixed", "fresh"])
+def test_statistics_are_those_of_inference_where_training_sees_random_crops(
+    manifest: Path, cache: Path, values: dict[str, object]
+) -> None:
+    fit = fit_of(manifest, cache, batch_norm="measured", view="random_crop", multiplier=1.5, **values)
+    fit.run_epoch()
+    tail, (first, *_) = fit.compiled.network.tail, norms_of(fit)
+    assert tail is not None
+    crops = fit_of(manifest, cache, view="centre_crop", **values).train.rows.take(np.arange(fit.originals))
+    assert (fit.train.in_epoch(0).take(np.arange(fit.originals)) != crops).any()
+    x = preprocess(fit.compiled.network.row, crops) if fit.compiled.network.from_images else crops
+    seen = np.asarray(keras.Model(tail.input, first.input)(x, training=False))
+    np.testing.assert_allclose(np.array(first.moving_mean), seen.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.array(first.moving_variance), seen.var((0, 1, 2)), rtol=1e-3, atol=1e-5)
 
 
 def test_statistics_of_several_batches_are_their_mean(manifest: Path, cache: Path) -> None:

@@ -18,9 +18,9 @@ from trainers.images.policies import POLICIES, distinct_crops
 from trainers.networks.network import Architecture
 from trainers.serving import crop_predictor
 from trainers.serving.parts import PredictionPart, divide_rows, write_whole
-from trainers.serving.predict import open_network, predict
+from trainers.serving.predict import predict
 from trainers.store.shelf import Shelf
-from trainers.training.loop import open_fit, read_weights
+from trainers.training.loop import open_fit, open_network, read_weights
 from trainers.training.steps import prefix_of
 
 FITS = {

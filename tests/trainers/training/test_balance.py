@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.places import ROOT
-from trainers.training.balance import class_weights, draws_per_class, effective_counts, epoch_order, example_order
+from trainers.training.balance import (
+    class_weights,
+    draws_per_class,
+    effective_counts,
+    epoch_order,
+    example_order,
+    occurrences,
+)
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=12).filter(any).map(np.array)
 
@@ -100,6 +107,11 @@ def test_epochs_of_fewer_draws_take_every_example_in_turn(balance):
     assert times.tolist() == [2] * 30
     whole = example_order(labels, balance, 3, 2, 30)
     np.testing.assert_array_equal(whole, example_order(labels, balance, 3, 2))
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_occurrences_are_counted(order):
+    assert occurrences(np.array(order, np.int64)).tolist() == [order[:i].count(each) for i, each in enumerate(order)]
 
 
 def test_it_imports_without_tensorflow():

@@ -130,10 +130,15 @@ def test_the_automatic_precision(gpus, capability, policy):
 
 
 def test_threads_are_set_where_they_still_can_be():
-    fake = FakeTensorFlow([])
-    assert device._limit_threads(fake, 3) == 3
-    assert fake.calls == [("threads", 3), ("threads", 1)]
     assert device._limit_threads(FakeTensorFlow([], fixed=True), 3) == 0
+
+
+@pytest.mark.parametrize(("gpus", "at_once"), [([], 1), (["gpu0"], 1), (["gpu0", "gpu1"], 2), (["gpu"] * 4, 4)])
+def test_each_gpu_has_a_thread_that_starts_its_operations(gpus, at_once):
+    assert device.concurrent_operations(len(gpus)) == at_once
+    fake = FakeTensorFlow(gpus)
+    assert device._limit_threads(fake, 3) == 3
+    assert fake.calls == [("threads", 3), ("threads", at_once)]
 
 
 def test_a_precision_is_named_and_never_made_the_default():

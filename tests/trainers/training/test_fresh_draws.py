@@ -18,6 +18,7 @@ from tests.support.tiny_fits import figures, job
 from trainers.contract import FitJob
 from trainers.store.inventory import contents, rows_of
 from trainers.store.shelf import Shelf
+from trainers.training.balance import example_order, occurrences
 from trainers.training.features import FreshRows
 from trainers.training.loop import TrainingFit, open_fit
 from trainers.training.prefill import fill
@@ -26,6 +27,14 @@ CASES: dict[str, dict[str, Any]] = {
     "copies": {"unfrozen_layers": "all", "multiplier": 2.0, "recipe": "contest"},
     "copies of the central square": {"unfrozen_layers": "all", "multiplier": 1.5, "view": "centre_crop"},
     "crops": {"unfrozen_layers": "all", "view": "random_crop", "batch_norm": "measured"},
+    "sampled crops and copies": {
+        "unfrozen_layers": "all",
+        "view": "random_crop",
+        "multiplier": 1.5,
+        "recipe": "contest",
+        "copies": "proportional",
+        "balance": "sampling",
+    },
     "mixed": {"mixup": 0.4, "multiplier": 2.0, "steps": "originals"},
     "crops and copies, mixed": {
         "cutmix": 1.0,
@@ -83,6 +92,23 @@ def test_every_epoch_and_seed_sees_other_copies_and_the_same_labels(manifest: Pa
     fixed = opened(fresh(manifest, cache, case, draws="fixed"))
     np.testing.assert_array_equal(fixed.train.labels, fit.train.labels)
     np.testing.assert_array_equal(fixed.train.in_epoch(0).take(places), fixed.train.in_epoch(1).take(places))
+
+
+def test_an_example_that_an_epoch_takes_again_is_drawn_again(manifest: Path, cache: Path) -> None:
+    fit = opened(fresh(manifest, cache, "sampled crops and copies"))
+    for epoch in range(2):
+        order = example_order(fit.train.labels, "sampling", 0, epoch)
+        found = fit.train.of_epoch(epoch, order)
+        drawn = found.take(np.arange(len(order)))
+        assert len(np.unique(order)) < len(order) - 3
+        assert len({image.tobytes() for image in drawn}) == len(order)
+        np.testing.assert_array_equal(found.take(np.arange(7, 12)), drawn[7:12])  # whatever was taken before
+        once = occurrences(order) == 0
+        np.testing.assert_array_equal(drawn[once], fit.train.in_epoch(epoch).take(order[once]))
+        originals = order < fit.originals
+        assert 0 < originals.sum() < len(order)
+    fixed = opened(fresh(manifest, cache, "sampled crops and copies", draws="fixed"))
+    np.testing.assert_array_equal(fixed.train.of_epoch(1, order).take(np.arange(9)), fixed.train.rows.take(order[:9]))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -148,8 +174,9 @@ print(json.dumps([figures(fit.run_epoch()) for _ in range(2)]))
 
 
 @pytest.mark.slow
-def test_a_new_process_goes_on_to_the_last_digit(manifest: Path, cache: Path, tmp_path: Path) -> None:
-    asked = fresh(manifest, cache, "crops and copies, mixed")
+@pytest.mark.parametrize("case", ["crops and copies, mixed", "sampled crops and copies"])
+def test_a_new_process_goes_on_to_the_last_digit(manifest: Path, cache: Path, tmp_path: Path, case: str) -> None:
+    asked = fresh(manifest, cache, case)
     expected = epochs(asked)
     fit = open_fit(asked)
     fit.run_epoch()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support import two_devices
 from tests.support.tiny_fits import CLASSES, config, figures, job
+from trainers.backbones import Backbone
 from trainers.config import StepKind
 from trainers.contract import Distillation
 from trainers.errors import TrainerError
@@ -22,6 +24,10 @@ from trainers.training.mixing import mix
 from trainers.training.steps import CompiledNetwork, soft_cross_entropy
 
 EVEN = np.array([4, 4, 4])
+TWICE = ("/device:CPU:0", "/device:CPU:0")
+"""Two parts of each batch on one device."""
+PICTURES = np.random.default_rng(4).integers(0, 256, (9, 16, 16, 3), np.uint8)
+THEIRS = np.random.default_rng(5).integers(0, len(CLASSES), 9).astype(np.int32)
 
 
 def compiled(loss: str = "categorical_crossentropy", **values) -> CompiledNetwork:
@@ -197,6 +203,49 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
 
 
+class HalfUsed(keras.layers.Layer):
+    """Adds a weight to its input, and has another that nothing depends on."""
+
+    def build(self, input_shape):
+        self.used = self.add_weight((input_shape[-1],), "zeros", name="used")
+        self.unused = self.add_weight((2, 2), "ones", name="unused")
+
+    def call(self, inputs):
+        return inputs + self.used
+
+
+def build_half_used(input_shape, include_top, weights):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, HalfUsed()(keras.layers.Conv2D(4, 3, strides=2)(inputs)))
+
+
+HALF_USED = Backbone("half_used", f"{__name__}:build_half_used", "tf", 16, 8, 3, imagenet=False)
+"""A network with a variable that has no gradient: ``tests.trainers.training.test_steps:HALF_USED``."""
+
+
+@pytest.mark.parametrize(
+    ("parts", "devices", "optimizer", "precision"),
+    [
+        (1, (), "sgd", "float32"),
+        (2, (), "adam", "float32"),
+        (1, TWICE, "rmsprop", "float32"),
+        (2, TWICE, "sgd", "float32"),
+        (2, TWICE, "adam", "mixed_float16"),
+    ],
+)
+def test_a_variable_without_a_gradient_keeps_its_value(parts, devices, optimizer, precision):
+    network = {"backbone": f"{__name__}:HALF_USED", "unfrozen_layers": "all", "optimizer": optimizer}
+    trial = config(**network, accumulation_steps=parts, clip_norm=0.5)
+    architecture = Architecture.of(trial, "none", len(CLASSES), precision)
+    made = CompiledNetwork(Network(architecture, Prefix(architecture.prefix)), StepKind.of(trial), devices)
+    made.reset(trial, 0, EVEN, 1)
+    before = {v.name: np.array(v) for v in made.variables}
+    for step in range(2):
+        train_once(made, PICTURES, THEIRS, 0.1, [0, step])
+    after = {v.name: np.array(v) for v in made.variables}
+    assert [name for name in before if np.array_equal(before[name], after[name])] == ["unused"]
+
+
 def test_each_part_draws_a_dropout_of_its_own():
     made = compiled(optimizer="sgd", dropout=0.5, batch_size=8)
     parted = CompiledNetwork(made.network, replace(made.kind, accumulated=True))
@@ -204,12 +253,6 @@ def test_each_part_draws_a_dropout_of_its_own():
     parted.numbers.parts.assign(8)
     _, before, after = one_step(parted, np.repeat(X[:1], 8, 0), np.zeros(8, np.int32), 1.0)
     assert (after != before).any(1).mean() > 0.9  # with one mask for all parts, half of the features do not move
-
-
-TWICE = ("/device:CPU:0", "/device:CPU:0")
-"""Two parts of each batch on one device."""
-PICTURES = np.random.default_rng(4).integers(0, 256, (9, 16, 16, 3), np.uint8)
-THEIRS = np.random.default_rng(5).integers(0, len(CLASSES), 9).astype(np.int32)
 
 
 def last_block(devices: tuple[str, ...] = (), **values) -> tuple[CompiledNetwork, np.ndarray]:

@@ -204,7 +204,7 @@ def _dense(x: Any, weights: list[Any]) -> Any:
 def _gelu(x: Any) -> Any:
     """x times the normal distribution's share below x (Hendrycks & Gimpel 2016), from erf.
 
-    ``keras.ops.gelu`` is the same from TensorFlow's Erfc, which tf2onnx does not know.
+    ``keras.ops.gelu`` is the same from erfc, with other rounding: features that were stored would not fit.
     """
     return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 

@@ -30,15 +30,17 @@ from tests.support.photos_on_disk import folder_of, split_rows, table_of, write_
 from trainers.data.manifest import Manifest
 from trainers.images.augment import augment
 from trainers.images.decode import square
+from trainers.images.decoder import ImageCopy
+from trainers.images.fresh_draws import FreshDraws
 
 
-def spec_of(photos: Path, search: str, data: str = "") -> SweepSpec:
+def spec_of(photos: Path, search: str, data: str = "", seed: int = 0) -> SweepSpec:
     if not photos.suffix:
         photos.mkdir(exist_ok=True)
     path = photos.parent / "file.yaml"
     path.write_text(
         f"name: some\ndata: {{source: '{photos}'{data}}}\nsearch: {search}\n"
-        "budget: {trials: 2, epochs: 1}\nweights: none\n"
+        f"budget: {{trials: 2, epochs: 1, seed: {seed}}}\nweights: none\n"
     )
     return load_spec(str(path))
 
@@ -141,6 +143,79 @@ def test_cells_are_the_pixels_that_training_makes(tmp_path: Path, drawn: list[tu
     assert "Empty: the multiplier asks for no such copy of this photo." in note
     assert "at 24 x 24 pixels" in note
     assert "Copies are of the view random_crop." in note
+
+
+def large_photos(folder: Path) -> Path:
+    """JPEG photos that "ample" decodes at a quarter for 24 px and "needed" at an eighth, two classes of eight."""
+    for number in range(16):
+        pixels = np.random.default_rng(number).integers(0, 256, (300, 300, 3), np.uint8)
+        path = folder / "ab"[number % 2] / f"{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("field", "framings"),
+    [
+        ("", {"squash": "squash+needed"}),
+        (", decode: ample", {"squash": "squash"}),
+        (
+            ", decode: [ample, needed]",
+            {"squash, decode ample": "squash", "squash, decode needed": "squash+needed"},
+        ),
+    ],
+)
+def test_photos_are_decoded_as_in_a_new_sweep_or_as_the_file_says(
+    tmp_path: Path, drawn: list[tuple[list[Strip], list[Row], str]], field: str, framings: dict[str, str]
+) -> None:
+    photos = large_photos(tmp_path / "photos")
+    draw_preview(
+        spec_of(photos, f"{{backbone: small_cnn, image_size: 24, view: squash{field}}}"), 4, tmp_path / "a.png"
+    )
+    ((strips, rows, _),) = drawn
+    assert strips[0].titles == tuple(framings)
+    assert len(rows) == 4
+    for row in rows:
+        path = photos / row.name / row.detail
+        assert not np.array_equal(square(path, 24, "squash"), square(path, 24, "squash+needed"))
+        for cell, framing in zip(row.cells, framings.values(), strict=True):
+            np.testing.assert_array_equal(cell.pixels, square(path, 24, framing))
+
+
+@pytest.mark.parametrize("view", ["random_crop", "centre_crop"])
+@pytest.mark.parametrize(
+    ("fields", "is_fresh"),
+    [
+        ("unfrozen_layers: all", True),
+        ("unfrozen_layers: [0, all]", True),
+        ("mixup: 0.2", True),
+        ("unfrozen_layers: all, draws: fixed", False),
+        ("unfrozen_layers: 3", False),
+    ],
+)
+def test_copies_and_crops_are_the_first_epochs_where_they_are_drawn_anew(
+    tmp_path: Path, drawn: list[tuple[list[Strip], list[Row], str]], view: str, fields: str, is_fresh: bool
+) -> None:
+    photos = folder_of(tmp_path / "photos", a=8, b=8)
+    search = f"{{backbone: small_cnn, image_size: 24, view: {view}, multiplier: 2, recipe: contest, {fields}}}"
+    spec = spec_of(photos, search, ", seed: 3", seed=5)
+    draw_preview(spec, 2, tmp_path / "a.png")
+    ((_, rows, note),) = drawn
+    assert ("Other copies and crops in each epoch; here the first." in note) is is_fresh
+    for row in rows:
+        path = photos / row.name / row.detail
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if is_fresh:
+            draws = FreshDraws(photos, "contest", f"{view}+needed", 24, 5)
+            image = square(path, 24, f"{view}+needed")
+            pictures = [ImageCopy(f"{row.name}/{row.detail}", digest, k) for k in (0, 1)]
+            wanted = [draws.image(picture, 0, None if draws.reads_files else image) for picture in pictures]
+        else:
+            crops = [square(path, 24, f"{view}+needed", int(digest[:8], 16) + k) for k in (0, 1)]
+            wanted = [crops[0], augment(crops[1], digest, 1, "contest", 3)]
+        for cell, expected in zip(row.cells[:2], wanted, strict=True):
+            np.testing.assert_array_equal(cell.pixels, expected)
 
 
 def test_photos_of_other_splits_are_never_shown(tmp_path: Path, drawn: list[tuple[list, list, str]]) -> None:

@@ -6,31 +6,19 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support.parity import ends
-from tests.support.places import FIXTURES
+from tests.support.timm_stages import require_timms_stages
 from trainers.backbones import backbone, load_builder
 from trainers.networks.architectures.convnext_v2 import GlobalResponseNormalization, build_convnext_v2, timm_name
-from trainers.networks.conversion.convert import fill
-from trainers.networks.conversion.published import PUBLISHED
-from trainers.networks.conversion.state_dict import read_state_dict
 
 MILLIONS = {"atto": 3.7, "femto": 5.2, "pico": 9.1, "nano": 15.6, "tiny": 28.6, "base": 89}
 """Parameters in the tables of facebookresearch/ConvNeXt-V2, with the classifier of 1,000 classes."""
 
 
 def test_every_stage_gives_what_timms_gives():
-    expected = dict(np.load(FIXTURES / "narrow_convnextv2_features.npz"))
-    images = expected.pop("images")
-    model = build_convnext_v2(images.shape[1:], False, None, (2, 1, 1, 1), (4, 4, 8, 8))
-    tensors = read_state_dict(FIXTURES / "narrow_convnextv2.safetensors")
-    used, ignored, warnings = fill(model, tensors, "the fixture", PUBLISHED["convnext_v2_atto"])
-    assert (len(used), ignored, warnings) == (len(model.weights), ("head.fc.bias", "head.fc.weight"), ())
-    outputs = ends("convnext_v2_atto", [layer.name for layer in model.layers])
-    found = keras.Model(model.input, {stage: model.get_layer(name).output for stage, name in outputs.items()})(images)
-    assert sorted(found) == sorted(expected)
-    for stage, features in expected.items():
-        assert np.abs(features).max() > 1  # a comparison of zeros would say nothing
-        np.testing.assert_allclose(np.asarray(found[stage]), features, atol=1e-4, rtol=0, err_msg=stage)
+    def narrow(shape: tuple[int, int, int]) -> keras.Model:
+        return build_convnext_v2(shape, False, None, (2, 1, 1, 1), (4, 4, 8, 8))
+
+    require_timms_stages("narrow_convnextv2", "convnext_v2_atto", narrow, ("head.fc.bias", "head.fc.weight"))
 
 
 def test_grn_has_a_gradient_where_a_channel_is_zero():

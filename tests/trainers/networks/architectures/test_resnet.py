@@ -6,28 +6,16 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support.parity import ends
-from tests.support.places import FIXTURES
+from tests.support.timm_stages import require_timms_stages
 from trainers.backbones import backbone, load_builder
 from trainers.networks.architectures.resnet import build_resnet, residual_network, timm_name
-from trainers.networks.conversion.convert import fill
-from trainers.networks.conversion.published import PUBLISHED
-from trainers.networks.conversion.state_dict import read_state_dict
 
 
 def test_every_stage_of_basic_blocks_gives_what_timms_gives():
-    expected = dict(np.load(FIXTURES / "narrow_resnet_features.npz"))
-    images = expected.pop("images")
-    model = residual_network(images.shape[1:], (2, 1, 1, 1), (4, 4, 8, 8), bottleneck=False)
-    tensors = read_state_dict(FIXTURES / "narrow_resnet.safetensors")
-    used, ignored, warnings = fill(model, tensors, "the fixture", PUBLISHED["resnet18"])
-    assert (len(used), ignored, warnings) == (len(model.weights), ("fc.bias", "fc.weight"), ())
-    outputs = ends("resnet18", [layer.name for layer in model.layers])
-    found = keras.Model(model.input, {stage: model.get_layer(name).output for stage, name in outputs.items()})(images)
-    assert sorted(found) == sorted(expected)
-    for stage, features in expected.items():
-        assert np.abs(features).max() > 1  # a comparison of zeros would say nothing
-        np.testing.assert_allclose(np.asarray(found[stage]), features, atol=1e-4, rtol=0, err_msg=stage)
+    def narrow(shape: tuple[int, int, int]) -> keras.Model:
+        return residual_network(shape, (2, 1, 1, 1), (4, 4, 8, 8), bottleneck=False)
+
+    require_timms_stages("narrow_resnet", "resnet18", narrow, ("fc.bias", "fc.weight"))
 
 
 @pytest.mark.parametrize(

@@ -6,35 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support.places import FIXTURES
+from tests.support.timm_stages import require_timms_stages
 from trainers.networks.architectures.senet import build_se_resnet, build_senet50, reduced
-from trainers.networks.conversion.convert import fill
-from trainers.networks.conversion.published import PUBLISHED
-from trainers.networks.conversion.state_dict import read_state_dict
-
-NARROW_ENDS = {
-    "stem": "stem_pool",
-    "layer1": "stage1_block2_out",
-    "layer2": "stage2_block1_out",
-    "layer3": "stage3_block1_out",
-    "layer4": "stage4_block1_out",
-}
-"""timm's name of a stage of the narrow network in tests/support/torch_models.py -> the Keras layer that ends it."""
 
 
 def test_every_stage_gives_what_timms_gives():
-    expected = dict(np.load(FIXTURES / "narrow_seresnet_features.npz"))
-    images = expected.pop("images")
-    model = build_se_resnet(images.shape[1:], depths=(2, 1, 1, 1), widths=(4, 4, 8, 8))
-    tensors = read_state_dict(FIXTURES / "narrow_seresnet.safetensors")
-    used, ignored, warnings = fill(model, tensors, "the fixture", PUBLISHED["senet50"])
-    assert (len(used), ignored, warnings) == (len(model.weights), ("fc.bias", "fc.weight"), ())
-    outputs = {stage: model.get_layer(layer).output for stage, layer in NARROW_ENDS.items()}
-    found = keras.Model(model.input, outputs)(images)
-    assert sorted(expected) == sorted(NARROW_ENDS)
-    for stage, features in expected.items():
-        assert np.abs(features).max() > 1  # a comparison of zeros would say nothing
-        np.testing.assert_allclose(np.asarray(found[stage]), features, atol=1e-4, rtol=0, err_msg=stage)
+    def narrow(shape: tuple[int, int, int]) -> keras.Model:
+        return build_se_resnet(shape, depths=(2, 1, 1, 1), widths=(4, 4, 8, 8))
+
+    require_timms_stages("narrow_seresnet", "senet50", narrow, ("fc.bias", "fc.weight"))
 
 
 def test_the_network_is_the_papers():
