@@ -32,7 +32,6 @@ from orchestrator.spec.sweep import SweepSpec, cross_mistakes, gpu_memories, wit
 from orchestrator.spec.weight_places import Asked, Resolved, resolve
 from orchestrator.spec.weights import OTHERS, WORDS
 from orchestrator.spec.yaml_file.document import Document, SettingRules, read_document
-from orchestrator.spec.yaml_file.writer import write_yaml
 from trainers.backbones import backbone
 from trainers.data.sources.builtins import BUILTIN
 from trainers.files.lookup import obstacle
@@ -113,11 +112,6 @@ def load_spec(
 
 def _read(path: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> Document:
     return read_document(_text_of(path), str(path)).override(overrides, _SETTINGS).expand(environ)
-
-
-def dump_spec(spec: SweepSpec) -> str:
-    """Return YAML text that ``load_spec`` reads back as an equal ``SweepSpec``; environment variables are expanded."""
-    return write_yaml(spec.model_dump())
 
 
 def _text_of(path: Path) -> str:
