@@ -16,7 +16,7 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.spec.sections.final import DISTILLED, ENSEMBLE, SOUP
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.forms.distilled import Teacher, distil
-from orchestrator.sweep.forms.soup import average, greedy_soup, soup_in_words
+from orchestrator.sweep.forms.soup import average, discard, greedy_soup, predicted, soup_in_words
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from orchestrator.sweep.refit import WINNER, FinalModel, held_out_networks
 from orchestrator.sweep.select import Winner
@@ -91,12 +91,15 @@ def _soup(sweep: SweepContext, policy: str, members: Sequence[FinalModel], judge
     chosen = {model.member for model in greedy.ingredients}
     same = [member for member in members if member.member in chosen]
     if not same:
+        discard(sweep, greedy.tried)
         sweep.warn("there is no soup: none of the networks that validation chose for it could be retrained")
         return None
+    compared = predicted(sweep, greedy.ingredients, policy, seed, ("train",))
     fit = average(sweep, same, seed, sweep.spec.final.splits)
+    discard(sweep, {*greedy.tried, compared} - {fit})
     model = FinalModel(f"{WINNER}/{SOUP}", fit, same[0].config, same[0].configuration)
     facts = {"steps": [dataclasses.asdict(step) for step in greedy.steps], "text": soup_in_words(greedy)}
-    return Form(SOUP, (average(sweep, greedy.ingredients, seed, ("train",)),), model, facts)
+    return Form(SOUP, (compared,), model, facts)
 
 
 def _scores(

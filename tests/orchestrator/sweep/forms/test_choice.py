@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from typing import Any
 
 import pytest
 
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
+from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.forms.choice import add_forms
-from orchestrator.sweep.refit import refit
+from orchestrator.sweep.refit import held_out_networks, refit
 from tests.orchestrator.sweep.forms.conftest import WINNER, Chosen
 from tests.support.in_process import InProcess
 from tests.support.printed_lines import PrintedLines
@@ -51,6 +54,48 @@ def test_the_forms_of_the_winner(chosen: Chosen, in_process: InProcess, printed:
     assert add_forms(sweep, manifest, WINNER, refit(sweep, manifest, WINNER)) == (found, models)
     assert (in_process.calls, in_process.trained, len(sweep.ledger.events())) == (calls, trained, before)
     assert not any(line.startswith("warning") for line in printed.lines)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("splits", ["train", "train+validation"])
+def test_the_choice_that_is_killed_after_every_event_ends_as_any_other(
+    chosen: Chosen, in_process: InProcess, monkeypatch: pytest.MonkeyPatch, splits: str
+) -> None:
+    sweep, manifest = chosen(forms=("ensemble", "soup"), refit=splits, seeds=3)
+    models = refit(sweep, manifest, WINNER)
+    record, kills, ended = SweepContext.record, 0, False
+
+    def recorded_and_killed(self: SweepContext, kind: EventKind, **values: Any) -> None:
+        record(self, kind, **values)
+        raise Killed
+
+    def killed_in_removing(*arguments: Any, **more: Any) -> None:
+        raise Killed
+
+    while not ended:
+        for removes in (False, True):
+            with monkeypatch.context() as patch:
+                patch.setattr(SweepContext, "record", recorded_and_killed)
+                if not removes:
+                    patch.setattr(shutil, "rmtree", killed_in_removing)
+                try:
+                    add_forms(sweep, manifest, WINNER, models)
+                    ended = True
+                except Killed:
+                    kills += 1
+    assert 8 <= kills <= 20
+    found, shown = add_forms(sweep, manifest, WINNER, models)
+    (event,) = [e for e in sweep.ledger.events() if e.stage == Stage.FORMS]
+    assert event.data["winner"] == found.to_dict()
+    held_out = {m.fit for m in held_out_networks(sweep, manifest, WINNER, models)}
+    assert {path.name for path in sweep.paths.fit("x").parent.iterdir()} == {m.fit for m in shown} | held_out
+    kept = sweep.kept()
+    assert not any(kept.state(sweep.paths.named(name)).is_damage for name in kept.hashes)
+    tried = 2 + (splits != "train")  # and the soup of the final networks
+    assert in_process.calls.count("average") <= 2 * tried + 1
 
 
 def test_a_sweep_without_forms_is_as_ever(chosen: Chosen, in_process: InProcess) -> None:
