@@ -235,23 +235,22 @@ class SimulatedSweep:
             return FormsCost()
         image_s = work.speed.predict_s + (0.0 if share else work.speed.prefix_s)
         judged = [[work] * final.seeds]  # the networks that have not seen the validation photos
-        parts: list[tuple[int, float]] = []  # networks opened, and seconds of the images that they predict
+        alone, answers = list[float](), list[float]()  # seconds of one worker in a network that it opens
         every = [(TRAIN,), final.splits] if final.trains_held_out else [final.splits]
         if SOUP in final.forms:
             tried = final.seeds - 1
             judged += [[work]] * tried
             if winner.batch_norm != "frozen" and winner.unfrozen_layers != 0:  # else there are no norms to measure
-                parts += [(1, self._measured(winner, splits) * image_s) for splits in [every[0]] * tried + every[1:]]
-        answers: list[tuple[int, float]] = []
+                alone = [self._measured(winner, splits) * image_s for splits in [every[0]] * tried + every[1:]]
         if self._students(winner):
             judged += [[work]]
-            answers = [(final.seeds, final.seeds * self._reads(winner, each).train * image_s) for each in every]
+            answers = [final.seeds * self._reads(winner, splits).train * image_s for splits in every]
         judging = [judging_s(works, self.speeds, photos.to_choose_on, [policy], share) for works in judged]
         wall_s = sum(self._spread_s([work], seconds) for seconds in judging)
-        wall_s += sum(networks * work.speed.open_s + seconds for networks, seconds in parts)
-        at_once = min(len(answers), self.speeds.machine.workers)
-        wall_s += sum(networks * work.speed.open_s + seconds for networks, seconds in answers) / max(at_once, 1)
-        return FormsCost(wall_s, sum(judging) + sum(seconds for _, seconds in (*parts, *answers)))
+        wall_s += sum(work.speed.open_s + seconds for seconds in alone)
+        at_once = max(1, min(len(answers), self.speeds.machine.workers))
+        wall_s += sum(work.speed.open_s + seconds for seconds in answers) / at_once
+        return FormsCost(wall_s, sum((*judging, *alone, *answers)))
 
     def _reads(self, config: TrialConfig, splits: tuple[str, ...]) -> EpochReads:
         """Return what a refit on ``splits`` reads."""

@@ -94,6 +94,11 @@ def _soup(sweep: SweepContext, policy: str, members: Sequence[FinalModel], judge
         discard(sweep, greedy.tried)
         sweep.warn("there is no soup: none of the networks that validation chose for it could be retrained")
         return None
+    if len(same) < len(chosen):
+        sweep.warn(
+            f"the soup on the leaderboard averages {len(same)} of the {len(chosen)} networks that validation chose for "
+            "it: the others could not be retrained"
+        )
     compared = predicted(sweep, greedy.ingredients, policy, seed, ("train",))
     fit = average(sweep, same, seed, sweep.spec.final.splits)
     discard(sweep, {*greedy.tried, compared} - {fit})
