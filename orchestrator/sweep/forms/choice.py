@@ -125,9 +125,10 @@ def _scores(
 
 
 def _record(sweep: SweepContext, winner: Winner, facts: dict[str, Any]) -> None:
-    """Record the winner with its form, unless that is what the ledger says last."""
+    """Record the winner with its form and what it was chosen by, unless that is what the ledger says last."""
     events = sweep.ledger.events()
-    stages = [e.data.get("winner") for e in events if e.kind == EventKind.STAGE and '"winner"' in e.payload]
-    said = [each for each in stages if isinstance(each, Mapping)]  # the leaderboard's row has a flag of that name
-    if not said or said[-1] != winner.to_dict():
-        sweep.record(EventKind.STAGE, stage=Stage.FORMS, state="ENDED", payload={"winner": winner.to_dict()} | facts)
+    stages = [e.data for e in events if e.kind == EventKind.STAGE and '"winner"' in e.payload]
+    said = [data for data in stages if isinstance(data.get("winner"), Mapping)]  # the leaderboard's row has such a flag
+    payload = {"winner": winner.to_dict()} | facts
+    if not said or any(said[-1].get(name) != value for name, value in payload.items()):
+        sweep.record(EventKind.STAGE, stage=Stage.FORMS, state="ENDED", payload=payload)

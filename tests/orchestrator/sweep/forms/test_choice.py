@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.evaluation.policy_choice import FormChoice
 from orchestrator.ledger.segments import EventKind
 from orchestrator.ledger.stages import Stage
 from orchestrator.sweep.context import SweepContext
@@ -140,6 +141,24 @@ def test_a_soup_without_a_network_that_could_not_be_retrained_is_told_of(chosen:
         patch.setattr(choice, "greedy_soup", lambda *arguments: greedy)
         add_forms(sweep, manifest, WINNER, models[1:])
     assert any("averages 2 of the 3 networks that validation chose for it" in line for line in printed.lines)
+
+
+def test_another_student_is_recorded_even_if_the_winner_stays_the_same(
+    chosen: Chosen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, manifest = chosen(forms=("ensemble", "distilled"), refit="train")
+    models = refit(sweep, manifest, WINNER)
+    monkeypatch.setattr(choice, "choose_form", lambda *arguments: FormChoice("ensemble", "It is the best."))
+    made = []
+    for temperature in (2.0, 2.0, 3.0):
+        how = sweep.spec.final.distillation.model_copy(update={"temperature": temperature})
+        final = sweep.spec.final.model_copy(update={"distillation": how})
+        sweep = dataclasses.replace(sweep, spec=sweep.spec.model_copy(update={"final": final}))
+        _, shown = add_forms(sweep, manifest, WINNER, models)
+        recorded = [e.data["made_of"]["distilled"]["fits"] for e in sweep.ledger.events() if e.stage == Stage.FORMS]
+        assert recorded[-1] == [shown[-1].fit]
+        made.append(len(recorded))
+    assert made == [1, 1, 2]
 
 
 def test_students_without_the_validation_photos_are_announced(chosen: Chosen) -> None:
