@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks import head_only, mixed_depth
 from benchmarks.common.measured import Side
-from benchmarks.common.results import Result, record
+from benchmarks.common.results import Result, figure_text, record
 from benchmarks.common.sides import OURS, hold_cores, ready_s, run_module, run_ours
 from benchmarks.common.task import CORES, Task
 from benchmarks.common.versus import parser
@@ -67,6 +67,10 @@ class Found:
     @property
     def ratio(self) -> float:
         return self.seconds / self.floor_s
+
+    @property
+    def words(self) -> str:
+        return f"{self.seconds:.1f} s over a floor of {self.floor_s:.1f} s, {figure_text(self.ratio, 'x')}"
 
 
 def working_s(events: Sequence[Event]) -> float:
@@ -209,14 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = []
         for task in tasks(asked.small, folder / "photos"):
             one = measure(task, folder / task.name, SMALL_S if asked.small else CALIBRATE_S)
-            print(f"{one.name}: {one.seconds:.1f} s over a floor of {one.floor_s:.1f} s, {one.ratio:.2f}x", flush=True)
+            print(f"{one.name}: {one.words}", flush=True)
             found.append(one)
     finally:
         if asked.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     rows = []
     for one in found:
-        rows.append((one.name, f"{one.seconds:.1f} s over {one.floor_s:.1f} s, {one.ratio:.2f}x"))
+        rows.append((one.name, one.words))
         rows += [(f"{one.name}, {label}", value) for label, value in one.rows]
     worst = max(one.ratio for one in found)
     size, target = ("small", None) if asked.small else ("full", TARGET)

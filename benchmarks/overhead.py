@@ -31,7 +31,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.common.results import Bound, Result, record
+from benchmarks.common.results import Bound, Result, figure_text, record
 from benchmarks.common.sides import hold_cores
 
 TARGET_S = 0.15
@@ -252,7 +252,7 @@ def measure(side: str, trials: int) -> Cost:
 
 def words(cost: Cost) -> str:
     return (
-        f"{cost.trial_s:.3f} s a trial ({cost.cpu_s / (len(cost.ended_s) - 1):.3f} s of the driver's CPU), "
+        f"{figure_text(cost.trial_s, 's')} a trial ({cost.cpu_s / (len(cost.ended_s) - 1):.3f} s of the driver's CPU), "
         f"{cost.rest_s:.1f} s left at the end, {cost.growth_kb(len(cost.ended_s) // 10):.0f} KB a trial"
     )
 

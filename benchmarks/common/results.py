@@ -15,7 +15,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ class Bound:
 
     @property
     def reached(self) -> bool:
-        return self.figure <= self.target
+        return is_reached(self.figure, self.target, at_least=False)
 
     @property
     def shown(self) -> str:
-        return _rounded(self.figure, self.unit, at_least=False)
+        return figure_text(self.figure, self.unit, self.target, at_least=False)
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ class Result:
     @property
     def reached_alone(self) -> bool:
         """The same of the figure itself."""
-        if self.target is None:
-            return True
-        return self.figure >= self.target if self.at_least else self.figure <= self.target
+        return is_reached(self.figure, self.target, self.at_least)
 
     @property
     def line(self) -> str:
@@ -97,14 +95,29 @@ class Result:
 
     @property
     def shown(self) -> str:
-        """The figure in three digits or so, rounded to the side that is worse for us."""
-        return _rounded(self.figure, self.unit, self.at_least)
+        """The figure as ``figure_text`` writes it."""
+        return figure_text(self.figure, self.unit, self.target, self.at_least)
 
 
-def _rounded(figure: float, unit: str, at_least: bool) -> str:
-    step = "1" if abs(figure) >= 100 else "0.1" if abs(figure) >= 10 else "0.01"
-    rounding = ROUND_FLOOR if at_least else ROUND_CEILING
-    return _with_unit(str(Decimal(repr(float(figure))).quantize(Decimal(step), rounding)), unit)
+def is_reached(figure: float, target: float | None, at_least: bool) -> bool:
+    """Whether ``figure`` is at or past ``target``; True without one."""
+    if target is None:
+        return True
+    return figure >= target if at_least else figure <= target
+
+
+def figure_text(figure: float, unit: str, target: float | None = None, at_least: bool = True) -> str:
+    """Return ``figure`` with its unit, rounded to the nearest of three digits; above 100 to a whole number.
+
+    It takes more digits where three would put it on the other side of its ``target``. Everything on the page that
+    repeats a figure is written by this.
+    """
+    exact = Decimal(repr(float(figure)))
+    for digits in range(3, 40):
+        rounded = exact.quantize(Decimal(1).scaleb(min(0, exact.adjusted() - digits + 1)) if exact else Decimal(1))
+        if is_reached(float(rounded), target, at_least) == is_reached(figure, target, at_least):
+            break
+    return _with_unit(f"{rounded:f}", unit)
 
 
 def _with_unit(number: str, unit: str) -> str:

@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.common.measured import Side, cost_by_kind, implausible
-from benchmarks.common.results import Result, record
+from benchmarks.common.results import Result, figure_text, record
 from benchmarks.common.sides import OURS, hold_cores, run_ours, run_peer
 from benchmarks.common.task import CORES, Task
 
@@ -217,7 +217,8 @@ def _results(
     for our in ours:
         for side in sides:
             if side not in ours:
-                rows.append((f"{our.name} against {side.name}", f"{whole[side.name] / whole[our.name]:.2f}x"))
+                ratio = whole[side.name] / whole[our.name]
+                rows.append((f"{our.name} against {side.name}", figure_text(ratio, "x")))
     for side in (ours[0], *peers):
         for (backbone, depth), cost in sorted(cost_by_kind(side.trials).items(), key=str):
             text = f"{cost.epoch_s:.2f} s an epoch and {cost.overhead_s:.2f} s a trial"

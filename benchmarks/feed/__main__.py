@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.results import Result, record
+from benchmarks.common.results import Result, figure_text, record
 from benchmarks.common.sides import ROOT, hold_cores
 from benchmarks.common.task import trashnet
 from benchmarks.common.versus import parse
@@ -183,7 +183,7 @@ def _words(case: Case, rates: dict[str, list[float]], ratio: float, best: str) -
     shown = ", ".join(f"{side} {median(values):,.0f}" for side, values in rates.items())
     gpu = f"; {feeds(median(rates[OURS]), case.size)}" if case.photos else ""
     what = "images" if case.photos else "rows"
-    return f"{ratio:.2f}x {best} ({what} a second: {shown}{gpu})"
+    return f"{figure_text(ratio, 'x')} {best} ({what} a second: {shown}{gpu})"
 
 
 if __name__ == "__main__":

@@ -13,12 +13,21 @@ from orchestrator.plan.calibration import Calibration, Machine
 from orchestrator.plan.estimates import Speeds
 from orchestrator.plan.simulation import Cluster, PrefillCost, SimulationSettings, simulate
 from orchestrator.plan.stopping import Never, StoppingRule, rule_of
-from orchestrator.plan.workload import TRAIN, FitWork, PhotoCounts, PlannedRows, StoreSettings, fit_work, judging_s
+from orchestrator.plan.workload import (
+    TRAIN,
+    EpochReads,
+    FitWork,
+    PhotoCounts,
+    PlannedRows,
+    StoreSettings,
+    fit_work,
+    judging_s,
+    reads_of,
+)
 from orchestrator.search.next_step import known_ahead
 from orchestrator.spec.sections.final import DISTILLED, SOUP
 from orchestrator.spec.sweep import SweepSpec
 from trainers.config import MEASURED_IMAGES, TrialConfig
-from trainers.images.policies import WHOLE
 
 START = "start"
 """Time until the first worker begins the search's work, without reading data and planning; no stage of the ledger."""
@@ -77,6 +86,14 @@ class SimulatedOutcome:
     def works(self) -> list[FitWork]:
         """Every kind of started fit, without duplicates."""
         return list(dict.fromkeys(work for work, _ in (*self.fits, *self.refits)))
+
+
+@dataclass(frozen=True)
+class FormsCost:
+    """Seconds of making and choosing the winner's form. ``worker_s``: without opening networks."""
+
+    wall_s: float = 0.0
+    worker_s: float = 0.0
 
 
 class SimulatedSweep:
@@ -143,13 +160,14 @@ class SimulatedSweep:
                 stages[Stage.PREFILL] += refitted.build_s
                 built = {p: built.get(p, 0) + refitted.built.get(p, 0) for p in {*built, *refitted.built}}
                 cluster.cool_down()
-            forms_s = self._forms_s(chosen[0], share)
-            stages[Stage.REFIT] += self._spread_s([self.work(chosen[0])], forms_s) if forms_s else 0.0
+            policy = random.Random(f"{seed}:policy").choice(spec.final.policies)  # which one wins is not known yet
+            forms = self.forms_cost(chosen[0], policy, share)
+            stages[Stage.REFIT] += forms.wall_s
             again = [each for fits_of_round in rounds for each in fits_of_round]
             models = self._shown(chosen)
             board_s = self._judging_s(models, sum(self.situation.photos.test), share)
             stages[Stage.LEADERBOARD] = DRAWING_S + once.worker_start_s + self._spread_s(models, board_s)
-            refits, judged_s = tuple(again), select_s + forms_s + board_s
+            refits, judged_s = tuple(again), select_s + forms.worker_s + board_s
         stages[TOTAL] = sum(seconds for stage, seconds in stages.items() if stage != Stage.PREFILL)
         return SimulatedOutcome(
             stages,
@@ -205,22 +223,43 @@ class SimulatedSweep:
         fixed = dataclasses.replace(winner, draws="fixed")  # the teacher answers once on each copy
         return [(self.work(fixed, splits), epochs) for splits in every]
 
-    def _forms_s(self, winner: TrialConfig, share: bool) -> float:
-        """Return the worker-seconds to predict validation for the choice of the winner's form, and to make soups and a
-        teacher's answers."""
-        final, work = self.spec.final, self.work(winner, self.spec.final.splits)
+    def forms_cost(self, winner: TrialConfig, policy: str, share: bool = True) -> FormsCost:
+        """Return the cost of making the winner's forms and of choosing one of them on validation under ``policy``,
+        without the epochs of the distilled networks.
+
+        Networks, each soup that is tried and the distilled network predict validation one after the other, on all
+        workers. One worker averages a soup, and one computes the answers of a teacher.
+        """
+        final, photos, work = self.spec.final, self.situation.photos, self.work(winner, self.spec.final.splits)
         if not final.makes_forms:
-            return 0.0
-        predicted, trained = final.seeds, 0
+            return FormsCost()
+        image_s = work.speed.predict_s + (0.0 if share else work.speed.prefix_s)
+        judged = [[work] * final.seeds]  # the networks that have not seen the validation photos
+        alone, answers = list[float](), list[float]()  # seconds of one worker in a network that it opens
+        every = [(TRAIN,), final.splits] if final.trains_held_out else [final.splits]
         if SOUP in final.forms:
-            predicted += final.seeds - 1
-            trained += (final.seeds - 1) * min(MEASURED_IMAGES, sum(self.situation.photos.train))
-        if students := self._students(winner):
-            predicted += 1
-            examples = round(max(winner.multiplier, 1.0) * sum(self.situation.photos.train))
-            trained += final.seeds * examples * len(students)
-        validation_s = judging_s([work] * predicted, self.speeds, self.situation.photos.to_choose_on, [WHOLE], share)
-        return validation_s + trained * work.speed.predict_s
+            tried = final.seeds - 1
+            judged += [[work]] * tried
+            if winner.batch_norm != "frozen" and winner.unfrozen_layers != 0:  # else there are no norms to measure
+                alone = [self._measured(winner, splits) * image_s for splits in [every[0]] * tried + every[1:]]
+        if self._students(winner):
+            judged += [[work]]
+            answers = [final.seeds * self._reads(winner, splits).train * image_s for splits in every]
+        judging = [judging_s(works, self.speeds, photos.to_choose_on, [policy], share) for works in judged]
+        wall_s = sum(self._spread_s([work], seconds) for seconds in judging)
+        wall_s += sum(work.speed.open_s + seconds for seconds in alone)
+        at_once = max(1, min(len(answers), self.speeds.machine.workers))
+        wall_s += sum(work.speed.open_s + seconds for seconds in answers) / at_once
+        return FormsCost(wall_s, sum((*judging, *alone, *answers)))
+
+    def _reads(self, config: TrialConfig, splits: tuple[str, ...]) -> EpochReads:
+        """Return what a refit on ``splits`` reads."""
+        photos = self.situation.photos
+        return reads_of(photos, config.framing, config.multiplier, config.recipe, splits, config.copies)
+
+    def _measured(self, config: TrialConfig, splits: tuple[str, ...]) -> int:
+        """Count the images over which the batch norms of a soup are measured."""
+        return min(MEASURED_IMAGES, self._reads(config, splits).originals)
 
     def _shown(self, chosen: Sequence[TrialConfig]) -> list[FitWork]:
         """List the networks on the leaderboard."""
@@ -295,10 +334,12 @@ class SimulatedSweep:
         return self.speeds.machine.workers * max((work.state_bytes for work in works), default=0)
 
     def model_bytes(self, outcome: SimulatedOutcome) -> float:
-        """Return the bytes of the weights of complete trials and refits, the winner's twice, and of its soups."""
+        """Return the bytes of the weights of complete trials and refits, the winner's twice, and of as many soups as
+        there are at once: those tried, or the chosen one and its like on all photos."""
         final = self.spec.final
         winners = [work for work, _ in outcome.refits[: final.seeds]]
-        soups = winners * (1 + int(final.trains_held_out)) if SOUP in final.forms else []
+        at_once = max(final.seeds - 1, 1 + int(final.trains_held_out)) if SOUP in final.forms else 0
+        soups = winners[:1] * at_once
         models = [*outcome.complete, *(work for work, _ in outcome.refits), *winners, *soups]
         return float(sum(work.model_bytes for work in models))
 

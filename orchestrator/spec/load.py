@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.errors import SpecError
 from orchestrator.machine.quiet_stderr import without_chatter
 from orchestrator.paths import SweepPaths
+from orchestrator.spec.batches import batch_mistakes
 from orchestrator.spec.mistakes import Mistake, mistakes_of
 from orchestrator.spec.practice import with_practice
 from orchestrator.spec.reachable import reachable
@@ -31,7 +32,6 @@ from orchestrator.spec.sweep import SweepSpec, cross_mistakes, gpu_memories, wit
 from orchestrator.spec.weight_places import Asked, Resolved, resolve
 from orchestrator.spec.weights import OTHERS, WORDS
 from orchestrator.spec.yaml_file.document import Document, SettingRules, read_document
-from orchestrator.spec.yaml_file.writer import write_yaml
 from trainers.backbones import backbone
 from trainers.data.sources.builtins import BUILTIN
 from trainers.files.lookup import obstacle
@@ -81,7 +81,7 @@ def open_spec(
     document = _read(path, overrides, environ)
     search = None if begun is None else begun.search
     spec, parts, mistakes = _validate(with_practice(_with_absolute_paths(document.data), search))
-    mistakes += machine_mistakes(parts)
+    mistakes += machine_mistakes(parts) + _batch_mistakes(parts, begun)
     resolved = _resolved(parts, document, environ, begun) if needs_weights else None
     if resolved is not None:
         mistakes += resolved.mistakes
@@ -112,11 +112,6 @@ def load_spec(
 
 def _read(path: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> Document:
     return read_document(_text_of(path), str(path)).override(overrides, _SETTINGS).expand(environ)
-
-
-def dump_spec(spec: SweepSpec) -> str:
-    """Return YAML text that ``load_spec`` reads back as an equal ``SweepSpec``; environment variables are expanded."""
-    return write_yaml(spec.model_dump())
 
 
 def _text_of(path: Path) -> str:
@@ -206,6 +201,15 @@ def machine_mistakes(parts: Mapping[str, Any]) -> list[Mistake]:
         text = f'the sampler {name} needs the package {package}, which is not installed: pip install "orch[{name}]".'
         found.append(Mistake(("budget", "sampler"), text))
     return found
+
+
+def _batch_mistakes(parts: Mapping[str, Any], begun: SweepSpec | None) -> list[Mistake]:
+    """Return ``batch_mistakes``, without those that the resumed sweep ``begun`` has had from its beginning."""
+    search, resources = parts.get("search"), parts.get("resources")
+    if search is None or resources is None:
+        return []
+    known = [] if begun is None else batch_mistakes(begun.search, begun.resources)
+    return [mistake for mistake in batch_mistakes(search, resources) if mistake not in known]
 
 
 def _resolved(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,6 +67,15 @@ def unknown_value(value: Any, known: Sequence[str], also: str = "") -> str:
 def unknown_field(name: Any, known: Sequence[str]) -> str:
     """Return the message about a field that is not in ``known``."""
     return f"no such field{nearest(name, known)} Allowed: {', '.join(known)}."
+
+
+def item_mistakes(items: Sequence[Any], problem: Callable[[Any], str | None]) -> list[Mistake]:
+    """Return a mistake for each of ``items`` that has a ``problem`` or stands in the list twice, with its index."""
+    found = []
+    for i, item in enumerate(items):
+        if text := problem(item) or (f"found {quoted(item)} twice in the list." if item in items[:i] else ""):
+            found.append(Mistake((i,), text))
+    return found
 
 
 _KINDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from orchestrator.objectives import ACCURACY, OBJECTIVES, SPEED
-from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_value
+from orchestrator.spec.mistakes import Mistake, Mistakes, item_mistakes, quoted, unknown_value
 from orchestrator.spec.sections.base import Section
 from orchestrator.spec.sections.budget import BudgetSpec
 from orchestrator.spec.sections.data import DataSpec
@@ -30,13 +31,9 @@ def _read_objective(value: Any) -> tuple[str, ...]:
     names = tuple(value) if listed else (value,)
     if not names:
         raise ValueError(f"found an empty list; allowed: {', '.join(OBJECTIVES)}, or a list of them.")
-    found = []
-    for i, name in enumerate(names):
-        keys = (i,) if listed else ()
-        if not isinstance(name, str) or name not in OBJECTIVES:
-            found.append(Mistake(keys, unknown_value(name, list(OBJECTIVES))))
-        elif name in names[:i]:
-            found.append(Mistake(keys, f"found {quoted(name)} twice in the list."))
+    known = list(OBJECTIVES)  # a list, since an item may be unhashable
+    found = item_mistakes(names, lambda name: None if name in known else unknown_value(name, known))
+    found = found if listed else [dataclasses.replace(mistake, keys=()) for mistake in found]
     if not found and not OBJECTIVES[names[0]].validation:
         text = f"{names[0]} cannot come first: the scheduler stops trials by the first objective. Put {ACCURACY} first."
         found.append(Mistake((0,) if listed else (), text))

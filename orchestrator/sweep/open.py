@@ -15,8 +15,9 @@ from orchestrator.ledger.segments import EventKind, read_events
 from orchestrator.machine.places import make_folder, require_writable
 from orchestrator.paths import RUNS, SweepPaths, command_line
 from orchestrator.spec.data_source import refuse_among_photos
+from orchestrator.spec.dump import dump_spec, texts_of
 from orchestrator.spec.gpu import replace_memory, with_gpu_memory
-from orchestrator.spec.load import dump_spec, load_spec, open_spec
+from orchestrator.spec.load import load_spec, open_spec
 from orchestrator.spec.sections.data import AUTO
 from orchestrator.spec.sweep import SweepSpec
 from trainers.files.atomic import atomic_write_text
@@ -146,8 +147,7 @@ def _require_spec(paths: SweepPaths, source: str | None, overrides: Sequence[str
         return  # the process that was to write the new one was killed
     if source is not None:
         new = with_gpu_memory(open_spec(source, overrides).spec)
-        older = new.model_copy(update={"search": load_spec(source, overrides, check_machine=False).search})
-        for text in (dump_spec(new), dump_spec(with_gpu_memory(older))):
+        for text in texts_of(new, load_spec(source, overrides, check_machine=False).search):
             if hashlib.sha256(text.encode()).hexdigest() == kept.recorded(paths.spec):
                 atomic_write_text(paths.spec, text)
                 return

@@ -81,10 +81,8 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="BEGUN", payload=begun)
         run_trials(source, refit_settings(sweep, epochs), sweep.ledger, sweep.on_event)
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="ENDED", payload={})
-    records = sweep.state().trials
-    if all(record.state.is_final for record in records.values()):
-        remove_checkpoint(sweep.paths.checkpoints)  # a killed worker may have left files there
-    good = []
+    remove_leftovers(sweep)
+    records, good = sweep.state().trials, []
     for model, *_ in asked:
         if records[model.fit].state != TrialState.COMPLETED:
             sweep.warn(f"{model.name} is left out: {records[model.fit].reason}")
@@ -93,6 +91,12 @@ def refit(sweep: SweepContext, manifest: Manifest, winner: Winner) -> list[Final
     if not any(m.group == WINNER for m in good):
         raise NoWinner(f"every retraining of the winner failed; the logs are in {sweep.paths.logs}.")
     return good
+
+
+def remove_leftovers(sweep: SweepContext) -> None:
+    """Remove what killed workers have left among the checkpoints, once every fit has ended."""
+    if all(record.state.is_final for record in sweep.state().trials.values()):
+        remove_checkpoint(sweep.paths.checkpoints)
 
 
 def held_out_networks(

@@ -178,6 +178,19 @@ def test_full_holds_every_word(environ):
     assert len(ranges) == 3  # arcface and subcentre_arcface share one
 
 
+def test_no_two_depths_of_a_shipped_search_are_the_same_trial(environ):
+    seen = 0
+    for file in sorted(SHIPPED):
+        spec = load_spec(file, environ=environ)
+        field = spec.space.field("unfrozen_layers")
+        for name in listed(spec.space, "backbone") if field else ():
+            depths = field.active({"backbone": name})[1].values()
+            trials = {canonical({"backbone": name, "unfrozen_layers": depth}).unfrozen_layers for depth in depths}
+            assert len(trials) == len(depths), (file, name)
+            seen += 1
+    assert seen == 69 + 1 + 5 + 3  # backbones of full, quick, small and trashnet
+
+
 @pytest.mark.parametrize(
     ("gpu_memory_gb", "backbone", "sizes"),
     [

@@ -6,7 +6,7 @@ Weights average well if fine-tunings start from the same weights, so that they l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +35,38 @@ def average(job: Mapping[str, Any]) -> dict[str, int]:
         FitJob.from_dict(job["soup"]), threads=job["threads"], gpu_memory_share=job["gpu_memory_share"]
     )
     precision = device.prepare(soup.threads, soup.gpu_memory_share, soup.precision)
-    read = [read_weights(Path(folder)) for folder in job["fits"]]
-    wanted = soup.config, soup.weights, soup.first_seed
-    if any((fit.config, fit.weights, fit.first_seed) != wanted for fit, _ in read):
-        raise TrainerError("only networks of one configuration that start from the same weights can be averaged.")
-    weights = mean_of([arrays for _, arrays in read])
-    if len(read) > 1 and soup.config.batch_norm != "frozen":
+    weights = mean_of(_weights_of(soup, Path(folder)) for folder in job["fits"])
+    if len(job["fits"]) > 1 and soup.config.batch_norm != "frozen":
         weights = _with_measured_norms(soup, weights, precision)
     write_weights(Path(soup.output), soup, weights)
-    return {"ingredients": len(read)}
+    return {"ingredients": len(job["fits"])}
 
 
-def mean_of(networks: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """Return the mean of each weight over ``networks``, in its dtype. Raises TrainerError if their shapes differ."""
-    if len({tuple(array.shape for array in arrays) for arrays in networks}) != 1:
-        raise TrainerError("only networks of the same shapes can be averaged.")
-    return [
-        np.mean([np.asarray(array, np.float64) for array in arrays], axis=0).astype(arrays[0].dtype)
-        for arrays in zip(*networks, strict=True)
-    ]
+def _weights_of(soup: FitJob, folder: Path) -> list[np.ndarray]:
+    """Return the weights of an ingredient. Raises TrainerError if it cannot be averaged with those of ``soup``."""
+    fit, weights = read_weights(folder)
+    if (fit.config, fit.weights, fit.first_seed) != (soup.config, soup.weights, soup.first_seed):
+        raise TrainerError("only networks of one configuration that start from the same weights can be averaged.")
+    return weights
+
+
+def mean_of(networks: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Return the mean of each weight over ``networks``, at least one, in its dtype. Memory: of a few, however many.
+
+    Raises TrainerError if their shapes differ.
+    """
+    totals: list[np.ndarray] = []
+    dtypes: list[np.dtype[Any]] = []
+    count = 0
+    for count, arrays in enumerate(networks, start=1):
+        if count == 1:
+            dtypes = [array.dtype for array in arrays]
+            totals = [np.zeros(array.shape, np.float64) for array in arrays]
+        if [array.shape for array in arrays] != [total.shape for total in totals]:
+            raise TrainerError("only networks of the same shapes can be averaged.")
+        for total, array in zip(totals, arrays, strict=True):
+            total += array
+    return [(total / count).astype(dtype) for total, dtype in zip(totals, dtypes, strict=True)]
 
 
 def _with_measured_norms(soup: FitJob, weights: list[np.ndarray], precision: str) -> list[np.ndarray]:

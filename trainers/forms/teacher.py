@@ -47,17 +47,15 @@ def answer(job: Mapping[str, Any]) -> dict[str, int]:
     manifest = Manifest.read(Path(student.manifest))
     architecture = Architecture.of(student.config, student.weights, len(manifest.classes), precision)
     prefix = prefix_of(architecture.prefix, Path(student.cache))
-    networks = []
-    for folder in job["fits"]:
+    train, _ = fit_examples(student, manifest, prefix)[0]
+    total = np.zeros((len(train), len(manifest.classes)), np.float64)
+    for folder in job["fits"]:  # one after the other, so that any number takes the memory of one
         fit, weights = read_weights(Path(folder))
         if Architecture.of(fit.config, fit.weights, len(manifest.classes), precision) != architecture:
             raise TrainerError("only networks of the student's own architecture can be its teacher.")
-        networks.append(open_network(fit, weights, len(manifest.classes), precision))
-    train, _ = fit_examples(student, manifest, prefix)[0]
-    rows = [
-        np.mean([network.predict_batches(chunk.rows, chunk.offsets) for network in networks], axis=0)
-        for chunk in chunks(train.rows, prediction_batches(np.arange(len(train))))
-    ]
+        network = open_network(fit, weights, len(manifest.classes), precision)
+        batches = chunks(train.rows, prediction_batches(np.arange(len(train))))
+        total += np.concatenate([network.predict_batches(chunk.rows, chunk.offsets) for chunk in batches])
     keys = row_keys(example_sets(student, manifest)[0][0], student.config.recipe)
-    write_teacher(Path(job["output"]), keys, np.concatenate(rows))
+    write_teacher(Path(job["output"]), keys, total / len(job["fits"]))
     return {"examples": len(keys)}

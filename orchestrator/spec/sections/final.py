@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from orchestrator.objectives import ACCURACY, MACRO_F1, OBJECTIVES
-from orchestrator.spec.mistakes import Mistake, Mistakes, quoted, unknown_field, unknown_value
+from orchestrator.spec.mistakes import Mistake, Mistakes, item_mistakes, quoted, unknown_field, unknown_value
 from orchestrator.spec.sections.base import Section
 from trainers.images.policies import valid_policy
 
@@ -20,14 +20,21 @@ the ensemble's probabilities."""
 def _read_policies(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"found {quoted(value)}; allowed: a list of crop policies, as in [whole, flip, random_5].")
-    found = []
-    for i, name in enumerate(value):
-        problem = valid_policy(name) if isinstance(name, str) else f"found {quoted(name)}; allowed: a policy's name."
-        if problem or name in value[:i]:
-            found.append(Mistake((i,), problem or f"found {quoted(name)} twice in the list."))
-    if found:
+    if found := item_mistakes(value, _policy_problem):
         raise Mistakes(found)
     return ("whole", *(name for name in value if name != "whole"))
+
+
+def _policy_problem(name: Any) -> str | None:
+    return valid_policy(name) if isinstance(name, str) else f"found {quoted(name)}; allowed: a policy's name."
+
+
+def _read_forms(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"found {quoted(value)}; allowed: a list of forms, as in [ensemble, soup].")
+    if found := item_mistakes(value, lambda name: None if name in FORMS else unknown_value(name, FORMS)):
+        raise Mistakes(found)
+    return tuple(value)
 
 
 def _read_bounds(value: Any, minimised: bool) -> dict[str, float]:
@@ -79,21 +86,6 @@ class ChooseSpec(Section):
     def figures(self) -> tuple[str, ...]:
         """Every metric that the rule uses."""
         return tuple(dict.fromkeys([*([self.best] if self.best else []), *self.at_least, *self.at_most]))
-
-
-def _read_forms(value: Any) -> tuple[str, ...]:
-    example = "a list of forms, as in [ensemble, soup]"
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"found {quoted(value)}; allowed: {example}.")
-    found = []
-    for i, name in enumerate(value):
-        if not isinstance(name, str) or name not in FORMS:
-            found.append(Mistake((i,), unknown_value(name, list(FORMS))))
-        elif name in value[:i]:
-            found.append(Mistake((i,), f"found {quoted(name)} twice in the list."))
-    if found:
-        raise Mistakes(found)
-    return tuple(value)
 
 
 class DistillationSpec(Section):

@@ -16,7 +16,7 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.spec.sections.final import DISTILLED, ENSEMBLE, SOUP
 from orchestrator.sweep.context import SweepContext
 from orchestrator.sweep.forms.distilled import Teacher, distil
-from orchestrator.sweep.forms.soup import average, greedy_soup, soup_in_words
+from orchestrator.sweep.forms.soup import average, discard, greedy_soup, predicted, soup_in_words
 from orchestrator.sweep.probabilities import predict_missing, read_probabilities
 from orchestrator.sweep.refit import WINNER, FinalModel, held_out_networks
 from orchestrator.sweep.select import Winner
@@ -91,12 +91,20 @@ def _soup(sweep: SweepContext, policy: str, members: Sequence[FinalModel], judge
     chosen = {model.member for model in greedy.ingredients}
     same = [member for member in members if member.member in chosen]
     if not same:
+        discard(sweep, greedy.tried)
         sweep.warn("there is no soup: none of the networks that validation chose for it could be retrained")
         return None
+    if len(same) < len(chosen):
+        sweep.warn(
+            f"the soup on the leaderboard averages {len(same)} of the {len(chosen)} networks that validation chose for "
+            "it: the others could not be retrained"
+        )
+    compared = predicted(sweep, greedy.ingredients, policy, seed, ("train",))
     fit = average(sweep, same, seed, sweep.spec.final.splits)
+    discard(sweep, {*greedy.tried, compared} - {fit})
     model = FinalModel(f"{WINNER}/{SOUP}", fit, same[0].config, same[0].configuration)
     facts = {"steps": [dataclasses.asdict(step) for step in greedy.steps], "text": soup_in_words(greedy)}
-    return Form(SOUP, (average(sweep, greedy.ingredients, seed, ("train",)),), model, facts)
+    return Form(SOUP, (compared,), model, facts)
 
 
 def _scores(
@@ -117,9 +125,10 @@ def _scores(
 
 
 def _record(sweep: SweepContext, winner: Winner, facts: dict[str, Any]) -> None:
-    """Record the winner with its form, unless that is what the ledger says last."""
+    """Record the winner with its form and what it was chosen by, unless that is what the ledger says last."""
     events = sweep.ledger.events()
-    stages = [e.data.get("winner") for e in events if e.kind == EventKind.STAGE and '"winner"' in e.payload]
-    said = [each for each in stages if isinstance(each, Mapping)]  # the leaderboard's row has a flag of that name
-    if not said or said[-1] != winner.to_dict():
-        sweep.record(EventKind.STAGE, stage=Stage.FORMS, state="ENDED", payload={"winner": winner.to_dict()} | facts)
+    stages = [e.data for e in events if e.kind == EventKind.STAGE and '"winner"' in e.payload]
+    said = [data for data in stages if isinstance(data.get("winner"), Mapping)]  # the leaderboard's row has such a flag
+    payload = {"winner": winner.to_dict()} | facts
+    if not said or any(said[-1].get(name) != value for name, value in payload.items()):
+        sweep.record(EventKind.STAGE, stage=Stage.FORMS, state="ENDED", payload=payload)

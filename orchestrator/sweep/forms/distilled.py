@@ -15,7 +15,7 @@ from orchestrator.ledger.stages import Stage
 from orchestrator.ledger.state import TrialState
 from orchestrator.spec.sections.final import DISTILLED
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.refit import FinalModel, fit_data
+from orchestrator.sweep.refit import HELD_OUT, FinalModel, fit_data, remove_leftovers
 from orchestrator.sweep.settings import refit_settings
 from trainers.config import trial_id
 from trainers.contract import Distillation, FitJob
@@ -59,10 +59,17 @@ def distil(sweep: SweepContext, manifest: Manifest, teachers: Sequence[Teacher])
         sweep.keep(Path(job["output"]) for job in wanted)
     if not source.exhausted:
         epochs = students[0][0].config.epochs
-        begun = {"fits": len(requests), "done": len(source.results), "splits": list(teachers[-1].splits)}
+        begun: dict[str, Any] = {
+            "fits": len(requests),
+            "done": len(source.results),
+            "splits": list(teachers[-1].splits),
+        }
+        if held_out := sum(model.group == HELD_OUT and model.fit not in source.results for model, _ in students):
+            begun["held_out"] = held_out
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="BEGUN", payload=begun | {"epochs": epochs})
         run_trials(source, refit_settings(sweep, epochs), sweep.ledger, sweep.on_event)
         sweep.record(EventKind.STAGE, stage=Stage.REFIT, state="ENDED", payload={})
+    remove_leftovers(sweep)
     records = sweep.state().trials
     for model, _ in students:
         if records[model.fit].state != TrialState.COMPLETED:

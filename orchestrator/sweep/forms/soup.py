@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.ledger.kept import files_below
+from orchestrator.ledger.kept import FILES, files_below
+from orchestrator.ledger.segments import EventKind
 from orchestrator.sweep.context import SweepContext
-from orchestrator.sweep.probabilities import predict_missing, read_probabilities
+from orchestrator.sweep.probabilities import missing_jobs, predict_missing, read_probabilities
 from orchestrator.sweep.refit import FinalModel
 from trainers.metrics import log_loss
 from trainers.wording import count
@@ -29,10 +31,12 @@ class SoupStep:
 
 @dataclass(frozen=True)
 class GreedySoup:
-    """``ingredients``: the networks kept, the best first. ``steps``: all that were offered, in order."""
+    """``ingredients``: the networks kept, the best first. ``steps``: all that were offered, in order. ``tried``: ids of
+    the averages that predicted validation."""
 
     ingredients: tuple[FinalModel, ...]
     steps: tuple[SoupStep, ...]
+    tried: tuple[str, ...] = ()
 
 
 def greedy_soup(
@@ -47,16 +51,44 @@ def greedy_soup(
     scored = [(*score(sweep, model.fit, policy), model) for model in members]
     scored.sort(key=lambda row: (-row[0], row[2], row[3].name))
     best, total, _, first = scored[0]
-    chosen, steps = [first], [SoupStep(first.name, best, total, True)]
+    chosen, steps, tried = [first], [SoupStep(first.name, best, total, True)], list[str]()
     for _, _, _, model in scored[1:]:
-        soup = average(sweep, [*chosen, model], seed, splits)
-        predict_missing(sweep, [[soup]], "validation", policies=[policy])
-        correct, _, _ = score(sweep, soup, policy)
+        tried.append(predicted(sweep, [*chosen, model], policy, seed, splits))
+        correct, _, _ = score(sweep, tried[-1], policy)
         steps.append(SoupStep(model.name, correct, total, correct >= best))
         if correct >= best:
             best = correct
             chosen.append(model)
-    return GreedySoup(tuple(chosen), tuple(steps))
+    return GreedySoup(tuple(chosen), tuple(steps), tuple(tried))
+
+
+def predicted(
+    sweep: SweepContext, members: Sequence[FinalModel], policy: str, seed: int, splits: tuple[str, ...]
+) -> str:
+    """Return the id of the average of ``members``, whose probabilities on validation are in the folder.
+
+    Where they are, its weights need not be, see ``discard``.
+    """
+    fit = soup_id([member.fit for member in members])
+    if missing_jobs(sweep, [fit], "validation", policies=[policy]):
+        average(sweep, members, seed, splits)
+        predict_missing(sweep, [[fit]], "validation", policies=[policy])
+    return fit
+
+
+def discard(sweep: SweepContext, soups: Iterable[str]) -> None:
+    """Remove the weights of ``soups``, which have predicted all that they are needed for.
+
+    The ledger says so first: whenever this process is killed, no file that should be there is missing. Resumed, the
+    sweep asks again and removes the rest.
+    """
+    folders = [sweep.paths.fit(fit) for fit in dict.fromkeys(soups)]
+    kept = sweep.kept()
+    if gone := [sweep.paths.name_of(file) for folder in folders for file in kept.below(folder)]:
+        sweep.record(EventKind.NOTE, payload={FILES: dict.fromkeys(gone)})
+        sweep.ledger.flush()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def score(sweep: SweepContext, fit: str, policy: str) -> tuple[int, int, float]:

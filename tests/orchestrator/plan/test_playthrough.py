@@ -54,6 +54,57 @@ def test_forms_of_the_winner_are_counted() -> None:
     assert simulated.model_bytes(soup) > simulated.model_bytes(plain)
 
 
+WHOLE_S, AGAIN_S = 20 * (4e-3 + 15e-3), 20 * 5e-4
+"""Seconds to cut the 20 validation photos and run the frozen part over them, and the rest of one network."""
+
+
+@pytest.mark.parametrize(
+    ("forms", "refit", "seeds", "batch_norm", "multiplier", "worker_s"),
+    [
+        # Two networks that share the frozen part, then each soup alone; batch norms over train, then over all photos.
+        ("ensemble soup", "train", 2, "inherited", 1.0, 2 * WHOLE_S + 3 * AGAIN_S + 100 * 5e-4),
+        ("ensemble soup", "train+validation", 2, "inherited", 1.0, 2 * WHOLE_S + 3 * AGAIN_S + 220 * 5e-4),
+        ("ensemble soup", "train+validation", 3, "inherited", 1.0, 3 * WHOLE_S + 5 * AGAIN_S + 320 * 5e-4),
+        ("ensemble soup", "train+validation", 2, "frozen", 1.0, 2 * WHOLE_S + 3 * AGAIN_S),
+        # Each network of a teacher answers on what its student trains on, copies included.
+        ("ensemble distilled", "train", 2, "inherited", 1.0, 2 * WHOLE_S + 3 * AGAIN_S + 2 * 100 * 5e-4),
+        ("ensemble distilled", "train+validation", 2, "frozen", 1.0, 2 * WHOLE_S + 3 * AGAIN_S + 2 * 220 * 5e-4),
+        ("ensemble distilled", "train+validation", 2, "frozen", 2.0, 2 * WHOLE_S + 3 * AGAIN_S + 2 * 440 * 5e-4),
+        ("ensemble", "train+validation", 2, "inherited", 1.0, 0.0),
+    ],
+)
+def test_the_forms_cost_what_the_stage_computes(
+    forms: str, refit: str, seeds: int, batch_norm: str, multiplier: float, worker_s: float
+) -> None:
+    spec = spec_of(HEADS, final={"seeds": seeds, "forms": forms.split(), "refit": refit})
+    config = TrialConfig("mobilenet_1.0", unfrozen_layers=5, batch_norm=batch_norm, multiplier=multiplier)
+    cost = SimulatedSweep(spec, situation()).forms_cost(config, "whole")
+    assert cost.worker_s == pytest.approx(worker_s)
+    assert cost.wall_s > cost.worker_s / 2 or not worker_s
+
+
+def test_a_soup_is_averaged_by_one_worker_and_judged_by_all() -> None:
+    spec = spec_of(HEADS, final={"seeds": 2, "forms": ["ensemble", "soup"], "refit": "train"})
+    config = TrialConfig("mobilenet_1.0", unfrozen_layers=5)
+    one, four = (SimulatedSweep(spec, situation(workers)).forms_cost(config, "whole") for workers in (1, 4))
+    judged_s = 2 * WHOLE_S + 3 * AGAIN_S
+    assert one.worker_s == four.worker_s
+    assert one.wall_s - four.wall_s == pytest.approx(judged_s * 3 / 4)
+
+
+def test_the_choice_of_the_form_is_planned_under_each_policy() -> None:
+    def refit_s(policies: list[str], seed: str) -> float:
+        spec = spec_of(HEADS, final={"seeds": 2, "forms": ["ensemble", "soup"], "policies": policies})
+        simulated = SimulatedSweep(spec, situation())
+        return simulated.run(trials_of(spec, random.Random(0)), seed).stages[Stage.REFIT]
+
+    whole = refit_s(["whole"], "0")
+    found = {round(refit_s(["whole", "ten_crop"], str(seed)), 6) for seed in range(8)}
+    assert len(found) == 2
+    assert min(found) == pytest.approx(whole)
+    assert max(found) > whole
+
+
 def test_a_search_that_its_hours_end_has_fewer_trials_and_one_without_a_complete_trial_no_winner() -> None:
     whole = {**HEADS, "unfrozen_layers": "all"}
     some = play(SimulatedSweep(spec_of(whole, budget={"hours": 0.05}), situation()))

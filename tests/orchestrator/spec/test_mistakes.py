@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from orchestrator.spec.mistakes import Mistake, Mistakes, mistakes_of, quoted, unknown_field, unknown_value
+from orchestrator.spec.mistakes import (
+    Mistake,
+    Mistakes,
+    item_mistakes,
+    mistakes_of,
+    quoted,
+    unknown_field,
+    unknown_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +47,21 @@ def test_an_unknown_word_is_answered_with_the_nearest_and_all() -> None:
     assert unknown_value("cosfase", known) == 'found "cosfase"; did you mean "cosface"? Allowed: softmax, cosface.'
     assert unknown_value(5, known, ", or your own") == "found 5. Allowed: softmax, cosface, or your own."
     assert unknown_field("sofmax", known) == 'no such field; did you mean "softmax"? Allowed: softmax, cosface.'
+
+
+@pytest.mark.parametrize(
+    ("items", "mistakes"),
+    [
+        ([], []),
+        (["a", "b"], []),
+        (["a", "b", "a"], [((2,), 'found "a" twice in the list.')]),
+        (["c", "a", ["a"], "c"], [((0,), "no c"), ((2,), "no list"), ((3,), "no c")]),
+    ],
+)
+def test_every_wrong_or_repeated_item_of_a_list_is_a_mistake(items: list[Any], mistakes: list[Any]) -> None:
+    problems = {"a": None, "b": None, "c": "no c"}
+    found = item_mistakes(items, lambda item: problems[item] if isinstance(item, str) else "no list")
+    assert [(mistake.keys, mistake.text) for mistake in found] == mistakes
 
 
 def _two_mistakes(value: Any) -> Any:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.load import dump_spec, load_spec, open_spec
+from orchestrator.spec.dump import dump_spec
+from orchestrator.spec.load import load_spec, open_spec
 from orchestrator.spec.practice import PRACTICE
 from orchestrator.spec.space.domains import DEFAULTS
 from orchestrator.spec.sweep import SweepSpec

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.load import dump_spec, load_spec
+from orchestrator.spec.dump import dump_spec
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.sweep import SweepSpec
 
 Load = Callable[..., SweepSpec]

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from orchestrator.cli.app import app
 from orchestrator.commands.doctor import weights
 from orchestrator.errors import OrchError, SpecError
-from orchestrator.spec.load import OpenedSpec, dump_spec, load_spec, open_spec
+from orchestrator.spec.dump import dump_spec
+from orchestrator.spec.load import OpenedSpec, load_spec, open_spec
 from orchestrator.sweep.open import open_existing, open_new
 from tests.trainers.networks.test_weight_sources import offline  # noqa: F401  a fixture
 from trainers.networks.weight_sources import why_unreachable

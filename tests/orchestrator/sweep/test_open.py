@@ -11,12 +11,14 @@ from orchestrator.errors import OrchError, SpecError, SweepExists
 from orchestrator.ledger.kept import FILES, DamagedFile, checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.segments import EventKind
+from orchestrator.paths import SweepPaths
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections.data import SplitRatios
 from orchestrator.spec.sweep import SweepSpec
 from orchestrator.sweep import open as open_module
 from orchestrator.sweep.open import differences, next_free, open_existing, open_new, settle_spec
 from orchestrator.tracking.settings import model_name
+from tests.support.since_42b062d import unpack
 
 
 def test_new_sweep_writes_its_spec_and_is_refused_the_second_time(tmp_path: Path) -> None:
@@ -293,6 +295,23 @@ def test_a_changed_spec_is_refused_and_written_again_from_the_file_that_began_th
             open_existing(paths.root, "quick", ["data.seed=5"], None)
         assert open_existing(paths.root, "quick", (), None).spec == load_spec("quick")
         assert paths.spec.read_text() == text
+
+
+def test_the_damaged_spec_of_a_sweep_from_before_later_fields_is_written_again(tmp_path: Path) -> None:
+    """42b062d wrote its ``spec.yaml``; a later version resumed it and recorded the checksum."""
+    paths = SweepPaths(unpack(tmp_path, "killed") / "killed")
+    text = paths.spec.read_text()
+    with Ledger(paths.ledger) as ledger:
+        ledger.append(EventKind.SWEEP, state="RUNNING", payload={FILES: checksums(paths, [paths.spec])})
+    file = tmp_path / "my.yaml"
+    file.write_text(text.replace("  duplicates: group\n", ""))  # the default
+    paths.spec.write_text("name: x\n")
+    with pytest.raises(DamagedFile, match=r"spec.yaml is damaged"):
+        open_existing(paths.root, str(file), ["budget.epochs=5"], None)
+    opened = open_existing(paths.root, str(file), (), None)
+    assert paths.spec.read_text() == text
+    assert not opened.changed
+    assert opened.spec.search.space.field("batch_norm") is None
 
 
 def test_a_spec_is_written_under_the_lock_and_a_kill_on_the_way_leaves_a_sweep_that_resumes(

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.paths import SweepPaths
-from orchestrator.spec.load import dump_spec, load_spec
+from orchestrator.spec.dump import dump_spec
+from orchestrator.spec.load import load_spec
 from orchestrator.tracking.settings import tracking_settings
 from orchestrator.tracking.tracker import synchronise
 from tests.support.tracked_sweep import all_runs

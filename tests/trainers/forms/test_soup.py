@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +91,21 @@ def test_the_mean_is_taken_in_double_precision_and_kept_in_the_networks_own() ->
     assert mean.tolist() == [2.5, 2.5]
     with pytest.raises(TrainerError, match="same shapes"):
         mean_of([[np.zeros(2)], [np.zeros(3)]])
+
+
+def test_networks_are_not_held_together() -> None:
+    read: list[int] = []
+
+    def networks() -> Iterator[list[np.ndarray]]:
+        for number in range(4):
+            gc.collect()
+            assert sum(reference() is not None for reference in held) <= 1  # the one before
+            weights = np.full(4, number, np.float32)
+            held.append(weakref.ref(weights))
+            read.append(number)
+            yield [weights]
+            del weights
+
+    held: list[weakref.ref[np.ndarray]] = []
+    (mean,) = mean_of(networks())
+    assert (mean.tolist(), read) == ([1.5] * 4, [0, 1, 2, 3])

@@ -11,7 +11,9 @@ import pytest
 from tests.support import tiny_fits
 from trainers.contract import Distillation, FitJob
 from trainers.errors import TrainerError
+from trainers.forms import teacher
 from trainers.forms.teacher import answer
+from trainers.networks.network import Architecture, Network
 from trainers.training.loop import open_fit
 
 
@@ -37,6 +39,11 @@ def test_the_answers_are_the_mean_over_the_teachers_networks(tmp_path: Path) -> 
         with np.load(file) as stored:
             alone.append(stored["probabilities"])
     np.testing.assert_allclose(np.mean(alone[:2], 0), alone[2], atol=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        opened: list[Architecture] = []
+        patch.setattr(teacher, "Network", lambda *arguments: opened.append(arguments[0]) or Network(*arguments))
+        answer({**job, "fits": [fit.output for fit in fits]})
+        assert len(opened) == 1  # any number of networks takes the memory of one
     assert np.isfinite(open_fit(student).run_epoch().loss)
 
     other = dataclasses.replace(student, config=dataclasses.replace(student.config, multiplier=1.0))

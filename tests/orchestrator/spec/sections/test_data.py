@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.spec.load import dump_spec
+from orchestrator.spec.dump import dump_spec
 from orchestrator.spec.sections.data import SplitRatios
 from tests.support.sweep_files import mistakes, sweep
 

@@ -7,7 +7,8 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.spec.load import dump_spec, load_spec
+from orchestrator.spec.dump import dump_spec
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.space.fields import FIELDS, Names, Numbers
 from orchestrator.spec.sweep import SweepSpec
 from tests.support.sweep_files import sweep
