@@ -26,18 +26,8 @@ def reachable(spec: Searched, *names: str) -> list[dict[str, Value]]:
     A range is represented by its bounds, by every value that a condition names, and by the lowest and highest of the
     other values. Fields that are not in the file have their defaults; ``canonical`` replaces values without effect.
     """
-<<<<<<< HEAD
-    if spec.configurations:
-        whole = [{**DEFAULTS, **values} for _, values in spec.configurations]
-    else:
-        fields = tuple(field for field in spec.space.fields if field.name in _needed(spec.space, names))
-        whole = [{**DEFAULTS, **values} for values in _combinations(fields, {}, _values_in_conditions(fields))]
-    found = [_canonical(values, names) for values in whole]
-    return list({tuple(values.items()): values for values in found}.values())
-=======
     found = [_canonical(values, names) for values in raw_values(spec, *names)]
-    return [values for i, values in enumerate(found) if values not in found[:i]]
->>>>>>> drive
+    return list({tuple(values.items()): values for values in found}.values())
 
 
 def raw_values(spec: Searched, *names: str) -> list[dict[str, Any]]:
