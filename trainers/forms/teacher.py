@@ -16,12 +16,12 @@ import numpy as np
 from trainers.contract import FitJob
 from trainers.data.manifest import Manifest
 from trainers.errors import TrainerError
-from trainers.networks.network import Architecture
+from trainers.networks.network import Architecture, Network
 from trainers.training import device
 from trainers.training.chunks import chunks
 from trainers.training.examples import example_sets, row_keys, write_teacher
 from trainers.training.features import fit_examples
-from trainers.training.loop import open_network, prediction_batches, read_weights
+from trainers.training.loop import prediction_batches, read_weights
 from trainers.training.steps import prefix_of
 
 
@@ -47,13 +47,15 @@ def answer(job: Mapping[str, Any]) -> dict[str, int]:
     manifest = Manifest.read(Path(student.manifest))
     architecture = Architecture.of(student.config, student.weights, len(manifest.classes), precision)
     prefix = prefix_of(architecture.prefix, Path(student.cache))
+    network = Network(architecture, prefix)
     train, _ = fit_examples(student, manifest, prefix)[0]
     total = np.zeros((len(train), len(manifest.classes)), np.float64)
-    for folder in job["fits"]:  # one after the other, so that any number takes the memory of one
+    for folder in job["fits"]:  # one after the other in one network, so that any number takes the memory of one
         fit, weights = read_weights(Path(folder))
         if Architecture.of(fit.config, fit.weights, len(manifest.classes), precision) != architecture:
             raise TrainerError("only networks of the student's own architecture can be its teacher.")
-        network = open_network(fit, weights, len(manifest.classes), precision)
+        network.set_numbers(fit.config)
+        network.load_state(weights)
         batches = chunks(train.rows, prediction_batches(np.arange(len(train))))
         total += np.concatenate([network.predict_batches(chunk.rows, chunk.offsets) for chunk in batches])
     keys = row_keys(example_sets(student, manifest)[0][0], student.config.recipe)
