@@ -115,11 +115,11 @@ def main() -> None:
         print(line)
 
 
-def read() -> list[dict[str, str]]:
-    """The rows of the table."""
-    if not TABLE.is_file():
+def read(path: Path = TABLE) -> list[dict[str, str]]:
+    """The rows of a table; none if there is no such file."""
+    if not path.is_file():
         return []
-    with TABLE.open(newline="") as file:
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -194,10 +194,11 @@ def trained(values: Values, seed: int, manifest: Path, cache: Path) -> dict[str,
     return {"val_accuracy": f"{accuracy:.4f}", "val_loss": f"{loss:.4f}", "seconds": f"{seconds:.1f}"}
 
 
-def append(row: dict[str, Any]) -> None:
-    is_new = not TABLE.is_file()
-    with TABLE.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+def append(row: Mapping[str, Any], path: Path = TABLE, columns: Sequence[str] = COLUMNS) -> None:
+    """Add ``row`` with today's date to a table, and print it."""
+    is_new = not path.is_file()
+    with path.open("a", newline="") as file:
+        table = csv.DictWriter(file, columns)
         if is_new:
             table.writeheader()
         table.writerow({**row, "date": time.strftime("%Y-%m-%d")})
