@@ -131,6 +131,12 @@ def is_in_file_of_keras() -> bool:
     return "_layer_checkpoint_dependencies" in inspect.getsource(saving_lib)
 
 
+def gradients_are_registered() -> bool:
+    from tensorflow.python.framework.ops import gradient_registry
+
+    return "MatMul" in gradient_registry._registry
+
+
 def tflite_has_a_schema() -> bool:
     from tensorflow.lite.python import schema_py_generated
 
@@ -213,6 +219,7 @@ PRIVATES = [
         "keras", "_call_has_training_arg", "frozen layers in inference", lambda: layer_has("_call_has_training_arg")
     ),
     Private("keras", "_layer_checkpoint_dependencies", "files of weights", is_in_file_of_keras),
+    Private("tensorflow", "_registry", "gradients of graphs that are traced are forgotten", gradients_are_registered),
     Private("tensorflow", "InitFromObj", "reads the graph of a .tflite file", tflite_has_a_schema, True),
 ]
 

@@ -19,6 +19,7 @@ from trainers.networks.fusion import fuse, fused_width
 from trainers.networks.graph import assign_weights, output_of, refresh
 from trainers.networks.norms import BatchNorms, in_inference
 from trainers.networks.prefix import Prefix, boundary_index, pool
+from trainers.networks.tracing import traced
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Network:
         self.log_prior = tf.Variable(np.zeros(a.classes, np.float32), trainable=False, name="log_prior")
         self._predict_many: dict[np.dtype, Any] = {}
         self._head_input: Any = None
-        self._predict = tf.function(self.probabilities, input_signature=[self.input_spec], autograph=False)
+        self._predict = traced(self.probabilities, [self.input_spec])
 
     def _open_tail(self, prefix: Prefix) -> None:
         """Copy the layers above the prefix, so that training one architecture never changes another's weights."""
@@ -232,7 +233,7 @@ class Network:
     def head_input(self, x: Any) -> np.ndarray:
         """The prefix's output (n, ...) -> the features that the head takes, float32 (n, ``head_width``)."""
         if self._head_input is None:
-            self._head_input = tf.function(self._head_input_of, input_signature=[self.input_spec], autograph=False)
+            self._head_input = traced(self._head_input_of, [self.input_spec])
         return self._head_input(tf.convert_to_tensor(x)).numpy()
 
     def predict(self, x: Any) -> np.ndarray:
@@ -247,9 +248,7 @@ class Network:
         """
         if rows.dtype not in self._predict_many:
             signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), tf.TensorSpec((None,), tf.int32)]
-            self._predict_many[rows.dtype] = tf.function(
-                self._probabilities_of, input_signature=signature, autograph=False
-            )
+            self._predict_many[rows.dtype] = traced(self._probabilities_of, signature)
         return self._predict_many[rows.dtype](rows, offsets).numpy()
 
     def _probabilities_of(self, rows: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
@@ -271,9 +270,7 @@ class Network:
         if rows.dtype not in self._measure_many:
             numbers = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.int32)
             signature = [tf.TensorSpec(self.input_spec.shape, rows.dtype), *numbers]
-            self._measure_many[rows.dtype] = tf.function(
-                self._measure_norms, input_signature=signature, autograph=False
-            )
+            self._measure_many[rows.dtype] = traced(self._measure_norms, signature)
         self._measure_many[rows.dtype](rows, offsets, np.int32(first))
 
     def _measure_norms(self, rows: tf.Tensor, offsets: tf.Tensor, first: tf.Tensor) -> tf.Tensor:

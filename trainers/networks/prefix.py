@@ -27,6 +27,7 @@ from trainers.networks.fusion import Packing, stage_layers
 from trainers.networks.graph import carries_all, edges, lasting_name, output_of, refresh, settings
 from trainers.networks.prefix_index import PrefixRecord, remember
 from trainers.networks.strides import is_refined, with_output_stride
+from trainers.networks.tracing import traced
 
 
 def boundary_index(model: keras.Model, unfrozen_layers: int | str) -> int:
@@ -180,7 +181,7 @@ class Prefix:
                 f"the weights of {self.key.backbone} changed while their features were in use; run again."
             )
         _ = self._frozen  # create its variables first: tf.function traces twice if the first trace creates any
-        return tf.function(self.trace, input_signature=[self._images], autograph=False)
+        return traced(self.trace, [self._images])
 
     def trace(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 (n, s, s, 3) -> ``spec``, as operations of the graph being traced. Not for an identity."""

@@ -28,6 +28,7 @@ from trainers.images.decoder import Decoder, ImageCopy
 from trainers.networks.backbone import build_backbone
 from trainers.networks.network import Architecture, Network
 from trainers.networks.prefix import Prefix
+from trainers.networks.tracing import traced
 from trainers.training import device, load
 from trainers.training.features import PREFIX_BATCH, LabelledRows
 from trainers.training.loop import PREDICT_BATCH, TrainingFit
@@ -278,7 +279,7 @@ def _bare_step_s(steps: CompiledNetwork, config: TrialConfig, rows: np.ndarray, 
         optimizer.apply(tape.gradient(loss, [getattr(v, "value", v) for v in variables]), variables)
         return loss
 
-    step = tf.function(bare, autograph=False)
+    step = traced(bare, [tf.TensorSpec(x.shape, x.dtype), tf.TensorSpec(target.shape, target.dtype)])
 
     def run(count: int) -> None:
         for _ in range(count - 1):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +20,7 @@ from trainers.contract import Distillation
 from trainers.networks.network import Architecture, BatchPart, Network
 from trainers.networks.prefix import Prefix
 from trainers.networks.prefix_index import recall
+from trainers.networks.tracing import traced
 from trainers.training.balance import class_weights, effective_counts
 from trainers.training.mixing import mix
 
@@ -31,8 +34,8 @@ MAX_CACHED_BYTES = 512 * 2**20
 """Maximum bytes of the values of all cached networks together."""
 MAX_CACHED_NETWORKS = 16
 """Maximum number of cached networks: a trace takes some megabytes, however small the network."""
-_prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(MAX_CACHED_PREFIXES)
-_networks: LRUCache[tuple[Architecture, StepKind, tuple[str, ...]], CompiledNetwork] = LRUCache(MAX_CACHED_NETWORKS)
+_prefixes: LRUCache[PrefixKey, Prefix] = LRUCache(math.inf)
+_networks: LRUCache[tuple[Architecture, StepKind, tuple[str, ...]], CompiledNetwork] = LRUCache(math.inf)
 
 
 def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
@@ -46,7 +49,7 @@ def prefix_of(key: PrefixKey, cache: Path | None = None) -> Prefix:
         known = recall(cache, key) if cache is not None and key.feature_fusion == "none" else None
         _prefixes[key] = Prefix(key, known=known if known is not None and known.whole else None)
     prefix = _prefixes[key]
-    _evict(_prefixes, MAX_COPIED_BYTES, lambda each: each.copied_bytes)
+    _evict(_prefixes, MAX_CACHED_PREFIXES, MAX_COPIED_BYTES, lambda each: each.copied_bytes)
     return prefix
 
 
@@ -60,18 +63,26 @@ def compiled(architecture: Architecture, kind: StepKind, devices: tuple[str, ...
     if key not in _networks:
         _networks[key] = CompiledNetwork(Network(architecture, prefix_of(architecture.prefix)), kind, devices)
     found = _networks[key]
-    _evict(_networks, MAX_CACHED_BYTES, lambda each: each.nbytes)
+    _evict(_networks, MAX_CACHED_NETWORKS, MAX_CACHED_BYTES, lambda each: each.nbytes)
     return found
 
 
-def _evict(cached: LRUCache[Any, T], max_bytes: int, bytes_of: Callable[[T], int]) -> None:
-    """Evict the least recently used while all take more than ``max_bytes``, but keep at least one.
+def _evict(cached: LRUCache[Any, T], max_count: int, max_bytes: int, bytes_of: Callable[[T], int]) -> None:
+    """Evict the least recently used while there are more than ``max_count`` or all take more than ``max_bytes``, but
+    keep at least one; free their memory.
 
     Sizes are read on each call, since a prefix grows while it is cached; ``LRUCache`` reads them only once.
     """
+    freed = 0
     # Cache.__getitem__, unlike LRUCache's, does not change the order of use.
-    while len(cached) > 1 and sum(bytes_of(Cache.__getitem__(cached, key)) for key in cached) > max_bytes:
-        cached.popitem()
+    while len(cached) > 1 and (
+        len(cached) > max_count or sum(bytes_of(Cache.__getitem__(cached, key)) for key in cached) > max_bytes
+    ):
+        freed += bytes_of(cached.popitem()[1])
+    if freed:
+        # Layers and traced functions are reference cycles. Python counts objects, not bytes, until it looks for those:
+        # a dozen evicted networks would wait for it.
+        gc.collect()
 
 
 class _Numbers:
@@ -182,7 +193,7 @@ class CompiledNetwork:
             ]
             if self.kind.distilled:
                 signature.append(tf.TensorSpec((None, self.network.architecture.classes), tf.float32))
-            self._traced[rows.dtype] = tf.function(self._train, input_signature=signature, autograph=False)
+            self._traced[rows.dtype] = traced(self._train, signature)
         more = [] if teacher is None else [teacher]
         losses, hits = self._traced[rows.dtype](rows, labels, offsets, rates, margin_shares, seeds, *more)
         return losses.numpy(), hits.numpy()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tests.support import two_devices
 from tests.support.tiny_fits import CLASSES, config, figures, job
@@ -149,6 +151,22 @@ def test_without_mixing_one_trace_serves_every_alpha_and_with_it_one_more(manife
     assert seen[1] is seen[2]
     epochs = [figures(open_fit(job(manifest, cache, mixup=alpha)).run_epoch()) for alpha in (0.2, 0.8)]
     assert epochs[0] != epochs[1]
+
+
+def test_evicted_networks_are_freed_at_once(monkeypatch):
+    monkeypatch.setattr(steps, "MAX_CACHED_NETWORKS", 1)
+    steps._networks.clear()
+    seen, functions = [], []
+    for number in range(4):
+        trial = config(unfrozen_layers=0, hidden=8 * (number % 2))
+        made = steps.compiled(Architecture.of(trial, "none", len(CLASSES)), StepKind.of(trial))
+        train_once(made, X, Y, 0.01, [0, 0])
+        seen.append(weakref.ref(made))
+        del made
+        functions.append(len(context.context().list_function_names()))
+    assert len(steps._networks) == 1
+    assert [each() is None for each in seen] == [True, True, True, False]
+    assert functions[3] == functions[1]
 
 
 def test_a_margin_that_is_not_yet_whole_is_blended_in():
