@@ -28,8 +28,9 @@ DEPTHS: dict[str, dict[str, Any]] = {
     "mid-block": {"backbone": "tests.support.tiny_fits:RESIDUAL", "unfrozen_layers": 4, "learning_rate": 0.03},
     "all": {"unfrozen_layers": "all"},
 }
-ROUNDING = {"rtol": 1e-5, "atol": float(np.finfo(np.float32).eps)}
-"""A loss near 0 is the logarithm of a float32 near 1."""
+ROUNDING = {"rtol": 5e-4, "atol": float(np.finfo(np.float32).eps)}
+"""On some CPUs kernels round otherwise in batches of another size, and three epochs at a high rate amplify that. A loss
+near 0 is the logarithm of a float32 near 1."""
 EVERY = list(itertools.product(HEADS, (1.0, 2.0), DEPTHS))
 QUICK = [
     ("softmax", 1.0, "none"),
@@ -73,6 +74,15 @@ def test_sharing_changes_no_epoch(manifest, cache, head, multiplier, depth):
     shared, alone = losses(fit_job), losses(black_box(fit_job))
     assert shared[2, 0] <= 0.8 * shared[0, 0]
     np.testing.assert_allclose(alone, shared, **ROUNDING)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_single_wrong_example_differs_by_more_than_rounding(manifest, cache, depth):
+    fit_job = trial(manifest, cache, "softmax", 1.0, depth)
+    fit = open_fit(fit_job)
+    fit.train.labels[0] = (fit.train.labels[0] + 1) % 3
+    wrong, right = fit.run_epoch(), open_fit(fit_job).run_epoch()
+    assert abs(wrong.loss / right.loss - 1) > 4 * ROUNDING["rtol"]
 
 
 TOKENS = [("token", 0), ("average", 1), ("token", 2), ("max", 2), ("average", "all")]
@@ -173,7 +183,9 @@ def test_sharing_changes_no_configuration(manifest, cache, more, **values):
     if more.get("feature_fusion") and ":" in values["backbone"]:
         more = {}
     fit_job = job(manifest, cache, epochs=2, learning_rate=0.003, **values, **more)
-    np.testing.assert_allclose(losses(black_box(fit_job)), losses(fit_job), **ROUNDING)
+    # An adaptive optimizer takes a whole step in the direction of a gradient that is rounding alone.
+    rounding = ROUNDING if values["optimizer"] == "sgd" else {"rtol": 0.01}
+    np.testing.assert_allclose(losses(black_box(fit_job)), losses(fit_job), **rounding)
 
 
 @pytest.mark.slow
