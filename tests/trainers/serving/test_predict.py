@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,7 +199,10 @@ def test_maps_of_a_float16_network_are_read_where_trials_keep_them(manifest, fit
     np.testing.assert_allclose(again.probabilities["whole"]["one"], found.probabilities["whole"]["one"], rtol=1e-6)
 
 
-def test_a_policy_is_charged_its_own_crops(manifest, fits):
+def test_a_policy_is_charged_its_own_crops(manifest, fits, monkeypatch):
+    ticks = itertools.count(step=0.001)
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))  # each step takes a millisecond
+    monkeypatch.setattr("trainers.images.crops.time", clock)
     part = run(manifest, {n: fits[n] for n in ("one", "two")})
     for name in ("one", "two"):
         own = {policy_name: part.own_seconds[policy_name][name] for policy_name in EVERY_POLICY}
