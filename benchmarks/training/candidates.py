@@ -21,14 +21,21 @@ import pandas as pd
 
 from benchmarks.training.five_splits import SPLITS
 from benchmarks.training.words import append, read, trained
+from orchestrator.spec.practice import PRACTICE
 
 TABLE = Path(__file__).with_name("candidates.csv")
 COLUMNS = ("name", "seed", "val_accuracy", "val_loss", "seconds", "date")
 SEEDS = (0, 1, 2)
-PRACTICE = {"batch_norm": "adapted", "draws": "fresh", "decode": "needed", "weight_decay": 1e-4, "dropout": 0.2}
 MOBILENET = {
     **PRACTICE,
-    **{"backbone": "mobilenet_1.0", "unfrozen_layers": 13, "multiplier": 2, "recipe": "flips"},
+    **{
+        "weight_decay": 1e-4,
+        "dropout": 0.2,
+        "backbone": "mobilenet_1.0",
+        "unfrozen_layers": 13,
+        "multiplier": 2,
+        "recipe": "flips",
+    },
     **{"image_size": 224, "smoothing": 0.1, "learning_rate": 0.001, "epochs": 8},
 }
 LITE = {**MOBILENET, "backbone": "efficientnet_lite0", "unfrozen_layers": 20}

@@ -121,9 +121,8 @@ def run(folder: Path, side: str, number: int, file: Path, checkout: Path) -> Non
     place.mkdir(exist_ok=True)
     began_s = time.monotonic()
     try:
-        # What the candidate sets by itself, so that neither side has other kernels.
-        variables = {"PYTHONPATH": str(checkout.resolve()), "TF_ENABLE_ONEDNN_OPTS": "1"}
-        subprocess.run(command, cwd=place, env={**os.environ, **variables}, check=True)
+        # os.environ holds what benchmarks/__init__.py sets, so both sides have the same kernels.
+        subprocess.run(command, cwd=place, env={**os.environ, "PYTHONPATH": str(checkout.resolve())}, check=True)
     finally:
         if out.is_dir():
             with (out / "seconds.txt").open("a") as lines:
@@ -169,19 +168,26 @@ def _minutes(sweeps: Sequence[Path]) -> str:
 def pooled(table: pd.DataFrame) -> Iterator[str]:
     """Yield the accuracies over all photos of ``table`` and their paired difference with its interval, by groups of
     photos, and, since the networks of a split err together, by splits."""
-    from orchestrator.evaluation.intervals import paired_difference, student
-    from orchestrator.evaluation.variance import Groups
+    from orchestrator.evaluation.intervals import student
 
     right = [(table[f"predicted_{side}"] == table["label"]).to_numpy() for side in SIDES]
-    found = paired_difference(right[0], right[1], Groups.of(table["group"].to_numpy(), len(table)))
     yield f"pooled: base {right[0].mean():.4f}, candidate {right[1].mean():.4f}, {len(table)} photos"
-    low, high = 100 * found.low, 100 * found.high
-    yield f"difference {100 * found.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    yield difference_line(right[0], right[1], table["group"].to_numpy())
     gain = pd.Series(right[1].astype(float) - right[0])
     gains = gain.groupby(table["split"].to_numpy()).mean()
     if len(gains) > 1:
         half = float(student(len(gains) - 1)) * gains.std() / np.sqrt(len(gains))
         yield f"by splits: {100 * gains.mean():+.2f} ± {100 * half:.2f} points, t on {len(gains)} splits"
+
+
+def difference_line(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> str:
+    """Say by how much ``second``, bool (n,), is right more often than ``first`` on the same photos of ``groups``."""
+    from orchestrator.evaluation.intervals import paired_difference
+    from orchestrator.evaluation.variance import Groups
+
+    found = paired_difference(first, second, Groups.of(groups, len(groups)))
+    low, high = 100 * found.low, 100 * found.high
+    return f"difference {100 * found.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from benchmarks.training.five_splits import answers
+from benchmarks.training.five_splits import answers, difference_line
 from benchmarks.training.words import DATA, manifest_of
 
 PENALTIES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
@@ -129,18 +129,13 @@ def _fitted(c: float, features: np.ndarray, labels: np.ndarray):  # type: ignore
 
 def compare(table: Path, sweep: Path) -> Iterator[str]:
     """Yield the accuracies of both on the test photos, and their paired difference with its 95 % interval."""
-    from orchestrator.evaluation.intervals import paired_difference
-    from orchestrator.evaluation.variance import Groups
-
     probed, won = pd.read_csv(table), answers(sweep)
     both = probed.merge(won, on="sha256", suffixes=("_probe", "_winner"))
     if not len(both) == len(probed) == len(won) or (both["label_probe"] != both["label_winner"]).any():
         raise SystemExit("the two were judged on different test photos or labels")
     right = [(both[f"predicted_{side}"] == both["label_probe"]).to_numpy() for side in ("probe", "winner")]
-    found = paired_difference(right[0], right[1], Groups.of(both["group"].to_numpy(), len(both)))
     yield f"probe {right[0].mean():.4f}, winner {right[1].mean():.4f}, {len(both)} photos"
-    low, high = 100 * found.low, 100 * found.high
-    yield f"difference {100 * found.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    yield difference_line(right[0], right[1], both["group"].to_numpy())
 
 
 if __name__ == "__main__":
